@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,8 @@ class Toured(NamedTuple):
 
     printed: list[str]
     token: str
+    data: Path
+    """The data directory of the service beside it."""
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +134,9 @@ def toured(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
     """The tour, followed once. Pages go on from copies of its database."""
     with copied(server.url, TOURED) as conninfo:
         commands = [*(step.command for step in tour()), "echo $TOKEN"]
-        *printed, token = follow(conninfo, tmp_path_factory.mktemp("tour"), commands)
-        yield Toured(printed, token.strip())
+        folder = tmp_path_factory.mktemp("tour")
+        *printed, token = follow(conninfo, folder, commands)
+        yield Toured(printed, token.strip(), folder / "data")
 
 
 def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: Toured) -> None:
@@ -148,6 +152,8 @@ def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
 ) -> None:
     kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
     commands = [*kept, *(step.command for step in own_steps(page))]
+    # A service with another data directory would be another node, and one without a witness.
+    shutil.copytree(toured.data, tmp_path / "data")
     with (
         copied(server.url, "page", TOURED) as conninfo,
         empty(server.url, "restored") as restored,
@@ -214,7 +220,9 @@ def test_docstrings_cite_pages_of_the_contract_by_their_titles() -> None:
     for folder in ("src", "projections", "scripts", "tests"):
         for source in (ROOT / folder).rglob("*.py"):
             words = " ".join(re.sub(r"\n\s*#?", " ", source.read_text()).split())
-            cited |= set(re.findall(r"\b[Cc]ontract, (Command line|[A-Z][a-z]+)", words))
+            cited |= set(
+                re.findall(r"\b[Cc]ontract, (Command line|Several nodes|[A-Z][a-z]+)", words)
+            )
     assert len(cited) >= 7
     assert cited <= titles
 

@@ -37,7 +37,7 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
 from ledger.postgres.table import Table
 from ledger.service.composition.database import open_vault, prepare_database
-from ledger.service.composition.sealing import create_sealer
+from ledger.service.composition.sealing import create_sealer, create_watch
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
 from ledger.views.schema import index_statements, table_statements
@@ -172,7 +172,9 @@ class DataSet:
     def _seal(self) -> None:
         """Seal the log, by the loop that every service runs."""
         with self._running() as url:
-            sealer = create_sealer(self._settings, prepare_database(self._settings, url))
+            conninfo = prepare_database(self._settings, url)
+            watch = create_watch(self._settings, patience=0.0)  # there is no other node
+            sealer = create_sealer(self._settings, conninfo, watch)
             began = time.perf_counter()
             sealed = 0
             while count := sealer.run_once():

@@ -15,7 +15,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import BACK_TO_501, checkpoint_outside
 from tests.support.ledger import Ledger
-from tests.support.sealing import checked, seal, vandalize
+from tests.support.sealing import checked, keep_witness, seal, vandalize
 
 
 def position_at(ledger: Ledger, rank: int) -> int:
@@ -264,6 +264,7 @@ def test_events_sealed_during_a_verification_are_no_fault(full: Ledger, folder: 
     path = checkpoint_outside(folder)
     path.unlink()
     os.mkfifo(path)
+    keep_witness(full.conninfo, folder.with_name("elsewhere"))
 
     def seal_more() -> None:
         with path.open("w") as file:  # waits until the verification reads it

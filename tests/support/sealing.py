@@ -1,15 +1,20 @@
 """Helpers for tests of the sealed log: a sealer, the check of a log, and damage to a log."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
+from ledger.sealing import shelf
 from ledger.sealing.check import Checked, check
 from ledger.sealing.sealer import Sealer
+from ledger.sealing.watch import Watch
+from ledger.sealing.witness import Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
@@ -19,9 +24,27 @@ from tests.support.stored import DROP_CHECK
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
-def sealer_of(conninfo: str, folder: Path, clock: Callable[[], Any] | None = None) -> Sealer:
+def watch_of(folder: Path, patience: float = 0.0) -> Watch:
+    """What the node knows that keeps its witness in a folder. It has waited for the others."""
+    return Watch(hashlib.sha256(str(folder).encode()).hexdigest()[:16], folder, patience=patience)
+
+
+def sealer_of(
+    conninfo: str,
+    folder: Path,
+    clock: Callable[[], Any] | None = None,
+    watch: Watch | None = None,
+) -> Sealer:
     """A sealer without its thread; call ``run_once``, and ``disconnect`` at the end."""
-    return Sealer(conninfo, VAULT, clock or Clock(), folder)
+    return Sealer(conninfo, VAULT, clock or Clock(), watch or watch_of(folder))
+
+
+def keep_witness(conninfo: str, folder: Path) -> None:
+    """Make the newest checkpoint of the database the witness of a node, which was there before."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        sealed, name = shelf.latest(connection), shelf.verifier_of(connection).name
+    assert sealed.note is not None
+    Witness(folder, name).keep(sealed.note)
 
 
 def seal(conninfo: str, folder: Path) -> int:

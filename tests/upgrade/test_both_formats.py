@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.sealing import create_sealer, witness_folder
+from ledger.service.composition.sealing import create_sealer, create_watch, witness_folder
 from scripts.bench.corpus_request import Request
 from tests.sealing.conftest import report
 from tests.support.ledger import working
 from tests.support.restored import OldLedger, answering
-from tests.support.sealing import checked
+from tests.support.sealing import checked, keep_witness
 from tests.support.verifier import verifier
 from tests.support.views import query
 
@@ -51,7 +51,8 @@ def continued(
         ((old_size, old_checkpoint),) = query(conninfo, last)
         with working(conninfo, settings, OLD_LEDGER.clock) as ledger:
             report(ledger, ledger.line("capacity"), NEW_EVENTS - 1)
-        sealer = create_sealer(settings, conninfo, OLD_LEDGER.clock)
+        keep_witness(conninfo, witness_folder(settings))
+        sealer = create_sealer(settings, conninfo, create_watch(settings, 0.0), OLD_LEDGER.clock)
         assert sealer.run_once() == NEW_EVENTS
         sealer.disconnect()
         with answering(OLD_LEDGER, conninfo) as ask:

@@ -17,6 +17,9 @@ from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID, parse_bound
 from ledger.service.roles import ROLES
 
+_LONGEST_REASON = 500
+"""Characters of the reason why an operator adopts the log."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``ledger`` command; returns the exit code."""
@@ -108,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("names", nargs="*", type=_view, metavar="NAME", help=help_)
         one.set_defaults(action=f"projections {name}")
 
+    _add_seal(commands.add_parser("seal", help="signing").add_subparsers(required=True))
+
     sealed = commands.add_parser("verify", help="compare the sealed log with the stored events")
     sealed.set_defaults(action="verify")
 
@@ -166,6 +171,20 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     revoke.set_defaults(action="keys revoke")
 
 
+def _add_seal(seal: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = seal.add_parser("status", help="show what is signed, and what each node has seen")
+    status.set_defaults(action="seal status")
+    adopt = seal.add_parser("adopt", help="go on signing, under a new origin, the log as it is now")
+    adopt.add_argument(
+        "--reason",
+        required=True,
+        type=_reason,
+        metavar="TEXT",
+        help=f"recorded for good, at most {_LONGEST_REASON} characters",
+    )
+    adopt.set_defaults(action="seal adopt")
+
+
 def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
     """A check that makes options of ``keys create`` that exclude each other a usage error."""
 
@@ -191,6 +210,12 @@ def _text(text: str) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise argparse.ArgumentTypeError("is not UTF-8")
     return text
+
+
+def _reason(text: str) -> str:
+    if not 1 <= len(text.strip()) <= _LONGEST_REASON:
+        raise argparse.ArgumentTypeError(f"must have 1 to {_LONGEST_REASON} characters")
+    return _text(text)
 
 
 def _host(text: str) -> str:

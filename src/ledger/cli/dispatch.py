@@ -215,6 +215,20 @@ def _runs_erase(settings: Settings, parsed: argparse.Namespace) -> int:
         return erase_again(settings, conninfo, parsed.from_audit)
 
 
+def _seal_status(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.seal import show_status
+
+    with _database(settings, "seal status") as conninfo:
+        return show_status(conninfo)
+
+
+def _seal_adopt(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.seal import adopt_log
+
+    with _database(settings, "seal adopt") as conninfo:
+        return adopt_log(settings, conninfo, parsed.reason)
+
+
 def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.verify import verify
 
@@ -236,6 +250,8 @@ _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingP
         "projections rebuild": _projections_rebuild,
         "projections verify": _projections_verify,
         "runs erase": _runs_erase,
+        "seal status": _seal_status,
+        "seal adopt": _seal_adopt,
         "verify": _verify,
     }
 )

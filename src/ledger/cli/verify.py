@@ -7,11 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
+import psycopg
+from psycopg.rows import tuple_row
+
 from ledger.cli.printing import progress_bars
 from ledger.log.derived import TABLES, Compared, compare
 from ledger.log.verifications import Difference
 from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
+from ledger.sealing.origins import former_origins
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.processes import end_with_parent
 from ledger.settings import Settings
@@ -48,12 +52,25 @@ def verify(settings: Settings, conninfo: str) -> int:
             tables = received.result()
         beside.join()
     differences.print_rest()
+    _print_adopted(conninfo)
     print(
         f"{found.events:,} events in {found.checkpoints:,} checkpoints,"
         f" {found.faults:,} differences; {found.unsealed:,} not sealed yet."
     )
     print(f"{tables.rows:,} rows of {len(TABLES)} tables, {tables.faults:,} differences.")
     return 1 if found.faults or tables.faults else 0
+
+
+def _print_adopted(conninfo: str) -> None:
+    """Print what of earlier origins the log has lost, and who adopted that. It is no difference."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        for origin in former_origins(connection):
+            lost = max(0, origin.last_size - origin.kept_size)
+            print(
+                f"{origin.name} ended {origin.ended_at:%Y-%m-%d %H:%M:%S} UTC, with {lost:,} of"
+                f" {origin.last_size:,} sealed events lost: adopted by {origin.ended_by}"
+                f" ({origin.reason})."
+            )
 
 
 def _compare(conninfo: str, pipe: Connection) -> None:

@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import psycopg
 
@@ -27,17 +27,20 @@ FORGET_SECONDS = 7 * 86_400.0
 _ID = re.compile(r"[0-9a-f]{16}")
 
 _BEAT = """
-INSERT INTO ledger.node AS n (node_id, version, role, language, started_at, beaten_at, witness)
+INSERT INTO ledger.node AS n
+    (node_id, version, role, language, started_at, beaten_at, witness, lineage)
 VALUES (%(node_id)s, %(version)s, %(role)s, %(language)s, clock_timestamp(), clock_timestamp(),
-    %(witness)s)
+    %(witness)s, %(lineage)s)
 ON CONFLICT (node_id) DO UPDATE SET version = excluded.version, role = excluded.role,
-    language = excluded.language, beaten_at = excluded.beaten_at, witness = excluded.witness
+    language = excluded.language, beaten_at = excluded.beaten_at, witness = excluded.witness,
+    lineage = COALESCE(excluded.lineage, n.lineage)
+RETURNING beaten_at
 """
 
 # The nodes, with the seconds since the last beat of each.
 _NODES = """
 SELECT node_id, version, role, started_at, beaten_at, witness,
-    extract(epoch FROM clock_timestamp() - beaten_at)::float8
+    extract(epoch FROM clock_timestamp() - beaten_at)::float8, lineage
 FROM ledger.node ORDER BY node_id
 """
 
@@ -46,6 +49,7 @@ SPOKEN = f"""
 SELECT min(language) FROM ledger.node
 WHERE beaten_at > clock_timestamp() - interval '{LIVING_SECONDS} seconds'
 """.encode()
+_FORGET = "DELETE FROM ledger.node WHERE beaten_at < clock_timestamp() - %s * interval '1 s'"
 
 
 class Node(NamedTuple):
@@ -59,6 +63,8 @@ class Node(NamedTuple):
     witness: str | None
     """The newest checkpoint that the node has seen: a signed note."""
     silent_seconds: float
+    lineage: str | None = None
+    """The PostgreSQL on which it has waited for the others' reports (``sealing/standing.py``)."""
 
     @property
     def lives(self) -> bool:
@@ -75,6 +81,7 @@ def node_id_in(folder: Path) -> str:
     made = os.urandom(8).hex()
     own = path.with_name(f"node.{made}")
     own.write_text(f"{made}\n")
+    own.chmod(0o644)  # processes of another user read it, too
     try:
         # Another process may make the file at the same time, and both must have the same id.
         os.link(own, path)
@@ -96,11 +103,24 @@ def _id_in(path: Path) -> str | None:
 
 
 def beat(
-    connection: psycopg.Connection[Any], node_id: str, version: str, role: str, witness: str | None
-) -> None:
-    """Write the node's row anew."""
+    connection: psycopg.Connection[Any],
+    node_id: str,
+    version: str,
+    role: str,
+    witness: str | None,
+    lineage: str | None = None,
+) -> datetime:
+    """Write the node's row anew; return the instant of the beat. None leaves the lineage."""
     said = {"node_id": node_id, "version": version, "role": role, "witness": witness}
-    connection.execute(_BEAT, {**said, "language": LANGUAGE})
+    ((beaten_at,),) = connection.execute(
+        _BEAT, said | {"lineage": lineage, "language": LANGUAGE}
+    ).fetchall()
+    return cast("datetime", beaten_at)
+
+
+def forget(connection: psycopg.Connection[Any]) -> None:
+    """Delete the nodes that have not beaten for ``FORGET_SECONDS``."""
+    connection.execute(_FORGET, (FORGET_SECONDS,))
 
 
 def nodes(connection: psycopg.Connection[tuple[Any, ...]]) -> list[Node]:

@@ -14,6 +14,8 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "append_probe": "a beat of the service, of which no event tells",
         "delivery": "what became of webhooks outside, of which only failures are events",
         "dispatch": "how far the dispatcher is with each endpoint",
+        "former_checkpoint": "of earlier origins: those of the present log are compared",
+        "former_origin": "the origins before the present one, and who adopted the log, and why",
         "idempotency": "outcomes of commands under their Idempotency-Keys, kept for a day",
         "key_use": "when each key was last used, of which no event tells",
         "leader": "which session leads each loop now",

@@ -105,7 +105,26 @@ SHARED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         # The tree of hashes and its signed heads, which any credential may read (contract, Proof).
         "tile": ("level", "number", "hashes", "first_position"),
         "checkpoint": ("size", "position", "note"),
-        "signer": ("vkey", "stopped_at", "error"),
+        "signer": (
+            "vkey",
+            "stopped_at",
+            "error",
+            "origin",
+            "shown_size",
+            "contradicts",
+            "waits_for",
+        ),
+        "former_origin": (
+            "number",
+            "vkey",
+            "ended_at",
+            "ended_by",
+            "reason",
+            "last_note",
+            "kept_size",
+        ),
+        # The nodes that beat now, with their witnesses.
+        "node": ("node_id", "version", "role", "started_at", "beaten_at", "witness"),
     }
 )
 """Tables without rows of tenants, which the role reads: no policy, and these columns."""
@@ -118,7 +137,7 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
         "append_lock": "no rows",
         "append_probe": "an instant",
         "listening": "two instants",
-        "node": "the nodes that beat now, with their witnesses",
+        "former_checkpoint": "the signed heads of earlier origins",
         "leader": "which session leads each loop",
         "lineage": "the PostgreSQL that wrote the log last",
     }

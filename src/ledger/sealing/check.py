@@ -359,10 +359,10 @@ class _Check:
             self._tree = other
         elif not is_signed:
             says = "its column note signs another tree than the sealed leaves make"
-            self._report(Difference("checkpoint", signed.key, "note", says))
+            self._report(Difference(signed.table, signed.key, "note", says))
         if position is not None and signed.position not in (None, position):
             says = f"its column position says {signed.position}, the log {position}"
-            self._report(Difference("checkpoint", signed.key, "position", says))
+            self._report(Difference(signed.table, signed.key, "position", says))
 
     def _compare_beyond(self, signed: Signed, found: int) -> None:
         """Compare a checkpoint of more events than are sealed.
@@ -385,7 +385,7 @@ class _Check:
                     self._compare_root(signed, None)
                     return
         says = f"covers {signed.size} events, and the log has {self._tree.size}"
-        self._report(Difference("checkpoint", signed.key, None, says))
+        self._report(Difference(signed.table, signed.key, None, says))
 
     def _take_changed(self) -> None:
         """Keep the tiles above the leaves, as the leaves make them."""

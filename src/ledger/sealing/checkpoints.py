@@ -1,12 +1,14 @@
 """The checkpoints to be compared: those in the database, and the one outside of it."""
 
+import heapq
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ledger.log.verifications import Difference, Report
 from ledger.sealing import shelf
-from ledger.sealing.note import BadNote, Checkpoint
+from ledger.sealing.note import BadNote, Checkpoint, Verifier
+from ledger.sealing.origins import former_origins
 from ledger.sealing.witness import Witness
 
 _PAGE = 500
@@ -14,6 +16,13 @@ _PAGE = 500
 _CHECKPOINTS = f"""
 SELECT size, position, note, number FROM ledger.checkpoint
 WHERE size > %s ORDER BY size LIMIT {_PAGE}
+"""
+
+# Those of an earlier origin, as far as they are of the present log.
+_FORMER = f"""
+SELECT c.size, c.position, c.note, c.number
+FROM ledger.former_checkpoint AS c JOIN ledger.former_origin AS o ON o.number = c.origin
+WHERE c.size > %s AND c.origin = %s AND c.size <= o.kept_size ORDER BY c.size LIMIT {_PAGE}
 """
 
 
@@ -26,6 +35,8 @@ class Signed(NamedTuple):
     note: str
     key: str
     """Its key in a difference."""
+    verifier: Verifier
+    table: str = "checkpoint"
 
 
 class Checkpoints:
@@ -35,6 +46,14 @@ class Checkpoints:
         """Raises BadNote if the log's key is damaged."""
         self._connection, self._report = connection, report
         self._verifier = shelf.verifier_of(connection)
+        self._former: list[tuple[int, Verifier]] = []
+        """The origins before the present one."""
+        for origin in former_origins(connection):
+            try:
+                self._former.append((origin.number, Verifier(origin.vkey)))
+            except BadNote as error:
+                says = f"its column vkey: {error}"
+                report(Difference("former_origin", f"number={origin.number}", "vkey", says))
         self._outside: Signed | None = None
         self.opened = 0
         """The number of notes of the database that were opened."""
@@ -45,7 +64,8 @@ class Checkpoints:
         key = f"file={witness.path}"
         try:
             if (note := witness.read()) is not None:
-                self._outside = Signed(self._verifier.open(note).size, None, note, key)
+                size = self._verifier.open(note).size
+                self._outside = Signed(size, None, note, key, self._verifier)
         except (BadNote, OSError) as error:
             self._report(Difference("checkpoint", key, "note", str(error)))
 
@@ -60,13 +80,13 @@ class Checkpoints:
         """The content of a checkpoint's note; None, and named, if it cannot be trusted."""
         self.opened += signed.position is not None
         try:
-            checkpoint = self._verifier.open(signed.note)
+            checkpoint = signed.verifier.open(signed.note)
         except BadNote as error:
-            self._report(Difference("checkpoint", signed.key, "note", f"its column note: {error}"))
+            self._report(Difference(signed.table, signed.key, "note", f"its column note: {error}"))
             return None
         if checkpoint.size != signed.size:
             says = f"its column size says {signed.size}, the note {checkpoint.size}"
-            self._report(Difference("checkpoint", signed.key, "size", says))
+            self._report(Difference(signed.table, signed.key, "size", says))
             return None
         return checkpoint
 
@@ -75,27 +95,38 @@ class Checkpoints:
 
         ``leaves`` and ``position`` are the end. ``is_counted`` has gaps in their numbers named.
         """
-        outside = self._outside
-        for signed in self._kept(leaves, position, is_counted):
-            if outside is not None and outside.size < signed.size:
-                yield outside
-                outside = None
-            yield signed
-        if outside is not None:
-            yield outside
+        outside = [self._outside] if self._outside is not None else []
+        kept = self._kept(leaves, position, is_counted)
+        former = [self._kept_before(*origin, is_counted) for origin in self._former]
+        yield from heapq.merge(*former, kept, outside, key=lambda signed: signed.size)
 
     def _kept(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
+        for size, at, note, number, before in self._pages(_CHECKPOINTS):
+            if size > leaves and (at or 0) > position:
+                return
+            # Without its constraints, the table may have NULL in any column.
+            signed = Signed(size, at or 0, note or "", f"size={size}", self._verifier)
+            self._count(signed, number, before, is_counted)
+            yield signed
+
+    def _kept_before(self, origin: int, verifier: Verifier, is_counted: bool) -> Iterator[Signed]:
+        for size, at, note, number, before in self._pages(_FORMER, origin):
+            key = f"origin={origin} size={size}"
+            signed = Signed(size, at, note, key, verifier, "former_checkpoint")
+            self._count(signed, number, before, is_counted)
+            yield signed
+
+    def _pages(self, statement: str, *values: int) -> Iterator[tuple[Any, ...]]:
+        """The rows, each with the number of the one before."""
         last, before, is_full = 0, 0, True
         while is_full:
-            page = self._connection.execute(_CHECKPOINTS.encode(), (last,)).fetchall()
+            page = self._connection.execute(statement.encode(), (last, *values)).fetchall()
             is_full = len(page) == _PAGE
-            for size, at, note, number in page:
-                if size > leaves and (at or 0) > position:
-                    return
-                key = f"size={size}"
-                if number != before + 1 and is_counted:
-                    says = f"its column number says {number}, the checkpoint before it {before}"
-                    self._report(Difference("checkpoint", key, "number", says))
-                last, before = size, number or before + 1
-                # Without its constraints, the table may have NULL in any column.
-                yield Signed(size, at or 0, note or "", key)
+            for row in page:
+                yield (*row, before)
+                last, before = row[0], row[3] or before + 1
+
+    def _count(self, signed: Signed, number: int | None, before: int, is_counted: bool) -> None:
+        if number != before + 1 and is_counted:
+            says = f"its column number says {number}, the checkpoint before it {before}"
+            self._report(Difference(signed.table, signed.key, "number", says))

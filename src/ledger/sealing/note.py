@@ -5,8 +5,13 @@ The text is C2SP's tlog-checkpoint, the signature is Ed25519 by C2SP's signed-no
     execution-ledger/5f0c…      the origin: the log's name, and the name of its key
     1234                        the tree's size
     base64(root)
+    after …                     perhaps extension lines
 
     — execution-ledger/5f0c… base64(key id || signature)
+
+A log that an operator adopts gets a new origin, whose name ends in ``/2``, ``/3`` …, with a key of
+its own. The first note of the new origin has an extension line with the last checkpoint that was
+known of the origin before: ``after ORIGIN SIZE ROOT``.
 """
 
 import base64
@@ -21,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 _ED25519 = b"\1"
 _ID = 4
 _NOTE = re.compile(
-    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]*)\n(?P<root>[A-Za-z0-9+/]{43}=)\n)"
+    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]*)\n(?P<root>[A-Za-z0-9+/]{43}=)\n"
+    r"(?P<extensions>(?:[^\n]+\n)*))"
     r"\n— (?P<name>[^\s+]+) (?P<signature>[A-Za-z0-9+/]+=*)\n"
 )
 
@@ -35,6 +41,42 @@ class Checkpoint(NamedTuple):
 
     size: int
     root: bytes
+
+
+class Note(NamedTuple):
+    """A note whose signature nobody has checked."""
+
+    origin: str
+    checkpoint: Checkpoint
+    extensions: str
+    """The lines after the root, each with its end."""
+
+
+def parse(note: str) -> Note:
+    """The parts of a note. Raises BadNote if it is no checkpoint."""
+    found = _NOTE.fullmatch(note)
+    if found is None:
+        raise BadNote("no checkpoint")
+    checkpoint = Checkpoint(int(found["size"]), base64.b64decode(found["root"]))
+    return Note(found["origin"], checkpoint, found["extensions"])
+
+
+def number_of(origin: str) -> int:
+    """The number of an origin among those of its log: 1, 2, 3 …"""
+    _, _, number = origin.partition("/")[2].partition("/")
+    return int(number) if number.isascii() and number.isdigit() else 1
+
+
+def origin_named(origin: str, number: int) -> str:
+    """The name that the same log has as an origin with another number."""
+    first = "/".join(origin.split("/")[:2])
+    return first if number == 1 else f"{first}/{number}"
+
+
+def after(note: str) -> str:
+    """The extension line that names a checkpoint as the last one of its origin."""
+    said = parse(note)
+    return f"after {said.origin} {said.checkpoint.size} {_text(said.checkpoint.root)}"
 
 
 class Verifier:
@@ -82,13 +124,14 @@ class Signer:
         """The name, the key's id and the public key: enough to verify a checkpoint."""
 
     @classmethod
-    def create(cls) -> Self:
-        """A new log's name and key."""
-        return cls(f"execution-ledger/{os.urandom(8).hex()}", os.urandom(32))
+    def create(cls, name: str | None = None) -> Self:
+        """A new key, by default of a new log."""
+        return cls(name or f"execution-ledger/{os.urandom(8).hex()}", os.urandom(32))
 
-    def sign(self, checkpoint: Checkpoint) -> str:
-        """The signed note."""
+    def sign(self, checkpoint: Checkpoint, extension: str | None = None) -> str:
+        """The signed note, perhaps with an extension line."""
         text = f"{self.name}\n{checkpoint.size}\n{_text(checkpoint.root)}\n"
+        text += f"{extension}\n" if extension else ""
         signature = _text(self._id + self._key.sign(text.encode()))
         return f"{text}\n— {self.name} {signature}\n"
 

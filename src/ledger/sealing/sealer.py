@@ -4,193 +4,177 @@ Events enter the tree in the order of their positions, which is the order of the
 ever appears later before a position that was read. One process at a time seals. Tiles and
 checkpoint are written in one transaction, so a process that dies half-way leaves no part of them.
 Before the sealer signs, it compares the tree with the last sealed event, the last checkpoint in the
-database, and the last checkpoint outside. A tree that does not continue all three is not signed:
-anybody with an earlier checkpoint could prove that two signed checkpoints contradict each other.
+database, and the witnesses of all living nodes. A tree that does not continue all of them is not
+signed: anybody with an earlier checkpoint could prove that two signed checkpoints contradict each
+other. ``standing.py`` decides; this module reads and writes.
 
-A checkpoint is kept outside before it is in the database, where readers may see it. Suppose that a
-reader had seen a checkpoint that was only in the database, and that the database then lost its last
-transactions (by a failover to a standby that was behind, or by a restored backup). Then the ledger
-would not know of a checkpoint that the reader has. A checkpoint outside that is ahead of the
-database is no contradiction, as long as the log continues up to it.
+A checkpoint is kept outside before it is in the database, where other nodes see it, and is shown to
+readers only once a second node has kept it too. Suppose that a reader had seen a checkpoint that
+was only in the database, and that the database then lost its last transactions (by a failover to a
+standby that was behind, or by a restored backup). Then the ledger would not know of a checkpoint
+that the reader has. A witness that is ahead of the database is no contradiction, as long as the log
+continues up to it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.periodic import Periodic
-from ledger.log.append import StoredRow
-from ledger.log.recorder import is_full, read_log
 from ledger.log.vault import CannotOpen, Vault
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import DURABLE
 from ledger.sealing import shelf
-from ledger.sealing.leaf import UnreadableEvent, leaf_of
-from ledger.sealing.note import BadNote, Checkpoint, Verifier
+from ledger.sealing.growth import Contradiction, Growth
+from ledger.sealing.leaf import UnreadableEvent
+from ledger.sealing.note import BadNote, Checkpoint
 from ledger.sealing.shelf import Sealed
-from ledger.sealing.tiles import WIDTH, GrowingTree, edge_of, root_of, tiles_of
-from ledger.sealing.tree import EMPTY, Stretch, hash_leaf
-from ledger.sealing.witness import Witness
+from ledger.sealing.standing import Fit, Standing, Verdict, Witnessed, judge
+from ledger.sealing.watch import CannotSign, Sight, Watch
 
 _EVERY_SECONDS = 0.4
 """The sealer is then at most a second behind, including its own work and a busy machine."""
 
-_AT_ONCE = 4_000
-"""Events per checkpoint at most."""
+_REMEMBERED = 1_000
+"""Checkpoints that are known to be of this log, at most."""
 
 _logger = logging.getLogger(__name__)
 
 
-class DoesNotFit(Exception):
-    """The tree to be signed contradicts an earlier checkpoint, or the stored tiles."""
+class _Overtaken(Exception):
+    """The database is not as it was seen: the next round looks again."""
 
 
 class Sealer(Periodic):
     """Seals new events; ``run_once`` returns how many."""
 
     def __init__(
-        self, conninfo: str, vault: Vault, clock: Callable[[], datetime], folder: Path
+        self, conninfo: str, vault: Vault, clock: Callable[[], datetime], watch: Watch
     ) -> None:
         super().__init__(conninfo, "sealer", locks.SEALER, _EVERY_SECONDS)
-        self._vault, self._clock, self._folder = vault, clock, folder
+        self._vault, self._clock, self._watch = vault, clock, watch
         self._pipeline: Pipeline | None = None
-        self._is_kept = True
-        """Whether the last checkpoint could be kept outside of the database."""
+        self._agreed: set[tuple[int, bytes]] = set()
+        """Checkpoints that were found to be of the log, on this connection."""
+        self._why: str | None = None
+        """Why nothing was signed in the last round."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Seal the new events."""
-        sealed = shelf.latest(connection)
-        # The last sealed event is read again, since it must still be there.
-        rows = read_log(self._pipeline_on(connection), sealed.position - 1, _AT_ONCE)
+        pipeline = self._pipeline_on(connection)
         try:
-            last = _last_of(sealed, rows)
-            if len(rows) > len(last):
-                self._seal(connection, sealed, last, rows[len(last) :])
-        except (DoesNotFit, UnreadableEvent, BadNote, CannotOpen) as error:
-            if shelf.stop(connection, self._clock(), str(error)):
-                _logger.error("sealer: nothing is signed any more: %s", error)
+            sight = self._look(connection)
+        except (BadNote, CannotOpen, CannotSign) as error:
+            return self._postpone(connection, str(error))
+        if sight.known.is_stopped:
             return 0, False
-        return len(rows) - len(last), is_full(rows, _AT_ONCE)
+        try:
+            return self._seal(connection, pipeline, sight)
+        except Contradiction as error:
+            self._contradict(connection, sight, str(error))
+        except (BadNote, CannotOpen, CannotSign, UnreadableEvent) as error:
+            return self._postpone(connection, str(error))
+        except _Overtaken:
+            pass
+        return 0, False
+
+    def _look(self, connection: psycopg.Connection[TupleRow]) -> Sight:
+        try:
+            return self._watch.look(connection, leads=True)
+        except CannotSign:
+            shelf.signer_of(connection, self._vault)  # a damaged key explains more
+            raise
 
     def _seal(
+        self, connection: psycopg.Connection[TupleRow], pipeline: Pipeline, sight: Sight
+    ) -> tuple[int, bool]:
+        sealed = sight.state.sealed
+        if len(self._agreed) > _REMEMBERED:
+            self._agreed.clear()
+        growth = Growth(connection, pipeline, sealed, sight.newest, self._agreed)
+        verdict = judge(sight.known, growth.compare)
+        if verdict.contradicted is not None:
+            raise Contradiction(_told(*verdict.contradicted, growth))
+        if verdict.takes:
+            self._watch.follow(sight)
+        self._tell_waiting(connection, sight, verdict)
+        if verdict.standing is not Standing.SEALER:
+            return 0, False
+        if verdict.shows > sight.state.shown_size:
+            shelf.show(connection, sight.state.vkey, verdict.shows)
+        if not growth.has_events and growth.tree_is_sealed:
+            return 0, False
+        growth.grow()
+        self._sign(connection, sight, verdict, growth)
+        return growth.tree.size - sealed.size, growth.is_full
+
+    def _sign(
         self,
         connection: psycopg.Connection[TupleRow],
-        sealed: Sealed,
-        last: Sequence[StoredRow],
-        rows: Sequence[StoredRow],
+        sight: Sight,
+        verdict: Verdict,
+        growth: Growth,
     ) -> None:
+        if growth.last is None:
+            return
         signer = shelf.signer_of(connection, self._vault)
-        verifier, witness = Verifier(signer.vkey), Witness(self._folder, signer.name)
-        tree = _tree_of(connection, sealed)
-        _compare(connection, sealed, last, tree, verifier)
-        kept = _kept(verifier, witness)
-        root = _root_of(connection, (0, kept.size), tree)
-        first_positions: dict[int, int] = {}
-        for row in rows:
-            first_positions.setdefault(tree.size // WIDTH, row[4])
-            tree.add(hash_leaf(leaf_of(*row)))
-            if tree.size == kept.size:
-                root = tree.root()
-        if kept.size > tree.size:
-            raise DoesNotFit(
-                f"{kept.size} events were sealed ({witness.path}), and {tree.size} are left"
-            )
-        if root != kept.root:
-            raise DoesNotFit(f"the first {kept.size} events are not those sealed ({witness.path})")
-        note = signer.sign(Checkpoint(tree.size, tree.root()))
-        self._keep_outside(witness, note)
+        state, checkpoint = sight.state, Checkpoint(growth.tree.size, growth.tree.root())
+        note = signer.sign(checkpoint, state.after if state.sealed.note is None else None)
         with connection.transaction():
+            if not shelf.is_as_seen(connection, state.vkey, state.sealed, growth.last):
+                raise _Overtaken
+            self._watch.take(sight.verifier, note)
             shelf.keep(
                 connection,
-                tree.take_changed(),
-                first_positions,
-                Sealed(tree.size, rows[-1][4], note),
+                growth.tree.take_changed(),
+                growth.first_positions,
+                Sealed(checkpoint.size, growth.last[4], note),
             )
             shelf.go_on(connection)
+            if verdict.is_alone:
+                shelf.show(connection, state.vkey, checkpoint.size)
+        self._agreed.add(checkpoint)
 
-    def _keep_outside(self, witness: Witness, note: str) -> None:
-        try:
-            witness.keep(note)
-            self._is_kept = True
-        except OSError as error:
-            if self._is_kept:
-                _logger.error("sealer: no checkpoint can be kept outside: %s", error)
-            self._is_kept = False
+    def _tell_waiting(
+        self, connection: psycopg.Connection[TupleRow], sight: Sight, verdict: Verdict
+    ) -> None:
+        """Tell why nothing is signed: in the log, and in the database if time alone won't help."""
+        told = verdict.waits_for if verdict.is_degraded else None
+        if told != sight.state.waits_for:
+            shelf.wait(connection, sight.state.vkey, told)
+        if verdict.waits_for not in (None, self._why):
+            _logger.warning("sealer: nothing is signed yet: %s", verdict.waits_for)
+        self._why = verdict.waits_for
+
+    def _postpone(self, connection: psycopg.Connection[TupleRow], why: str) -> tuple[int, bool]:
+        """Note what is to be mended before anything is signed."""
+        if shelf.stop(connection, self._clock(), why):
+            _logger.error("sealer: nothing is signed any more: %s", why)
+        return 0, False
+
+    def _contradict(self, connection: psycopg.Connection[TupleRow], sight: Sight, why: str) -> None:
+        if shelf.contradict(connection, sight.state.vkey, self._clock(), why):
+            _logger.error("sealer: nothing is signed any more: %s", why)
 
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
             self._pipeline = Pipeline(connection)
+            self._agreed.clear()  # perhaps another server
             # A checkpoint that a reader saw must not be lost: another might take its place.
             self._pipeline.run(Statement(DURABLE))
         return self._pipeline
 
 
-def _last_of(sealed: Sealed, rows: Sequence[StoredRow]) -> Sequence[StoredRow]:
-    """The last sealed event, with which the rows begin; empty if no event is sealed.
-
-    Raises DoesNotFit if the last sealed event is gone.
-    """
-    if sealed.note is None:
-        return ()
-    if not rows or rows[0][4] != sealed.position:
-        raise DoesNotFit(f"the last event that was sealed is not at position {sealed.position}")
-    return rows[:1]
-
-
-def _compare(
-    connection: psycopg.Connection[TupleRow],
-    sealed: Sealed,
-    last: Sequence[StoredRow],
-    tree: GrowingTree,
-    verifier: Verifier,
-) -> None:
-    """Raise DoesNotFit if the last event, the tiles and the checkpoint contradict each other."""
-    if sealed.note is not None and _opened(verifier, sealed.note, "in the database") != Checkpoint(
-        tree.size, tree.root()
-    ):
-        raise DoesNotFit("the last checkpoint in the database is not of what is sealed")
-    for row in last:
-        if _root_of(connection, (tree.size - 1, tree.size), tree) != hash_leaf(leaf_of(*row)):
-            raise DoesNotFit(f"the event at position {row[4]} is not the last that was sealed")
-
-
-def _kept(verifier: Verifier, witness: Witness) -> Checkpoint:
-    """The last checkpoint outside; that of an empty tree if there is none. Raises DoesNotFit."""
-    try:
-        note = witness.read()
-    except OSError as error:
-        raise DoesNotFit(f"{witness.path} cannot be read: {error.strerror}") from error
-    return Checkpoint(0, EMPTY) if note is None else _opened(verifier, note, f"in {witness.path}")
-
-
-def _opened(verifier: Verifier, note: str, where: str) -> Checkpoint:
-    """The content of a checkpoint. Raises DoesNotFit if this log did not sign it."""
-    try:
-        return verifier.open(note)
-    except BadNote as error:
-        raise DoesNotFit(f"the last checkpoint {where}: {error}") from error
-
-
-def _tree_of(connection: psycopg.Connection[TupleRow], sealed: Sealed) -> GrowingTree:
-    """The tree as stored. Raises DoesNotFit."""
-    try:
-        return GrowingTree(sealed.size, shelf.tiles(connection, edge_of(sealed.size)))
-    except ValueError as error:
-        raise DoesNotFit(str(error)) from error
-
-
-def _root_of(
-    connection: psycopg.Connection[TupleRow], stretch: Stretch, tree: GrowingTree
-) -> bytes | None:
-    """The root over a stretch of the stored leaves; None if tiles are missing."""
-    if stretch == (0, tree.size):
-        return tree.root()
-    try:
-        return root_of(stretch, shelf.tiles(connection, tiles_of([stretch])))
-    except LookupError:
-        return None
+def _told(witness: Witnessed, fit: Fit, growth: Growth) -> str:
+    """A contradiction in words."""
+    if fit is Fit.SHORTER:
+        return (
+            f"{witness.size} events were sealed ({witness.where}), and {growth.tree.size} are left"
+        )
+    if fit is Fit.LATER:
+        return f"origin {witness.origin} was begun ({witness.where}), and the log has lost that"
+    return f"the first {witness.size} events are not those sealed ({witness.where})"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
+from ledger.log.append import StoredRow
 from ledger.log.vault import Vault
 from ledger.sealing.note import BadNote, Signer, Verifier
 from ledger.sealing.tiles import Tile
@@ -19,6 +20,18 @@ _BEGIN = "INSERT INTO ledger.signer (vkey, secret) VALUES (%s, %s) ON CONFLICT D
 _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
 _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
+
+# The present origin and its newest checkpoint, and which PostgreSQL answers: the cluster and
+# the timeline of its log. Fails on a standby.
+_STATE = """
+SELECT s.vkey, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
+    COALESCE(c.size, s.base_size), COALESCE(c.position, s.base_position), c.note,
+    concat_ws(' ', (SELECT system_identifier FROM pg_control_system()),
+        left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))
+FROM ledger.signer AS s LEFT JOIN LATERAL (
+    SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+) AS c ON true
+"""
 
 # The tiles that exist among those asked for.
 TILES = """
@@ -39,12 +52,45 @@ INSERT INTO ledger.checkpoint (size, position, note, number)
 SELECT %s, %s, %s, coalesce((SELECT max(number) FROM ledger.checkpoint), 0) + 1
 """
 
-_STOP = """
-UPDATE ledger.signer SET stopped_at = coalesce(stopped_at, %(at)s), error = %(error)s
-WHERE error IS DISTINCT FROM %(error)s
+_LOCK = "SELECT FROM ledger.signer FOR UPDATE"
+
+# Whether everything is as it was when a checkpoint was decided on.
+_IS_AS_SEEN = """
+SELECT s.vkey = %(vkey)s AND NOT s.contradicts
+    AND COALESCE((SELECT max(size) FROM ledger.checkpoint), s.base_size) = %(size)s
+    AND EXISTS (
+        SELECT FROM ledger.ledger_events
+        WHERE notification_id = %(position)s AND originator_id = %(stream)s AND state = %(state)s
+    )
+FROM ledger.signer AS s
 """
 
-_GO_ON = "UPDATE ledger.signer SET stopped_at = NULL, error = NULL WHERE error IS NOT NULL"
+_SHOW = """
+UPDATE ledger.signer SET shown_size = %(size)s
+WHERE vkey = %(vkey)s AND NOT contradicts AND shown_size < %(size)s
+"""
+
+_STOP = """
+UPDATE ledger.signer SET stopped_at = coalesce(stopped_at, %(at)s), error = %(error)s
+WHERE error IS DISTINCT FROM %(error)s AND NOT contradicts
+"""
+
+# Stop for good: until an operator adopts the log.
+_CONTRADICT = """
+UPDATE ledger.signer SET stopped_at = %(at)s, error = %(error)s, contradicts = true,
+    waits_for = NULL
+WHERE vkey = %(vkey)s AND NOT contradicts
+"""
+
+_WAIT = """
+UPDATE ledger.signer SET waits_for = %(why)s
+WHERE vkey = %(vkey)s AND waits_for IS DISTINCT FROM %(why)s
+"""
+
+_GO_ON = """
+UPDATE ledger.signer SET stopped_at = NULL, error = NULL
+WHERE error IS NOT NULL AND NOT contradicts
+"""
 
 _PURPOSE = "log/signing-key/v1"
 
@@ -58,10 +104,27 @@ class Sealed(NamedTuple):
     """None if no event is sealed yet."""
 
 
+class State(NamedTuple):
+    """How signing stands, by the database."""
+
+    vkey: str
+    origin: int
+    contradicts: bool
+    """Whether signing has stopped until an operator adopts the log."""
+    error: str | None
+    waits_for: str | None
+    shown_size: int
+    after: str | None
+    """The line that the origin's first note has, with the last checkpoint of the one before."""
+    sealed: Sealed
+    """The newest checkpoint, or what the origin began with."""
+    lineage: str
+
+
 def begin(connection: Connection, vault: Vault) -> None:
     """Give the log a name and a key, if it has none."""
     signer = Signer.create()
-    connection.execute(_BEGIN, (signer.vkey, vault.seal(_PURPOSE, signer.secret)))
+    connection.execute(_BEGIN, (signer.vkey, sealed_secret(vault, signer)))
 
 
 def signer_of(connection: Connection, vault: Vault) -> Signer:
@@ -89,6 +152,14 @@ def latest(connection: Connection) -> Sealed:
     """The latest checkpoint: how far the log is sealed."""
     row = connection.execute(_LATEST).fetchone()
     return Sealed(*row) if row else Sealed(0, 0, None)
+
+
+def state(connection: Connection) -> State:
+    """How signing stands. Raises BadNote if the log's key was removed."""
+    row = connection.execute(_STATE).fetchone()
+    if row is None:
+        raise BadNote("the log has no key")
+    return State._make((*row[:7], Sealed(*row[7:10]), row[10]))
 
 
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
@@ -120,11 +191,49 @@ def keep(
     connection.execute(_KEEP_CHECKPOINT, sealed)
 
 
+def lock(connection: Connection) -> None:
+    """Let no other process sign, show, stop or adopt before the end of the transaction."""
+    connection.execute(_LOCK)
+
+
+def sealed_secret(vault: Vault, signer: Signer) -> bytes:
+    """The key of a signer, under the master key."""
+    return vault.seal(_PURPOSE, signer.secret)
+
+
+def is_as_seen(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:
+    """Whether a checkpoint that was decided on may still be kept, in this transaction.
+
+    That is so if the origin and its newest checkpoint are the same, and the log still has the last
+    event that is to be sealed. A process may have been frozen for any time since it read them.
+    """
+    lock(connection)
+    asked = {"vkey": vkey, "size": sealed.size, "position": last[4], "stream": last[0]}
+    row = connection.execute(_IS_AS_SEEN, asked | {"state": last[3]}).fetchone()
+    return row == (True,)
+
+
+def show(connection: Connection, vkey: str, size: int) -> None:
+    """Show the checkpoints of an origin up to a size, if it is the present one."""
+    connection.execute(_SHOW, {"vkey": vkey, "size": size})
+
+
 def stop(connection: Connection, at: datetime, error: str) -> bool:
-    """Note that sealing has stopped, and why; return whether the reason is new."""
+    """Note that nothing can be signed, and why; return whether the reason is new."""
     return connection.execute(_STOP, {"at": at, "error": error}).rowcount > 0
 
 
+def contradict(connection: Connection, vkey: str, at: datetime, error: str) -> bool:
+    """Stop signing under an origin until an operator adopts the log; return whether it is new."""
+    said = {"vkey": vkey, "at": at, "error": error}
+    return connection.execute(_CONTRADICT, said).rowcount > 0
+
+
+def wait(connection: Connection, vkey: str, why: str | None) -> bool:
+    """Note why no node may sign, or that one may (None); return whether that is new."""
+    return connection.execute(_WAIT, {"vkey": vkey, "why": why}).rowcount > 0
+
+
 def go_on(connection: Connection) -> None:
-    """Note that sealing goes on."""
+    """Note that sealing goes on, after what could be mended."""
     connection.execute(_GO_ON)

@@ -81,6 +81,28 @@ def consistency(first: int, second: int) -> list[Stretch]:
     return path[::-1]
 
 
+def grown_from(first: int, second: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The roots of two trees by the hashes of ``consistency``, the smaller tree's own first.
+
+    ``hashes`` are the roots of the smaller tree's stretch, if it is a complete subtree, and of the
+    stretches of ``consistency``. If the second root is right, no tree of this root begins with
+    another first one.
+    """
+    index, last = first - 1, second - 1
+    while index % 2:
+        index, last = index // 2, last // 2
+    old = new = hashes[0]
+    for sibling in hashes[1:]:
+        if index % 2 or index == last:
+            old, new = hash_pair(sibling, old), hash_pair(sibling, new)
+            while index and not index % 2:
+                index, last = index // 2, last // 2
+        else:
+            new = hash_pair(new, sibling)
+        index, last = index // 2, last // 2
+    return old, new
+
+
 def _middle(start: int, end: int) -> int:
     """The split of a tree of more than one leaf: at the largest power of two below its size."""
     return start + (1 << (end - start - 1).bit_length() - 1)

@@ -1,16 +1,19 @@
-"""The last checkpoint, kept in a file, out of reach of a person who can change the database only.
+"""The last checkpoint that this node has seen, in a file of its data directory.
 
-A database that was restored to an earlier state, or whose past was rewritten, contradicts this
-checkpoint. The sealer then signs nothing any more.
+The file is out of reach of a person who can change the database only, and outlives a database that
+loses its last transactions. A database that was restored to an earlier state, or whose past was
+rewritten, contradicts this checkpoint. Nothing is signed any more then (``standing.py``).
 """
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
+from ledger.sealing.note import number_of, origin_named
+
 
 class Witness:
-    """The file of one log, by its name: another log has another file."""
+    """The file of an origin, by its name: another log has another file."""
 
     def __init__(self, folder: Path, origin: str) -> None:
         self.path = folder / f"{origin.replace('/', '-')}.checkpoint"
@@ -33,3 +36,43 @@ class Witness:
             file.flush()
             os.fsync(file.fileno())
         draft.rename(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # else a crash of the machine could bring the old file back
+        finally:
+            os.close(folder)
+
+
+class Lineage:
+    """The file of the PostgreSQL on which the node has waited for the others' reports.
+
+    A node that has a witness and no such file was upgraded from a version without reports. The file
+    of a new node is empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lineage"
+
+    def read(self) -> str | None:
+        """What was kept last, or None."""
+        with suppress(OSError):
+            return self._path.read_text("utf-8", "replace").strip()
+        return None
+
+    def keep(self, lineage: str) -> None:
+        """Replace what is kept. Where that fails, the node waits again after its next start."""
+        if self.read() != lineage:
+            with suppress(OSError):
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._path.write_text(f"{lineage}\n")
+
+
+def latest_origin(folder: Path, origin: str) -> str:
+    """The latest origin of which the folder has a checkpoint, at least the given one."""
+    prefix = f"{origin_named(origin, 1).replace('/', '-')}-"
+    numbers = [
+        int(number)
+        for path in folder.glob(f"{prefix}*.checkpoint")
+        if (number := path.stem.removeprefix(prefix)).isdigit()
+    ]
+    return origin_named(origin, max([number_of(origin), *numbers]))

@@ -216,6 +216,7 @@ def serve(
             postgres.own()
         account = user_of_root(postgres.account if postgres is not None else None)
         make_data_dir(settings.data_dir, account)
+        node_id_in(settings.data_dir)
         metrics = stack.enter_context(_metrics_folder(settings.data_dir.absolute(), bound))
         with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(_load)

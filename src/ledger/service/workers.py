@@ -124,7 +124,7 @@ def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[],
 def run_sealer(
     role: Role, settings: Settings, conninfo: str, tell_started: Callable[[], None]
 ) -> None:
-    """Run the sealer and the nightly verification; neither leads on a node without loops."""
+    """Run the beat of the node; and the sealer and the nightly verification, if the role leads."""
     _run_until_told(partial(Sealing, role=role), settings, conninfo, tell_started)
 
 

@@ -11,8 +11,11 @@ from fastapi import Query as QueryParameters
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present, services_of
+from ledger.log.nodes import LIVING_SECONDS
 from ledger.log.verifications import FINDINGS, NEW, OLD, RECORDED_AT, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
+from ledger.sealing.note import BadNote, parse
+from ledger.sealing.origins import FormerOrigin
 from ledger.web.pages import PageRoute, show
 
 router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=PageRoute)
@@ -20,14 +23,26 @@ router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=
 MOST_UNSEALED = 1000
 """The most events that are counted behind the checkpoint."""
 
-# The latest checkpoint, the instant of its last event, the key, whether sealing has stopped and
-# why, and how many events are not sealed yet.
+# The latest checkpoint that is shown, the instant of its last event, the key, whether sealing has
+# stopped and why, what it waits for, and how many events are not sealed yet.
 _SEALED = """
-SELECT c.note, ledger.recorded_at(c.position), s.vkey, s.stopped_at, s.error,
+SELECT c.note, ledger.recorded_at(c.position), s.vkey, s.stopped_at, s.error, s.waits_for,
     ledger.events_between(COALESCE(c.position, 0) + 1, NULL, %(most)s + 1)
 FROM ledger.signer AS s LEFT JOIN LATERAL (
-    SELECT position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+    SELECT position, note FROM ledger.checkpoint
+    WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1
 ) AS c ON true
+"""
+
+# The origins before the present one, the latest first, and the nodes with their witnesses.
+_FORMER = """
+SELECT number, vkey, ended_at, ended_by, reason, last_note, kept_size
+FROM ledger.former_origin ORDER BY number DESC
+"""
+_NODES = """
+SELECT node_id, role, beaten_at, witness,
+    beaten_at > clock_timestamp() - %(living)s * interval '1 s'
+FROM ledger.node ORDER BY node_id
 """
 
 _PARTS = {
@@ -48,6 +63,7 @@ class Sealed(NamedTuple):
     key: str
     stopped_at: datetime | None
     error: str | None
+    waits_for: str | None
     behind: int
     """The events that are not sealed yet, at most ``MOST_UNSEALED`` and one."""
 
@@ -55,6 +71,30 @@ class Sealed(NamedTuple):
     def lines(self) -> Sequence[str]:
         """The origin, the size and the root."""
         return (self.note or "").split("\n")[:3]
+
+
+class Node(NamedTuple):
+    """A node, as it has last reported itself."""
+
+    node_id: str
+    role: str
+    beaten_at: datetime
+    note: str | None
+    """The newest checkpoint that it has seen; None: it has no witness."""
+    lives: bool
+
+    @property
+    def size(self) -> str | None:
+        """The size of its witness."""
+        try:
+            return None if self.note is None else str(parse(self.note).checkpoint.size)
+        except BadNote:
+            return None
+
+    @property
+    def origin(self) -> str:
+        """The origin of its witness."""
+        return (self.note or "").split("\n", 1)[0]
 
 
 class Part(NamedTuple):
@@ -77,11 +117,16 @@ async def show_integrity(
     """
     fetch = services_of(request).door.fetch
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
+    former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
+    nodes = [Node(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
     parts = _parts(await fetch(EVERYONE, FINDINGS, {}))
     return show(
         request,
         "integrity.html",
         sealed=Sealed(*sealed),
+        keys="\n".join([sealed[2], *(origin.vkey for origin in former)]),
+        former=former,
+        nodes=nodes,
         most=MOST_UNSEALED,
         found=parts,
         verified_at=max((part.finding.ended_at for part in parts), default=None),

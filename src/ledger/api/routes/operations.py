@@ -27,20 +27,27 @@ _FAILING_SECONDS = 10.0
 """Once appends have failed for this time, clients should send facts to another node."""
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
-_Sealing = tuple[int, int, bool, int]
+_Sealing = tuple[int, int, bool, int, bool, bool]
 """(sealed position, its lag behind the log, whether sealing has stopped, the number of differences
-between stored data and the log that were found last)."""
+between stored data and the log that were found last, whether sealing has stopped for good, whether
+it waits for a node with a witness)."""
 
 # OFFSET 0: the log's end is read once, wherever it is used.
 _SEALING = """
 SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL,
-    (SELECT coalesce(sum(v.differences), 0)::bigint FROM ledger.verification AS v)
-FROM ledger.signer AS s, (
-    SELECT COALESCE((SELECT max(position) FROM ledger.checkpoint), 0) AS position,
+    (SELECT coalesce(sum(v.differences), 0)::bigint FROM ledger.verification AS v),
+    s.contradicts, s.waits_for IS NOT NULL
+FROM ledger.signer AS s, LATERAL (
+    SELECT COALESCE((SELECT position FROM ledger.checkpoint
+                     WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1), 0) AS position,
            COALESCE(ledger.log_end(), 0) AS head
     OFFSET 0
 ) AS sealed
 """
+
+_CONTRADICTS = "the log is shorter than a signed checkpoint, or has another root"
+_DAMAGED = "the sealed log is damaged, or cannot be read"
+_WAITS = "no living node has a witness: start one that has, or adopt the log"
 
 _LEASES = "SELECT count(*) FROM ledger.lease"
 
@@ -73,7 +80,7 @@ async def check_readiness(request: Request) -> Response:
     try:
         async with asyncio.timeout(_ANSWERED_SECONDS):
             rows = await _lag(request)
-            sealed, lag, sealing_stopped, differences = await _sealing(request)
+            sealed, lag, sealing_stopped, differences, contradicts, waits = await _sealing(request)
     except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
     services = services_of(request)
@@ -97,8 +104,12 @@ async def check_readiness(request: Request) -> Response:
         }
         for name, version, _, position, head, stopped_at, _ in rows
     ]
-    is_degraded = sealing_stopped or differences or any(view["stopped"] for view in views)
-    sealing = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
+    is_sealing = not sealing_stopped and not waits
+    is_degraded = not is_sealing or differences or any(view["stopped"] for view in views)
+    why = _CONTRADICTS if contradicts else _DAMAGED if sealing_stopped else _WAITS
+    sealing: dict[str, Any] = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
+    if not is_sealing:
+        sealing |= {"waits": not sealing_stopped, "why": why}
     document = {
         "status": "degraded" if is_degraded else "ok",
         "database": "ok",
@@ -184,7 +195,7 @@ class _Sealer:
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry."""
-        position, behind, has_stopped, differences = self._sealing
+        position, behind, has_stopped, differences, _, _ = self._sealing
         sealed = GaugeMetricFamily("ledger_sealed_position", "The last position that is sealed.")
         sealed.add_metric([], position)
         lag = GaugeMetricFamily("ledger_sealing_lag", "Positions that sealing is behind.")

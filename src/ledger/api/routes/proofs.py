@@ -38,13 +38,29 @@ _BREATH_SECONDS = 0.05
 _TEXT = b"text/plain; charset=utf-8"
 _BYTES = b"application/octet-stream"
 
-# How far the log is sealed, the latest checkpoint and the key.
+# How far the log is sealed, the latest checkpoint that is shown, and the key.
 _SEALED = """
 SELECT COALESCE(c.position, 0) AS position, COALESCE(c.size, 0), c.note, s.vkey
 FROM ledger.signer AS s LEFT JOIN LATERAL (
-    SELECT position, size, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+    SELECT position, size, note FROM ledger.checkpoint
+    WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1
 ) AS c ON true
 """
+
+# The same, and the keys of the origins before, the latest first.
+_KEYS = f"""
+SELECT c.*, ARRAY(SELECT vkey FROM ledger.former_origin ORDER BY number DESC)
+FROM ({_SEALED}) AS c
+"""
+
+# Whether the log has fewer events behind the sealed ones than asked for. A standby may be behind.
+_HAS_FEWER = """
+SELECT NOT pg_is_in_recovery()
+    AND ledger.events_between(%(after)s::bigint + 1, NULL, %(more)s) < %(more)s
+"""
+
+_COUNTED = 10_000
+"""The most events that are counted behind the sealed ones."""
 
 # The same, a stored event if the credential's tenant has it, and the number of leaves before the
 # event's own. The leaves are counted for a sealed event only: between the latest checkpoint and
@@ -182,10 +198,12 @@ async def show_key(
 ) -> Response:
     """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
-    Keep a copy of the key: an attacker who changed the log could change this answer too.
+    Each origin of the log has a line of its own, the present one first. Keep a copy of the keys: an
+    attacker who changed the log could change this answer too.
     """
-    position, _size, _note, vkey = await _read(request, principal, _SEALED, {}, min_position)
-    return Reply(f"{vkey}\n".encode(), position, media=_TEXT)
+    position, _size, _note, vkey, former = await _read(request, principal, _KEYS, {}, min_position)
+    text = "".join(f"{key}\n" for key in (vkey, *former))
+    return Reply(text.encode(), position, media=_TEXT)
 
 
 @router.get(
@@ -253,7 +271,7 @@ async def prove_inclusion(
         raise Invalid.at(
             "/size", "must be larger: the tree of this size does not contain the event"
         )
-    _require_sealed(size, entry.size)
+    await _require_sealed(request, principal, "/size", size, (entry.size, entry.sealed_until))
     proof = {
         "leaf_index": entry.leaf_index,
         "leaf_hash": _base64(hash_leaf(entry.leaf)),
@@ -279,7 +297,7 @@ async def prove_consistency(
     if query.from_ > query.to:
         raise Invalid.at("/to", "must not be smaller than from")
     sealed_until, sealed, _note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
-    _require_sealed(query.to, sealed)
+    await _require_sealed(request, principal, "/to", query.to, (sealed, sealed_until))
     hashes = await _roots(request, principal, consistency(query.from_, query.to))
     proof = {"from": query.from_, "to": query.to, "hashes": hashes}
     return Reply(msgspec.json.encode(proof), sealed_until)
@@ -356,9 +374,20 @@ async def _roots(request: Request, principal: Principal, stretches: Iterable[Str
     return [_base64(root_of(stretch, tiles)) for stretch in stretches]
 
 
-def _require_sealed(size: int, sealed: int) -> None:
-    if size > sealed:
-        raise Behind(_NOT_SEALED)
+async def _require_sealed(
+    request: Request, principal: Principal, pointer: str, size: int, sealed: tuple[int, int]
+) -> None:
+    """Raise Behind for a size beyond the sealed one, Invalid if the log was never so long.
+
+    ``sealed`` is the sealed size, and the position of its last event.
+    """
+    if size <= sealed[0]:
+        return
+    asked = {"after": sealed[1], "more": min(size - sealed[0], _COUNTED)}
+    ((has_fewer,),) = await services_of(request).door.fetch(principal.tenant, _HAS_FEWER, asked)
+    if has_fewer:
+        raise Invalid.at(pointer, "must be a size that the log has had under its present origin")
+    raise Behind(_NOT_SEALED)
 
 
 def _base64(octets: bytes) -> str:

@@ -1,15 +1,19 @@
 """Sealing, in a process of its own: hashing would hold up the loops' interpreter.
 
-The nightly verification hashes too, so it is in this process.
+The node's beat reports the witness of sealing, and the nightly verification hashes too: so both are
+in this process.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ledger.background import BackgroundLoop
-from ledger.postgres.leadership import Beat
+from ledger.log.nodes import LIVING_SECONDS, node_id_in
+from ledger.postgres import leadership
+from ledger.sealing.beat import Beat
 from ledger.sealing.nightly import NightlyVerification
 from ledger.sealing.sealer import Sealer
+from ledger.sealing.watch import Watch
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, utc_now
 from ledger.service.roles import leads
@@ -17,39 +21,43 @@ from ledger.settings import Settings
 
 
 class Sealing:
-    """The sealer and the nightly verification; neither runs in a role that does not lead."""
+    """The node's beat; and the sealer and the nightly verification, if the role leads loops."""
 
     def __init__(
-        self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
+        self, settings: Settings, conninfo: str, role: str = "all", clock: Clock = utc_now
     ) -> None:
-        self._beat = Beat(conninfo)
-        conninfo = self._beat.conninfo
-        folder, at = witness_folder(settings), settings.verified_at
-        self._loops: Sequence[BackgroundLoop] = (
-            [
-                create_sealer(settings, conninfo, clock),
-                NightlyVerification(conninfo, folder, at, clock),
-            ]
-            if leads(role)
-            else []
+        watch = create_watch(settings)
+        self.beat = Beat(conninfo, watch, role, clock)
+        leading = leadership.Beat(conninfo)
+        self.sealer = create_sealer(settings, leading.conninfo, watch, clock)
+        verification = NightlyVerification(
+            leading.conninfo, watch.folder, settings.verified_at, clock
         )
+        self._loops: Sequence[BackgroundLoop] = [self.beat]
+        if leads(role):
+            self._loops = [self.beat, leading, self.sealer, verification]
 
     def start(self) -> None:
-        """Start both loops."""
-        self._beat.start()
+        """Start the loops."""
         for loop in self._loops:
             loop.start()
 
     def stop(self) -> None:
-        """End both loops. A part that is being verified is verified again at the next start."""
+        """End the loops. A part that is being verified is verified again at the next start."""
         for loop in reversed(self._loops):
             loop.stop()
-        self._beat.stop()
 
 
-def create_sealer(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Sealer:
-    """The sealer; it keeps the last checkpoint in the data directory, too."""
-    return Sealer(conninfo, open_vault(settings), clock, witness_folder(settings))
+def create_watch(settings: Settings, patience: float = LIVING_SECONDS) -> Watch:
+    """What the node of this data directory knows; ``patience`` is how long it waits for others."""
+    return Watch(node_id_in(settings.data_dir), witness_folder(settings), patience=patience)
+
+
+def create_sealer(
+    settings: Settings, conninfo: str, watch: Watch, clock: Clock = utc_now
+) -> Sealer:
+    """The sealer of a node."""
+    return Sealer(conninfo, open_vault(settings), clock, watch)
 
 
 def witness_folder(settings: Settings) -> Path:

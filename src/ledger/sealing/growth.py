@@ -1,0 +1,180 @@
+"""The log compared with checkpoints, and the stored tree grown by the events behind it."""
+
+from collections.abc import Sequence
+
+from ledger.log.append import StoredRow
+from ledger.log.recorder import is_full, read_log
+from ledger.postgres.pipeline import Pipeline
+from ledger.sealing import shelf
+from ledger.sealing.leaf import leaf_of
+from ledger.sealing.note import Checkpoint
+from ledger.sealing.shelf import Sealed
+from ledger.sealing.standing import Fit, Witnessed
+from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
+from ledger.sealing.tree import Stretch, consistency, grown_from, hash_leaf
+from ledger.sealing.watch import CannotSign
+
+AT_ONCE = 4_000
+"""Events per checkpoint at most, unless a witness has more."""
+
+_TILE = "SELECT hashes, first_position FROM ledger.tile WHERE (level, number) = (0, %s)"
+
+
+class Contradiction(Exception):
+    """The log is not the log that was sealed."""
+
+
+def compare_with_tree(
+    connection: shelf.Connection, newest: Checkpoint | None, witness: Witnessed
+) -> Fit:
+    """Compare an earlier checkpoint with the tree of the newest one, by the stored tiles.
+
+    The newest checkpoint commits to the tiles that are used: a tile that was altered is no
+    contradiction. Raises CannotSign if tiles are missing or altered.
+    """
+    if newest is None or witness.size > newest.size:
+        return Fit.UNKNOWN
+    if witness.size == newest.size:
+        return Fit.SAME if witness.root == newest.root else Fit.OTHER
+    stretches: list[Stretch] = consistency(witness.size, newest.size)
+    if witness.size & (witness.size - 1) == 0:
+        stretches = [(0, witness.size), *stretches]
+    try:
+        kept = shelf.tiles(connection, tiles_of(stretches))
+        hashes = [root_of(stretch, kept) for stretch in stretches]
+    except LookupError as error:
+        raise CannotSign("tiles of the sealed tree are missing") from error
+    old, new = grown_from(witness.size, newest.size, hashes)
+    if new != newest.root:
+        raise CannotSign("the stored tiles are not those of the last checkpoint")
+    return Fit.SAME if old == witness.root else Fit.OTHER
+
+
+class Growth:
+    """The tree of one round: as it is stored, and then as it grows."""
+
+    def __init__(
+        self,
+        connection: shelf.Connection,
+        pipeline: Pipeline,
+        sealed: Sealed,
+        newest: Checkpoint | None,
+        agreed: set[tuple[int, bytes]],
+    ) -> None:
+        """``agreed`` has checkpoints that were found to be of this log before, and gets new ones.
+
+        Raises Contradiction if the last sealed event is gone, or is another one.
+        """
+        self._connection, self._pipeline = connection, pipeline
+        self._sealed, self._agreed = sealed, agreed
+        self._newest = newest
+        self._tree: GrowingTree | None = None
+        self._fits: dict[tuple[int, bytes], Fit] = {}
+        self.first_positions: dict[int, int] = {}
+        """The position of the first event of each tile of leaves that has begun."""
+        # The last sealed event is read again, since it must still be there.
+        rows = read_log(pipeline, sealed.position - 1 if sealed.size else 0, AT_ONCE)
+        self.is_full = is_full(rows, AT_ONCE)
+        """Whether the log may have more events than were read."""
+        self.last: StoredRow | None = None
+        """The last event of the tree."""
+        if sealed.size:
+            if not rows or rows[0][4] != sealed.position:
+                self._blame(f"the last event that was sealed is not at position {sealed.position}")
+            self.last = rows[0]
+        self._ahead: Sequence[StoredRow] = rows[1:] if sealed.size else rows
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there are events that are not in the tree."""
+        return bool(self._ahead)
+
+    @property
+    def tree_is_sealed(self) -> bool:
+        """Whether the tree, as it is now, has a checkpoint already, or nothing to be signed."""
+        if self._tree is not None and self._tree.size > self._sealed.size:
+            return False
+        return self._newest is not None or not self._sealed.size
+
+    @property
+    def tree(self) -> GrowingTree:
+        """The tree. Raises CannotSign or Contradiction if what is stored doesn't fit together."""
+        if self._tree is None:
+            self._tree = self._load()
+        return self._tree
+
+    def require_tree(self) -> None:
+        """Raise CannotSign or Contradiction if what is stored doesn't fit together."""
+        self._tree = self._tree or self._load()
+
+    def compare(self, witness: Witnessed) -> Fit:
+        """Compare the log with a checkpoint; grow the tree if the checkpoint is ahead of it."""
+        key = witness.size, witness.root
+        if key not in self._fits:
+            self._fits[key] = self._compare(witness)
+        if self._fits[key] is Fit.SAME:
+            self._agreed.add(key)
+        return self._fits[key]
+
+    def _compare(self, witness: Witnessed) -> Fit:
+        if (witness.size, witness.root) in self._agreed:
+            return Fit.SAME
+        if witness.size <= self._sealed.size:
+            tree = self._newest or Checkpoint(self.tree.size, self.tree.root())
+            return compare_with_tree(self._connection, tree, witness)
+        while self.tree.size < witness.size:
+            if not self._ahead and not self._read():
+                return Fit.SHORTER
+            self._add(self._ahead[: witness.size - self.tree.size])
+        return Fit.SAME if self.tree.root() == witness.root else Fit.OTHER
+
+    def grow(self) -> None:
+        """Add the events that were read and are not in the tree yet."""
+        self._add(self._ahead)
+
+    def _add(self, rows: Sequence[StoredRow]) -> None:
+        tree = self.tree
+        for row in rows:
+            self.first_positions.setdefault(tree.size // WIDTH, row[4])
+            tree.add(hash_leaf(leaf_of(*row)))
+            self.last = row
+        self._ahead = self._ahead[len(rows) :]
+
+    def _read(self) -> bool:
+        """Read more events; return whether there are any."""
+        if self.is_full and self.last is not None:
+            self._ahead = read_log(self._pipeline, self.last[4], AT_ONCE)
+            self.is_full = is_full(self._ahead, AT_ONCE)
+        return bool(self._ahead)
+
+    def _load(self) -> GrowingTree:
+        sealed = self._sealed
+        try:
+            kept = shelf.tiles(self._connection, edge_of(sealed.size))
+            tree = GrowingTree(sealed.size, kept)
+        except ValueError as error:
+            raise CannotSign(str(error)) from error
+        if self._newest is not None and self._newest != Checkpoint(tree.size, tree.root()):
+            raise CannotSign("the last checkpoint in the database is not of what is sealed")
+        if self.last is not None:
+            leaf, stretch = hash_leaf(leaf_of(*self.last)), (tree.size - 1, tree.size)
+            try:
+                is_last = (
+                    root_of(stretch, shelf.tiles(self._connection, tiles_of([stretch]))) == leaf
+                )
+            except LookupError:
+                is_last = False
+            if not is_last:
+                self._blame(f"the event at position {self.last[4]} is not the last that was sealed")
+        return tree
+
+    def _blame(self, says: str) -> None:
+        """Raise Contradiction if the log's last events are not those sealed, else CannotSign."""
+        number, count = divmod(self._sealed.size - 1, WIDTH)
+        row = self._connection.execute(_TILE, (number,), binary=True).fetchone()
+        if row is None:
+            raise CannotSign(says)
+        rows = read_log(self._pipeline, row[1] - 1, count + 1)
+        leaves = b"".join(hash_leaf(leaf_of(*event)) for event in rows)
+        is_log = leaves == row[0][: (count + 1) * HASH]
+        raise CannotSign(says) if is_log else Contradiction(says)

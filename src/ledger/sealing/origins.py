@@ -1,0 +1,220 @@
+"""Origins: an operator adopts a log that contradicts a checkpoint, and a new origin begins.
+
+The new origin has the same name with the next number behind it, and a key of its own. The key of
+the origin before is forgotten, so nothing contradictory can be signed by it any more. The first
+note of the new origin names the last checkpoint that was known of the one before.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from ledger.log import nodes
+from ledger.log.append import StoredRow
+from ledger.log.recorder import is_full, read_log
+from ledger.log.vault import Vault
+from ledger.postgres.pipeline import Pipeline
+from ledger.sealing import shelf
+from ledger.sealing.growth import AT_ONCE, Contradiction, Growth
+from ledger.sealing.leaf import UnreadableEvent, leaf_of
+from ledger.sealing.note import BadNote, Signer, Verifier, after, number_of, origin_named, parse
+from ledger.sealing.shelf import Sealed, State
+from ledger.sealing.standing import judge
+from ledger.sealing.tiles import GrowingTree
+from ledger.sealing.tree import hash_leaf
+from ledger.sealing.watch import CannotSign, Watch
+
+# The origins before the present one, the latest first.
+_FORMER = """
+SELECT number, vkey, ended_at, ended_by, reason, last_note, kept_size
+FROM ledger.former_origin ORDER BY number DESC
+"""
+
+_END = """
+INSERT INTO ledger.former_origin (number, vkey, ended_at, ended_by, reason, last_note, kept_size)
+SELECT origin, vkey, %(at)s, %(by)s, %(reason)s, %(last_note)s, %(kept)s FROM ledger.signer
+"""
+
+# A log that has lost still more has lost checkpoints of earlier origins, too.
+_SHORTEN = "UPDATE ledger.former_origin SET kept_size = least(kept_size, %(kept)s)"
+
+_PUT_AWAY = """
+WITH gone AS (DELETE FROM ledger.checkpoint RETURNING size, position, note, number)
+INSERT INTO ledger.former_checkpoint (origin, size, position, note, number)
+SELECT (SELECT origin FROM ledger.signer), size, position, note, number FROM gone
+"""
+
+_BEGIN = """
+UPDATE ledger.signer SET vkey = %(vkey)s, secret = %(secret)s, origin = %(origin)s,
+    after = %(after)s, base_size = %(size)s, base_position = %(position)s, shown_size = 0,
+    stopped_at = NULL, error = NULL, contradicts = false, waits_for = NULL
+"""
+
+_NOTES = """
+SELECT size, note FROM ledger.checkpoint
+UNION ALL SELECT size, note FROM ledger.former_checkpoint
+ORDER BY size
+"""
+
+
+class NothingIsWrong(Exception):
+    """Nothing keeps the ledger from signing: there is nothing to be adopted."""
+
+
+class FormerOrigin(NamedTuple):
+    """An origin before the present one."""
+
+    number: int
+    vkey: str
+    ended_at: datetime
+    ended_by: str
+    reason: str
+    last_note: str | None
+    """The last checkpoint that was known of it."""
+    kept_size: int
+    """Up to this size, its checkpoints are of the present log."""
+
+    @property
+    def name(self) -> str:
+        """The origin, as its notes have it."""
+        return self.vkey.split("+", 1)[0]
+
+    @property
+    def last_size(self) -> int:
+        """The number of events that its last checkpoint covers."""
+        return parse(self.last_note).checkpoint.size if self.last_note else 0
+
+
+class Adopted(NamedTuple):
+    """What an adoption did."""
+
+    origin: str
+    after: str | None
+    """The last checkpoint that is known of the origin before, as the first note names it."""
+    kept_size: int
+    """The number of sealed events that the new origin begins with."""
+
+
+def former_origins(connection: shelf.Connection) -> Sequence[FormerOrigin]:
+    """The origins before the present one, the latest first."""
+    return [FormerOrigin(*row) for row in connection.execute(_FORMER).fetchall()]
+
+
+def adopt(
+    connection: shelf.Connection,
+    vault: Vault,
+    watch: Watch,
+    *,
+    reason: str,
+    by: str,
+    clock: Callable[[], datetime],
+) -> Adopted:
+    """Adopt the log as it is now: begin a new origin. Services that run notice by themselves.
+
+    Raises NothingIsWrong if nothing keeps the ledger from signing, BadNote if its key is damaged,
+    and UnreadableEvent for an event that no origin could seal.
+    """
+    pipeline = Pipeline(connection)
+    with connection.transaction():
+        shelf.lock(connection)
+        state = shelf.state(connection)
+        _require_fault(connection, pipeline, state, watch)
+        base = _base(connection, pipeline, state)
+        last = _last_known(connection, state, watch)
+        present = state.vkey.split("+", 1)[0]
+        number = 1 + max([state.origin, *([] if last is None else [number_of(parse(last).origin)])])
+        signer = Signer.create(origin_named(present, number))
+        line = None if last is None else after(last)
+        said = {"at": clock(), "by": by, "reason": reason, "last_note": last}
+        # What is of the present log is counted before the tiles are gone.
+        kept = base.size or _kept_size(connection, pipeline)
+        connection.execute(_SHORTEN, {"kept": kept})
+        connection.execute(_END, said | {"kept": kept})
+        connection.execute(_PUT_AWAY)
+        if not base.size:
+            connection.execute("DELETE FROM ledger.tile")
+        connection.execute(
+            _BEGIN,
+            {
+                "vkey": signer.vkey,
+                "secret": shelf.sealed_secret(vault, signer),
+                "origin": number,
+                "after": line,
+                "size": base.size,
+                "position": base.position,
+            },
+        )
+    return Adopted(signer.name, line, base.size)
+
+
+def _require_fault(
+    connection: shelf.Connection, pipeline: Pipeline, state: State, watch: Watch
+) -> None:
+    """Raise NothingIsWrong if the ledger can sign, as far as this node knows."""
+    if state.contradicts or state.error is not None or state.waits_for is not None:
+        return
+    try:
+        sight = watch.look(connection, leads=True)
+        growth = Growth(connection, pipeline, state.sealed, sight.newest, set())
+        verdict = judge(sight.known, growth.compare)
+    except (BadNote, CannotSign, Contradiction, UnreadableEvent):
+        return
+    known = sight.known
+    is_witnessed = known.own is not None or any(
+        other.lives and other.witness is not None for other in known.heard.others
+    )
+    if verdict.contradicted is None and (is_witnessed or known.newest is None):
+        raise NothingIsWrong("Nothing is wrong: the log continues every checkpoint that is known.")
+
+
+def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sealed:
+    """What is sealed already and can be continued; nothing if it isn't of the present log."""
+    sealed = state.sealed
+    try:
+        newest = None if sealed.note is None else Verifier(state.vkey).open(sealed.note)
+        Growth(connection, pipeline, sealed, newest, set()).require_tree()
+    except (BadNote, CannotSign, Contradiction, UnreadableEvent):
+        return Sealed(0, 0, None)
+    return sealed
+
+
+def _last_known(connection: shelf.Connection, state: State, watch: Watch) -> str | None:
+    """The last checkpoint that the database, this node or any other one has seen."""
+    present = state.vkey.split("+", 1)[0]
+    notes = [state.sealed.note, watch.kept(present)]
+    notes += [node.witness for node in nodes.nodes(connection)]
+    of_log = origin_named(present, 1)
+    found = []
+    for note in notes:
+        try:
+            said = None if note is None else parse(note)
+        except BadNote:
+            continue
+        if note is not None and said is not None and origin_named(said.origin, 1) == of_log:
+            found.append((number_of(said.origin), said.checkpoint.size, note))
+    return max(found)[2] if found else None
+
+
+def _kept_size(connection: shelf.Connection, pipeline: Pipeline) -> int:
+    """The size of the largest checkpoint whose events the log still has: it reads the whole log."""
+    tree, kept = GrowingTree(0, {}), 0
+    events = _events(pipeline)
+    try:
+        with connection.cursor("notes") as notes:
+            for size, note in notes.execute(_NOTES):
+                while tree.size < size:
+                    tree.add(hash_leaf(leaf_of(*next(events))))
+                tree.take_changed()
+                if parse(note).checkpoint == (size, tree.root()):
+                    kept = size
+    except (BadNote, StopIteration, UnreadableEvent):
+        pass
+    return kept
+
+
+def _events(pipeline: Pipeline) -> Iterator[StoredRow]:
+    position, more = 0, True
+    while more:
+        rows = read_log(pipeline, position, AT_ONCE)
+        yield from rows
+        position, more = rows[-1][4] if rows else position, is_full(rows, AT_ONCE)

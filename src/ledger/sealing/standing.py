@@ -1,0 +1,257 @@
+"""What a node may do about signing: follow, seal, or nothing more (contract, Several nodes).
+
+Pure: neither input nor output, and no clock of its own. ``Vigil`` remembers for how long a node has
+been able to hear the others; ``judge`` decides by what the node knows.
+
+    follower    takes the newest checkpoint of the database as its witness
+    sealer      a follower that leads, and may sign and show checkpoints
+    stopped     the log contradicts a witness: nothing is signed until an operator adopts the log
+
+A database may lose its last transactions: by a failover to a standby that was behind, or by the
+restore of a backup. The checkpoints that were lost live on in the witnesses of the nodes. So a
+sealer compares the log with each witness before it signs, and after such an event it first gives
+all living nodes the time to report theirs.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from ledger.log.nodes import LIVING_SECONDS
+
+_CONTACT_SECONDS = 5.0
+NO_WITNESS = "no living node has seen a checkpoint of this log"
+NEW_POSTGRESQL = "this PostgreSQL is new: the nodes first report what they have seen"
+
+
+class Fit(Enum):
+    """How the log stands to a checkpoint that was signed before."""
+
+    SAME = "the log begins with the events that were sealed"
+    SHORTER = "the log has fewer events than were sealed"
+    OTHER = "the log begins with other events than were sealed"
+    LATER = "a later origin was begun, and the log does not know of it"
+    UNKNOWN = "whoever leads must compare them"
+
+
+class Standing(Enum):
+    """The state of a node."""
+
+    FOLLOWER = "follower"
+    SEALER = "sealer"
+    STOPPED = "stopped"
+
+
+class Witnessed(NamedTuple):
+    """A checkpoint that was signed."""
+
+    origin: int
+    size: int
+    root: bytes
+    where: str
+    """The place where it is kept, for a person."""
+
+
+class Row(NamedTuple):
+    """A node's last beat, as the database has it now."""
+
+    node_id: str
+    witness: Witnessed | None
+    silent_seconds: float
+    beaten_at: Any
+    """Instants of one node can be compared."""
+    lineage: str | None
+
+
+class Other(NamedTuple):
+    """Another node."""
+
+    node_id: str
+    witness: Witnessed | None
+    lives: bool
+    is_recent: bool
+    """Whether it has beaten since the start of this node."""
+
+
+class Heard(NamedTuple):
+    """What the nodes' rows tell this node now."""
+
+    others: Sequence[Other]
+    has_waited: bool
+    """Whether each living node has had the time to report to this PostgreSQL."""
+    is_first: bool
+    """Whether this node has never waited for reports, on any PostgreSQL."""
+    is_upgraded: bool
+    """Whether that is so since it was upgraded from a version without reports."""
+
+
+class Vigil:
+    """Remembers since when a node has heard the others. ``now`` is any steady clock, in seconds."""
+
+    def __init__(self, node_id: str, now: float, patience: float = LIVING_SECONDS) -> None:
+        self._node_id, self._started, self._patience = node_id, now, patience
+        self._last: float | None = None
+        self._contact = now
+        self._present: frozenset[str] = frozenset()
+        """The nodes that lived when the database was last heard before the contact."""
+        self._lineage: str | None = None
+        self._lineage_since = now
+        self._beaten_at: Any = None
+        """The last beat of this node that the database has acknowledged."""
+        self._has_lost = False
+
+    def beaten(self, at: Any) -> None:
+        """Note an acknowledged beat of this node."""
+        self._beaten_at = at
+
+    def hear(
+        self,
+        asked: float,
+        answered: float,
+        lineage: str,
+        rows: Sequence[Row],
+        remembered: str | None = None,
+    ) -> Heard:
+        """Take the nodes' rows, which were read between two instants.
+
+        Whatever is waited for begins when the answer came, and ends before it was asked for.
+        ``remembered`` is the PostgreSQL on which the node has waited last, by its own files; empty
+        for a new node.
+        """
+        # Reports may have been impossible while this node could not read them.
+        if self._last is None or asked - self._last > self._patience / 3:
+            self._contact = answered
+            last = min((row.silent_seconds for row in rows), default=0.0)
+            alive = (row for row in rows if row.silent_seconds - last < self._patience)
+            self._present = frozenset(row.node_id for row in alive)
+        self._last = answered
+        own = next((row for row in rows if row.node_id == self._node_id), None)
+        is_back = self._beaten_at is not None and (own is None or own.beaten_at < self._beaten_at)
+        if lineage != self._lineage or is_back:
+            # An acknowledged beat that is gone: the database lost its last transactions.
+            self._lineage, self._lineage_since = lineage, answered
+            self._has_lost, self._beaten_at = self._has_lost or is_back, None
+        waited = max(0.0, asked - max(self._lineage_since, self._contact))
+        if waited >= self._patience:
+            self._has_lost = False
+        # The row is of the database, and is lost with it: so it tells more than the node's file.
+        known = own.lineage if own is not None and own.lineage is not None else remembered
+        settled = known == lineage and not self._has_lost
+        others = [self._other(row, asked) for row in rows if row.node_id != self._node_id]
+        has_waited = settled or waited >= self._patience
+        return Heard(others, has_waited, not known, known is None)
+
+    def _other(self, row: Row, asked: float) -> Other:
+        """A node that could not beat, since nobody reached the database, is not gone."""
+        silent = row.silent_seconds
+        if row.node_id in self._present:
+            silent = min(silent, asked - self._contact)
+        is_recent = row.silent_seconds < asked - self._started
+        return Other(row.node_id, row.witness, silent < self._patience, is_recent)
+
+
+class Known(NamedTuple):
+    """All that a node knows when it decides."""
+
+    origin: int
+    """The present origin, by the database."""
+    is_stopped: bool
+    newest: Witnessed | None
+    """The newest checkpoint of the present origin in the database."""
+    own: Witnessed | None
+    """The node's witness."""
+    heard: Heard
+    leads: bool
+
+
+class Verdict(NamedTuple):
+    """What a node may do now."""
+
+    standing: Standing
+    contradicted: tuple[Witnessed, Fit] | None = None
+    """The witness that the log contradicts: signing stops for good, on all nodes."""
+    takes: bool = False
+    """Whether the newest checkpoint of the database becomes the node's witness."""
+    settles: bool = False
+    """Whether the node has waited for reports on this PostgreSQL."""
+    waits_for: str | None = None
+    """Why a leading node doesn't sign."""
+    is_degraded: bool = False
+    """Whether it waits for more than time."""
+    is_alone: bool = False
+    """Whether what is signed is shown at once."""
+    shows: int = 0
+    """Checkpoints of at most this size may be shown."""
+
+
+Compare = Callable[[Witnessed], Fit]
+"""Compares the log with a checkpoint of the present origin."""
+
+
+def judge(known: Known, compare: Compare) -> Verdict:
+    """Decide what a node may do now."""
+    if known.is_stopped:
+        return Verdict(Standing.STOPPED)
+    living = [other.witness for other in known.heard.others if other.lives]
+    witnesses = [known.own, *(living if known.leads else ())]
+    found = [witness for witness in witnesses if witness is not None]
+    for witness in found:
+        if witness.origin > known.origin:
+            return Verdict(Standing.STOPPED, (witness, Fit.LATER))
+    ours = sorted((w for w in found if w.origin == known.origin), key=lambda w: w.size)
+    fits = {witness[:3]: compare(witness) for witness in ours}
+    for witness in ours:
+        if fits[witness[:3]] in (Fit.SHORTER, Fit.OTHER):
+            return Verdict(Standing.STOPPED, (witness, fits[witness[:3]]))
+    own = known.own if known.own in ours else None
+    newest = known.newest
+    takes = newest is not None and (
+        _is_vouched(known) if own is None else newest.size > own.size and fits[own[:3]] is Fit.SAME
+    )
+    if takes:
+        own = newest
+    # The first node of a new ledger has nobody to wait for; neither has one that was upgraded from
+    # a version without reports, which has a witness already.
+    is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
+    is_new = is_new or (known.own is not None and known.heard.is_upgraded)
+    verdict = Verdict(Standing.FOLLOWER, takes=takes, settles=known.heard.has_waited or is_new)
+    if not known.leads:
+        return verdict
+    if not verdict.settles:
+        return verdict._replace(waits_for=NEW_POSTGRESQL)
+    if own is None and newest is not None:
+        return verdict._replace(waits_for=NO_WITNESS, is_degraded=True)
+    is_alone = not any(other.lives for other in known.heard.others)
+    shows = _shown(known, own, newest, is_alone, compare)
+    return verdict._replace(standing=Standing.SEALER, is_alone=is_alone, shows=shows)
+
+
+def _is_vouched(known: Known) -> bool:
+    """Whether a node with a witness of the present origin has beaten since this one's start."""
+    return any(
+        other.is_recent and other.witness is not None and other.witness.origin == known.origin
+        for other in known.heard.others
+    )
+
+
+def _shown(
+    known: Known,
+    own: Witnessed | None,
+    newest: Witnessed | None,
+    is_alone: bool,
+    compare: Compare,
+) -> int:
+    """The size up to which a second node has reported what this one has, or nobody else lives."""
+    if own is None or newest is None:
+        return 0
+    if is_alone:
+        return newest.size
+    held = [
+        other.witness.size
+        for other in known.heard.others
+        if other.witness is not None
+        and other.witness.origin == known.origin
+        and (other.lives or (other.witness.size <= newest.size))
+        and compare(other.witness) is Fit.SAME
+    ]
+    return min(max(held, default=0), own.size)

@@ -1,0 +1,195 @@
+"""What a node knows of signing: its witness, the database's newest checkpoint, and the other nodes.
+
+The beat and the sealer of a node share one ``Watch``, each on a thread and a connection of its own.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from ledger.log import nodes
+from ledger.sealing import shelf
+from ledger.sealing.note import BadNote, Checkpoint, Verifier, number_of, parse
+from ledger.sealing.shelf import Sealed, State
+from ledger.sealing.standing import Known, Row, Vigil, Witnessed
+from ledger.sealing.witness import Lineage, Witness, latest_origin
+
+_logger = logging.getLogger(__name__)
+
+
+class CannotSign(Exception):
+    """Nothing can be signed until what the message names is mended."""
+
+
+class Sight(NamedTuple):
+    """What was seen at one look."""
+
+    state: State
+    verifier: Verifier
+    known: Known
+
+    @property
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint in the database."""
+        newest = self.known.newest
+        return None if newest is None else Checkpoint(newest.size, newest.root)
+
+
+class Watch:
+    """The knowledge of one node. ``now`` is a steady clock in seconds."""
+
+    def __init__(
+        self,
+        node_id: str,
+        folder: Path,
+        now: Callable[[], float] = monotonic,
+        patience: float = nodes.LIVING_SECONDS,
+    ) -> None:
+        """``folder`` keeps the witness; ``patience`` is how long reports are waited for."""
+        self.node_id, self.folder = node_id, folder
+        self._now = now
+        self._vigil = Vigil(node_id, now(), patience)
+        self._lineage = Lineage(folder)
+        self._lock = threading.Lock()
+        self._unkept: tuple[Witnessed, str] | None = None
+        """A witness newer than the file, which could not be written."""
+
+    def look(self, connection: shelf.Connection, leads: bool) -> Sight:
+        """See how things stand. The log is to be read afterwards: it has then all that was seen.
+
+        Raises CannotSign if the witness or the newest checkpoint cannot be read, and BadNote if the
+        log's key is damaged.
+        """
+        asked = self._now()
+        state = shelf.state(connection)
+        found = nodes.nodes(connection)
+        answered = self._now()
+        verifier = Verifier(state.vkey)
+        rows = [
+            Row(
+                node.node_id,
+                _reported(node, verifier, state.origin),
+                node.silent_seconds,
+                node.beaten_at,
+                node.lineage,
+            )
+            for node in found
+        ]
+        if any(node.silent_seconds > nodes.FORGET_SECONDS for node in found):
+            nodes.forget(connection)
+        with self._lock:
+            remembered = self._lineage.read()
+            heard = self._vigil.hear(asked, answered, state.lineage, rows, remembered)
+            own = self._own(verifier)
+        newest = _newest(state, verifier)
+        known = Known(state.origin, state.contradicts, newest, own, heard, leads)
+        return Sight(state, verifier, known)
+
+    def follow(self, sight: Sight) -> None:
+        """Make the newest checkpoint of the database the witness."""
+        if sight.known.own is None and self._lineage.read() is None:
+            self._lineage.keep("")
+        if sight.state.sealed.note is not None:
+            self.take(sight.verifier, sight.state.sealed.note)
+
+    def take(self, verifier: Verifier, note: str) -> None:
+        """Make a checkpoint of the present origin the witness, unless it has a newer one.
+
+        A witness that cannot be kept is only remembered; an error is logged once.
+        """
+        with self._lock:
+            own = self._own(verifier)
+            checkpoint = verifier.open(note)
+            origin = number_of(verifier.name)
+            if own is not None and (own.origin, own.size) >= (origin, checkpoint.size):
+                return
+            file = Witness(self.folder, verifier.name)
+            try:
+                file.keep(note)
+                self._unkept = None
+            except OSError as error:
+                if self._unkept is None:
+                    _logger.error("sealer: no checkpoint can be kept outside: %s", error)
+                self._unkept = Witnessed(origin, *checkpoint, str(file.path)), note
+
+    def beat(
+        self,
+        connection: shelf.Connection,
+        sight: Sight | None,
+        is_settled: bool,
+        version: str,
+        role: str,
+    ) -> None:
+        """Report the witness that is kept in the data directory; None if it cannot be read.
+
+        ``is_settled`` tells whether the node has waited for the others' reports.
+        """
+        kept, lineage = None, None
+        if sight is not None:
+            kept = self.kept(sight.verifier.name)
+            lineage = sight.state.lineage if is_settled else None
+        at = nodes.beat(connection, self.node_id, version, role, kept, lineage)
+        with self._lock:
+            self._vigil.beaten(at)
+            if lineage is not None:
+                self._lineage.keep(lineage)
+
+    def kept(self, origin: str) -> str | None:
+        """The witness that is kept in the data directory. Raises OSError."""
+        return Witness(self.folder, latest_origin(self.folder, origin)).read()
+
+    def _own(self, verifier: Verifier) -> Witnessed | None:
+        """The node's witness: of the latest origin that it has seen."""
+        name = latest_origin(self.folder, verifier.name)
+        file = Witness(self.folder, name)
+        try:
+            note = file.read()
+        except OSError as error:
+            raise CannotSign(f"{file.path} cannot be read: {error.strerror}") from error
+        kept = None
+        if note is not None:
+            where = f"the last checkpoint in {file.path}"
+            is_present = name == verifier.name
+            checkpoint = opened(verifier, note, where) if is_present else parse(note).checkpoint
+            kept = Witnessed(number_of(name), *checkpoint, str(file.path))
+        unkept = None if self._unkept is None else self._unkept[0]
+        found = [witness for witness in (kept, unkept) if witness is not None]
+        return max(found, key=lambda witness: witness[:2], default=None)
+
+
+def opened(verifier: Verifier, note: str, where: str) -> Checkpoint:
+    """The content of a checkpoint. Raises CannotSign if this log did not sign it."""
+    try:
+        return verifier.open(note)
+    except BadNote as error:
+        raise CannotSign(f"{where}: {error}") from error
+
+
+def _newest(state: State, verifier: Verifier) -> Witnessed | None:
+    sealed: Sealed = state.sealed
+    if sealed.note is None:
+        return None
+    where = "the last checkpoint in the database"
+    checkpoint = opened(verifier, sealed.note, where)
+    if checkpoint.size != sealed.size:
+        raise CannotSign(f"{where} is not of what is sealed")
+    return Witnessed(state.origin, *checkpoint, where)
+
+
+def _reported(node: nodes.Node, verifier: Verifier, origin: int) -> Witnessed | None:
+    """A node's witness. Whatever is no note of this log is none."""
+    if node.witness is None:
+        return None
+    try:
+        note = parse(node.witness)
+        number = number_of(note.origin)
+        if number == origin:
+            verifier.open(node.witness)
+    except BadNote:
+        return None
+    if note.origin.split("/")[:2] != verifier.name.split("/")[:2]:
+        return None
+    return Witnessed(number, *note.checkpoint, f"node {node.node_id}")

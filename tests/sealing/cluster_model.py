@@ -1,0 +1,236 @@
+"""A model of nodes on one PostgreSQL, which decide by the ledger's own ``judge``.
+
+The model's log is a row of numbers, a root is the row itself, and time passes in seconds. A node
+has files, which outlive its process, and a process, which may be frozen.
+"""
+
+import copy
+import itertools
+from dataclasses import dataclass, field, replace
+
+from ledger.sealing.standing import (
+    Fit,
+    Known,
+    Row,
+    Standing,
+    Verdict,
+    Vigil,
+    Witnessed,
+    judge,
+)
+
+Log = tuple[int, ...]
+
+
+def note(origin: int, events: Log) -> Witnessed:
+    return Witnessed(origin, len(events), repr(events).encode(), "")
+
+
+def events_of(witness: Witnessed) -> Log:
+    events: Log = eval(witness.root)
+    return events
+
+
+def contradict(one: Witnessed, other: Witnessed) -> bool:
+    """Whether two notes of an origin cannot both be of one log that only grew."""
+    short, long = sorted((events_of(one), events_of(other)), key=len)
+    return one.origin == other.origin and long[: len(short)] != short
+
+
+@dataclass
+class Database:
+    """What a PostgreSQL holds. A copy of it is a backup, or a standby."""
+
+    lineage: str = "1"
+    log: Log = ()
+    origin: int = 1
+    stopped: bool = False
+    waits: bool = False
+    checkpoints: list[Witnessed] = field(default_factory=list)
+    shown: int = 0
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> Witnessed | None:
+        return self.checkpoints[-1] if self.checkpoints else None
+
+
+@dataclass
+class Node:
+    """A node with its files; ``vigil`` is its process, None if it doesn't run."""
+
+    name: str
+    witness: Witnessed | None = None
+    lineage: str | None = None
+    vigil: Vigil | None = None
+    is_frozen: bool = False
+    has_beaten: bool = False
+    """Whether it has beaten since it was started or thawed: only then it lives for others."""
+
+    @property
+    def runs(self) -> bool:
+        return self.vigil is not None and not self.is_frozen
+
+    def keep(self, witness: Witnessed) -> None:
+        if self.witness is None or witness[:2] > self.witness[:2]:
+            self.witness = witness
+
+
+class Cluster:
+    """Nodes on one database, and every note that was ever signed."""
+
+    def __init__(self, nodes: int) -> None:
+        self.now = 0.0
+        self.database = Database()
+        self.nodes = [Node(f"n{number}") for number in range(nodes)]
+        self.signed: list[Witnessed] = []
+        self._lineages = map(str, itertools.count(2))
+        self._events = itertools.count(1)
+        self._names = map("n{}".format, itertools.count(nodes))
+
+    # What happens to the database.
+
+    def append(self, count: int) -> None:
+        self.database.log += tuple(itertools.islice(self._events, count))
+
+    def backup(self) -> Database:
+        return copy.deepcopy(self.database)
+
+    def restore(self, kept: Database, lineage: str | None = None) -> None:
+        """Another PostgreSQL takes over: with everything, or with what it has."""
+        self.database = replace(copy.deepcopy(kept), lineage=lineage or next(self._lineages))
+
+    def adopt(self, node: Node) -> bool:
+        """An operator adopts the log, beside a node; return whether that was possible."""
+        database = self.database
+        if not (database.stopped or database.waits):
+            return False
+        known = [database.newest, node.witness, *(row.witness for row in database.rows.values())]
+        database.origin = 1 + max([database.origin, *(w.origin for w in known if w is not None)])
+        database.checkpoints, database.shown = [], 0
+        database.stopped = database.waits = False
+        return True
+
+    # What happens to nodes.
+
+    def start(self, node: Node) -> None:
+        if node.vigil is None:
+            node.vigil, node.is_frozen = Vigil(node.name, self.now), False
+            node.has_beaten = False
+
+    def stop(self, node: Node) -> None:
+        node.vigil, node.is_frozen, node.has_beaten = None, False, False
+
+    def replace(self, node: Node) -> None:
+        """An empty data directory: another node in the place of this one."""
+        self.stop(node)
+        node.name, node.witness, node.lineage = next(self._names), None, None
+
+    def freeze(self, node: Node) -> None:
+        node.is_frozen, node.has_beaten = node.vigil is not None, False
+
+    def thaw(self, node: Node) -> None:
+        node.is_frozen = False
+
+    # What nodes do.
+
+    def second(self, order: list[Node], leader: Node | None) -> None:
+        """Let a second pass: all nodes beat, and one of them seals."""
+        self.now += 1.0
+        for node in order:
+            if node.runs:
+                self.beat(node)
+            if node is leader and node.runs:
+                self.seal(node)
+
+    def beat(self, node: Node) -> None:
+        verdict = self._judge(node, leads=False)
+        assert verdict.shows == 0
+        self._obey(node, verdict)
+        lineage = self.database.lineage if verdict.settles else None
+        before = self.database.rows.get(node.name)
+        kept = lineage or (before.lineage if before is not None else None)
+        self.database.rows[node.name] = Row(node.name, node.witness, 0.0, self.now, kept)
+        assert node.vigil is not None
+        node.vigil.beaten(self.now)
+        node.lineage = lineage or node.lineage
+        node.has_beaten = True
+
+    def seal(self, node: Node, dies: bool = False) -> None:
+        """A round of the sealer, which may die between the file and the database."""
+        verdict = self._judge(node, leads=True)
+        self._obey(node, verdict)
+        database = self.database
+        database.waits = verdict.is_degraded
+        if verdict.standing is not Standing.SEALER:
+            return
+        self._show(node, verdict.shows)
+        made = note(database.origin, database.log)
+        if not database.log or (database.newest is not None and made.size <= database.newest.size):
+            return
+        self._sign(made)
+        node.keep(made)
+        if dies:
+            self.stop(node)
+            return
+        database.checkpoints.append(made)
+        if verdict.is_alone:
+            self._show(node, made.size)
+
+    def _show(self, node: Node, size: int) -> None:
+        """A shown checkpoint is held by two nodes, or no other one lives."""
+        if size <= self.database.shown:
+            return
+        holders = [n for n in self.nodes if n.witness is not None and n.witness.size >= size]
+        living = [n for n in self.nodes if n is not node and n.has_beaten]
+        assert len(holders) >= 2 or not living
+        self.database.shown = size
+
+    def _sign(self, made: Witnessed) -> None:
+        """No note contradicts one that a living node has seen."""
+        for earlier in self.signed:
+            if contradict(earlier, made):
+                seen = [
+                    node.name
+                    for node in self.nodes
+                    if node.has_beaten
+                    and node.witness is not None
+                    and node.witness.origin == earlier.origin
+                    and node.witness.size >= earlier.size
+                ]
+                assert seen == [], (earlier, made)
+        self.signed.append(made)
+
+    def _obey(self, node: Node, verdict: Verdict) -> None:
+        if verdict.contradicted is not None:
+            self.database.stopped = True
+        if verdict.takes and self.database.newest is not None:
+            if node.witness is None and node.lineage is None:
+                node.lineage = ""
+            assert (
+                node.witness is None
+                or node.witness.origin < self.database.origin
+                or not contradict(node.witness, self.database.newest)
+            )
+            node.keep(self.database.newest)
+
+    def _judge(self, node: Node, leads: bool) -> Verdict:
+        database = self.database
+        rows = [
+            row._replace(silent_seconds=self.now - row.beaten_at) for row in database.rows.values()
+        ]
+        assert node.vigil is not None
+        heard = node.vigil.hear(self.now, self.now, database.lineage, rows, node.lineage)
+        known = Known(
+            database.origin, database.stopped, database.newest, node.witness, heard, leads
+        )
+        log = database.log
+        if not leads:
+            log = events_of(database.newest) if database.newest is not None else ()
+
+        def compare(witness: Witnessed) -> Fit:
+            if witness.size > len(log):
+                return Fit.SHORTER if leads else Fit.UNKNOWN
+            return Fit.SAME if repr(log[: witness.size]).encode() == witness.root else Fit.OTHER
+
+        return judge(known, compare)

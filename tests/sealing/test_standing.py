@@ -1,0 +1,137 @@
+"""The decisions of nodes about signing, driven through what happens to nodes and databases."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.sealing.cluster_model import Cluster, Database, Node, contradict
+
+NODES = 3
+one = st.integers(0, NODES - 1)
+
+
+class _Machine(RuleBasedStateMachine):
+    """What every history may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster(NODES)
+        self.leads = 0
+
+    @initialize()
+    def begin(self) -> None:
+        """A ledger that a node has begun to seal."""
+        self.cluster.append(2)
+        self.cluster.start(self.node(0))
+        self.pass_seconds(2, 0)
+        assert self.cluster.database.shown == 2
+
+    def node(self, number: int) -> Node:
+        return self.cluster.nodes[number]
+
+    @rule(seconds=st.sampled_from((1, 1, 2, 5, 14, 16)), first=one)
+    def pass_seconds(self, seconds: int, first: int) -> None:
+        order = self.cluster.nodes[first:] + self.cluster.nodes[:first]
+        for _ in range(seconds):
+            self.cluster.second(order, self.node(self.leads))
+
+    @rule(count=st.integers(1, 3))
+    def append(self, count: int) -> None:
+        self.cluster.append(count)
+
+    @rule(number=one)
+    def lead(self, number: int) -> None:
+        self.leads = number
+
+    @rule(number=one)
+    def seal(self, number: int) -> None:
+        if self.node(number).runs:
+            self.leads = number
+            self.cluster.seal(self.node(number))
+
+    @rule(number=one)
+    def start(self, number: int) -> None:
+        self.cluster.start(self.node(number))
+
+    @rule(number=one)
+    def stop(self, number: int) -> None:
+        self.cluster.stop(self.node(number))
+
+    @rule(number=one)
+    def freeze(self, number: int) -> None:
+        self.cluster.freeze(self.node(number))
+
+    @rule(number=one)
+    def thaw(self, number: int) -> None:
+        self.cluster.thaw(self.node(number))
+
+    @rule(number=one)
+    def die_while_signing(self, number: int) -> None:
+        if self.node(number).runs:
+            self.cluster.seal(self.node(number), dies=True)
+
+    @rule()
+    def fail_over_without_loss(self) -> None:
+        self.cluster.restore(self.cluster.backup())
+
+
+class AnyHistory(_Machine):
+    """No two notes of an origin contradict each other while a node that saw the lost one lives.
+
+    ``Cluster`` asserts it with each note. So does it that a shown checkpoint is held by two nodes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Database] = []
+
+    @rule()
+    def back_up(self) -> None:
+        self.kept.append(self.cluster.backup())
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def roll_back(self, data: Any) -> None:
+        """A failover that loses something, or the restore of a backup."""
+        self.cluster.restore(data.draw(st.sampled_from(self.kept)))
+
+    @rule(number=one)
+    def replace(self, number: int) -> None:
+        self.cluster.replace(self.node(number))
+
+    @rule(number=one)
+    def adopt(self, number: int) -> None:
+        self.cluster.adopt(self.node(number))
+
+
+class LosslessHistory(_Machine):
+    """No operator is needed while a node with a witness lives through each replacement."""
+
+    @rule(number=one)
+    def replace(self, number: int) -> None:
+        others = [node for node in self.cluster.nodes if node is not self.node(number)]
+        if any(node.runs and node.witness is not None for node in others):
+            self.cluster.replace(self.node(number))
+
+    def teardown(self) -> None:
+        for number in range(NODES):
+            self.cluster.thaw(self.node(number))
+            self.cluster.start(self.node(number))
+        self.pass_seconds(40, 0)
+        database = self.cluster.database
+        assert not database.stopped
+        assert not database.waits
+        assert database.shown == len(database.log)
+        notes = self.cluster.signed
+        assert not any(contradict(a, b) for a in notes for b in notes)
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(
+    max_examples=200, stateful_step_count=50, deadline=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+TestLosslessHistory = LosslessHistory.TestCase
+TestLosslessHistory.settings = TestAnyHistory.settings
