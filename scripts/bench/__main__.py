@@ -30,6 +30,7 @@ import count_rows
 import distance_rows
 import feed_rows
 import limits
+import log_row
 import neighbour_rows
 import psycopg
 import read_rows
@@ -61,6 +62,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "distance": distance_rows.distance,
     "costs": cost_rows.costs,
     "curve": cost_rows.curve,
+    "logs": log_row.logs,
     "lists": read_rows.lists,
     "detail": read_rows.details,
     "runs": read_rows.runs,
@@ -89,7 +91,17 @@ class Size:
     rows: tuple[str, ...]
 
 
-_WRITING = {"facts", "peers", "batches", "visible", "costs", "curve", "stream", "deliveries"}
+_WRITING = {
+    "facts",
+    "peers",
+    "batches",
+    "visible",
+    "costs",
+    "curve",
+    "logs",
+    "stream",
+    "deliveries",
+}
 SIZES = {
     "short": Size(
         DataSet(20_000, 2_000),

@@ -98,13 +98,13 @@ def work_of_batches(bench: Bench) -> float:
 
 def work_of_singles(bench: Bench) -> float:
     """Microseconds of CPU for a fact that is sent alone, by as many clients as usual."""
-    return _singly(bench, bench.clients, SINGLES)[1]
+    return singly(bench, bench.clients, SINGLES)[1]
 
 
 def curve(bench: Bench) -> Iterator[Row]:
     """Facts a second and CPU time of a fact, by number of clients and by size of batches."""
     for clients in (1, 8, 32, 128, 512):
-        rate, work = _singly(bench, clients, min(SINGLES, 500 * clients))
+        rate, work = singly(bench, clients, min(SINGLES, 500 * clients))
         yield Row(f"{clients} clients, one fact per request, facts/s", rate, note=f"{work:.0f} µs")
     for size in (10, 100, BATCH):
         rate, work = _in_batches(bench, size, BATCHES * BATCH)
@@ -121,7 +121,8 @@ def _in_batches(bench: Bench, size: int, count: int) -> tuple[float, float]:
     return _measured(bench.product, job, 200, len(posts) * size)
 
 
-def _singly(bench: Bench, clients: int, count: int) -> tuple[float, float]:
+def singly(bench: Bench, clients: int, count: int) -> tuple[float, float]:
+    """(facts a second, microseconds of CPU a fact) of facts that are sent alone."""
     each = count // clients
     streams = [itertools.islice(bench.story.work(), each) for _ in range(clients)]
     requests = [[bench.product.post(fact) for fact in stream] for stream in streams]

@@ -11,6 +11,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ledger.telemetry.lines import LogFormat
+
 _LONGEST_WAIT = 2_592_000
 """Seconds (30 days): the longest wait in a schedule of deliveries."""
 
@@ -133,6 +135,13 @@ class Settings(BaseSettings):
         default="",
         max_length=200,
         description="The path prefix below which a proxy serves everything, such as `/ledger`.",
+    )
+
+    log_format: LogFormat = Field(
+        default="text", description="The form of the log's lines: text, or a JSON object each."
+    )
+    access_log: bool = Field(
+        default=False, description="Whether the log has a line for each answered request."
     )
 
     @property

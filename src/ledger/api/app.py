@@ -142,7 +142,11 @@ def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await services.open()
+        try:
+            await services.open()
+        except Exception as error:
+            services.failure = error
+            raise
         try:
             yield
         finally:

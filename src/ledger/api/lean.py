@@ -153,6 +153,7 @@ class LeanRoute(APIRoute):
     async def answer(self, request: Request) -> Response:
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
+        request.scope["state"]["credential"] = principal.id
         if self._is_read:
             return await self._answer(request, principal)
         with services_of(request).shares.hold(principal) as share:

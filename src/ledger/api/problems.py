@@ -3,11 +3,13 @@
 import json
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import psycopg
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -77,6 +79,11 @@ RETRY_AFTER = {
 """code → seconds after which the request may be sent again (the header of this name)."""
 
 
+_REFUSED = Counter(
+    "ledger_refusals", "Refused requests, and refused facts of a batch, by code.", ["code"]
+)
+
+
 class Unauthorized(LedgerError):
     """The credential is missing, unknown, revoked or mistyped."""
 
@@ -124,6 +131,16 @@ def status_of(error: LedgerError) -> int:
     return 400 if isinstance(error, BadRequest) else STATUS[error.code][0]
 
 
+def count_refusal(error: LedgerError) -> None:
+    """Count a refusal, in the metrics."""
+    _counter(error.code).inc()
+
+
+@cache
+def _counter(code: str) -> Counter:
+    return _REFUSED.labels(code)
+
+
 def wrong_places(error: LedgerError) -> list[dict[str, str]]:
     """The wrong places of a refused request; none unless the refusal is about places."""
     places = error.errors if isinstance(error, Invalid) else ()
@@ -133,7 +150,8 @@ def wrong_places(error: LedgerError) -> list[dict[str, str]]:
 def problem(
     request: Request, error: LedgerError, headers: dict[str, str] | None = None
 ) -> Response:
-    """A refusal as a problem document."""
+    """A refusal as a problem document. The refusal is counted."""
+    count_refusal(error)
     code = error.code
     headers = dict(headers or {})
     if code in RETRY_AFTER:

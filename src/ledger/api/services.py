@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
+from ledger.api.gauges import DatabaseGauges
 from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.shares import Shares
 from ledger.api.parsing import Parsing
@@ -50,6 +52,7 @@ class ApiServices:
         vault: Vault,
         clock: Callable[[], datetime],
         check_target: Callable[[str], Awaitable[None]],
+        data_dir: Path,
         verifier: TokenVerifier | None = None,
         cors_origins: frozenset[str] = frozenset(),
         root_path: str = "",
@@ -81,11 +84,14 @@ class ApiServices:
         positions.on_erased(answers.forget)
         self._verifier = verifier
         key_uses = writing.key_uses if writing else None
+        self.gauges = DatabaseGauges(door.fetch, data_dir)
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.shares = Shares()
         self.parsing = Parsing()
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
+        self.failure: Exception | None = None
+        """The error because of which the services could not be opened."""
 
     @property
     def only_reads(self) -> bool:

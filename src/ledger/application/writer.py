@@ -29,6 +29,13 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
 from ledger.application.loader import Cache
+from ledger.application.metrics import (
+    APPEND_SECONDS,
+    GROUP_SIZE,
+    LOCK_WAIT_SECONDS,
+    QUEUE,
+    count_facts,
+)
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
@@ -38,6 +45,7 @@ from ledger.log.append import Append
 from ledger.log.event_log import Log
 from ledger.log.leases import LISTENING_SECONDS
 from ledger.log.vault import Vault
+from ledger.telemetry.request import working_for
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""
@@ -136,6 +144,7 @@ class Writer(BackgroundLoop):
             if self._turns.waiting_of(ticket.party) + len(commands) > _WAITING:
                 raise RateLimited("The ledger is busy with what waits already.")
             self._turns.add(ticket)
+            QUEUE.set(self._turns.waiting)
             if not self._is_gathering:
                 self._changed.notify()
             elif self._turns.waiting >= self._together:
@@ -259,8 +268,8 @@ class Writer(BackgroundLoop):
         except PersistenceError as error:
             self._tried_at = time.monotonic()
             if self._failing_since is None:
-                _logger.warning("appends fail: %s", error)
                 self._failing_since = began
+            _logger.warning("an append failed: %s", error)
             raise
         finally:
             self._trying_since = None
@@ -285,9 +294,12 @@ class Writer(BackgroundLoop):
         if not plan:
             return  # others have come, and the views are not that far
         commands = [command for each in plan for command in each.commands]
-        outcomes = self._append_safely(commands, plan)
+        with working_for({command.request_id for command in commands}):
+            outcomes = self._append_safely(commands, plan)
+        count_facts(commands, outcomes)
         with self._changed:
             finished = self._turns.settle(plan, outcomes)
+            QUEUE.set(self._turns.waiting)
             answered = sum(len(ticket.commands) for ticket in finished)
             self._together = answered + self._turns.waiting if len(finished) > 1 else 0
         for ticket in finished:
@@ -300,8 +312,7 @@ class Writer(BackgroundLoop):
                 return self._append(commands, plan)
         except ClockSkew as error:
             return [error.with_traceback(None)] * len(commands)
-        except (OperationalError, InterfaceError) as error:
-            _logger.warning("append failed: %s", error)
+        except (OperationalError, InterfaceError):
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
             return [unavailable] * len(commands)
         except Exception as error:
@@ -317,6 +328,7 @@ class Writer(BackgroundLoop):
     def _append(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
         outcomes: Outcomes = []
         touched: set[str] = set()
+        began = time.perf_counter()
         try:
             with self._log.ledger_recorder.append_transaction() as append:
                 unit = Unit(
@@ -326,6 +338,7 @@ class Writer(BackgroundLoop):
                 if append.is_first:
                     self._cache.clear()
                 unit.prepare(commands)
+                LOCK_WAIT_SECONDS.observe(time.perf_counter() - began)
                 self._check_clock(append)
                 start = append.next_position - 1
                 turn = self._turns.begin(plan, append.is_awaited)
@@ -340,6 +353,8 @@ class Writer(BackgroundLoop):
             # (Aggregates that were only read are as stored.)
             self._cache.forget(touched)
             raise
+        APPEND_SECONDS.observe(time.perf_counter() - began)
+        GROUP_SIZE.observe(len(outcomes))
         if touched:
             self._note_success()
             self._turns.note_end(plan, start, append.next_position - 1)

@@ -29,6 +29,7 @@ from ledger.domain.errors import Unavailable
 from ledger.feed import verdict
 from ledger.feed.confirmation import Confirmation
 from ledger.feed.deliveries import Deliveries, News, connect
+from ledger.feed.metrics import count_failure, count_result
 from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -278,8 +279,10 @@ class _Lead:
         self._confirmed.confirm(sent_at)
         # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
+            count_result(one)
             self._conclude(one, attempt.url, now)
         for claimed in settled:
+            count_failure()
             self._roster.release(claimed, None, now)
         self._is_news |= not self._roster.give(asks, given, now)
         for one_given in given.values():

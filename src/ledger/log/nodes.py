@@ -72,6 +72,14 @@ class Node(NamedTuple):
         return self.silent_seconds < LIVING_SECONDS
 
 
+def known_node_id(folder: Path) -> str | None:
+    """The id of the node whose data directory this is; None before its first beat."""
+    with suppress(OSError):
+        if _ID.fullmatch(said := (folder / "node").read_text("utf-8", "replace").strip()):
+            return said
+    return None
+
+
 def node_id_in(folder: Path) -> str:
     """The id of the node whose data directory this is, made at its first start. Raises OSError."""
     path = folder / "node"

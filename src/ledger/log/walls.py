@@ -123,8 +123,9 @@ SHARED: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "last_note",
             "kept_size",
         ),
-        # The nodes that beat now, with their witnesses.
+        # The nodes that beat now, with their witnesses, and which session leads each loop.
         "node": ("node_id", "version", "role", "started_at", "beaten_at", "witness"),
+        "leader": ("loop", "node_id", "beaten_at"),
     }
 )
 """Tables without rows of tenants, which the role reads: no policy, and these columns."""
@@ -138,7 +139,6 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
         "append_probe": "an instant",
         "listening": "two instants",
         "former_checkpoint": "the signed heads of earlier origins",
-        "leader": "which session leads each loop",
         "lineage": "the PostgreSQL that wrote the log last",
     }
 )

@@ -23,6 +23,7 @@ from operator import attrgetter
 from typing import Any
 
 import psycopg
+from prometheus_client import Histogram
 
 from ledger.postgres.exchange import Rows
 from ledger.postgres.lane import Asked, Lane
@@ -59,6 +60,16 @@ _LOOK_SECONDS = 0.25
 
 _WALKS = 4
 """Pages of exports and streams that run at once, so that other reads stay fast meanwhile."""
+
+
+_WAITED_SECONDS = 0.001
+"""The shortest wait that is counted: most reads are sent in the loop's turn in which they came."""
+
+_WAIT_SECONDS = Histogram(
+    "ledger_pool_wait_seconds",
+    "Seconds that reads waited for a connection, of those that waited for a millisecond or more.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
 
 
 class Door:
@@ -187,12 +198,15 @@ class Door:
     def _send(self) -> None:
         """Send waiting reads on idle lanes."""
         self._sending = None
+        now = self._loop.time()
         while self._idle and (group := self._next_group()):
             lane = self._idle.pop()
             if group[0].is_long:
                 self._taken.add(lane)
             for asked in group:
                 asked.tries += 1
+                if now - asked.since >= _WAITED_SECONDS:
+                    _WAIT_SECONDS.observe(now - asked.since)
             lane.send(group)
         if (self._short or self._long) and self._is_open:
             if not self._lanes:
@@ -260,6 +274,7 @@ class Door:
         """Fail the reads that have waited for too long. Return the reads that go on waiting."""
         for asked in waiting:
             if now - asked.since >= _PATIENCE_SECONDS:
+                _WAIT_SECONDS.observe(now - asked.since)
                 reason = self._failure or "all connections are busy"
                 asked.fail(psycopg.OperationalError(f"no connection in time: {reason}"))
         return deque(asked for asked in waiting if not asked.future.done())

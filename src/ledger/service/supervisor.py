@@ -23,23 +23,25 @@ long as the supervisor, from its first child on, has only one thread and no data
 
 import contextlib
 import gc
-import hashlib
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
-import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_bool
+from ctypes import c_bool, c_char
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, ModuleType
+
+import psycopg
+from eventsourcing.persistence import InterfaceError, OperationalError
 
 from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -53,11 +55,14 @@ from ledger.service.composition.database import (
     with_master_key,
 )
 from ledger.service.composition.reading import find_reading, prepare_reading
-from ledger.service.composition.sealing import witness_folder
+from ledger.service.metrics import count_restart, expect_restarts, forget_metrics, metrics_folder
 from ledger.service.privileges import become, make_data_dir, unprivileged, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.service.roles import Role, leads, serves
 from ledger.settings import Settings
+from ledger.telemetry.announcing import Announcing
+from ledger.telemetry.repetitions import Repetitions
+from ledger.telemetry.setup import configure_logging
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +78,11 @@ _RESTART_SECONDS = 1.0
 START_SECONDS = 60.0
 """After so long of failed attempts to start a child the service ends."""
 
-_MEMORY = Path("/dev/shm")
+_LONGEST_REASON = 500
+"""Bytes of the reason for which a child ended."""
+
+_FORESEEN = (psycopg.OperationalError, OperationalError, InterfaceError, OSError)
+"""The errors by which a child ends while the database is away: told in a line, not as bugs."""
 
 Announce = Callable[[str], None]
 ChildMain = Callable[[Callable[[], None]], None]
@@ -99,6 +108,9 @@ class _Child:
         """When the first of the failed attempts to start the child began."""
         # Shared memory, without a lock that a killed process could leave locked.
         self._has_started = multiprocessing.RawValue(c_bool, False)
+        self._reason = multiprocessing.RawArray(c_char, _LONGEST_REASON)
+        """Why the child ended. The supervisor tells it: each attempt to start is a new process,
+        which cannot know that the same was told a second before."""
         self.process: BaseProcess | None = None
 
     def ensure_running(self) -> None:
@@ -116,8 +128,12 @@ class _Child:
         if time.monotonic() - self._started_at < _RESTART_SECONDS:
             return
         if self.process is not None:
-            _logger.error("%s ended (%s); starting it again", self.name, self.process.exitcode)
-            _forget_metrics(self.process.pid)
+            reason = self._reason.value.decode(errors="replace") or f"exit {self.process.exitcode}"
+            why = ChildProcessError(reason)  # as an error: the name alone tells faults apart
+            _logger.error("%s ended; starting it again: %s", self.name, why)
+            count_restart(self.name)
+            forget_metrics(self.process.pid)
+            self._reason.value = b""
         self._started_at = time.monotonic()
         if self._trying_since is None:
             self._trying_since = self._started_at
@@ -144,7 +160,14 @@ class _Child:
         show_name()
         if self._account is not None:
             become(self._account)
-        self._run(self._tell_started)
+        try:
+            self._run(self._tell_started)
+        except _FORESEEN as error:
+            self._reason.value = str(error).strip().partition("\n")[0].encode()[:_LONGEST_REASON]
+            sys.exit(1)
+        except Exception:
+            _logger.exception("%s failed", self.name)
+            sys.exit(1)
 
     def _tell_started(self) -> None:
         self._has_started.value = True
@@ -179,6 +202,7 @@ class _Database:
         if self._postgres.poll() is None or time.monotonic() - self._failed_at < _RESTART_SECONDS:
             return
         _logger.error("PostgreSQL ended; starting it again")
+        count_restart("postgres")
         try:
             self._postgres.start()
         except EmbeddedPostgresError as error:
@@ -206,6 +230,8 @@ def serve(
     if only_reads and settings.database_url is None:
         raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
     stopping = _set_by_signals()
+    repetitions = configure_logging(settings.log_format)
+    announce = Announcing(announce, settings.log_format)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(host, port))
         bound = listener.getsockname()[1]
@@ -217,7 +243,7 @@ def serve(
         account = user_of_root(postgres.account if postgres is not None else None)
         make_data_dir(settings.data_dir, account)
         node_id_in(settings.data_dir)
-        metrics = stack.enter_context(_metrics_folder(settings.data_dir.absolute(), bound))
+        metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), bound))
         with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(_load)
             if postgres is not None:
@@ -227,7 +253,7 @@ def serve(
             prepared = _found if only_reads else _prepared
             conninfo, reading = prepared(settings, conninfo, announce)
         code = loading.result()
-        written = metrics, witness_folder(settings)
+        written = metrics, code.witness_folder(settings)
         account = unprivileged(account, written, (conninfo, reading), announce)
         if account is not None:
             settings = with_master_key(settings)
@@ -245,6 +271,8 @@ def serve(
             loops = []
         if not only_reads:
             loops.append(("sealer", partial(code.run_sealer, role)))
+        servers = [f"api-{n + 1}" for n in range(workers)]
+        expect_restarts([*(name for name, _ in loops), *servers])
         run_api = partial(code.run_api, settings, conninfo, reading, listener, role, board)
         if only_reads:
             run_api = partial(code.run_reading_api, settings, reading, listener)
@@ -253,14 +281,15 @@ def serve(
             for name, run in loops
         ]
         children += [
-            _Child(f"api-{n + 1}", run_api if only_reads else partial(run_api, n), let_go, account)
-            for n in range(workers)
+            _Child(name, run_api if only_reads else partial(run_api, n), let_go, account)
+            for n, name in enumerate(servers)
         ]
         database = _Database(postgres) if postgres is not None else None
         stack.enter_context(keeping_address(settings.data_dir, address_of(host, bound)))
         try:
             address = address_of(host, bound)
-            _supervise(children, database, stopping, address, announce, settings.root_path)
+            root_path = settings.root_path
+            _supervise(children, database, stopping, address, announce, root_path, repetitions)
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
@@ -319,13 +348,6 @@ def _load() -> ModuleType:
     return workers
 
 
-def _forget_metrics(pid: int | None) -> None:
-    """Subtract the live gauges of a dead process (such as its open streams)."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -346,42 +368,19 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-@contextlib.contextmanager
-def _metrics_folder(data_dir: Path, port: int) -> Iterator[Path]:
-    """The folder where the workers add up their metrics (prometheus-client's multiprocess mode).
-
-    The folder's place is fixed, and the folder is emptied at start: the metrics of a killed run are
-    not counted again. The folder is in memory if the system has such a place: metrics are written
-    into mapped files, and on a full disk the kernel kills a process that writes there.
-    """
-    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
-    folder = _MEMORY / f"execution-ledger-{name}-{port}"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(mode=0o700)
-    except OSError:  # no such place, or somebody else's folder
-        folder = data_dir / f"metrics-{port}"
-        shutil.rmtree(folder, ignore_errors=True)
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _supervise(
     children: list[_Child],
     database: _Database | None,
     stopping: threading.Event,
     address: str,
-    announce: Announce,
+    announce: Announcing,
     root_path: str,
+    repetitions: Repetitions,
 ) -> None:
     """Keep everything running until told to stop."""
     ready = False
     while not stopping.is_set():
+        repetitions.tell_due()
         if database is not None:
             database.ensure_running()
         for child in children:
@@ -389,6 +388,7 @@ def _supervise(
         if not ready and _is_ready(address):
             ready = True
             announce(f"Serving on {address}{root_path}")
+            announce.begin_logging()
         sentinels = [c.process.sentinel for c in children if c.process is not None]
         multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
 

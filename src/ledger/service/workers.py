@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +15,17 @@ import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 from fastapi import FastAPI
 
+from ledger.api.machinery.access_log import AccessLog
 from ledger.api.machinery.connection import Connection
 from ledger.application.turns import Board, Neighbours, create_board
 from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.loops import Loops
-from ledger.service.composition.sealing import Sealing
+from ledger.service.composition.sealing import Sealing, witness_folder
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.service.roles import Role, serves
 from ledger.settings import Settings
+from ledger.telemetry.setup import begin_logging
 from ledger.web import pages
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "run_loops",
     "run_reading_api",
     "run_sealer",
+    "witness_folder",
 ]
 
 
@@ -55,7 +59,13 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the services that requests need; fails if the database is away."""
-        await super().startup(sockets)
+        # Uvicorn would tell a failure in a traceback, once for each attempt to start the worker.
+        logger = logging.getLogger("uvicorn.error")
+        logger.disabled = True
+        try:
+            await super().startup(sockets)
+        finally:
+            logger.disabled = False
         if self.started:
             self._tell_started()
 
@@ -75,29 +85,39 @@ def run_api(
     place: int,
     tell_started: Callable[[], None],
 ) -> None:
-    """Run one API worker, which has a place on the board of all workers."""
-    _configure_logging()
+    """Run one API worker, which has a place on the board of all workers.
+
+    Raises the error of the services if they cannot be opened.
+    """
+    begin_logging()
     neighbours = Neighbours(board, place)
     app = create_api(
         settings, conninfo, neighbours=neighbours, reading=reading, only_probes=not serves(role)
     )
-    _run_app(app, listener, tell_started)
+    _run_app(settings, app, listener, tell_started)
 
 
 def run_reading_api(
     settings: Settings, reading: str, listener: socket.socket, tell_started: Callable[[], None]
 ) -> None:
-    """Run one API worker of a read node."""
-    _configure_logging()
-    _run_app(create_reading_api(settings, reading), listener, tell_started)
+    """Run one API worker of a read node. Raises the error of the services."""
+    begin_logging()
+    _run_app(settings, create_reading_api(settings, reading), listener, tell_started)
 
 
-def _run_app(app: FastAPI, listener: socket.socket, tell_started: Callable[[], None]) -> None:
+def _run_app(
+    settings: Settings, app: FastAPI, listener: socket.socket, tell_started: Callable[[], None]
+) -> None:
+    services, access_log = app.state.services, None
+    if settings.access_log and sys.stderr is not None:
+        access_log = AccessLog(app, settings.log_format, sys.stderr.fileno())
+        access_log.start()
     config = uvicorn.Config(
-        app,
+        access_log or app,
         loop="uvloop",
         http=Connection,
         ws="none",
+        log_config=None,  # its loggers use our handler
         access_log=False,
         log_level="warning",
         use_colors=False,  # otherwise uvicorn asks standard output, which may be closed
@@ -107,7 +127,11 @@ def _run_app(app: FastAPI, listener: socket.socket, tell_started: Callable[[], N
     )
     allow_many_connections()
     calm_collector()
-    _Server(config, tell_started, app.state.services.stop_listening).run(sockets=[listener])
+    _Server(config, tell_started, services.stop_listening).run(sockets=[listener])
+    if access_log is not None:
+        access_log.stop()
+    if services.failure is not None:
+        raise services.failure
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
@@ -135,7 +159,7 @@ def _run_until_told(
     tell_started: Callable[[], None],
 ) -> None:
     """Start the created loops, and stop them on a signal."""
-    _configure_logging()
+    begin_logging()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -145,11 +169,3 @@ def _run_until_told(
     calm_collector()
     stopping.wait()
     running.stop()
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(processName)s %(message)s"
-    )
-    for noisy in ("psycopg.pool", "psycopg", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -19,6 +19,7 @@ from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.headers import count, header, is_of_the_api
 from ledger.api.problems import BadRequest, InternalError, problem
 from ledger.reads.positions import ViewPositions
+from ledger.telemetry.request import REQUEST_ID
 
 _logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class EveryAnswer:
         else:
             request_id = f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
+        REQUEST_ID.set(request_id)
         started = time.perf_counter()
 
         answered = False
@@ -107,7 +109,7 @@ class EveryAnswer:
                 closing = {"Connection": "close"}
                 await problem(Request(scope), refusal, closing)(scope, receive, send_with_headers)
         except ClientDisconnect:
-            _logger.info("request %s was broken off by its client", request_id)
+            _logger.info("a request was broken off by its client")
         except Exception:
             _logger.exception("request %s could not be answered", request_id)
             if answered:

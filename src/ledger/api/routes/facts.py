@@ -14,7 +14,13 @@ from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
 from ledger.api.parsing import SMALL_BYTES, Steps, run
-from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of, wrong_places
+from ledger.api.problems import (
+    BadRequest,
+    UnsupportedMediaType,
+    count_refusal,
+    status_of,
+    wrong_places,
+)
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
 from ledger.api.writing import records_refusals, submit
@@ -187,6 +193,7 @@ def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> dict[str
         item["event_ids"] = outcome.event_ids
         item["position"] = outcome.position
     else:
+        count_refusal(outcome)
         item["error"] = {
             "status": status_of(outcome),
             "code": outcome.code,

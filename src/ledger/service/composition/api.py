@@ -76,6 +76,7 @@ def _app(
         vault=open_vault(settings),
         clock=clock,
         check_target=partial(check_target, allow_private=settings.webhook_allow_private),
+        data_dir=settings.data_dir,
         verifier=_create_verifier(settings, clock),
         cors_origins=settings.origins,
         root_path=settings.root_path,

@@ -1,0 +1,187 @@
+"""The gauges that are read from the database when the metrics are asked for (contract, Metrics).
+
+Two statements, sent together: how far the loops of this node and of the ledger are, and what waits
+in webhooks. Each has a time limit of its own, and the gauges of a statement that fails are left
+out: a slow count must not make the database look as if it were away.
+"""
+
+import asyncio
+import logging
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from ledger import __version__
+from ledger.log.nodes import LIVING_SECONDS, known_node_id
+from ledger.postgres.exchange import Rows
+from ledger.postgres.scope import EVERYONE, Fetch, Planning
+
+_logger = logging.getLogger(__name__)
+
+_ANSWERED_SECONDS = 0.7
+"""The time limit of a statement. Metrics are asked for within a second or so."""
+
+_MOST_COUNTED = 10_000
+"""The most begun deliveries that are counted at each scrape. Their policy is checked row by row."""
+
+# For how long the first event after a position has waited; 0 if there is none. OFFSET 0: the
+# position is found once.
+_WAITED = """
+coalesce(greatest(0, extract(epoch FROM clock_timestamp() - ledger.recorded_at(
+    ledger.position_from(CASE WHEN {position} = 0 THEN '-infinity'::timestamptz
+        ELSE ledger.recorded_at({position}) + interval '1 microsecond' END)
+)))::float8, 0)
+"""
+
+# The server's version, the loops that some node leads, those that this node leads, each view with
+# the seconds that it is behind, and for how long the first event has waited that the node's witness
+# does not cover. Of a node without a witness, the newest checkpoint of the database is taken.
+_STANDING = f"""
+SELECT current_setting('server_version'),
+    ARRAY(SELECT loop FROM ledger.leader ORDER BY loop),
+    ARRAY(SELECT loop FROM ledger.leader WHERE node_id = %(node)s
+          AND beaten_at > clock_timestamp() - {LIVING_SECONDS} * interval '1 second'),
+    views.names, views.seconds, {_WAITED.format(position="covered.position")}
+FROM (
+    SELECT coalesce(array_agg(v.name), ARRAY[]::text[]) AS names,
+           coalesce(array_agg(v.seconds), ARRAY[]::float8[]) AS seconds
+    FROM (SELECT p.name, {_WAITED.format(position="p.position")} AS seconds
+          FROM ledger.projection AS p ORDER BY p.name) AS v
+) AS views, (
+    SELECT coalesce((
+        SELECT c.position FROM ledger.checkpoint AS c
+        WHERE c.size <= coalesce((
+            SELECT CASE WHEN split_part(n.witness, chr(10), 2) ~ '^[0-9]{{1,18}}$'
+                   THEN split_part(n.witness, chr(10), 2)::bigint END
+            FROM ledger.node AS n WHERE n.node_id = %(node)s
+        ), 9223372036854775807)
+        ORDER BY c.size DESC LIMIT 1
+    ), 0) AS position
+    OFFSET 0
+) AS covered
+"""
+
+# The deliveries that wait: begun ones, and events that are no deliveries yet, whose sequence
+# numbers follow that of the last one that is. The oldest is due the longest: a begun delivery since
+# it is due, an event since it was recorded.
+_WEBHOOKS = f"""
+WITH begun AS (
+    SELECT count(*) AS number, min(d.due_at) AS since
+    FROM (SELECT endpoint_id, due_at FROM ledger.delivery
+          WHERE status = 'pending' LIMIT {_MOST_COUNTED}) AS d
+    JOIN ledger.webhook AS w USING (endpoint_id)
+    WHERE w.enabled AND NOT w.deleted
+), fresh AS (
+    SELECT sum(w.sequence - coalesce(last.sequence, 0))::bigint AS number,
+           min(ledger.recorded_at(next.position)) AS since
+    FROM ledger.webhook AS w LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
+    LEFT JOIN ledger.webhook_message AS last
+      ON last.endpoint_id = w.endpoint_id AND last.position = t.planned
+    CROSS JOIN LATERAL (
+        SELECT m.position FROM ledger.webhook_message AS m
+        WHERE m.endpoint_id = w.endpoint_id AND m.kind = 'event'
+          AND m.position > coalesce(t.planned, 0)
+        ORDER BY m.position LIMIT 1
+    ) AS next
+    WHERE w.enabled AND NOT w.deleted AND w.latest > coalesce(t.planned, 0)
+)
+SELECT begun.number + coalesce(fresh.number, 0),
+    coalesce(greatest(0, extract(epoch FROM clock_timestamp()
+        - least(begun.since, fresh.since))), 0)::float8,
+    (SELECT count(*) FROM ledger.webhook AS w WHERE NOT w.enabled AND NOT w.deleted)
+FROM begun, fresh
+"""
+
+
+class Collected:
+    """Metrics that were collected already, for a registry."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = [*metrics]
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        return self._metrics
+
+
+class DatabaseGauges:
+    """Reads the gauges; remembers the server's version for when the database is away."""
+
+    def __init__(self, fetch: Fetch, data_dir: Path) -> None:
+        """``data_dir`` is the node's, which keeps its id."""
+        self._fetch, self._data_dir = fetch, data_dir
+        self._node_id: str | None = None
+        self._postgres = "unknown"
+
+    async def read(self) -> list[Metric]:
+        """The gauges that could be read in time, and the build."""
+        self._node_id = self._node_id or known_node_id(self._data_dir)
+        standing, webhooks = await asyncio.gather(
+            self._rows(_STANDING, {"node": self._node_id}), self._rows(_WEBHOOKS, {})
+        )
+        metrics: list[Metric] = []
+        for version, loops, led, names, seconds, witness in standing:
+            self._postgres = version
+            metrics += _standing(loops, led, zip(names, seconds, strict=True), witness)
+        for backlog, oldest, disabled in webhooks:
+            metrics += _webhooks(backlog, oldest, disabled)
+        return [*metrics, self._build()]
+
+    async def _rows(self, statement: str, values: Mapping[str, Any]) -> Rows:
+        try:
+            async with asyncio.timeout(_ANSWERED_SECONDS):
+                return await self._fetch(EVERYONE, statement, values, Planning.BY_VALUES)
+        except (psycopg.Error, OSError) as error:  # a TimeoutError is an OSError
+            _logger.warning("gauges could not be read: %s", error)
+            return []
+
+    def _build(self) -> Metric:
+        labels = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "postgres": self._postgres,
+        }
+        build = GaugeMetricFamily("ledger_build_info", "The build, always 1.", labels=[*labels])
+        build.add_metric([*labels.values()], 1)
+        return build
+
+
+def _standing(
+    loops: Iterable[str],
+    led: Iterable[str],
+    views: Iterable[tuple[str, float]],
+    witness: float,
+) -> list[Metric]:
+    leads = GaugeMetricFamily(
+        "ledger_leads", "1 if this node leads the loop, else 0.", labels=["loop"]
+    )
+    own = set(led)
+    for loop in loops:
+        leads.add_metric([loop], int(loop in own))
+    lag = GaugeMetricFamily(
+        "ledger_projection_lag_seconds",
+        "Seconds for which the first event that the view lacks has waited.",
+        labels=["projection"],
+    )
+    for name, seconds in views:
+        lag.add_metric([name], seconds)
+    age = "Seconds for which the first event that the node's witness lacks has waited."
+    return [leads, lag, GaugeMetricFamily("ledger_witness_age_seconds", age, value=witness)]
+
+
+def _webhooks(backlog: int, oldest: float, disabled: int) -> list[Metric]:
+    return [
+        GaugeMetricFamily("ledger_webhook_backlog", "Deliveries that wait.", value=backlog),
+        GaugeMetricFamily(
+            "ledger_webhook_oldest_seconds",
+            "Seconds for which the oldest delivery has been due.",
+            value=oldest,
+        ),
+        GaugeMetricFamily(
+            "ledger_endpoints_disabled", "Webhook endpoints that are disabled.", value=disabled
+        ),
+    ]

@@ -1,0 +1,189 @@
+"""The access log: a line for each answered request (contract, Logs).
+
+A layer around the whole application, and only if the setting asks for it. No request waits for a
+line: requests are noted in memory, and a thread writes them a moment later. Where the reader of
+standard error stands still, further lines are counted instead of kept.
+
+A line shows the path as it was sent, but no query: a search or a cursor may hold what is secret. A
+token that somebody wrote into the path is hidden. Keys are named by their ids; the subject of a
+provider's token may be a person's address, so a digest of it is shown.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import re
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ledger.telemetry.lines import FORMATS, Line, LogFormat, process_of
+
+_EVERY_SECONDS = 0.2
+_LAST_SECONDS = 2.0
+"""How long the end of the process waits for the last lines to be written."""
+
+_MOST_KEPT = 20_000
+"""Requests that wait to be written; further ones are only counted."""
+
+_AT_ONCE, _AT_ONCE_TO_A_FILE = 4096, 65_536
+"""Bytes of a write. A pipe takes so many at once, never mixed with those of another process."""
+
+_LONGEST_PATH = 500
+_TOKEN = re.compile(r"elk_\w+|eyJ[\w-]+\.[\w.-]*")
+_USER = "user:"
+
+
+class _Answered(NamedTuple):
+    """A request whose answer has ended."""
+
+    ended: float
+    method: str
+    path: bytes
+    status: int
+    """0: the client left before the answer began."""
+    seconds: float
+    size: int
+    request_id: str | None
+    credential: str | None
+    client: str | None
+
+
+class AccessLog:
+    """ASGI middleware around everything else; ``start`` before use, ``stop`` writes the rest."""
+
+    def __init__(self, app: ASGIApp, log_format: LogFormat, descriptor: int) -> None:
+        """``descriptor`` is the open file that the lines are written to."""
+        self._app, self._line_of, self._descriptor = app, FORMATS[log_format], descriptor
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._at_once = _AT_ONCE_TO_A_FILE if is_file else _AT_ONCE
+        self._process = process_of(multiprocessing.current_process().name)
+        self._waiting: deque[_Answered] = deque()
+        self._dropped = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._write_on, name="access log", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that writes."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, unless nobody takes it."""
+        self._stopping.set()
+        self._thread.join(_LAST_SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and note it once its answer has ended."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        state = scope.setdefault("state", {})  # shared with the copies that inner layers make
+        status = size = 0
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_counted)
+        finally:
+            client = scope.get("client")
+            answered = _Answered(
+                time.time(),
+                scope["method"],
+                scope.get("raw_path") or scope["path"].encode(),
+                status,
+                time.perf_counter() - began,
+                size,
+                state.get("request_id"),
+                state.get("credential"),
+                client[0] if client else None,
+            )
+            if len(self._waiting) < _MOST_KEPT:
+                self._waiting.append(answered)
+            else:
+                self._dropped += 1
+
+    def _write_on(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.wait(_EVERY_SECONDS)
+            self._write()
+
+    def _write(self) -> None:
+        chunk = b""  # of whole lines
+        for line in self._lines():
+            text = f"{line}\n".encode("utf-8", "backslashreplace")
+            if chunk and len(chunk) + len(text) > self._at_once:
+                self._put(chunk)
+                chunk = b""
+            chunk += text
+        if chunk:
+            self._put(chunk)
+
+    def _put(self, chunk: bytes) -> None:
+        try:
+            while chunk:
+                chunk = chunk[os.write(self._descriptor, chunk) :]
+        except OSError:
+            return  # standard error has no reader, or its disk is full: nobody could be told
+
+    def _lines(self) -> Iterator[str]:
+        for _ in range(len(self._waiting)):
+            yield self._line_of(self._said(self._waiting.popleft()))
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            message = f"{dropped} requests are not told here: their lines could not be written"
+            yield self._line_of(
+                Line(time.time(), "WARNING", self._process, "ledger.access", message, None)
+            )
+
+    def _said(self, answered: _Answered) -> Line:
+        path, status = shown_path(answered.path), answered.status or None
+        duration, credential = answered.seconds * 1000, shown_credential(answered.credential)
+        message = (
+            f"{answered.method} {path} {status or '-'} {duration:.1f} ms {answered.size} bytes"
+            f" {credential or '-'} {answered.client or '-'}"
+        )
+        more = {
+            "method": answered.method,
+            "path": path,
+            "status": status,
+            "duration_ms": round(duration, 3),
+            "bytes": answered.size,
+            "credential": credential,
+            "client": answered.client,
+        }
+        return Line(
+            answered.ended,
+            "INFO",
+            self._process,
+            "ledger.access",
+            message,
+            answered.request_id,
+            more,
+        )
+
+
+def shown_path(raw: bytes) -> str:
+    """The path as it was sent, still percent-encoded, without query and without tokens."""
+    path = raw.partition(b"?")[0][:_LONGEST_PATH].decode("ascii", "backslashreplace")
+    return _TOKEN.sub("***", path)
+
+
+def shown_credential(credential: str | None) -> str | None:
+    """An id of a key as it is; of a provider's token a digest of the subject."""
+    if credential is None or not credential.startswith(_USER):
+        return credential
+    digest = hashlib.sha256(credential.removeprefix(_USER).encode()).hexdigest()
+    return f"{_USER}{digest[:12]}"

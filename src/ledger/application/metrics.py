@@ -1,0 +1,73 @@
+"""The metrics of appends and facts (contract, Metrics). An append is one observation of each."""
+
+from collections import Counter as Counts
+from collections.abc import Iterable
+from functools import cache
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from ledger.application.command import Command, TurnDown
+from ledger.application.report import ReportFact
+from ledger.domain.errors import Unavailable
+from ledger.domain.refusals import UNKNOWN_ACTION
+from ledger.intake.fact_types import FACT_TYPES
+from ledger.intake.request import Outcome, Receipt
+
+APPEND_SECONDS = Histogram(
+    "ledger_append_seconds",
+    "Seconds of an append, from its begin to its commit.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+LOCK_WAIT_SECONDS = Histogram(
+    "ledger_append_lock_wait_seconds",
+    "Seconds until an append had the lock and its first reads, which share a round trip.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+
+GROUP_SIZE = Histogram(
+    "ledger_append_group_size",
+    "Commands that were decided in an append.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+
+QUEUE = Gauge("ledger_queue", "Commands that wait for their append.", multiprocess_mode="livesum")
+
+_FACTS = Counter("ledger_facts", "Facts, by type and outcome.", ["type", "outcome"])
+
+_OTHER = "other"
+"""The type of what is no fact of a known type: anybody could make up a thousand types."""
+
+
+def count_facts(commands: Iterable[Command], outcomes: Iterable[Outcome]) -> None:
+    """Count the facts among decided commands."""
+    counts = Counts[tuple[str, str]]()
+    for command, outcome in zip(commands, outcomes, strict=False):
+        if isinstance(command, ReportFact):
+            counts[command.fact.type, _name_of(outcome)] += 1
+        elif isinstance(command, TurnDown) and (kind := _type_of(command)) is not None:
+            counts[kind, _name_of(outcome)] += 1
+    for labels, count in counts.items():
+        _counter(*labels).inc(count)
+
+
+def _name_of(outcome: Outcome) -> str:
+    if isinstance(outcome, Receipt):
+        return "duplicate" if outcome.duplicate else "recorded"
+    return "unavailable" if isinstance(outcome, Unavailable) else "refused"
+
+
+def _type_of(command: TurnDown) -> str | None:
+    """The type of a fact that was refused before any decision; None: the command was no fact."""
+    about = command.about()
+    if about is None:
+        return _OTHER  # an item of a body that could not be read as an object
+    if about.action in FACT_TYPES:
+        return about.action
+    is_fact = about.source is not None or about.fact_id is not None
+    return _OTHER if is_fact or about.action == UNKNOWN_ACTION else None
+
+
+@cache
+def _counter(kind: str, outcome: str) -> Counter:
+    return _FACTS.labels(kind, outcome)

@@ -1,0 +1,119 @@
+"""The lines of the log, as text or as JSON (contract, Logs).
+
+A line holds no stored value. PostgreSQL repeats values of rows in the details of its errors, so a
+line has the first sentence of an error, and a traceback has no details.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from ledger.telemetry.request import REQUEST_ID
+
+LogFormat = Literal["text", "json"]
+
+_encode = msgspec.json.Encoder().encode
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Line(NamedTuple):
+    """A line of the log. ``more`` are further members of its JSON."""
+
+    time: float
+    level: str
+    process: str
+    logger: str
+    message: str
+    request_id: str | None
+    more: Mapping[str, Any] = _NOTHING
+
+
+def as_text(line: Line) -> str:
+    """The line for people: local time, level, process, message, and the request id in brackets."""
+    instant = f"{_local_second(int(line.time))},{int(line.time % 1 * 1000):03d}"
+    request = f" [{line.request_id}]" if line.request_id is not None else ""
+    traceback = f"\n{line.more['exception']}" if "exception" in line.more else ""
+    start = f"{instant} {line.level} ledger-{line.process}"
+    return f"{start} {line.message}{request}{traceback}"
+
+
+def as_json(line: Line) -> str:
+    """The line for machines: a JSON object, with the time as RFC 3339 in UTC."""
+    members = {
+        "time": f"{_utc_second(int(line.time))}.{int(line.time % 1 * 1000):03d}Z",
+        "level": line.level,
+        "process": line.process,
+        "logger": line.logger,
+        "message": line.message,
+        "request_id": line.request_id,
+        **line.more,
+    }
+    try:
+        return _encode(members).decode()
+    except UnicodeEncodeError:  # a file's name that is no UTF-8
+        return json.dumps(members)
+
+
+@lru_cache(4)
+def _local_second(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+
+
+@lru_cache(4)
+def _utc_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+FORMATS: Mapping[LogFormat, Callable[[Line], str]] = MappingProxyType(
+    {"text": as_text, "json": as_json}
+)
+
+
+def process_of(name: str) -> str:
+    """The process in lines and metrics, by the name that multiprocessing gives it."""
+    return "supervisor" if name == "MainProcess" else name.removeprefix("ledger-")
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The record's message, in which an error is told by its first line."""
+    if isinstance(record.args, tuple):
+        told = [_first_line(one) if isinstance(one, Exception) else one for one in record.args]
+        return str(record.msg) % tuple(told) if told else str(record.msg)
+    return record.getMessage()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
+class LineFormatter(logging.Formatter):
+    """Makes lines of records."""
+
+    def __init__(self, log_format: LogFormat) -> None:
+        super().__init__()
+        self._line = FORMATS[log_format]
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, which names the request that the thread or task works for."""
+        more = {}
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info)
+            kept = (row for row in traceback.splitlines() if not row.startswith("DETAIL:"))
+            more["exception"] = "\n".join(kept)
+        line = Line(
+            record.created,
+            record.levelname,
+            process_of(record.processName or ""),
+            record.name,
+            message_of(record),
+            REQUEST_ID.get(),
+            more,
+        )
+        return self._line(line)

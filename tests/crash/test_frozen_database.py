@@ -1,0 +1,48 @@
+"""A database whose processes are frozen: ``/readyz`` and ``/metrics`` answer all the same."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.served import Served, serving_at
+from tests.support.views import until
+
+PROBES = 8
+
+
+@contextmanager
+def frozen(served: Served) -> Iterator[None]:
+    """The embedded server's processes stand still, the postmaster too."""
+    postmaster = served.postmaster()
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    pids = [postmaster, *map(int, children)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_probes_are_answered_within_a_second_while_the_database_is_frozen(
+    tmp_path: Path,
+) -> None:
+    with serving_at(tmp_path / "data") as served, served.client("none") as client:
+        until(lambda: client.get("/readyz").status_code == 200, "the service to be ready")
+        with frozen(served):
+            for _ in range(PROBES):
+                began = time.monotonic()
+                answer = client.get("/readyz")
+                assert time.monotonic() - began < 1
+                assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
+            metrics = client.get("/metrics")
+            assert metrics.status_code == 200
+            assert "ledger_database_up 0.0" in metrics.text
+            assert "ledger_append_seconds_count" in metrics.text
+            assert 'process_cpu_seconds_total{process="loops"}' in metrics.text
+            assert "ledger_log_position" not in metrics.text
+        until(lambda: client.get("/readyz").status_code == 200, "the service to be ready", 20.0)

@@ -1,0 +1,85 @@
+"""The lines of the log, as text and as JSON."""
+
+import json
+import logging
+import re
+import time
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from ledger.telemetry.lines import LineFormatter, LogFormat
+from ledger.telemetry.request import REQUEST_ID, working_for
+
+DETAILED = "duplicate key\nDETAIL:  Key (name)=(Jane Doe) already exists."
+
+
+def line_of(log_format: LogFormat, message: str, *values: object, is_bug: bool = False) -> str:
+    exc_info = None
+    if is_bug:
+        try:
+            raise psycopg.IntegrityError(DETAILED)
+        except psycopg.IntegrityError as error:
+            exc_info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("ledger.x", logging.WARNING, "", 0, message, values, exc_info)
+    record.processName = "ledger-api-1"
+    return LineFormatter(log_format).format(record)
+
+
+def test_a_json_line_has_time_level_process_logger_message_and_request() -> None:
+    before = datetime.now(UTC)
+    with working_for({"req-1"}):
+        line = json.loads(line_of("json", "%s: %d", "a\nb", 7))
+    said = datetime.fromisoformat(line.pop("time"))
+    assert said.tzinfo == UTC
+    assert -1 < (said - before).total_seconds() < 5
+    assert line == {
+        "level": "WARNING",
+        "process": "api-1",
+        "logger": "ledger.x",
+        "message": "a\nb: 7",
+        "request_id": "req-1",
+    }
+
+
+def test_the_time_of_a_json_line_is_utc_with_z() -> None:
+    said = json.loads(line_of("json", "x"))["time"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said)
+
+
+def test_a_text_line_names_its_request_in_brackets() -> None:
+    with working_for({"req-1"}):
+        line = line_of("text", "hello")
+    assert line.endswith(" WARNING ledger-api-1 hello [req-1]")
+    assert line.startswith(time.strftime("%Y-%m-%d "))
+    assert line_of("text", "hello").endswith(" hello")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_line_has_no_values_of_stored_rows(log_format: LogFormat) -> None:
+    """PostgreSQL names the row's values in the details of an error."""
+    line = line_of(log_format, "database error: %s", psycopg.IntegrityError(DETAILED))
+    assert "database error: duplicate key" in line
+    assert "Jane" not in line
+    bug = line_of(log_format, "a bug", is_bug=True)
+    assert "IntegrityError: duplicate key" in bug
+    assert "Jane" not in bug
+
+
+def test_a_json_line_of_a_bug_is_one_line_with_its_traceback() -> None:
+    line = line_of("json", "a bug", is_bug=True)
+    assert "\n" not in line
+    assert json.loads(line)["exception"].startswith("Traceback (most recent call last)")
+
+
+def test_a_line_about_several_requests_names_none() -> None:
+    token = REQUEST_ID.set("outer")
+    try:
+        with working_for({"a", "b"}):
+            assert REQUEST_ID.get() is None
+        with working_for(set()):
+            assert REQUEST_ID.get() is None
+        assert REQUEST_ID.get() == "outer"
+    finally:
+        REQUEST_ID.reset(token)
