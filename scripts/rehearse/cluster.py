@@ -1,0 +1,222 @@
+"""PostgreSQL made highly available: three members with Patroni and etcd, and haproxy in front."""
+
+import contextlib
+import json
+import shutil
+import signal
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from scripts.rehearse.deployed import filled, write
+from scripts.rehearse.hosts import NETWORK, Host, make_host
+from scripts.rehearse.packages import postgres_programs
+from scripts.rehearse.programs import Program, descendants, send, until
+from scripts.rehearse.sql import run_psql
+
+_PASSWORDS = {
+    "superuser_password": "rehearsed-superuser",
+    "replication_password": "rehearsed-replication",
+    "rewind_password": "rehearsed-rewind",
+}
+LEDGER_PASSWORD = "rehearsed-ledger"
+NUMBER = 3
+TTL = 20
+"""Seconds, as in ``deploy/patroni/patroni.yml``."""
+
+
+class Member:
+    """A host with PostgreSQL, Patroni and etcd."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        self.host: Host = make_host(f"pg{number}", 10 + number)
+        self.name = self.host.name
+        self.folder = folder / self.name
+        self.folder.mkdir(mode=0o755)
+        for name in ("etcd", "sockets"):
+            (self.folder / name).mkdir(mode=0o700)
+        self.data = self.folder / "data"
+        shutil.chown(self.folder, "postgres", "postgres")
+        shutil.chown(self.folder / "sockets", "postgres", "postgres")
+        self.etcd: Program
+        self.patroni: Program
+
+    def configure(self, members: list["Member"]) -> None:
+        """Write the configurations of a member of these, and name its programs."""
+        address = self.host.address
+        etcd = write(
+            self.folder,
+            "etcd/etcd.yml",
+            name=self.name,
+            address=address,
+            data_dir=self.folder / "etcd",
+            peers=",".join(f"{m.name}=http://{m.host.address}:2380" for m in members),
+        )
+        patroni = write(
+            self.folder,
+            "patroni/patroni.yml",
+            name=self.name,
+            address=address,
+            network=NETWORK,
+            etcd_hosts=json.dumps([f"{m.host.address}:2379" for m in members]),
+            data_dir=self.data,
+            bin_dir=postgres_programs(),
+            socket_dir=self.folder / "sockets",
+            pgpass=self.folder / "pgpass",
+            **_PASSWORDS,
+        )
+        log = self.folder / "log"
+        self.etcd = Program(self.host, ["etcd", "--config-file", str(etcd)], log)
+        self.patroni = Program(self.host, ["patroni", str(patroni)], log, user="postgres")
+
+    def start(self) -> None:
+        """Start etcd and Patroni, which starts PostgreSQL."""
+        self.etcd.start()
+        self.patroni.start()
+
+    def stop(self) -> None:
+        """End everything on the host."""
+        self.patroni.stop()
+        self.etcd.stop()
+
+    @property
+    def postmaster(self) -> int | None:
+        """PostgreSQL's first process; None while it does not run."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.data / "postmaster.pid").read_text().split()[0])
+            if Path(f"/proc/{pid}").exists():
+                return pid
+        return None
+
+    def processes(self) -> list[int]:
+        """Every process of the host."""
+        postmaster = self.postmaster
+        postgres = [] if postmaster is None else [postmaster, *descendants(postmaster)]
+        return [*self.patroni.family(), *self.etcd.family(), *postgres]
+
+    def kill_postgres(self) -> None:
+        """Kill PostgreSQL's first process; the others end by themselves."""
+        send(signal.SIGKILL, [pid for pid in [self.postmaster] if pid is not None])
+
+    def kill(self) -> None:
+        """Kill PostgreSQL and Patroni, as when a machine loses its power."""
+        pids = self.processes()
+        send(signal.SIGKILL, [pid for pid in pids if pid not in self.etcd.family()])
+
+    def senders(self) -> list[int]:
+        """The processes that send the log to standbys."""
+        postmaster = self.postmaster
+        found = [] if postmaster is None else list(descendants(postmaster))
+        return [p for p in found if b"walsender" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """The URL of this member's PostgreSQL."""
+        password = LEDGER_PASSWORD if user == "ledger" else _PASSWORDS["superuser_password"]
+        return f"postgresql://{user}:{password}@{self.host.address}:5432/{database}"
+
+    def ask(self, path: str) -> tuple[int, Any]:
+        """Patroni's answer: its status and its JSON; status 0 if there is none."""
+        try:
+            with urllib.request.urlopen(self._api(path), timeout=1.5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, None
+        except (OSError, ValueError):
+            return 0, None
+
+    def tell(self, path: str, said: dict[str, Any], method: str = "POST") -> str:
+        """Send a request to Patroni; return its answer. Raises OSError."""
+        request = urllib.request.Request(
+            self._api(path),
+            json.dumps(said).encode(),
+            {"content-type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(answer.read().decode())
+
+    def _api(self, path: str) -> str:
+        return f"http://{self.host.address}:8008{path}"
+
+
+class Cluster:
+    """The members. ``start`` builds the cluster with an empty database for the ledger."""
+
+    def __init__(self, folder: Path) -> None:
+        self.members = [Member(number, folder) for number in range(1, NUMBER + 1)]
+        for member in self.members:
+            member.configure(self.members)
+
+    def start(self) -> None:
+        """Start all members, and make the ledger's user and database."""
+        for member in self.members:
+            member.etcd.start()
+        for member in self.members:
+            member.patroni.start()
+        until(lambda: self.leader() is not None, "a primary", 90)
+        self.await_whole()
+        script = filled("patroni/ledger.sql", ledger_password=LEDGER_PASSWORD)
+        run_psql(self.primary().url(), script)
+
+    def stop(self) -> None:
+        """End all members."""
+        for member in self.members:
+            send(signal.SIGCONT, member.processes())
+            member.patroni.stop()
+        for member in self.members:
+            member.etcd.stop()
+
+    def leader(self) -> Member | None:
+        """The member that takes writes; None if there is none now."""
+        for member in self.members:
+            if member.ask("/primary")[0] == 200:
+                return member
+        return None
+
+    def primary(self) -> Member:
+        """The member that takes writes. Raises TimeoutError if there is none for a minute."""
+        until(self.leader, "a primary")
+        found = self.leader()
+        assert found is not None
+        return found
+
+    def standbys(self) -> list[Member]:
+        """The other members, the synchronous one first."""
+        others = [member for member in self.members if member is not self.leader()]
+        return sorted(others, key=lambda member: member.ask("/synchronous")[0] != 200)
+
+    def await_whole(self, seconds: float = 120.0) -> None:
+        """Wait until all members follow one primary, and one of them synchronously."""
+        until(self._is_whole, "three members, one of them synchronous", seconds)
+
+    def _is_whole(self) -> bool:
+        leader = self.leader()
+        if leader is None:
+            return False
+        others = [member for member in self.members if member is not leader]
+        follow = all(
+            status == 200 and said.get("replication_state") == "streaming"
+            for status, said in (member.ask("/replica") for member in others)
+        )
+        return follow and (
+            not self.is_synchronous() or any(m.ask("/synchronous")[0] == 200 for m in others)
+        )
+
+    def is_synchronous(self) -> bool:
+        """Whether commits wait for a standby."""
+        for member in self.members:
+            status, said = member.ask("/config")
+            if status == 200:
+                return bool(said["synchronous_mode"])
+        return False
+
+    def set_synchronous(self, wanted: bool) -> None:
+        """Let commits wait for a standby, or not."""
+        self.primary().tell("/config", {"synchronous_mode": wanted}, "PATCH")
+        self.await_whole()
+
+    def switch_over(self) -> None:
+        """Let the synchronous standby become the primary, as before a maintenance."""
+        leader, candidate = self.primary(), self.standbys()[0]
+        leader.tell("/switchover", {"leader": leader.name, "candidate": candidate.name})

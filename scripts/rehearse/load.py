@@ -1,0 +1,193 @@
+"""Clients that report facts and read through every failure, and keep what was acknowledged.
+
+Each lane has an address: the proxy in front of the nodes, or a node itself; or several, which its
+clients take in turn, one after each failure. A client of a lane sends a fact until it is
+acknowledged, each time under the same id, and then the next one.
+"""
+
+import http.client
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import urlsplit
+
+from scripts.rehearse.nodes import ORGANIZATION
+
+CLIENT_SECONDS = 12.0
+"""The time limit of a client: above the 10 s within which a living node answers."""
+
+PAUSE_SECONDS = 0.02
+"""Between two requests of a client, so that two cores are enough for the whole cluster."""
+
+_ACKNOWLEDGED = (200, 201)
+
+
+@dataclass
+class Lane:
+    """The clients of an address, and what they have seen."""
+
+    name: str
+    addresses: tuple[str, ...]
+    writers: int = 2
+    readers: int = 1
+    written_at: list[float] = field(default_factory=list)
+    read_at: list[float] = field(default_factory=list)
+    slowest: float = 0.0
+    """Seconds that the slowest answer took."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    """The number of answers by status; 0: there was none."""
+
+
+class Load:
+    """Clients on several lanes, from ``with`` on until ``stop``."""
+
+    def __init__(self, name: str, token: str, lanes: list[Lane], line: str) -> None:
+        self.source = f"/rehearsal/{name}"
+        self.lanes = {lane.name: lane for lane in lanes}
+        self.acknowledged: dict[str, int] = {}
+        """The position that was acknowledged, by the id of the fact."""
+        self.began_at = self.ended_at = 0.0
+        self._token, self._line = token, line
+        self._numbers = itertools.count(1)
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, args=(lane,), daemon=True)
+            for lane in lanes
+            for work in [self._write] * lane.writers + [self._read] * lane.readers
+        ]
+
+    def __enter__(self) -> Self:
+        self.began_at = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let each client finish its request. Raises TimeoutError if a client hangs."""
+        if not self._stopping.is_set():
+            self.ended_at = time.monotonic()
+            self._stopping.set()
+        for thread in self._threads:
+            thread.join(CLIENT_SECONDS + 5)
+            if thread.is_alive():
+                raise TimeoutError("a client of the load hangs")
+
+    def await_more(self, count: int, lanes: tuple[str, ...] = (), seconds: float = 60.0) -> None:
+        """Wait until each of these lanes (all unless given) has written so many more facts.
+
+        Raises TimeoutError.
+        """
+        wanted = {n: len(self.lanes[n].written_at) + count for n in lanes or self.lanes}
+        deadline = time.monotonic() + seconds
+        while any(len(self.lanes[name].written_at) < least for name, least in wanted.items()):
+            if time.monotonic() > deadline:
+                seen = {name: dict(self.lanes[name].statuses) for name in wanted}
+                raise TimeoutError(f"writes do not go on; answers by status: {seen}")
+            time.sleep(0.05)
+
+    def go_on_for(self, seconds: float) -> None:
+        """Let the load go on for some time, which the rehearsed failure is meant to last."""
+        self._stopping.wait(seconds)
+
+    def gap(self, lanes: tuple[str, ...], reads: bool = False) -> float:
+        """The longest time in seconds without a success on one of these lanes."""
+        longest = 0.0
+        for name in lanes:
+            lane = self.lanes[name]
+            instants = list(lane.read_at if reads else lane.written_at)
+            instants = [self.began_at, *(i for i in instants if i < self.ended_at), self.ended_at]
+            longest = max([longest, *(b - a for a, b in itertools.pairwise(instants))])
+        return longest
+
+    def _write(self, lane: Lane) -> None:
+        client = _Client(lane, self._token)
+        while not self._stopping.is_set():
+            name = f"{lane.name}-{next(self._numbers)}"
+            body = json.dumps(checked_in(self._line, name, self.source)).encode()
+            while not self._stopping.is_set():
+                status, answer = client.ask("POST", "/v1/facts", body)
+                if status in _ACKNOWLEDGED:
+                    self.acknowledged[name] = json.loads(answer)["data"]["position"]
+                    lane.written_at.append(time.monotonic())
+                    break
+                self._stopping.wait(PAUSE_SECONDS)
+            self._stopping.wait(PAUSE_SECONDS)
+
+    def _read(self, lane: Lane) -> None:
+        client = _Client(lane, self._token)
+        while not self._stopping.is_set():
+            status, _ = client.ask("GET", f"/v1/execution/{self._line}")
+            if status == 200:
+                lane.read_at.append(time.monotonic())
+            self._stopping.wait(PAUSE_SECONDS)
+
+
+class _Client:
+    """A client with one connection, which is made anew when it breaks."""
+
+    def __init__(self, lane: Lane, token: str) -> None:
+        self._lane = lane
+        self._places = itertools.cycle([urlsplit(address) for address in lane.addresses])
+        self._headers = {"authorization": f"Bearer {token}"}
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """The status and body of the answer; status 0 if there was none."""
+        began = time.monotonic()
+        try:
+            if self._connection is None:
+                place = next(self._places)
+                self._connection = http.client.HTTPConnection(
+                    place.hostname or "", place.port, timeout=CLIENT_SECONDS
+                )
+            headers = self._headers
+            if body is not None:
+                headers = headers | {"content-type": "application/cloudevents+json"}
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
+            said = answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            self._lane.statuses[0] += 1
+            return 0, b""
+        self._lane.slowest = max(self._lane.slowest, time.monotonic() - began)
+        self._lane.statuses[said[0]] += 1
+        return said
+
+
+def checked_in(line: str, name: str, source: str) -> dict[str, object]:
+    """A check-in of an hour."""
+    return {
+        "specversion": "1.0",
+        "id": name,
+        "source": source,
+        "type": "execution.checked_in",
+        "subject": line,
+        "data": {"hours": 1},
+    }
+
+
+def activation(line: str, model: str = "capacity") -> dict[str, object]:
+    """The activation of a line."""
+    return {
+        "specversion": "1.0",
+        "id": f"activation-{line}",
+        "source": "/rehearsal",
+        "type": "service_line.activated",
+        "subject": line,
+        "data": {
+            "organization_id": ORGANIZATION,
+            "workspace_id": "WS-26-000001",
+            "product_line": "agent_gateway",
+            "execution_model": model,
+        },
+    }

@@ -1,0 +1,99 @@
+"""Every checkpoint that the nodes have shown: do two of them contradict each other?"""
+
+import importlib.util
+import threading
+from types import ModuleType
+from typing import NamedTuple
+
+from scripts.rehearse.deployed import ROOT
+from scripts.rehearse.nodes import Node, fetch
+
+_EVERY_SECONDS = 0.5
+
+
+class Note(NamedTuple):
+    """A checkpoint as it was shown."""
+
+    origin: str
+    size: int
+    root: str
+    text: str
+
+
+class Notes:
+    """A thread that reads the checkpoint of each node, twice a second, and keeps every one."""
+
+    def __init__(self, nodes: list[Node], token: str) -> None:
+        self._nodes, self._token = nodes, token
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.seen: set[Note] = set()
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join(30)
+
+    def contradictions(self) -> list[str]:
+        """Notes that contradict each other, and notes that the log does not go on from.
+
+        Notes of the present origin are held against the newest one by a proof of consistency.
+        """
+        found = []
+        roots: dict[tuple[str, int], str] = {}
+        for note in sorted(self.seen):
+            known = roots.setdefault((note.origin, note.size), note.root)
+            if known != note.root:
+                found.append(f"{note.origin}: two roots of size {note.size}")
+        return [*found, *self._unproven()]
+
+    def _unproven(self) -> list[str]:
+        verifier = _verifier()
+        status, newest = self._ask("/v1/log/checkpoint")
+        _, keys = self._ask("/v1/log/key")
+        if status != 200:
+            return []
+        key, last = keys.splitlines()[0], _opened(newest)
+        found = []
+        for note in sorted(self.seen):
+            if note.origin != last.origin or note.size in (0, last.size):
+                continue
+            path = f"/v1/log/proof/consistency?from={note.size}&to={last.size}"
+            status, proof = self._ask(path)
+            if status != 200 or not verifier.proves_consistency(key, note.text, newest, proof):
+                found.append(f"{note.origin}: no proof from {note.size} to {last.size}")
+        return found
+
+    def _ask(self, path: str) -> tuple[int, str]:
+        for node in self._nodes:
+            status, text = fetch(f"{node.address}{path}", 5.0, self._token)
+            if status == 200:
+                return status, text
+        return 0, ""
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_EVERY_SECONDS):
+            for node in self._nodes:
+                url = f"{node.address}/v1/log/checkpoint"
+                status, text = fetch(url, 1.0, self._token)
+                if status == 200:
+                    self.seen.add(_opened(text))
+
+
+def _opened(text: str) -> Note:
+    origin, size, root, *_ = text.split("\n")
+    return Note(origin, int(size), root, text)
+
+
+def _verifier() -> ModuleType:
+    """The verifier of the documentation, which knows nothing of the ledger's code."""
+    spec = importlib.util.spec_from_file_location("verifier", ROOT / "docs/verifier.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,44 @@
+"""What a failure has cost: acknowledged facts that are lost, doubled or elsewhere in the log."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from scripts.rehearse.load import Load
+from scripts.rehearse.sql import query
+
+# The load's facts in the log, as they are stored: the identity of a fact is its ninth field.
+_RECORDED = """
+SELECT convert_from(state, 'UTF8')::jsonb #>> '{8,1}', notification_id
+FROM ledger.ledger_events
+WHERE topic = 'execution.checked_in/1' AND convert_from(state, 'UTF8')::jsonb #>> '{8,0}' = %s
+"""
+
+_POSITIONS = """
+SELECT count(*) FROM ledger.ledger_events WHERE notification_id = ANY(%s)
+"""
+
+
+class Tally(NamedTuple):
+    """The acknowledged facts of a load, looked up in the log."""
+
+    acknowledged: int
+    lost: int
+    doubled: int
+    reused: int
+    """Positions of lost facts that other events have now."""
+
+
+def tally(load: Load, url: str) -> Tally:
+    """Look each acknowledged fact up. Raises psycopg.Error."""
+    rows = query(url, _RECORDED, load.source)
+    times = Counter(name for name, _ in rows)
+    places = dict(rows)
+    known = dict(load.acknowledged)
+    lost = [name for name, position in known.items() if places.get(name) != position]
+    ((reused,),) = query(url, _POSITIONS, [known[name] for name in lost])
+    return Tally(
+        acknowledged=len(known),
+        lost=len(lost),
+        doubled=sum(number > 1 for number in times.values()),
+        reused=reused,
+    )

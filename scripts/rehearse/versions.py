@@ -1,0 +1,31 @@
+"""The version before this one: a work tree of the commit, run by this environment's packages."""
+
+import subprocess
+from pathlib import Path
+
+from scripts.rehearse.deployed import ROOT
+
+_MIGRATIONS = "src/ledger/log/migrations"
+
+
+def version_before(commit: str | None, folder: Path) -> Path:
+    """A work tree of a commit, below the folder.
+
+    Unless given, the commit is the newest one whose schema is older than this one's. Raises
+    CalledProcessError.
+    """
+    if commit is None:
+        migrated = _git("log", "-1", "--format=%H", "--", _MIGRATIONS)
+        commit = f"{migrated}^"
+    tree = folder / "before"
+    tree.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", commit], cwd=ROOT, check=True, capture_output=True
+    ).stdout
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive, check=True)
+    return tree
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,0 +1,85 @@
+"""The files of ``deploy/`` are what their programs take, and each alert fires and is explained."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.rehearse.deployed import DEPLOY, filled
+from tests.support.documents import ROOT
+
+RULES = DEPLOY / "prometheus/rules.yml"
+ALERTS = re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.M)
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def run(*command: str) -> str:
+    """What a program says, which must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Skips a test where a program is missing; the checks on every push install it."""
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is missing")
+
+
+@needs("promtool")
+def test_every_alert_fires_in_a_unit_test_and_is_silent_while_all_is_well() -> None:
+    run("promtool", "check", "rules", str(RULES))
+    assert "SUCCESS" in run("promtool", "test", "rules", str(RULES.with_name("rules_test.yml")))
+
+
+def test_every_alert_has_a_unit_test_that_expects_it() -> None:
+    tests = RULES.with_name("rules_test.yml").read_text()
+    fires = re.findall(
+        r"^      - alertname: (\w+)\n        eval_time: \S+\n        exp_alerts:\n", tests, re.M
+    )
+    assert len(ALERTS) >= 15
+    assert set(fires) == set(ALERTS)
+
+
+def test_every_alert_has_an_entry_of_its_name_in_the_runbook() -> None:
+    headings = re.findall(r"^### (Ledger\w+)$", (ROOT / "docs/runbook.md").read_text(), re.M)
+    assert sorted(headings) == sorted(ALERTS)
+
+
+def test_every_metric_of_the_rules_is_in_the_contract() -> None:
+    named = set(re.findall(r"\bledger_\w+", RULES.read_text()))
+    health = (ROOT / "docs/contract/health.md").read_text()
+    assert {name for name in named if f"`{name}`" not in health} == set()
+    assert len(named) >= 10
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("role", ["all", "api", "loops", "read"])
+def test_a_unit_is_accepted_by_systemd_for_each_role(unit: Path, role: str, tmp_path: Path) -> None:
+    program = tmp_path / "ledger"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    installed = tmp_path / unit.name.replace("@", f"@{role}")
+    installed.write_text(unit.read_text().replace("/usr/local/bin/ledger", str(program)))
+    assert str(program) in installed.read_text()
+    assert run("systemd-analyze", "verify", "--man=no", str(installed)) == ""
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "etcd/etcd.yml",
+        "patroni/patroni.yml",
+        "patroni/ledger.sql",
+        "haproxy/haproxy.cfg",
+        "prometheus/prometheus.yml",
+    ],
+)
+def test_a_template_has_no_word_that_the_rehearsal_does_not_fill_in(file: str) -> None:
+    words = set(re.findall(r"\$(\w+)", (DEPLOY / file).read_text()))
+    sources = "".join(path.read_text() for path in (ROOT / "scripts/rehearse").glob("*.py"))
+    assert words
+    assert {word for word in words if not re.search(rf"\b{word}\b", sources)} == set()
+    assert "$" not in filled(file, **dict.fromkeys(words, "1"))
