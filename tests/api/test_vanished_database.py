@@ -1,5 +1,6 @@
 """A database that vanishes or moves, or a lost connection: every request is answered in time."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
@@ -83,6 +84,24 @@ def test_every_request_ends_when_the_database_vanishes_behind_a_proxy(
             return bool(edge.get(paths[0]).json()["data"]["state"] == "paused")
 
         until(shows_the_pause, "the views", 15.0)
+
+
+def test_a_write_behind_one_that_hangs_is_answered_within_10_s(
+    conninfo: str, settings: Settings
+) -> None:
+    """It would wait for the group before its own, and then for a connection of its own."""
+    with behind(conninfo, settings) as (edge, relay):
+        line = edge.fresh()
+        assert start(edge, line) == 201
+        relay.vanish()
+        writer = edge.service.app.state.services.writer
+        hanging = Thread(target=start, args=(edge, line))
+        hanging.start()
+        until(lambda: writer.failing_seconds() > 0.2, "the append that hangs")
+        began = time.monotonic()
+        assert start(edge, line) == 503
+        assert time.monotonic() - began < 10.0
+        hanging.join(10)
 
 
 def test_writes_go_on_soon_after_a_proxy_swallowed_an_attempt_to_connect(

@@ -1,4 +1,4 @@
-"""A periodic loop goes on after a round that fails, whatever the error."""
+"""A periodic loop: one session leads it, and a round that fails does not end it."""
 
 import threading
 from typing import Any
@@ -7,7 +7,9 @@ import psycopg
 import pytest
 
 from ledger.application.periodic import Periodic
-from ledger.domain.errors import Unavailable
+from ledger.application.sweeper import sweepers_kept_away
+from ledger.domain.errors import ClockSkew, Unavailable
+from tests.support.views import query, until
 
 
 class Stumbling(Periodic):
@@ -26,6 +28,27 @@ class Stumbling(Periodic):
         return 0, False
 
 
+class Counting(Periodic):
+    """A loop that counts its rounds."""
+
+    def __init__(self, conninfo: str) -> None:
+        super().__init__(conninfo, "counting", 1_234_568, 0.05)
+        self.rounds = 0
+
+    def work(self, connection: psycopg.Connection[Any]) -> tuple[int, bool]:
+        self.rounds += 1
+        return 1, False
+
+
+class Skewed(Counting):
+    """A loop whose writer refuses its commands, but for the first round, because of the clock."""
+
+    def work(self, connection: psycopg.Connection[Any]) -> tuple[int, bool]:
+        if super().work(connection) and self.rounds > 1:
+            raise ClockSkew
+        return 0, False
+
+
 @pytest.mark.parametrize(
     "error", [OverflowError("date"), KeyError("bug"), Unavailable("busy"), psycopg.Error("lost")]
 )
@@ -36,3 +59,56 @@ def test_the_loop_goes_on_after_a_round_that_fails(conninfo: str, error: Excepti
         assert loop.went_on.wait(10)
     finally:
         loop.stop()
+
+
+def test_a_loop_is_led_by_one_session_until_that_ends(conninfo: str) -> None:
+    first, second = Counting(conninfo), Counting(conninfo)
+    try:
+        assert (first.run_once(), second.run_once(), first.run_once()) == (1, 0, 1)
+        first.disconnect()
+        until(lambda: second.run_once() == 1, "the lead", 5.0)
+        assert first.run_once() == 0
+    finally:
+        first.disconnect()
+        second.disconnect()
+
+
+def test_a_leader_whose_session_was_ended_does_no_round_on_it(conninfo: str) -> None:
+    first, second = Counting(conninfo), Counting(conninfo)
+    try:
+        assert first.run_once() == 1
+        query(conninfo, "SELECT pg_terminate_backend(pid, 5000) FROM ledger.leader")
+        assert second.run_once() == 1
+        with pytest.raises(psycopg.OperationalError):
+            first.run_once()
+        assert first.rounds == 1
+    finally:
+        first.disconnect()
+        second.disconnect()
+
+
+def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo: str) -> None:
+    wrong, right = Skewed(conninfo), Counting(conninfo)
+    assert wrong.run_once() == 0
+    wrong.start()
+    right.start()
+    try:
+        until(lambda: right.rounds > 1, "the other loop", 8.0)
+    finally:
+        wrong.stop()
+        right.stop()
+
+
+def test_no_round_decides_by_time_while_a_story_is_told(conninfo: str) -> None:
+    timed, other = Counting(conninfo), Counting(conninfo)
+    timed.decides_by_time = True
+    try:
+        with sweepers_kept_away(conninfo):
+            assert timed.run_once() == 0
+            timed.disconnect()
+            until(lambda: other.run_once() == 1, "a loop that does not decide by time", 5.0)
+            other.disconnect()
+        until(lambda: timed.run_once() == 1, "the rounds to go on", 5.0)
+    finally:
+        timed.disconnect()
+        other.disconnect()

@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow
 
 from ledger.application.carry_out import TellOmitted
 from ledger.application.idempotency import KEPT_FOR
-from ledger.application.periodic import Periodic
+from ledger.application.periodic import Periodic, assert_decided
 from ledger.application.writer import Writer
 from ledger.log.side_tables import DROP_EXPIRED, DUE_OMITTED
 from ledger.postgres import locks
@@ -36,7 +36,7 @@ class Housekeeper(Periodic):
         """Record the counts that are due, and drop the outcomes that have expired."""
         now = self._clock()
         due = connection.execute(DUE_OMITTED, (now - _TELL_AFTER, _CREDENTIALS)).fetchall()
-        self._writer.submit([TellOmitted(row[0]) for row in due]).result()
+        assert_decided(self._writer.submit([TellOmitted(row[0]) for row in due]).result())
         expired = {"until": now - KEPT_FOR, "limit": _OUTCOMES}
         dropped = connection.execute(DROP_EXPIRED, expired).rowcount
         return len(due) + dropped, len(due) == _CREDENTIALS or dropped == _OUTCOMES

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
 from ledger.application.commands.runs import ExpireLease
-from ledger.application.periodic import Periodic
+from ledger.application.periodic import Periodic, assert_decided
 from ledger.application.writer import Writer
 from ledger.intake.request import Receipt
 from ledger.log.leases import LOOK_AT_DUE
@@ -36,6 +36,7 @@ class LeaseWatch(Periodic):
         due = connection.execute(LOOK_AT_DUE.encode(), (_AT_ONCE,)).fetchall()
         runs = [run_id for run_id, has_ended in due if has_ended]
         outcomes = self._writer.submit([ExpireLease(run_id, runs) for run_id in runs]).result()
+        assert_decided(outcomes)
         expired = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
         _EXPIRIES.inc(expired)
         put_off = len(due) - len(runs)

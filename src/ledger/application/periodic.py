@@ -3,14 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import ClockSkew, LedgerError
+from ledger.intake.request import Outcome
 from ledger.postgres import locks
 from ledger.postgres.leadership import LOOK_SECONDS, Candidate, assert_alive
 from ledger.postgres.session import RoundConnection
@@ -19,6 +20,17 @@ _logger = logging.getLogger(__name__)
 
 _BREATH_SECONDS = 0.1
 """The pause between two rounds if there is more to do: the views need a moment to catch up."""
+
+
+_SHY_SECONDS = 10.0
+"""For so long a node whose clock is wrong leaves a loop to the others."""
+
+
+def assert_decided(outcomes: Iterable[Outcome]) -> None:
+    """Raise ClockSkew if the writer refused commands because of it: another node must decide."""
+    for outcome in outcomes:
+        if isinstance(outcome, ClockSkew):
+            raise outcome
 
 
 class Periodic(BackgroundLoop):
@@ -39,7 +51,8 @@ class Periodic(BackgroundLoop):
         """Whether the connection's session leads."""
         self._turn = threading.RLock()
         """Held during a round: a test calls ``run_once`` beside the thread."""
-        self._next_at = 0.0
+        self._next_at = self._shy_until = 0.0
+        """When the next round begins, and until when the loop leaves the lead to other nodes."""
         self._connection: psycopg.Connection[TupleRow] | None = None
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -79,8 +92,15 @@ class Periodic(BackgroundLoop):
         self._next_at = time.monotonic() + self._every
         while not self._stopping.wait(self._pause()):
             try:
+                if time.monotonic() < self._shy_until:
+                    continue
                 if self._lead() and time.monotonic() >= self._next_at:
                     self._do_rounds()
+            except ClockSkew as error:
+                # The next leader may be of a node whose clock is right.
+                _logger.warning("%s: the lead is given up: %s", self._name, error)
+                self._shy_until = time.monotonic() + _SHY_SECONDS
+                self.disconnect()
             except LedgerError as error:
                 _logger.warning("%s: round postponed: %s", self._name, error)
             except psycopg.Error as error:

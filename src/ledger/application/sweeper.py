@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.commands.lines import GoIdle
-from ledger.application.periodic import Periodic
+from ledger.application.periodic import Periodic, assert_decided
 from ledger.application.writer import Writer
 from ledger.intake.request import Receipt
 from ledger.postgres import locks
@@ -65,5 +65,6 @@ class Sweeper(Periodic):
         }
         rows = connection.execute(self._candidates.encode(), deadlines).fetchall()
         outcomes = self._writer.submit([GoIdle(row[0]) for row in rows]).result()
+        assert_decided(outcomes)
         idle = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
         return idle, idle == _AT_ONCE

@@ -15,6 +15,7 @@ that sees the same beat for ``FROZEN_SECONDS`` ends the session that holds the l
 
 import logging
 import os
+import select
 import time
 from typing import Any, NamedTuple
 
@@ -202,4 +203,7 @@ class Beat(BackgroundLoop):
 
 def assert_alive(connection: psycopg.Connection[Any]) -> None:
     """Raise psycopg.OperationalError if the server has ended a session that waits for nothing."""
-    connection.pgconn.consume_input()
+    socket = select.poll()
+    socket.register(connection.fileno(), select.POLLIN)
+    while socket.poll(0):
+        connection.pgconn.consume_input()
