@@ -31,8 +31,8 @@ class Stumbling(Periodic):
 class Counting(Periodic):
     """A loop that counts its rounds."""
 
-    def __init__(self, conninfo: str) -> None:
-        super().__init__(conninfo, "counting", 1_234_568, 0.05)
+    def __init__(self, conninfo: str, every_seconds: float = 0.05) -> None:
+        super().__init__(conninfo, "counting", 1_234_568, every_seconds)
         self.rounds = 0
 
     def work(self, connection: psycopg.Connection[Any]) -> tuple[int, bool]:
@@ -88,12 +88,13 @@ def test_a_leader_whose_session_was_ended_does_no_round_on_it(conninfo: str) -> 
 
 
 def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo: str) -> None:
-    wrong, right = Skewed(conninfo), Counting(conninfo)
+    wrong, right = Skewed(conninfo), Counting(conninfo, 1.0)
     assert wrong.run_once() == 0
     wrong.start()
     right.start()
     try:
-        until(lambda: right.rounds > 1, "the other loop", 8.0)
+        until(lambda: right.rounds > 0, "the other loop", 8.0)
+        assert wrong.rounds == 2, "the lead was given up at once, and not taken back"
     finally:
         wrong.stop()
         right.stop()
