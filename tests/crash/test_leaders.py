@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from tests.support.facts import LINE, activation, fact
+from tests.support.load import Load, recorded
 from tests.support.log_checker import check
-from tests.support.nodes import frozen, leaders, node_id, two_nodes
+from tests.support.nodes import LOOPS, frozen, leaders, node_id, two_nodes
 from tests.support.rebuilding import verify_all
 from tests.support.receiver import Receiver
 from tests.support.served import Served, post
@@ -130,3 +131,43 @@ def test_a_dispatcher_that_was_frozen_sends_nothing_that_another_node_has_sent(
         until(lambda: not query(conninfo, pending), "the results")
         assert len(receiver.requests) == 11
         assert len(received(receiver.requests)) == 11
+
+
+@pytest.mark.crash
+def test_a_node_that_freezes_under_load_loses_and_doubles_nothing_and_holds_up_nobody_for_long(
+    nodes: Nodes, conninfo: str
+) -> None:
+    first, second = nodes
+    token = second.token()
+    with second.client(token) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+    # The node that freezes takes facts too, so it may hold the append lock at that moment.
+    beside = Load(first, token, 2, reads=False, name="beside")
+    with Load(second, token, 4, reads=False) as load:
+        with beside:
+            beside.await_more(40)
+            with frozen(*first.processes(), first.process.pid):
+                began = time.monotonic()
+                until(lambda: led_by(conninfo, tuple(LOOPS)) == {node_id(second)}, "a leader", 15)
+                until(lambda: views_move(conninfo), "the views", 15)
+                load.await_more(40)
+                assert time.monotonic() - began < 20
+        until(lambda: httpx.get(f"{first.address}/readyz").status_code == 200, "the node", 30)
+        load.await_more(40)
+        assert led_by(conninfo, tuple(LOOPS)) == {node_id(second)}, "it wakes as a rival"
+    assert set(load.statuses) <= {201, 503}
+    assert (load.timed_out, load.outages) == (0, 0), "a living node answers within 10 s"
+    for one in (load, beside):
+        acknowledged = len(one.acknowledged)
+        assert one.send_again()["duplicate"] >= acknowledged
+    names = sorted(recorded(conninfo))
+    assert names == sorted({*load.acknowledged, *beside.acknowledged})
+    assert check(conninfo).findings == []
+    assert verify_all(conninfo) == []
+
+
+def views_move(conninfo: str) -> bool:
+    """Whether the views have reached what was the log's end a moment ago."""
+    end = head(conninfo)
+    until(lambda: min(p for p, _ in view_positions(conninfo).values()) >= end, "the views", 5.0)
+    return True

@@ -1,5 +1,6 @@
 """The roles of nodes, as real services: which processes run, which loops lead, what is answered."""
 
+import os
 from pathlib import Path
 
 import httpx
@@ -63,7 +64,9 @@ def test_a_node_whose_loops_alone_run_takes_no_heartbeats_for_those_that_do_not(
 
 
 def test_a_role_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
-    refused = run_ledger({"LEDGER_DATA_DIR": str(tmp_path)}, "serve", "--role", "king")
+    refused = run_ledger(
+        {**os.environ, "LEDGER_DATA_DIR": str(tmp_path)}, "serve", "--role", "king"
+    )
     assert refused.returncode == 2
     assert "--role" in refused.stderr
 
