@@ -83,6 +83,22 @@ def test_the_first_append_of_a_new_ledger_writes_the_row_and_skips_nothing(
         assert again.issue(line) == (2, 2)
 
 
+def test_an_append_after_the_first_of_its_connection_takes_two_round_trips(
+    conninfo: str, settings: Settings, tmp_path: Path
+) -> None:
+    relay = Relay(conninfo, tmp_path)
+    try:
+        with process_on(relay.conninfo, settings) as process:
+            line = process.line(model="capacity")
+            for _ in range(3):
+                before = relay.syncs
+                check_in = process.record(fact("execution.checked_in", line, {"hours": 1}))
+                assert isinstance(check_in, Receipt)
+                assert relay.syncs - before == 2
+    finally:
+        relay.close()
+
+
 @pytest.mark.parametrize(
     "other", ["timeline = timeline - 1", "system_identifier = '7'", "tables = '1/2'"]
 )

@@ -21,6 +21,8 @@ NOTICE = b"N\0\0\0\5\0"
 _READY = b"Z\0\0\0\5"
 """ReadyForQuery, which ends each exchange, without its last byte, the transaction's status."""
 
+_SYNC = b"S\0\0\0\4"
+
 _FATAL_FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
 FATAL_MESSAGE = b"E" + (len(_FATAL_FIELDS) + 4).to_bytes(4) + _FATAL_FIELDS
 """The FATAL message with which PostgreSQL ends a connection."""
@@ -57,6 +59,8 @@ class Relay:
         """Seconds before each piece is passed on."""
         self.connections_opened = 0
         """The number of connections that clients have opened."""
+        self.syncs = 0
+        """The number of round trips by the protocol's Sync messages, one each."""
         self.accepts_connections = True
         """False: a new connection is closed at once."""
         self.to_break = 0
@@ -129,6 +133,7 @@ class Relay:
                     self.to_end -= 1
                     target.sendall(data[:-6] + FATAL_MESSAGE)
                     break
+                self.syncs += from_client * data.count(_SYNC)
                 if from_client and self.vanish_at is not None and self.vanish_at in data:
                     self.vanish()
                 if self.delay:

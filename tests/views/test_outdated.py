@@ -5,10 +5,12 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
+from ledger.postgres import leadership
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.views import rebuilder as rebuilder_module
@@ -280,4 +282,36 @@ def test_a_view_that_cannot_be_built_holds_no_other_view_back(
     assert not Rebuilder(conninfo, EnvelopeMapper(), views).run_once()
     assert tracking(conninfo)["event"] == (view("event").version, 2, head(conninfo), False)
     assert tracking(conninfo)["run"][:2] == (0, 1)
+    assert leftover_tables(conninfo) == []
+
+
+@pytest.mark.usefixtures("gate")
+def test_a_rebuild_whose_process_freezes_is_done_by_another(
+    conninfo: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frozen process does not beat. When it wakes, the other one has swapped its view in."""
+    monkeypatch.setattr(leadership, "FROZEN_SECONDS", 0.5)
+    report(writer, activation(), start(RUNS[0]))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    frozen = PatientRebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),))
+    ended: list[Exception] = []
+
+    def build() -> None:
+        try:
+            frozen.run_once()
+        except psycopg.Error as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    assert frozen.has_begun.wait(10)
+    rival = Rebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),))
+    until(rival.run_once, "the other rebuild")
+    built = (NewerRunView.version, 2, head(conninfo), False)
+    assert tracking(conninfo)["run"] == built
+    frozen.may_go_on.set()
+    thread.join(10)
+    assert len(ended) == 1
+    assert tracking(conninfo)["run"] == built
     assert leftover_tables(conninfo) == []
