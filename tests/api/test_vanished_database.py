@@ -89,7 +89,7 @@ def test_every_request_ends_when_the_database_vanishes_behind_a_proxy(
 def test_a_write_behind_one_that_hangs_is_answered_within_10_s(
     conninfo: str, settings: Settings
 ) -> None:
-    """It would wait for the group before its own, and then for a connection of its own."""
+    """The write would wait for the group before its own, and then for a connection of its own."""
     with behind(conninfo, settings) as (edge, relay):
         line = edge.fresh()
         assert start(edge, line) == 201
