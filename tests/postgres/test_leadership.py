@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from ledger.postgres import leadership
+from ledger.postgres.clocks import skew
 from ledger.postgres.leadership import Beat, Candidate, assert_alive, at_node
 from tests.support.views import query, until
 
@@ -201,3 +203,30 @@ def test_a_beat_goes_on_after_its_connection_was_lost(conninfo: str, opened: Exi
         until(lambda: query(conninfo, ROW)[0][2] > before, "a beat")
     finally:
         beat.stop()
+
+
+def test_a_clock_that_is_wrong_is_corrected_by_that_of_the_database(
+    conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, right = Beat(conninfo), datetime(2026, 4, 15, tzinfo=UTC)
+    corrected = beat.corrected(lambda: right)
+    assert corrected() == right
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    beat.start()
+    try:
+        until(lambda: abs(corrected() - (right - timedelta(hours=1))) < timedelta(seconds=1), "it")
+        monkeypatch.setattr(time, "time", real)
+        until(lambda: corrected() == right, "the right clock")
+    finally:
+        beat.stop()
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "at", "answered_at", "ahead"),
+    [(10, 10, 11, 0), (10, 11, 11, 0), (10, 7, 11, 3), (10, 15, 11, -4), (70, 40, 10, 0)],
+)
+def test_the_skew_is_what_the_instants_around_a_statement_prove(
+    sent_at: float, at: float, answered_at: float, ahead: float
+) -> None:
+    assert skew(sent_at, at, answered_at) == ahead

@@ -41,6 +41,7 @@ from ledger.log.tables import (
     RunKeyRow,
 )
 from ledger.postgres.binary import array
+from ledger.postgres.clocks import skew
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Statement, Transaction, Value, named
 from ledger.postgres.rows import find, insert
@@ -382,8 +383,7 @@ class Append:
 
     def _note_clock(self, at: float) -> None:
         """Compare the clocks: the database gave ``at`` at some moment since the append began."""
-        earliest, latest = sorted((self._began_at, self._wall()))
-        self.clock_skew = min(0.0, latest - at) or max(0.0, earliest - at)
+        self.clock_skew = skew(self._began_at, at, self._wall())
 
 
 def _streams(known: Mapping[str, int]) -> dict[str, Value]:

@@ -17,6 +17,8 @@ import logging
 import os
 import select
 import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
@@ -24,6 +26,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
+from ledger.postgres.clocks import skew
 from ledger.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +39,9 @@ LOOK_SECONDS = 1.0
 
 FROZEN_SECONDS = 8.0
 """A leader that has not beaten for so long is frozen, or its machine has vanished."""
+
+_WRONG_SECONDS = 5.0
+"""A clock that is farther from the database's is wrong."""
 
 _APART_SECONDS = 3.0
 """Looks farther apart prove nothing: the rival, or the database, stood still in between."""
@@ -73,9 +79,12 @@ WHERE l.loop = %(loop)s AND l.pid = %(pid)s AND l.beaten_at = %(beaten_at)s::tim
 
 # Beat for all loops that the process leads. A row whose session has ended beats no more.
 _BEAT = """
-UPDATE ledger.leader AS l SET beaten_at = clock_timestamp()
-WHERE l.process = %(process)s AND EXISTS (
-    SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.pid = l.pid)
+WITH beat AS (
+    UPDATE ledger.leader AS l SET beaten_at = clock_timestamp()
+    WHERE l.process = %(process)s AND EXISTS (
+        SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.pid = l.pid)
+)
+SELECT extract(epoch FROM clock_timestamp())::float8
 """
 
 
@@ -166,7 +175,12 @@ class Beat(BackgroundLoop):
         marked = options_of(conninfo, f"-c ledger.process={self._process}")
         self.conninfo = make_conninfo(conninfo, options=marked)
         """The connection string by which the loops of the process connect."""
+        self._skew = 0.0
         self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def corrected(self, clock: Callable[[], datetime]) -> Callable[[], datetime]:
+        """The clock, set right by the database's if the machine's is clearly wrong."""
+        return lambda: clock() - timedelta(seconds=self._skew)
 
     def _serve(self) -> None:
         is_failing = False
@@ -193,7 +207,10 @@ class Beat(BackgroundLoop):
                 application_name="ledger beat",
                 options=options_of(self.conninfo, "-c synchronous_commit=off"),
             )
-        self._connection.execute(_BEAT, {"process": self._process})
+        sent_at = time.time()
+        ((at,),) = self._connection.execute(_BEAT, {"process": self._process})
+        found = skew(sent_at, at, time.time())
+        self._skew = found if abs(found) > _WRONG_SECONDS else 0.0
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -43,6 +43,8 @@ class Rebuilder(BackgroundLoop):
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
         self._candidate = Candidate("rebuilder", locks.REBUILDER)
         self._session: psycopg.Connection[TupleRow] | None = None
+        self._has_led = False
+        """Whether the last try was one to build, not only one to lead."""
         self._said_at = 0.0
         """When the log last told something about the rebuild."""
 
@@ -51,11 +53,13 @@ class Rebuilder(BackgroundLoop):
 
         Nothing is done while another process leads.
         """
+        self._has_led = False
         if self._session is None:
             self._session = connect(self._conninfo)
         try:
             if not self._candidate.take(self._session):
                 return False
+            self._has_led = True
             is_done = self._build_all(self._session)
         except BaseException:
             self._disconnect()
@@ -102,7 +106,5 @@ class Rebuilder(BackgroundLoop):
                 return
             except psycopg.Error as error:
                 _logger.warning("rebuilder lost the database: %s", error)
-            # Without a session, this process led, and failed.
-            is_rival = self._session is not None
-            self._stopping.wait(LOOK_SECONDS if is_rival else _RETRY_SECONDS)
+            self._stopping.wait(_RETRY_SECONDS if self._has_led else LOOK_SECONDS)
         self._disconnect()

@@ -28,6 +28,8 @@ class Dispatching:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock)
         self._beat = Beat(conninfo)
+        # Receivers refuse a request that is signed under a wrong time.
+        clock = self._beat.corrected(clock)
         self.dispatcher = Dispatcher(
             self._beat.conninfo,
             self._writer.submit,

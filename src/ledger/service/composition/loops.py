@@ -44,7 +44,8 @@ class Loops:
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
         self.lease_watch = LeaseWatch(conninfo, self._writer)
-        self.housekeeper = Housekeeper(conninfo, self._writer, clock)
+        # By a wrong clock, outcomes would be dropped before their day is over.
+        self.housekeeper = Housekeeper(conninfo, self._writer, self._beat.corrected(clock))
         self.log_check = LogCheck(conninfo)
 
     def start(self) -> None:

@@ -1,0 +1,11 @@
+"""This machine's clock, compared with the database's (contract, Several nodes, "Clocks")."""
+
+
+def skew(sent_at: float, at: float, answered_at: float) -> float:
+    """By how many seconds this machine's clock is ahead at the least; behind is negative.
+
+    The database gave ``at`` at some moment between the other two instants. Both are this machine's.
+    So a process that stood still meanwhile does not count as a wrong clock.
+    """
+    earliest, latest = sorted((sent_at, answered_at))
+    return min(0.0, latest - at) or max(0.0, earliest - at)
