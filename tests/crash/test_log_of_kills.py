@@ -16,7 +16,7 @@ from tests.support.load import Load
 from tests.support.served import Served, post, serving_at
 from tests.support.views import until
 
-_ENDS = re.compile(r"^over since \S+ | \(\d+ times .*\)$")
+_ENDS = re.compile(r"^over since \S+ | \((?:repetitions|times) since .*\)$")
 """The words that the log puts around a fault that it tells again."""
 
 

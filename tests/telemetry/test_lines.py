@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ledger.telemetry.lines import LineFormatter, LogFormat
-from ledger.telemetry.request import REQUEST_ID, working_for
+from ledger.telemetry.request import REQUEST_ID, for_nobody, working_for
 
 DETAILED = "duplicate key\nDETAIL:  Key (name)=(Jane Doe) already exists."
 
@@ -83,3 +83,9 @@ def test_a_line_about_several_requests_names_none() -> None:
         assert REQUEST_ID.get() == "outer"
     finally:
         REQUEST_ID.reset(token)
+
+
+def test_a_line_of_a_task_that_works_for_all_requests_names_none() -> None:
+    with working_for({"the request that began it"}):
+        assert for_nobody().run(REQUEST_ID.get) is None
+        assert REQUEST_ID.get() == "the request that began it"

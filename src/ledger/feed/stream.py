@@ -22,6 +22,7 @@ from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.telemetry.request import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
 
@@ -199,7 +200,7 @@ class Streams:
         OPEN.inc()
         self._tail.join(stream, present)
         if self._watch is None:
-            self._watch = asyncio.create_task(self._watch_rights())
+            self._watch = asyncio.create_task(self._watch_rights(), context=for_nobody())
         return stream
 
     def close(self, stream: Stream) -> None:

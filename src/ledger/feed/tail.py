@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.telemetry.request import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
 
@@ -145,7 +146,7 @@ class Tail:
         self._listeners.add(listener)
         if self._task is None:
             self._position, self._failing_since = present, None
-            self._task = asyncio.create_task(self._follow())
+            self._task = asyncio.create_task(self._follow(), context=for_nobody())
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener. Without listeners the reading ends within a moment."""

@@ -7,8 +7,8 @@ are told. Processes count for themselves; a process that is started again knows 
 it told.
 
     05:10:03 append failed: the connection is lost
-    05:11:03 append failed: connection refused (58 times more since 05:10:03)
-    05:12:03 over since 05:11:40: append failed: connection refused (96 times from 05:10:03)
+    05:11:03 append failed: connection refused (repetitions since 05:10:03: 58)
+    05:12:03 over since 05:11:40: append failed: connection refused (times since 05:10:03: 96)
 """
 
 import logging
@@ -154,12 +154,12 @@ class Repetitions(logging.Handler):
                 self._has_faults.clear()
 
     def _tell_again(self, key: _Key, fault: _Fault) -> None:
-        again = f"({fault.more} times more since {_time_of(fault.told)})"
+        again = f"(repetitions since {_time_of(fault.told)}: {fault.more})"
         self._say(key, fault, fault.level, f"{fault.message} {again}")
         fault.more = 0
 
     def _tell_over(self, key: _Key, fault: _Fault) -> None:
-        span = f"({fault.times} times from {_time_of(fault.since)})"
+        span = f"(times since {_time_of(fault.since)}: {fault.times})"
         message = f"over since {_time_of(fault.last)}: {fault.message} {span}"
         self._say(key, fault, logging.INFO, message)
         fault.is_over = True

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request; None: the code works for no request, or for several at once."""
@@ -17,3 +17,10 @@ def working_for(request_ids: set[str | None]) -> Iterator[None]:
         yield
     finally:
         REQUEST_ID.reset(token)
+
+
+def for_nobody() -> Context:
+    """The context of a task or timer that a request begins, but that works for all of them."""
+    context = copy_context()
+    context.run(REQUEST_ID.set, None)
+    return context

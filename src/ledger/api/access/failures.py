@@ -10,6 +10,8 @@ from collections import Counter
 
 import prometheus_client
 
+from ledger.telemetry.request import for_nobody
+
 _logger = logging.getLogger(__name__)
 
 _FAILED = prometheus_client.Counter(
@@ -44,7 +46,7 @@ class Failures:
         self._by_network[network] += 1
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._every_seconds, self.tell)
+            self._timer = loop.call_later(self._every_seconds, self.tell, context=for_nobody())
 
     def tell(self) -> None:
         """Write the failures so far into the log, in one line, if there are any."""
