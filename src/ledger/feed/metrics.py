@@ -1,4 +1,4 @@
-"""The metric of webhook deliveries (contract, Metrics)."""
+"""The metric of webhook deliveries (contract, Health, "Metrics")."""
 
 from prometheus_client import Counter
 
