@@ -1,4 +1,4 @@
-"""The gauges that are read from the database when the metrics are asked for (contract, Health, "Metrics").
+"""The gauges that are read from the database when the metrics are asked for (contract, Health).
 
 Two statements, sent together: how far the loops of this node and of the ledger are, and what waits
 in webhooks. Each has a time limit of its own, and the gauges of a statement that fails are left

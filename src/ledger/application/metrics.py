@@ -1,4 +1,4 @@
-"""The metrics of appends and facts (contract, Health, "Metrics"). An append is one observation of each."""
+"""The metrics of appends and facts (contract, Health). An append is one observation of each."""
 
 from collections import Counter as Counts
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The metric of webhook deliveries (contract, Health, "Metrics")."""
+"""The metric of webhook deliveries (contract, Health)."""
 
 from prometheus_client import Counter
 

@@ -1,4 +1,4 @@
-"""The log of a process: one line a record on standard error (contract, Health, "Logs")."""
+"""The log of a process: one line a record on standard error (contract, Health)."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The access log: a line for each answered request (contract, Health, "Logs").
+"""The access log: a line for each answered request (contract, Health).
 
 A layer around the whole application, and only if the setting asks for it. No request waits for a
 line: requests are noted in memory, and a thread writes them a moment later. Where the reader of

@@ -1,4 +1,4 @@
-"""The standard metrics of processes, for each process of the service (contract, Health, "Metrics").
+"""The standard metrics of processes, for each process of the service (contract, Health).
 
 The metrics of prometheus-client's collector are those of the process that answers, and where
 several processes add up their metrics, it is left out. Here the answering worker reads the system's
