@@ -25,8 +25,8 @@ _logger = logging.getLogger(__name__)
 _ANSWERED_SECONDS = 0.7
 """The time limit of a statement. Metrics are asked for within a second or so."""
 
-_MOST_COUNTED = 10_000
-"""The most begun deliveries that are counted at each scrape. Their policy is checked row by row."""
+_MOST_COUNTED = 100_000
+"""The most begun deliveries that are counted, so that the count takes a fraction of a second."""
 
 # For how long the first event after a position has waited; 0 if there is none. OFFSET 0: the
 # position is found once.
@@ -67,7 +67,7 @@ FROM (
 
 # The deliveries that wait: begun ones, and events that are no deliveries yet, whose sequence
 # numbers follow that of the last one that is. The oldest is due the longest: a begun delivery since
-# it is due, an event since it was recorded.
+# it is due, an event since it was recorded. OFFSET 0 keeps the look-up a look-up by key.
 _WEBHOOKS = f"""
 WITH begun AS (
     SELECT count(*) AS number, min(d.due_at) AS since
@@ -79,8 +79,10 @@ WITH begun AS (
     SELECT sum(w.sequence - coalesce(last.sequence, 0))::bigint AS number,
            min(ledger.recorded_at(next.position)) AS since
     FROM ledger.webhook AS w LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
-    LEFT JOIN ledger.webhook_message AS last
-      ON last.endpoint_id = w.endpoint_id AND last.position = t.planned
+    LEFT JOIN LATERAL (
+        SELECT m.sequence FROM ledger.webhook_message AS m
+        WHERE m.endpoint_id = w.endpoint_id AND m.position = t.planned OFFSET 0
+    ) AS last ON true
     CROSS JOIN LATERAL (
         SELECT m.position FROM ledger.webhook_message AS m
         WHERE m.endpoint_id = w.endpoint_id AND m.kind = 'event'
