@@ -29,8 +29,11 @@ BY_THE_DISPATCHER = {"ledger_webhook_deliveries_total"}
 """``tests/feed/test_metrics.py`` runs a dispatcher."""
 WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'ExclusiveLock'"
 LEADER = """
-INSERT INTO ledger.leader (loop, node_id, pid, led_since, beaten_at)
-VALUES (%s, %s, 1, now(), clock_timestamp() - %s * interval '1 second')
+INSERT INTO ledger.leader
+SELECT (jsonb_populate_record(NULL::ledger.leader, jsonb_build_object(
+    'loop', %s::text, 'node_id', %s::text, 'process', 'test', 'pid', 1, 'led_since', now(),
+    'beaten_at', clock_timestamp() - %s * interval '1 second'
+))).*
 """
 OF_PYTHON = ("python_", "process_")
 """The prefixes of prometheus-client's own metrics."""
