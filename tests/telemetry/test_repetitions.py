@@ -110,6 +110,12 @@ def test_faults_of_different_names_are_told_apart_and_errors_and_numbers_are_not
     assert said.lines() == ["sweeper: round 1 postponed: 1", "leases: round 1 postponed: 1"]
 
 
+def test_a_fault_whose_error_is_told_as_a_sentence_is_one_fault(said: Said) -> None:
+    for error in ("the connection is lost", "connection refused: is it running?"):
+        said.logger.warning("beat: %s", f"what was sealed cannot be followed: {error}")
+    assert said.lines() == ["beat: what was sealed cannot be followed: the connection is lost"]
+
+
 def test_bugs_of_different_requests_are_each_told_with_their_traceback(said: Said) -> None:
     for request in ("a", "b"):
         try:

@@ -27,6 +27,6 @@ class Announcing:
     def __call__(self, line: str) -> None:
         """Say a line."""
         if self._is_logging:
-            _logger.info("%s", line)
+            _logger.info(line)  # as the message itself, which tells it from other lines
         else:
             self._announce(line)

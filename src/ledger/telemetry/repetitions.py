@@ -2,9 +2,9 @@
 
 While the database is away, every loop and every request meets the same fault again and again, and
 thousands of equal lines hide the line that matters. A fault is told apart by its logger, its
-message and the names in the message. Errors and numbers in the message may vary: the latest ones
-are told. Processes count for themselves; a process that is started again knows what the one before
-it told.
+message and the names in the message, which have no spaces. Errors, sentences and numbers in the
+message may vary: the latest ones are told. Processes count for themselves; a process that is
+started again knows what the one before it told.
 
     05:10:03 append failed: the connection is lost
     05:11:03 append failed: connection refused (repetitions since 05:10:03: 58)
@@ -171,8 +171,9 @@ class Repetitions(logging.Handler):
 
 
 def _key_of(record: logging.LogRecord) -> _Key:
-    names = record.args if isinstance(record.args, tuple) else ()
-    return record.name, str(record.msg), *(name for name in names if isinstance(name, str))
+    values = record.args if isinstance(record.args, tuple) else ()
+    names = (value for value in values if isinstance(value, str) and " " not in value)
+    return record.name, str(record.msg), *names
 
 
 def _place_of(key: _Key) -> tuple[int, int]:

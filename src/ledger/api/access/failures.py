@@ -61,7 +61,8 @@ class Failures:
             named.append((_OTHERS, others))
         if named:
             told = ", ".join(f"{count} from {network}" for network, count in named)
-            _logger.warning("failed authentications in a minute: %s", told)
+            # The counts are a part of the message, so that the line is held back for no other.
+            _logger.warning(f"failed authentications in a minute: {told}")
 
 
 def network_of(peer: str | None) -> str:
