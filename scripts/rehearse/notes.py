@@ -5,6 +5,8 @@ import threading
 from types import ModuleType
 from typing import NamedTuple
 
+from cryptography.exceptions import InvalidSignature
+
 from scripts.rehearse.deployed import ROOT
 from scripts.rehearse.nodes import Node, fetch
 
@@ -28,6 +30,8 @@ class Notes:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.seen: set[Note] = set()
+        self._proven: set[Note] = set()
+        """Those from which a newer note was proven, which is proven itself the next time."""
 
     def start(self) -> None:
         """Begin to read."""
@@ -59,13 +63,19 @@ class Notes:
             return []
         key, last = keys.splitlines()[0], _opened(newest)
         found = []
-        for note in sorted(self.seen):
+        for note in sorted(self.seen - self._proven):
             if note.origin != last.origin or note.size in (0, last.size):
                 continue
             path = f"/v1/log/proof/consistency?from={note.size}&to={last.size}"
             status, proof = self._ask(path)
-            if status != 200 or not verifier.proves_consistency(key, note.text, newest, proof):
-                found.append(f"{note.origin}: no proof from {note.size} to {last.size}")
+            said = f"status {status}"
+            try:
+                if status == 200 and verifier.proves_consistency(key, note.text, newest, proof):
+                    self._proven.add(note)
+                    continue
+            except (ValueError, InvalidSignature) as error:
+                said = f"{type(error).__name__} {error}"
+            found.append(f"{note.origin}: no proof from {note.size} to {last.size}: {said}")
         return found
 
     def _ask(self, path: str) -> tuple[int, str]:

@@ -3,10 +3,11 @@
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from scripts.rehearse.load import CLIENT_SECONDS, activation
-from scripts.rehearse.nodes import ORGANIZATION, fetch
+from scripts.rehearse.nodes import ORGANIZATION, Node, fetch
 from scripts.rehearse.packages import newer_programs, postgres_programs
 from scripts.rehearse.programs import until
 from scripts.rehearse.scenario import Course, Goal, Scenario
@@ -35,7 +36,7 @@ def _fill_disk(course: Course) -> None:
         for alert in ("LedgerAppendsFailing", "LedgerDiskFilling"):
             course.world.prometheus.await_fired(alert)
         for node in stage.nodes:
-            until(lambda at=node: at.readiness()[0] == 503, f"{node.name} to say 503", 30)  # type: ignore[misc]
+            until(partial(_is_refusing, node), f"{node.name} to say 503", 30)
     except TimeoutError as error:
         course.faults.append(str(error))
     finally:
@@ -46,6 +47,10 @@ def _fill_disk(course: Course) -> None:
     course.load.await_more(5)
     took = time.monotonic() - began
     course.expect(took <= _ADMITTED_SECONDS, f"writes went on after {took:.1f} s")
+
+
+def _is_refusing(node: Node) -> bool:
+    return node.readiness()[0] == 503
 
 
 def _fill(path: Path) -> None:
@@ -83,14 +88,17 @@ def _restore_without_witness(course: Course) -> None:
     for node in stage.nodes:
         node.forget()
     stage.start_nodes()
-    for node in stage.nodes:
-        said = node.readiness()[1]
-        course.expect(said.get("status") == "degraded", f"{node.name} signs without a witness")
     try:
+        for node in stage.nodes:
+            until(partial(_is_degraded, node), f"{node.name} to wait for a witness", 15)
         course.world.prometheus.await_fired("LedgerSealingBehind")
     except TimeoutError as error:
         course.faults.append(str(error))
     decide(course, "all nodes were lost")
+
+
+def _is_degraded(node: Node) -> bool:
+    return node.readiness()[1].get("status") == "degraded"
 
 
 def _go_back_in_time(course: Course) -> None:
