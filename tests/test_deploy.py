@@ -16,7 +16,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 
 def run(*command: str) -> str:
-    """What a program says, which must succeed."""
+    """The output of a program, which must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

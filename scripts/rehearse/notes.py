@@ -31,7 +31,7 @@ class Notes:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.seen: set[Note] = set()
         self._proven: set[Note] = set()
-        """Those from which a newer note was proven, which is proven itself the next time."""
+        """The notes from which a newer one was proven, which is proven itself the next time."""
 
     def start(self) -> None:
         """Begin to read."""

@@ -28,7 +28,7 @@ class Goal:
 
 @dataclass
 class Course:
-    """What a scenario works with: the stage, the load, and the lanes that its goal is about."""
+    """The means of a scenario: the stage, the load, and the lanes that its goal is about."""
 
     stage: Stage
     load: Load
@@ -36,7 +36,7 @@ class Course:
     lanes: tuple[str, ...] = ALL
     """Lanes of nodes that the scenario itself kills are taken out."""
     faults: list[str] = field(default_factory=list)
-    """What went otherwise than it should."""
+    """The things that went otherwise than they should."""
 
     @property
     def world(self) -> World:
@@ -66,7 +66,7 @@ class Scenario:
 
 @dataclass
 class Outcome:
-    """What a scenario has cost, as a row of the table."""
+    """The cost of a scenario, as a row of the table."""
 
     scenario: Scenario
     counted: Tally | None = None

@@ -1,4 +1,4 @@
-"""What a failure has cost: acknowledged facts that are lost, doubled or elsewhere in the log."""
+"""The cost of a failure: acknowledged facts that are lost, doubled or elsewhere in the log."""
 
 from collections import Counter
 from typing import NamedTuple
