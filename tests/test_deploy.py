@@ -67,6 +67,20 @@ def test_a_unit_is_accepted_by_systemd_for_each_role(unit: Path, role: str, tmp_
     assert run("systemd-analyze", "verify", "--man=no", str(installed)) == ""
 
 
+@needs("haproxy")
+def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
+    servers = {"databases": "    server a 127.0.0.1:1 check", "nodes": "    server b 127.0.0.1:2"}
+    configuration = tmp_path / "haproxy.cfg"
+    socket = tmp_path / "socket"
+    configuration.write_text(
+        filled("haproxy/haproxy.cfg", address="127.0.0.1", socket=socket, **servers)
+    )
+    assert run("haproxy", "-c", "-f", str(configuration)).strip() in (
+        "",
+        "Configuration file is valid",
+    )
+
+
 @pytest.mark.parametrize(
     "file",
     [
