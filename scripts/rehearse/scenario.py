@@ -99,7 +99,7 @@ def perform(stage: Stage, scenario: Scenario, world: World | None = None) -> Out
     if world is not None:
         outcome.alerts = world.prometheus.fired_since(began)
     _look_up(stage, outcome, load)
-    _judge(outcome, has_alerts=world is not None)
+    judge(outcome, has_alerts=world is not None)
     return outcome
 
 
@@ -121,7 +121,8 @@ def _look_up(stage: Stage, outcome: Outcome, load: Load) -> None:
         outcome.missed += stage.notes.contradictions()
 
 
-def _judge(outcome: Outcome, has_alerts: bool) -> None:
+def judge(outcome: Outcome, has_alerts: bool) -> None:
+    """Hold an outcome against its goal; alerts are expected where something watches."""
     goal, counted = outcome.scenario.goal, outcome.counted
     assert counted is not None
     if counted.lost and not goal.loses:
