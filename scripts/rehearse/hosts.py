@@ -44,6 +44,12 @@ class Host:
         """Put the host onto the network again."""
         _ip("link", "set", f"{self.name}-up", "up")
 
+    def delay(self, milliseconds: int) -> bool:
+        """Let all that is sent to the host take longer; False if the kernel has no netem."""
+        queue = ["tc", "qdisc", "replace", "dev", f"{self.name}-up", "root"]
+        command = [*queue, "netem", "delay", f"{milliseconds}ms"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
 
 def make_network() -> Host:
     """Make the bridge in this network namespace; return the host at its center."""

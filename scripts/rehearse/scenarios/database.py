@@ -7,11 +7,12 @@ import psycopg
 
 from scripts.rehearse.cluster import TTL, Member
 from scripts.rehearse.programs import send, until
-from scripts.rehearse.scenario import Course, Goal, Scenario
+from scripts.rehearse.scenario import Course, Goal, LeftOut, Scenario
 
 _FAILOVER = Goal(writes=6.0)
 _VANISHED = Goal(writes=TTL + 5.0)
 _HELD_SECONDS = 15.0
+_DELAY_MILLISECONDS = 10
 
 
 def _switch_over(course: Course) -> None:
@@ -90,6 +91,16 @@ def _exhaust_connections(course: Course) -> None:
             course.expect(status == 200, f"{node.name} is not ready: {said}")
 
 
+def _slow_down(course: Course) -> None:
+    primary = course.world.cluster.primary()
+    if not primary.host.delay(_DELAY_MILLISECONDS):
+        raise LeftOut("the kernel has no netem")
+    try:
+        course.load.go_on_for(_HELD_SECONDS)
+    finally:
+        primary.host.delay(0)
+
+
 SCENARIOS = [
     Scenario("switchover", "switchover", _switch_over, _FAILOVER),
     Scenario("postmaster-killed", "postmaster -9", _kill_postmaster, _FAILOVER),
@@ -97,5 +108,6 @@ SCENARIOS = [
     Scenario("member-frozen", "primary's host frozen", _freeze_primary, _VANISHED),
     Scenario("member-vanished", "primary's host vanished", _lose_primary, _VANISHED),
     Scenario("standby-vanished", "synchronous standby vanished", _lose_standby, _VANISHED),
+    Scenario("slow", "10 ms more to the primary", _slow_down, Goal(1.0, 1.0)),
     Scenario("connections", "connections exhausted", _exhaust_connections, Goal(1.0, 1.0)),
 ]
