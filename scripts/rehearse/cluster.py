@@ -1,4 +1,4 @@
-"""PostgreSQL made highly available: three members with Patroni and etcd, and haproxy in front."""
+"""PostgreSQL made highly available: three members with Patroni, and etcd on three other hosts."""
 
 import contextlib
 import json
@@ -27,39 +27,29 @@ TTL = 20
 
 
 class Member:
-    """A host with PostgreSQL, Patroni and etcd."""
+    """A host with PostgreSQL and Patroni."""
 
     def __init__(self, number: int, folder: Path) -> None:
         self.host: Host = make_host(f"pg{number}", 10 + number)
         self.name = self.host.name
         self.folder = folder / self.name
         self.folder.mkdir(mode=0o755)
-        for name in ("etcd", "sockets"):
-            (self.folder / name).mkdir(mode=0o700)
+        (self.folder / "sockets").mkdir(mode=0o700)
         self.data = self.folder / "data"
         shutil.chown(self.folder, "postgres", "postgres")
         shutil.chown(self.folder / "sockets", "postgres", "postgres")
-        self.etcd: Program
         self.patroni: Program
 
-    def configure(self, members: list["Member"]) -> None:
-        """Write the configurations of a member of these, and name its programs."""
+    def configure(self, etcd_hosts: list[str]) -> None:
+        """Write the member's configuration, with the addresses of etcd."""
         address = self.host.address
-        etcd = write(
-            self.folder,
-            "etcd/etcd.yml",
-            name=self.name,
-            address=address,
-            data_dir=self.folder / "etcd",
-            peers=",".join(f"{m.name}=http://{m.host.address}:2380" for m in members),
-        )
         patroni = write(
             self.folder,
             "patroni/patroni.yml",
             name=self.name,
             address=address,
             network=NETWORK,
-            etcd_hosts=json.dumps([f"{m.host.address}:2379" for m in members]),
+            etcd_hosts=json.dumps([f"{each}:2379" for each in etcd_hosts]),
             data_dir=self.data,
             bin_dir=postgres_programs(),
             socket_dir=self.folder / "sockets",
@@ -67,18 +57,11 @@ class Member:
             **_PASSWORDS,
         )
         log = self.folder / "log"
-        self.etcd = Program(self.host, ["etcd", "--config-file", str(etcd)], log)
         self.patroni = Program(self.host, ["patroni", str(patroni)], log, user="postgres")
 
     def start(self) -> None:
-        """Start etcd and Patroni, which starts PostgreSQL."""
-        self.etcd.start()
+        """Start Patroni, which starts PostgreSQL."""
         self.patroni.start()
-
-    def stop(self) -> None:
-        """End everything on the host."""
-        self.patroni.stop()
-        self.etcd.stop()
 
     @property
     def postmaster(self) -> int | None:
@@ -93,7 +76,7 @@ class Member:
         """Every process of the host."""
         postmaster = self.postmaster
         postgres = [] if postmaster is None else [postmaster, *descendants(postmaster)]
-        return [*self.patroni.family(), *self.etcd.family(), *postgres]
+        return [*self.patroni.family(), *postgres]
 
     def kill_postgres(self) -> None:
         """Kill PostgreSQL's first process; the others end by themselves."""
@@ -101,8 +84,7 @@ class Member:
 
     def kill(self) -> None:
         """Kill PostgreSQL and Patroni, as when a machine loses its power."""
-        pids = self.processes()
-        send(signal.SIGKILL, [pid for pid in pids if pid not in self.etcd.family()])
+        send(signal.SIGKILL, self.processes())
 
     def senders(self) -> list[int]:
         """The processes that send the log to standbys."""
@@ -140,20 +122,38 @@ class Member:
         return f"http://{self.host.address}:8008{path}"
 
 
+def _make_etcd(host: Host, folder: Path, hosts: list[Host]) -> Program:
+    """A member of etcd, on one of these hosts."""
+    folder = folder / host.name
+    folder.mkdir(mode=0o700)
+    configuration = write(
+        folder,
+        "etcd/etcd.yml",
+        name=host.name,
+        address=host.address,
+        data_dir=folder / "data",
+        peers=",".join(f"{each.name}=http://{each.address}:2380" for each in hosts),
+    )
+    return Program(host, ["etcd", "--config-file", str(configuration)], folder / "log")
+
+
 class Cluster:
     """The members. ``start`` builds the cluster with an empty database for the ledger."""
 
     def __init__(self, folder: Path) -> None:
-        self.members = [Member(number, folder) for number in range(1, NUMBER + 1)]
+        numbers = range(1, NUMBER + 1)
+        hosts = [make_host(f"etcd{number}", 30 + number) for number in numbers]
+        self._etcds = [_make_etcd(host, folder, hosts) for host in hosts]
+        self.members = [Member(number, folder) for number in numbers]
         for member in self.members:
-            member.configure(self.members)
+            member.configure([host.address for host in hosts])
 
     def start(self) -> None:
         """Start all members, and make the ledger's user and database."""
+        for etcd in self._etcds:
+            etcd.start()
         for member in self.members:
-            member.etcd.start()
-        for member in self.members:
-            member.patroni.start()
+            member.start()
         until(lambda: self.leader() is not None, "a primary", 90)
         self.await_whole()
         script = filled("patroni/ledger.sql", ledger_password=LEDGER_PASSWORD)
@@ -164,8 +164,8 @@ class Cluster:
         for member in self.members:
             send(signal.SIGCONT, member.processes())
             member.patroni.stop()
-        for member in self.members:
-            member.etcd.stop()
+        for etcd in self._etcds:
+            etcd.stop()
 
     def leader(self) -> Member | None:
         """The member that takes writes; None if there is none now."""
