@@ -31,7 +31,7 @@ ORDER BY 1, 2
 
 
 def everything(conninfo: str) -> list[object]:
-    """What a command could have changed in the database."""
+    """All that a command could have changed in the database."""
     found: list[object] = [query(conninfo, _OBJECTS)]
     for (table,) in query(conninfo, _TABLES):
         found.append(query(conninfo, f"SELECT xmin::text, t::text FROM ledger.{table} AS t"))

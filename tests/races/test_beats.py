@@ -42,7 +42,7 @@ WHERE notification_id > %s AND recorded_at <= %s LIMIT 1
 
 
 class Look(NamedTuple):
-    """What a snapshot says: up to which instant every event is known, and the last position."""
+    """A snapshot: the instant up to which every event is known, the last beat and position."""
 
     known_until: datetime
     beaten_at: datetime

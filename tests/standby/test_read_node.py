@@ -77,7 +77,7 @@ def test_a_write_is_refused_before_its_body_its_path_and_its_key_are_looked_at(
     refused(reads.post("/v1/facts", content=b"{", headers={"authorization": ""}), "read_only")
 
 
-def test_what_writes_nothing_goes_on(reads: httpx.Client) -> None:
+def test_requests_that_write_nothing_go_on(reads: httpx.Client) -> None:
     assert reads.head(f"/v1/execution/{LINE}").status_code == 200
     assert reads.options("/v1/facts").status_code == 405  # as on any node without origins
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Writing(NamedTuple):
-    """What a process needs to write; a process of a read node has none of it."""
+    """The parts with which a process writes; a process of a read node has none of them."""
 
     log: Log
     writer: Writer

@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.03
 _LATE = timedelta(seconds=5)
 """A standby whose last beat is older answers no read (contract, Several nodes)."""
 
-# What is known of the log, with a row for each view.
+# The state of the log, with a row for each view.
 _LOOK = """
 SELECT known.*, p.name, p.position, p.stopped_at IS NOT NULL, p.version
 FROM (

@@ -1,4 +1,4 @@
-"""Which views this process may read while nodes of two versions serve one database.
+"""The views that this process may read while nodes of two versions serve one database.
 
 A view belongs to the version of the code that made its rows. A node of a newer version rebuilds it
 beside the old rows, and swaps. Until then the older nodes read it, and the newer node too if it

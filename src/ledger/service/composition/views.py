@@ -19,7 +19,7 @@ def create_projector(conninfo: str) -> Projector:
 
 
 def versions_of_views(reading: str) -> Versions:
-    """Which views a process of this code may read; ``reading`` is the connection string of reads.
+    """The views that a process of this code may read; ``reading`` is the connection string of reads.
 
     The database is asked only if it has a view of another version.
     """
