@@ -22,7 +22,7 @@ async def noted(request: Request, principal: Principal, response: R) -> R:
 
     A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
     could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
-    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Read nodes).
+    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Several nodes).
     """
     if not isinstance(response, Reply) or not response.seen:
         return response

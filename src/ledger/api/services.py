@@ -41,7 +41,7 @@ class Writing(NamedTuple):
 class ApiServices:
     """The services of one API process, built by the composition root.
 
-    Without ``writing`` they are those of a read node (contract, Read nodes).
+    Without ``writing`` they are those of a read node (contract, Several nodes).
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ApiServices:
 
     @property
     def only_reads(self) -> bool:
-        """Whether this is a process of a read node, which has no writer (contract, Read nodes)."""
+        """Whether this is a process of a read node, without a writer (contract, Several nodes)."""
         return self._writing is None
 
     @property

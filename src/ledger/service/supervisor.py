@@ -221,7 +221,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. The role says which processes run here.
 
-    With the role ``read`` only API workers run, which write nothing (contract, Read nodes).
+    With the role ``read`` only API workers run, which write nothing (contract, Several nodes).
 
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError, each
     with one clear line, if the service cannot start, or a child cannot be started again.

@@ -55,7 +55,7 @@ class _Known(NamedTuple):
 class Authenticator:
     """Looks keys up through the door and remembers them for a moment.
 
-    ``uses`` takes the uses of keys; None: a read node writes none (contract, Read nodes).
+    ``uses`` takes the uses of keys; None: a read node writes none (contract, Several nodes).
     ``verifier`` checks tokens that an identity provider signed; None: there is no provider.
     """
 

@@ -1,4 +1,4 @@
-"""The gate of a read node: what it refuses before any route is asked (contract, Read nodes)."""
+"""The gate of a read node: what it refuses before any route is asked (contract, Several nodes)."""
 
 from starlette.types import Scope
 

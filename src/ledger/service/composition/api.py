@@ -52,7 +52,7 @@ def create_api(
 
 
 def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now) -> FastAPI:
-    """Create the API and the pages of a read node (contract, Read nodes).
+    """Create the API and the pages of a read node (contract, Several nodes).
 
     ``reading`` is the connection string of reads, by ``find_reading``.
     """
