@@ -9,7 +9,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.embedded import query
 from tests.support.served import run_ledger
 
-READING = (("verify",), ("projections", "list"), ("keys", "list"))
+READING = (("verify",), ("projections", "list"), ("projections", "verify"), ("keys", "list"))
 
 # Each row of a table with the transaction that wrote it, and each object with its rights.
 _TABLES = """

@@ -11,6 +11,7 @@ from tests.support.served import run_ledger
     [
         (("verify",), "0 differences"),
         (("projections", "list"), "execution"),
+        (("projections", "verify"), "0 differing"),
         (("keys", "list"), "KEY-"),
     ],
 )

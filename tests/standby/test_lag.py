@@ -1,4 +1,4 @@
-"""A standby that lags gives no stale answer, and none that later changes (contract, Several nodes)."""
+"""A standby that lags gives no stale answer, and none that later changes."""
 
 import random
 import threading

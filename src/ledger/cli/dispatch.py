@@ -204,7 +204,7 @@ def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
 def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.views import verify
 
-    with _database(settings, "projections verify") as conninfo:
+    with _seen(settings, "projections verify") as conninfo:
         return verify(conninfo, parsed.names)
 
 

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from ledger.cli.printing import print_table, progress_bars
 from ledger.log.codec import EnvelopeMapper
+from ledger.log.migrate import migrate
+from ledger.postgres.embedded import temporary_server
 from ledger.postgres.scope import FOR_EVERYONE
-from ledger.postgres.session import options_of
+from ledger.postgres.session import options_of, pin
 from ledger.service.composition.views import views_named
 from ledger.service.processes import calm_collector, end_with_parent
 from ledger.views import rebuild as rebuilding
@@ -123,17 +125,25 @@ def _summary(name: str, built: Rebuilt) -> str:
 
 
 def verify(conninfo: str, names: Sequence[str]) -> int:
-    """Print each row of the named views, or of all, that differs from the log; 1 if any does."""
+    """Print each row of the named views, or of all, that differs from the log; 1 if any does.
+
+    The views are filled anew in a PostgreSQL of the command's own, in a temporary folder.
+    """
     differing = 0
-    for projection in views_named(names):
-        with progress_bars("Verifying", [projection.name]) as shown:
-            bar = shown[projection.name]
-            found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, bar, _print)
-        print(
-            f"{projection.name}: {found.rows:,} rows at position {found.position},"
-            f" {found.differing:,} differing from the log."
-        )
-        differing += found.differing
+    with temporary_server() as url:
+        beside = pin(url)
+        migrate(beside)
+        for projection in views_named(names):
+            with progress_bars("Verifying", [projection.name]) as shown:
+                bar = shown[projection.name]
+                found = rebuilding.verify(
+                    conninfo, EnvelopeMapper(), projection, bar, _print, beside
+                )
+            print(
+                f"{projection.name}: {found.rows:,} rows at position {found.position},"
+                f" {found.differing:,} differing from the log."
+            )
+            differing += found.differing
     return 1 if differing else 0
 
 

@@ -1,4 +1,6 @@
-"""The positions of the views on a read node, whose server may be a standby (contract, Several nodes).
+"""The positions of the views on a read node, whose server may be a standby.
+
+The contract, Several nodes, says what such a node answers.
 
 A standby takes no LISTEN. So the process looks at the views' positions some thirty times a second:
 at those that have been replicated. With them it looks at the last beat of the log, by which it

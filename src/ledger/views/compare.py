@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import psycopg
@@ -84,7 +85,8 @@ def _differences(
     with connection.cursor(name="ledger_differences") as cursor:
         cursor.execute(_statement(table, live, shadow))
         for row in cursor:
-            yield _difference(table, row)
+            *key, no_live, no_shadow, columns, position, recorded_at = row
+            yield difference(table, key, no_live, no_shadow, columns, position, recorded_at)
 
 
 def count_rows(
@@ -100,16 +102,23 @@ def count_rows(
     return total
 
 
-def _difference(table: Table, row: Sequence[object]) -> Difference:
-    *key, no_live, no_shadow, columns, position, recorded_at = row
+def difference(
+    table: Table,
+    key: Sequence[object],
+    no_live: bool,
+    no_shadow: bool,
+    columns: Sequence[str],
+    position: int,
+    recorded_at: datetime | None,
+) -> Difference:
+    """The difference at a key; ``recorded_at`` is the instant of the event at the position."""
     kind: DifferenceKind = "missing" if no_live else "extra" if no_shadow else "differs"
-    year = recorded_at.year if recorded_at is not None else 0  # type: ignore[attr-defined]
     return Difference(
         table.name,
         " ".join(map(_shown, map(table.prefixes.get, table.key), key)),
         kind,
-        tuple(columns) if kind == "differs" else (),  # type: ignore[arg-type]
-        format_id("EVT", year, position),  # type: ignore[arg-type]
+        tuple(columns) if kind == "differs" else (),
+        format_id("EVT", recorded_at.year if recorded_at is not None else 0, position),
     )
 
 

@@ -15,10 +15,21 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.log.codec import EnvelopeMapper
+from ledger.views.apart import differences_apart
 from ledger.views.compare import Difference, count_differing, count_rows, differences
 from ledger.views.contract import Projection
 from ledger.views.schema import expose
-from ledger.views.shadow import CannotBuild, Live, Progress, Session, Shadow, connect, shadow
+from ledger.views.shadow import (
+    CannotBuild,
+    Live,
+    Progress,
+    Session,
+    Shadow,
+    connect,
+    live_in,
+    shadow,
+    shadow_apart,
+)
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60
@@ -64,18 +75,17 @@ def verify(
     projection: Projection,
     progress: Progress,
     tell: Callable[[Difference], None],
+    beside: str | None = None,
 ) -> Verified:
     """Replay the log, compare with the live rows at one position, and ``tell`` each difference.
 
-    Works while the service writes. Raises CannotBuild.
+    Works while the service writes. ``beside`` is a database with our schema and without rows, to
+    which the copy is written; None: the view's own. Raises CannotBuild.
     """
+    if beside is not None:
+        return _verify_apart(conninfo, codec, projection, progress, tell, beside)
     with shadow(conninfo, codec, projection, progress) as made:
-        live = made.live()
-        if live.version != projection.version:
-            raise CannotBuild(
-                f"{projection.name} has version {live.version}, the code {projection.version}:"
-                " rebuild it first."
-            )
+        _refuse_other_version(made)
         with _pinned(made) as (connection, live):
             rows = count_rows(connection, projection, made.number)
             differing = 0
@@ -83,6 +93,39 @@ def verify(
                 tell(difference)
                 differing += 1
             return Verified(live.position, rows, differing)
+
+
+def _verify_apart(
+    conninfo: str,
+    codec: EnvelopeMapper,
+    projection: Projection,
+    progress: Progress,
+    tell: Callable[[Difference], None],
+    beside: str,
+) -> Verified:
+    with shadow_apart(conninfo, beside, codec, projection, progress) as made:
+        _refuse_other_version(made)
+        made.approach(lambda: made.live().position)
+        with connect(conninfo) as pinned:
+            # A view's rows and its position change in one transaction, so a snapshot has both.
+            pinned.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            live = live_in(pinned, projection)
+            made.fill(live.position)
+            rows = count_rows(made.connection, projection, made.number)
+            differing, numbers = 0, (live.generation, made.number)
+            for found in differences_apart(pinned, made.connection, projection, numbers):
+                tell(found)
+                differing += 1
+            return Verified(live.position, rows, differing)
+
+
+def _refuse_other_version(made: Shadow) -> None:
+    version, projection = made.live().version, made.projection
+    if version != projection.version:
+        raise CannotBuild(
+            f"{projection.name} has version {version}, the code {projection.version}:"
+            " rebuild it first."
+        )
 
 
 def rebuild(

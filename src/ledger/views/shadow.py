@@ -84,32 +84,34 @@ class Shadow:
         codec: EnvelopeMapper,
         projection: Projection,
         progress: Progress,
+        source: psycopg.Connection[TupleRow] | None = None,
     ) -> None:
         self.conninfo = conninfo
         self.connection = connection
         self.projection = projection
+        self._source = source or connection
+        """The connection to the log; None: the shadow is in the same database."""
         self.number = self.live().generation + 1
         self.position = 0
         self._pipeline = Pipeline(connection)
+        self._log = self._pipeline if source is None else Pipeline(source)
         self._codec, self._progress = codec, progress
         self._wanted = {event.TOPIC for event in projection.events}
 
     def live(self) -> Live:
         """Read the live view's tracking."""
-        row = self.connection.execute(_LIVE, (self.projection.name,)).fetchone()
-        assert row is not None
-        return Live(*row)
+        return live_in(self._source, self.projection)
 
     def head(self) -> int:
         """Read the log's last position."""
-        row = self.connection.execute(_HEAD).fetchone()
+        row = self._source.execute(_HEAD).fetchone()
         assert row is not None
         return int(row[0])
 
     def fill(self, end: int) -> None:
         """Fold the log up to a position. Raises CannotBuild at an event on which the fold fails."""
         while self.position < end:
-            rows = read_log(self._pipeline, self.position, _BATCH)
+            rows = read_log(self._log, self.position, _BATCH)
             rows = [row for row in rows if row[4] <= end]
             self._take(self._decode(rows))
             self.position = rows[-1][4] if rows else end
@@ -207,6 +209,32 @@ def shadow(
             projection.forget()
             if not connection.closed and not connection.broken:
                 drop_others(connection, projection)
+
+
+@contextmanager
+def shadow_apart(
+    conninfo: str, beside: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
+) -> Iterator[Shadow]:
+    """A shadow in the database ``beside``, whose schema has no rows, of a view of ``conninfo``.
+
+    Nothing is written to the view's own database, which may be a standby.
+    """
+    with connect(conninfo) as source, connect(beside) as connection:
+        projection.forget()
+        made = Shadow(conninfo, connection, codec, projection, progress, source)
+        with connection.transaction():
+            create_tables(connection, projection.tables, made.number)
+        try:
+            yield made
+        finally:
+            projection.forget()
+
+
+def live_in(connection: psycopg.Connection[TupleRow], projection: Projection) -> Live:
+    """The tracking of the live view, as the connection sees it."""
+    row = connection.execute(_LIVE, (projection.name,)).fetchone()
+    assert row is not None
+    return Live(*row)
 
 
 def clean_up(conninfo: str, projection: Projection, session: Session = None) -> None:

@@ -22,8 +22,8 @@ started it, and the server is shut down when this thread ends. A worker that is 
 owner inherits its locks, and would keep them when the owner is killed. So a worker calls `let_go`
 first.
 
-    owner ── server ── leftovers ── place ── programs ── account ── child (a process of its own)
-      └── lock ──────────┴────────────────────────────────┘
+    temporary ── owner ── server ── leftovers ── place ── programs ── account ── child
+                   └── lock ──────────┴────────────────────────────────┘     (a process)
 """
 
 from ledger.postgres.embedded.account import EmbeddedPostgresError, forget_other_servers
@@ -33,6 +33,7 @@ from ledger.postgres.embedded.owner import (
     EmbeddedPostgres,
     running,
 )
+from ledger.postgres.embedded.temporary import temporary_server
 
 __all__ = [
     "AttachedPostgres",
@@ -41,4 +42,5 @@ __all__ = [
     "EmbeddedPostgresError",
     "forget_other_servers",
     "running",
+    "temporary_server",
 ]

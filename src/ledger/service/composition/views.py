@@ -19,9 +19,10 @@ def create_projector(conninfo: str) -> Projector:
 
 
 def versions_of_views(reading: str) -> Versions:
-    """The views that a process of this code may read; ``reading`` is the connection string of reads.
+    """The views that a process of this code may read.
 
-    The database is asked only if it has a view of another version.
+    ``reading`` is the connection string of reads. The database is asked if it has a view of another
+    version.
     """
 
     def find_unfit() -> frozenset[str]:
