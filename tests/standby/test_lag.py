@@ -9,9 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import httpx
+import psycopg
 import pytest
 
 from ledger.domain.values import format_id, format_instant
+from ledger.postgres.scope import FOR_EVERYONE
+from ledger.postgres.session import options_of
+from ledger.views.statements import position_of
 from tests.standby.conftest import Cluster
 from tests.support.facts import activation, fact
 from tests.support.served import post
@@ -19,6 +23,7 @@ from tests.support.views import until
 
 LINE = "LIN-26-600001"
 SEED = 29
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def behind(answer: httpx.Response) -> None:
@@ -113,6 +118,19 @@ def test_without_a_beat_for_five_seconds_every_read_is_behind(
         assert reads.get("/ui/static/page.css").status_code == 200
     until(lambda: reads.get("/readyz").status_code == 200, "the read node")
     assert reads.get(f"/v1/execution/{LINE}").status_code == 200
+
+
+def test_a_standby_answers_no_instant_as_settled_that_it_does_not_know(
+    cluster: Cluster, writes: httpx.Client
+) -> None:
+    """Appends in flight may have been awaited on the primary, by another connection."""
+    check_in(writes, "settled")
+    options = options_of(cluster.standby.url, FOR_EVERYONE)
+    with psycopg.connect(cluster.standby.url, options=options) as connection:
+        for at, is_known in ((datetime.now(UTC) + timedelta(seconds=30), False), (LONG_AGO, True)):
+            asked = {"as_of": at, "settled": True}
+            ((position,),) = connection.execute(position_of(True, "execution"), asked).fetchall()
+            assert (position is not None) == is_known
 
 
 class Seen(NamedTuple):

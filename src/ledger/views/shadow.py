@@ -228,6 +228,8 @@ def shadow_apart(
             yield made
         finally:
             projection.forget()
+        for table in reversed(projection.tables):
+            _drop(connection, table_of(table, made.number).removeprefix("ledger."))
 
 
 def live_in(connection: psycopg.Connection[TupleRow], projection: Projection) -> Live:
