@@ -26,7 +26,7 @@ from ledger.settings import Settings
 from tests.support.databases import empty
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import activation, fact
-from tests.support.failover import pair_in
+from tests.support.standby import pair_in
 from tests.support.ledger import new_id
 from tests.support.log_checker import check
 from tests.support.racing_writers import parsed

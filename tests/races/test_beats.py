@@ -147,7 +147,9 @@ def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_liste
     conninfo: str, settings: Settings
 ) -> None:
     log = Log(conninfo)
-    with running(log, create_writer(settings, log, probes=True, listens=False)):
+    writer = create_writer(settings, log, probes=True)
+    writer.stop_listening()
+    with running(log, writer):
         beats = "SELECT beaten_at > '2000-01-01', listened_at > '2000-01-01' FROM ledger.listening"
         until(lambda: query(conninfo, beats)[0][0], "a beat")
         assert query(conninfo, beats) == [(True, False)]

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import folder_in_tmp, memory
+from tests.support.hot_standby import Standby, primary_in, standby_of
 from tests.support.served import Served, free_port, serving_at
-from tests.support.standby import Standby, primary_in, standby_of
 
 
 class Cluster(NamedTuple):

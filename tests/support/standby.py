@@ -1,64 +1,59 @@
-"""A primary with a hot standby, by the embedded PostgreSQL's own programs."""
+"""A standby of an embedded server, which may lag, and may be promoted."""
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import run
 from ledger.postgres.embedded.place import find_place
-from tests.support.embedded import query, served, until
+from tests.support.views import head, query, until
 
 _QUICK = {"fsync": "off", "shared_buffers": "32MB"}
 
 
-@contextlib.contextmanager
-def primary_in(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server from which a standby may copy."""
-    with served(folder, settings=_QUICK) as primary:
-        yield primary
+class Pair:
+    """A primary and a copy of it, which follows it while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary = EmbeddedPostgres(folder / "primary", purpose="tests", settings=_QUICK)
+        self._copy_dir = folder / "standby"
+        self.standby = EmbeddedPostgres(self._copy_dir, purpose="tests", settings=_QUICK)
+
+    def copy(self) -> None:
+        """Copy the primary, and let the copy follow it up to the end of the log, then lag."""
+        self.standby.own()
+        place = find_place(self._copy_dir)
+        made = run(
+            place.command(
+                "pg_basebackup",
+                *("-D", str(place.database), "-R", "-X", "stream", "-c", "fast"),
+                *("-d", self.primary.url),
+            )
+        )
+        assert made.returncode == 0, made.stderr
+        self.standby.start()
+        end = head(self.primary.url)
+        until(lambda: head(self.standby.url) == end, "the standby")
+        self.standby.stop()
+
+    def fail_over(self) -> str:
+        """Lose the primary, with all that the standby lacks, and promote that; its address."""
+        self.primary.stop()
+        self.standby.start()
+        query(self.standby.url, "SELECT pg_promote()")
+        recovering = "SELECT pg_is_in_recovery()"
+        until(lambda: query(self.standby.url, recovering) == [(False,)], "the promotion")
+        return self.standby.url
 
 
-@contextlib.contextmanager
-def standby_of(primary: EmbeddedPostgres, folder: Path) -> Iterator["Standby"]:
-    """A hot standby of the primary, which follows it until the test makes it lag."""
-    place = find_place(folder)
-    place.make()
-    source = primary.url.replace("/ledger?", "/postgres?")
-    options = ("-R", "-X", "stream", "-c", "fast", "-d", source)
-    copied = run(place.command("pg_basebackup", "-D", str(place.database), *options))
-    assert copied.returncode == 0, copied.stderr
-    with served(folder, settings=_QUICK) as server:
-        yield Standby(primary.url, server.url)
-
-
-class Standby:
-    """A standby by its address; its replay can be paused."""
-
-    def __init__(self, primary: str, url: str) -> None:
-        self.primary, self.url = primary, url
-
-    def catch_up(self) -> None:
-        """Wait until the standby has replayed what the primary has written by now."""
-        ((end,),) = query(self.primary, "SELECT pg_current_wal_insert_lsn()::text")
-        reached = f"SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn"
-        until(lambda: query(self.url, reached) == [(True,)], "the standby")
-
-    def pause(self) -> None:
-        """Replay no more, although the log goes on arriving."""
-        query(self.url, "SELECT pg_wal_replay_pause()")
-        asked = "SELECT pg_get_wal_replay_pause_state()"
-        until(lambda: query(self.url, asked) == [("paused",)], "the pause of the replay")
-
-    def resume(self) -> None:
-        """Go on replaying."""
-        query(self.url, "SELECT pg_wal_replay_resume()")
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Replay nothing within the block."""
-        self.pause()
-        try:
-            yield
-        finally:
-            self.resume()
+@contextmanager
+def pair_in(folder: Path) -> Iterator[Pair]:
+    """A pair whose primary runs."""
+    pair = Pair(folder)
+    pair.primary.start()
+    try:
+        yield pair
+    finally:
+        pair.primary.stop()
+        pair.standby.stop()

@@ -90,7 +90,6 @@ class Writer(BackgroundLoop):
         idle_after: Callable[[str], timedelta],
         *,
         probes: bool = False,
-        listens: bool = True,
         neighbours: Neighbours | None = None,
     ) -> None:
         super().__init__("writer")
@@ -99,7 +98,7 @@ class Writer(BackgroundLoop):
         """Start of the first append since which all have failed; None: the last one succeeded."""
         self._trying_since: float | None = None
         """Start of the append that is under way; None: no append is."""
-        self._beats, self._listens = probes, listens
+        self._beats = self._listens = probes
         """Whether this writer beats, and whether it notes then that the service listens."""
         self._beaten_at = -LISTENING_SECONDS
         """When an append of this writer last beat."""

@@ -17,8 +17,9 @@ BEGIN
             WHERE l.is_only AND current_setting('ledger.organization_id', true) <> '');
 END $$;
 
--- The instant of the last event, or of the last beat if that is later: no further event will be
--- recorded at an instant before. Null in a session whose settings name no tenant.
+-- The instant of the last event; on a standby that of the last beat if that is later: no further
+-- event will be recorded at an instant before. (On the primary a reader can await the append in
+-- flight instead.) Null in a session whose settings name no tenant.
 CREATE FUNCTION ledger.known_until() RETURNS timestamptz
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off AS $$
@@ -27,7 +28,7 @@ BEGIN
         (SELECT e.recorded_at FROM ledger.ledger_events AS e
          WHERE current_setting('ledger.organization_id', true) <> ''
          ORDER BY e.notification_id DESC LIMIT 1),
-        ledger.beaten_at());
+        CASE WHEN pg_is_in_recovery() THEN ledger.beaten_at() END);
 END $$;
 
 REVOKE ALL ON FUNCTION ledger.beaten_at() FROM PUBLIC;

@@ -43,9 +43,9 @@ def create_api(
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
-    writer = create_writer(
-        settings, log, clock, probes=True, listens=not only_probes, neighbours=neighbours
-    )
+    writer = create_writer(settings, log, clock, probes=True, neighbours=neighbours)
+    if only_probes:
+        writer.stop_listening()
     writing = Writing(log, writer, KeyUses(conninfo))
     positions = ViewPositions(reading, versions_of_views(reading))
     return _app(settings, reading, positions, clock, writing, only_probes=only_probes)

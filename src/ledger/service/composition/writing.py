@@ -24,22 +24,11 @@ def create_writer(
     clock: Clock = utc_now,
     *,
     probes: bool = False,
-    listens: bool = True,
     neighbours: Neighbours | None = None,
 ) -> Writer:
-    """A writer, to be started before use.
-
-    With ``probes`` the writer beats; ``listens`` says whether the process takes heartbeats.
-    """
-    return Writer(
-        log,
-        open_vault(settings),
-        clock,
-        settings.idle_after,
-        probes=probes,
-        listens=listens,
-        neighbours=neighbours,
-    )
+    """A writer, to be started before use."""
+    vault = open_vault(settings)
+    return Writer(log, vault, clock, settings.idle_after, probes=probes, neighbours=neighbours)
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""A primary with a hot standby, by the embedded PostgreSQL's own programs."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.account import run
+from ledger.postgres.embedded.place import find_place
+from tests.support.embedded import query, served, until
+
+_QUICK = {"fsync": "off", "shared_buffers": "32MB"}
+
+
+@contextlib.contextmanager
+def primary_in(folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A server from which a standby may copy."""
+    with served(folder, settings=_QUICK) as primary:
+        yield primary
+
+
+@contextlib.contextmanager
+def standby_of(primary: EmbeddedPostgres, folder: Path) -> Iterator["Standby"]:
+    """A hot standby of the primary, which follows it until the test makes it lag."""
+    place = find_place(folder)
+    place.make()
+    source = primary.url.replace("/ledger?", "/postgres?")
+    options = ("-R", "-X", "stream", "-c", "fast", "-d", source)
+    copied = run(place.command("pg_basebackup", "-D", str(place.database), *options))
+    assert copied.returncode == 0, copied.stderr
+    with served(folder, settings=_QUICK) as server:
+        yield Standby(primary.url, server.url)
+
+
+class Standby:
+    """A standby by its address; its replay can be paused."""
+
+    def __init__(self, primary: str, url: str) -> None:
+        self.primary, self.url = primary, url
+
+    def catch_up(self) -> None:
+        """Wait until the standby has replayed what the primary has written by now."""
+        ((end,),) = query(self.primary, "SELECT pg_current_wal_insert_lsn()::text")
+        reached = f"SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn"
+        until(lambda: query(self.url, reached) == [(True,)], "the standby")
+
+    def pause(self) -> None:
+        """Replay no more, although the log goes on arriving."""
+        query(self.url, "SELECT pg_wal_replay_pause()")
+        asked = "SELECT pg_get_wal_replay_pause_state()"
+        until(lambda: query(self.url, asked) == [("paused",)], "the pause of the replay")
+
+    def resume(self) -> None:
+        """Go on replaying."""
+        query(self.url, "SELECT pg_wal_replay_resume()")
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Replay nothing within the block."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
