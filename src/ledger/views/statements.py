@@ -19,9 +19,9 @@ POSITION_THEN = "COALESCE(ledger.position_by(%(as_of)s), 0)"
 
 # The last position recorded by an instant. The position is final if a later event exists (positions
 # and instants rise together), on a standby also if a later beat does, or if the append in flight
-# has ended since (``settled``). A standby does not know of appends in flight, and another connection
-# may have reached the primary: so the statement itself asks what the server is. OFFSET 0 keeps the
-# subquery from being inlined: PostgreSQL would repeat the look-up wherever the position is used.
+# has ended since (``settled``). A standby does not know of appends in flight, and the primary may
+# have been reached by another connection: so the statement itself asks what the server is. OFFSET 0
+# keeps the subquery from being inlined: PostgreSQL would repeat the look-up at each use.
 _PAST = """
 SELECT CASE WHEN reached.position >= asked.position
              AND (%(settled)s AND NOT pg_is_in_recovery() OR %(as_of)s < ledger.known_until())
