@@ -14,8 +14,9 @@ from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Text
 from ledger.settings import Settings
 from ledger.views.contract import Projection
-from ledger.views.projector import Projector, register
+from ledger.views.projector import Projector
 from ledger.views.rebuilder import Rebuilder
+from ledger.views.registration import register
 from ledger.views.shadow import CannotBuild, is_outdated
 from projections import projections
 from projections.run.view import RunView

@@ -48,13 +48,8 @@ from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ledger.postgres.embedded.account import Account
 from ledger.postgres.leadership import at_node
 from ledger.service.address import fetched, keeping_address, reachable
-from ledger.service.composition.database import (
-    ConfigurationError,
-    inspect_database,
-    prepare_database,
-    with_master_key,
-)
-from ledger.service.composition.reading import find_reading, prepare_reading
+from ledger.service.composition.database import ConfigurationError, with_master_key
+from ledger.service.composition.reading import find_all, prepare_all
 from ledger.service.metrics import count_restart, expect_restarts, forget_metrics, metrics_folder
 from ledger.service.privileges import become, make_data_dir, unprivileged, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
@@ -250,8 +245,8 @@ def serve(
                 postgres.start()
                 _tell_of_the_key(settings, postgres.folder, announce)
             conninfo = settings.database_url or (postgres.url if postgres else "")
-            prepared = _found if only_reads else _prepared
-            conninfo, reading = prepared(settings, conninfo, announce)
+            begin = find_all if only_reads else prepare_all
+            conninfo, reading = begin(settings, conninfo, announce)
         code = loading.result()
         written = metrics, code.witness_folder(settings)
         account = unprivileged(account, written, (conninfo, reading), announce)
@@ -293,18 +288,6 @@ def serve(
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
-
-
-def _prepared(settings: Settings, conninfo: str, announce: Announce) -> tuple[str, str]:
-    """Prepare the database; return the connection strings of the node and of its reads."""
-    conninfo = prepare_database(settings, conninfo)
-    return conninfo, prepare_reading(settings, conninfo, announce)
-
-
-def _found(settings: Settings, conninfo: str, announce: Announce) -> tuple[str, str]:
-    """As ``_prepared``, for a read node, which compares what others have prepared."""
-    conninfo = inspect_database(settings, conninfo, needs_key=True)
-    return conninfo, find_reading(settings, conninfo, announce)
 
 
 def _set_by_signals() -> threading.Event:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
@@ -32,14 +32,6 @@ from ledger.views.appends import Appends
 from ledger.views.contract import Projection
 from ledger.views.failures import is_passing
 from ledger.views.generation import Generation, Writes
-from ledger.views.schema import (
-    create_indexes,
-    create_tables,
-    expose,
-    has_columns,
-    is_exposed,
-    renew,
-)
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
@@ -75,20 +67,6 @@ WHERE name = %(name)s AND generation = %(generation)s
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
-_REGISTER = """
-INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, %s, 1, 0)
-RETURNING pg_notify('ledger_views', name || ' 0')
-"""
-
-# A new view on a log that has events: the view has no tables yet; the rebuilder builds it.
-_REGISTER_UNBUILT = """
-INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
-VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
-RETURNING pg_notify('ledger_views', name || ' stopped')
-"""
-
-_IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM ledger.ledger_events)"
-
 # A stopped view is resumed when a projector takes the lead: the code may be newer.
 _RESUME = """
 UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s
@@ -111,54 +89,6 @@ SET stopped_at = clock_timestamp(), error = 'is not known to the version that ru
 WHERE name <> ALL(%(known)s) AND stopped_at IS NULL
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
-
-
-def register(conninfo: str, projections: Sequence[Projection]) -> None:
-    """Create the empty tables of new views, at position 0, before workers start.
-
-    If the log has events already, the rebuilder builds a new view in the background. A view that
-    another version filled, in tables of other columns, is left alone until it is rebuilt: nodes of
-    that version may go on reading it, and those of this version do not (``reads/versions.py``).
-    """
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        # The lock is held until COMMIT: of two processes that start at once, the second waits.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.VIEW_TABLES,))
-        tracking = connection.execute(_TRACKING).fetchall()
-        known = {name: (version, generation) for name, version, generation, *_ in tracking}
-        is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
-        for projection in projections:
-            if projection.name in known:
-                version, generation = known[projection.name]
-                is_own = version == projection.version
-                if is_own or has_columns(connection, projection.tables, generation):
-                    renew(connection, projection.name, projection.tables, generation)
-            elif is_empty:
-                connection.execute(_REGISTER, (projection.name, projection.version))
-                create_tables(connection, projection.tables, 1)
-                create_indexes(connection, projection.tables, 1)
-                expose(connection, projection.tables, 1)
-            else:
-                connection.execute(_REGISTER_UNBUILT, (projection.name,))
-
-
-def is_registered(
-    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
-) -> bool:
-    """Whether ``register`` would change nothing. Nothing is written.
-
-    A view of another version counts: a rebuild replaces it, not ``register``.
-    """
-    tracking = connection.execute(_TRACKING).fetchall()
-    known = {name: (version, generation) for name, version, generation, *_ in tracking}
-    for projection in projections:
-        if projection.name not in known:
-            return False
-        version, generation = known[projection.name]
-        if version == projection.version and not is_exposed(
-            connection, projection.tables, generation
-        ):
-            return False
-    return True
 
 
 class LostLead(Exception):

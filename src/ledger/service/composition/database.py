@@ -13,7 +13,7 @@ from ledger.postgres import locks
 from ledger.postgres.session import is_pinned, options_of, pin
 from ledger.sealing import shelf
 from ledger.settings import Settings
-from ledger.views.projector import is_registered, register
+from ledger.views.registration import is_registered, register
 from projections import projections
 
 # The first process writes its master key's fingerprint; every later process compares its own.

@@ -16,11 +16,30 @@ from ledger.log.reader import (
 )
 from ledger.postgres import locks
 from ledger.postgres.session import pin
-from ledger.service.composition.database import ConfigurationError, open_vault
+from ledger.service.composition.database import (
+    ConfigurationError,
+    inspect_database,
+    open_vault,
+    prepare_database,
+)
 from ledger.settings import Settings
 from ledger.views.schema import grant
 from ledger.views.shadow import live_generations
 from projections import projections
+
+
+def prepare_all(
+    settings: Settings, conninfo: str, announce: Callable[[str], None]
+) -> tuple[str, str]:
+    """Prepare the database; return the connection strings of the node and of its reads."""
+    conninfo = prepare_database(settings, conninfo)
+    return conninfo, prepare_reading(settings, conninfo, announce)
+
+
+def find_all(settings: Settings, conninfo: str, announce: Callable[[str], None]) -> tuple[str, str]:
+    """As ``prepare_all``, for a read node: compare what another node has prepared."""
+    conninfo = inspect_database(settings, conninfo, needs_key=True)
+    return conninfo, find_reading(settings, conninfo, announce)
 
 
 def prepare_reading(

@@ -1,0 +1,85 @@
+"""Registering views: the tables of new views, and the database views of all, before a start."""
+
+from collections.abc import Sequence
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.postgres import locks
+from ledger.views.contract import Projection
+from ledger.views.schema import (
+    create_indexes,
+    create_tables,
+    expose,
+    has_columns,
+    is_exposed,
+    renew,
+)
+
+_TRACKING = "SELECT name, version, generation FROM ledger.projection"
+
+_REGISTER = """
+INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, %s, 1, 0)
+RETURNING pg_notify('ledger_views', name || ' 0')
+"""
+
+# A new view on a log that has events: the view has no tables yet; the rebuilder builds it.
+_REGISTER_UNBUILT = """
+INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
+VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
+RETURNING pg_notify('ledger_views', name || ' stopped')
+"""
+
+_IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM ledger.ledger_events)"
+
+
+def register(conninfo: str, projections: Sequence[Projection]) -> None:
+    """Create the empty tables of new views, at position 0, before workers start.
+
+    If the log has events already, the rebuilder builds a new view in the background. A view that
+    another version filled, in tables of other columns, is left alone until it is rebuilt: nodes of
+    that version may go on reading it, and those of this version do not (``reads/versions.py``).
+    """
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        # The lock is held until COMMIT: of two processes that start at once, the second waits.
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.VIEW_TABLES,))
+        known = _known(connection)
+        is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
+        for projection in projections:
+            if projection.name in known:
+                version, generation = known[projection.name]
+                is_own = version == projection.version
+                if is_own or has_columns(connection, projection.tables, generation):
+                    renew(connection, projection.name, projection.tables, generation)
+            elif is_empty:
+                connection.execute(_REGISTER, (projection.name, projection.version))
+                create_tables(connection, projection.tables, 1)
+                create_indexes(connection, projection.tables, 1)
+                expose(connection, projection.tables, 1)
+            else:
+                connection.execute(_REGISTER_UNBUILT, (projection.name,))
+
+
+def is_registered(
+    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
+) -> bool:
+    """Whether ``register`` would change nothing. Nothing is written.
+
+    A view of another version counts: a rebuild replaces it, not ``register``.
+    """
+    known = _known(connection)
+    for projection in projections:
+        if projection.name not in known:
+            return False
+        version, generation = known[projection.name]
+        if version == projection.version and not is_exposed(
+            connection, projection.tables, generation
+        ):
+            return False
+    return True
+
+
+def _known(connection: psycopg.Connection[TupleRow]) -> dict[str, tuple[int, int]]:
+    """The version and the generation of each view."""
+    tracking = connection.execute(_TRACKING).fetchall()
+    return {name: (version, generation) for name, version, generation in tracking}
