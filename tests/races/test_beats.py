@@ -116,19 +116,36 @@ def test_every_later_event_is_recorded_after_the_beat_whatever_clocks_say(
     assert broken(conninfo, looks) == []
 
 
-@pytest.mark.usefixtures("always")
-def test_the_race_finds_events_before_a_beat_where_writers_do_not_heed_it(
+def test_a_writer_that_does_not_heed_beats_records_an_event_before_one(
     conninfo: str, settings: Settings
 ) -> None:
-    """Without the guard, a node whose clock is behind records an event before a known instant.
+    """The guard that the race rests on: without it, a clock that is behind breaks the promise."""
+    for heeds_beats in (False, True):
+        with beating(conninfo, settings, 0, heeds_beats=heeds_beats) as writer:
+            line = f"LIN-26-70000{int(heeds_beats)}"
+            writer.execute(command_of(parsed(activation(line)), principal("KEY-26-000001")))
+            (recorded,) = query(conninfo, "SELECT max(recorded_at) FROM ledger.ledger_events")
+            until(lambda after=recorded: looked(conninfo).beaten_at > after[0], "a later beat")
+        look = looked(conninfo)
+        with beating(conninfo, settings, -3, heeds_beats=heeds_beats) as writer:
+            note = parsed(fact("execution.checked_in", line))
+            writer.execute(command_of(note, principal("KEY-26-000001")))
+        assert (broken(conninfo, [look]) == []) == heeds_beats
 
-    (The instants of events alone rise in any case: they hide a beat that is older than the last.)
-    """
-    with beating(conninfo, settings, 60.0) as ahead:
-        until(lambda: query(conninfo, "SELECT beaten_at > now() FROM ledger.listening")[0][0], "it")
-        assert not ahead.failing_seconds()
-    looks = race(conninfo, settings, heeds_beats=False)
-    assert broken(conninfo, looks) != []
+
+def test_a_node_whose_clock_is_ahead_does_not_move_the_events_of_others(
+    conninfo: str, settings: Settings
+) -> None:
+    with beating(conninfo, settings, 4):
+        until(lambda: looked(conninfo).beaten_at.year > 2000, "the beat of the node ahead")
+        with beating(conninfo, settings, 0) as writer:
+            writer.execute(command_of(parsed(activation()), principal("KEY-26-000001")))
+    ((recorded_at,),) = query(conninfo, "SELECT recorded_at FROM ledger.ledger_events")
+    assert recorded_at - datetime.now(UTC) < timedelta(seconds=1)
+
+
+def looked(conninfo: str) -> Look:
+    return Look(*query(conninfo, _LOOK)[0])
 
 
 def test_an_idle_writer_beats_each_second(conninfo: str, settings: Settings) -> None:

@@ -31,23 +31,25 @@ FROM (SELECT unnest(%(run)s::text[]) AS run_id, unnest(%(at)s::timestamptz[]) AS
 WHERE l.run_id = beat.run_id
 """
 
-# Beat, a microsecond before now: an event may still be recorded at this very instant. The clocks of
-# nodes may differ, so the beat only rises.
-_BEAT = """
-UPDATE ledger.listening SET beaten_at = %(now)s::timestamptz - interval '1 microsecond'
-WHERE is_only AND beaten_at < %(now)s::timestamptz - interval '1 microsecond'
+# The instant of a beat: a microsecond before now, since an event may still be recorded at this very
+# instant. A node whose clock is ahead of the database's must not move the others' events with it.
+_NOW = "least(%(now)s::timestamptz, clock_timestamp()) - interval '1 microsecond'"
+
+# Beat. The clocks of nodes may differ, so the beat only rises.
+_BEAT = f"""
+UPDATE ledger.listening SET beaten_at = {_NOW} WHERE is_only AND beaten_at < {_NOW}
 """
 
 # Note that the service listens now, and beat. After a gap (more than two notes are missing), put
 # off the leases that had not ended when it began: each by the part of the gap after it last was
 # heard of.
-_LISTEN = """
+_LISTEN = f"""
 WITH earlier AS (
     SELECT listened_at FROM ledger.listening WHERE listened_at < %(now)s::timestamptz FOR UPDATE
 ), noted AS (
     UPDATE ledger.listening
     SET listened_at = %(now)s::timestamptz,
-        beaten_at = greatest(beaten_at, %(now)s::timestamptz - interval '1 microsecond')
+        beaten_at = greatest(beaten_at, {_NOW})
     FROM earlier
 )
 UPDATE ledger.lease AS l
