@@ -8,6 +8,11 @@ python verifier.py proof FILE [KEY]
     The first question, for a file that has leaf, proof, checkpoint and key in one. Prints the leaf.
     The file's key must be KEY, the key that you keep; without KEY, compare the printed key with it.
 
+KEY has a line for each origin of the log: `GET /v1/log/key` answers it. A checkpoint is checked by
+the key of its origin. The first checkpoint of a later origin has a line `after ORIGIN SIZE ROOT`,
+the last checkpoint that was known of the origin before: this program prints the line. Events that
+the log then had lost are in no later proof.
+
 Each argument is a file with the bytes that the ledger answered. Exit code 1 means: not proved.
 A leaf is hashed as it is, so leaves of every layout (their ``v``) are checked alike.
 The formats: RFC 9162 (the Merkle tree and its proofs), C2SP (signed notes and checkpoints).
@@ -24,13 +29,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def open_checkpoint(note: str, key: str) -> tuple[int, bytes]:
-    """Check the signature of a checkpoint, and return the tree's size and root hash."""
-    name, _, public = key.strip().split("+", 2)
+    """Check the signature of a checkpoint, and return the tree's size and root hash.
+
+    ``key`` has the log's keys, a line each. The key of the checkpoint's origin is used.
+    """
+    keys = dict(line.split("+", 1) for line in key.split())
+    name = note.split("\n", 1)[0]
+    _, public = keys[name].split("+", 1)
     text, signature = note.split(f"\n\n— {name} ")
     verifier = Ed25519PublicKey.from_public_bytes(base64.b64decode(public)[1:])
     verifier.verify(base64.b64decode(signature)[4:], (text + "\n").encode())
-    _origin, size, root = text.split("\n")
+    _origin, size, root, *_extensions = text.split("\n")
     return int(size), base64.b64decode(root)
+
+
+def named_before(note: str) -> str | None:
+    """The last checkpoint of the origin before, if this one names it: origin, size and root."""
+    lines = note.split("\n\n")[0].split("\n")[3:]
+    return next((line for line in lines if line.startswith("after ")), None)
 
 
 def root_with_leaf(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> bytes | None:
@@ -99,7 +115,7 @@ def open_proof(file: str, kept_key: str | None = None) -> tuple[bytes, str]:
     """
     told = json.loads(file)
     key, leaf = told["key"].strip(), base64.b64decode(told["leaf"], validate=True)
-    if kept_key is not None and key != kept_key.strip():
+    if kept_key is not None and key not in kept_key.split():
         raise ValueError("the key of the file is not the key that you keep")
     size, root = open_checkpoint(told["checkpoint"], key)
     if size != told["tree_size"]:
@@ -131,6 +147,8 @@ def main(question: str, *files: str) -> bool:
         leaf = second.read_bytes()
         return proves_inclusion(key.read_text(), first.read_text(), leaf, proof.read_text())
     old, new = first.read_text(), second.read_text()
+    if (line := named_before(new)) is not None:
+        print(json.dumps(line).strip('"'))
     return proves_consistency(key.read_text(), old, new, proof.read_text())
 
 
