@@ -101,6 +101,18 @@ class AnyHistory(_Machine):
     def replace(self, number: int) -> None:
         self.cluster.replace(self.node(number))
 
+    @rule(signs=one, seconds=st.integers(0, 2), goes_on=one)
+    def lose_what_was_just_signed(self, signs: int, seconds: int, goes_on: int) -> None:
+        """A node signs, nobody else has seen it, and another node goes on after the loss."""
+        before = self.cluster.backup()
+        self.cluster.append(1)
+        self.seal(signs)
+        self.cluster.restore(before)
+        self.cluster.append(2)
+        self.leads = goes_on
+        self.pass_seconds(seconds, goes_on)
+        self.seal(goes_on)
+
     @rule(number=one)
     def adopt(self, number: int) -> None:
         self.cluster.adopt(self.node(number))
