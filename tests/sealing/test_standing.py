@@ -22,14 +22,22 @@ class _Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """A ledger that a node has begun to seal."""
+        """A ledger that a node has begun to seal, and that others follow."""
         self.cluster.append(2)
         self.cluster.start(self.node(0))
         self.pass_seconds(2, 0)
         assert self.cluster.database.shown == 2
+        for node in self.cluster.nodes:
+            self.cluster.start(node)
+        self.pass_seconds(16, 0)
 
     def node(self, number: int) -> Node:
         return self.cluster.nodes[number]
+
+    def running(self, number: int) -> int:
+        """A node that runs, if there is one."""
+        places = [(number + more) % NODES for more in range(NODES)]
+        return next((place for place in places if self.node(place).runs), number)
 
     @rule(seconds=st.sampled_from((1, 1, 2, 5, 14, 16)), first=one)
     def pass_seconds(self, seconds: int, first: int) -> None:
@@ -37,40 +45,29 @@ class _Machine(RuleBasedStateMachine):
         for _ in range(seconds):
             self.cluster.second(order, self.node(self.leads))
 
-    @rule(count=st.integers(1, 3))
-    def append(self, count: int) -> None:
-        self.cluster.append(count)
+    @rule(number=one, events=st.integers(0, 2))
+    def seal(self, number: int, events: int) -> None:
+        """Another node leads, at once."""
+        self.cluster.append(events)
+        self.leads = self.running(number)
+        if self.node(self.leads).runs:
+            self.cluster.seal(self.node(self.leads))
 
     @rule(number=one)
-    def lead(self, number: int) -> None:
-        self.leads = number
-
-    @rule(number=one)
-    def seal(self, number: int) -> None:
-        if self.node(number).runs:
-            self.leads = number
-            self.cluster.seal(self.node(number))
-
-    @rule(number=one)
-    def start(self, number: int) -> None:
+    def start_or_thaw(self, number: int) -> None:
+        self.cluster.thaw(self.node(number))
         self.cluster.start(self.node(number))
 
-    @rule(number=one)
-    def stop(self, number: int) -> None:
-        self.cluster.stop(self.node(number))
-
-    @rule(number=one)
-    def freeze(self, number: int) -> None:
-        self.cluster.freeze(self.node(number))
-
-    @rule(number=one)
-    def thaw(self, number: int) -> None:
-        self.cluster.thaw(self.node(number))
-
-    @rule(number=one)
-    def die_while_signing(self, number: int) -> None:
-        if self.node(number).runs:
-            self.cluster.seal(self.node(number), dies=True)
+    @rule(number=one, how=st.sampled_from(("stop", "freeze", "die while signing")))
+    def disturb(self, number: int, how: str) -> None:
+        node = self.node(number)
+        if how == "stop":
+            self.cluster.stop(node)
+        elif how == "freeze":
+            self.cluster.freeze(node)
+        elif node.runs:
+            self.cluster.append(1)
+            self.cluster.seal(node, dies=True)
 
     @rule()
     def fail_over_without_loss(self) -> None:
@@ -101,21 +98,23 @@ class AnyHistory(_Machine):
     def replace(self, number: int) -> None:
         self.cluster.replace(self.node(number))
 
-    @rule(signs=one, seconds=st.integers(0, 2), goes_on=one)
-    def lose_what_was_just_signed(self, signs: int, seconds: int, goes_on: int) -> None:
+    @rule(signs=one, seconds=st.sampled_from((0, 0, 1, 20)), goes_on=one, events=st.integers(1, 2))
+    def lose_what_was_just_signed(
+        self, signs: int, seconds: int, goes_on: int, events: int
+    ) -> None:
         """A node signs, nobody else has seen it, and another node goes on after the loss."""
         before = self.cluster.backup()
-        self.cluster.append(1)
-        self.seal(signs)
+        self.seal(signs, 1)
         self.cluster.restore(before)
-        self.cluster.append(2)
-        self.leads = goes_on
+        self.cluster.append(events)
+        self.leads = self.running(goes_on)
         self.pass_seconds(seconds, goes_on)
-        self.seal(goes_on)
+        self.seal(goes_on, 0)
 
+    @precondition(lambda self: self.cluster.database.stopped or self.cluster.database.waits)
     @rule(number=one)
     def adopt(self, number: int) -> None:
-        self.cluster.adopt(self.node(number))
+        assert self.cluster.adopt(self.node(number))
 
 
 class LosslessHistory(_Machine):
