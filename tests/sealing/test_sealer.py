@@ -18,7 +18,7 @@ from ledger.sealing.shelf import signer_of
 from ledger.sealing.witness import Witness
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
-from tests.support.sealing import VAULT, checked, seal, sealer_of, stop_reason, vandalize
+from tests.support.sealing import VAULT, adopt_log, checked, seal, sealer_of, stop_reason, vandalize
 from tests.support.stored import stored_object
 from tests.support.verifier import verifier
 
@@ -254,11 +254,11 @@ BACK_TO_501 = [
 """Statements that restore the state of a dump made after the second part was sealed."""
 
 
-def test_a_restored_older_database_is_not_signed_until_the_file_is_removed(
+def test_a_restored_older_database_is_not_signed_until_an_operator_adopts_it(
     full: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     vandalize(full.conninfo, *BACK_TO_501)
-    assert seal(full.conninfo, folder) == 0, "there is no event to sign, and no error"
+    assert seal(full.conninfo, folder) == 0
     vandalize(
         full.conninfo,
         "INSERT INTO ledger.ledger_events (originator_id, originator_version, topic, state,"
@@ -271,9 +271,11 @@ def test_a_restored_older_database_is_not_signed_until_the_file_is_removed(
     error = stop_reason(full.conninfo)
     assert error is not None
     assert "601 events were sealed" in error
-    assert "502 are left" in error
+    assert "501 are left" in error
     assert len(caplog.records) == 1, "the error is logged once"
     checkpoint_outside(folder).unlink()
+    assert seal(full.conninfo, folder) == 0, "no file decides"
+    adopt_log(full.conninfo, folder)
     assert seal(full.conninfo, folder) == 1
     assert stop_reason(full.conninfo) is None
 

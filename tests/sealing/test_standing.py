@@ -69,6 +69,13 @@ class _Machine(RuleBasedStateMachine):
             self.cluster.append(1)
             self.cluster.seal(node, dies=True)
 
+    @rule(lineage=st.booleans())
+    def take_the_database_away(self, lineage: bool) -> None:
+        """Nobody reaches it for 20 s; then it is back, or another one has all that it had."""
+        self.cluster.now += 20.0
+        if lineage:
+            self.cluster.restore(self.cluster.backup())
+
     @rule()
     def fail_over_without_loss(self) -> None:
         self.cluster.restore(self.cluster.backup())

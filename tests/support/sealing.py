@@ -11,7 +11,9 @@ from psycopg.rows import tuple_row
 from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
+from ledger.sealing.beat import Beat
 from ledger.sealing.check import Checked, check
+from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import Watch
 from ledger.sealing.witness import Witness
@@ -45,6 +47,39 @@ def keep_witness(conninfo: str, folder: Path) -> None:
         sealed, name = shelf.latest(connection), shelf.verifier_of(connection).name
     assert sealed.note is not None
     Witness(folder, name).keep(sealed.note)
+
+
+class Node:
+    """A node with its witness in a folder: its beat and its sealer, called in turn."""
+
+    def __init__(self, conninfo: str, folder: Path, patience: float = 30.0) -> None:
+        self.watch = watch_of(folder, patience)
+        self.folder = folder
+        self.sealer = sealer_of(conninfo, folder, watch=self.watch)
+        self._beat = Beat(conninfo, self.watch, "all", Clock())
+
+    def beat(self) -> None:
+        """Follow, and report."""
+        self._beat.beat_once()
+
+    def seal(self) -> int:
+        """A round of the sealer; return how many events were sealed."""
+        return self.sealer.run_once()
+
+    def __enter__(self) -> "Node":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._beat.disconnect()
+        self.sealer.disconnect()
+
+
+def adopt_log(conninfo: str, folder: Path, reason: str = "a standby was behind") -> Adopted:
+    """Adopt the log beside the node that keeps its witness in a folder."""
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        return adopt(
+            connection, VAULT, watch_of(folder), reason=reason, by="cli:test", clock=Clock()
+        )
 
 
 def seal(conninfo: str, folder: Path) -> int:
