@@ -39,7 +39,7 @@ def contradict(one: Witnessed, other: Witnessed) -> bool:
 
 @dataclass
 class Database:
-    """What a PostgreSQL holds. A copy of it is a backup, or a standby."""
+    """The content of a PostgreSQL. A copy of it is a backup, or a standby."""
 
     lineage: str = "1"
     log: Log = ()
@@ -88,7 +88,7 @@ class Cluster:
         self._events = itertools.count(1)
         self._names = map("n{}".format, itertools.count(nodes))
 
-    # What happens to the database.
+    # Events of the database.
 
     def append(self, count: int) -> None:
         self.database.log += tuple(itertools.islice(self._events, count))
@@ -111,7 +111,7 @@ class Cluster:
         database.stopped = database.waits = False
         return True
 
-    # What happens to nodes.
+    # Events of nodes.
 
     def start(self, node: Node) -> None:
         if node.vigil is None:
@@ -132,7 +132,7 @@ class Cluster:
     def thaw(self, node: Node) -> None:
         node.is_frozen = False
 
-    # What nodes do.
+    # The nodes' own deeds.
 
     def second(self, order: list[Node], leader: Node | None) -> None:
         """Let a second pass: all nodes beat, and one of them seals."""

@@ -88,7 +88,7 @@ def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(
     assert shown(full) == 602
 
 
-def test_what_is_not_shown_yet_is_told_by_no_answer(full: Ledger, a: Node, b: Node) -> None:
+def test_no_answer_tells_a_checkpoint_that_is_not_shown_yet(full: Ledger, a: Node, b: Node) -> None:
     a.beat()
     b.beat()
     full.line()

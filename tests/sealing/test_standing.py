@@ -13,7 +13,7 @@ one = st.integers(0, NODES - 1)
 
 
 class _Machine(RuleBasedStateMachine):
-    """What every history may have."""
+    """The steps of every history."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
 def watch_of(folder: Path, patience: float = 0.0) -> Watch:
-    """What the node knows that keeps its witness in a folder. It has waited for the others."""
+    """The knowledge of a node that keeps its witness in a folder, and has waited for the others."""
     return Watch(hashlib.sha256(str(folder).encode()).hexdigest()[:16], folder, patience=patience)
 
 

@@ -62,7 +62,7 @@ def verify(settings: Settings, conninfo: str) -> int:
 
 
 def _print_adopted(conninfo: str) -> None:
-    """Print what of earlier origins the log has lost, and who adopted that. It is no difference."""
+    """Print what of earlier origins the log has lost, and who adopted that: no differences."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for origin in former_origins(connection):
             lost = max(0, origin.last_size - origin.kept_size)

@@ -5,8 +5,13 @@
     tiles.py        the form in which the tree is stored: 256 hashes per tile
     note.py         a checkpoint, and its signature
     shelf.py        the tables of tiles and checkpoints, and the key
-    witness.py      the last checkpoint, outside of the database
+    witness.py      the last checkpoint that a node has seen, in its data directory
+    standing.py     what a node may do: follow, seal, or nothing more
+    watch.py        what a node knows
+    beat.py         the loop that reports the node, and follows
+    growth.py       the log compared with checkpoints, and the tree as it grows
     sealer.py       the loop that seals new events
+    origins.py      an operator adopts the log: a new origin
     check.py        the sealed log compared with the stored events
     checkpoints.py  the checkpoints to be compared
     stored.py       the stored events as leaves

@@ -51,7 +51,7 @@ SELECT c.size, c.position, c.note, coalesce((
 ), 0)
 FROM (
     (SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1)
-    UNION ALL SELECT 0, 0, '' LIMIT 1
+    UNION ALL SELECT base_size, base_position, '' FROM ledger.signer LIMIT 1
 ) AS c
 """
 

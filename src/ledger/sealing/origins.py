@@ -86,7 +86,7 @@ class FormerOrigin(NamedTuple):
 
 
 class Adopted(NamedTuple):
-    """What an adoption did."""
+    """The result of an adoption."""
 
     origin: str
     after: str | None
@@ -126,7 +126,7 @@ def adopt(
         signer = Signer.create(origin_named(present, number))
         line = None if last is None else after(last)
         said = {"at": clock(), "by": by, "reason": reason, "last_note": last}
-        # What is of the present log is counted before the tiles are gone.
+        # The checkpoints of the present log are counted before the tiles are gone.
         kept = base.size or _kept_size(connection, pipeline)
         connection.execute(_SHORTEN, {"kept": kept})
         connection.execute(_END, said | {"kept": kept})
@@ -168,7 +168,7 @@ def _require_fault(
 
 
 def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sealed:
-    """What is sealed already and can be continued; nothing if it isn't of the present log."""
+    """The sealed events that can be continued; none if it isn't of the present log."""
     sealed = state.sealed
     try:
         newest = None if sealed.note is None else Verifier(state.vkey).open(sealed.note)

@@ -204,7 +204,7 @@ def sealed_secret(vault: Vault, signer: Signer) -> bytes:
 def is_as_seen(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:
     """Whether a checkpoint that was decided on may still be kept, in this transaction.
 
-    That is so if the origin and its newest checkpoint are the same, and the log still has the last
+    The origin and its newest checkpoint must be the same, and the log must still have the last
     event that is to be sealed. A process may have been frozen for any time since it read them.
     """
     lock(connection)

@@ -1,4 +1,4 @@
-"""What a node may do about signing: follow, seal, or nothing more (contract, Several nodes).
+"""The standing of a node towards signing (contract, Several nodes).
 
 Pure: neither input nor output, and no clock of its own. ``Vigil`` remembers for how long a node has
 been able to hear the others; ``judge`` decides by what the node knows.
@@ -114,7 +114,7 @@ class Vigil:
     ) -> Heard:
         """Take the nodes' rows, which were read between two instants.
 
-        Whatever is waited for begins when the answer came, and ends before it was asked for.
+        A wait begins when the answer has come, and ends before the question was asked.
         ``remembered`` is the PostgreSQL on which the node has waited last, by its own files; empty
         for a new node.
         """
@@ -165,7 +165,7 @@ class Known(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a node may do now."""
+    """The decision about a node."""
 
     standing: Standing
     contradicted: tuple[Witnessed, Fit] | None = None

@@ -1,4 +1,4 @@
-"""What a node knows of signing: its witness, the database's newest checkpoint, and the other nodes.
+"""The knowledge of a node about signing: its witness, the newest checkpoint, the other nodes.
 
 The beat and the sealer of a node share one ``Watch``, each on a thread and a connection of its own.
 """
@@ -25,7 +25,7 @@ class CannotSign(Exception):
 
 
 class Sight(NamedTuple):
-    """What was seen at one look."""
+    """The result of one look."""
 
     state: State
     verifier: Verifier
@@ -180,7 +180,7 @@ def _newest(state: State, verifier: Verifier) -> Witnessed | None:
 
 
 def _reported(node: nodes.Node, verifier: Verifier, origin: int) -> Witnessed | None:
-    """A node's witness. Whatever is no note of this log is none."""
+    """A node's witness. A text that is no note of this log counts as none."""
     if node.witness is None:
         return None
     try:

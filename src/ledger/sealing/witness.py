@@ -54,7 +54,7 @@ class Lineage:
         self._path = folder / "lineage"
 
     def read(self) -> str | None:
-        """What was kept last, or None."""
+        """The PostgreSQL that was kept last, or None."""
         with suppress(OSError):
             return self._path.read_text("utf-8", "replace").strip()
         return None
