@@ -21,13 +21,11 @@ _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
 _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
 
-# The present origin and its newest checkpoint, and which PostgreSQL answers: the cluster and
-# the timeline of its log. Fails on a standby.
+# The present origin and its newest checkpoint, and which PostgreSQL answers. Fails on a standby.
 _STATE = """
 SELECT s.vkey, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
     COALESCE(c.size, s.base_size), COALESCE(c.position, s.base_position), c.note,
-    concat_ws(' ', (SELECT system_identifier FROM pg_control_system()),
-        left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))
+    ledger.this_postgresql()
 FROM ledger.signer AS s LEFT JOIN LATERAL (
     SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS c ON true

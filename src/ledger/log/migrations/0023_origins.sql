@@ -1,5 +1,5 @@
 -- Origins of the sealed log: the names and keys under which it was signed, one after the other, and
--- what a node must know of signing (contract, Several nodes). The version before goes on serving:
+-- what a node must know of signing (contract, Nodes). The version before goes on serving:
 -- ledger.signer keeps its one row, and ledger.checkpoint the checkpoints of the present origin.
 
 SET LOCAL lock_timeout = '5s';
@@ -42,6 +42,22 @@ CREATE TABLE ledger.former_checkpoint (
 -- The PostgreSQL on which the node has waited for the others' reports. A database that lost its
 -- last transactions has the name of an earlier one here.
 ALTER TABLE ledger.node ADD COLUMN lineage text;
+
+-- Which PostgreSQL this is: the cluster, unless the user may not ask for it, and the timeline of its
+-- log. Fails on a standby.
+CREATE FUNCTION ledger.this_postgresql() RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    cluster text;
+BEGIN
+    IF has_function_privilege('pg_control_system()', 'EXECUTE') THEN
+        SELECT system_identifier INTO cluster FROM pg_control_system();
+    END IF;
+    RETURN concat_ws(' ', cluster, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8));
+END
+$$;
+
+REVOKE ALL ON FUNCTION ledger.this_postgresql() FROM PUBLIC;
 
 -- The last wall before two notes of an origin could contradict each other: whatever a process that
 -- was frozen, or that is of the version before, still has in hand.

@@ -24,7 +24,7 @@ class Sealing:
     """The node's beat; and the sealer and the nightly verification, if the role leads loops."""
 
     def __init__(
-        self, settings: Settings, conninfo: str, role: str = "all", clock: Clock = utc_now
+        self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
     ) -> None:
         watch = create_watch(settings)
         self.beat = Beat(conninfo, watch, role, clock)
