@@ -5,8 +5,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.rows import tuple_row
 
 from ledger.log.nodes import node_id_in
+from ledger.sealing import shelf
 from ledger.sealing.note import parse
 from ledger.sealing.standing import NO_WITNESS
 from ledger.settings import Settings
@@ -71,6 +73,29 @@ def test_a_new_node_takes_the_newest_checkpoint_once_a_node_with_a_witness_has_b
     a.beat()
     b.beat()
     assert size_of(b) == 601
+
+
+def test_a_report_from_before_a_new_nodes_start_does_not_count(
+    full: Ledger, a: Node, tmp_path: Path
+) -> None:
+    a.beat()
+    with Node(full.conninfo, tmp_path / "late" / "sealed") as late:
+        late.beat()
+        assert size_of(late) == 0
+        a.beat()
+        late.beat()
+        assert size_of(late) == 601
+
+
+def test_a_witness_is_never_replaced_by_an_older_checkpoint(
+    full: Ledger, a: Node, folder: Path
+) -> None:
+    """The database was put back, and lost nothing but its newest checkpoint."""
+    older = full.rows("SELECT note FROM ledger.checkpoint WHERE size = 501")[0]["note"]
+    with psycopg.connect(full.conninfo, row_factory=tuple_row) as connection:
+        verifier = shelf.verifier_of(connection)
+    a.watch.take(verifier, older)
+    assert size_of(a) == 601
 
 
 def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(

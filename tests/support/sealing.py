@@ -70,6 +70,10 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close both connections. The next step opens others."""
         self._beat.disconnect()
         self.sealer.disconnect()
 
