@@ -26,12 +26,12 @@ from ledger.settings import Settings
 from tests.support.databases import empty
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import activation, fact
-from tests.support.standby import pair_in
 from tests.support.ledger import new_id
 from tests.support.log_checker import check
 from tests.support.racing_writers import parsed
 from tests.support.relay import Relay
 from tests.support.service import Clock
+from tests.support.standby import pair_in
 from tests.support.views import head, query
 
 LINEAGE = "SELECT system_identifier, timeline, tables FROM ledger.lineage"

@@ -1,4 +1,4 @@
-"""The nodes of a ledger, as they tell of themselves each second (contract, Nodes).
+"""The nodes of a ledger, as they tell of themselves each second (contract, Several nodes).
 
 A node is a ``ledger serve`` with its data directory. Its id is kept there, so a node that starts
 with an empty directory is a new one. Instants are those of the database's clock.

@@ -1,4 +1,4 @@
-"""The beat of a node: its row each second, with its witness (contract, Nodes).
+"""The beat of a node: its row each second, with its witness (contract, Several nodes).
 
 The beat has a thread and a connection of its own, so neither a long round of sealing nor another
 leader holds it up. The node follows: it takes the database's newest checkpoint as its witness, once

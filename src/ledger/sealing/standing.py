@@ -1,4 +1,4 @@
-"""The standing of a node towards signing (contract, Nodes).
+"""The standing of a node towards signing (contract, Several nodes).
 
 Pure: neither input nor output, and no clock of its own. ``Vigil`` remembers for how long a node has
 been able to hear the others; ``judge`` decides by what the node knows.

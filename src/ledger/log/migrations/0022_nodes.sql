@@ -1,4 +1,4 @@
--- What the nodes of a ledger know of each other (contract, Nodes).
+-- What the nodes of a ledger know of each other (contract, Several nodes).
 
 SET LOCAL lock_timeout = '5s';
 

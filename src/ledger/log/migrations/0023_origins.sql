@@ -1,5 +1,5 @@
 -- Origins of the sealed log: the names and keys under which it was signed, one after the other, and
--- what a node must know of signing (contract, Nodes). The version before goes on serving:
+-- what a node must know of signing (contract, Several nodes). The version before goes on serving:
 -- ledger.signer keeps its one row, and ledger.checkpoint the checkpoints of the present origin.
 
 SET LOCAL lock_timeout = '5s';
