@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ledger.log.event_log import Log
+from ledger.log.recorder import LedgerRecorder
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, utc_now
 from ledger.settings import Settings
@@ -20,10 +21,15 @@ from tests.support.views import head, query, until
 SKEW = re.compile(r"^ledger_clock_skew_seconds (\S+)$", re.MULTILINE)
 
 
+def recorder_of(edge: Edge) -> LedgerRecorder:
+    """The recorder of the worker's writer, which compares the clocks."""
+    recorder: LedgerRecorder = edge.service.app.state.services.writer._log.ledger_recorder
+    return recorder
+
+
 def set_ahead(edge: Edge, seconds: float) -> None:
     """Set the worker's clock ahead of the database's."""
-    recorder = edge.service.app.state.services.log.ledger_recorder
-    recorder.wall = lambda: time.time() + seconds
+    recorder_of(edge).wall = lambda: time.time() + seconds
 
 
 @pytest.mark.parametrize("seconds", [6.0, -6.0])
@@ -70,8 +76,7 @@ def test_a_clock_that_is_off_by_less_than_5_s_and_a_process_that_stood_still_may
         # Each look at the clock comes a minute after the one before, as if the process had stopped.
         begun = time.time()
         looks = iter(range(1000))
-        recorder = edge.service.app.state.services.log.ledger_recorder
-        recorder.wall = lambda: begun + 60 * (next(looks) % 2)
+        recorder_of(edge).wall = lambda: begun + 60 * (next(looks) % 2)
         assert edge.send(fact("run.started", None, start)).status_code == 201
 
 
