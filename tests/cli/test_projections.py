@@ -166,13 +166,13 @@ def test_a_view_of_another_version_is_rebuilt_and_not_verified(
     assert ledger("projections", "verify").returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["rebuild", "verify"])
 def test_a_view_that_is_being_rebuilt_already_is_refused_in_one_line(
-    ledger: Ledger, conninfo: str, verb: str
+    ledger: Ledger, conninfo: str
 ) -> None:
     work(conninfo, 24)
     with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
-        done = ledger("projections", verb, "run")
+        assert ledger("projections", "verify", "run").returncode == 0, "a verification only reads"
+        done = ledger("projections", "rebuild", "run")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.lstrip() == "ledger: run is being rebuilt or verified by another process.\n"
     assert leftover_tables(conninfo) == []

@@ -3,8 +3,13 @@
 import asyncio
 import threading
 
+import psycopg
+from psycopg.rows import tuple_row
+
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_database
+from ledger.views.shadow import live_generations
+from projections import projections
 from scripts.bench.corpus_request import Answer, Request, digest_of, headers_of
 from tests.support.facts import activation, fact
 from tests.support.rebuilding import (
@@ -18,11 +23,10 @@ from tests.support.rebuilding import (
 )
 from tests.support.restored import OldLedger
 from tests.support.service import Service, serving
-from tests.support.views import head, query, until
+from tests.support.views import head, until
 
 OLD_LEDGER = OldLedger("57058cd")
 LINE = "LIN-26-900001"
-OUTDATED = "SELECT name FROM ledger.projection WHERE to_regclass('ledger.' || name) IS NULL"
 
 PATHS = {
     "event": ("/v1/events?limit=100", "/v1/events/stream", "/v1/execution/LIN-26-000001/history"),
@@ -33,6 +37,13 @@ PATHS = {
     "search": ("/v1/search?q=830003",),
 }
 """Reads of each view."""
+
+
+def unfit_views(conninfo: str) -> set[str]:
+    """The views whose tables have other columns than this version reads."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        fit = {projection.name for projection, _ in live_generations(connection, projections())}
+    return set(NAMES) - fit
 
 
 async def answer_to(service: Service, request: Request) -> Answer:
@@ -48,15 +59,15 @@ def test_facts_are_taken_at_once_and_each_view_answers_as_before_once_it_is_rebu
     past = [(r, d) for r, d in OLD_LEDGER.answers if "as_of=" in r.path and r.method == "GET"][::4]
 
     async def play(conninfo: str) -> None:
-        hidden = [name for (name,) in query(conninfo, OUTDATED)]
-        assert "event" in hidden
+        unfit = unfit_views(conninfo)
+        assert "event" in unfit
         async with serving(settings, conninfo, OLD_LEDGER.clock) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
             _, item = await service.accept(
                 activation(LINE), fact("execution.checked_in", LINE, {"hours": 1})
             )
             assert item["position"] == head(conninfo)
-            for path in (path for name in hidden for path in PATHS[name]):
+            for path in (path for name in unfit for path in PATHS[name]):
                 answer = await service.http.get(path)
                 assert (answer.status_code, answer.json()["code"]) == (503, "behind"), path
             gate.set()
