@@ -1,7 +1,7 @@
 """The lines of the log, as text or as JSON (contract, Health).
 
-A line holds no stored value. PostgreSQL repeats values of rows in the details of its errors, so a
-line has the first sentence of an error, and a traceback has no details.
+PostgreSQL repeats values of rows in the details of its errors, so a line has the first line of an
+error, and a traceback has no details.
 """
 
 import json
