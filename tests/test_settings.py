@@ -53,6 +53,18 @@ def test_the_time_of_the_nightly_verification_is_read_as_a_time_of_day(
     assert Settings().verified_at == at
 
 
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("LOG_FORMAT", "xml"), ("LOG_FORMAT", ""), ("ACCESS_LOG", "verbose"), ("ACCESS_LOG", "")],
+)
+def test_an_unknown_form_of_the_log_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, sent: str
+) -> None:
+    monkeypatch.setenv(f"LEDGER_{name}", sent)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
 @pytest.mark.parametrize("text", ["24:00", "3:00", "03:60", "03:00:00", "03:00Z", "night"])
 def test_a_malformed_time_of_day_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("LEDGER_VERIFY_AT", text)
