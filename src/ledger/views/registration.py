@@ -41,8 +41,8 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
     that version may go on reading it, and those of this version do not (``reads/versions.py``).
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        # The lock is held until COMMIT: of two processes that start at once, the second waits.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.VIEW_TABLES,))
+        # Of two processes that start at once, the second waits until the first has disconnected.
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.VIEW_TABLES,))
         known = _known(connection)
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
@@ -58,6 +58,9 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 expose(connection, projection.tables, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))
+            # A leading projector moves all trackings at once, in any order. A transaction that held
+            # several of them would deadlock with it, which stops the views for two seconds.
+            connection.commit()
 
 
 def is_registered(
