@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from dataclasses import replace
 
 import psycopg
 
@@ -106,7 +107,12 @@ SCENARIOS = [
     Scenario("postmaster-killed", "postmaster -9", _kill_postmaster, _FAILOVER),
     Scenario("primary-killed", "PostgreSQL and Patroni -9", _kill_primary, _VANISHED),
     Scenario("member-frozen", "primary's host frozen", _freeze_primary, _VANISHED),
-    Scenario("member-vanished", "primary's host vanished", _lose_primary, _VANISHED),
+    Scenario(
+        "member-vanished",
+        "primary's host vanished",
+        _lose_primary,
+        replace(_VANISHED, alerts=("LedgerDatabaseDown",)),
+    ),
     Scenario("standby-vanished", "synchronous standby vanished", _lose_standby, _VANISHED),
     Scenario("slow", "10 ms more to the primary", _slow_down, Goal(1.0, 1.0)),
     Scenario("connections", "connections exhausted", _exhaust_connections, Goal(1.0, 1.0)),
