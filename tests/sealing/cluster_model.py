@@ -152,7 +152,7 @@ class Cluster:
         kept = lineage or (before.lineage if before is not None else None)
         self.database.rows[node.name] = Row(node.name, node.witness, 0.0, self.now, kept)
         assert node.vigil is not None
-        node.vigil.beaten(self.now)
+        node.vigil.beaten(self.now, self.now)
         node.lineage = lineage or node.lineage
         node.has_beaten = True
 

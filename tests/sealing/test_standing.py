@@ -6,10 +6,20 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from ledger.sealing.standing import Row, Vigil
 from tests.sealing.cluster_model import Cluster, Database, Node, contradict
 
 NODES = 3
 one = st.integers(0, NODES - 1)
+
+
+def test_a_look_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
+    """The beat and the sealer of a node look at the rows at the same time."""
+    vigil, old = Vigil("n", 0.0), Row("n", None, 0.5, 1.0, "here")
+    assert vigil.hear(1.0, 1.1, "here", [old]).has_waited
+    vigil.beaten(2.0, 2.0)
+    assert vigil.hear(1.9, 2.1, "here", [old]).has_waited
+    assert not vigil.hear(2.2, 2.3, "here", [old]).has_waited, "the beat is lost"
 
 
 class _Machine(RuleBasedStateMachine):

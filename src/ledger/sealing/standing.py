@@ -98,11 +98,12 @@ class Vigil:
         self._lineage_since = now
         self._beaten_at: Any = None
         """The last beat of this node that the database has acknowledged."""
+        self._acknowledged = now
         self._has_lost = False
 
-    def beaten(self, at: Any) -> None:
-        """Note an acknowledged beat of this node."""
-        self._beaten_at = at
+    def beaten(self, at: Any, now: float) -> None:
+        """Note a beat of this node that the database has acknowledged now."""
+        self._beaten_at, self._acknowledged = at, now
 
     def hear(
         self,
@@ -126,7 +127,11 @@ class Vigil:
             self._present = frozenset(row.node_id for row in alive)
         self._last = answered
         own = next((row for row in rows if row.node_id == self._node_id), None)
-        is_back = self._beaten_at is not None and (own is None or own.beaten_at < self._beaten_at)
+        is_back = (
+            self._beaten_at is not None
+            and asked >= self._acknowledged  # else the beat may have come after the rows were read
+            and (own is None or own.beaten_at < self._beaten_at)
+        )
         if lineage != self._lineage or is_back:
             # An acknowledged beat that is gone: the database lost its last transactions.
             self._lineage, self._lineage_since = lineage, answered

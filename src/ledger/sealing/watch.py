@@ -133,7 +133,7 @@ class Watch:
             lineage = sight.state.lineage if is_settled else None
         at = nodes.beat(connection, self.node_id, version, role, kept, lineage)
         with self._lock:
-            self._vigil.beaten(at)
+            self._vigil.beaten(at, self._now())
             if lineage is not None:
                 self._lineage.keep(lineage)
 
