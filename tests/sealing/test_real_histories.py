@@ -106,6 +106,9 @@ class Histories(RuleBasedStateMachine):
     def seal(self, number: int) -> None:
         if number in self.nodes:
             node = self.nodes[number]
+            for other in self.nodes.values():
+                if other is not node:
+                    other.sealer.disconnect()  # the lead, if it had it, ends with its session
             _again(node.seal, node)
             self.judge()
 
@@ -197,6 +200,21 @@ def _again(step: Any, node: Node) -> None:
             return
         except psycopg.Error:
             node.disconnect()
+
+
+def test_a_loss_that_one_living_node_has_seen_is_not_signed_over(folder: Path) -> None:
+    with failover_in(folder) as cluster:
+        prepare_database(SETTINGS, cluster.url)
+        cluster.copy("fresh")
+        Histories.cluster, Histories.folder = cluster, folder
+        history = Histories()
+        history.begin()
+        history.lose_what_was_just_signed(0, 1)
+        assert [note.checkpoint.size for note, _ in history.signed] == [2, 3]
+        with psycopg.connect(cluster.url) as connection:
+            stopped = connection.execute("SELECT contradicts FROM ledger.signer").fetchone()
+        history.teardown()
+    assert stopped == (True,)
 
 
 def test_any_history_on_a_real_postgresql_leads_to_no_contradiction(folder: Path) -> None:
