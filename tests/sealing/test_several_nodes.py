@@ -11,6 +11,7 @@ from ledger.log.nodes import node_id_in
 from ledger.sealing import shelf
 from ledger.sealing.note import parse
 from ledger.sealing.standing import NO_WITNESS
+from ledger.service.composition.sealing import Sealing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
@@ -26,6 +27,7 @@ from tests.support.sealing import (
     stop_reason,
     vandalize,
 )
+from tests.support.views import until
 
 
 @pytest.fixture
@@ -278,6 +280,26 @@ def test_a_node_whose_acknowledged_beat_is_gone_waits_for_reports(
     vandalize(full.conninfo, f"UPDATE ledger.node SET beaten_at = '{before.isoformat()}'")
     assert a.seal() == 0
     assert full.rows("SELECT max(size) AS size FROM ledger.checkpoint") == [{"size": 601}]
+
+
+@pytest.mark.parametrize(("role", "sealed"), [("api", 0), ("loops", 1), ("all", 1)])
+def test_a_node_of_each_role_beats_and_one_of_role_api_never_leads(
+    ledger: Ledger, tmp_path: Path, role: str, sealed: int
+) -> None:
+    ledger.line()
+    settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path / "own", verify_at="")
+    sealing = Sealing(settings, ledger.conninfo, role=role)
+    sealing.start()
+    try:
+        beats = "SELECT beaten_at FROM ledger.node WHERE role = %s"
+        until(lambda: ledger.rows(beats, role), "a beat")
+        first = ledger.rows(beats, role)
+        until(lambda: ledger.rows(beats, role) != first, "another beat")
+        count = "SELECT count(*) AS count FROM ledger.checkpoint"
+        until(lambda: ledger.rows(count) == [{"count": sealed}], "a checkpoint, or none")
+    finally:
+        sealing.stop()
+    assert ledger.rows(count) == [{"count": sealed}]
 
 
 def test_the_id_of_a_node_is_made_once(tmp_path: Path) -> None:
