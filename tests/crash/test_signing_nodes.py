@@ -139,3 +139,35 @@ def assert_goes_on(
         == "invalid_request"
     )
     until(lambda: ready(node)["status"] == "ok", "signing", 10)
+
+
+def test_a_failover_without_loss_and_a_replaced_node_need_no_operator(
+    folder: Path, cluster: Failover
+) -> None:
+    settings = {"LEDGER_DATABASE_URL": cluster.url, "LEDGER_MASTER_KEY": MASTER_KEY}
+    with serving_at(folder / "a", workers=1, **settings) as a:
+        token = a.token("audit:read")
+        with a.client(token) as client:
+            with serving_at(folder / "b", workers=1, **settings) as b:
+                post(client, activation(line=LINE, model="capacity"))
+                report(client, 3)
+                until(lambda: size_kept_by(b) >= 5, "the witness of the second node", 40)
+                cluster.copy("standby")
+                cluster.lose_to("standby")
+                until(lambda: ready(a)["status"] == "ok", "the database")
+                report(client, 3)
+                until(
+                    lambda: "\n8\n" in client.get("/v1/log/checkpoint").text,
+                    "a checkpoint that is shown after the failover",
+                    40,
+                )
+            with serving_at(folder / "new", workers=1, **settings) as new:
+                until(lambda: size_kept_by(new) == 8, "the witness of the new node", 20)
+                report(client, 1)
+                until(
+                    lambda: "\n9\n" in client.get("/v1/log/checkpoint").text,
+                    "a checkpoint that the new node has reported",
+                    20,
+                )
+        assert ready(a)["status"] == "ok"
+        assert select(cluster, "SELECT count(*) FROM ledger.former_origin") == [(0,)]
