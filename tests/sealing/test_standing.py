@@ -3,6 +3,7 @@
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -156,10 +157,28 @@ class LosslessHistory(_Machine):
         assert not any(contradict(a, b) for a in notes for b in notes)
 
 
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class MoreHistories(AnyHistory):
+    """The same, for long."""
+
+
+class MoreLosslessHistories(LosslessHistory):
+    """The same, for long."""
+
+
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+TestAnyHistory.settings = _settings(100)
 TestLosslessHistory = LosslessHistory.TestCase
-TestLosslessHistory.settings = TestAnyHistory.settings
+TestLosslessHistory.settings = _settings(100)
+TestMoreHistories = pytest.mark.soak(MoreHistories.TestCase)
+TestMoreHistories.settings = _settings(1_000)
+TestMoreLosslessHistories = pytest.mark.soak(MoreLosslessHistories.TestCase)
+TestMoreLosslessHistories.settings = _settings(1_000)
