@@ -197,6 +197,8 @@ class Cluster:
                     and node.witness is not None
                     and node.witness.origin == earlier.origin
                     and node.witness.size >= earlier.size
+                    # A node that follows a later note of the other history did not see this one.
+                    and not contradict(earlier, node.witness)
                 ]
                 assert seen == [], (earlier, made)
         self.signed.append(made)
