@@ -18,7 +18,6 @@ from scripts.rehearse.programs import until
 from scripts.rehearse.report import print_outcome, print_table
 from scripts.rehearse.scenario import Course, Goal, Outcome, Scenario, perform
 from scripts.rehearse.scenarios.nodes import (
-    AT_ONCE,
     TAKEN_OVER,
     frozen_for,
     kill_leading_node,
@@ -27,6 +26,10 @@ from scripts.rehearse.scenarios.nodes import (
 from scripts.rehearse.stage import Stage
 
 _FROZEN_SECONDS = 2.0
+_AT_ONCE = Goal(writes=1.9, reads=1.9)
+"""Twice the bound of the long form, for a machine that others use, too. Views that stand still for
+2 s, after which a write is answered without them, are noticed all the same."""
+
 _WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 """A node ends with the rehearsal, also with one that is killed."""
 
@@ -74,9 +77,9 @@ def _perform_all(folder: Path, database: _Database, outcomes: list[Outcome]) -> 
     try:
         stage.start()
         for scenario in (
-            Scenario("node-killed", "leading node -9", kill_leading_node, AT_ONCE),
+            Scenario("node-killed", "leading node -9", kill_leading_node, _AT_ONCE),
             Scenario("node-frozen", "leading node frozen", frozen, TAKEN_OVER),
-            Scenario("rolling-restart", "rolling restart", restart_in_turn, AT_ONCE),
+            Scenario("rolling-restart", "rolling restart", restart_in_turn, _AT_ONCE),
             Scenario("postmaster-killed", "postmaster -9", database.kill, Goal(writes=6.0)),
         ):
             outcomes.append(perform(stage, scenario))
