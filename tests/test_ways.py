@@ -34,6 +34,7 @@ EDGE = {
     "ledger.api.machinery.headers",
     "ledger.api.machinery.middleware",
     "ledger.api.reading",
+    "ledger.api.services",
 }
 WAY_OF_A_FACT = EDGE | {
     "ledger.api.machinery.bodies",
@@ -45,6 +46,7 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.application.carry_out",
     "ledger.application.idempotency",
     "ledger.application.loader",
+    "ledger.application.metrics",
     "ledger.application.new_events",
     "ledger.application.recording",
     "ledger.application.report",
@@ -64,10 +66,12 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.log.recorder",
     "ledger.log.vault",
     "ledger.postgres.binary",
+    "ledger.postgres.clocks",
     "ledger.postgres.exchange",
     "ledger.postgres.pipeline",
     "ledger.postgres.rows",
     "ledger.postgres.session",
+    "ledger.telemetry.request",
 }
 AFTER_THE_COMMIT = {
     "ledger.api.replies",
@@ -89,6 +93,7 @@ WAY_OF_A_READ = EDGE | {
     "ledger.reads.answers",
     "ledger.reads.asking",
     "ledger.reads.positions",
+    "ledger.reads.versions",
 }
 
 

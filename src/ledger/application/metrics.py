@@ -1,37 +1,38 @@
-"""The metrics of appends and facts (contract, Health). An append is one observation of each."""
+"""The metrics of appends and facts (contract, Health)."""
 
 from collections import Counter as Counts
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from ledger.application.command import Command, TurnDown
+from ledger.application.observer import Observer
 from ledger.application.report import ReportFact
 from ledger.domain.errors import Unavailable
 from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
 
-APPEND_SECONDS = Histogram(
+_APPEND_SECONDS = Histogram(
     "ledger_append_seconds",
     "Seconds of an append, from its begin to its commit.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
-LOCK_WAIT_SECONDS = Histogram(
+_LOCK_WAIT_SECONDS = Histogram(
     "ledger_append_lock_wait_seconds",
     "Seconds until an append had the lock and its first reads, which share a round trip.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 
-GROUP_SIZE = Histogram(
+_GROUP_SIZE = Histogram(
     "ledger_append_group_size",
     "Commands that were decided in an append.",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 
-QUEUE = Gauge("ledger_queue", "Commands that wait for their append.", multiprocess_mode="livesum")
+_QUEUE = Gauge("ledger_queue", "Commands that wait for their append.", multiprocess_mode="livesum")
 
 _FACTS = Counter("ledger_facts", "Facts, by type and outcome.", ["type", "outcome"])
 
@@ -39,16 +40,32 @@ _OTHER = "other"
 """The type of what is no fact of a known type: anybody could make up a thousand types."""
 
 
-def count_facts(commands: Iterable[Command], outcomes: Iterable[Outcome]) -> None:
-    """Count the facts among decided commands."""
-    counts = Counts[tuple[str, str]]()
-    for command, outcome in zip(commands, outcomes, strict=False):
-        if isinstance(command, ReportFact):
-            counts[command.fact.type, _name_of(outcome)] += 1
-        elif isinstance(command, TurnDown) and (kind := _type_of(command)) is not None:
-            counts[kind, _name_of(outcome)] += 1
-    for labels, count in counts.items():
-        _counter(*labels).inc(count)
+class WriterMetrics(Observer):
+    """Counts what a writer does. An append is one observation of each histogram."""
+
+    def note_waiting(self, commands: int) -> None:
+        """Show the commands that wait."""
+        _QUEUE.set(commands)
+
+    def note_lock(self, seconds: float) -> None:
+        """Observe the wait for the lock."""
+        _LOCK_WAIT_SECONDS.observe(seconds)
+
+    def note_append(self, seconds: float, commands: int) -> None:
+        """Observe an append."""
+        _APPEND_SECONDS.observe(seconds)
+        _GROUP_SIZE.observe(commands)
+
+    def note_outcomes(self, commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
+        """Count the facts among decided commands."""
+        counts = Counts[tuple[str, str]]()
+        for command, outcome in zip(commands, outcomes, strict=False):
+            if isinstance(command, ReportFact):
+                counts[command.fact.type, _name_of(outcome)] += 1
+            elif isinstance(command, TurnDown) and (kind := _type_of(command)) is not None:
+                counts[kind, _name_of(outcome)] += 1
+        for labels, count in counts.items():
+            _counter(*labels).inc(count)
 
 
 def _name_of(outcome: Outcome) -> str:

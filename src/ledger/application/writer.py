@@ -29,13 +29,7 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
 from ledger.application.loader import Cache
-from ledger.application.metrics import (
-    APPEND_SECONDS,
-    GROUP_SIZE,
-    LOCK_WAIT_SECONDS,
-    QUEUE,
-    count_facts,
-)
+from ledger.application.observer import Observer
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
@@ -91,8 +85,10 @@ class Writer(BackgroundLoop):
         *,
         probes: bool = False,
         neighbours: Neighbours | None = None,
+        observer: Observer | None = None,
     ) -> None:
         super().__init__("writer")
+        self._observer = observer or Observer()
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._failing_since: float | None = None
         """Start of the first append since which all have failed; None: the last one succeeded."""
@@ -143,7 +139,7 @@ class Writer(BackgroundLoop):
             if self._turns.waiting_of(ticket.party) + len(commands) > _WAITING:
                 raise RateLimited("The ledger is busy with what waits already.")
             self._turns.add(ticket)
-            QUEUE.set(self._turns.waiting)
+            self._observer.note_waiting(self._turns.waiting)
             if not self._is_gathering:
                 self._changed.notify()
             elif self._turns.waiting >= self._together:
@@ -295,10 +291,10 @@ class Writer(BackgroundLoop):
         commands = [command for each in plan for command in each.commands]
         with working_for({command.request_id for command in commands}):
             outcomes = self._append_safely(commands, plan)
-        count_facts(commands, outcomes)
+        self._observer.note_outcomes(commands, outcomes)
         with self._changed:
             finished = self._turns.settle(plan, outcomes)
-            QUEUE.set(self._turns.waiting)
+            self._observer.note_waiting(self._turns.waiting)
             answered = sum(len(ticket.commands) for ticket in finished)
             self._together = answered + self._turns.waiting if len(finished) > 1 else 0
         for ticket in finished:
@@ -337,7 +333,7 @@ class Writer(BackgroundLoop):
                 if append.is_first:
                     self._cache.clear()
                 unit.prepare(commands)
-                LOCK_WAIT_SECONDS.observe(time.perf_counter() - began)
+                self._observer.note_lock(time.perf_counter() - began)
                 self._check_clock(append)
                 start = append.next_position - 1
                 turn = self._turns.begin(plan, append.is_awaited)
@@ -352,8 +348,7 @@ class Writer(BackgroundLoop):
             # (Aggregates that were only read are as stored.)
             self._cache.forget(touched)
             raise
-        APPEND_SECONDS.observe(time.perf_counter() - began)
-        GROUP_SIZE.observe(len(outcomes))
+        self._observer.note_append(time.perf_counter() - began, len(outcomes))
         if touched:
             self._note_success()
             self._turns.note_end(plan, start, append.next_position - 1)

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import create_app
 from ledger.api.services import ApiServices, Writing
+from ledger.application.metrics import WriterMetrics
 from ledger.application.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.event_log import Log
@@ -43,7 +44,9 @@ def create_api(
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
-    writer = create_writer(settings, log, clock, probes=True, neighbours=neighbours)
+    writer = create_writer(
+        settings, log, clock, probes=True, neighbours=neighbours, observer=WriterMetrics()
+    )
     if only_probes:
         writer.stop_listening()
     writing = Writing(log, writer, KeyUses(conninfo))

@@ -3,6 +3,7 @@
 from functools import partial
 
 from ledger.application.commands.webhooks import open_secret
+from ledger.application.metrics import WriterMetrics
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
@@ -26,7 +27,7 @@ class Dispatching:
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
         self._log = Log(conninfo)
-        self._writer = create_writer(settings, self._log, clock)
+        self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
         self._beat = Beat(conninfo)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)

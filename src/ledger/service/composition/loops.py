@@ -6,6 +6,7 @@ from datetime import timedelta
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.leases import LeaseWatch
 from ledger.application.log_check import LogCheck
+from ledger.application.metrics import WriterMetrics
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
@@ -35,7 +36,7 @@ class Loops:
 
     def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
         self._log = Log(conninfo)
-        self._writer = create_writer(settings, self._log, clock)
+        self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
         self._beat = Beat(conninfo)
         conninfo = self._beat.conninfo
         self.projector = create_projector(conninfo)

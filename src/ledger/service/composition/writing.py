@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from ledger.application.observer import Observer
 from ledger.application.turns import Neighbours
 from ledger.application.writer import Writer
 from ledger.log.event_log import Log
@@ -25,10 +26,18 @@ def create_writer(
     *,
     probes: bool = False,
     neighbours: Neighbours | None = None,
+    observer: Observer | None = None,
 ) -> Writer:
     """A writer, to be started before use."""
-    vault = open_vault(settings)
-    return Writer(log, vault, clock, settings.idle_after, probes=probes, neighbours=neighbours)
+    return Writer(
+        log,
+        open_vault(settings),
+        clock,
+        settings.idle_after,
+        probes=probes,
+        neighbours=neighbours,
+        observer=observer,
+    )
 
 
 @contextmanager
