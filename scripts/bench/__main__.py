@@ -107,7 +107,7 @@ SIZES = {
         DataSet(20_000, 2_000),
         20_000,
         False,
-        ("facts", "batches", "lists", "detail"),
+        ("facts", "batches", "lists"),
     ),
     "default": Size(DataSet(1_000_000, 100_000), 100_000, False, tuple(ROWS)),
     "big": Size(
