@@ -9,7 +9,13 @@ from tests.conftest import MASTER_KEY
 from tests.support.embedded import query
 from tests.support.served import run_ledger
 
-READING = (("verify",), ("projections", "list"), ("projections", "verify"), ("keys", "list"))
+READING = (
+    ("verify",),
+    ("projections", "list"),
+    ("projections", "verify"),
+    ("keys", "list"),
+    ("seal", "status"),
+)
 
 # Each row of a table with the transaction that wrote it, and each object with its rights.
 _TABLES = """

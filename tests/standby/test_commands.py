@@ -13,6 +13,7 @@ from tests.support.served import run_ledger
         (("projections", "list"), "execution"),
         (("projections", "verify"), "0 differing"),
         (("keys", "list"), "KEY-"),
+        (("seal", "status"), "signing"),
     ],
 )
 def test_a_command_that_reads_works_on_a_standby(

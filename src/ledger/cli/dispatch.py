@@ -218,7 +218,7 @@ def _runs_erase(settings: Settings, parsed: argparse.Namespace) -> int:
 def _seal_status(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.seal import show_status
 
-    with _database(settings, "seal status") as conninfo:
+    with _seen(settings, "seal status") as conninfo:
         return show_status(conninfo)
 
 
