@@ -12,7 +12,10 @@ import pytest
 from ledger.telemetry.lines import LineFormatter, LogFormat
 from ledger.telemetry.request import REQUEST_ID, for_nobody, working_for
 
-DETAILED = "duplicate key\nDETAIL:  Key (name)=(Jane Doe) already exists."
+DETAILED = """duplicate key
+DETAIL:  Key (name, note)=(Jane Doe, first line
+of Jane's note) already exists.
+CONTEXT:  COPY run, line 1, column name: Jane Doe"""
 
 
 def line_of(log_format: LogFormat, message: str, *values: object, is_bug: bool = False) -> str:
@@ -65,6 +68,26 @@ def test_a_line_has_no_values_of_stored_rows(log_format: LogFormat) -> None:
     bug = line_of(log_format, "a bug", is_bug=True)
     assert "IntegrityError: duplicate key" in bug
     assert "Jane" not in bug
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_traceback_tells_each_error_by_its_first_line(log_format: LogFormat) -> None:
+    """One error may have another as its cause, or be one of a group."""
+    try:
+        try:
+            raise psycopg.IntegrityError(DETAILED)
+        except psycopg.IntegrityError as cause:
+            group = ExceptionGroup("several", [psycopg.DataError(DETAILED)])
+            raise RuntimeError(DETAILED) from ExceptionGroup("two", [group, cause])
+    except RuntimeError as error:
+        exc_info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("ledger.x", logging.ERROR, "", 0, "a bug", (), exc_info)
+    line = LineFormatter(log_format).format(record)
+    for told in ("IntegrityError: duplicate key", "DataError: duplicate key", "RuntimeError: dup"):
+        assert told in line
+    assert "in test_a_traceback_tells_each_error_by_its_first_line" in line
+    assert "direct cause" in line
+    assert "Jane" not in line
 
 
 def test_a_json_line_of_a_bug_is_one_line_with_its_traceback() -> None:

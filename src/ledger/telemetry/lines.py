@@ -1,12 +1,14 @@
 """The lines of the log, as text or as JSON (contract, Health).
 
 PostgreSQL repeats values of rows in the details of its errors, so a line has the first line of an
-error, and a traceback has no details.
+error, and a traceback has the first line of each of its errors.
 """
 
 import json
 import logging
+import re
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -39,9 +41,9 @@ def as_text(line: Line) -> str:
     """The line for people: local time, level, process, message, and the request id in brackets."""
     instant = f"{_local_second(int(line.time))},{int(line.time % 1 * 1000):03d}"
     request = f" [{line.request_id}]" if line.request_id is not None else ""
-    traceback = f"\n{line.more['exception']}" if "exception" in line.more else ""
+    bug = f"\n{line.more['exception']}" if "exception" in line.more else ""
     start = f"{instant} {line.level} ledger-{line.process}"
-    return f"{start} {line.message}{request}{traceback}"
+    return f"{start} {line.message}{request}{bug}"
 
 
 def as_json(line: Line) -> str:
@@ -93,6 +95,21 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
+# A place in a traceback, also of an error in a group, which has a margin.
+_PLACE = re.compile(r'[ |]*File "')
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error, in which each error is told by its first line."""
+    kept = []
+    for part in traceback.TracebackException.from_exception(error).format():
+        # A part is a place in the code, a sentence between empty lines, or an error's whole text.
+        is_kept = part.startswith("\n") or _PLACE.match(part)
+        first, _, _ = part.partition("\n")
+        kept.append(part if is_kept else f"{first}\n")
+    return "".join(kept).rstrip("\n")
+
+
 class LineFormatter(logging.Formatter):
     """Makes lines of records."""
 
@@ -103,10 +120,8 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record, which names the request that the thread or task works for."""
         more = {}
-        if record.exc_info:
-            traceback = self.formatException(record.exc_info)
-            kept = (row for row in traceback.splitlines() if not row.startswith("DETAIL:"))
-            more["exception"] = "\n".join(kept)
+        if record.exc_info and record.exc_info[1] is not None:
+            more["exception"] = traceback_of(record.exc_info[1])
         line = Line(
             record.created,
             record.levelname,
