@@ -110,6 +110,8 @@ def test_a_form_of_a_page_is_named_by_its_path_alone(edge: Edge, tmp_path: Path)
         (b"/v1/execution?q=x", "/v1/execution"),
         (f"/v1/keys/{TOKEN}".encode(), "/v1/keys/***"),
         (b"/x/eyJhbGciOi.eyJzdWIiOi.c2ln-_/y", "/x/***/y"),
+        (f"/v1/keys/{TOKEN.replace('_', '%5f')}/a%0Ab".encode(), "/v1/keys/***/a%0Ab"),
+        (f"/v1/keys/%65{TOKEN[1:]}".encode(), "/v1/keys/***"),
         (b"/a\xffb", "/a\\xffb"),
         (b"/" + b"a" * 600, "/" + "a" * 499),
     ],

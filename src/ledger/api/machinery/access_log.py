@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -178,6 +179,8 @@ class AccessLog:
 def shown_path(raw: bytes) -> str:
     """The path as it was sent, still percent-encoded, without query and without tokens."""
     path = raw.partition(b"?")[0][:_LONGEST_PATH].decode("ascii", "backslashreplace")
+    if "%" in path and _TOKEN.search(meant := unquote(path)):
+        return quote(_TOKEN.sub("***", meant), safe="/*")
     return _TOKEN.sub("***", path)
 
 
