@@ -77,6 +77,21 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
     assert error == f"at position {poison}: ValueError('a bug in the view')"
 
 
+def test_an_error_of_postgresql_is_told_without_values_of_rows(
+    conninfo: str, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    report(writer, activation(), tags("plum"))
+    unlikely = "ALTER TABLE ledger.execution_g1 ADD CHECK (project_tags::text NOT LIKE '%plum%')"
+    query(conninfo, unlikely)
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    ((error,),) = query(conninfo, "SELECT error FROM ledger.projection WHERE name = 'execution'")
+    for told in (error, caplog.text):
+        assert "CheckViolation" in told
+        assert "DETAIL" not in told
+        assert "plum" not in told
+
+
 def test_a_stopped_view_stands_at_exactly_the_position_before_the_poison(
     conninfo: str, writer: Writer
 ) -> None:

@@ -83,7 +83,8 @@ class Beat(BackgroundLoop):
             try:
                 self.beat_once()
             except psycopg.Error as error:
-                self._tell(f"the node cannot report itself, database error: {error}")
+                why = str(error).partition("\n")[0]
+                self._tell(f"the node cannot report itself, database error: {why}")
                 self.disconnect()
             except Exception:
                 _logger.exception("beat: failed")

@@ -1,4 +1,4 @@
-"""Distinguishing transient failures from failures that an event causes at each try."""
+"""Failures: transient ones and those that an event causes at each try, and how one is told."""
 
 import psycopg
 
@@ -11,3 +11,11 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate[:2] in _PASSING
     return isinstance(error, psycopg.InterfaceError)
+
+
+def told(error: Exception) -> str:
+    """An error in one line. PostgreSQL repeats values of rows behind the first line of its own."""
+    if isinstance(error, psycopg.Error):
+        first, _, _ = str(error).partition("\n")
+        return f"{type(error).__name__}({first!r})"
+    return repr(error)

@@ -30,7 +30,7 @@ from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import RoundConnection
 from ledger.views.appends import Appends
 from ledger.views.contract import Projection
-from ledger.views.failures import is_passing
+from ledger.views.failures import is_passing, told
 from ledger.views.generation import Generation, Writes
 
 _BATCH = 2000
@@ -284,7 +284,7 @@ class Projector(BackgroundLoop):
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.is_stopped = True
-        text = f"at position {position}: {error!r}"[:2000]
+        text = f"at position {position}: {told(error)}"[:2000]
         _logger.error("projection %s stopped %s", view.projection.name, text)
         names = {"name": view.projection.name, "generation": view.generation}
         self._connect().connection.execute(_STOP, names | {"error": text})

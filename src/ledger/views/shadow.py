@@ -23,7 +23,7 @@ from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of
 from ledger.views.contract import Projection, take
-from ledger.views.failures import is_passing
+from ledger.views.failures import is_passing, told
 from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_indexes, create_tables, has_columns, table_of
 
@@ -180,7 +180,7 @@ class Shadow:
             if is_passing(error):
                 raise
             place = f"{self.projection.name}: within positions {self.position + 1} to {end}"
-            raise CannotBuild(f"{place}: {error!r}"[:2000]) from error
+            raise CannotBuild(f"{place}: {told(error)}"[:2000]) from error
 
 
 @contextmanager
