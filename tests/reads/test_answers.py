@@ -3,6 +3,7 @@
 import asyncio
 import random
 import tracemalloc
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
@@ -172,3 +173,26 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
         assert asker.answers.bytes_kept == 0
 
     edge.run(play())
+
+
+def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
+    """A standby knows the instant a moment later, although no view has moved meanwhile."""
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    answers = Answers(nothing)
+    question = Question(
+        tenant=ANYONE.tenant,
+        statement="SELECT %(as_of)s",
+        parameters={},
+        views=frozenset({"execution"}),
+        planning=Planning.SHORT,
+        as_of=datetime(2026, 1, 1, tzinfo=UTC),
+        is_settled=True,
+        is_kept=True,
+    )
+    answers.keep(question, Answer([(None,)]), answers.moves)
+    assert answers.bytes_kept == 0
+    answers.keep(question, Answer([(0,)]), answers.moves)
+    assert answers.bytes_kept > 0

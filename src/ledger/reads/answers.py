@@ -143,6 +143,9 @@ class Answers:
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
         """Keep an answer, unless the standing has changed since its statement began (``moves``).
 
+        An instant of the past becomes known although no view moves. So the answer that it is not
+        known yet is not kept.
+
         A crash of the database may take back commits of the views. An answer that is read then has
         a lower position than this process has heard of. When the views have folded the events
         again, a look finds the known standing, but the answer lacks these events: so it is not
@@ -150,6 +153,8 @@ class Answers:
         """
         stand = (self._standing.get(view, (0, 0))[1] for view in question.views)
         if question.as_of is None and answer.position < min(stand, default=0):
+            return
+        if question.as_of is not None and not answer.is_known:
             return
         key = question.key
         size = _size_of_key(key) + _size_of_text(answer)
