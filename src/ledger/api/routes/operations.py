@@ -205,9 +205,7 @@ class _Sealer:
         sealed.add_metric([], position)
         lag = GaugeMetricFamily("ledger_sealing_lag", "Positions that sealing is behind.")
         lag.add_metric([], behind)
-        stopped = GaugeMetricFamily(
-            "ledger_sealing_stopped", "1 if the log contradicts a signed checkpoint."
-        )
+        stopped = GaugeMetricFamily("ledger_sealing_stopped", "1 while sealing is stopped.")
         stopped.add_metric([], int(has_stopped))
         differing = GaugeMetricFamily(
             "ledger_verify_differences", "Stored rows and columns that were found to differ."
