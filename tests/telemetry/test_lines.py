@@ -1,5 +1,7 @@
 """The lines of the log, as text and as JSON."""
 
+import asyncio
+import gc
 import json
 import logging
 import re
@@ -87,6 +89,27 @@ def test_a_traceback_tells_each_error_by_its_first_line(log_format: LogFormat) -
         assert told in line
     assert "in test_a_traceback_tells_each_error_by_its_first_line" in line
     assert "direct cause" in line
+    assert "Jane" not in line
+
+
+def test_an_error_of_a_task_that_nobody_awaits_is_told_without_values(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The line of asyncio shows the task, and with it the error's whole text."""
+
+    async def fail() -> None:
+        raise psycopg.IntegrityError(DETAILED)
+
+    async def forget() -> None:
+        task = asyncio.create_task(fail())
+        await asyncio.wait([task])
+
+    asyncio.run(forget())
+    gc.collect()
+    (record,) = (one for one in caplog.records if one.name == "asyncio")
+    line = LineFormatter("text").format(record)
+    assert "Task exception was never retrieved" in line
+    assert "IntegrityError: duplicate key" in line
     assert "Jane" not in line
 
 

@@ -85,6 +85,9 @@ def process_of(name: str) -> str:
 
 def message_of(record: logging.LogRecord) -> str:
     """The record's message, in which an error is told by its first line."""
+    if record.name == "asyncio":
+        # The further lines show tasks with the whole text of their errors.
+        return record.getMessage().partition("\n")[0]
     if isinstance(record.args, tuple):
         told = [_first_line(one) if isinstance(one, Exception) else one for one in record.args]
         return str(record.msg) % tuple(told) if told else str(record.msg)
