@@ -178,3 +178,13 @@ def test_the_demos_story_is_told_before_a_beat(conninfo: str, settings: Settings
     with writing(settings, conninfo, lambda: past, heeds_beats=False) as writer:
         writer.execute(command_of(parsed(activation()), principal("KEY-26-000001")))
     assert query(conninfo, "SELECT recorded_at FROM ledger.ledger_events") == [(past,)]
+
+
+def test_the_beat_rises_after_a_node_whose_clock_is_ahead_has_vanished(
+    conninfo: str, settings: Settings
+) -> None:
+    with beating(conninfo, settings, 4.5):
+        until(lambda: looked(conninfo).beaten_at.year > 2000, "the beat of the node ahead")
+    last = looked(conninfo).beaten_at
+    with beating(conninfo, settings, 0):
+        until(lambda: looked(conninfo).beaten_at > last, "the beat of the other node", 2.0)

@@ -42,13 +42,13 @@ UPDATE ledger.listening SET beaten_at = {_NOW} WHERE is_only AND beaten_at < {_N
 
 # Note that the service listens now, and beat. After a gap (more than two notes are missing), put
 # off the leases that had not ended when it began: each by the part of the gap after it last was
-# heard of.
+# heard of. The note only rises, too; the beat rises also after a note of a node that is ahead.
 _LISTEN = f"""
 WITH earlier AS (
-    SELECT listened_at FROM ledger.listening WHERE listened_at < %(now)s::timestamptz FOR UPDATE
+    SELECT listened_at FROM ledger.listening WHERE is_only FOR UPDATE
 ), noted AS (
     UPDATE ledger.listening
-    SET listened_at = %(now)s::timestamptz,
+    SET listened_at = greatest(earlier.listened_at, %(now)s::timestamptz),
         beaten_at = greatest(beaten_at, {_NOW})
     FROM earlier
 )
