@@ -243,6 +243,28 @@ def test_nothing_is_signed_when_the_file_cannot_be_read(full: Ledger, folder: Pa
     assert stop_reason(full.conninfo) == f"{path} cannot be read: Is a directory"
 
 
+def test_sealing_that_stopped_goes_on_once_the_cause_is_mended_without_a_new_event(
+    full: Ledger, folder: Path
+) -> None:
+    path = checkpoint_outside(folder)
+    kept = path.read_text()
+    path.unlink()
+    path.mkdir()
+    assert seal(full.conninfo, folder) == 0
+    assert stop_reason(full.conninfo) == f"{path} cannot be read: Is a directory"
+    path.rmdir()
+    path.write_text(kept)
+    ((secret,),) = [row.values() for row in full.rows("SELECT secret FROM ledger.signer")]
+    vandalize(full.conninfo, "UPDATE ledger.signer SET secret = decode('00', 'hex')")
+    assert seal(full.conninfo, folder) == 0
+    assert stop_reason(full.conninfo) is not None, "the key cannot be opened"
+    vandalize(
+        full.conninfo, f"UPDATE ledger.signer SET secret = decode('{bytes(secret).hex()}', 'hex')"
+    )
+    assert seal(full.conninfo, folder) == 0
+    assert stop_reason(full.conninfo) is None
+
+
 CUT = "DELETE FROM ledger.{} WHERE {}"
 BACK_TO_501 = [
     CUT.format("checkpoint", "size > 501"),

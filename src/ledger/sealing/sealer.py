@@ -107,6 +107,8 @@ class Sealer(Periodic):
         if verdict.shows > sight.state.shown_size:
             shelf.show(connection, sight.state.vkey, verdict.shows)
         if not growth.has_events and growth.tree_is_sealed:
+            if sight.state.error is not None:
+                self._note_mended(connection, growth)
             return 0, False
         growth.grow()
         self._sign(connection, sight, verdict, growth)
@@ -155,6 +157,15 @@ class Sealer(Periodic):
         if shelf.stop(connection, self._clock(), why):
             _logger.error("sealer: nothing is signed any more: %s", why)
         return 0, False
+
+    def _note_mended(self, connection: psycopg.Connection[TupleRow], growth: Growth) -> None:
+        """Note that sealing goes on, though nothing is to be signed: what stopped it is mended.
+
+        Raises CannotSign, BadNote or CannotOpen if something is left to be mended.
+        """
+        growth.require_tree()
+        shelf.signer_of(connection, self._vault)
+        shelf.go_on(connection)
 
     def _contradict(self, connection: psycopg.Connection[TupleRow], sight: Sight, why: str) -> None:
         if shelf.contradict(connection, sight.state.vkey, self._clock(), why):
