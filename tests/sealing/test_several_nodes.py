@@ -1,13 +1,17 @@
 """Several nodes on one database: each follows what is signed, one signs, and none contradicts."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from ledger.log.nodes import node_id_in
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.programs import find_programs
 from ledger.sealing import shelf
 from ledger.sealing.note import parse
 from ledger.sealing.standing import NO_WITNESS
@@ -16,6 +20,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_sealer import BACK_TO_501, rewrite_past
+from tests.support.databases import empty
 from tests.support.edge import edge_of
 from tests.support.ledger import Ledger
 from tests.support.sealing import (
@@ -280,6 +285,23 @@ def test_a_node_whose_acknowledged_beat_is_gone_waits_for_reports(
     vandalize(full.conninfo, f"UPDATE ledger.node SET beaten_at = '{before.isoformat()}'")
     assert a.seal() == 0
     assert full.rows("SELECT max(size) AS size FROM ledger.checkpoint") == [{"size": 601}]
+
+
+def test_a_node_that_starts_on_a_restored_dump_waits_for_reports(
+    full: Ledger, a: Node, folder: Path, tmp_path: Path, server: EmbeddedPostgres
+) -> None:
+    """All nodes were stopped meanwhile, so no node misses a beat of its own."""
+    a.beat()
+    full.line()
+    programs, file = find_programs(None) / "bin", str(tmp_path / "dump")
+    subprocess.run([programs / "pg_dump", "-Fc", "-f", file, full.conninfo], check=True)
+    with Node(full.conninfo, folder) as again:
+        assert again.seal() == 1, "the same database as before"
+    with empty(server.url, f"restored_{conninfo_to_dict(full.conninfo)['dbname']}") as restored:
+        into = f"--dbname={restored}"
+        subprocess.run([programs / "pg_restore", "--exit-on-error", into, file], check=True)
+        with Node(restored, folder) as node:
+            assert node.seal() == 0
 
 
 @pytest.mark.parametrize(("role", "sealed"), [("api", 0), ("loops", 1), ("all", 1)])

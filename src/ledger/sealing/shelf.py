@@ -21,12 +21,15 @@ _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
 _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
 
-# The present origin and its newest checkpoint, and which PostgreSQL answers. Fails on a standby.
+# The present origin and its newest checkpoint, and which PostgreSQL answers: with the OIDs of the
+# database and of the log's table, which a restored dump changes. Fails on a standby.
 _STATE = """
 SELECT s.vkey, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
     COALESCE(c.size, s.base_size), COALESCE(c.position, s.base_position), c.note,
-    ledger.this_postgresql()
-FROM ledger.signer AS s LEFT JOIN LATERAL (
+    concat(ledger.this_postgresql(), ' ', d.oid, '/', 'ledger.ledger_events'::regclass::oid)
+FROM ledger.signer AS s
+JOIN pg_database AS d ON d.datname = current_database()
+LEFT JOIN LATERAL (
     SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS c ON true
 """
