@@ -3,12 +3,14 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
+from ledger.log import nodes
 from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.programs import find_programs
@@ -260,6 +262,21 @@ def test_a_witness_that_cannot_be_read_is_not_reported_and_the_node_still_beats(
     file.mkdir()
     a.beat()
     assert full.rows("SELECT witness FROM ledger.node") == [{"witness": None}]
+
+
+def test_a_beat_does_not_wait_for_a_standby(
+    full: Ledger, a: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that lives must not fall silent while a synchronous standby is away."""
+    found, beat = list[object](), nodes.beat
+
+    def look(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
+        found.append(connection.execute("SHOW synchronous_commit").fetchone())
+        return beat(connection, *said)
+
+    monkeypatch.setattr(nodes, "beat", look)
+    a.beat()
+    assert found == [("local",)]
 
 
 def test_a_node_that_has_not_beaten_for_a_week_is_forgotten(full: Ledger, a: Node, b: Node) -> None:

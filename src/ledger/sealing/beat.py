@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger import __version__
 from ledger.background import BackgroundLoop
 from ledger.log.nodes import BEAT_SECONDS
-from ledger.postgres.session import RoundConnection
+from ledger.postgres.session import RoundConnection, options_of
 from ledger.sealing import shelf
 from ledger.sealing.growth import compare_with_tree
 from ledger.sealing.note import BadNote
@@ -105,6 +105,9 @@ class Beat(BackgroundLoop):
                 autocommit=True,
                 row_factory=tuple_row,
                 application_name="ledger beat",
+                # A witness lies in a file, too. A synchronous standby may be away, and a node that
+                # lives must not fall silent then. A beat that is acknowledged is on this disk.
+                options=options_of(self._conninfo, "-c synchronous_commit=local"),
             )
         return self._connection
 
