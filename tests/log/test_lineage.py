@@ -1,6 +1,7 @@
 """Positions and ids after a loss: another PostgreSQL, timeline or dump gives none of them again."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.errors import InvalidState
+from ledger.domain.errors import ClockSkew, InvalidState
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
@@ -131,6 +132,26 @@ def test_a_counter_that_was_lost_begins_behind_the_ids_that_it_may_have_given(
     with process_on(conninfo, settings, Clock(now)) as process:
         assert process.issue(line)[1] == IDS_MOVED + 1
     assert_decision_tables_match_log(conninfo)
+
+
+def test_appends_that_are_given_up_again_and_again_skip_once(
+    conninfo: str, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node whose clock is wrong tries each second."""
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
+    caplog.clear()
+    log = Log(conninfo)
+    recorder = log.ledger_recorder
+    recorder.wall = lambda: time.time() + 3600
+    with running(log, create_writer(settings, log, Clock())) as writer:
+        process = Process(writer)
+        check_in = fact("run.requested", None, {"service_line_id": line})
+        assert [type(process.record(check_in)) for _ in range(3)] == [ClockSkew] * 3
+        del recorder.wall
+        assert process.issue(line) == (2 + POSITIONS_MOVED, 2 + IDS_MOVED)
+    assert caplog.text.count("another PostgreSQL wrote last") == 1
 
 
 def test_an_append_that_fails_leaves_the_skip_to_the_next_one(

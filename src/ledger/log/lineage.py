@@ -9,7 +9,6 @@ sequence and the counters of ids on.
 """
 
 import logging
-from functools import partial
 from typing import NamedTuple
 
 from ledger.postgres.exchange import Rows
@@ -33,7 +32,8 @@ FROM pg_database AS d WHERE d.datname = current_database()
 _SYSTEM = b"SELECT system_identifier::text FROM pg_control_system()"
 
 # Write the lineage anew if it has changed. Then move the sequence, and the counters that there are
-# or may have been; a sequence that was moved stays so after a rollback, which is no harm. An
+# or may have been. A sequence that was moved stays so after a rollback: it is not moved again for
+# the same connection, unless the statement's result was lost with the append, which is no harm. An
 # identifier that the user may not read is unknown, and is not another one.
 _FOLLOW = f"""
 WITH other AS MATERIALIZED (
@@ -59,6 +59,7 @@ WITH other AS MATERIALIZED (
 )
 SELECT setval('ledger.ledger_events_notification_id_seq', s.last_value + {POSITIONS_MOVED})
 FROM other CROSS JOIN ledger.ledger_events_notification_id_seq AS s
+WHERE %(has_moved)s::int = 0
 """
 
 
@@ -82,16 +83,26 @@ def ask(pipeline: Pipeline, *before: Statement) -> Lineage:
     return Lineage(system, timeline, tables)
 
 
-def follow(transaction: Transaction, lineage: Lineage) -> None:
-    """Skip positions and ids if another PostgreSQL wrote last. Sent behind the append lock."""
-    transaction.defer(named(_FOLLOW, lineage._asdict()), partial(_tell, lineage))
+class Follower:
+    """Follows to the PostgreSQL of one connection, until an append of it has succeeded."""
 
+    def __init__(self, lineage: Lineage) -> None:
+        self._lineage = lineage
+        self._has_moved = False
+        """Whether the sequence was moved, by an append that was then given up."""
 
-def _tell(lineage: Lineage, moved: Rows) -> None:
-    if moved:
+    def follow(self, transaction: Transaction) -> None:
+        """Skip positions and ids if another PostgreSQL wrote last. Sent behind the append lock."""
+        asked = self._lineage._asdict() | {"has_moved": int(self._has_moved)}
+        transaction.defer(named(_FOLLOW, asked), self._note)
+
+    def _note(self, moved: Rows) -> None:
+        if not moved:
+            return
+        self._has_moved = True
         _logger.warning(
             "another PostgreSQL wrote last (now: system %s, timeline %s, tables %s), so events may"
             " be lost: positions go on behind %s",
-            *lineage,
+            *self._lineage,
             moved[0][0],
         )

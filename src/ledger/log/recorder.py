@@ -21,7 +21,7 @@ from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.log.append import Append, StoredRow
-from ledger.log.lineage import Lineage, ask, follow
+from ledger.log.lineage import Follower, ask
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import (
     CONNECT_SECONDS,
@@ -85,8 +85,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
     heeds_beats = True
     """Whether events are recorded after the last beat: all but those of the demo's story are."""
     _pipeline: Pipeline | None = None
-    _lineage: Lineage | None = None
-    """The PostgreSQL of a new connection, until its first append."""
+    _follower: Follower | None = None
+    """Follows to the PostgreSQL of a new connection, until its first append has succeeded."""
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -99,16 +99,16 @@ class LedgerRecorder(PostgresApplicationRecorder):
         """
         with self._living_connection() as connection, _leaving_standbys(connection):
             with self._pipeline_on(connection).transaction(self.lock) as transaction:
-                lineage = self._lineage
-                if lineage is not None:
-                    follow(transaction, lineage)
+                follower = self._follower
+                if follower is not None:
+                    follower.follow(transaction)
                 yield Append(
                     transaction,
                     self.wall,
-                    is_first=lineage is not None,
+                    is_first=follower is not None,
                     heeds_beats=self.heeds_beats,
                 )
-            self._lineage = None
+            self._follower = None
 
     @contextmanager
     def _living_connection(self) -> Iterator[Connection[Any]]:
@@ -135,7 +135,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         if self._pipeline is None or self._pipeline.connection is not connection:
             pipeline = Pipeline(connection)
             with _leaving_standbys(connection):
-                self._lineage = ask(pipeline, Statement(DURABLE))
+                self._follower = Follower(ask(pipeline, Statement(DURABLE)))
             self._pipeline = pipeline
         return self._pipeline
 
