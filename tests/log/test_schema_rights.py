@@ -2,12 +2,14 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from ledger.application.log_check import LogCheck
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import ConfigurationError, prepare_database
@@ -20,6 +22,7 @@ from tests.support.documents import ROOT
 from tests.support.edge import edge_of
 from tests.support.embedded import query
 from tests.support.served import run_ledger
+from tests.support.views import until
 
 _numbers = itertools.count(1)
 
@@ -97,6 +100,21 @@ def test_a_service_that_must_not_migrate_works_for_a_user_who_may_not(
     user = query(limited, "SELECT current_user")[0][0]
     creates = "SELECT has_schema_privilege(%s, 'ledger', 'CREATE')".replace("%s", f"'{user}'")
     assert query(limited, creates) == [(False,)]
+
+
+def test_the_check_of_older_rows_ends_for_a_user_who_may_not_make_it(
+    limited: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The nightly verification compares these rows all the same."""
+    threads = threading.active_count()
+    with caplog.at_level("INFO"):
+        check = LogCheck(limited)
+        check.start()
+        try:
+            until(lambda: threading.active_count() == threads, "the end of the loop", 5.0)
+        finally:
+            check.stop()
+    assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
 @pytest.mark.parametrize(
