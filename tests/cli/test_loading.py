@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from ledger.log.recorder import LedgerRecorder
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.rebuilding import NAMES
@@ -158,6 +160,19 @@ def test_an_import_that_loses_its_database_ends_and_names_the_line(conninfo: str
             "ledger: The database accepts no more: facts from line 4 on may be missing."
             " Import the file again later.",
         ]
+
+
+def test_an_import_where_the_clock_is_wrong_says_so(
+    ledger: Ledger, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LedgerRecorder, "wall", staticmethod(lambda: time.time() + 3600))
+    done = ledger("import", "-", stdin=lines(*GOOD))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "ledger: The clock of this node differs from the database's by more than 5 s: facts from"
+        " line 1 on may be missing. Import the file again later."
+    )
+    assert events(conninfo) == 0
 
 
 def test_an_import_whose_database_refuses_writes_ends_and_names_the_line(

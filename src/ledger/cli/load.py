@@ -27,7 +27,7 @@ from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.keys import KEYS
 from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
-from ledger.domain.errors import LedgerError, NotCarriedOut, RateLimited, Unavailable
+from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
 from ledger.domain.values import parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.places import full_detail
@@ -55,11 +55,12 @@ FROM ledger.ledger_events
 def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
     """Record every line of a file, and print the refused lines; return 1 if there are any.
 
-    Raises Unavailable, after the counts are printed, if the database accepts no more.
+    Raises Unavailable, after the counts are printed, if the database accepts no more, or the
+    clock is wrong.
     """
     calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
-    lost_at = None
+    lost_at, why = None, "The database accepts no more"
     with (
         opened(file) as (stream, size),
         writing(settings, conninfo) as writer,
@@ -69,6 +70,8 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
         for lines, outcomes in filter(None, _record(writer, parser.parse(stream, advance))):
             if _is_lost(outcomes):
                 lost_at = lines[0][0]
+                if isinstance(outcomes[0], ClockSkew):
+                    why = str(outcomes[0]).removesuffix(".")
                 break
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
                 counts[_kind(outcome)] += 1
@@ -78,8 +81,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
     print(summary, file=sys.stderr)
     if lost_at is not None:
         raise Unavailable(
-            f"The database accepts no more: facts from line {lost_at} on may be missing."
-            " Import the file again later."
+            f"{why}: facts from line {lost_at} on may be missing. Import the file again later."
         )
     return 1 if counts["refused"] else 0
 
