@@ -182,7 +182,7 @@ def serving(
 
 
 def copy_ledger(source: Path, target: Path) -> None:
-    """Copy a data directory's database and master key. No process may be using the source."""
+    """Copy a data directory's database, master key and witness. No process may use the source."""
     here, there = find_place(source), find_place(target)
     there.make()
     subprocess.run(
@@ -190,6 +190,8 @@ def copy_ledger(source: Path, target: Path) -> None:
     )
     if (key := source / "master.key").exists():  # otherwise the environment has the key
         shutil.copy(key, target / "master.key")
+    if (sealed := source / "sealed").exists():  # without its witness a node signs nothing
+        shutil.copytree(sealed, target / "sealed", dirs_exist_ok=True)
 
 
 def run_ledger(

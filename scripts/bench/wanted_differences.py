@@ -79,6 +79,11 @@ WANTED = (
         "the proof of an event in one document is new",
     ),
     Wanted(
+        r"/v1/log/proof/consistency\?",
+        r"503 ",
+        "a size that the log never had is 422",
+    ),
+    Wanted(
         r"/v1/execution/LIN-[-0-9]+$",
         r"(200|304) $",
         "the entity tag of a line is that of an answer with more keys",
