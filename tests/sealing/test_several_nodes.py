@@ -84,6 +84,22 @@ def test_a_new_node_takes_the_newest_checkpoint_once_a_node_with_a_witness_has_b
     assert size_of(b) == 601
 
 
+def test_a_leader_that_cannot_read_its_own_witness_leaves_signing_to_another_node(
+    full: Ledger, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "b" / "sealed"
+    with Node(full.conninfo, folder, 0.0) as a, Node(full.conninfo, other, 0.0) as b:
+        for node in (b, a, b):
+            node.beat()
+        assert a.seal() == 0
+        (file,) = a.folder.glob("*.checkpoint")
+        file.unlink()
+        file.mkdir()
+        full.line()
+        assert (a.seal(), b.seal()) == (0, 1)
+        assert stop_reason(full.conninfo) is None
+
+
 def test_a_report_from_before_a_new_nodes_start_does_not_count(
     full: Ledger, a: Node, tmp_path: Path
 ) -> None:

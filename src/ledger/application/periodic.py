@@ -23,7 +23,7 @@ _BREATH_SECONDS = 0.1
 
 
 _SHY_SECONDS = 10.0
-"""For so long a node whose clock is wrong leaves a loop to the others."""
+"""For so long a node that cannot do the work leaves a loop to the others."""
 
 
 def assert_decided(outcomes: Iterable[Outcome]) -> None:
@@ -68,6 +68,11 @@ class Periodic(BackgroundLoop):
         if self._connection is not None:
             assert_alive(self._connection)
 
+    def leave(self) -> None:
+        """Leave the lead to other nodes for a while, since this one cannot do the work."""
+        self._shy_until = time.monotonic() + _SHY_SECONDS
+        self.disconnect()
+
     def _round(self) -> tuple[int, bool]:
         with self._turn:
             if not self._lead():
@@ -99,8 +104,7 @@ class Periodic(BackgroundLoop):
             except ClockSkew as error:
                 # The next leader may be of a node whose clock is right.
                 _logger.warning("%s: the lead is given up: %s", self._name, error)
-                self._shy_until = time.monotonic() + _SHY_SECONDS
-                self.disconnect()
+                self.leave()
             except LedgerError as error:
                 _logger.warning("%s: round postponed: %s", self._name, error)
             except psycopg.Error as error:

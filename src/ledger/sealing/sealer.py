@@ -69,7 +69,10 @@ class Sealer(Periodic):
         try:
             sight = self._look(connection)
         except (BadNote, CannotOpen, CannotSign) as error:
-            return self._postpone(connection, str(error))
+            postponed = self._postpone(connection, str(error))
+            # The file of the witness may be damaged on this node alone.
+            self.leave()
+            return postponed
         if sight.known.is_stopped:
             return 0, False
         try:
