@@ -158,8 +158,11 @@ def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
         copied(server.url, "page", TOURED) as conninfo,
         empty(server.url, "restored") as restored,
     ):
-        # The copy is another database, in which ids would be skipped as after a loss.
+        # The copy is another database, in which ids would be skipped as after a loss, and nothing
+        # would be signed before all nodes have had the time to report.
         execute(conninfo, "DELETE FROM ledger.lineage")
+        execute(conninfo, "DELETE FROM ledger.node")
+        (tmp_path / "data" / "sealed" / "lineage").unlink()
         printed = follow(conninfo, tmp_path, commands, RESTORED_DATABASE_URL=restored)
     assert_shown(own_steps(page), printed[len(kept) :])
 
