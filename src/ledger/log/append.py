@@ -50,8 +50,7 @@ from ledger.postgres.table import Table
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
 
-# The end of the log: the next position, the instants of the last event and of the last beat; and
-# the present time.
+# The end of the log: the next position, the instants of the last event and beat, and the present.
 _END = b"""
 SELECT s.last_value + s.is_called::int,
     (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1),
