@@ -14,7 +14,7 @@ import uvloop
 
 
 class _End(asyncio.Protocol):
-    """One end of a connection, which sends what its peer has received, a while later."""
+    """An end of a connection, which sends what its peer has received, a while later."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -74,7 +74,7 @@ class Other(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What the nodes' rows tell this node now."""
+    """The content of the nodes' rows, as this node takes it now."""
 
     others: Sequence[Other]
     has_waited: bool

@@ -184,6 +184,18 @@ class Shadow:
 
 
 @contextmanager
+def _begun(made: Shadow) -> Iterator[Shadow]:
+    """The shadow with its empty tables; its projection remembers no rows of other tables."""
+    made.projection.forget()
+    with made.connection.transaction():
+        create_tables(made.connection, made.projection.tables, made.number)
+    try:
+        yield made
+    finally:
+        made.projection.forget()
+
+
+@contextmanager
 def shadow(
     conninfo: str,
     codec: EnvelopeMapper,
@@ -199,16 +211,12 @@ def shadow(
         if connection is None:
             raise CannotBuild(f"{projection.name} is being rebuilt or verified by another process.")
         drop_others(connection, projection)
-        projection.forget()
-        made = Shadow(conninfo, connection, codec, projection, progress)
-        with connection.transaction():
-            create_tables(connection, projection.tables, made.number)
-        try:
-            yield made
-        finally:
-            projection.forget()
-            if not connection.closed and not connection.broken:
-                drop_others(connection, projection)
+        with _begun(Shadow(conninfo, connection, codec, projection, progress)) as made:
+            try:
+                yield made
+            finally:
+                if not connection.closed and not connection.broken:
+                    drop_others(connection, projection)
 
 
 @contextmanager
@@ -220,14 +228,8 @@ def shadow_apart(
     Nothing is written to the view's own database, which may be a standby.
     """
     with connect(conninfo) as source, connect(beside) as connection:
-        projection.forget()
-        made = Shadow(conninfo, connection, codec, projection, progress, source)
-        with connection.transaction():
-            create_tables(connection, projection.tables, made.number)
-        try:
+        with _begun(Shadow(conninfo, connection, codec, projection, progress, source)) as made:
             yield made
-        finally:
-            projection.forget()
         for table in reversed(projection.tables):
             _drop(connection, table_of(table, made.number).removeprefix("ledger."))
 

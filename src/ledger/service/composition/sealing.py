@@ -49,7 +49,7 @@ class Sealing:
 
 
 def create_watch(settings: Settings, patience: float = LIVING_SECONDS) -> Watch:
-    """What the node of this data directory knows; ``patience`` is how long it waits for others."""
+    """The knowledge of the node of this data directory, which waits for others for ``patience``."""
     return Watch(node_id_in(settings.data_dir), witness_folder(settings), patience=patience)
 
 
