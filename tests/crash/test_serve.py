@@ -14,8 +14,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
+from ledger.postgres import locks
 from ledger.service.supervisor import address_of
 from projections import projections
 from tests.conftest import MASTER_KEY
@@ -151,6 +153,27 @@ def test_a_stop_refuses_new_connections_and_answers_requests_that_have_begun(
         client.send(body[-1:])
         assert client.getresponse().status == 201
     assert served.process.wait(20) == 0
+
+
+def test_a_starting_service_refuses_connections_so_that_a_proxy_asks_another_node(
+    conninfo: str, tmp_path: Path
+) -> None:
+    """Connections once waited for the end of the start, behind a proxy's back."""
+    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    served = Served(tmp_path / "data", free_port(), **environment)
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
+    )
+    lock = (locks.MIGRATIONS,)
+    with psycopg.connect(conninfo, autocommit=True) as other, contextlib.ExitStack() as stack:
+        other.execute("SELECT pg_advisory_lock(%s)", lock)
+        stack.callback(served.end)
+        served.begin()
+        until(lambda: other.execute(waiting, lock).fetchone() == (1,), "the start to wait")
+        assert is_refused(served)
+        other.execute("SELECT pg_advisory_unlock(%s)", lock)
+        served.await_ready()
+        assert not is_refused(served)
 
 
 def is_refused(served: Served) -> bool:

@@ -55,6 +55,16 @@ class Served:
         self.address = f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> Self:
+        self.begin()
+        try:
+            self.await_ready()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def begin(self) -> None:
+        """Start the service's first process, and wait for nothing."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -68,12 +78,6 @@ class Served:
                 env=self.environment,
                 start_new_session=True,
             )
-        try:
-            self.await_ready()
-        except BaseException:
-            self.end()
-            raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.end()

@@ -228,8 +228,8 @@ def serve(
     repetitions = configure_logging(settings.log_format)
     announce = Announcing(announce, settings.log_format)
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listening(host, port))
-        bound = listener.getsockname()[1]
+        listener = stack.enter_context(_bound(host, port))
+        port = listener.getsockname()[1]
         postgres = None
         if settings.database_url is None:
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
@@ -238,7 +238,7 @@ def serve(
         account = user_of_root(postgres.account if postgres is not None else None)
         make_data_dir(settings.data_dir, account)
         node_id_in(settings.data_dir)
-        metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), bound))
+        metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), port))
         with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(_load)
             if postgres is not None:
@@ -280,9 +280,9 @@ def serve(
             for n, name in enumerate(servers)
         ]
         database = _Database(postgres) if postgres is not None else None
-        stack.enter_context(keeping_address(settings.data_dir, address_of(host, bound)))
+        address = address_of(host, port)
+        stack.enter_context(keeping_address(settings.data_dir, address))
         try:
-            address = address_of(host, bound)
             root_path = settings.root_path
             _supervise(children, database, stopping, address, announce, root_path, repetitions)
         finally:
@@ -332,7 +332,11 @@ def _load() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket at the address, which listens once the first worker takes requests.
+
+    Until then connections are refused: they would wait for the start, behind a proxy's back.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -347,7 +351,6 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             raise ConfigurationError(
                 f"Cannot listen on {host}:{port}: {error.strerror}."
             ) from error
-        listener.listen(2048)
         yield listener
 
 
