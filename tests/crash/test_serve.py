@@ -337,8 +337,8 @@ class Impatient(Served):
     command = (
         sys.executable,
         "-c",
-        "import sys; from ledger.cli import arguments; from ledger.service import supervisor\n"
-        "supervisor.START_SECONDS = 3.0; sys.exit(arguments.main())",
+        "import sys; from ledger.cli import arguments; from ledger.service import children\n"
+        "children.START_SECONDS = 3.0; sys.exit(arguments.main())",
     )
 
 
