@@ -40,12 +40,13 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
 
 def _cells(outcome: Outcome) -> list[str]:
     counted = outcome.counted
-    numbers = ["?"] * 3
+    numbers = ["—"] * 6
     if counted is not None:
-        numbers = [f"{counted.acknowledged:,}", f"{counted.lost:,}", f"{counted.doubled:,}"]
-    gaps = [f"{seconds:.1f}" for seconds in (outcome.writes, outcome.reads, outcome.slowest)]
+        gaps = outcome.writes, outcome.reads, outcome.slowest
+        numbers = [f"{n:,}" for n in (counted.acknowledged, counted.lost, counted.doubled)]
+        numbers += [f"{seconds:.1f}" for seconds in gaps]
     alerts = " ".join(sorted(name.removeprefix("Ledger") for name in outcome.alerts))
-    return [outcome.scenario.title, *numbers, *gaps, outcome.verified, alerts]
+    return [outcome.scenario.title, *numbers, outcome.verified, alerts]
 
 
 def _row(cells: Sequence[str]) -> str:
