@@ -26,6 +26,7 @@ from ledger.api.routes import (
     facts,
     feeds,
     keys,
+    line_commands,
     operations,
     proofs,
     run_exports,
@@ -43,6 +44,7 @@ from ledger.domain.errors import LedgerError, NotFound
 ROUTED = (
     facts,
     executions,
+    line_commands,
     run_exports,
     runs,
     directory,

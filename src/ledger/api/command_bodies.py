@@ -1,8 +1,8 @@
 """The bodies of commands: their common form, and bodies of changes."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class CommandBody(BaseModel):
@@ -13,6 +13,20 @@ class CommandBody(BaseModel):
 
 class Nothing(CommandBody):
     """A body without fields."""
+
+
+class Reason(CommandBody):
+    """The reason why a line is paused or resumed."""
+
+    reason: Annotated[
+        str, Field(min_length=1, max_length=500, examples=["Waits for the client's approval"])
+    ]
+
+
+class OptionalReason(CommandBody):
+    """The reason why a line is resumed, if a reason is given."""
+
+    reason: Annotated[str | None, Field(min_length=1, max_length=500, examples=["Approved"])] = None
 
 
 def _no_defaults(schema: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Lines: list, counts, detail, pause and resume (contract, Reading)."""
+"""Lines: list, counts, detail (contract, Reading)."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, READ_ERRORS
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
+from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -34,8 +34,6 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, unless_known
-from ledger.api.writing import as_left, execute_on, read_command
-from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
     CAUSES,
@@ -120,24 +118,6 @@ class LinesQuery(Filters, PageQuery):
             " first, lines without signals last; then the newest record id first. Not with `as_of`."
         ),
     ] = None
-
-
-class Reason(BaseModel):
-    """The reason why a line is paused or resumed."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    reason: Annotated[
-        str, Field(min_length=1, max_length=500, examples=["Waits for the client's approval"])
-    ]
-
-
-class OptionalReason(BaseModel):
-    """The reason why a line is resumed, if a reason is given."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    reason: Annotated[str | None, Field(min_length=1, max_length=500, examples=["Approved"])] = None
 
 
 # The route matches any text: a malformed id is 404, like a LIN id that no line has.
@@ -331,12 +311,12 @@ async def show_execution(
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     require_line_id(line_id)
-    question = _line_asked(request, principal, line_id, query)
+    question = line_asked(request, principal, line_id, query)
     rows = await services_of(request).reads.ask(question, min_position)
-    return unless_known(request, rows.once(_line_reply, query.is_past))
+    return unless_known(request, rows.once(line_reply, query.is_past))
 
 
-def _line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
+def line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
     """The question for a line's detail, if the credential sees the line."""
     filters = tenant_filters(principal)
     statement = statements.detail_statement(frozenset(filters), query.is_past)
@@ -344,67 +324,10 @@ def _line_asked(request: Request, principal: Principal, line_id: str, query: Que
     return asked(principal, query, statement, parameters, _VIEW, is_kept=True)
 
 
-def _line_reply(rows: Answer, is_past: bool) -> Reply:
+def line_reply(rows: Answer, is_past: bool) -> Reply:
     """The reply of a line's detail. Raises NotFound."""
     _, *columns = rows[0]
     if columns[0] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
     item = item_of_past(columns) if is_past else columns[0]
     return answer('{"data":' + item + "}", rows.position, tagged=True)
-
-
-@command_route(
-    router,
-    "/{line_id}/pause",
-    Pause,
-    "service_lines:manage",
-    summary="Pause a line",
-    body=Reason,
-    answer=models.ExecutionAnswer,
-)
-async def pause_execution(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    _: NoParameters,
-) -> Response:
-    """Put the operator's hold on a line: the line stays active, but work stops."""
-    return await _manage(request, principal, line_id, Pause, Reason)
-
-
-@command_route(
-    router,
-    "/{line_id}/resume",
-    Resume,
-    "service_lines:manage",
-    summary="Resume a line",
-    body=OptionalReason,
-    answer=models.ExecutionAnswer,
-)
-async def resume_execution(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    _: NoParameters,
-) -> Response:
-    """Lift the operator's hold. A hold by the service line stays."""
-    return await _manage(request, principal, line_id, Resume, OptionalReason)
-
-
-async def _manage(
-    request: Request,
-    principal: Principal,
-    line_id: str,
-    command: type[Pause],
-    model: type[Reason] | type[OptionalReason],
-) -> Response:
-    """Carry out the command; answer with the new detail, at the command's own position."""
-    sent = await read_command(request, principal, model)
-    reason = sent.body.reason if sent.body is not None else None
-    receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)
-
-    async def show(query: Query) -> Reply:
-        question = _line_asked(request, principal, line_id, query)
-        return (await services_of(request).reads.ask(question)).once(_line_reply, query.is_past)
-
-    return await as_left(request, receipt, show)

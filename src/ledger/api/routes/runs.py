@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
+from ledger.api.command_bodies import Reason
 from ledger.api.documentation import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
@@ -33,7 +34,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply, unless_known
-from ledger.api.routes.executions import AnyLineId, Reason, require_line_id
+from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.run_answers import UNKNOWN, line_runs_reply, run_reply, runs_reply
 from ledger.api.writing import as_left, execute, execute_on, read_command
 from ledger.application.commands.runs import EraseRun, Heartbeat
