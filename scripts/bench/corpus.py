@@ -1,19 +1,17 @@
 """The answer corpus: every read of a ledger with the tale, sent as each of its readers.
 
 ``Corpus`` sends the requests to the version that wrote the ledger, and keeps the answers. Pages are
-walked to their end, and later requests follow from earlier answers. ``unasked`` names each route of
-the OpenAPI document without a request, and each parameter that was never sent.
+walked to their end, and later requests follow from earlier answers.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import tale
 from corpus_request import Answer, Request, Send
-from wanted_differences import LEFT_OUT
 
 READERS = ("organization", "workspace", "other", "admin")
 REFUSED = ("nobody", "unknown", "revoked", "writer")
@@ -379,33 +377,7 @@ class Corpus:
             ):
                 self.get(path, role)
 
-    def unasked(self, document: Json) -> list[str]:
-        """The routes without a request, and the parameters that no request had."""
-        missing = []
-        for template, methods in document["paths"].items():
-            if "get" not in methods or template in LEFT_OUT:
-                continue
-            asked = [r for r in self.told if _is_of(template, r.path, document["paths"])]
-            if not asked:
-                missing.append(f"GET {template}")
-                continue
-            sent = {name for r in asked for name, _ in parse_qsl(urlsplit(r.path).query)}
-            sent |= {name.lower() for r in asked for name, _ in r.headers}
-            for parameter in methods["get"].get("parameters", []):
-                name = parameter["name"]
-                if parameter["in"] != "path" and not {name, name.lower()} & sent:
-                    missing.append(f"{name} of GET {template}")
-        return missing
-
 
 def _kind(path: str) -> str:
     """A path without ids and query: roughly the template of its route."""
     return re.sub(r"/([A-Z]+-\d+-\d+|\d+)(?=/|$)", "/", urlsplit(path).path)
-
-
-def _is_of(template: str, path: str, templates: Iterable[str]) -> bool:
-    """Whether a path belongs to a template, and not to a template that is the path itself."""
-    plain = urlsplit(path).path
-    if plain in templates:
-        return plain == template
-    return re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", template), plain) is not None

@@ -159,69 +159,6 @@ def test_a_key_is_refused_from_the_instant_of_its_expiry_on(keys: Keys) -> None:
         assert keys.works(made.token) == (expires_at is None)
 
 
-# Rotating.
-
-
-def test_both_secrets_work_for_a_day_after_a_rotation(keys: Keys) -> None:
-    made = keys.create(name="rotated")
-    answer = keys.call("POST", f"/{made.id}/rotate")
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    data = answer.json()["data"]
-    token = data.pop("key")
-    assert token != made.token
-    assert data == made.data | {"prefix": token[:10]}
-    assert keys.data(f"/{made.id}") == data
-    keys.edge.clock.advance(hours=23, minutes=59)
-    assert (keys.works(made.token), keys.works(token)) == (True, True)
-    keys.edge.clock.advance(minutes=2)
-    assert (keys.works(made.token), keys.works(token)) == (False, True)
-
-
-@pytest.mark.parametrize("grace", [0, 60, 604_800])
-def test_the_replaced_secret_works_for_the_asked_seconds(keys: Keys, grace: int) -> None:
-    made = keys.create()
-    assert keys.works(made.token)
-    answer = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": grace})
-    token = answer.json()["data"]["key"]
-    keys.forget()
-    keys.edge.clock.advance(seconds=max(0.001, grace - 1))
-    assert keys.works(made.token) == (grace > 0)
-    keys.edge.clock.advance(seconds=2)
-    assert (keys.works(made.token), keys.works(token)) == (False, True)
-
-
-def test_a_rotation_ends_older_secrets_no_later_than_the_replaced_one(keys: Keys) -> None:
-    made = keys.create()
-    second = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": 3600}).json()["data"]
-    third = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": 60}).json()["data"]
-    tokens = [made.token, second["key"], third["key"]]
-    assert [keys.works(token) for token in tokens] == [True, True, True]
-    keys.edge.clock.advance(seconds=61)
-    assert [keys.works(token) for token in tokens] == [False, False, True]
-
-
-def test_a_key_may_rotate_itself(keys: Keys) -> None:
-    made = keys.create(permissions=["keys:manage"], expires_at=keys.in_(days=1))
-    answer = keys.call("POST", f"/{made.id}/rotate", made.token, json={})
-    token = answer.json()["data"]["key"]
-    assert keys.data(f"/{made.id}", token)["prefix"] == token[:10]
-
-
-@pytest.mark.parametrize("grace", [-1, 604_801, 1.5, "60", None])
-def test_a_wrong_grace_is_named(keys: Keys, grace: Any) -> None:
-    made = keys.create()
-    answer = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": grace})
-    problem = assert_problem(answer, 422, "invalid_request")
-    assert [error["pointer"] for error in problem["errors"]] == ["/grace_seconds"]
-
-
-def test_an_expired_key_is_not_rotated(keys: Keys) -> None:
-    made = keys.create(expires_at=keys.in_(seconds=1))
-    keys.edge.clock.advance(seconds=1)
-    assert_problem(keys.call("POST", f"/{made.id}/rotate", json={}), 409, "invalid_state")
-
-
 # Revoking.
 
 
