@@ -4,8 +4,10 @@ from typing import Any
 
 from tests.support.databases import execute
 from tests.support.edge import Edge
-from tests.support.facts import fact
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.keys_api import Keys
 from tests.support.visitor import visitor
+from tests.support.webhook_api import Hooks
 
 WORKSPACE, PROJECT = "WS-26-000900", "PROJ-26-000900"
 
@@ -92,6 +94,25 @@ def test_the_event_of_a_name_leads_to_the_lines_that_bear_the_id(edge: Edge) -> 
     page = visitor(edge).get(f"/ui/events/{item['event_ids'][0]}")
     assert [link["href"] for link in page.all(".facts a")][-1] == f"/ui?project_tag={PROJECT}"
     assert "Checkout" in page.words(".lead")[0]
+
+
+def test_the_scope_of_keys_and_endpoints_has_the_workspaces_name(edge: Edge) -> None:
+    named_line(edge)
+    guest = visitor(edge, "read", "webhooks:manage", "keys:manage")
+    key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE).id
+    endpoint = Hooks(edge).create(url="https://93.184.216.34/", workspace_id=WORKSPACE)["id"]
+    for kind, made in (("keys", key), ("webhooks", endpoint)):
+        (row,) = guest.get(f"/ui/{kind}").words(f"#{made}")
+        assert f"Halden <Bank> {WORKSPACE} of {ORGANIZATION}" in row
+        assert f"Halden <Bank> {WORKSPACE}" in " ".join(guest.get(f"/ui/{kind}/{made}").words("dd"))
+
+
+def test_who_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
+    named_line(edge)
+    key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE)
+    (row,) = visitor(edge, "keys:manage").get("/ui/keys").words(f"#{key.id}")
+    assert WORKSPACE in row
+    assert "Halden" not in row
 
 
 def test_the_board_shows_ids_while_the_directory_is_being_built(edge: Edge) -> None:

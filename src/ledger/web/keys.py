@@ -40,6 +40,7 @@ from ledger.web.key_forms import (
     RotateForm,
 )
 from ledger.web.log import chips
+from ledger.web.names import names_of_scopes
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -101,6 +102,7 @@ async def _list_page(
         "keys.html",
         200 if refused is None else status_of(refused),
         keys=found.data,
+        names=await names_of_scopes(request, principal, found.data),
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         given=query.chosen(),
@@ -212,6 +214,7 @@ async def _key_page(
         "key.html",
         200 if refused is None else status_of(refused),
         key=key,
+        names=await names_of_scopes(request, principal, [key]),
         done=DONE.get(done),
         refused=refused,
         refused_at=type(form).__name__ if form is not None else None,

@@ -4,6 +4,7 @@ Names of workspaces and projects are those of now, also where the page shows an 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from fastapi import Request
 
@@ -13,7 +14,7 @@ from ledger.api.reading import Query, asked, services_of, tenant_filters
 from ledger.api.routes import directory, executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
-from ledger.web.pages import read_answer
+from ledger.web.pages import may_read, read_answer
 from projections.execution.names import names_statement
 
 
@@ -32,6 +33,22 @@ async def names_for(
         return await directory.names_of(request, principal, ids)
     except (Behind, *UNBUILT):
         return {}
+
+
+class Scoped(Protocol):
+    """A key or an endpoint: what it may see is one workspace, or more."""
+
+    workspace_id: str | None
+
+
+async def names_of_scopes(
+    request: Request, principal: Principal, shown: Iterable[Scoped]
+) -> Mapping[str, str]:
+    """The names of the workspaces of these keys or endpoints, if the credential may read names."""
+    if not may_read(principal):
+        return {}
+    scopes = {each.workspace_id for each in shown if each.workspace_id is not None}
+    return await names_for(request, principal, (), scopes)
 
 
 async def names_of_lines(

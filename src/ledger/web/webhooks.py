@@ -33,6 +33,7 @@ from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.web.log import chips, stream_address
+from ledger.web.names import names_of_scopes
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -115,6 +116,7 @@ async def _list_page(
         "webhooks.html",
         200 if refused is None else status_of(refused),
         endpoints=found.data,
+        names=await names_of_scopes(request, principal, found.data),
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         done=DONE.get(query.done),
@@ -193,6 +195,7 @@ async def _endpoint_page(
         "webhook.html",
         200 if refused is None else status_of(refused),
         endpoint=endpoint,
+        names=await names_of_scopes(request, principal, [endpoint]),
         deliveries=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
