@@ -5,6 +5,7 @@ from functools import partial
 from ledger.application.commands.webhooks import open_secret
 from ledger.application.metrics import WriterMetrics
 from ledger.feed.dispatcher import Dispatcher
+from ledger.feed.lead import Means
 from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
@@ -31,15 +32,15 @@ class Dispatching:
         self._beat = Beat(conninfo)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)
-        self.dispatcher = Dispatcher(
-            self._beat.conninfo,
+        means = Means(
             self._writer.submit,
             partial(open_secret, open_vault(settings)),
-            partial(Sender, settings.webhook_allow_private, clock, deadline),
             Schedule(settings.webhook_delays),
             clock,
             min(MOST_IN_FLIGHT, connections_allowed()),
         )
+        sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
+        self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
 
     def start(self) -> None:
         """Start sending."""

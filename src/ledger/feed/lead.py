@@ -1,0 +1,282 @@
+"""The work of a dispatcher, from taking the lead to losing it (contract, Feeds).
+
+A delivery is claimed and committed, then sent, and then its result is recorded, so no transaction
+is open during a request. One loop on one connection does all the writes: results of the requests in
+flight are recorded together, and make room for the next requests. A request whose result was not
+recorded, whatever the reason, is sent again: delivery is at-least-once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ledger.application.command import Command
+from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
+from ledger.domain.endpoint import DisabledReason
+from ledger.domain.errors import Unavailable
+from ledger.feed import verdict
+from ledger.feed.confirmation import Confirmation
+from ledger.feed.deliveries import Deliveries, News
+from ledger.feed.metrics import count_failure, count_result
+from ledger.feed.roster import Opener, Roster, Watched, secrets_of
+from ledger.feed.schedule import Schedule
+from ledger.feed.sender import Attempt, Sender
+from ledger.feed.verdict import FAILING_FOR, Claimed, Result, Verdict
+from ledger.intake.request import Outcome, Receipt
+
+_logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""The longest wait for a notification, and the pause before another try to record."""
+
+_GATHER_SECONDS = 0.01
+_GATHER_IDLE_SECONDS = 0.1
+"""Between two looks at the views' changes: under load the views move hundreds of times a second.
+Without any endpoint the pause is longer, since only a first endpoint would matter."""
+
+Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
+"""Hands commands to the writer. Raises Unavailable."""
+
+
+class Means(NamedTuple):
+    """What a dispatcher works with, in every lead."""
+
+    submit: Submit
+    open_secret: Opener
+    schedule: Schedule
+    clock: Callable[[], datetime]
+    most_in_flight: int
+
+
+class Lead:
+    """The work of a dispatcher, on its event loop. ``stopping`` tells when it is to stop.
+
+    ``wake`` is set when there may be work, or a task has ended.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        deliveries: Deliveries,
+        sender: Sender,
+        stopping: threading.Event,
+        wake: asyncio.Event,
+    ) -> None:
+        self._means, self._deliveries, self._sender = means, deliveries, sender
+        self._stopping, self._wake, self._loop = stopping, wake, asyncio.get_running_loop()
+        self._roster = Roster(means.most_in_flight)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done: list[tuple[Claimed, Attempt]] = []
+        """Attempts that were answered, or failed, and are not recorded yet."""
+        self._settled: list[Claimed] = []
+        """Deliveries whose failure the log has, and the tables do not have yet."""
+        self._is_news = True
+        self._looked_at = 0.0
+        self._confirmed = Confirmation(self._loop, stopping)
+        self._has_leftovers = True
+        """Whether deleted endpoints may have left deliveries behind."""
+        self._fault: BaseException | None = None
+        """The error of a task that broke. The dispatcher then starts over, with nothing in hand."""
+
+    def hear(self) -> bool:
+        """Note that the views have moved; return whether that was not known yet."""
+        known, self._is_news = self._is_news, True
+        return not known
+
+    async def run_once(self) -> None:
+        """Take one turn: look at changes, record results, claim and send the next deliveries."""
+        if self._fault is not None:
+            raise self._fault
+        if self._until_look() <= 0:
+            self._is_news, self._looked_at = False, self._loop.time()
+            sent_at = self._confirmed.now()
+            news = await self._deliveries.changed(self._roster.seen)
+            self._confirmed.confirm(sent_at)
+            self._roster.update(news, self._now())
+            await self._heed()
+            await self._clear(news)
+        await self._turn(sends=True)
+
+    async def _heed(self) -> None:
+        """Make the deliveries due that tests and recoveries ask for."""
+        requesting = [watched.id for watched in self._roster.requesting()]
+        if requesting:
+            heeded = await self._deliveries.heed(requesting, self._now())
+            self._roster.heed(heeded, self._now())
+            self._is_news |= any(not one.is_done for one in heeded)
+
+    async def _clear(self, news: News) -> None:
+        """Drop deliveries that deleted endpoints have left behind, some at each look."""
+        self._has_leftovers |= any(one.standing.endpoint.deleted for one in news.changed)
+        if self._has_leftovers:
+            self._has_leftovers = await self._deliveries.drop_deleted()
+            self._is_news |= self._has_leftovers
+
+    def idle_seconds(self) -> float:
+        """The seconds for which there is nothing to do, as far as is known now."""
+        if self._roster.is_ready or self._done or self._settled:
+            return 0.0
+        due = self._roster.next_due()
+        look = self._until_look()
+        return look if due is None else min(look, (due - self._now()).total_seconds())
+
+    def _until_look(self) -> float:
+        """The seconds until the next look at the views' changes."""
+        pause = RETRY_SECONDS
+        if self._is_news:
+            pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
+        return self._looked_at + pause - self._loop.time()
+
+    async def finish(self) -> None:
+        """Await and record the requests in flight: each ends by its own deadline."""
+        self._confirmed.wake()
+        while self._tasks or self._done or self._settled:
+            await self._turn(sends=False)
+            if self._tasks:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def abandon(self) -> None:
+        """Cancel the tasks in flight."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _now(self) -> datetime:
+        return self._means.clock()
+
+    # One turn.
+
+    async def _turn(self, *, sends: bool) -> None:
+        now = self._now()
+        done, self._done = self._done, []
+        settled, self._settled = self._settled, []
+        verdicts = [(self._judge(claimed, attempt, now), attempt) for claimed, attempt in done]
+        results = [one.result for one, _ in verdicts]
+        results += [Result(claimed, "failed", None) for claimed in settled]
+        failing = self._failing(verdicts)
+        asks = self._roster.turn(now) if sends else []
+        if not results and not asks:
+            return
+        sent_at = self._confirmed.now()
+        given = await self._deliveries.turn(results, failing, asks, self._roster.reached, now)
+        self._confirmed.confirm(sent_at)
+        # Consequences are drawn only now that the results are recorded.
+        for one, attempt in verdicts:
+            count_result(one)
+            self._conclude(one, attempt.url, now)
+        for claimed in settled:
+            count_failure()
+            self._roster.release(claimed, None, now)
+        self._is_news |= not self._roster.give(asks, given, now)
+        for one_given in given.values():
+            for claimed in one_given.claimed:
+                self._begin(self._send(claimed))
+
+    def _judge(self, claimed: Claimed, attempt: Attempt, now: datetime) -> Verdict:
+        return verdict.judge(claimed, attempt, self._means.schedule, now, random.random())
+
+    def _failing(self, verdicts: Sequence[tuple[Verdict, Attempt]]) -> dict[str, datetime | None]:
+        """Since when endpoints fail, for the endpoints of which that has changed."""
+        changed: dict[str, datetime | None] = {}
+        for one, attempt in verdicts:
+            claimed = one.result.claimed
+            watched = self._roster.get(claimed.endpoint_id)
+            if watched is None or claimed.is_test:
+                continue
+            since = None
+            if not attempt.delivered:
+                since = watched.failing_since or watched.counted_from(attempt.at)
+            if since != watched.failing_since:
+                watched.failing_since = changed[watched.id] = since
+        return changed
+
+    def _conclude(self, one: Verdict, url: str, now: datetime) -> None:
+        """Draw the consequences of a recorded attempt at ``url``."""
+        claimed = one.result.claimed
+        watched = self._roster.get(claimed.endpoint_id)
+        if watched is not None:
+            since = watched.failing_since
+            if one.gone:
+                self._disable(watched, "gone", url)
+            elif one.result.counts and since is not None and now - since >= FAILING_FOR:
+                self._disable(watched, "failing", url)
+        if one.gives_up:
+            self._begin(self._give_up(claimed, claimed.tried + 1, one.result.attempt))
+        else:
+            self._roster.release(claimed, one.result.due_at, now)
+
+    # Tasks beside the turns.
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+        self._wake.set()
+
+    async def _send(self, claimed: Claimed) -> None:
+        """Send a delivery. If it has had all its attempts, only tell the log that it failed."""
+        if claimed.tried >= self._means.schedule.attempts and not claimed.is_test:
+            await self._give_up(claimed, claimed.tried, claimed.last)
+            return
+        may_begin = await self._confirmed.holds()
+        watched = self._roster.get(claimed.endpoint_id)
+        if watched is None or not may_begin:
+            self._roster.release(claimed, None, self._now())
+            return
+        at, url = self._now(), watched.standing.endpoint.url
+        try:
+            secrets = secrets_of(watched, at, self._means.open_secret)
+            body = claimed.body.encode()
+            attempt = await self._sender.send(url, claimed.event_id, body, secrets)
+        except Exception:
+            # A programming error. For the receiver it is a failed attempt like any other.
+            _logger.exception("a webhook could not be sent")
+            attempt = Attempt(url, at, None, 0, "it could not be sent", None, None)
+        self._done.append((claimed, attempt))
+
+    async def _give_up(self, claimed: Claimed, tried: int, last: str | None) -> None:
+        """Tell the log that a delivery failed for good, then count it as failed."""
+        if not verdict.gives_up_silently(claimed):
+            body = verdict.failure_of(claimed, tried, last)
+            command = GiveUpDelivery(claimed.endpoint_id, claimed.event_id, claimed.round, body)
+            if await self._execute(command) is None:
+                return
+        self._settled.append(claimed)
+
+    def _disable(self, watched: Watched, reason: DisabledReason, url: str) -> None:
+        if watched.halt():
+            self._begin(self._tell_disabled(watched, reason, url))
+
+    async def _tell_disabled(self, watched: Watched, reason: DisabledReason, url: str) -> None:
+        """Record that the endpoint is disabled. Until the view shows it, the roster knows it."""
+        outcome = await self._execute(DisableEndpoint(watched.id, reason, url))
+        # A refusal means that somebody else disabled the endpoint first, or changed its URL. The
+        # view shows that soon.
+        position = outcome.position if isinstance(outcome, Receipt) else 0
+        watched.halt_until(position, self._now())
+        self._roster.consider(watched, self._now())
+
+    async def _execute(self, command: Command) -> Outcome | None:
+        """The outcome of a command, tried again while the writer is unavailable.
+
+        Return None if the dispatcher was told to stop meanwhile.
+        """
+        while True:
+            with contextlib.suppress(Unavailable):
+                (outcome,) = await asyncio.wrap_future(self._means.submit([command]))
+                if not isinstance(outcome, Unavailable):
+                    return outcome
+            if self._stopping.is_set():
+                return None
+            await asyncio.sleep(RETRY_SECONDS)
