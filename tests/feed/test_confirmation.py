@@ -11,7 +11,7 @@ from ledger.feed.confirmation import Confirmation
 
 def test_a_lead_is_certain_for_a_while_after_it_was_confirmed() -> None:
     async def play() -> None:
-        confirmed = Confirmation(asyncio.get_running_loop(), threading.Event())
+        confirmed = Confirmation(asyncio.get_running_loop(), lambda: False)
         assert await asyncio.wait_for(confirmed.holds(), 1)
 
     asyncio.run(play())
@@ -21,7 +21,7 @@ def test_a_process_that_stood_still_waits_for_the_next_answer_of_the_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def play() -> None:
-        confirmed = Confirmation(asyncio.get_running_loop(), threading.Event())
+        confirmed = Confirmation(asyncio.get_running_loop(), lambda: False)
         monkeypatch.setattr(confirmation, "_CERTAIN_SECONDS", -1.0)
         begins = asyncio.create_task(confirmed.holds())
         await asyncio.sleep(0)
@@ -40,7 +40,7 @@ def test_a_dispatcher_that_stops_begins_no_request_that_waits(
 ) -> None:
     async def play() -> None:
         stopping = threading.Event()
-        confirmed = Confirmation(asyncio.get_running_loop(), stopping)
+        confirmed = Confirmation(asyncio.get_running_loop(), stopping.is_set)
         monkeypatch.setattr(confirmation, "_CERTAIN_SECONDS", -1.0)
         begins = asyncio.create_task(confirmed.holds())
         await asyncio.sleep(0)

@@ -48,6 +48,20 @@ def candidate(lock: int = LOCK) -> Candidate:
     return Candidate("test", lock)
 
 
+def test_a_lead_that_is_left_is_not_taken_back_at_once(
+    conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadership, "_LEFT_SECONDS", 0.5)
+    ours, first = candidate(), session(opened, conninfo)
+    assert ours.take(first)
+    ours.leave()
+    began = time.monotonic()
+    first.close()
+    second = session(opened, conninfo)
+    until(lambda: ours.take(second), "the lead", 5.0)
+    assert time.monotonic() - began >= 0.5
+
+
 def test_the_next_session_leads_as_soon_as_the_leader_has_ended(
     conninfo: str, opened: ExitStack
 ) -> None:

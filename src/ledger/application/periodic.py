@@ -22,10 +22,6 @@ _BREATH_SECONDS = 0.1
 """The pause between two rounds if there is more to do: the views need a moment to catch up."""
 
 
-_SHY_SECONDS = 10.0
-"""For so long a node that cannot do the work leaves a loop to the others."""
-
-
 def assert_decided(outcomes: Iterable[Outcome]) -> None:
     """Raise ClockSkew if the writer refused commands because of it: another node must decide."""
     for outcome in outcomes:
@@ -51,8 +47,8 @@ class Periodic(BackgroundLoop):
         """Whether the connection's session leads."""
         self._turn = threading.RLock()
         """Held during a round: a test calls ``run_once`` beside the thread."""
-        self._next_at = self._shy_until = 0.0
-        """When the next round begins, and until when the loop leaves the lead to other nodes."""
+        self._next_at = 0.0
+        """When the next round begins."""
         self._connection: psycopg.Connection[TupleRow] | None = None
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -70,7 +66,7 @@ class Periodic(BackgroundLoop):
 
     def leave(self) -> None:
         """Leave the lead to other nodes for a while, since this one cannot do the work."""
-        self._shy_until = time.monotonic() + _SHY_SECONDS
+        self._candidate.leave()
         self.disconnect()
 
     def _round(self) -> tuple[int, bool]:
@@ -97,8 +93,6 @@ class Periodic(BackgroundLoop):
         self._next_at = time.monotonic() + self._every
         while not self._stopping.wait(self._pause()):
             try:
-                if time.monotonic() < self._shy_until:
-                    continue
                 if self._lead() and time.monotonic() >= self._next_at:
                     self._do_rounds()
             except ClockSkew as error:

@@ -7,7 +7,7 @@ here are cancelled.
 """
 
 import asyncio
-import threading
+from collections.abc import Callable
 
 _CERTAIN_SECONDS = 4.0
 """For how long the lead is certain once it was confirmed: for less time than rivals wait before
@@ -17,8 +17,8 @@ they end a frozen leader."""
 class Confirmation:
     """The latest confirmation of a lead. Create it when the session begins to lead."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stopping: threading.Event) -> None:
-        self._loop, self._stopping = loop, stopping
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_ending: Callable[[], bool]) -> None:
+        self._loop, self._is_ending = loop, is_ending
         self._confirmed_at = loop.time()
         self._news = asyncio.Event()
 
@@ -32,13 +32,13 @@ class Confirmation:
         self._news.set()
 
     def wake(self) -> None:
-        """Let the tasks that wait see that the dispatcher stops."""
+        """Let the tasks that wait see that the lead ends."""
         self._news.set()
 
     async def holds(self) -> bool:
-        """Wait until the lead is certain; False if the dispatcher is told to stop meanwhile."""
+        """Wait until the lead is certain; False if it is ending meanwhile."""
         while self._loop.time() - self._confirmed_at > _CERTAIN_SECONDS:
-            if self._stopping.is_set():
+            if self._is_ending():
                 return False
             self._news.clear()
             await self._news.wait()

@@ -15,9 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.feed.shown import body_of
 from ledger.feed.verdict import Claimed, Result
-from ledger.postgres import locks
 from ledger.postgres.arrays import array_text
-from ledger.postgres.leadership import Candidate
 from ledger.postgres.scope import ANY
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections.event import feeds
@@ -274,11 +272,6 @@ class Deliveries:
 
     def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
         self._connection = connection
-        self._candidate = Candidate("dispatcher", locks.DISPATCHER)
-
-    async def lead(self) -> bool:
-        """Try to become the only dispatcher, for as long as the connection lives."""
-        return await self._candidate.take_soon(self._connection)
 
     async def changed(self, seen: int) -> News:
         """The changes in the view since it was at the position ``seen``."""

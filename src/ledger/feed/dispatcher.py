@@ -2,7 +2,7 @@
 
 One process at a time dispatches: the holder of an advisory lock. When it dies or freezes, another
 process takes over. A process that was frozen begins no request before it is certain that it still
-leads. What a leader does is in ``lead.py``.
+leads. ``lead.py`` has the work of a leader.
 """
 
 import asyncio
@@ -13,11 +13,15 @@ from collections.abc import AsyncIterator, Callable
 
 import psycopg
 import uvloop
+from psycopg.rows import TupleRow
 
 from ledger.background import BackgroundLoop
+from ledger.domain.errors import ClockSkew
 from ledger.feed.deliveries import Deliveries, connect
 from ledger.feed.lead import Lead, Means
 from ledger.feed.sender import Sender
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate
 from ledger.postgres.listening import Ear
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ class Dispatcher(BackgroundLoop):
     def __init__(self, conninfo: str, sender: Callable[[], Sender], means: Means) -> None:
         super().__init__("dispatcher")
         self._conninfo, self._make_sender, self._means = conninfo, sender, means
+        self._candidate = Candidate("dispatcher", locks.DISPATCHER)
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
         self._started = threading.Event()
@@ -64,7 +69,10 @@ class Dispatcher(BackgroundLoop):
             while not self._stopping.is_set():
                 try:
                     async with await connect(self._conninfo) as connection:
-                        await self._follow(Deliveries(connection), sender)
+                        await self._follow(connection, sender)
+                except ClockSkew as error:
+                    _logger.warning("dispatcher: the lead is given up: %s", error)
+                    self._candidate.leave()
                 except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
                     # The ledger is an older version's: a view is being built from the whole log.
                     _logger.debug("a view is not built yet")
@@ -77,20 +85,24 @@ class Dispatcher(BackgroundLoop):
                     _logger.exception("the dispatcher failed; it starts over")
                     await self._pause()
 
-    async def _follow(self, deliveries: Deliveries, sender: Sender) -> None:
+    async def _follow(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
         """Take the lead, or wait until it can be taken."""
         while not self._stopping.is_set():
-            if await deliveries.lead():
-                await self._lead(deliveries, sender)
+            if await self._candidate.take_soon(connection):
+                await self._lead(Deliveries(connection), sender)
             else:
                 await self._pause()
 
     async def _lead(self, deliveries: Deliveries, sender: Sender) -> None:
-        """Dispatch until told to stop. Raises the database's error when the connection is lost."""
+        """Dispatch until told to stop.
+
+        Raises the database's error when the connection is lost, and ClockSkew when the lead must be
+        left to a node whose clock is right.
+        """
         lead = Lead(self._means, deliveries, sender, self._stopping, self._wake)
         async with self._listening(lead.hear):
             try:
-                while not self._stopping.is_set():
+                while not lead.is_ending():
                     await lead.run_once()
                     await self._sleep(lead.idle_seconds())
                 await lead.finish()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason
-from ledger.domain.errors import Unavailable
+from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.confirmation import Confirmation
 from ledger.feed.deliveries import Deliveries, News
@@ -35,6 +35,10 @@ _logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 """The longest wait for a notification, and the pause before another try to record."""
 
+_KEPT_SECONDS = 60.0
+"""A lead is kept for so long though the clock is wrong. Each change of the lead holds up all
+deliveries for some seconds, and perhaps no node has a right clock."""
+
 _GATHER_SECONDS = 0.01
 _GATHER_IDLE_SECONDS = 0.1
 """Between two looks at the views' changes: under load the views move hundreds of times a second.
@@ -45,7 +49,7 @@ Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 
 
 class Means(NamedTuple):
-    """What a dispatcher works with, in every lead."""
+    """The parts with which a dispatcher works in each lead."""
 
     submit: Submit
     open_secret: Opener
@@ -78,11 +82,18 @@ class Lead:
         """Deliveries whose failure the log has, and the tables do not have yet."""
         self._is_news = True
         self._looked_at = 0.0
-        self._confirmed = Confirmation(self._loop, stopping)
+        self._confirmed = Confirmation(self._loop, self.is_ending)
         self._has_leftovers = True
         """Whether deleted endpoints may have left deliveries behind."""
         self._fault: BaseException | None = None
         """The error of a task that broke. The dispatcher then starts over, with nothing in hand."""
+        self._began_at = self._loop.time()
+        self._skew: ClockSkew | None = None
+        """Why the lead is left to another node."""
+
+    def is_ending(self) -> bool:
+        """Whether no request is to be begun any more."""
+        return self._skew is not None or self._stopping.is_set()
 
     def hear(self) -> bool:
         """Note that the views have moved; return whether that was not known yet."""
@@ -134,12 +145,17 @@ class Lead:
         return self._looked_at + pause - self._loop.time()
 
     async def finish(self) -> None:
-        """Await and record the requests in flight: each ends by its own deadline."""
+        """Await and record the requests in flight: each ends by its own deadline.
+
+        Raises ClockSkew if the lead is left to another node.
+        """
         self._confirmed.wake()
         while self._tasks or self._done or self._settled:
             await self._turn(sends=False)
             if self._tasks:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self._skew is not None:
+            raise self._skew
 
     async def abandon(self) -> None:
         """Cancel the tasks in flight."""
@@ -270,13 +286,19 @@ class Lead:
     async def _execute(self, command: Command) -> Outcome | None:
         """The outcome of a command, tried again while the writer is unavailable.
 
-        Return None if the dispatcher was told to stop meanwhile.
+        Return None if the lead is ending meanwhile. A wrong clock ends the lead: nothing can be
+        recorded here, and the next leader finds the delivery, or the endpoint, as this one did.
         """
         while True:
             with contextlib.suppress(Unavailable):
                 (outcome,) = await asyncio.wrap_future(self._means.submit([command]))
                 if not isinstance(outcome, Unavailable):
                     return outcome
-            if self._stopping.is_set():
+                if isinstance(outcome, ClockSkew) and self._is_old():
+                    self._skew = outcome
+            if self.is_ending():
                 return None
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _is_old(self) -> bool:
+        return self._loop.time() - self._began_at >= _KEPT_SECONDS

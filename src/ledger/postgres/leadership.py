@@ -40,6 +40,9 @@ LOOK_SECONDS = 1.0
 FROZEN_SECONDS = 8.0
 """A leader that has not beaten for so long is frozen, or its machine has vanished."""
 
+_LEFT_SECONDS = 3.0
+"""For so long a node that cannot do a loop's work leaves the lead to rivals, which look sooner."""
+
 _WRONG_SECONDS = 5.0
 """A clock that is farther from the database's is wrong."""
 
@@ -108,13 +111,16 @@ class Candidate:
         self._seen: _Seen | None = None
         self._since = self._looked_at = 0.0
         """When the leader was first seen with this beat, and last."""
+        self._left_until = 0.0
 
     def take(self, connection: psycopg.Connection[Any]) -> bool:
         """Try to lead for as long as the connection lives. A session that leads asks no more.
 
-        A leader that is frozen is ended first. After an error the caller closes the connection: it
-        may hold the lock.
+        False while the lead is left to others. A leader that is frozen is ended first. After an
+        error the caller closes the connection: it may hold the lock.
         """
+        if self._leaves():
+            return False
         row = connection.execute(_TAKE, self._values()).fetchone()
         if (frozen := self._frozen(row)) is not None:
             self._tell(connection.execute(_END, self._values(frozen)).fetchone())
@@ -129,11 +135,23 @@ class Candidate:
             row: TupleRow | None = await cursor.fetchone()
             return row
 
+        if self._leaves():
+            return False
         row = await ask(_TAKE)
         if (frozen := self._frozen(row)) is not None:
             self._tell(await ask(_END, frozen))
             row = await ask(_TAKE)
         return bool(row and row[0])
+
+    def leave(self) -> None:
+        """Leave the lead to other nodes for a while, since this one cannot do the work.
+
+        The caller closes the connection of the session that leads.
+        """
+        self._left_until = time.monotonic() + _LEFT_SECONDS
+
+    def _leaves(self) -> bool:
+        return time.monotonic() < self._left_until
 
     def _values(self, frozen: _Seen | None = None) -> dict[str, Any]:
         values: dict[str, Any] = {"loop": self._loop, "lock": self._lock}

@@ -36,9 +36,6 @@ from ledger.views.generation import Generation, Writes
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
-_YIELD_SECONDS = 3.0
-"""How long the lead is left to a projector of a newer version, which has rebuilt a view."""
-
 _RETRY_SECONDS = 1.0
 """The pause before another try to connect, and between two looks for rebuilt views."""
 
@@ -300,10 +297,9 @@ class Projector(BackgroundLoop):
                     self._stopping.wait(LOOK_SECONDS)
             except LostLead:
                 _logger.info("a view is not where it was left; starting over")
-                is_superseded = self._is_superseded()
+                if self._is_superseded():
+                    self._candidate.leave()
                 self.disconnect()
-                if is_superseded:
-                    self._stopping.wait(_YIELD_SECONDS)
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
                 self.disconnect()
