@@ -8,9 +8,9 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
-from typing import Any
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from typing import Any, TypeVar
 
 import httpx
 import psycopg
@@ -18,6 +18,9 @@ import psycopg
 from ledger.settings import Settings
 from tests.support.facts import activation, encode
 from tests.support.service import BATCH, STRUCTURED, Clock, Service, serving
+
+T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
 
 PLAIN = {"content-type": "application/json"}
 PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "request_id"}
@@ -43,7 +46,7 @@ class Edge:
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine on the service's loop; return its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+        return run_on(self._loop, coroutine)
 
     def request(
         self, method: str, path: str, token: str | None = None, **options: Any
@@ -135,24 +138,31 @@ def dumps(value: Any) -> bytes:
 
 
 @contextmanager
-def edge_of(
-    settings: Settings, conninfo: str, clock: Clock | None = None, *, records_reads: bool = False
-) -> Iterator[Edge]:
-    """A service running on a thread of its own; ``records_reads`` as in ``serving``."""
+def entered(context: AbstractAsyncContextManager[T]) -> Iterator[tuple[T, Loop]]:
+    """Enter an asynchronous context on the loop of a new thread; its value, and the loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="edge")
     thread.start()
     stack = AsyncExitStack()
-
-    def run(coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
-
     try:
-        served = serving(settings, conninfo, clock, records_reads=records_reads)
-        service = run(stack.enter_async_context(served))
-        yield Edge(service, loop, conninfo)
+        yield run_on(loop, stack.enter_async_context(context)), loop
     finally:
-        run(stack.aclose())
+        run_on(loop, stack.aclose())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def run_on(loop: Loop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of another thread; return its result."""
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
+
+
+@contextmanager
+def edge_of(
+    settings: Settings, conninfo: str, clock: Clock | None = None, *, records_reads: bool = False
+) -> Iterator[Edge]:
+    """A service running on a thread of its own; ``records_reads`` as in ``serving``."""
+    served = serving(settings, conninfo, clock, records_reads=records_reads)
+    with entered(served) as (service, loop):
+        yield Edge(service, loop, conninfo)

@@ -109,7 +109,7 @@ class LedgerApi(FastAPI):
             return
         services: ApiServices = self.state.services
         if services.only_reads:
-            refusal = refusal_of(scope, is_late=services.positions.is_late)
+            refusal = refusal_of(scope, why_late=services.positions.why_late)
             if refusal is not None:
                 scope["app"] = self
                 await self.refuse(Request(scope), refusal)(scope, receive, send)

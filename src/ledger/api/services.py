@@ -21,6 +21,7 @@ from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
+from ledger.postgres.clocks import is_wrong
 from ledger.postgres.door import Door
 from ledger.reads.answers import Answers
 from ledger.reads.asking import Reads
@@ -125,13 +126,13 @@ class ApiServices:
 
     @property
     def is_skewed(self) -> bool:
-        """Whether the clock is too wrong to write; false on a read node, which does not look."""
-        return self._writing.writer.is_skewed if self._writing else False
+        """Whether the clock is wrong: too far from the database's to write."""
+        return is_wrong(self.clock_skew)
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds the clock is ahead of the database's; 0 on a read node."""
-        return self._writing.writer.clock_skew if self._writing else 0.0
+        """By how many seconds the clock is ahead of that of the database which the node asks."""
+        return (self._writing.writer if self._writing else self.positions).clock_skew
 
     def stop_listening(self) -> None:
         """Note from now on that no request will arrive any more."""

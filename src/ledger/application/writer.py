@@ -39,6 +39,7 @@ from ledger.log.append import Append
 from ledger.log.event_log import Log
 from ledger.log.leases import LISTENING_SECONDS
 from ledger.log.vault import Vault
+from ledger.postgres.clocks import is_wrong
 from ledger.telemetry.request import working_for
 
 _WAITING = 20_000
@@ -63,11 +64,6 @@ command that comes alone does not wait.
 
 _PROBE_SECONDS = 1.0
 """The time between two probes while nothing is written."""
-
-
-_MOST_SKEW_SECONDS = 5.0
-"""A writer whose clock is farther from the database's refuses to write (contract, Several nodes).
-The machine's clock counts: a story is told under another time."""
 
 
 class Writer(BackgroundLoop):
@@ -185,7 +181,7 @@ class Writer(BackgroundLoop):
     @property
     def is_skewed(self) -> bool:
         """Whether the clock was too wrong for writing when it was last compared."""
-        return abs(self.clock_skew) > _MOST_SKEW_SECONDS
+        return is_wrong(self.clock_skew)
 
     def failing_seconds(self) -> float:
         """Seconds since the first of the failing appends, or the one under way, began; else 0."""
@@ -236,6 +232,7 @@ class Writer(BackgroundLoop):
     def _check_clock(self, append: Append) -> None:
         """Raise ClockSkew if this machine's clock is too far from the database's.
 
+        The machine's clock counts: a story is told under another time.
         A node with a wrong clock would give wrong instants to its own events, and, since instants
         rise, to those of all nodes after it.
         """

@@ -1,5 +1,13 @@
 """This machine's clock, compared with the database's (contract, Several nodes, "Clocks")."""
 
+_MOST_SECONDS = 5.0
+"""A clock that is farther from the database's is wrong (contract, Several nodes)."""
+
+
+def is_wrong(skew: float) -> bool:
+    """Whether a clock that is ahead by so many seconds is wrong."""
+    return abs(skew) > _MOST_SECONDS
+
 
 def skew(sent_at: float, at: float, answered_at: float) -> float:
     """By how many seconds this machine's clock is ahead at the least; behind is negative.

@@ -26,7 +26,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
-from ledger.postgres.clocks import skew
+from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
@@ -42,9 +42,6 @@ FROZEN_SECONDS = 8.0
 
 _LEFT_SECONDS = 3.0
 """For so long a node that cannot do a loop's work leaves the lead to rivals, which look sooner."""
-
-_WRONG_SECONDS = 5.0
-"""A clock that is farther from the database's is wrong."""
 
 _APART_SECONDS = 3.0
 """Looks farther apart prove nothing: the rival, or the database, stood still in between."""
@@ -228,7 +225,7 @@ class Beat(BackgroundLoop):
         sent_at = time.time()
         ((at,),) = self._connection.execute(_BEAT, {"process": self._process})
         found = skew(sent_at, at, time.time())
-        self._skew = found if abs(found) > _WRONG_SECONDS else 0.0
+        self._skew = found if is_wrong(found) else 0.0
 
     def _disconnect(self) -> None:
         if self._connection is not None:

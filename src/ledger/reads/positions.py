@@ -66,11 +66,14 @@ class ViewPositions:
         """The position that every live view has reached."""
         self.last_heard = 0
         """The highest announced position, for responses that read no rows."""
+        self.clock_skew = 0.0
+        """By how many seconds the machine's clock is ahead of the database's, where that is asked
+        here: in a process without a writer."""
 
     @property
-    def is_late(self) -> bool:
-        """Whether the server is a standby that is too far behind to answer any read."""
-        return False
+    def why_late(self) -> str | None:
+        """Why the server, a standby, is too far behind to answer any read; None: it is not."""
+        return None
 
     @property
     def beat_seconds(self) -> float | None:

@@ -4,27 +4,32 @@ The contract, Several nodes, says what such a node answers.
 
 A standby takes no LISTEN. So the process looks at the views' positions some thirty times a second:
 at those that have been replicated. With them it looks at the last beat of the log, by which it
-knows how old its picture is, and up to which instant every event is there.
+knows how old its picture is, and up to which instant every event is there. The age counts by the
+clock of the database that is read, as for writers: the clock of this machine may be wrong.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import psycopg
 
+from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from ledger.reads.positions import WAIT_SECONDS, ViewPositions
 from ledger.reads.versions import Versions
 
+_logger = logging.getLogger(__name__)
+
 _LOOK_SECONDS = 0.03
 """The time between two looks."""
 
-_LATE = timedelta(seconds=5)
+_LATE_SECONDS = 5.0
 """A standby whose last beat is older answers no read (contract, Several nodes)."""
 
 # The state of the log, with a row for each view.
@@ -32,8 +37,8 @@ _LOOK = """
 SELECT known.*, p.name, p.position, p.stopped_at IS NOT NULL, p.version
 FROM (
     SELECT pg_is_in_recovery(), COALESCE(ledger.log_end(), 0), ledger.beaten_at(),
-        ledger.known_until()
-) AS known (is_standby, log_end, beaten_at, until)
+        ledger.known_until(), clock_timestamp()
+) AS known (is_standby, log_end, beaten_at, until, now)
 LEFT JOIN ledger.projection AS p ON true
 """
 
@@ -56,28 +61,31 @@ class ReplicatedPositions(ViewPositions):
         self._is_standby: bool | None = None
         """Whether the server is a standby; None before the first look."""
         self._beaten_at: datetime | None = None
-        self._rose_at = 0.0
-        """When the beat was last seen to rise, by the monotonic clock."""
+        self._rose_at = self._made_at = 0.0
+        """When the beat was last seen to rise, and when it was made, by the monotonic clock."""
         self._known_until: datetime | None = None
         self._looked = asyncio.Event()
         """Set with each look; waiters take the event before they wait, and find a new one then."""
 
     @property
     def beat_seconds(self) -> float:
-        """The age of the last beat that this process has seen: infinite before the first one.
-
-        The clocks of the node and of the writers may differ. So a beat also grows old while none
-        follows it.
-        """
-        if self._beaten_at is None:
-            return float("inf")
-        by_clock = (self._clock() - self._beaten_at).total_seconds()
-        return max(0.0, by_clock, time.monotonic() - self._rose_at)
+        """The age of the last beat that this process has seen: infinite before the first one."""
+        return float("inf") if self._beaten_at is None else time.monotonic() - self._made_at
 
     @property
-    def is_late(self) -> bool:
-        """Whether the server is a standby that is too far behind; unknown counts as late."""
-        return self._is_standby is not False and self.beat_seconds > _LATE.total_seconds()
+    def why_late(self) -> str | None:
+        """Why the server, a standby, is too far behind; unknown counts as late."""
+        if self._is_standby is False or (age := self.beat_seconds) <= _LATE_SECONDS:
+            return None
+        if self._beaten_at is None:
+            return "no beat of the log has been seen yet"
+        silence = time.monotonic() - self._rose_at
+        if silence > _LATE_SECONDS:
+            return f"the log's last beat came {silence:.0f} s ago"
+        return (
+            f"the log's last beat is {age:.0f} s old, though beats come: the replication is slow,"
+            " or the clocks of the standby and the primary differ"
+        )
 
     async def wait_known(self, instant: datetime) -> bool:
         """Wait until every event by the instant is there. Return whether it is, in time."""
@@ -105,21 +113,34 @@ class ReplicatedPositions(ViewPositions):
                 await self._take(await self._look(connection))
 
     async def _look(self, connection: psycopg.AsyncConnection[Any]) -> list[Any]:
-        began = time.monotonic()
+        began, sent_at = time.monotonic(), self._wall()
         try:
             cursor = await connection.execute(_LOOK)
-            return await cursor.fetchall()
+            rows = await cursor.fetchall()
         except psycopg.OperationalError as error:
             if time.monotonic() - began >= _LookConnection.patience:
                 raise SilentServer from error
             raise
+        self._note_skew(skew(sent_at, rows[0][4].timestamp(), self._wall()))
+        return rows
+
+    def _wall(self) -> float:
+        return self._clock().timestamp()
+
+    def _note_skew(self, found: float) -> None:
+        was_wrong, self.clock_skew = is_wrong(self.clock_skew), found
+        if is_wrong(found) and not was_wrong:
+            _logger.error("the clock is %+.1f s off, compared with the database's", found)
+        elif was_wrong and not is_wrong(found):
+            _logger.warning("the clock is right again")
 
     async def _take(self, rows: list[Any], *, is_first: bool = False) -> None:
         """Take what a look has found."""
         await self.versions.load({name: version for *_, name, _, _, version in rows if name})
-        self._is_standby, log_end, beaten_at, self._known_until, *_ = rows[0]
+        self._is_standby, log_end, beaten_at, self._known_until, now, *_ = rows[0]
         if beaten_at is not None and (self._beaten_at is None or beaten_at > self._beaten_at):
             self._beaten_at, self._rose_at = beaten_at, time.monotonic()
+            self._made_at = self._rose_at - max(0.0, (now - beaten_at).total_seconds())
         views = {name: (position, stopped) for *_, name, position, stopped, _ in rows if name}
         self._stopped = {name for name, (_, stopped) in views.items() if stopped}
         if is_first or log_end != self._log_end:

@@ -13,16 +13,16 @@ _FIXED = "/ui/static/"
 """Files that are a part of the code."""
 
 
-def refusal_of(scope: Scope, *, is_late: bool) -> LedgerError | None:
+def refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
     """Why a read node refuses a request; None: it takes the request.
 
-    ``is_late`` says whether its standby is too far behind to answer any read.
+    ``why_late`` says why its standby is too far behind to answer any read; None: it is not.
     """
     path: str = scope["path"]
     if not any(path == place or path.startswith(f"{place}/") for place in _OURS):
         return None
     if scope["method"] not in _READING:
         return ReadOnly()
-    if is_late and not path.startswith(_FIXED):
-        return Behind("The standby of this node is more than five seconds behind.")
+    if why_late is not None and not path.startswith(_FIXED):
+        return Behind(f"The standby of this node is more than five seconds behind: {why_late}.")
     return None

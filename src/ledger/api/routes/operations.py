@@ -88,12 +88,15 @@ async def check_readiness(request: Request) -> Response:
     services = services_of(request)
     if services.failing_seconds() >= _FAILING_SECONDS:
         return _document({"status": "unavailable", "database": "ok", "appends": "failing"}, 503)
-    if services.is_skewed:
-        return _document({"status": "unavailable", "database": "ok", "clock": "skewed"}, 503)
+    clock = {"clock": "skewed"} if services.is_skewed else {}
     positions = services.positions
-    if positions.is_late or positions.versions.are_outdated:
-        status = "behind" if positions.is_late else "outdated"
-        return _document({"status": status, "database": "ok"}, 503)
+    if (why_late := positions.why_late) is not None:
+        behind = {"status": "behind", "database": "ok", **clock, "why": why_late}
+        return _document(behind, 503)
+    if clock:
+        return _document({"status": "unavailable", "database": "ok", **clock}, 503)
+    if positions.versions.are_outdated:
+        return _document({"status": "outdated", "database": "ok"}, 503)
     if not rows:
         return _document({"status": "starting", "database": "ok", "projections": []}, 503)
     views = [
