@@ -14,9 +14,9 @@ import contextlib
 import heapq
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
@@ -33,12 +33,20 @@ WAIT_SECONDS = 2.0
 
 T = TypeVar("T")
 
-# The position and the version of each view, and the end of the log.
+# The end of the log, and each view.
 _ALL = """
-SELECT name, position, stopped_at IS NOT NULL,
-       COALESCE(ledger.log_end(), 0), version
+SELECT COALESCE(ledger.log_end(), 0), name, position, stopped_at IS NOT NULL, version
 FROM ledger.projection
 """
+
+
+class View(NamedTuple):
+    """A view, as the database has it."""
+
+    name: str
+    position: int
+    is_stopped: bool
+    version: int
 
 
 class ViewPositions:
@@ -212,14 +220,24 @@ class ViewPositions:
             self._announce_erased(None)
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
-            await self.versions.load({name: version for name, *_, version in rows})
-            self._stopped = {name for name, _, stopped, *_ in rows if stopped}
-            for name, position, *_ in rows:
-                self._positions[name] = position
-                self._announce(name, position)
-            self._expect({name: p if stopped else end for name, p, stopped, end, _ in rows})
-            self._settle()
+            views = [View(*row) for _, *row in rows]
+            await self.versions.load({view.name: view.version for view in views})
+            self._show(views, rows[0][0] if rows else 0)
             await ear.listen(lambda payload: self._hear(*payload.split(" ")))
+
+    def _show(self, views: Sequence[View], owed: int | None = None) -> None:
+        """Take the positions of all views, and announce those that have moved.
+
+        Reads wait for the position ``owed``, if it is given: the end of the log at the beginning.
+        """
+        self._stopped = {view.name for view in views if view.is_stopped}
+        for view in views:
+            if self._positions.get(view.name) != view.position:
+                self._positions[view.name] = view.position
+                self._announce(view.name, view.position)
+        if owed is not None:
+            self._expect({view.name: view.position if view.is_stopped else owed for view in views})
+        self._settle()
 
     def _lose(self) -> None:
         """Forget the positions: from now on only the earlier ones are known, as owed positions."""

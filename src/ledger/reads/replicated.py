@@ -21,7 +21,7 @@ from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
-from ledger.reads.positions import WAIT_SECONDS, ViewPositions
+from ledger.reads.positions import WAIT_SECONDS, View, ViewPositions
 from ledger.reads.versions import Versions
 
 _logger = logging.getLogger(__name__)
@@ -136,23 +136,16 @@ class ReplicatedPositions(ViewPositions):
 
     async def _take(self, rows: list[Any], *, is_first: bool = False) -> None:
         """Take what a look has found."""
-        await self.versions.load({name: version for *_, name, _, _, version in rows if name})
+        views = [View(*row[-4:]) for row in rows if row[-4] is not None]
+        await self.versions.load({view.name: view.version for view in views})
         self._is_standby, log_end, beaten_at, self._known_until, now, *_ = rows[0]
         if beaten_at is not None and (self._beaten_at is None or beaten_at > self._beaten_at):
             self._beaten_at, self._rose_at = beaten_at, time.monotonic()
             self._made_at = self._rose_at - max(0.0, (now - beaten_at).total_seconds())
-        views = {name: (position, stopped) for *_, name, position, stopped, _ in rows if name}
-        self._stopped = {name for name, (_, stopped) in views.items() if stopped}
         if is_first or log_end != self._log_end:
             # Among the new events may be an erasure, which no notification tells here.
             self._log_end = log_end
             self._announce_erased(None)
-        for name, (position, _) in views.items():
-            if self._positions.get(name) != position:
-                self._positions[name] = position
-                self._announce(name, position)
-        if is_first:
-            self._expect({n: p if stopped else log_end for n, (p, stopped) in views.items()})
-        self._settle()
+        self._show(views, log_end if is_first else None)
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
