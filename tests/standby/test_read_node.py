@@ -17,6 +17,8 @@ from tests.support.served import name_of, post, run_ledger
 from tests.support.views import until
 
 LINE, SEEN, BARE = "LIN-26-500001", "RUN-26-500001", "RUN-26-500002"
+FAILED = "RUN-26-500003"
+NO_ERRORS = "A read node shows no errors."
 WRITES = sorted(
     {
         (method, re.sub(r"\{\w+\}", "LIN-26-500001", route.path))
@@ -30,13 +32,15 @@ WRITES = sorted(
 
 @pytest.fixture(scope="module")
 def told(cluster: Cluster) -> int:
-    """A line with a run that has an input, and one that has none; the last position."""
+    """A line with a run that has an input, one that has none, and a failed one; the position."""
     data = {"service_line_id": LINE}
     with cluster.client(cluster.node) as client:
         for event in (
             activation(LINE),
             fact("run.started", SEEN, {**data, "input": {"secret": "plum"}}),
             fact("run.started", BARE, data),
+            fact("run.started", FAILED, data),
+            fact("run.failed", FAILED, {"error": {"code": "E1", "message": "pear"}}),
         ):
             written = post(client, event)
             assert written.status_code == 201, written.text
@@ -153,7 +157,7 @@ def test_an_answer_that_would_hold_a_runs_payload_is_refused(
 
 
 def test_unaudited_reads_are_given_where_the_operator_allows_them_and_leave_nothing(
-    cluster: Cluster, told: int
+    cluster: Cluster, visitor: httpx.Client, told: int
 ) -> None:
     allowed = read_node(
         cluster.folder / "unaudited", cluster.standby.url, LEDGER_UNAUDITED_READS="true"
@@ -162,6 +166,8 @@ def test_unaudited_reads_are_given_where_the_operator_allows_them_and_leave_noth
         until(lambda: client.get("/readyz").status_code == 200, "the read node")
         answer = client.get(f"/v1/runs/{SEEN}", headers={"ledger-min-position": str(told)})
         assert answer.json()["data"]["input"] == {"secret": "plum"}
+        page = visitor.get(f"{allowed.address}/ui/runs")
+        assert (page.text.count("pear"), page.text.count(NO_ERRORS)) == (1, 0)
     # The node's end would have recorded what waited.
     read = f"/v1/audit-logs?organization_id={ORGANIZATION}&outcome=read"
     with cluster.client(cluster.node) as node:
@@ -180,19 +186,35 @@ def test_a_read_is_no_use_of_a_key(cluster: Cluster, reads: httpx.Client) -> Non
     assert query(cluster.standby.primary, uses) == [(0,)]
 
 
-def test_a_page_is_shown_to_a_visitor_who_signed_in_on_another_node(
-    cluster: Cluster, reads: httpx.Client
-) -> None:
-    with httpx.Client(base_url=cluster.node.address) as visitor:
-        answer = visitor.post("/ui/sign-in", data={"token": cluster.token})
+@pytest.fixture
+def visitor(cluster: Cluster, reads: httpx.Client) -> Iterator[httpx.Client]:
+    """A visitor of both nodes, who signed in on the one that writes."""
+    with httpx.Client() as visitor:
+        answer = visitor.post(f"{cluster.node.address}/ui/sign-in", data={"token": cluster.token})
         assert answer.status_code == 303, answer.text
-        cookies = dict(visitor.cookies)
-    page = httpx.get(f"{cluster.reader.address}/ui/lines/{LINE}", cookies=cookies)
+        yield visitor
+
+
+def test_a_page_is_shown_to_a_visitor_who_signed_in_on_another_node(
+    cluster: Cluster, visitor: httpx.Client
+) -> None:
+    page = visitor.get(f"{cluster.reader.address}/ui/lines/{LINE}")
     assert page.status_code == 200
     assert LINE in page.text
-    hidden = httpx.get(f"{cluster.reader.address}/ui/runs/{SEEN}", cookies=cookies)
+    hidden = visitor.get(f"{cluster.reader.address}/ui/runs/{SEEN}")
     assert hidden.status_code == 503
     assert "plum" not in hidden.text
+
+
+@pytest.mark.parametrize("path", [f"/ui/lines/{LINE}", f"/ui/lines/{LINE}/runs", "/ui/runs"])
+def test_a_page_of_runs_is_shown_without_the_errors(
+    cluster: Cluster, visitor: httpx.Client, path: str
+) -> None:
+    page = visitor.get(f"{cluster.reader.address}{path}")
+    assert page.status_code == 200
+    assert (page.text.count("pear"), page.text.count(NO_ERRORS)) == (0, 1)
+    for run in (SEEN, BARE, FAILED):
+        assert run in page.text
 
 
 def test_a_read_node_has_workers_only(cluster: Cluster) -> None:

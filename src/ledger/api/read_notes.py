@@ -28,7 +28,7 @@ async def noted(request: Request, principal: Principal, response: R) -> R:
         return response
     services = services_of(request)
     notes = services.read_notes
-    if notes is None and not services.unaudited_reads:
+    if not services.shows_payloads:
         raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
     if notes is None or is_head(request.scope):
         return response

@@ -63,8 +63,8 @@ class ApiServices:
         self._submissions = Submissions(writing.writer, positions) if writing else None
         self.read_notes = ReadNotes(writing.writer, clock) if writing else None
         """The notes of who reads runs; None on a read node, which cannot record them."""
-        self.unaudited_reads = unaudited_reads
-        """Whether a read node answers with runs' data all the same."""
+        self.shows_payloads = writing is not None or unaudited_reads
+        """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
         self.door = door
         self.positions = positions
         self.vault = vault

@@ -233,6 +233,7 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "home": home_of(principal) if principal is not None else "/",
         "static": showing.static,
         "link": _linker(as_of),
+        "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and may_read(principal),
         "writes_of": partial(writes_of, principal),
         # The names of workspaces and projects by id, where a page looks them up.

@@ -138,9 +138,16 @@ async def list_execution_runs(
 async def runs_with_errors(
     request: Request, principal: Principal, line_id: str, query: RunsQuery
 ) -> Reply:
-    """A page of a line's runs whose input and output are null. Only the web pages use this."""
-    reply = await _line_runs(request, principal, line_id, query, "errors")
+    """A page of a line's runs whose input and output are null. Only the web pages use this.
+
+    Errors are null, too, where no payload may be shown.
+    """
+    reply = await _line_runs(request, principal, line_id, query, _on_pages(request))
     return await noted(request, principal, reply)
+
+
+def _on_pages(request: Request) -> Shows:
+    return "errors" if services_of(request).shows_payloads else "none"
 
 
 async def _line_runs(
@@ -201,8 +208,9 @@ async def list_all_runs(
 async def all_runs_with_errors(
     request: Request, principal: Principal, query: AllRunsQuery
 ) -> Reply:
-    """A page of all runs whose input and output are null. Only the web pages use this."""
-    return await noted(request, principal, await _all_runs(request, principal, query, "errors"))
+    """A page of all runs, with payloads as in ``runs_with_errors``. Only the web pages use this."""
+    reply = await _all_runs(request, principal, query, _on_pages(request))
+    return await noted(request, principal, reply)
 
 
 async def _all_runs(
