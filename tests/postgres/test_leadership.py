@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.postgres import leadership
+from ledger.postgres import beat, leadership
 from ledger.postgres.clocks import skew
-from ledger.postgres.leadership import Beat, Candidate, assert_alive, at_node
+from ledger.postgres.leadership import Candidate, LeadBeat, assert_alive, at_node
 from tests.support.views import query, until
 
 Session = psycopg.Connection[Any]
@@ -29,7 +29,7 @@ ROW = "SELECT pid, node_id, beaten_at FROM ledger.leader WHERE loop = 'test'"
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rivals and beats that wait for tenths of the usual time."""
     monkeypatch.setattr(leadership, "FROZEN_SECONDS", 0.8)
-    monkeypatch.setattr(leadership, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(beat, "BEAT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_next_session_leads_as_soon_as_the_leader_has_ended(
 
 
 def test_a_leader_whose_process_beats_is_left_alone(conninfo: str, opened: ExitStack) -> None:
-    beat = Beat(conninfo)
+    beat = LeadBeat(conninfo)
     beat.start()
     try:
         leader, rival = session(opened, beat.conninfo), candidate()
@@ -186,7 +186,7 @@ def test_only_the_session_of_the_row_that_holds_the_lock_is_ended(
 def test_a_beat_is_of_living_sessions_of_the_own_process_only(
     conninfo: str, opened: ExitStack
 ) -> None:
-    beat = Beat(conninfo)
+    beat = LeadBeat(conninfo)
     ours, ended, theirs = (
         session(opened, where) for where in (beat.conninfo, beat.conninfo, conninfo)
     )
@@ -206,7 +206,7 @@ def test_a_beat_is_of_living_sessions_of_the_own_process_only(
 
 
 def test_a_beat_goes_on_after_its_connection_was_lost(conninfo: str, opened: ExitStack) -> None:
-    beat = Beat(conninfo)
+    beat = LeadBeat(conninfo)
     assert candidate().take(session(opened, beat.conninfo))
     beat.start()
     try:
@@ -222,7 +222,7 @@ def test_a_beat_goes_on_after_its_connection_was_lost(conninfo: str, opened: Exi
 def test_a_clock_that_is_wrong_is_corrected_by_that_of_the_database(
     conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat, right = Beat(conninfo), datetime(2026, 4, 15, tzinfo=UTC)
+    beat, right = LeadBeat(conninfo), datetime(2026, 4, 15, tzinfo=UTC)
     corrected = beat.corrected(lambda: right)
     assert corrected() == right
     real = time.time

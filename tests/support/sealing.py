@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
-from ledger.sealing.beat import Beat
+from ledger.sealing.beat import NodeBeat
 from ledger.sealing.check import Checked, check
 from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
@@ -56,7 +56,7 @@ class Node:
         self.watch = watch_of(folder, patience)
         self.folder = folder
         self.sealer = sealer_of(conninfo, folder, watch=self.watch)
-        self._beat = Beat(conninfo, self.watch, "all", Clock())
+        self._beat = NodeBeat(conninfo, self.watch, "all", Clock())
 
     def beat(self) -> None:
         """Follow, and report."""

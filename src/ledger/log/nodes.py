@@ -15,9 +15,6 @@ import psycopg
 
 from ledger.domain.event_table import LANGUAGE
 
-BEAT_SECONDS = 1.0
-"""The time between two beats of a node."""
-
 LIVING_SECONDS = 15.0
 """A node that has not beaten for so long is not waited for any more."""
 

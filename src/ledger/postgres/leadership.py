@@ -23,16 +23,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import TupleRow
 
-from ledger.background import BackgroundLoop
+from ledger.postgres.beat import Beat
 from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
-
-BEAT_SECONDS = 1.0
-"""The time between two beats of a process."""
 
 LOOK_SECONDS = 1.0
 """The time between two looks of a rival, and of a leader that has nothing to do at its session."""
@@ -175,62 +172,35 @@ class Candidate:
             _logger.warning("the leader of %s was frozen: its session is ended", self._loop)
 
 
-class _BeatConnection(RoundConnection[TupleRow]):
+class _LeadConnection(RoundConnection[TupleRow]):
     """The connection of beats: a silent server is given up before a rival loses patience."""
 
     patience = 3.0
 
 
-class Beat(BackgroundLoop):
+class LeadBeat(Beat):
     """Beats for the loops that this process leads, by sessions of ``conninfo``."""
 
+    connects_by = _LeadConnection
+    # A beat need not reach the disk, nor any standby.
+    commits = "off"
+
     def __init__(self, conninfo: str) -> None:
-        super().__init__("beat")
         self._process = os.urandom(8).hex()
         marked = options_of(conninfo, f"-c ledger.process={self._process}")
-        self.conninfo = make_conninfo(conninfo, options=marked)
-        """The connection string by which the loops of the process connect."""
+        super().__init__(make_conninfo(conninfo, options=marked))
         self._skew = 0.0
-        self._connection: psycopg.Connection[TupleRow] | None = None
 
     def corrected(self, clock: Callable[[], datetime]) -> Callable[[], datetime]:
         """The clock, set right by the database's if the machine's is clearly wrong."""
         return lambda: clock() - timedelta(seconds=self._skew)
 
-    def _serve(self) -> None:
-        is_failing = False
-        while True:
-            try:
-                self._beat()
-                is_failing = False
-            except psycopg.Error as error:
-                if not is_failing:
-                    _logger.warning("the process cannot beat: %s", error)
-                is_failing = True
-                self._disconnect()
-            if self._stopping.wait(BEAT_SECONDS):
-                break
-        self._disconnect()
-
-    def _beat(self) -> None:
-        if self._connection is None:
-            # A beat need not reach the disk, nor any standby.
-            self._connection = _BeatConnection.connect(
-                self.conninfo,
-                autocommit=True,
-                row_factory=tuple_row,
-                application_name="ledger beat",
-                options=options_of(self.conninfo, "-c synchronous_commit=off"),
-            )
+    def beat(self, connection: psycopg.Connection[TupleRow]) -> None:
+        """Beat, and compare the clocks."""
         sent_at = time.time()
-        ((at,),) = self._connection.execute(_BEAT, {"process": self._process})
+        ((at,),) = connection.execute(_BEAT, {"process": self._process})
         found = skew(sent_at, at, time.time())
         self._skew = found if is_wrong(found) else 0.0
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def assert_alive(connection: psycopg.Connection[Any]) -> None:

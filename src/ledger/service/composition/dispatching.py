@@ -10,7 +10,7 @@ from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
 from ledger.log.event_log import Log
-from ledger.postgres.leadership import Beat
+from ledger.postgres.leadership import LeadBeat
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
@@ -29,7 +29,7 @@ class Dispatching:
     ) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
-        self._beat = Beat(conninfo)
+        self._beat = LeadBeat(conninfo)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)
         means = Means(

@@ -11,7 +11,7 @@ from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
-from ledger.postgres.leadership import Beat
+from ledger.postgres.leadership import LeadBeat
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
@@ -37,7 +37,7 @@ class Loops:
     def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
-        self._beat = Beat(conninfo)
+        self._beat = LeadBeat(conninfo)
         conninfo = self._beat.conninfo
         self.projector = create_projector(conninfo)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())

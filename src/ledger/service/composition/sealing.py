@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ledger.background import BackgroundLoop
 from ledger.log.nodes import LIVING_SECONDS, node_id_in
-from ledger.postgres import leadership
-from ledger.sealing.beat import Beat
+from ledger.postgres.leadership import LeadBeat
+from ledger.sealing.beat import NodeBeat
 from ledger.sealing.nightly import NightlyVerification
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import Watch
@@ -27,8 +27,8 @@ class Sealing:
         self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
     ) -> None:
         watch = create_watch(settings)
-        self.beat = Beat(conninfo, watch, role, clock)
-        leading = leadership.Beat(conninfo)
+        self.beat = NodeBeat(conninfo, watch, role, clock)
+        leading = LeadBeat(conninfo)
         self.sealer = create_sealer(settings, leading.conninfo, watch, clock)
         verification = NightlyVerification(
             leading.conninfo, watch.folder, settings.verified_at, clock
