@@ -46,16 +46,22 @@ def make_ready() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server: calls ``tell_started`` once it takes requests, and ``tell_ending``."""
+    """Uvicorn's server: calls ``tell_started`` once it takes requests, and ``tell_ending``.
+
+    It calls ``tell_ended`` after the last answer. Code behind ``run`` would be too late: after a
+    signal to stop, uvicorn raises the signal again there, and the signal ends the process.
+    """
 
     def __init__(
         self,
         config: uvicorn.Config,
         tell_started: Callable[[], None],
         tell_ending: Callable[[], None],
+        tell_ended: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._tell_started, self._tell_ending = tell_started, tell_ending
+        self._tell_ended = tell_ended
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the services that requests need; fails if the database is away."""
@@ -73,6 +79,7 @@ class _Server(uvicorn.Server):
         """Take no more requests; those that have begun may end."""
         self._tell_ending()
         await super().shutdown(sockets)
+        self._tell_ended()
 
 
 def run_api(
@@ -112,6 +119,7 @@ def _run_app(
     if settings.access_log and sys.stderr is not None:
         access_log = AccessLog(app, settings.log_format, sys.stderr.fileno())
         access_log.start()
+    write_rest = _do_nothing if access_log is None else access_log.stop
     config = uvicorn.Config(
         access_log or app,
         loop="uvloop",
@@ -127,11 +135,13 @@ def _run_app(
     )
     allow_many_connections()
     calm_collector()
-    _Server(config, tell_started, services.stop_listening).run(sockets=[listener])
-    if access_log is not None:
-        access_log.stop()
+    _Server(config, tell_started, services.stop_listening, write_rest).run(sockets=[listener])
     if services.failure is not None:
         raise services.failure
+
+
+def _do_nothing() -> None:
+    """No access log: no lines are left to be written."""
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
