@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from ledger.api.machinery import access_log
 from ledger.api.machinery.access_log import AccessLog, shown_credential, shown_path
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.telemetry.lines import LineFormatter, LogFormat
+from ledger.telemetry.lines import Line, LineFormatter, LogFormat, as_json
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.relay import Relay
@@ -83,6 +84,88 @@ def test_a_line_of_text_has_the_same_and_stays_one_line(edge: Edge, tmp_path: Pa
     assert line.endswith(" bytes - 10.1.2.3 [req-2]")
 
 
+def test_a_line_stays_json_whatever_the_path_holds(edge: Edge, tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with logged(edge.service.app, file) as client:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "raw_path": b'/a"b\\c\n\xff',
+            "query_string": b"",
+            "headers": [(b"host", b"x")],
+        }
+        layer = client._transport.app  # type: ignore[attr-defined]
+        edge.run(layer(scope, _nothing, _nothing))
+    (line,) = lines_of(file)
+    assert line["path"] == '/a"b\\c\n\\xff'
+    assert line["client"] is None
+
+
+def test_the_members_of_every_line_stand_first_and_in_the_same_order(
+    edge: Edge, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    with logged(edge.service.app, file) as client:
+        edge.run(client.get("/healthz"))
+    line, other = lines_of(file)[0], json.loads(as_json(Line(0.0, "", "", "", "", None)))
+    assert [*line][: len(other)] == [*other]
+
+
+def test_lines_are_written_whole_each_once_in_the_order_in_which_their_answers_ended(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes share standard error, and a pipe takes 4,096 bytes unmixed."""
+    monkeypatch.setattr(access_log, "_EVERY_SECONDS", 60.0)
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reading, writing:
+        layer = AccessLog(edge.service.app, "json", writing.fileno())
+        layer.start()
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(layer), base_url="http://x")
+        names = [f"req-{number}" for number in range(60)]
+        for name in names:
+            edge.run(client.get("/healthz", headers={"x-request-id": name}))
+        layer.stop()
+        writing.close()
+        writes = [*iter(lambda: reading.recv(65_536), b"")]
+    assert len(writes) > 1
+    assert max(map(len, writes)) <= 4096
+    assert all(write.endswith(b"\n") for write in writes)
+    lines = [json.loads(line) for write in writes for line in write.splitlines()]
+    assert [line["request_id"] for line in lines] == names
+    assert sorted(line["time"] for line in lines) == [line["time"] for line in lines]
+
+
+def test_an_answer_in_parts_is_one_line_with_all_its_bytes_even_if_it_breaks_off(
+    tmp_path: Path,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        await send({"type": "http.response.body", "body": b"de", "more_body": True})
+        raise ConnectionError
+
+    file = tmp_path / "log"
+    with logged(app, file) as client:
+        layer = client._transport.app  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionError):
+            asyncio.run(layer({"type": "http", "method": "GET", "path": "/x"}, _nothing, _nothing))
+    (line,) = lines_of(file)
+    assert (line["status"], line["bytes"], line["path"]) == (200, 5, "/x")
+
+
+def test_a_log_whose_reader_has_gone_refuses_no_request(edge: Edge) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    layer = AccessLog(edge.service.app, "json", writing)
+    layer.start()
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(layer), base_url="http://x")
+    assert edge.run(client.get("/healthz")).status_code == 200
+    layer.stop()
+    os.close(writing)
+    assert edge.run(client.get("/healthz")).status_code == 200
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_refused_requests_and_heads_leave_a_line_too(
     edge: Edge, tmp_path: Path, method: str
@@ -92,6 +175,7 @@ def test_refused_requests_and_heads_leave_a_line_too(
         answer = edge.run(client.request(method, "/v1/execution"))
     (line,) = lines_of(file)
     assert (line["method"], line["status"]) == (method, answer.status_code)
+    assert line["bytes"] == len(answer.content)
     assert line["credential"] is None
     assert line["request_id"] == answer.headers["x-request-id"]
 
@@ -114,6 +198,7 @@ def test_a_form_of_a_page_is_named_by_its_path_alone(edge: Edge, tmp_path: Path)
         (f"/v1/keys/%65{TOKEN[1:]}".encode(), "/v1/keys/***"),
         (b"/a\xffb", "/a\\xffb"),
         (b"/" + b"a" * 600, "/" + "a" * 499),
+        (b"/" + b"a" * 490 + f"/{TOKEN}?{TOKEN}".encode(), "/" + "a" * 490 + "/***"),
     ],
 )
 def test_a_path_is_shown_without_query_and_tokens(sent: bytes, shown: str) -> None:
@@ -170,6 +255,24 @@ def test_no_request_waits_while_nobody_reads_the_log(
     dropped = int(counted["message"].split()[0])
     assert dropped >= 1
     assert len(told) + dropped == 12
+
+
+def test_the_end_waits_for_no_reader_that_stands_still(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "_LAST_SECONDS", 0.05)
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+    os.write(writing, b"\n" * size)
+    layer = AccessLog(edge.service.app, "json", writing)
+    layer.start()
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(layer), base_url="http://x")
+    assert edge.run(client.get("/healthz")).status_code == 200
+    layer.stop()
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read(size) == b"\n" * size, "nothing else was written before the end"
+        assert json.loads(pipe.readline())["path"] == "/healthz"
+    os.close(writing)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def as_text(line: Line) -> str:
 def as_json(line: Line) -> str:
     """The line for machines: a JSON object, with the time as RFC 3339 in UTC."""
     members = {
-        "time": f"{_utc_second(int(line.time))}.{int(line.time % 1 * 1000):03d}Z",
+        "time": utc_time(line.time),
         "level": line.level,
         "process": line.process,
         "logger": line.logger,
@@ -61,6 +61,11 @@ def as_json(line: Line) -> str:
         return _encode(members).decode()
     except UnicodeEncodeError:  # a file's name that is no UTF-8
         return json.dumps(members)
+
+
+def utc_time(instant: float) -> str:
+    """An instant as RFC 3339 in UTC, with milliseconds."""
+    return f"{_utc_second(int(instant))}.{int(instant % 1 * 1000):03d}Z"
 
 
 @lru_cache(4)

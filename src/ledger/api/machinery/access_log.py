@@ -2,7 +2,8 @@
 
 A layer around the whole application, and only if the setting asks for it. No request waits for a
 line: requests are noted in memory, and a thread writes them a moment later. Where the reader of
-standard error stands still, further lines are counted instead of kept.
+standard error stands still, further lines are counted instead of kept. A line costs least if many
+are made at once, from declared classes.
 
 A line shows the path as it was sent, but no query: a search or a cursor may hold what is secret. A
 token that somebody wrote into the path is hidden. Keys are named by their ids; the subject of a
@@ -17,13 +18,14 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Awaitable, Iterator
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.telemetry.lines import FORMATS, Line, LogFormat, process_of
+from ledger.telemetry.lines import FORMATS, Line, LogFormat, as_text, process_of, utc_time
 
 _EVERY_SECONDS = 0.2
 _LAST_SECONDS = 2.0
@@ -39,18 +41,38 @@ _LONGEST_PATH = 500
 _TOKEN = re.compile(r"elk_\w+|eyJ[\w-]+\.[\w.-]*")
 _USER = "user:"
 
+_encode = msgspec.json.Encoder().encode
 
-class _Answered(NamedTuple):
+
+class _Answered(msgspec.Struct, gc=False):
     """A request whose answer has ended."""
 
     ended: float
     method: str
     path: bytes
-    status: int
-    """0: the client left before the answer began."""
+    status: int | None
+    """None: the client left before the answer began."""
     seconds: float
     size: int
     request_id: str | None
+    credential: str | None
+    client: str | None
+
+
+class _JsonLine(msgspec.Struct, gc=False):
+    """The members of a line in their order: those of every line, then those of a request."""
+
+    time: str
+    level: str
+    process: str
+    logger: str
+    message: str
+    request_id: str | None
+    method: str
+    path: str
+    status: int | None
+    duration_ms: float
+    bytes: int
     credential: str | None
     client: str | None
 
@@ -60,7 +82,7 @@ class AccessLog:
 
     def __init__(self, app: ASGIApp, log_format: LogFormat, descriptor: int) -> None:
         """``descriptor`` is the open file that the lines are written to."""
-        self._app, self._line_of, self._descriptor = app, FORMATS[log_format], descriptor
+        self._app, self._format, self._descriptor = app, log_format, descriptor
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._at_once = _AT_ONCE_TO_A_FILE if is_file else _AT_ONCE
         self._process = process_of(multiprocessing.current_process().name)
@@ -87,13 +109,13 @@ class AccessLog:
         state = scope.setdefault("state", {})  # shared with the copies that inner layers make
         status = size = 0
 
-        async def send_counted(message: Message) -> None:
+        def send_counted(message: Message) -> Awaitable[None]:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
             else:
                 size += len(message.get("body", b""))
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_counted)
@@ -103,7 +125,7 @@ class AccessLog:
                 time.time(),
                 scope["method"],
                 scope.get("raw_path") or scope["path"].encode(),
-                status,
+                status or None,
                 time.perf_counter() - began,
                 size,
                 state.get("request_id"),
@@ -122,68 +144,75 @@ class AccessLog:
             self._write()
 
     def _write(self) -> None:
-        chunk = b""  # of whole lines
+        chunk = bytearray()  # of whole lines
         for line in self._lines():
-            text = f"{line}\n".encode("utf-8", "backslashreplace")
-            if chunk and len(chunk) + len(text) > self._at_once:
+            if chunk and len(chunk) + len(line) > self._at_once:
                 self._put(chunk)
-                chunk = b""
-            chunk += text
-        if chunk:
-            self._put(chunk)
+                chunk.clear()
+            chunk += line
+        self._put(chunk)
 
-    def _put(self, chunk: bytes) -> None:
+    def _put(self, chunk: bytes | bytearray) -> None:
         try:
             while chunk:
                 chunk = chunk[os.write(self._descriptor, chunk) :]
         except OSError:
             return  # standard error has no reader, or its disk is full: nobody could be told
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self) -> Iterator[bytes]:
         for _ in range(len(self._waiting)):
-            yield self._line_of(self._said(self._waiting.popleft()))
+            yield self._line_of(self._waiting.popleft())
         dropped, self._dropped = self._dropped, 0
         if dropped:
             message = f"{dropped} requests are not told here: their lines could not be written"
-            yield self._line_of(
-                Line(time.time(), "WARNING", self._process, "ledger.access", message, None)
-            )
+            line = Line(time.time(), "WARNING", self._process, "ledger.access", message, None)
+            yield _ended(FORMATS[self._format](line))
 
-    def _said(self, answered: _Answered) -> Line:
-        path, status = shown_path(answered.path), answered.status or None
-        duration, credential = answered.seconds * 1000, shown_credential(answered.credential)
+    def _line_of(self, answered: _Answered) -> bytes:
+        method, path, status = answered.method, shown_path(answered.path), answered.status
+        duration, size = answered.seconds * 1000, answered.size
+        credential, client = shown_credential(answered.credential), answered.client
         message = (
-            f"{answered.method} {path} {status or '-'} {duration:.1f} ms {answered.size} bytes"
-            f" {credential or '-'} {answered.client or '-'}"
+            f"{method} {path} {status or '-'} {duration:.1f} ms {size} bytes"
+            f" {credential or '-'} {client or '-'}"
         )
-        more = {
-            "method": answered.method,
-            "path": path,
-            "status": status,
-            "duration_ms": round(duration, 3),
-            "bytes": answered.size,
-            "credential": credential,
-            "client": answered.client,
-        }
-        return Line(
-            answered.ended,
-            "INFO",
-            self._process,
-            "ledger.access",
+        source = ("INFO", self._process, "ledger.access")
+        if self._format == "text":
+            return _ended(as_text(Line(answered.ended, *source, message, answered.request_id)))
+        line = _JsonLine(
+            utc_time(answered.ended),
+            *source,
             message,
             answered.request_id,
-            more,
+            method,
+            path,
+            status,
+            round(duration, 3),
+            size,
+            credential,
+            client,
         )
+        return _encode(line) + b"\n"
+
+
+def _ended(line: str) -> bytes:
+    return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
 def shown_path(raw: bytes) -> str:
     """The path as it was sent, still percent-encoded, without query and without tokens."""
-    path = raw.partition(b"?")[0][:_LONGEST_PATH].decode("ascii", "backslashreplace")
+    return _shown_start(raw[:_LONGEST_PATH])
+
+
+@lru_cache(1000)
+def _shown_start(raw: bytes) -> str:
+    path = raw.partition(b"?")[0].decode("ascii", "backslashreplace")
     if "%" in path and _TOKEN.search(meant := unquote(path)):
         return quote(_TOKEN.sub("***", meant), safe="/*")
     return _TOKEN.sub("***", path)
 
 
+@lru_cache(1000)
 def shown_credential(credential: str | None) -> str | None:
     """An id of a key as it is; of a provider's token a digest of the subject."""
     if credential is None or not credential.startswith(_USER):
