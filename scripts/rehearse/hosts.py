@@ -4,8 +4,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-NETWORK = "10.203.77.0/24"
-_PREFIX = "10.203.77."
+NETWORK = "10.0.0.0/24"
+_PREFIX = "10.0.0."
 CENTER = f"{_PREFIX}1"
 """The address of the rehearsal itself: the load, haproxy and Prometheus."""
 

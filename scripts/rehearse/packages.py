@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ledger.postgres.embedded.account import default_account
 from ledger.postgres.embedded.programs import find_programs
@@ -20,15 +22,16 @@ _PACKAGES = {
 }
 """Package by program. PostgreSQL and Python's client of etcd are looked for elsewhere."""
 
-_NO_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+_NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/ledger.conf")
 _ETCD_CLIENT = Path("/usr/lib/python3/dist-packages/etcd")
 
 
-def install() -> None:
-    """Install what is missing. Exits if that is not possible."""
+def install(further: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Install what is missing; ``further`` are packages by program. Exits if that is impossible."""
     if os.geteuid() != 0:
         sys.exit("The rehearsal installs packages and makes network namespaces: run it as root.")
-    missing = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
+    wanted = _PACKAGES | dict(further)
+    missing = [package for program, package in wanted.items() if shutil.which(program) is None]
     if not _ETCD_CLIENT.exists():
         missing.append("python3-etcd")
     if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
