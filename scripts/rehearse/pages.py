@@ -37,7 +37,7 @@ WORDS = {
     "old": "15",
     "new": "18",
 }
-"""The words that differ from one rehearsal to the next: times, ids that have a year, versions at hand."""
+"""The words that differ between rehearsals: times, ids that have a year, versions at hand."""
 
 
 def _typed(block: str) -> Iterator[str]:

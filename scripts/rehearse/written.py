@@ -175,7 +175,7 @@ def _go_back_with_patroni(town: Town) -> None:
     town.await_members("pg2", "pg2")
     with town.load("archived", "proxy") as load:
         load.await_more(20)
-        instant = _now()
+        kept, instant = len(load.acknowledged), _now()
         load.await_more(20)
     town.await_sealed("a")
     for name in NODES:
@@ -193,6 +193,10 @@ def _go_back_with_patroni(town: Town) -> None:
     for name in NODES:
         town.await_ready(name)
     _adopt(town, "a")
+    found = tally(load, town.url("pg2"))
+    print(f"{found}; {kept} were acknowledged before the instant", flush=True)
+    if not 0 < found.lost <= found.acknowledged - kept or found.doubled or found.reused:
+        raise RuntimeError("the database was not taken back to the instant")
 
 
 def _keep_single_server(town: Town) -> None:
@@ -291,7 +295,7 @@ def _newer_version() -> tuple[str, Path]:
 
 def _now() -> str:
     """The present instant, to which the database will be taken back."""
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}+00"
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}+00"
 
 
 def _adopt(town: Town, name: str) -> None:
