@@ -39,8 +39,9 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
 
     Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
     """
-    vault = open_vault(settings)
     conninfo = pin(conninfo)
+    _compare_kept_key(settings, conninfo)
+    vault = open_vault(settings)
     if settings.migrate == "auto":
         _bring_up_to_date(conninfo)
     with _connected(conninfo) as connection:
@@ -61,10 +62,7 @@ def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]
     ``prepare_database`` does. Another master key than the database's is refused before any change.
     """
     conninfo = pin(conninfo)
-    with _connected(conninfo) as connection:
-        is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
-        if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
-            _compare_key(connection, Vault(_known_key(settings)))
+    _compare_kept_key(settings, conninfo)
     applied = _bring_up_to_date(conninfo)
     with _connected(conninfo) as connection:
         _raise_walls(connection)
@@ -110,6 +108,17 @@ def _connected(conninfo: str) -> psycopg.Connection[TupleRow]:
             " PostgreSQL itself."
         )
     return connection
+
+
+def _compare_kept_key(settings: Settings, conninfo: str) -> None:
+    """Raise ConfigurationError if the database belongs to a key that is not known, or to another.
+
+    Nothing is made or changed: a new key in place of one that is lost would open no run.
+    """
+    with _connected(conninfo) as connection:
+        is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
+        if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
+            _compare_key(connection, Vault(_known_key(settings)))
 
 
 def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None:
