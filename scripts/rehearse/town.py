@@ -124,6 +124,11 @@ class Town:
 
         until(is_whole, f"{leader} with {standbys} standbys", 400)
 
+    def await_archived(self, name: str, folder: str) -> None:
+        """Wait until a server has archived each segment that is complete. Raises TimeoutError."""
+        waiting = f"ls {folder}/pg_wal/archive_status"
+        until(lambda: ".ready" not in self.type(name, waiting), f"the archive of {name}")
+
     def make_key(self, name: str) -> None:
         """A key for clients, by a command on a node; and a line for the load."""
         self.token = self.type(name, _NEW_KEY).strip()

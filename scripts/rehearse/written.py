@@ -276,6 +276,8 @@ def _erase_again(town: Town, run: str, version: str) -> None:
         raise RuntimeError("the recovery has not brought the key of the run back")
     said = town.follow("single", _RUNBOOK, "Erasures after a restore", before=SETTINGS)
     town.follow("single", _OPERATING, "How long an erased key survives")
+    town.await_archived("single", f"/var/lib/postgresql/{version}/main")
+    town.follow("single", _OPERATING, "How long an erased key survives")
     if found := _files_with(town, key, version):
         raise RuntimeError(f"the key is left in {found}; runs erase said {said}")
 
