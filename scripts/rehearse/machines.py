@@ -114,6 +114,8 @@ class Machine:
         if self._group.exists():
             until(self._is_empty, f"the end of the machine {self.name}", 30)
             subprocess.run(["find", str(self._group), "-depth", "-type", "d", "-delete"])
+        for place in (self._disk, self._folder):
+            subprocess.run(["umount", "--lazy", str(place)], capture_output=True)
 
     def _is_empty(self) -> bool:
         return "populated 0" in (self._group / "cgroup.events").read_text()

@@ -32,9 +32,10 @@ class Town:
 
     def __init__(self, folder: Path) -> None:
         self.center = make_network()
-        (folder / "groups").mkdir()
+        self._groups = folder / "groups"
+        self._groups.mkdir()
         (folder / "backup").mkdir()
-        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(folder / "groups")], check=True)
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(self._groups)], check=True)
         self.machines = {
             name: Machine(
                 make_host(name, number), folder, folder / "backup" if name in MEMBERS else ""
@@ -53,6 +54,7 @@ class Town:
         """End all machines."""
         for machine in self.machines.values():
             machine.stop()
+        subprocess.run(["umount", "--lazy", str(self._groups)], capture_output=True)
 
     def follow(
         self,

@@ -26,7 +26,12 @@ _RUNBOOK = "runbook.md"
 _OPERATING = "operating.md"
 _ARCHIVE = "The archive, and going back to an instant"
 
-_FURTHER_PACKAGES = {"etcdctl": "etcd-client", "envsubst": "gettext-base", "jq": "jq"}
+_FURTHER_PACKAGES = {
+    "systemctl": "systemd",
+    "etcdctl": "etcd-client",
+    "envsubst": "gettext-base",
+    "jq": "jq",
+}
 
 _HOLD = """systemd-run --quiet --uid=postgres \
     psql ledger -c 'BEGIN; LOCK TABLE ledger.ledger_events; SELECT pg_sleep(600)'
