@@ -13,10 +13,10 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 4 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak rehearse rehearse-short clean
+.PHONY: help setup run test static check browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak rehearse rehearse-short rehearse-written clean
 
 help: ## Show this help
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer (with venv) is needed."; exit 1; }
@@ -87,6 +87,9 @@ rehearse: $(READY) ## Break a real cluster in every way; ONLY="NAME…" performs
 
 rehearse-short: $(READY) ## Kill and freeze two nodes on one PostgreSQL, in two minutes
 	$(BIN)/python -m scripts.rehearse.short
+
+rehearse-written: $(READY) ## Type the commands of the operator's pages on seven machines with systemd
+	$(BIN)/python -m scripts.rehearse.written
 
 clean: ## Remove the environment, caches and data sets (never the data in .ledger)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,8 +1,7 @@
 """Carry out the commands of the documents as they are written there, on machines with systemd.
 
-``python -m scripts.rehearse.written`` builds the example of ``docs/high-availability.md``, does
-what ``docs/runbook.md`` and ``docs/operating.md`` say, and looks at what came of it. The exit code
-is 1 if a command failed, or if a fact was lost that should not be. Needs root, and Debian.
+``make rehearse-written`` builds the example of ``docs/high-availability.md``, does what
+``docs/runbook.md`` and ``docs/operating.md`` say, and looks at what came of it. The exit code is 1 if a command failed, or if a fact was lost that should not be. Needs root, and Debian.
 """
 
 import shutil

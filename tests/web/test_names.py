@@ -107,7 +107,7 @@ def test_the_scope_of_keys_and_endpoints_has_the_workspaces_name(edge: Edge) -> 
         assert f"Halden <Bank> {WORKSPACE}" in " ".join(guest.get(f"/ui/{kind}/{made}").words("dd"))
 
 
-def test_who_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
+def test_a_credential_that_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
     named_line(edge)
     key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE)
     (row,) = visitor(edge, "keys:manage").get("/ui/keys").words(f"#{key.id}")

@@ -48,7 +48,7 @@ def make_ready() -> None:
 class _Server(uvicorn.Server):
     """Uvicorn's server: calls ``tell_started`` once it takes requests, and ``tell_ending``.
 
-    It calls ``tell_ended`` after the last answer. Code behind ``run`` would be too late: after a
+    After the last answer ``tell_ended`` is called. Code behind ``run`` would be too late: after a
     signal to stop, uvicorn raises the signal again there, and the signal ends the process.
     """
 
