@@ -212,22 +212,83 @@ def end_writers(conninfo: str) -> None:
     assert {ended for (ended,) in query(conninfo, statement)} == {True}
 
 
+@pytest.fixture
+def restored(conninfo: str, server: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a database for ``restore``."""
+    with empty(server.url, f"restored_{conninfo_to_dict(conninfo)['dbname']}") as address:
+        yield address
+
+
+def dump(conninfo: str, file: Path) -> None:
+    """Keep a backup."""
+    programs = find_programs(None) / "bin"
+    subprocess.run([programs / "pg_dump", "-Fc", "-f", str(file), conninfo], check=True)
+
+
+def restore(file: Path, into: str, settings: Settings) -> None:
+    """Restore a backup, in place of what is there."""
+    query(into, "DROP SCHEMA IF EXISTS ledger CASCADE")
+    restoring = [find_programs(None) / "bin" / "pg_restore", "--exit-on-error"]
+    subprocess.run([*restoring, f"--dbname={into}", str(file)], check=True)
+    prepare_database(settings, into)
+
+
+def last_beat_was(conninfo: str, ago: str) -> None:
+    """Let the database be of an earlier time."""
+    then = f"clock_timestamp() - interval '{ago}'"
+    query(conninfo, f"UPDATE ledger.listening SET listened_at = {then}, beaten_at = {then}")
+
+
 def test_a_restored_dump_gives_no_position_or_id_again(
-    conninfo: str, server: EmbeddedPostgres, settings: Settings, tmp_path: Path
+    conninfo: str, restored: str, settings: Settings, tmp_path: Path
 ) -> None:
     with process_on(conninfo, settings) as process:
         line = process.line()
-        programs, file = find_programs(None) / "bin", str(tmp_path / "dump")
-        subprocess.run([programs / "pg_dump", "-Fc", "-f", file, conninfo], check=True)
+        dump(conninfo, tmp_path / "dump")
         lost = [process.issue(line) for _ in range(3)]
-    with empty(server.url, f"restored_{conninfo_to_dict(conninfo)['dbname']}") as restored:
-        into = f"--dbname={restored}"
-        subprocess.run([programs / "pg_restore", "--exit-on-error", into, file], check=True)
-        prepare_database(settings, restored)
+    restore(tmp_path / "dump", restored, settings)
+    with process_on(restored, settings) as process:
+        position, number = process.issue(line)
+    assert position > POSITIONS_MOVED > max(lost)[0]
+    assert number > IDS_MOVED > max(lost)[1]
+
+
+def test_a_backup_of_yesterday_gives_none_of_the_many_positions_and_ids_of_the_day_again(
+    conninfo: str, restored: str, settings: Settings, tmp_path: Path
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        process.issue(line)
+    last_beat_was(conninfo, "1 day")
+    dump(conninfo, tmp_path / "dump")
+    sequence = "ledger.ledger_events_notification_id_seq"
+    query(conninfo, f"SELECT setval('{sequence}', {7 * POSITIONS_MOVED})")
+    query(conninfo, f"UPDATE ledger.id_counter SET last = {7 * IDS_MOVED} WHERE prefix = 'RUN'")
+    with process_on(conninfo, settings) as process:
+        lost = process.issue(line)
+    restore(tmp_path / "dump", restored, settings)
+    with process_on(restored, settings) as process:
+        position, number = process.issue(line)
+    assert position > lost[0] > 7 * POSITIONS_MOVED
+    assert number > lost[1] > 7 * IDS_MOVED
+
+
+def test_a_backup_that_is_restored_again_gives_nothing_that_was_given_after_the_first_time(
+    conninfo: str, restored: str, settings: Settings, tmp_path: Path
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        process.issue(line)
+    last_beat_was(conninfo, "1 minute")
+    dump(conninfo, tmp_path / "dump")
+    given = []
+    for ago in ("1 minute", "2 minutes"):
+        restore(tmp_path / "dump", restored, settings)
+        last_beat_was(restored, ago)
         with process_on(restored, settings) as process:
-            position, number = process.issue(line)
-        assert position > POSITIONS_MOVED > max(lost)[0]
-        assert number > IDS_MOVED > max(lost)[1]
+            given += [process.issue(line) for _ in range(3)]
+    assert len({position for position, _ in given}) == 6
+    assert len({number for _, number in given}) == 6
 
 
 def test_a_failover_that_loses_events_gives_none_of_their_positions_ids_or_versions_again(

@@ -6,6 +6,11 @@ standby has another timeline, another cluster another system identifier, and a r
 tables. A writer asks for them once a connection: no connection outlives a failover. Where they are
 others than the row ``ledger.lineage`` has, the first append of the connection moves the log's
 sequence and the counters of ids on.
+
+A backup may be old, or restored a second time, and a second standby may be promoted that does not
+know of the first. So the skip grows with the time since the last beat that the database has, by
+more than can be recorded in that time. All that was recorded meanwhile, after an earlier skip or
+without one, lies before.
 """
 
 import logging
@@ -17,10 +22,16 @@ from ledger.postgres.pipeline import Pipeline, Statement, Transaction, named
 _logger = logging.getLogger(__name__)
 
 POSITIONS_MOVED = 1_000_000
-"""So many positions are skipped after a possible loss: more than a standby is ever behind."""
+"""So many positions are skipped after a possible loss, at least."""
 
 IDS_MOVED = 10_000
-"""So many ids of each prefix are skipped."""
+"""So many ids of each prefix are skipped, at least."""
+
+POSITIONS_A_SECOND = 100_000
+"""So many more for each second since the last beat: more than are ever recorded in a second."""
+
+IDS_A_SECOND = 1_000
+"""So many more ids for each such second."""
 
 # The timeline is the first part of a WAL file's name. Raises an error on a standby.
 _WHERE = b"""
@@ -34,10 +45,14 @@ _SYSTEM = b"SELECT system_identifier::text FROM pg_control_system()"
 # Write the lineage anew if it has changed. Then move the sequence, and the counters that there are
 # or may have been. A sequence that was moved stays so after a rollback: it is not moved again for
 # the same connection, unless the statement's result was lost with the append, which is no harm. An
-# identifier that the user may not read is unknown, and is not another one.
+# identifier that the user may not read is unknown, and is not another one. This append's own beat
+# comes later; 1970 means that no writer of a service has listened yet.
 _FOLLOW = f"""
 WITH other AS MATERIALIZED (
-    SELECT FROM ledger.lineage AS l
+    SELECT CASE WHEN s.listened_at > '1970-01-01T00:00:00Z' THEN greatest(0, floor(extract(
+        epoch FROM clock_timestamp() - greatest(s.listened_at, s.beaten_at))))::bigint
+        ELSE 0 END AS seconds
+    FROM ledger.lineage AS l CROSS JOIN ledger.listening AS s
     WHERE l.timeline <> %(timeline)s::bigint OR l.tables <> %(tables)s
        OR (l.system_identifier <> %(system)s AND '' NOT IN (l.system_identifier, %(system)s))
 ), written AS (
@@ -49,15 +64,16 @@ WITH other AS MATERIALIZED (
        OR excluded.system_identifier NOT IN ('', l.system_identifier)
 ), counted AS (
     INSERT INTO ledger.id_counter AS c (prefix, year, last)
-    SELECT k.prefix, k.year, {IDS_MOVED} FROM other CROSS JOIN (
+    SELECT k.prefix, k.year, {IDS_MOVED} + {IDS_A_SECOND} * other.seconds FROM other CROSS JOIN (
         SELECT prefix, year FROM ledger.id_counter
         UNION
         SELECT unnest(ARRAY['KEY', 'RUN', 'WHK']),
             extract(year FROM clock_timestamp() AT TIME ZONE 'UTC')::int
     ) AS k
-    ON CONFLICT (prefix, year) DO UPDATE SET last = c.last + {IDS_MOVED}
+    ON CONFLICT (prefix, year) DO UPDATE SET last = c.last + excluded.last
 )
-SELECT setval('ledger.ledger_events_notification_id_seq', s.last_value + {POSITIONS_MOVED})
+SELECT setval('ledger.ledger_events_notification_id_seq',
+    s.last_value + {POSITIONS_MOVED} + {POSITIONS_A_SECOND} * other.seconds)
 FROM other CROSS JOIN ledger.ledger_events_notification_id_seq AS s
 WHERE %(has_moved)s::int = 0
 """
