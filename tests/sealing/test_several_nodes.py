@@ -1,5 +1,6 @@
 """Several nodes on one database: each follows what is signed, one signs, and none contradicts."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,31 @@ def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(
     assert shown(full) == 601, "nobody else has seen the newest one"
     b.beat()
     assert a.seal() == 0
+    assert shown(full) == 602
+
+
+def test_a_node_whose_data_directory_was_copied_does_not_take_itself_for_alone(
+    full: Ledger, a: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both processes beat as one node. Nobody could tell which of them has seen a checkpoint."""
+    copy = tmp_path / "copy"
+    shutil.copytree(a.folder, copy)
+    with Node(full.conninfo, copy, node_id=a.watch.node_id) as twin:
+        for _ in range(4):
+            a.beat()
+            twin.beat()
+        full.line()
+        assert a.seal() == 1
+        assert shown(full) == 601
+    assert caplog.text.count("another process beats as this node") == 2, "each of them says so"
+
+
+def test_a_beat_whose_acknowledgement_was_lost_is_no_other_process(full: Ledger, a: Node) -> None:
+    a.beat()
+    full.rows("UPDATE ledger.node SET beaten_at = clock_timestamp() RETURNING 1")
+    a.beat()
+    full.line()
+    assert a.seal() == 1
     assert shown(full) == 602
 
 

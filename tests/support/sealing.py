@@ -26,9 +26,10 @@ from tests.support.stored import DROP_CHECK
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
-def watch_of(folder: Path, patience: float = 0.0) -> Watch:
+def watch_of(folder: Path, patience: float = 0.0, node_id: str | None = None) -> Watch:
     """The knowledge of a node that keeps its witness in a folder, and has waited for the others."""
-    return Watch(hashlib.sha256(str(folder).encode()).hexdigest()[:16], folder, patience=patience)
+    node_id = node_id or hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Watch(node_id, folder, patience=patience)
 
 
 def sealer_of(
@@ -52,8 +53,10 @@ def keep_witness(conninfo: str, folder: Path) -> None:
 class Node:
     """A node with its witness in a folder: its beat and its sealer, called in turn."""
 
-    def __init__(self, conninfo: str, folder: Path, patience: float = 30.0) -> None:
-        self.watch = watch_of(folder, patience)
+    def __init__(
+        self, conninfo: str, folder: Path, patience: float = 30.0, node_id: str | None = None
+    ) -> None:
+        self.watch = watch_of(folder, patience, node_id)
         self.folder = folder
         self.sealer = sealer_of(conninfo, folder, watch=self.watch)
         self._beat = NodeBeat(conninfo, self.watch, "all", Clock())

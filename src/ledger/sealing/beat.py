@@ -23,6 +23,8 @@ from ledger.sealing.watch import CannotSign, Sight, Watch
 
 _logger = logging.getLogger(__name__)
 
+_DOUBLED = "another process beats as this node: its data directory is shared, or was copied"
+
 
 class _NodeConnection(RoundConnection[TupleRow]):
     """Gives up a silent server soon: a living node must have reported to its successor in 15 s."""
@@ -59,7 +61,7 @@ class NodeBeat(Beat):
         self, connection: psycopg.Connection[TupleRow], sight: Sight
     ) -> tuple[Verdict, str | None]:
         """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
-        fault = None
+        fault = _DOUBLED if sight.known.heard.is_doubled else None
 
         def compare(witness: Witnessed) -> Fit:
             nonlocal fault

@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 
 from ledger.log.nodes import LIVING_SECONDS
 
-_CONTACT_SECONDS = 5.0
+_DOUBLED_AFTER = 3
+"""So many foreign beats under a node's id tell that another process beats as this node. A single
+one may be the node's own, whose acknowledgement was lost."""
+
 NO_WITNESS = "no living node has seen a checkpoint of this log"
 NEW_POSTGRESQL = "this PostgreSQL is new: the nodes first report what they have seen"
 
@@ -83,6 +86,8 @@ class Heard(NamedTuple):
     """Whether this node has never waited for reports, on any PostgreSQL."""
     is_upgraded: bool
     """Whether that is so since it was upgraded from a version without reports."""
+    is_doubled: bool
+    """Whether another process beats as this node, since its data directory is shared or copied."""
 
 
 class Vigil:
@@ -100,6 +105,19 @@ class Vigil:
         """The last beat of this node that the database has acknowledged."""
         self._acknowledged = now
         self._has_lost = False
+        self._foreign, self._foreign_at = 0, now
+        """The number of foreign beats under this node's id, and when the last of them was seen."""
+
+    def expect_own(self, rows: Sequence[Row], now: float) -> None:
+        """Look for a beat of another process under this node's id, before the node beats again.
+
+        Not to be called while a beat is under way.
+        """
+        own = next((row for row in rows if row.node_id == self._node_id), None)
+        if own is None or self._beaten_at is None or own.beaten_at <= self._beaten_at:
+            return
+        self._foreign = self._foreign + 1 if now - self._foreign_at < self._patience else 1
+        self._foreign_at = now
 
     def beaten(self, at: Any, now: float) -> None:
         """Note a beat of this node that the database has acknowledged now."""
@@ -144,7 +162,8 @@ class Vigil:
         settled = known == lineage and not self._has_lost
         others = [self._other(row, asked) for row in rows if row.node_id != self._node_id]
         has_waited = settled or waited >= self._patience
-        return Heard(others, has_waited, not known, known is None)
+        is_doubled = self._foreign >= _DOUBLED_AFTER and asked - self._foreign_at < self._patience
+        return Heard(others, has_waited, not known, known is None, is_doubled)
 
     def _other(self, row: Row, asked: float) -> Other:
         """A node that could not beat, since nobody reached the database, is not gone."""
@@ -226,7 +245,7 @@ def judge(known: Known, compare: Compare) -> Verdict:
         return verdict._replace(waits_for=NEW_POSTGRESQL)
     if own is None and newest is not None:
         return verdict._replace(waits_for=NO_WITNESS, is_degraded=True)
-    is_alone = not any(other.lives for other in known.heard.others)
+    is_alone = not known.heard.is_doubled and not any(o.lives for o in known.heard.others)
     shows = _shown(known, own, newest, is_alone, compare)
     return verdict._replace(standing=Standing.SEALER, is_alone=is_alone, shows=shows)
 
