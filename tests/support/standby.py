@@ -40,6 +40,10 @@ class Pair:
     def fail_over(self) -> str:
         """Lose the primary, with all that the standby lacks, and promote that; its address."""
         self.primary.stop()
+        return self.promote()
+
+    def promote(self) -> str:
+        """Promote the copy, whether the primary lives or not; its address."""
         self.standby.start()
         query(self.standby.url, "SELECT pg_promote()")
         recovering = "SELECT pg_is_in_recovery()"

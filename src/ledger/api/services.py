@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -139,8 +141,17 @@ class ApiServices:
         if self._writing is not None:
             self._writing.writer.stop_listening()
 
+    def _leave(self) -> None:
+        """Read from the server to which writes go now: the former one may live on."""
+        self.door.leave()
+        self.positions.leave()
+
     async def open(self) -> None:
         """Connect and start. Raises the database's error if it cannot be reached."""
+        if self._writing is not None:
+            loop = asyncio.get_running_loop()
+            recorder = self._writing.log.ledger_recorder
+            recorder.on_elsewhere = partial(loop.call_soon_threadsafe, self._leave)
         await self.door.open()
         await self.positions.start()
         if self._verifier is not None:

@@ -21,7 +21,7 @@ from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.log.append import Append, StoredRow
-from ledger.log.lineage import Follower, ask
+from ledger.log.lineage import Follower, Lineage, ask
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import (
     CONNECT_SECONDS,
@@ -87,6 +87,10 @@ class LedgerRecorder(PostgresApplicationRecorder):
     _pipeline: Pipeline | None = None
     _follower: Follower | None = None
     """Follows to the PostgreSQL of a new connection, until its first append has succeeded."""
+    _lineage: Lineage | None = None
+    """The PostgreSQL of the connection."""
+    on_elsewhere: Callable[[], object] = staticmethod(lambda: None)
+    """Called by the writer's thread when a new connection has led to another PostgreSQL."""
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -135,8 +139,12 @@ class LedgerRecorder(PostgresApplicationRecorder):
         if self._pipeline is None or self._pipeline.connection is not connection:
             pipeline = Pipeline(connection)
             with _leaving_standbys(connection):
-                self._follower = Follower(ask(pipeline, Statement(DURABLE)))
+                lineage = ask(pipeline, Statement(DURABLE))
+            self._follower = Follower(lineage)
+            before, self._lineage = self._lineage, lineage
             self._pipeline = pipeline
+            if before not in (None, lineage):
+                self.on_elsewhere()
         return self._pipeline
 
 

@@ -191,6 +191,14 @@ class Door:
             if lane in self._idle or lane.waited_seconds() >= _PATIENCE_SECONDS:
                 lane.give_up()
 
+    def leave(self) -> None:
+        """Close all connections: new ones lead to another server. Reads in flight are sent again.
+
+        The former server may live on, and would answer for ever with what it had.
+        """
+        for lane in tuple(self._lanes):
+            lane.give_up()
+
     def _send_soon(self) -> None:
         if self._sending is None:
             self._sending = self._loop.call_soon(self._send)

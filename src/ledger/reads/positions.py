@@ -124,6 +124,13 @@ class ViewPositions:
         """Start to load the positions and to follow them."""
         self._task = asyncio.create_task(self._follow())
 
+    def leave(self) -> None:
+        """Follow on a new connection, which leads to another server."""
+        if self._task is not None:
+            self._task.cancel()
+            self._lose()
+            self._task = asyncio.create_task(self._follow(self._task))
+
     async def stop(self) -> None:
         """End the follower."""
         if self._task is not None:
@@ -193,7 +200,9 @@ class ViewPositions:
         soonest = min((waiter[2] for waiter in left), default=None)
         self._expiry = None if soonest is None else loop.call_at(soonest, self._expire)
 
-    async def _follow(self) -> None:
+    async def _follow(self, former: asyncio.Task[None] | None = None) -> None:
+        if former is not None:
+            await asyncio.wait([former])
         while True:
             try:
                 await self._listen()
