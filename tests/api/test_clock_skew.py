@@ -1,20 +1,27 @@
 """A node whose clock is wrong writes nothing, says so, reads, and recovers by itself."""
 
+import itertools
 import re
 import shutil
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ledger.application.report import command_of
+from ledger.domain.errors import ClockSkew
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
 from ledger.service.composition.database import prepare_database
-from ledger.service.composition.writing import create_writer, utc_now
+from ledger.service.composition.writing import create_writer, running, utc_now
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, activation, fact
+from tests.support.racing_writers import parsed
 from tests.support.served import Served, free_port, post, serving_at
 from tests.support.views import head, query, until
 
@@ -64,20 +71,58 @@ def test_a_wrong_clock_is_found_without_any_fact(conninfo: str, settings: Settin
         until(lambda: edge.get("/readyz").status_code == 503, "the wrong clock to be found", 5.0)
 
 
-def test_a_clock_that_is_off_by_less_than_5_s_and_a_process_that_stood_still_may_write(
-    conninfo: str, settings: Settings
-) -> None:
+def test_a_clock_that_is_off_by_less_than_5_s_may_write(conninfo: str, settings: Settings) -> None:
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
         line = edge.fresh()
         start = {"service_line_id": line}
         for ahead in (4.0, -4.0):
             set_ahead(edge, ahead)
             assert edge.send(fact("run.started", None, start)).status_code == 201
-        # Each look at the clock comes a minute after the one before, as if the process had stopped.
-        begun = time.time()
-        looks = iter(range(1000))
-        recorder_of(edge).wall = lambda: begun + 60 * (next(looks) % 2)
-        assert edge.send(fact("run.started", None, start)).status_code == 201
+
+
+def test_a_process_that_stood_still_during_an_append_may_write(
+    conninfo: str, settings: Settings
+) -> None:
+    """Its clocks are looked at a minute after the append began, and both have moved."""
+    log, begun = Log(conninfo), time.time()
+    walls, steadies = (itertools.chain([0.0], itertools.repeat(60.0)) for _ in range(2))
+    log.ledger_recorder.wall = lambda: begun + next(walls)
+    log.ledger_recorder.steady = lambda: next(steadies)
+    with running(log, create_writer(settings, log, utc_now)) as writer:
+        made = writer.execute(command_of(parsed(activation()), COMMAND_LINE))
+    assert isinstance(made, Receipt), made
+
+
+class SetWhenRead:
+    """The clock of a machine that is set an hour ahead at the moment at which it is read."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def wall(self) -> float:
+        return time.time() + self.ahead
+
+    def __call__(self) -> datetime:
+        self.ahead = 3600.0
+        return datetime.fromtimestamp(self.wall(), UTC)
+
+
+@pytest.mark.parametrize("probes", [False, True])
+def test_a_clock_that_is_set_after_it_was_compared_writes_nothing(
+    conninfo: str, settings: Settings, probes: bool
+) -> None:
+    """Each later event of every node would be recorded behind that hour, and leases would end."""
+    log, clock = Log(conninfo), SetWhenRead()
+    log.ledger_recorder.wall = clock.wall
+    listened = query(conninfo, "SELECT listened_at FROM ledger.listening")
+    with running(log, create_writer(settings, log, clock, probes=probes)) as writer:
+        if probes:
+            until(lambda: clock.ahead > 0, "a probe that reads the clock")
+        made = writer.execute(command_of(parsed(activation()), COMMAND_LINE))
+        assert isinstance(made, ClockSkew), made
+        assert writer.is_skewed
+    assert query(conninfo, "SELECT count(*) FROM ledger.ledger_events") == [(0,)]
+    assert query(conninfo, "SELECT listened_at FROM ledger.listening") == listened
 
 
 def test_a_writer_with_a_wrong_clock_does_not_note_that_the_service_listens(

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
 
@@ -225,8 +226,7 @@ class Writer(BackgroundLoop):
                 if append.is_first:
                     self._cache.clear()
                 append.probe()
-                self._check_clock(append)
-                self._beat(append, self._clock())
+                self._beat(append, self._now(append))
             self._note_success()
 
     def _check_clock(self, append: Append) -> None:
@@ -244,6 +244,12 @@ class Writer(BackgroundLoop):
             raise ClockSkew
         if was_skewed:
             _logger.warning("the clock is right again")
+
+    def _now(self, append: Append) -> datetime:
+        """The present instant. Raises ClockSkew also if the clock was set just before."""
+        now = self._clock()
+        self._check_clock(append)
+        return now
 
     def _beat(self, append: Append, now: datetime) -> None:
         """Beat, if this writer does and a second has passed since the last beat."""
@@ -323,9 +329,8 @@ class Writer(BackgroundLoop):
         began = time.perf_counter()
         try:
             with self._log.ledger_recorder.append_transaction() as append:
-                unit = Unit(
-                    append, self._log, self._cache, self._vault, self._clock, self._idle_after
-                )
+                clock = partial(self._now, append)
+                unit = Unit(append, self._log, self._cache, self._vault, clock, self._idle_after)
                 touched = unit.events.touched
                 if append.is_first:
                     self._cache.clear()

@@ -41,7 +41,7 @@ from ledger.log.tables import (
     RunKeyRow,
 )
 from ledger.postgres.binary import array
-from ledger.postgres.clocks import skew
+from ledger.postgres.clocks import Comparison
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Statement, Transaction, Value, named
 from ledger.postgres.rows import find, insert
@@ -190,22 +190,25 @@ class Append:
         self,
         transaction: Transaction,
         wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         *,
         is_first: bool = False,
         heeds_beats: bool = True,
     ) -> None:
         self._transaction, self._heeds_beats = transaction, heeds_beats
-        self._wall, self._began_at = wall, wall()
+        self._clocks = Comparison(wall, steady)
         self.is_first = is_first
         """Whether this is the connection's first append: the database may be another one."""
-        self.clock_skew: float | None = None
-        """By how many seconds this machine's clock is ahead of the database's, at the least; None:
-        not known yet. A process that was stopped meanwhile does not count as a wrong clock."""
         self.decisions = DecisionTables()
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """The instant after which the next event is recorded: that of the last event, or of the
         last beat if that is later. Known, as ``next_position`` is, from the first ``read`` on."""
+
+    @property
+    def clock_skew(self) -> float | None:
+        """By how many seconds this machine's clock is ahead of the database's; None: unknown."""
+        return self._clocks.skew
 
     @property
     def aside(self) -> SideTables:
@@ -242,7 +245,7 @@ class Append:
         for self.next_position, recorded_at, beaten_at, at in end:
             beats = [beaten_at] if self._heeds_beats else []
             self.last_recorded_at = max(filter(None, [recorded_at, *beats]), default=None)
-            self._note_clock(at)
+            self._clocks.compare(at)
         restored, tails = self._complete(known, tails)
         return Found(
             restored,
@@ -377,12 +380,8 @@ class Append:
     def probe(self) -> None:
         """Update the probe row, to find out whether an append could write, and the clock's skew."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
-        self._transaction.defer(Statement(_PROBE), lambda rows: self._note_clock(rows[0][0]))
+        self._transaction.defer(Statement(_PROBE), lambda rows: self._clocks.compare(rows[0][0]))
         self._transaction.flush()
-
-    def _note_clock(self, at: float) -> None:
-        """Compare the clocks: the database gave ``at`` at some moment since the append began."""
-        self.clock_skew = skew(self._began_at, at, self._wall())
 
 
 def _streams(known: Mapping[str, int]) -> dict[str, Value]:

@@ -82,6 +82,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
     """The first statement of an append."""
     wall: Callable[[], float] = staticmethod(time.time)
     """The machine's clock, in seconds: the database's is compared with it."""
+    steady: Callable[[], float] = staticmethod(time.monotonic)
+    """A clock that nobody sets, in seconds."""
     heeds_beats = True
     """Whether events are recorded after the last beat: all but those of the demo's story are."""
     _pipeline: Pipeline | None = None
@@ -109,6 +111,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
                 yield Append(
                     transaction,
                     self.wall,
+                    self.steady,
                     is_first=follower is not None,
                     heeds_beats=self.heeds_beats,
                 )

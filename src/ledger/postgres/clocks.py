@@ -1,5 +1,7 @@
 """This machine's clock, compared with the database's (contract, Several nodes, "Clocks")."""
 
+from collections.abc import Callable
+
 _MOST_SECONDS = 5.0
 """A clock that is farther from the database's is wrong (contract, Several nodes)."""
 
@@ -17,3 +19,27 @@ def skew(sent_at: float, at: float, answered_at: float) -> float:
     """
     earliest, latest = sorted((sent_at, answered_at))
     return min(0.0, latest - at) or max(0.0, earliest - at)
+
+
+class Comparison:
+    """The comparison of the clocks in an append, which begins now. ``steady`` is never set."""
+
+    def __init__(self, wall: Callable[[], float], steady: Callable[[], float]) -> None:
+        self._wall, self._steady = wall, steady
+        self._wall_began, self._steady_began = wall(), steady()
+        self._skew: float | None = None
+
+    def compare(self, at: float) -> None:
+        """Take the instant that the database gave since the beginning."""
+        self._skew = skew(self._wall_began, at, self._wall())
+
+    @property
+    def skew(self) -> float | None:
+        """By how many seconds this machine's clock is ahead now, at the least; None: unknown yet.
+
+        A clock that was set since the beginning has moved otherwise than the steady one.
+        """
+        if self._skew is None:
+            return None
+        moved, passed = self._wall() - self._wall_began, self._steady() - self._steady_began
+        return self._skew + moved - passed
