@@ -140,7 +140,7 @@ class Sealer(Periodic):
                 Sealed(checkpoint.size, growth.last[4], note),
             )
             shelf.go_on(connection)
-            if verdict.is_alone:
+            if verdict.is_alone and self._watch.keeps:
                 shelf.show(connection, state.vkey, checkpoint.size)
         self._agreed.add(checkpoint)
 

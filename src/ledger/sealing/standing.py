@@ -186,6 +186,8 @@ class Known(NamedTuple):
     """The node's witness."""
     heard: Heard
     leads: bool
+    keeps: bool = True
+    """Whether the witness is kept in the data directory, and not only remembered."""
 
 
 class Verdict(NamedTuple):
@@ -245,7 +247,9 @@ def judge(known: Known, compare: Compare) -> Verdict:
         return verdict._replace(waits_for=NEW_POSTGRESQL)
     if own is None and newest is not None:
         return verdict._replace(waits_for=NO_WITNESS, is_degraded=True)
-    is_alone = not known.heard.is_doubled and not any(o.lives for o in known.heard.others)
+    # A checkpoint that nobody keeps would be forgotten with this process.
+    can_show = known.keeps and not known.heard.is_doubled
+    is_alone = can_show and not any(other.lives for other in known.heard.others)
     shows = _shown(known, own, newest, is_alone, compare)
     return verdict._replace(standing=Standing.SEALER, is_alone=is_alone, shows=shows)
 

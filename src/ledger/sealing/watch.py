@@ -6,6 +6,7 @@ The beat and the sealer of a node share one ``Watch``, each on a thread and a co
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -85,9 +86,10 @@ class Watch:
             if not leads:  # the loop that beats looks
                 self._vigil.expect_own(rows, answered)
             heard = self._vigil.hear(asked, answered, state.lineage, rows, remembered)
-            own = self._own(verifier)
+            self._keep_again()
+            own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
-        known = Known(state.origin, state.contradicts, newest, own, heard, leads)
+        known = Known(state.origin, state.contradicts, newest, own, heard, leads, keeps)
         return Sight(state, verifier, known)
 
     def follow(self, sight: Sight) -> None:
@@ -116,6 +118,20 @@ class Watch:
                 if self._unkept is None:
                     _logger.error("sealer: no checkpoint can be kept outside: %s", error)
                 self._unkept = Witnessed(origin, *checkpoint, str(file.path)), note
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the witness is kept in the data directory, and not only remembered."""
+        with self._lock:
+            return self._unkept is None
+
+    def _keep_again(self) -> None:
+        """Keep a checkpoint that could not be kept before: there may be room now."""
+        if self._unkept is not None:
+            note = self._unkept[1]
+            with suppress(OSError):
+                Witness(self.folder, parse(note).origin).keep(note)
+                self._unkept = None
 
     def beat(
         self,
