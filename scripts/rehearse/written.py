@@ -1,7 +1,8 @@
 """Carry out the commands of the documents as they are written there, on machines with systemd.
 
 ``make rehearse-written`` builds the example of ``docs/high-availability.md``, does what
-``docs/runbook.md`` and ``docs/operating.md`` say, and looks at what came of it. The exit code is 1 if a command failed, or if a fact was lost that should not be. Needs root, and Debian.
+``docs/runbook.md`` and ``docs/operating.md`` say, and looks at what came of it. The exit code is 1
+if a command failed, or if a fact was lost that should not be. Needs root, and Debian.
 """
 
 import shutil

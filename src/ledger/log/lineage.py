@@ -7,10 +7,9 @@ tables. A writer asks for them once a connection: no connection outlives a failo
 others than the row ``ledger.lineage`` has, the first append of the connection moves the log's
 sequence and the counters of ids on.
 
-A backup may be old, or restored a second time, and a second standby may be promoted that does not
-know of the first. So the skip grows with the time since the last beat that the database has, by
-more than can be recorded in that time. All that was recorded meanwhile, after an earlier skip or
-without one, lies before.
+A backup may be old, or restored a second time. So the skip grows with the time since the last beat
+that the database has, from a minute on, by more than can be recorded in that time. All that was
+recorded meanwhile, after an earlier skip or without one, lies before.
 """
 
 import logging
@@ -27,10 +26,13 @@ POSITIONS_MOVED = 1_000_000
 IDS_MOVED = 10_000
 """So many ids of each prefix are skipped, at least."""
 
-POSITIONS_A_SECOND = 100_000
-"""So many more for each second since the last beat: more than are ever recorded in a second."""
+_LATE_SECONDS = 60
+"""So long after the last beat nothing more is skipped: a standby is not further behind."""
 
-IDS_A_SECOND = 1_000
+_POSITIONS_A_SECOND = 100_000
+"""So many more for each later second: more than are ever recorded in a second."""
+
+_IDS_A_SECOND = 1_000
 """So many more ids for each such second."""
 
 # The timeline is the first part of a WAL file's name. Raises an error on a standby.
@@ -49,9 +51,9 @@ _SYSTEM = b"SELECT system_identifier::text FROM pg_control_system()"
 # comes later; 1970 means that no writer of a service has listened yet.
 _FOLLOW = f"""
 WITH other AS MATERIALIZED (
-    SELECT CASE WHEN s.listened_at > '1970-01-01T00:00:00Z' THEN greatest(0, floor(extract(
-        epoch FROM clock_timestamp() - greatest(s.listened_at, s.beaten_at))))::bigint
-        ELSE 0 END AS seconds
+    SELECT CASE WHEN s.listened_at > '1970-01-01T00:00:00Z' THEN greatest(0, extract(
+        epoch FROM clock_timestamp() - greatest(s.listened_at, s.beaten_at))::bigint
+        - {_LATE_SECONDS}) ELSE 0 END AS seconds
     FROM ledger.lineage AS l CROSS JOIN ledger.listening AS s
     WHERE l.timeline <> %(timeline)s::bigint OR l.tables <> %(tables)s
        OR (l.system_identifier <> %(system)s AND '' NOT IN (l.system_identifier, %(system)s))
@@ -64,7 +66,7 @@ WITH other AS MATERIALIZED (
        OR excluded.system_identifier NOT IN ('', l.system_identifier)
 ), counted AS (
     INSERT INTO ledger.id_counter AS c (prefix, year, last)
-    SELECT k.prefix, k.year, {IDS_MOVED} + {IDS_A_SECOND} * other.seconds FROM other CROSS JOIN (
+    SELECT k.prefix, k.year, {IDS_MOVED} + {_IDS_A_SECOND} * other.seconds FROM other CROSS JOIN (
         SELECT prefix, year FROM ledger.id_counter
         UNION
         SELECT unnest(ARRAY['KEY', 'RUN', 'WHK']),
@@ -73,7 +75,7 @@ WITH other AS MATERIALIZED (
     ON CONFLICT (prefix, year) DO UPDATE SET last = c.last + excluded.last
 )
 SELECT setval('ledger.ledger_events_notification_id_seq',
-    s.last_value + {POSITIONS_MOVED} + {POSITIONS_A_SECOND} * other.seconds)
+    s.last_value + {POSITIONS_MOVED} + {_POSITIONS_A_SECOND} * other.seconds)
 FROM other CROSS JOIN ledger.ledger_events_notification_id_seq AS s
 WHERE %(has_moved)s::int = 0
 """
