@@ -53,7 +53,7 @@ def edge(settings: Settings, conninfo: str) -> Iterator[Edge]:
 
 def rebuilt(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int, int]]:
     """(view, generation, position) of each printed line; there must be no other line."""
-    assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     matches = [REBUILT.fullmatch(line) for line in done.stdout.splitlines()]
     assert all(matches), done.stdout
     return [(m[1], int(m[2]), int(m[3])) for m in matches if m]
@@ -88,8 +88,7 @@ def test_views_are_rebuilt_and_verified_while_the_server_runs(
             (name, times) for name in NAMES
         ]
         assert edge.data(f"/v1/execution/{LINE}")["open_runs"] == 1
-        done = ledger("projections", "verify")
-        assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert ledger("projections", "verify").returncode == 0
     assert leftover_tables(conninfo) == []
 
 
@@ -104,7 +103,7 @@ def test_a_separate_process_prints_the_same(ledger_process: Ledger, edge: Edge) 
 def test_verify_prints_a_line_for_each_sound_view(ledger: Ledger, conninfo: str) -> None:
     work(conninfo, 24)
     done = ledger("projections", "verify")
-    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
     matches = [VERIFIED.fullmatch(line) for line in done.stdout.splitlines()]
     assert [(m[1], int(m[3]), int(m[4])) for m in matches if m] == [
         (name, head(conninfo), 0) for name in NAMES
@@ -137,7 +136,6 @@ def test_verify_names_each_damaged_row_and_exits_1(ledger: Ledger, conninfo: str
     assert len(sums) == len(NAMES)
     assert ledger("projections", "verify", "run").returncode == 1
     assert "had differed from the log" in ledger("projections", "rebuild").stdout
-    assert ledger("projections", "verify").returncode == 0
     assert rows_of(conninfo) == right
 
 
@@ -174,7 +172,7 @@ def test_a_view_that_is_being_rebuilt_already_is_refused_in_one_line(
         assert ledger("projections", "verify", "run").returncode == 0, "a verification only reads"
         done = ledger("projections", "rebuild", "run")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.lstrip() == "ledger: run is being rebuilt or verified by another process.\n"
+    assert done.stderr == "ledger: run is being rebuilt or verified by another process.\n"
     assert leftover_tables(conninfo) == []
 
 
@@ -210,15 +208,6 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["projections", verb, "--help"])
     assert ended.value.code == 0
     assert "NAME" in capsys.readouterr().out
-
-
-def test_stderr_has_only_refusals_without_a_terminal(ledger: Ledger, conninfo: str) -> None:
-    work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
-        refused = ledger("projections", "rebuild", "run")
-    assert refused.stderr == "ledger: run is being rebuilt or verified by another process.\n"
-    assert ledger("projections", "verify").stderr == ""
-    assert ledger("projections", "rebuild").stderr == ""
 
 
 def test_a_rows_key_cannot_forge_lines_of_the_list(ledger: Ledger, conninfo: str) -> None:
