@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.reads import positions
@@ -40,25 +42,57 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 LONGEST = (
     "test_pages.py",
+    "crash/test_serve.py",
+    "standby",
+    "cli/test_projections.py",
+    "cli/test_demo_address.py",
+    "postgres/test_embedded.py",
+    "crash/test_kills.py",
+    "api/test_openapi.py",
+    "crash/test_privileges.py",
+    "cli/test_loading.py",
+    "cli/test_reading_commands.py",
+    "api/test_export.py",
+    "views/test_outdated.py",
+    "views/test_rebuild_under_load.py",
+    "views/test_rebuild.py",
+    "crash/test_roles.py",
+    "projections/test_lists.py",
+    "api/test_as_of.py",
+    "races/test_writers.py",
+    "log/test_schema_rights.py",
+    "views/test_replay.py",
+    "feed/test_dispatching.py",
     "test_demo.py",
-    "test_serve.py",
-    "test_every_column.py",
-    "test_export.py",
-    "test_kills.py",
-    "test_embedded.py",
-    "test_projections.py",
-    "test_as_of.py",
-    "test_walls.py",
-    "test_rebuild_under_load.py",
-    "test_writers.py",
-    "test_openapi.py",
-    "test_upgrade_in_place.py",
+    "sealing/test_every_column.py",
+    "upgrade/test_upgrade_in_place.py",
 )
+"""The files, and the folder, that take longest; the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no test process is alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    place = item.path.relative_to(Path(__file__).parent)
+    names = {path.as_posix() for path in (place, *place.parents)}
+    return next((turn for turn, name in enumerate(LONGEST) if name in names), len(LONGEST))
+
+
+class StandbyTogether(LoadFileScheduling):
+    """A file's tests stay in one process, and all that share the cluster of ``standby``."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "tests/standby" if file.startswith("tests/standby/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """With ``--dist loadfile``, start the cluster of ``standby`` in one process only."""
+    return StandbyTogether(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
