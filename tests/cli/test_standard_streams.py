@@ -83,6 +83,14 @@ def test_a_closed_standard_error_does_not_lead_messages_to_the_output(conninfo: 
         assert (code, output.read()) == (1, "")
 
 
+def is_ready(port: int) -> bool:
+    """Whether the service takes connections, and is ready."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
 def test_a_service_with_closed_standard_streams_serves(conninfo: str, tmp_path: Path) -> None:
     port = free_port()
     command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", LEDGER, "serve", "--port", str(port)]
@@ -97,7 +105,7 @@ def test_a_service_with_closed_standard_streams_serves(conninfo: str, tmp_path: 
                 "the service to replace its stderr",
             )
             assert {os.readlink(streams / "0"), os.readlink(streams / "1")} == {os.devnull}
-            assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+            until(lambda: is_ready(port), "the service")
         finally:
             service.terminate()
     assert service.returncode == 0
