@@ -108,6 +108,8 @@ def _serve_through_repairs(town: Town) -> None:
         load.await_more(20)
         _look(town)
         load.await_more(20)
+        _start_elsewhere(town)
+        load.await_more(20)
         _free_the_lock(town)
         load.await_more(20)
         _enable_endpoint(town)
@@ -132,10 +134,20 @@ def _look(town: Town) -> None:
     town.follow("pg1", _RUNBOOK, "First look", 1)
     town.follow("a", _RUNBOOK, "LedgerNodeDown")
     town.follow("a", _RUNBOOK, "LedgerDatabaseDown")
+    for name in ("a", "pg1"):
+        town.follow(name, _RUNBOOK, "LedgerClockSkew")
     town.type("b", "systemctl kill --signal=STOP ledger@all")
     town.follow("b", _RUNBOOK, "LedgerNodeDown", 1)
     until(lambda: fetch(f"{town.address('b')}/readyz", 2.0)[0] != 200, "the end of b")
     town.await_ready("b")
+
+
+def _start_elsewhere(town: Town) -> None:
+    """A node on another host, with an empty data directory, in place of one that is lost."""
+    _copy_settings(town, "single")
+    town.follow("single", _BUILD, "The nodes", 2)
+    town.await_ready("single")
+    town.type("single", "systemctl disable --now ledger@all; rm -r /var/lib/ledger-all")
 
 
 def _free_the_lock(town: Town) -> None:
