@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import psycopg
 import pytest
+from eventsourcing.persistence import OperationalError
 from psycopg.conninfo import make_conninfo
 
 from ledger.log.event_log import Log
+from tests.support.relay import Relay
 from tests.support.views import query, until
 
 _WAITERS = (
@@ -89,3 +92,16 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
             assert found.result(20) == 1
     finally:
         another.close()
+
+
+def test_an_append_that_waits_connects_again_and_again(conninfo: str) -> None:
+    """The pool once paused for a second, then for two: a new primary was found so much later."""
+    with closing(Relay(conninfo)) as relay, closing(Log(relay.conninfo)) as log:
+        with log.ledger_recorder.append_transaction():
+            pass
+        relay.accepts_connections = False
+        relay.cut()
+        before = relay.connections_opened
+        with pytest.raises(OperationalError), log.ledger_recorder.append_transaction():
+            pass
+        assert relay.connections_opened - before >= 5

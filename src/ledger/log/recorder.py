@@ -15,7 +15,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
-from eventsourcing.persistence import ProgrammingError, StoredEvent
+from eventsourcing.persistence import (
+    ApplicationRecorder,
+    OperationalError,
+    ProgrammingError,
+    StoredEvent,
+)
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
 from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
@@ -63,6 +68,9 @@ _ADDRESS = ("dbname", "host", "port", "user", "password")
 
 _READ_BYTES = 16 * 1024 * 1024
 
+_AGAIN_SECONDS = 0.25
+"""The time between two attempts to connect, as long as an append waits."""
+
 
 def planned_once(conninfo: str) -> str:
     """Return the options of a connection that executes the same few statements through indexes.
@@ -86,6 +94,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
     """A clock that nobody sets, in seconds."""
     heeds_beats = True
     """Whether events are recorded after the last beat: all but those of the demo's story are."""
+    patience: float = CONNECT_SECONDS
+    """For how many seconds an append waits for a connection."""
     _pipeline: Pipeline | None = None
     _follower: Follower | None = None
     """Follows to the PostgreSQL of a new connection, until its first append has succeeded."""
@@ -124,12 +134,27 @@ class LedgerRecorder(PostgresApplicationRecorder):
         The library can only test a connection by a round trip before each use.
         """
         with ExitStack() as given_back:
-            connection = given_back.enter_context(self.datastore.get_connection())
+            connection = self._take(given_back)
             if self._pipeline_on(connection).is_lost():
                 connection.close()
                 given_back.close()
-                connection = given_back.enter_context(self.datastore.get_connection())
+                connection = self._take(given_back)
             yield connection
+
+    def _take(self, given_back: ExitStack) -> Connection[Any]:
+        """Take the pool's connection, until the stack gives it back. Raises OperationalError.
+
+        A pool without a connection connects whenever somebody asks. By itself the pool would pause
+        for seconds after a failure, and find a new primary so much later.
+        """
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return given_back.enter_context(self.datastore.get_connection())
+            except OperationalError as error:
+                if time.monotonic() >= deadline:
+                    why = f"couldn't get a connection in {self.patience:.0f} s"
+                    raise OperationalError(why) from error
 
     def insert_events(
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
@@ -200,9 +225,19 @@ class LedgerFactory(PostgresFactory):
         # Connect again soon after a server was lost; the default back-off is five minutes.
         pool.reconnect_timeout = _wait_seconds(conninfo)
 
+    def application_recorder(self) -> ApplicationRecorder:
+        """The recorder. Its appends wait until each host of the connection string was tried."""
+        recorder = super().application_recorder()
+        assert isinstance(recorder, LedgerRecorder)
+        recorder.patience = _wait_seconds(self.env.get("LEDGER_CONNINFO") or "")
+        # From now on the pool gives up at once, and an append that waits asks again (``_take``).
+        pool = self.datastore.pool
+        pool.timeout, pool.reconnect_timeout = _AGAIN_SECONDS, 0.0
+        return recorder
+
 
 def _wait_seconds(conninfo: str) -> int:
-    """For how long the pool waits for a connection: until each host has been tried.
+    """For how long a start, or an append, waits for a connection: until each host was tried.
 
     No longer, since a write may have to wait for two groups: the previous group and its own.
     """
