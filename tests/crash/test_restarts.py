@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -54,6 +56,27 @@ def test_a_worker_that_cannot_start_is_told_in_one_line_and_counted_at_each_atte
     assert [one["exception"] for one in lines if "exception" in one] == [], "no bug is told"
     asked = [one for one in lines if one["logger"] == "ledger.access"]
     assert {one["path"] for one in asked} >= {"/metrics"}
+
+
+_WORKER = """
+import socket
+from ledger.api.services import ApiServices
+from ledger.service.workers import run_reading_api
+from ledger.settings import Settings
+
+async def fail(services):
+    raise OSError("the database is away")
+
+ApiServices.open = fail
+with socket.socket() as listener:
+    run_reading_api(Settings(master_key="0f" * 32), "postgresql://", listener, print)
+"""
+
+
+def test_a_worker_that_cannot_open_its_services_ends_with_the_error() -> None:
+    """The supervisor tells the error. Uvicorn's exit once took its place: "exit 3"."""
+    done = subprocess.run([sys.executable, "-c", _WORKER], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1:] == ["OSError: the database is away"]
 
 
 def test_without_the_setting_no_request_leaves_a_line(tmp_path: Path) -> None:

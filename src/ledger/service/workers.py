@@ -135,9 +135,11 @@ def _run_app(
     )
     allow_many_connections()
     calm_collector()
-    _Server(config, tell_started, services.stop_listening, write_rest).run(sockets=[listener])
-    if services.failure is not None:
-        raise services.failure
+    try:
+        _Server(config, tell_started, services.stop_listening, write_rest).run(sockets=[listener])
+    finally:
+        if services.failure is not None:
+            raise services.failure  # in place of uvicorn's exit, which does not say why
 
 
 def _do_nothing() -> None:
