@@ -14,10 +14,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
-from ledger.postgres import locks
 from ledger.service.supervisor import address_of
 from projections import projections
 from tests.conftest import MASTER_KEY
@@ -31,6 +29,7 @@ from tests.support.served import (
     connections,
     descriptors,
     free_port,
+    is_refused,
     post,
     run_ledger,
     serving_at,
@@ -153,36 +152,6 @@ def test_a_stop_refuses_new_connections_and_answers_requests_that_have_begun(
         client.send(body[-1:])
         assert client.getresponse().status == 201
     assert served.process.wait(20) == 0
-
-
-def test_a_starting_service_refuses_connections_so_that_a_proxy_asks_another_node(
-    conninfo: str, tmp_path: Path
-) -> None:
-    """Connections once waited for the end of the start, behind a proxy's back."""
-    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
-    served = Served(tmp_path / "data", free_port(), **environment)
-    waiting = (
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
-    )
-    lock = (locks.MIGRATIONS,)
-    with psycopg.connect(conninfo, autocommit=True) as other, contextlib.ExitStack() as stack:
-        other.execute("SELECT pg_advisory_lock(%s)", lock)
-        stack.callback(served.end)
-        served.begin()
-        until(lambda: other.execute(waiting, lock).fetchone() == (1,), "the start to wait")
-        assert is_refused(served)
-        other.execute("SELECT pg_advisory_unlock(%s)", lock)
-        served.await_ready()
-        assert not is_refused(served)
-
-
-def is_refused(served: Served) -> bool:
-    """Whether no process listens at the port."""
-    try:
-        socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,15 @@ def post(client: httpx.Client, event: dict[str, Any]) -> httpx.Response:
     return client.post("/v1/facts", content=json.dumps(event).encode(), headers=STRUCTURED)
 
 
+def is_refused(served: Served) -> bool:
+    """Whether no process listens at the port."""
+    try:
+        socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def connections(served: Served) -> dict[int, int]:
     """The number of the service's connections, by API worker."""
     inodes = set()

@@ -1,5 +1,6 @@
 """The processes of a service that its supervisor keeps running."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -37,8 +38,15 @@ _LONGEST_REASON = 500
 _FORESEEN = (psycopg.OperationalError, OperationalError, InterfaceError, OSError)
 """The errors by which a child ends while the database is away: told in a line, not as bugs."""
 
+_ADDRESS_TAKEN = errno.EADDRINUSE
+"""The exit code of a child that cannot listen, since another service listens at the address."""
+
 ChildMain = Callable[[Callable[[], None]], None]
 """The work of a process. Its argument is called once the process has started."""
+
+
+class AddressTaken(Exception):
+    """Another service listens at the address, which both have bound before: a start is in vain."""
 
 
 class Child:
@@ -69,7 +77,7 @@ class Child:
     def ensure_running(self) -> None:
         """Start the child, unless it runs; log its death if it had died.
 
-        Raises ConfigurationError if no start has succeeded for too long.
+        Raises ConfigurationError if no start has succeeded for too long, and AddressTaken.
         """
         if self._has_started.value:
             self._trying_since = None
@@ -78,6 +86,8 @@ class Child:
             raise ConfigurationError(f"{self.name} could not be started for {START_SECONDS:.0f} s.")
         if self.process is not None and self.process.is_alive():
             return
+        if self.process is not None and self.process.exitcode == _ADDRESS_TAKEN:
+            raise AddressTaken
         if time.monotonic() - self._started_at < _RESTART_SECONDS:
             return
         if self.process is not None:
@@ -117,7 +127,7 @@ class Child:
             self._run(self._tell_started)
         except _FORESEEN as error:
             self._reason.value = str(error).strip().partition("\n")[0].encode()[:_LONGEST_REASON]
-            sys.exit(1)
+            sys.exit(_ADDRESS_TAKEN if _is_taken(error) else 1)
         except Exception:
             _logger.exception("%s failed", self.name)
             sys.exit(1)
@@ -137,6 +147,10 @@ class Child:
             if self.process.is_alive():
                 self.process.kill()
                 self.process.join()
+
+
+def _is_taken(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
 
 
 class Database:

@@ -22,8 +22,10 @@ long as the supervisor, from its first child on, has only one thread and no data
 """
 
 import contextlib
+import errno
 import gc
 import multiprocessing.connection
+import os
 import signal
 import socket
 import threading
@@ -38,7 +40,7 @@ from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.leadership import at_node
 from ledger.service.address import fetched, keeping_address, reachable
-from ledger.service.children import STOPS, Child, ChildMain, Database
+from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Database
 from ledger.service.composition.database import ConfigurationError, with_master_key
 from ledger.service.composition.reading import find_all, prepare_all
 from ledger.service.metrics import expect_restarts, metrics_folder
@@ -115,9 +117,12 @@ def serve(
         database = Database(postgres) if postgres is not None else None
         address = address_of(host, port)
         stack.enter_context(keeping_address(settings.data_dir, address))
+        is_ready = partial(_is_ready, listener, address)
+        line = f"Serving on {address}{settings.root_path}"
         try:
-            root_path = settings.root_path
-            _supervise(children, database, stopping, address, announce, root_path, repetitions)
+            _supervise(children, database, stopping, is_ready, line, announce, repetitions)
+        except AddressTaken as error:
+            raise _cannot_listen(host, port, os.strerror(errno.EADDRINUSE)) from error
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
@@ -198,7 +203,8 @@ def _load() -> ModuleType:
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket at the address, which listens once the first worker takes requests.
 
-    Until then connections are refused: they would wait for the start, behind a proxy's back.
+    Until then connections are refused: they would wait for the start, behind a proxy's back. But
+    until then another service may bind the address, too; the first to listen keeps it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -211,22 +217,27 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise ConfigurationError(
-                f"Cannot listen on {host}:{port}: {error.strerror}."
-            ) from error
+            raise _cannot_listen(host, port, error.strerror) from error
         yield listener
+
+
+def _cannot_listen(host: str, port: int, reason: str | None) -> ConfigurationError:
+    return ConfigurationError(f"Cannot listen on {host}:{port}: {reason}.")
 
 
 def _supervise(
     children: list[Child],
     database: Database | None,
     stopping: threading.Event,
-    address: str,
+    is_ready: Callable[[], bool],
+    line: str,
     announce: Announcing,
-    root_path: str,
     repetitions: Repetitions,
 ) -> None:
-    """Keep everything running until told to stop."""
+    """Keep everything running until told to stop; say the line once it is ready.
+
+    Raises AddressTaken, or ConfigurationError if a child cannot be started.
+    """
     ready = False
     while not stopping.is_set():
         repetitions.tell_due()
@@ -234,9 +245,9 @@ def _supervise(
             database.ensure_running()
         for child in children:
             child.ensure_running()
-        if not ready and _is_ready(address):
+        if not ready and is_ready():
             ready = True
-            announce(f"Serving on {address}{root_path}")
+            announce(line)
             announce.begin_logging()
         sentinels = [c.process.sentinel for c in children if c.process is not None]
         multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
@@ -259,6 +270,9 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _is_ready(address: str) -> bool:
+def _is_ready(listener: socket.socket, address: str) -> bool:
+    """Whether this service is ready, not another one that listens at the address."""
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
     own = reachable(address)
     return own is not None and fetched(f"{own}/readyz", 1.0) is not None

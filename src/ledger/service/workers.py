@@ -64,12 +64,28 @@ class _Server(uvicorn.Server):
         self._tell_ended = tell_ended
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the services that requests need; fails if the database is away."""
+        """Open the services that requests need, and listen.
+
+        Fails if the database is away; raises OSError if another service listens at the address.
+        """
+        open_services = self.lifespan.startup
+
+        async def open_and_listen() -> None:
+            await open_services()
+            if not self.lifespan.should_exit:
+                # uvloop listens too, but hangs if it is refused: it has closed the socket then.
+                for each in sockets or ():
+                    each.listen(self.config.backlog)
+
+        self.lifespan.startup = open_and_listen
         # Uvicorn would tell a failure in a traceback, once for each attempt to start the worker.
         logger = logging.getLogger("uvicorn.error")
         logger.disabled = True
         try:
             await super().startup(sockets)
+        except OSError:
+            await self.lifespan.shutdown()
+            raise
         finally:
             logger.disabled = False
         if self.started:
