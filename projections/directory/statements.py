@@ -49,6 +49,16 @@ LEFT JOIN LATERAL (
 ) AS named ON true
 """
 
+# The names of these workspaces, each of the organization that is asked for beside it.
+SCOPES = f"""
+SELECT p.position, d.id, d.organization_id, d.name
+FROM ({_POSITION}) AS p
+LEFT JOIN (
+    unnest(%(ids)s::text[], %(organizations)s::text[]) AS asked (id, organization_id)
+    JOIN ledger.directory_name AS d USING (id, organization_id)
+) ON d.name IS NOT NULL
+"""
+
 
 @cache
 def page_statement(filters: frozenset[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
-from projections.directory.statements import names_statement, page_statement
+from projections.directory.statements import SCOPES, names_statement, page_statement
 from tests.support.facts import ORGANIZATION, activation
 from tests.support.plans import cost, database_after, plan_for
 from tests.support.time_travel import OTHER, WORKSPACES
@@ -77,3 +77,10 @@ def test_the_names_of_a_page_are_looked_up_one_by_one(
     for tenant in ({"organization": ORGANIZATION}, {}):
         found = cost(connection, names_statement(frozenset(tenant)), {**tenant, "ids": ids})
         assert found.rows <= 40
+
+
+def test_the_names_of_scopes_are_looked_up_one_by_one(connection: psycopg.Connection[Any]) -> None:
+    plan_for(connection, Planning.SHORT)
+    ids = [f"PROJ-26-{number:06d}" for number in range(0, 100, 10)]
+    found = cost(connection, SCOPES, {"ids": ids, "organizations": [ORGANIZATION] * len(ids)})
+    assert found.rows <= 40

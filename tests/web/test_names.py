@@ -5,7 +5,7 @@ from typing import Any
 from tests.support.databases import execute
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.keys_api import Keys
+from tests.support.keys_api import OTHER_ORGANIZATION, Keys
 from tests.support.visitor import visitor
 from tests.support.webhook_api import Hooks
 
@@ -107,6 +107,25 @@ def test_the_scope_of_keys_and_endpoints_has_the_workspaces_name(edge: Edge) -> 
         assert f"Halden <Bank> {WORKSPACE}" in " ".join(guest.get(f"/ui/{kind}/{made}").words("dd"))
 
 
+def test_an_administrator_sees_a_scopes_name_of_the_scopes_own_organization(edge: Edge) -> None:
+    """Organizations number their workspaces themselves, so that two may have the same id."""
+    named_line(edge)
+    keys, hooks = Keys(edge), Hooks(edge)
+    key = keys.create(keys.other, name="theirs", workspace_id=WORKSPACE).id
+    url = "https://93.184.216.34/"
+    endpoint = hooks.create(hooks.other, url=url, workspace_id=WORKSPACE)["id"]
+    guest = visitor(edge, "admin", organization_id=None)
+
+    def scopes() -> list[str]:
+        pages = guest.get(f"/ui/keys/{key}"), guest.get(f"/ui/webhooks/{endpoint}")
+        return [said for page in pages for said in page.words("dd") if WORKSPACE in said]
+
+    assert scopes() == [f"{WORKSPACE} of {OTHER_ORGANIZATION}"] * 2
+    theirs = edge.token("write", organization_id=OTHER_ORGANIZATION)
+    edge.accept(fact("directory.named", WORKSPACE, {"name": "Orchard"}), token=theirs)
+    assert scopes() == [f"Orchard {WORKSPACE} of {OTHER_ORGANIZATION}"] * 2
+
+
 def test_a_credential_that_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
     named_line(edge)
     key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE)
@@ -115,9 +134,13 @@ def test_a_credential_that_may_not_read_sees_no_names_beside_keys(edge: Edge) ->
     assert "Halden" not in row
 
 
-def test_the_board_shows_ids_while_the_directory_is_being_built(edge: Edge) -> None:
+def test_the_board_and_the_keys_show_ids_while_the_directory_is_being_built(edge: Edge) -> None:
     line = named_line(edge)
+    key = Keys(edge).create(workspace_id=WORKSPACE).id
     execute(edge.conninfo, "ALTER VIEW ledger.directory_name RENAME TO hidden")
     (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
     assert row.startswith(f"Payments <pod> {line}")
+    assert "Halden" not in row
+    (row,) = visitor(edge, "read", "keys:manage").get("/ui/keys").words(f"#{key}")
+    assert WORKSPACE in row
     assert "Halden" not in row

@@ -36,19 +36,32 @@ async def names_for(
 
 
 class Scoped(Protocol):
-    """A key or an endpoint: what it may see is one workspace, or more."""
+    """A key or an endpoint: what it may see is one workspace of an organization, or more."""
 
     workspace_id: str | None
+
+    @property
+    def organization_id(self) -> str | None: ...
 
 
 async def names_of_scopes(
     request: Request, principal: Principal, shown: Iterable[Scoped]
-) -> Mapping[str, str]:
-    """The names of the workspaces of these keys or endpoints, if the credential may read names."""
+) -> Mapping[tuple[str, str], str]:
+    """The names of the workspaces of these keys or endpoints, by organization and workspace.
+
+    Empty if the credential may not read names, or while the view of the directory is missing.
+    """
     if not may_read(principal):
         return {}
-    scopes = {each.workspace_id for each in shown if each.workspace_id is not None}
-    return await names_for(request, principal, (), scopes)
+    scopes = {
+        (each.organization_id, each.workspace_id)
+        for each in shown
+        if each.organization_id is not None and each.workspace_id is not None
+    }
+    try:
+        return await directory.names_of_workspaces(request, principal, scopes)
+    except (Behind, *UNBUILT):
+        return {}
 
 
 async def names_of_lines(

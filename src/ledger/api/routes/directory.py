@@ -1,6 +1,6 @@
 """The directory: workspaces, projects and resources by name (contract, Reading)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -26,7 +26,7 @@ from ledger.api.replies import Reply
 from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
-from projections.directory.statements import names_statement, page_statement
+from projections.directory.statements import SCOPES, names_statement, page_statement
 
 router = APIRouter(prefix="/v1/directory", tags=["directory"], route_class=LeanRoute)
 
@@ -111,5 +111,24 @@ async def names_of(request: Request, principal: Principal, ids: Collection[str])
     rows = await services_of(request).reads.ask(question)
     named: dict[str, str] = rows.once(
         lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
+    )
+    return named
+
+
+async def names_of_workspaces(
+    request: Request, principal: Principal, scopes: Set[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """The present names of these workspaces by organization and id. Only the web pages use this.
+
+    The organizations are the caller's to choose: those that the credential sees.
+    """
+    if not scopes:
+        return {}
+    organizations, ids = zip(*sorted(scopes), strict=True)
+    parameters = {"ids": [*ids], "organizations": [*organizations]}
+    question = asked(principal, Present(), SCOPES, parameters, _VIEW, is_kept=True)
+    rows = await services_of(request).reads.ask(question)
+    named: dict[tuple[str, str], str] = rows.once(
+        lambda answer: {(row[2], row[1]): row[3] for row in answer if row[1] is not None}
     )
     return named
