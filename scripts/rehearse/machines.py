@@ -28,19 +28,24 @@ ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 mkdir backup
 test -z "$2" || mount --bind "$2" backup
+mkdir -p opt/ledger
+mount --bind "$3" opt/ledger
 pivot_root . mnt
 umount --lazy /mnt
 mount --make-rshared /
 exec env -i container=rehearsal PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
-' boot "$2" "$3"
+' boot "$2" "$3" "$4"
 """
-"""Joins a group of processes, and boots from a disk, with a folder that other machines share."""
+"""Joins a group of processes, and boots from a disk, with a folder that other machines share, and
+with the work tree: it may lie in a home, which the service may not enter."""
 
 _MASKED = ("console-getty.service", "getty@tty1.service", "systemd-sysctl.service")
 """Services that would take what belongs to the machine around."""
 
+_TREE = "/opt/ledger"
+_COMMAND = " ".join(ledger_command()).replace(f"{ROOT}/", f"{_TREE}/")
 _PROGRAM = f"""#!/bin/sh
-PYTHONPATH={ROOT / "src"}:{ROOT} exec {" ".join(ledger_command())} "$@"
+PYTHONPATH={_TREE}/src:{_TREE} exec {_COMMAND} "$@"
 """
 HOME = "/root/ledger"
 """The folder in which the operator's commands are run; it has the configurations of ``deploy/``."""
@@ -56,7 +61,8 @@ class Machine:
         self._folder = folder / host.name
         self._disk = self._folder / "disk"
         self._group = folder / "groups" / f"{folder.name}-{host.name}"
-        command = ["sh", "-e", "-c", _BOOT, "boot", str(self._group), str(self._disk), str(shared)]
+        given = map(str, (self._group, self._disk, shared, ROOT))
+        command = ["sh", "-e", "-c", _BOOT, "boot", *given]
         self._systemd = Program(host, command, folder / f"{host.name}.log")
 
     def boot(self, names: str) -> None:
