@@ -19,6 +19,9 @@ from ledger.sealing.standing import (
     judge,
 )
 
+_NOTICED_SECONDS = 5
+"""A process that has beaten as another node for so long is noticed."""
+
 Log = tuple[int, ...]
 
 
@@ -62,18 +65,41 @@ class Node:
     name: str
     witness: Witnessed | None = None
     lineage: str | None = None
+    is_full: bool = False
+    """Whether it can write no file."""
     vigil: Vigil | None = None
+    unkept: Witnessed | None = None
+    """A witness newer than the file, which the process only remembers."""
     is_frozen: bool = False
     has_beaten: bool = False
     """Whether it has beaten since it was started or thawed: only then it lives for others."""
+    doubled_seconds: int = 0
+    """For how long another process has beaten as this node without a pause."""
 
     @property
     def runs(self) -> bool:
         return self.vigil is not None and not self.is_frozen
 
+    @property
+    def own(self) -> Witnessed | None:
+        """The newest witness that its process knows."""
+        return self.witness if self.unkept is None else self.unkept
+
     def keep(self, witness: Witnessed) -> None:
-        if self.witness is None or witness[:2] > self.witness[:2]:
-            self.witness = witness
+        if self.own is not None and witness[:2] <= self.own[:2]:
+            return
+        if self.is_full:
+            self.unkept = witness
+        else:
+            self.witness, self.unkept = witness, None
+
+    def keep_again(self) -> None:
+        if self.unkept is not None and not self.is_full:
+            self.witness, self.unkept = self.unkept, None
+
+    def keep_lineage(self, lineage: str) -> None:
+        if not self.is_full:
+            self.lineage = lineage
 
 
 class Cluster:
@@ -87,6 +113,11 @@ class Cluster:
         self._lineages = map(str, itertools.count(2))
         self._events = itertools.count(1)
         self._names = map("n{}".format, itertools.count(nodes))
+        self._gone: list[Node] = []
+        """Nodes whose data directory is no more: they have kept and reported what they had."""
+        self._beats = itertools.count()
+        self._copied: set[str] = set()
+        """The nodes whose data directory was copied at some time."""
 
     # Events of the database.
 
@@ -119,12 +150,21 @@ class Cluster:
             node.has_beaten = False
 
     def stop(self, node: Node) -> None:
-        node.vigil, node.is_frozen, node.has_beaten = None, False, False
+        node.vigil, node.unkept, node.doubled_seconds = None, None, 0
+        node.is_frozen = node.has_beaten = False
 
     def replace(self, node: Node) -> None:
         """An empty data directory: another node in the place of this one."""
+        self._gone.append(copy.copy(node))
         self.stop(node)
         node.name, node.witness, node.lineage = next(self._names), None, None
+
+    def copy(self, node: Node, onto: Node) -> None:
+        """A copy of a node's data directory in the place of another node."""
+        self._gone.append(copy.copy(onto))
+        self.stop(onto)
+        onto.name, onto.witness, onto.lineage = node.name, node.witness, node.lineage
+        self._copied.add(node.name)
 
     def freeze(self, node: Node) -> None:
         node.is_frozen, node.has_beaten = node.vigil is not None, False
@@ -142,6 +182,9 @@ class Cluster:
                 self.beat(node)
             if node is leader and node.runs:
                 self.seal(node)
+        for node in self.nodes:
+            is_doubled = node.has_beaten and any(self._twins(node))
+            node.doubled_seconds = node.doubled_seconds + 1 if is_doubled else 0
 
     def beat(self, node: Node) -> None:
         verdict = self._judge(node, leads=False)
@@ -150,10 +193,12 @@ class Cluster:
         lineage = self.database.lineage if verdict.settles else None
         before = self.database.rows.get(node.name)
         kept = lineage or (before.lineage if before is not None else None)
-        self.database.rows[node.name] = Row(node.name, node.witness, 0.0, self.now, kept)
+        beaten_at = self.now, next(self._beats)
+        self.database.rows[node.name] = Row(node.name, node.witness, 0.0, beaten_at, kept)
         assert node.vigil is not None
-        node.vigil.beaten(self.now, self.now)
-        node.lineage = lineage or node.lineage
+        node.vigil.beaten(beaten_at, self.now)
+        if lineage is not None:
+            node.keep_lineage(lineage)
         node.has_beaten = True
 
     def seal(self, node: Node, dies: bool = False) -> None:
@@ -174,26 +219,41 @@ class Cluster:
             self.stop(node)
             return
         database.checkpoints.append(made)
-        if verdict.is_alone:
+        if verdict.is_alone and node.unkept is None:
             self._show(node, made.size)
 
     def _show(self, node: Node, size: int) -> None:
-        """A shown checkpoint is held by two nodes, or no other one lives."""
+        """A shown checkpoint is kept by two nodes; or by this one, and no other one lives.
+
+        Another process that beats as the same node is noticed within some seconds.
+        """
         if size <= self.database.shown:
             return
-        holders = [n for n in self.nodes if n.witness is not None and n.witness.size >= size]
-        living = [n for n in self.nodes if n is not node and n.has_beaten]
-        assert len(holders) >= 2 or not living
+        holders = [
+            n
+            for n in [*self.nodes, *self._gone]
+            if n.witness is not None and n.witness.size >= size
+        ]
+        others = [n for n in self.nodes if n.name != node.name and n.has_beaten]
+        is_alone = not others and node.doubled_seconds < _NOTICED_SECONDS
+        assert len(holders) >= 2 or (node in holders and is_alone)
         self.database.shown = size
 
+    def _twins(self, node: Node) -> list[Node]:
+        """The other processes that beat as this node."""
+        twins = [n for n in self.nodes if n is not node and n.name == node.name]
+        return [n for n in twins if n.has_beaten]
+
     def _sign(self, made: Witnessed) -> None:
-        """No note contradicts one that a living node has seen."""
+        """No note contradicts one that a living node has seen, unless it beats as another one."""
         for earlier in self.signed:
             if contradict(earlier, made):
                 seen = [
                     node.name
                     for node in self.nodes
                     if node.has_beaten
+                    and node.name not in self._copied
+                    # Nobody hears of a witness that a node only remembers.
                     and node.witness is not None
                     and node.witness.origin == earlier.origin
                     and node.witness.size >= earlier.size
@@ -207,25 +267,33 @@ class Cluster:
         if verdict.contradicted is not None:
             self.database.stopped = True
         if verdict.takes and self.database.newest is not None:
-            if node.witness is None and node.lineage is None:
-                node.lineage = ""
+            if node.own is None and node.lineage is None:
+                node.keep_lineage("")
             assert (
-                node.witness is None
-                or node.witness.origin < self.database.origin
-                or not contradict(node.witness, self.database.newest)
+                node.own is None
+                or node.own.origin < self.database.origin
+                or not contradict(node.own, self.database.newest)
             )
             node.keep(self.database.newest)
 
     def _judge(self, node: Node, leads: bool) -> Verdict:
         database = self.database
         rows = [
-            row._replace(silent_seconds=self.now - row.beaten_at) for row in database.rows.values()
+            row._replace(silent_seconds=self.now - row.beaten_at[0])
+            for row in database.rows.values()
         ]
         assert node.vigil is not None
-        heard = node.vigil.hear(self.now, self.now, database.lineage, rows, node.lineage)
-        known = Known(
-            database.origin, database.stopped, database.newest, node.witness, heard, leads
+        heard = node.vigil.hear(
+            self.now,
+            self.now,
+            database.lineage,
+            rows,
+            node.lineage,
+            is_between_beats=not leads,
         )
+        node.keep_again()
+        own, keeps = node.own, node.unkept is None
+        known = Known(database.origin, database.stopped, database.newest, own, heard, leads, keeps)
         log = database.log
         if not leads:
             log = events_of(database.newest) if database.newest is not None else ()

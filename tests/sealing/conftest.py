@@ -13,7 +13,7 @@ from tests.conftest import MASTER_KEY, Databases
 from tests.support.databases import copied, named
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, working
-from tests.support.sealing import seal
+from tests.support.sealing import Node, seal
 
 _numbers = itertools.count(1)
 
@@ -57,6 +57,20 @@ def full(
         working(conninfo, settings) as ledger,
     ):
         yield ledger
+
+
+@pytest.fixture
+def a(full: Ledger, folder: Path) -> Iterator[Node]:
+    """The node that has sealed the ledger so far, by a version without reports."""
+    with Node(full.conninfo, folder) as node:
+        yield node
+
+
+@pytest.fixture
+def b(full: Ledger, tmp_path: Path) -> Iterator[Node]:
+    """Another node, with an empty data directory."""
+    with Node(full.conninfo, tmp_path / "b" / "sealed") as node:
+        yield node
 
 
 def report(ledger: Ledger, line: str, count: int) -> None:

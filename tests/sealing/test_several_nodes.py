@@ -1,10 +1,7 @@
 """Several nodes on one database: each follows what is signed, one signs, and none contradicts."""
 
-import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +31,11 @@ from tests.support.sealing import (
     checked,
     keep_witness,
     seal,
+    shown,
     stop_reason,
     vandalize,
 )
 from tests.support.views import until
-
-
-@pytest.fixture
-def a(full: Ledger, folder: Path) -> Iterator[Node]:
-    """The node that has sealed the ledger so far, by a version without reports."""
-    with Node(full.conninfo, folder) as node:
-        yield node
-
-
-@pytest.fixture
-def b(full: Ledger, tmp_path: Path) -> Iterator[Node]:
-    """Another node, with an empty data directory."""
-    with Node(full.conninfo, tmp_path / "b" / "sealed") as node:
-        yield node
-
-
-def shown(ledger: Ledger) -> int:
-    (row,) = ledger.rows(
-        "SELECT max(c.size) AS size FROM ledger.checkpoint AS c, ledger.signer AS s"
-        " WHERE c.size <= s.shown_size"
-    )
-    return int(row["size"])
 
 
 def size_of(node: Node) -> int:
@@ -306,46 +282,6 @@ def test_a_witness_that_cannot_be_read_is_not_reported_and_the_node_still_beats(
     file.mkdir()
     a.beat()
     assert full.rows("SELECT witness FROM ledger.node") == [{"witness": None}]
-
-
-@contextmanager
-def without_room(node: Node) -> Iterator[None]:
-    """A node that can read its witness, and cannot write another one."""
-    (file,) = node.folder.glob("*.checkpoint")
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    draft.mkdir()
-    try:
-        yield
-    finally:
-        draft.rmdir()
-
-
-def test_a_checkpoint_that_a_node_could_not_keep_is_kept_and_reported_once_there_is_room(
-    full: Ledger, a: Node, b: Node
-) -> None:
-    """Nothing else is recorded meanwhile, so no later checkpoint comes."""
-    a.beat()
-    b.beat()
-    full.line()
-    with without_room(b):
-        assert a.seal() == 1
-        b.beat()
-        assert a.seal() == 0
-        assert shown(full) == 601
-    b.beat()
-    assert a.seal() == 0
-    assert shown(full) == 602
-
-
-def test_a_node_alone_shows_a_checkpoint_once_it_has_kept_it(full: Ledger, a: Node) -> None:
-    a.beat()
-    full.line()
-    with without_room(a):
-        assert a.seal() == 1
-        assert a.seal() == 0
-        assert shown(full) == 601, "after a restart nobody would know of it"
-    assert a.seal() == 0
-    assert shown(full) == 602
 
 
 def test_a_beat_does_not_wait_for_a_standby(

@@ -23,6 +23,22 @@ def test_a_look_that_began_before_a_beat_was_acknowledged_misses_nothing() -> No
     assert not vigil.hear(2.2, 2.3, "here", [old]).has_waited, "the beat is lost"
 
 
+def test_another_process_that_beats_as_this_node_is_not_gone_while_the_database_is_away() -> None:
+    vigil = Vigil("n", 0.0)
+
+    def hear(now: float, beaten_at: float) -> bool:
+        row = Row("n", None, 0.5, beaten_at, "here")
+        return vigil.hear(now, now, "here", [row], is_between_beats=True).is_doubled
+
+    found = []
+    for second in range(1, 5):
+        found.append(hear(float(second), second - 0.5))
+        vigil.beaten(float(second), float(second))
+    assert found == [False, False, False, True]
+    heard = [hear(float(second), 4.0) for second in range(40, 57)]
+    assert heard == [True] * 15 + [False] * 2, "it has had the time to beat"
+
+
 class _Machine(RuleBasedStateMachine):
     """The steps of every history."""
 
@@ -80,6 +96,10 @@ class _Machine(RuleBasedStateMachine):
             self.cluster.append(1)
             self.cluster.seal(node, dies=True)
 
+    @rule(number=one)
+    def fill_or_clear_the_disk(self, number: int) -> None:
+        self.node(number).is_full = not self.node(number).is_full
+
     @rule(lineage=st.booleans())
     def take_the_database_away(self, lineage: bool) -> None:
         """Nobody reaches it for 20 s; then it is back, or another one has all that it had."""
@@ -116,6 +136,19 @@ class AnyHistory(_Machine):
     def replace(self, number: int) -> None:
         self.cluster.replace(self.node(number))
 
+    @rule(number=one, onto=one, are_alone=st.booleans(), seconds=st.sampled_from((0, 6, 20)))
+    def copy(self, number: int, onto: int, are_alone: bool, seconds: int) -> None:
+        """An operator copies a data directory, which the contract forbids, and starts both."""
+        if number == onto:
+            return
+        if are_alone:
+            for node in self.cluster.nodes:
+                self.cluster.stop(node)
+        self.cluster.copy(self.node(number), self.node(onto))
+        self.start_or_thaw(number)
+        self.start_or_thaw(onto)
+        self.pass_seconds(seconds, number)
+
     @rule(signs=one, seconds=st.sampled_from((0, 0, 1, 20)), goes_on=one, events=st.integers(1, 2))
     def lose_what_was_just_signed(
         self, signs: int, seconds: int, goes_on: int, events: int
@@ -146,6 +179,7 @@ class LosslessHistory(_Machine):
 
     def teardown(self) -> None:
         for number in range(NODES):
+            self.node(number).is_full = False
             self.cluster.thaw(self.node(number))
             self.cluster.start(self.node(number))
         self.pass_seconds(40, 0)

@@ -20,6 +20,7 @@ from ledger.sealing.witness import Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
+from tests.support.ledger import Ledger
 from tests.support.service import Clock
 from tests.support.stored import DROP_CHECK
 
@@ -79,6 +80,14 @@ class Node:
         """Close both connections. The next step opens others."""
         self._beat.disconnect()
         self.sealer.disconnect()
+
+
+def shown(ledger: Ledger) -> int:
+    (row,) = ledger.rows(
+        "SELECT max(c.size) AS size FROM ledger.checkpoint AS c, ledger.signer AS s"
+        " WHERE c.size <= s.shown_size"
+    )
+    return int(row["size"])
 
 
 def adopt_log(conninfo: str, folder: Path, reason: str = "a standby was behind") -> Adopted:

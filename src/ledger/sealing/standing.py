@@ -108,17 +108,6 @@ class Vigil:
         self._foreign, self._foreign_at = 0, now
         """The number of foreign beats under this node's id, and when the last of them was seen."""
 
-    def expect_own(self, rows: Sequence[Row], now: float) -> None:
-        """Look for a beat of another process under this node's id, before the node beats again.
-
-        Not to be called while a beat is under way.
-        """
-        own = next((row for row in rows if row.node_id == self._node_id), None)
-        if own is None or self._beaten_at is None or own.beaten_at <= self._beaten_at:
-            return
-        self._foreign = self._foreign + 1 if now - self._foreign_at < self._patience else 1
-        self._foreign_at = now
-
     def beaten(self, at: Any, now: float) -> None:
         """Note a beat of this node that the database has acknowledged now."""
         self._beaten_at, self._acknowledged = at, now
@@ -130,12 +119,14 @@ class Vigil:
         lineage: str,
         rows: Sequence[Row],
         remembered: str | None = None,
+        *,
+        is_between_beats: bool = False,
     ) -> Heard:
         """Take the nodes' rows, which were read between two instants.
 
         A wait begins when the answer has come, and ends before the question was asked.
         ``remembered`` is the PostgreSQL on which the node has waited last, by its own files; empty
-        for a new node.
+        for a new node. Between two beats of the node a beat under its id is another process's.
         """
         # Reports may have been impossible while this node could not read them.
         if self._last is None or asked - self._last > self._patience / 3:
@@ -145,6 +136,8 @@ class Vigil:
             self._present = frozenset(row.node_id for row in alive)
         self._last = answered
         own = next((row for row in rows if row.node_id == self._node_id), None)
+        if is_between_beats:
+            self._expect_own(own, answered)
         is_back = (
             self._beaten_at is not None
             and asked >= self._acknowledged  # else the beat may have come after the rows were read
@@ -162,8 +155,19 @@ class Vigil:
         settled = known == lineage and not self._has_lost
         others = [self._other(row, asked) for row in rows if row.node_id != self._node_id]
         has_waited = settled or waited >= self._patience
-        is_doubled = self._foreign >= _DOUBLED_AFTER and asked - self._foreign_at < self._patience
+        is_doubled = self._foreign >= _DOUBLED_AFTER and self._is_foreign_near(asked)
         return Heard(others, has_waited, not known, known is None, is_doubled)
+
+    def _expect_own(self, own: Row | None, now: float) -> None:
+        """Note a beat under this node's id that is not the last one of this process."""
+        if own is None or self._beaten_at is None or own.beaten_at <= self._beaten_at:
+            return
+        self._foreign = self._foreign + 1 if self._is_foreign_near(now) else 1
+        self._foreign_at = now
+
+    def _is_foreign_near(self, now: float) -> bool:
+        """A process that could not beat, since nobody reached the database, is not gone."""
+        return now - max(self._foreign_at, self._contact) < self._patience
 
     def _other(self, row: Row, asked: float) -> Other:
         """A node that could not beat, since nobody reached the database, is not gone."""
@@ -234,8 +238,6 @@ def judge(known: Known, compare: Compare) -> Verdict:
     takes = newest is not None and (
         _is_vouched(known) if own is None else newest.size > own.size and fits[own[:3]] is Fit.SAME
     )
-    if takes:
-        own = newest
     # The first node of a new ledger has nobody to wait for; neither has one that was upgraded from
     # a version without reports, which has a witness already.
     is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
@@ -245,7 +247,7 @@ def judge(known: Known, compare: Compare) -> Verdict:
         return verdict
     if not verdict.settles:
         return verdict._replace(waits_for=NEW_POSTGRESQL)
-    if own is None and newest is not None:
+    if own is None and newest is not None and not takes:
         return verdict._replace(waits_for=NO_WITNESS, is_degraded=True)
     # A checkpoint that nobody keeps would be forgotten with this process.
     can_show = known.keeps and not known.heard.is_doubled
@@ -269,11 +271,14 @@ def _shown(
     is_alone: bool,
     compare: Compare,
 ) -> int:
-    """The size up to which a second node has reported what this one has, or nobody else lives."""
+    """The size up to which two nodes have kept what this one has; of a node alone, its own.
+
+    What the node takes only now may turn out not to be kept: that is shown in the next round.
+    """
     if own is None or newest is None:
         return 0
     if is_alone:
-        return newest.size
+        return min(own.size, newest.size)
     held = [
         other.witness.size
         for other in known.heard.others
@@ -282,4 +287,6 @@ def _shown(
         and (other.lives or (other.witness.size <= newest.size))
         and compare(other.witness) is Fit.SAME
     ]
-    return min(max(held, default=0), own.size)
+    if known.keeps:
+        held.append(own.size)
+    return min(own.size, sorted([0, 0, *held])[-2])

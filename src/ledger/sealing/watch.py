@@ -83,9 +83,14 @@ class Watch:
             nodes.forget(connection)
         with self._lock:
             remembered = self._lineage.read()
-            if not leads:  # the loop that beats looks
-                self._vigil.expect_own(rows, answered)
-            heard = self._vigil.hear(asked, answered, state.lineage, rows, remembered)
+            heard = self._vigil.hear(
+                asked,
+                answered,
+                state.lineage,
+                rows,
+                remembered,
+                is_between_beats=not leads,  # then the loop that beats looks
+            )
             self._keep_again()
             own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
