@@ -1,5 +1,6 @@
 """Positions and ids after a loss: another PostgreSQL, timeline or dump gives none of them again."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,16 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.errors import ClockSkew, InvalidState
+from ledger.domain.values import EVENT_ID, format_id
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
-from ledger.log.lineage import IDS_MOVED, POSITIONS_MOVED
+from ledger.log.lineage import (
+    _IDS_A_SECOND,
+    _POSITIONS_A_SECOND,
+    IDS_MOVED,
+    POSITIONS_MOVED,
+)
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.programs import find_programs
 from ledger.service.composition.database import prepare_database
@@ -152,6 +159,59 @@ def test_appends_that_are_given_up_again_and_again_skip_once(
         del recorder.wall
         assert process.issue(line) == (2 + POSITIONS_MOVED, 2 + IDS_MOVED)
     assert caplog.text.count("another PostgreSQL wrote last") == 1
+
+
+def test_appends_that_are_given_up_on_several_connections_skip_once(
+    conninfo: str, settings: Settings
+) -> None:
+    """Each skip after an old backup takes a good part of the positions that ids have digits for."""
+    log = Log(conninfo)
+    recorder = log.ledger_recorder
+    with running(log, create_writer(settings, log, Clock())) as writer:
+        process = Process(writer)
+        line = process.line()
+        query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
+        recorder.wall = lambda: time.time() + 3600
+        for _ in range(3):
+            end_writers(conninfo)
+            assert isinstance(
+                process.record(fact("run.requested", None, {"service_line_id": line})), ClockSkew
+            )
+        del recorder.wall
+        assert process.issue(line) == (2 + POSITIONS_MOVED, 2 + IDS_MOVED)
+
+
+def test_the_skip_grows_where_the_databases_clock_was_behind_at_the_first_append(
+    conninfo: str, settings: Settings
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
+    last_beat_was(conninfo, "0 s")
+    log = Log(conninfo)
+    recorder = log.ledger_recorder
+    recorder.wall = lambda: time.time() + 86_400
+    with running(log, create_writer(settings, log, Clock())) as writer:
+        process = Process(writer)
+        check_in = fact("run.requested", None, {"service_line_id": line})
+        assert isinstance(process.record(check_in), ClockSkew)
+        last_beat_was(conninfo, "1 day")
+        del recorder.wall
+        position, number = process.issue(line)
+    assert position > 86_000 * _POSITIONS_A_SECOND
+    assert number > 86_000 * _IDS_A_SECOND
+
+
+def test_the_positions_after_a_backup_of_any_age_fit_into_the_ids_of_events(
+    conninfo: str, settings: Settings
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
+    last_beat_was(conninfo, "9 years")
+    with process_on(conninfo, settings) as process:
+        position, _ = process.issue(line)
+    assert re.fullmatch(EVENT_ID, format_id("EVT", 2026, position))
 
 
 def test_an_append_that_fails_leaves_the_skip_to_the_next_one(

@@ -29,11 +29,15 @@ IDS_MOVED = 10_000
 _LATE_SECONDS = 60
 """So long after the last beat nothing more is skipped: a standby is not further behind."""
 
-_POSITIONS_A_SECOND = 100_000
+_POSITIONS_A_SECOND = 30_000
 """So many more for each later second: more than are ever recorded in a second."""
 
 _IDS_A_SECOND = 1_000
 """So many more ids for each such second."""
+
+_MOST_SECONDS = 10_000_000
+"""The most seconds that count. An event's id has 12 digits for its position, so room must be left,
+also where a ledger was away for years."""
 
 # The timeline is the first part of a WAL file's name. Raises an error on a standby.
 _WHERE = b"""
@@ -45,15 +49,16 @@ FROM pg_database AS d WHERE d.datname = current_database()
 _SYSTEM = b"SELECT system_identifier::text FROM pg_control_system()"
 
 # Write the lineage anew if it has changed. Then move the sequence, and the counters that there are
-# or may have been. A sequence that was moved stays so after a rollback: it is not moved again for
-# the same connection, unless the statement's result was lost with the append, which is no harm. An
+# or may have been. A sequence that was moved stays so after a rollback. So the next attempt counts
+# from the same base, unless the statement's result was lost with the append, which is no harm. An
 # identifier that the user may not read is unknown, and is not another one. This append's own beat
 # comes later; 1970 means that no writer of a service has listened yet.
 _FOLLOW = f"""
 WITH other AS MATERIALIZED (
-    SELECT CASE WHEN s.listened_at > '1970-01-01T00:00:00Z' THEN greatest(0, extract(
-        epoch FROM clock_timestamp() - greatest(s.listened_at, s.beaten_at))::bigint
-        - {_LATE_SECONDS}) ELSE 0 END AS seconds
+    SELECT CASE WHEN s.listened_at > '1970-01-01T00:00:00Z' THEN greatest(0, least(
+        {_MOST_SECONDS}, extract(epoch FROM clock_timestamp()
+            - greatest(s.listened_at, s.beaten_at))::bigint - {_LATE_SECONDS}))
+        ELSE 0 END AS seconds
     FROM ledger.lineage AS l CROSS JOIN ledger.listening AS s
     WHERE l.timeline <> %(timeline)s::bigint OR l.tables <> %(tables)s
        OR (l.system_identifier <> %(system)s AND '' NOT IN (l.system_identifier, %(system)s))
@@ -74,10 +79,10 @@ WITH other AS MATERIALIZED (
     ) AS k
     ON CONFLICT (prefix, year) DO UPDATE SET last = c.last + excluded.last
 )
-SELECT setval('ledger.ledger_events_notification_id_seq',
-    s.last_value + {POSITIONS_MOVED} + {_POSITIONS_A_SECOND} * other.seconds)
+SELECT base.position, setval('ledger.ledger_events_notification_id_seq', greatest(
+    s.last_value, base.position + {POSITIONS_MOVED} + {_POSITIONS_A_SECOND} * other.seconds))
 FROM other CROSS JOIN ledger.ledger_events_notification_id_seq AS s
-WHERE %(has_moved)s::int = 0
+CROSS JOIN LATERAL (SELECT coalesce(%(base)s::bigint, s.last_value)) AS base (position)
 """
 
 
@@ -102,25 +107,25 @@ def ask(pipeline: Pipeline, *before: Statement) -> Lineage:
 
 
 class Follower:
-    """Follows to the PostgreSQL of one connection, until an append of it has succeeded."""
+    """Follows to a PostgreSQL, until an append to it has succeeded."""
 
     def __init__(self, lineage: Lineage) -> None:
         self._lineage = lineage
-        self._has_moved = False
-        """Whether the sequence was moved, by an append that was then given up."""
+        self._base: int | None = None
+        """The end of the sequence before it was moved, by an append that was then given up."""
 
     def follow(self, transaction: Transaction) -> None:
         """Skip positions and ids if another PostgreSQL wrote last. Sent behind the append lock."""
-        asked = self._lineage._asdict() | {"has_moved": int(self._has_moved)}
+        asked = self._lineage._asdict() | {"base": self._base}
         transaction.defer(named(_FOLLOW, asked), self._note)
 
     def _note(self, moved: Rows) -> None:
-        if not moved:
-            return
-        self._has_moved = True
-        _logger.warning(
-            "another PostgreSQL wrote last (now: system %s, timeline %s, tables %s), so events may"
-            " be lost: positions go on behind %s",
-            *self._lineage,
-            moved[0][0],
-        )
+        for base, end in moved:
+            if self._base is None:
+                _logger.warning(
+                    "another PostgreSQL wrote last (now: system %s, timeline %s, tables %s), so"
+                    " events may be lost: positions go on behind %s",
+                    *self._lineage,
+                    end,
+                )
+            self._base = base

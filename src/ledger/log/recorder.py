@@ -98,7 +98,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
     """For how many seconds an append waits for a connection."""
     _pipeline: Pipeline | None = None
     _follower: Follower | None = None
-    """Follows to the PostgreSQL of a new connection, until its first append has succeeded."""
+    """Follows to the PostgreSQL of a new connection, until its first append has succeeded. After
+    another connection to the same PostgreSQL it goes on, and moves the positions no further."""
     _lineage: Lineage | None = None
     """The PostgreSQL of the connection."""
     on_elsewhere: Callable[[], object] = staticmethod(lambda: None)
@@ -168,7 +169,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
             pipeline = Pipeline(connection)
             with _leaving_standbys(connection):
                 lineage = ask(pipeline, Statement(DURABLE))
-            self._follower = Follower(lineage)
+            if self._follower is None or lineage != self._lineage:
+                self._follower = Follower(lineage)
             before, self._lineage = self._lineage, lineage
             self._pipeline = pipeline
             if before not in (None, lineage):
