@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.views.projector import LostLead
+from ledger.views.projector import LostLead, Projector
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact
@@ -93,6 +93,23 @@ def test_a_projector_that_loses_its_connection_amid_a_batch_catches_up_by_itself
         )
     assert view.killed
     assert stored(conninfo) == folded(conninfo)
+
+
+def test_a_projector_that_loses_its_connection_while_it_starts_over_goes_on(
+    conninfo: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[str] = []
+
+    def lose(_: Projector) -> bool:
+        lost.append("the connection")
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(Projector, "_is_rebuilt", lambda _: not lost)
+    monkeypatch.setattr(Projector, "_is_superseded", lose)
+    with following(conninfo):
+        until(lambda: lost, "the loss")
+        report(writer, activation(), run(1))
+        until(lambda: view_positions(conninfo)["run"][0] == head(conninfo), "the catch-up", 5.0)
 
 
 def _lead_for_ever(conninfo: str, leading: Any) -> None:

@@ -291,15 +291,7 @@ class Projector(BackgroundLoop):
     def _serve(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self.lead():
-                    self._follow()
-                else:
-                    self._stopping.wait(LOOK_SECONDS)
-            except LostLead:
-                _logger.info("a view is not where it was left; starting over")
-                if self._is_superseded():
-                    self._candidate.leave()
-                self.disconnect()
+                self._lead_until_lost()
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
                 self.disconnect()
@@ -310,6 +302,18 @@ class Projector(BackgroundLoop):
                 self.disconnect()
                 self._stopping.wait(_RETRY_SECONDS)
         self.disconnect()
+
+    def _lead_until_lost(self) -> None:
+        try:
+            if self.lead():
+                self._follow()
+            else:
+                self._stopping.wait(LOOK_SECONDS)
+        except LostLead:
+            _logger.info("a view is not where it was left; starting over")
+            if self._is_superseded():
+                self._candidate.leave()
+            self.disconnect()
 
     def _follow(self) -> None:
         pipeline = self._connect()
