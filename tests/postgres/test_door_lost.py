@@ -140,3 +140,20 @@ def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_ne
         assert await gather_results([reading]) == [[(1,)]]
 
     tell(play, through=relay.conninfo)
+
+
+def test_a_connection_that_was_being_opened_when_a_server_was_left_answers_no_read(
+    tell: Tell, relay: Relay
+) -> None:
+    """The former server may live on, and would answer with what it had."""
+
+    async def play(door: Door) -> None:
+        door.leave()
+        relay.delay, before = 0.1, relay.connections_opened
+        reading = asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {}))
+        await until_async(lambda: relay.connections_opened > before, "an attempt to connect")
+        door.leave()
+        assert await gather_results([reading]) == [[(1,)]]
+        assert relay.connections_opened == before + 2
+
+    tell(play, through=relay.conninfo)

@@ -91,6 +91,8 @@ class Door:
         self._connecting: asyncio.Task[None] | None = None
         self._connect_at = 0.0
         """The earliest loop time of the next attempt to connect."""
+        self._left = 0
+        """How often the door has left a server."""
         self._failure: Exception | None = None
         """The error of the last attempt to connect; None after a success."""
         self._walks = asyncio.Semaphore(_WALKS)
@@ -196,6 +198,7 @@ class Door:
 
         The former server may live on, and would answer for ever with what it had.
         """
+        self._left += 1
         for lane in tuple(self._lanes):
             lane.give_up()
 
@@ -305,6 +308,7 @@ class Door:
         self._send()
 
     async def _open_lane(self) -> None:
+        left = self._left
         connection = await ReadConnection.connect(
             self._conninfo,
             autocommit=True,
@@ -312,6 +316,9 @@ class Door:
             client_encoding="utf-8",
             options=options_of(self._conninfo, _OPTIONS),
         )
+        if left != self._left:
+            await connection.close()  # it may lead to the server that was left meanwhile
+            return
         lane = Lane(connection, self._release)
         self._lanes.add(lane)
         self._idle.append(lane)
