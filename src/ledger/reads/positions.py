@@ -132,11 +132,12 @@ class ViewPositions:
             self._task = asyncio.create_task(self._follow(self._task))
 
     async def stop(self) -> None:
-        """End the follower."""
-        if self._task is not None:
-            self._task.cancel()
+        """End the follower. ``leave`` does nothing any more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
     def after(self, position: int, future: asyncio.Future[T], value: T, late: T) -> None:
         """Set the future to ``value`` once every live view has reached the position.

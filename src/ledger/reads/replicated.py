@@ -107,12 +107,13 @@ class ReplicatedPositions(ViewPositions):
             options=options_of(self._conninfo, FOR_EVERYONE),
         )
         async with connection:
-            await self._take(await self._look(connection), is_first=True)
+            await self._take(*await self._look(connection), is_first=True)
             while True:
                 await asyncio.sleep(_LOOK_SECONDS)
-                await self._take(await self._look(connection))
+                await self._take(*await self._look(connection))
 
-    async def _look(self, connection: psycopg.AsyncConnection[Any]) -> list[Any]:
+    async def _look(self, connection: psycopg.AsyncConnection[Any]) -> tuple[float, list[Any]]:
+        """Look; return the instant before it, by the monotonic clock, and what it has found."""
         began, sent_at = time.monotonic(), self._wall()
         try:
             cursor = await connection.execute(_LOOK)
@@ -122,7 +123,7 @@ class ReplicatedPositions(ViewPositions):
                 raise SilentServer from error
             raise
         self._note_skew(skew(sent_at, rows[0][4].timestamp(), self._wall()))
-        return rows
+        return began, rows
 
     def _wall(self) -> float:
         return self._clock().timestamp()
@@ -134,14 +135,14 @@ class ReplicatedPositions(ViewPositions):
         elif was_wrong and not is_wrong(found):
             _logger.warning("the clock is right again")
 
-    async def _take(self, rows: list[Any], *, is_first: bool = False) -> None:
-        """Take what a look has found."""
+    async def _take(self, began: float, rows: list[Any], *, is_first: bool = False) -> None:
+        """Take what a look has found, which began then: perhaps the process stood still since."""
         views = [View(*row[-4:]) for row in rows if row[-4] is not None]
         await self.versions.load({view.name: view.version for view in views})
         self._is_standby, log_end, beaten_at, self._known_until, now, *_ = rows[0]
         if beaten_at is not None and (self._beaten_at is None or beaten_at > self._beaten_at):
-            self._beaten_at, self._rose_at = beaten_at, time.monotonic()
-            self._made_at = self._rose_at - max(0.0, (now - beaten_at).total_seconds())
+            self._beaten_at, self._rose_at = beaten_at, began
+            self._made_at = began - max(0.0, (now - beaten_at).total_seconds())
         if is_first or log_end != self._log_end:
             # Among the new events may be an erasure, which no notification tells here.
             self._log_end = log_end

@@ -27,19 +27,19 @@ class Versions:
     @property
     def are_outdated(self) -> bool:
         """Whether a newer node has rebuilt a view that this process had been able to read."""
-        return not self._had.isdisjoint(self._others())
+        return not self._had.isdisjoint(self._others(self._stored))
 
     def refuse(self, views: frozenset[str]) -> bool:
         """Whether one of these views may not be read."""
         return bool(self._refused) and not self._refused.isdisjoint(views)
 
     async def load(self, stored: Mapping[str, int]) -> None:
-        """Take the stored version of each view. Raises the database's error."""
+        """Take the stored version of each view. Raises the database's error; nothing is taken."""
         if stored != self._stored:
+            if self._others(stored):
+                self._unfit = await asyncio.to_thread(self._find_unfit)
             self._stored = dict(stored)
             self._had.update(dict(stored.items() & self._own.items()))
-            if self._others():
-                self._unfit = await asyncio.to_thread(self._find_unfit)
             self._judge()
 
     def hear(self, view: str, version: int) -> None:
@@ -50,9 +50,9 @@ class Versions:
         self._judge()
 
     def _judge(self) -> None:
-        self._refused = frozenset(self._others() & (self._had | self._unfit))
+        self._refused = frozenset(self._others(self._stored) & (self._had | self._unfit))
 
-    def _others(self) -> set[str]:
+    def _others(self, stored: Mapping[str, int]) -> set[str]:
         """The views that another version has made. (Version 0: no version has, yet.)"""
         own = self._own.items()
-        return {name for name, version in own if self._stored.get(name, 0) not in {0, version}}
+        return {name for name, version in own if stored.get(name, 0) not in {0, version}}

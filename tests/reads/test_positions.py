@@ -1,0 +1,60 @@
+"""The positions of the views in a process whose server changes, stands still, or stops."""
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+
+from ledger.reads.positions import ViewPositions
+from ledger.reads.replicated import ReplicatedPositions
+from ledger.reads.versions import Versions
+from ledger.service.composition.writing import utc_now
+
+
+def test_a_process_that_stops_follows_no_other_server(conninfo: str) -> None:
+    """The writer's last append may have found another PostgreSQL."""
+
+    async def play() -> None:
+        positions = ViewPositions(conninfo)
+        await positions.start()
+        stopping = asyncio.create_task(positions.stop())
+        asyncio.get_running_loop().call_soon(positions.leave)
+        await stopping
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(play())
+
+
+def test_a_beat_is_as_old_as_the_look_that_found_it(conninfo: str) -> None:
+    """The process stood still for a minute, after the database had answered."""
+
+    async def play() -> None:
+        positions, now = ReplicatedPositions(conninfo, utc_now), utc_now()
+        row = (True, 0, now, now, now, None, None, None, None)
+        await positions._take(time.monotonic() - 60, [row])
+        assert positions.beat_seconds >= 60
+        assert positions.why_late is not None
+        await positions._take(time.monotonic(), [(True, 0, utc_now(), *row[3:])])
+        assert positions.why_late is None
+
+    asyncio.run(play())
+
+
+def test_versions_are_judged_once_the_database_has_told_which_views_can_be_read() -> None:
+    tries = []
+
+    def find_unfit() -> frozenset[str]:
+        tries.append(len(tries))
+        if len(tries) == 1:
+            raise psycopg.OperationalError("the connection is lost")
+        return frozenset({"run"})
+
+    async def play() -> None:
+        versions = Versions({"run": 1}, find_unfit)
+        with pytest.raises(psycopg.OperationalError):
+            await versions.load({"run": 2})
+        await versions.load({"run": 2})
+        assert versions.refuse(frozenset({"run"}))
+
+    asyncio.run(play())
