@@ -95,6 +95,8 @@ class Node:
 
     def keep_again(self) -> None:
         if self.unkept is not None and not self.is_full:
+            if self.witness is None and self.lineage is None:
+                self.lineage = ""
             self.witness, self.unkept = self.unkept, None
 
     def keep_lineage(self, lineage: str) -> None:
@@ -283,6 +285,7 @@ class Cluster:
             for row in database.rows.values()
         ]
         assert node.vigil is not None
+        node.keep_again()
         heard = node.vigil.hear(
             self.now,
             self.now,
@@ -291,7 +294,6 @@ class Cluster:
             node.lineage,
             is_between_beats=not leads,
         )
-        node.keep_again()
         own, keeps = node.own, node.unkept is None
         known = Known(database.origin, database.stopped, database.newest, own, heard, leads, keeps)
         log = database.log

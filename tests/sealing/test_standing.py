@@ -39,6 +39,32 @@ def test_another_process_that_beats_as_this_node_is_not_gone_while_the_database_
     assert heard == [True] * 15 + [False] * 2, "it has had the time to beat"
 
 
+@pytest.mark.parametrize("has_room_again", [False, True])
+def test_a_new_node_that_can_keep_no_file_is_not_taken_for_an_upgraded_one(
+    has_room_again: bool,
+) -> None:
+    """The node waits for the others' reports, as any node on a new PostgreSQL."""
+    cluster = Cluster(2)
+    signer, other = cluster.nodes
+    cluster.append(2)
+    cluster.start(signer)
+    cluster.second(cluster.nodes, signer)
+    before = cluster.backup()
+    other.is_full = True
+    cluster.start(other)
+    for _ in range(20):
+        cluster.second(cluster.nodes, signer)
+    cluster.append(1)
+    cluster.seal(signer)
+    cluster.restore(before)
+    cluster.append(1)
+    other.is_full = not has_room_again
+    cluster.seal(other)
+    for _ in range(20):
+        cluster.second(cluster.nodes, other)
+    assert cluster.database.stopped
+
+
 class _Machine(RuleBasedStateMachine):
     """The steps of every history."""
 

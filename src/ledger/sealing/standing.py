@@ -239,9 +239,9 @@ def judge(known: Known, compare: Compare) -> Verdict:
         _is_vouched(known) if own is None else newest.size > own.size and fits[own[:3]] is Fit.SAME
     )
     # The first node of a new ledger has nobody to wait for; neither has one that was upgraded from
-    # a version without reports, which has a witness already.
+    # a version without reports, which keeps a witness already.
     is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
-    is_new = is_new or (known.own is not None and known.heard.is_upgraded)
+    is_new = is_new or (known.own is not None and known.keeps and known.heard.is_upgraded)
     verdict = Verdict(Standing.FOLLOWER, takes=takes, settles=known.heard.has_waited or is_new)
     if not known.leads:
         return verdict

@@ -82,6 +82,7 @@ class Watch:
         if any(node.silent_seconds > nodes.FORGET_SECONDS for node in found):
             nodes.forget(connection)
         with self._lock:
+            self._keep_again()
             remembered = self._lineage.read()
             heard = self._vigil.hear(
                 asked,
@@ -91,7 +92,6 @@ class Watch:
                 remembered,
                 is_between_beats=not leads,  # then the loop that beats looks
             )
-            self._keep_again()
             own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
         known = Known(state.origin, state.contradicts, newest, own, heard, leads, keeps)
@@ -99,8 +99,8 @@ class Watch:
 
     def follow(self, sight: Sight) -> None:
         """Make the newest checkpoint of the database the witness."""
-        if sight.known.own is None and self._lineage.read() is None:
-            self._lineage.keep("")
+        if sight.known.own is None:
+            self._lineage.begin()
         if sight.state.sealed.note is not None:
             self.take(sight.verifier, sight.state.sealed.note)
 
@@ -134,8 +134,11 @@ class Watch:
         """Keep a checkpoint that could not be kept before: there may be room now."""
         if self._unkept is not None:
             note = self._unkept[1]
+            origin = parse(note).origin
             with suppress(OSError):
-                Witness(self.folder, parse(note).origin).keep(note)
+                if self.kept(origin) is None:
+                    self._lineage.begin()
+                Witness(self.folder, origin).keep(note)
                 self._unkept = None
 
     def beat(

@@ -59,6 +59,11 @@ class Lineage:
             return self._path.read_text("utf-8", "replace").strip()
         return None
 
+    def begin(self) -> None:
+        """Make the file of a new node, before it keeps its first witness."""
+        if self.read() is None:
+            self.keep("")
+
     def keep(self, lineage: str) -> None:
         """Replace what is kept. Where that fails, the node waits again after its next start."""
         if self.read() != lineage:
