@@ -13,12 +13,17 @@ _INSIDE = "REHEARSAL_IS_ISOLATED"
 _PR_SET_PDEATHSIG = 1
 
 
+def is_isolated() -> bool:
+    """Whether this process is in namespaces of its own, which reach no other host."""
+    return os.environ.get(_INSIDE) == "1"
+
+
 def isolate(module: str) -> None:
     """Go on in new namespaces of processes, mounts and networks; must be called first.
 
     Returns in a process whose parent is the first one of the namespace. Only root may do so.
     """
-    if os.environ.get(_INSIDE) != "1":
+    if not is_isolated():
         os.environ[_INSIDE] = "1"
         options = ["--fork", "--kill-child", "--pid", "--mount-proc", "--mount", "--net"]
         again = [sys.executable, "-m", module, *sys.argv[1:]]

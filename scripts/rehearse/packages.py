@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -41,14 +41,19 @@ def install(further: Mapping[str, str] = MappingProxyType({})) -> None:
         _NO_CLUSTER.write_text("create_main_cluster = false\n")
     if not missing:
         return
+    bring_up_to_date(missing)
+
+
+def bring_up_to_date(packages: Sequence[str]) -> None:
+    """Install packages that are missing or old. Exits if that is impossible."""
     if shutil.which("apt-get") is None:
-        sys.exit(f"Missing: {', '.join(missing)}. The rehearsal installs them on Debian only.")
-    print(f"Installing {', '.join(missing)}.", flush=True)
+        sys.exit(f"Missing: {', '.join(packages)}. The rehearsal installs them on Debian only.")
+    print(f"Installing {', '.join(packages)}.", flush=True)
     # In the runlevel of a single user, packages do not start their services.
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     quiet = ["-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]
     keep = ["-o", "Dpkg::Options::=--force-confold"]
-    for command in (["update", "-qq"], ["install", *quiet, *keep, *missing]):
+    for command in (["update", "-qq"], ["install", *quiet, *keep, *packages]):
         subprocess.run(
             ["apt-get", *command], env=environment, check=True, stdout=subprocess.DEVNULL
         )

@@ -11,6 +11,15 @@ PASSWORD = "rehearsed"
 _CONSOLE = re.compile(r"^```console[^\n]*\n(.*?)^```$", re.M | re.S)
 
 
+_PACKAGES = re.compile(r"apt-get install --yes ([^\n`]+)")
+
+
+def packages_named_in(page: str) -> list[str]:
+    """The packages that a page tells to install."""
+    named = _PACKAGES.findall((ROOT / "docs" / page).read_text())
+    return sorted({package for packages in named for package in packages.split()})
+
+
 def commands(page: str, heading: str, number: int = 0, **words: str) -> str:
     """The commands of a block below a heading, as a script, with some of the page's words replaced.
 

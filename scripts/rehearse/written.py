@@ -13,9 +13,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.rehearse.isolation import isolate
+from scripts.rehearse.isolation import is_isolated, isolate
 from scripts.rehearse.nodes import ORGANIZATION, fetch
-from scripts.rehearse.packages import install, newer_programs, postgres_programs
+from scripts.rehearse.packages import (
+    bring_up_to_date,
+    install,
+    newer_programs,
+    postgres_programs,
+)
+from scripts.rehearse.pages import packages_named_in
 from scripts.rehearse.programs import until
 from scripts.rehearse.receiver import Receiver
 from scripts.rehearse.tally import tally
@@ -58,6 +64,9 @@ _END_SESSION = "su - postgres -c 'psql ledger' <<< 'SELECT pg_terminate_backend(
 def main() -> int:
     """Follow the documents."""
     install(_FURTHER_PACKAGES)
+    if not is_isolated():
+        # The machines reach no mirror: their `apt-get` must have nothing left to fetch.
+        bring_up_to_date(packages_named_in(_BUILD))
     isolate("scripts.rehearse.written")
     folder = Path(tempfile.mkdtemp(prefix="ledger-rehearsal-"))
     folder.chmod(0o755)
