@@ -229,17 +229,28 @@ async def _nothing(*_: Message) -> Any:
     return {"type": "http.disconnect"}
 
 
+def full_pipe() -> tuple[int, int, int]:
+    """Both ends of a pipe that nobody reads, and the bytes that fill it."""
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+    os.write(writing, b"\n" * size)
+    return reading, writing, size
+
+
+def logging_to(descriptor: int, edge: Edge) -> tuple[AccessLog, httpx.AsyncClient]:
+    """A log that writes there, and a client of the service behind it."""
+    layer = AccessLog(edge.service.app, "json", descriptor)
+    layer.start()
+    return layer, httpx.AsyncClient(transport=httpx.ASGITransport(layer), base_url="http://x")
+
+
 def test_no_request_waits_while_nobody_reads_the_log(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then lines are kept up to a bound, and the others counted."""
     monkeypatch.setattr(access_log, "_MOST_KEPT", 5)
-    reading, writing = os.pipe()
-    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
-    os.write(writing, b"\n" * size)
-    layer = AccessLog(edge.service.app, "json", writing)
-    layer.start()
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(layer), base_url="http://x")
+    reading, writing, size = full_pipe()
+    layer, client = logging_to(writing, edge)
     for _ in range(12):
         assert edge.run(client.get("/healthz")).status_code == 200
     with os.fdopen(reading, "rb") as pipe:
@@ -261,12 +272,8 @@ def test_the_end_waits_for_no_reader_that_stands_still(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_log, "_LAST_SECONDS", 0.05)
-    reading, writing = os.pipe()
-    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
-    os.write(writing, b"\n" * size)
-    layer = AccessLog(edge.service.app, "json", writing)
-    layer.start()
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(layer), base_url="http://x")
+    reading, writing, size = full_pipe()
+    layer, client = logging_to(writing, edge)
     assert edge.run(client.get("/healthz")).status_code == 200
     layer.stop()
     with os.fdopen(reading, "rb") as pipe:
