@@ -156,7 +156,8 @@ def _start_elsewhere(town: Town) -> None:
     _copy_settings(town, "single")
     town.follow("single", _BUILD, "The nodes", 2)
     town.await_ready("single")
-    town.type("single", "systemctl disable --now ledger@all; rm -r /var/lib/ledger-all")
+    end = "systemctl disable --now ledger@all; rm -r /var/lib/ledger-all; userdel ledger"
+    town.type("single", end)
 
 
 def _free_the_lock(town: Town) -> None:

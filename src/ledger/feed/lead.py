@@ -32,7 +32,7 @@ from ledger.intake.request import Outcome, Receipt
 
 _logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 """The longest wait for a notification, and the pause before another try to record."""
 
 _KEPT_SECONDS = 60.0
@@ -139,7 +139,7 @@ class Lead:
 
     def _until_look(self) -> float:
         """The seconds until the next look at the views' changes."""
-        pause = RETRY_SECONDS
+        pause = _RETRY_SECONDS
         if self._is_news:
             pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
         return self._looked_at + pause - self._loop.time()
@@ -298,7 +298,7 @@ class Lead:
                     self._skew = outcome
             if self.is_ending():
                 return None
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _is_old(self) -> bool:
         return self._loop.time() - self._began_at >= _KEPT_SECONDS
