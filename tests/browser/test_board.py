@@ -295,11 +295,11 @@ def test_a_refresh_of_a_thousand_lines_keeps_the_rows_that_did_not_change(
     edge.accept(*facts)
     sign_in(page, edge.token("read"))
     page.goto(f"/ui?workspace_id={workspace}&limit=1000")
-    expect(page.locator("tbody tr")).to_have_count(1000, timeout=30_000)
+    expect(page.locator("tbody tr")).to_have_count(1000, timeout=90_000)
     rows = "[...document.querySelectorAll('tbody tr')]"
     page.evaluate(f"{rows}.forEach((row) => {{ row.wasShownFirst = true; }})")
     for number in range(3):
         line_id = facts[500 + number]["subject"]
         block(edge, line_id)
-        expect(page.locator(f".s-blocked #{line_id}")).to_be_visible(timeout=30_000)
+        expect(page.locator(f".s-blocked #{line_id}")).to_be_visible(timeout=90_000)
     assert page.evaluate(f"{rows}.filter((row) => row.wasShownFirst).length") >= 997
