@@ -58,7 +58,6 @@ def log_of(kills: int, folder: Path) -> dict[tuple[str, ...], list[float]]:
             for number in range(kills):
                 target = "worker" if number % 4 == 3 else "postmaster"
                 kill_and_let_recover(served, load, target)
-            assert load.statuses[503] > 0, "requests met the fault"
     return faults_of(served)
 
 
@@ -75,7 +74,8 @@ def test_the_log_has_a_line_a_fault_a_minute_while_the_database_is_killed(tmp_pa
     faults = log_of(4, tmp_path / "data")
     told = {(process, fault) for process, _, fault in faults}
     assert ("supervisor", "PostgreSQL ended; starting it again") in told
-    assert {("api-1", "an append failed"), ("api-2", "an append failed")} & told
+    # An append may have waited until the database was back; a listener always loses it.
+    assert {("api-1", "cannot follow the views"), ("api-2", "cannot follow the views")} <= told
     assert_told_once_a_minute(faults)
 
 
