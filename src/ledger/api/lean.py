@@ -123,12 +123,11 @@ class LeanRoute(APIRoute):
         ]
 
     def takes(self, scope: Scope) -> bool:
-        """Whether this route matches the request; if so, note the route in the scope."""
+        """Whether this route matches the request; if so, note the names in its path."""
         match = self.path_regex.match(scope["path"])
         if match is None or scope["method"] not in (self.methods or ()):
             return False
         scope["path_params"] = match.groupdict()
-        scope["route"] = self
         return True
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,6 +153,8 @@ class LeanRoute(APIRoute):
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
         request.scope["state"]["credential"] = principal.id
+        # The metrics name the route from here on: without a valid credential, nobody makes series.
+        request.scope["route"] = self
         if self._is_read:
             return await self._answer(request, principal)
         with services_of(request).shares.hold(principal) as share:

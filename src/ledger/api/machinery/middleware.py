@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from prometheus_client import Histogram
+from prometheus_client import REGISTRY, Histogram
+from prometheus_client.core import Metric
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,12 +26,37 @@ _logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
-REQUEST_SECONDS = Histogram(
-    "ledger_http_request_seconds",
-    "Requests that were answered, and the seconds until their answers began.",
-    ["route", "method", "status"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
-)
+_WITHOUT_ROUTE = frozenset({400, 401, 404, 405})
+"""Statuses that anybody can cause on each route. A process never drops a series, so routes among
+their labels would let a stranger make the metrics dear (contract, Health)."""
+
+
+def _request_seconds(*labels: str) -> Histogram:
+    return Histogram(
+        "ledger_http_request_seconds",
+        "Requests that were answered, and the seconds until their answers began.",
+        labels,
+        buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+        registry=None,
+    )
+
+
+_OF_ROUTES = _request_seconds("route", "method", "status")
+_OF_REFUSED = _request_seconds("method", "status")
+"""Of the same name: the files of the processes are added up by name and labels."""
+
+
+class _RequestSeconds:
+    """Both histograms as one family, for a process that runs alone and keeps no files."""
+
+    def collect(self) -> list[Metric]:
+        """Called by the registry."""
+        (family,), (refused,) = _OF_ROUTES.collect(), _OF_REFUSED.collect()
+        family.samples += refused.samples
+        return [family]
+
+
+REGISTRY.register(_RequestSeconds())
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
@@ -122,7 +148,7 @@ class EveryAnswer:
     @staticmethod
     def _count(scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
-        path = getattr(route, "path", "none")
+        path = None if status in _WITHOUT_ROUTE else getattr(route, "path", "none")
         _seconds_of(path, scope["method"], status).observe(seconds)
 
 
@@ -146,5 +172,8 @@ def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> set[bytes]:
 
 
 @lru_cache(1000)
-def _seconds_of(path: str, method: str, status: int) -> Histogram:
-    return REQUEST_SECONDS.labels(path, method if method in _METHODS else "other", status)
+def _seconds_of(path: str | None, method: str, status: int) -> Histogram:
+    named = method if method in _METHODS else "other"
+    if path is None:
+        return _OF_REFUSED.labels(named, status)
+    return _OF_ROUTES.labels(path, named, status)
