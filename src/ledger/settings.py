@@ -137,6 +137,15 @@ class Settings(BaseSettings):
         description="The path prefix below which a proxy serves everything, such as `/ledger`.",
     )
 
+    metrics_token: str | None = Field(
+        default=None,
+        # What a header can carry as a bearer token (RFC 6750, 2.1).
+        pattern=r"^[A-Za-z0-9._~+/-]+=*$",
+        max_length=1000,
+        repr=False,
+        description="The bearer token without which `/metrics` is refused. Unset: it is open.",
+    )
+
     log_format: LogFormat = Field(
         default="text", description="The form of the log's lines: text, or a JSON object each."
     )

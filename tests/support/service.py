@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from ledger.api.machinery.exposition import SharedText
 from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
 from ledger.intake.principal import COMMAND_LINE
@@ -109,12 +110,14 @@ async def serving(
     """A running service, stopped at the end.
 
     Reads of runs are recorded if ``records_reads``. Otherwise positions rise by the test's own
-    writes alone: the notes of reads wait until the test records them.
+    writes alone: the notes of reads wait until the test records them. The text of the metrics is
+    made for each request, so that a test sees what it has counted.
     """
     clock = clock or Clock()
     loops = Loops(settings, conninfo, clock)
     loops.start()
     app = create_api(settings, conninfo, clock)
+    app.state.services.metrics = SharedText(kept_seconds=0)
     try:
         async with (
             app.router.lifespan_context(app),

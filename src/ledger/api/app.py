@@ -1,7 +1,9 @@
 """The HTTP application: its routes, its refusals, and the middleware of every answer."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -11,7 +13,7 @@ from ledger import __version__
 from ledger.api import problems
 from ledger.api.document.compose import compose
 from ledger.api.lean import LeanRoute
-from ledger.api.machinery.compression import Compression
+from ledger.api.machinery.compression import Compression, Packed
 from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.head import answer_head
 from ledger.api.machinery.middleware import EveryAnswer
@@ -89,6 +91,12 @@ class LedgerApi(FastAPI):
         self.refuse: Callable[[Request, LedgerError], Response] = problems.problem
         """Answers a request that a read node refuses; the pages replace it for their addresses."""
 
+    @cached_property
+    def document(self) -> Packed:
+        """The OpenAPI document as it is sent, encoded once: it depends on no request."""
+        text = json.dumps(compose(self), ensure_ascii=False, separators=(",", ":"))
+        return Packed(text.encode(), "application/json")
+
     def add_routes(self, router: APIRouter) -> None:
         """Add a router's routes directly: an included router would be matched again, and twice."""
         self.router.routes.extend(router.routes)
@@ -160,18 +168,10 @@ def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi
         title="Execution ledger",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     problems.install(app)
     for module in ROUTED:
         app.add_routes(module.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        app.openapi_schema = compose(app)
-    return app.openapi_schema

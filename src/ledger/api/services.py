@@ -13,6 +13,7 @@ from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.gauges import DatabaseGauges
 from ledger.api.machinery.bodies import Pace
+from ledger.api.machinery.exposition import SharedText
 from ledger.api.machinery.shares import Shares
 from ledger.api.parsing import Parsing
 from ledger.api.submissions import Submissions
@@ -60,6 +61,7 @@ class ApiServices:
         cors_origins: frozenset[str] = frozenset(),
         root_path: str = "",
         unaudited_reads: bool = False,
+        metrics_token: str | None = None,
     ) -> None:
         self._writing = writing
         self._submissions = Submissions(writing.writer, positions) if writing else None
@@ -88,6 +90,9 @@ class ApiServices:
         self._verifier = verifier
         key_uses = writing.key_uses if writing else None
         self.gauges = DatabaseGauges(door.fetch, data_dir)
+        self.metrics = SharedText()
+        self.metrics_token = metrics_token
+        """The bearer token of who may read the metrics; None: anybody may."""
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.shares = Shares()
         self.parsing = Parsing()

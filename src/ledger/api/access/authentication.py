@@ -9,6 +9,7 @@ configured.
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -30,6 +31,8 @@ from ledger.postgres.scope import EVERYONE
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
     from ledger.api.access.json_web_tokens import TokenVerifier
+
+_NOT_VALID = "The bearer token is not valid."
 
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
@@ -95,7 +98,7 @@ class Authenticator:
             return await self._verified(token)
         rows = await self._passing([hash_token(token)])
         if not rows:
-            raise Unauthorized("The bearer token is not valid.")
+            raise Unauthorized(_NOT_VALID)
         secret, key_id, organization_id, workspace_id, permissions, ends_at = rows[0]
         principal = Principal(
             key_id,
@@ -123,7 +126,7 @@ class Authenticator:
         verifier = self._verifier
         principal = await verifier.verify(token) if verifier is not None else None
         if principal is None:
-            raise Unauthorized("The bearer token is not valid.")
+            raise Unauthorized(_NOT_VALID)
         return principal
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
@@ -160,6 +163,19 @@ Authenticated = Annotated[Principal, Security(_bearer)]
 
 async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
+    authenticator: Authenticator = request.app.state.services.authenticator
+    return await authenticator.authenticate(_token_of(request), address_of(request))
+
+
+def require_token(request: Request, token: str) -> None:
+    """Raises Unauthorized unless the request's bearer token is this one."""
+    if not hmac.compare_digest(_token_of(request).encode(), token.encode()):
+        request.app.state.services.authenticator.failures.note(address_of(request))
+        raise Unauthorized(_NOT_VALID)
+
+
+def _token_of(request: Request) -> str:
+    """The bearer token that the request names. Raises Unauthorized."""
     if count(request.scope, b"authorization") > 1:
         # A proxy may have checked the other header.
         raise Unauthorized("Exactly one Authorization header is needed.")
@@ -167,8 +183,7 @@ async def authenticate(request: Request) -> Principal:
     scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("A bearer token is needed.")
-    authenticator: Authenticator = request.app.state.services.authenticator
-    return await authenticator.authenticate(token.strip(), address_of(request))
+    return token.strip()
 
 
 def address_of(request: Request) -> str | None:

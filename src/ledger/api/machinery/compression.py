@@ -8,10 +8,12 @@ of the answers, could guess the key (BREACH). But the session's cookie is ``Same
 (``web/session.py``), so no page of another site can make a browser request one of ours with it.
 """
 
+import gzip
 import re
 from functools import lru_cache
 
 from starlette.middleware.gzip import GZipResponder
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.machinery.headers import joined
@@ -49,7 +51,7 @@ class Compression:
 
         async def send_packed(message: Message) -> None:
             nonlocal packing
-            if message["type"] == "http.response.start" and not _is_small(message):
+            if message["type"] == "http.response.start" and not _stays(message):
                 packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, _LEVEL)
                 packing.send = send_weakened
             await (send if packing is None else packing.send_with_compression)(message)
@@ -57,12 +59,32 @@ class Compression:
         await self._app(scope, receive, send_packed)
 
 
-def _is_small(start: Message) -> bool:
-    """Whether the start of an answer declares a small body; a streamed answer never does."""
+class Packed:
+    """A body that many requests get as it is: it is compressed once for all of them."""
+
+    def __init__(self, body: bytes, media_type: str) -> None:
+        self._body, self._media_type = body, media_type
+        self._packed = gzip.compress(body, _LEVEL, mtime=0)
+
+    def answer(self, scope: Scope) -> Response:
+        """The body in the coding that the request accepts."""
+        if compresses(scope, len(self._body)):
+            coding = {"Content-Encoding": "gzip"}
+            return Response(self._packed, headers=coding, media_type=self._media_type)
+        return Response(self._body, media_type=self._media_type)
+
+
+def _stays(start: Message) -> bool:
+    """Whether the body of an answer stays as it is: it is small, or compressed already.
+
+    A streamed answer does not declare its size.
+    """
     if start["status"] in (204, 304):
         return True
-    lengths = [value for name, value in start["headers"] if name == b"content-length"]
-    return bool(lengths) and int(lengths[0]) <= _LARGEST_PLAIN
+    headers = dict(start["headers"])
+    if b"content-encoding" in headers:
+        return True
+    return b"content-length" in headers and int(headers[b"content-length"]) <= _LARGEST_PLAIN
 
 
 def compresses(scope: Scope, size: int) -> bool:

@@ -1,9 +1,14 @@
-"""Routes for operators: health, readiness, metrics, without a token and without tenants' data."""
+"""Routes for operators: health, readiness, metrics, and the description of the API.
+
+They show no tenant's data, and need no credential of one.
+"""
 
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,12 +16,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 
+from ledger.api.access.authentication import require_token
 from ledger.api.documentation import refusals
 from ledger.api.gauges import Collected
+from ledger.api.machinery.compression import Packed
+from ledger.api.machinery.exposition import text_of_files
 from ledger.api.machinery.process_gauges import process_gauges
 from ledger.api.reading import services_of
+from ledger.api.services import ApiServices
 from ledger.postgres.scope import EVERYONE
 from ledger.views.statements import LAG
 
@@ -79,13 +87,13 @@ async def check_readiness(request: Request) -> Response:
     from the log make the status `degraded`, not 503: facts must still be accepted, and a load
     balancer would remove every node.
     """
+    services = services_of(request)
     try:
         async with asyncio.timeout(_ANSWERED_SECONDS):
-            rows = await _lag(request)
-            sealed, lag, sealing_stopped, differences, contradicts, waits = await _sealing(request)
+            rows = await _lag(services)
+            sealed, lag, sealing_stopped, differences, contradicts, waits = await _sealing(services)
     except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
-    services = services_of(request)
     if services.failing_seconds() >= _FAILING_SECONDS:
         return _document({"status": "unavailable", "database": "ok", "appends": "failing"}, 503)
     clock = {"clock": "skewed"} if services.is_skewed else {}
@@ -126,46 +134,74 @@ async def check_readiness(request: Request) -> Response:
 
 
 @router.get(
-    "/metrics", summary="Prometheus metrics", response_class=PlainTextResponse, responses=_ANY
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    responses=refusals(400, 401),
 )
 async def show_metrics(request: Request) -> Response:
-    """Counters of all workers, and the lag of the views. No label names a tenant."""
-    views = CollectorRegistry()
-    gauges = asyncio.create_task(services_of(request).gauges.read())
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        views.register(Collected(process_gauges()))
-    else:
-        registry = REGISTRY
+    """Counters of all workers, and the lag of the views. No label names a tenant.
+
+    The text is at most a second old. With `LEDGER_METRICS_TOKEN` the service answers nobody else
+    than who sends this token as a bearer token.
+    """
+    services = services_of(request)
+    if services.metrics_token is not None:
+        require_token(request, services.metrics_token)
+    return (await services.metrics.read(partial(_metrics, services))).answer(request.scope)
+
+
+async def _metrics(services: ApiServices) -> Packed:
+    gauges = asyncio.create_task(services.gauges.read())
+    collected: list[Any] = []
     try:
         async with asyncio.timeout(_ANSWERED_SECONDS):
-            views.register(_Views(await _lag(request)))
-            views.register(_Sealer(await _sealing(request)))
-            views.register(_Leases(await _leases(request)))
+            collected.append(_Views(await _lag(services)))
+            collected.append(_Sealer(await _sealing(services)))
+            collected.append(_Leases(await _leases(services)))
         up = 1
     except (psycopg.Error, OSError):
         up = 0
-    services = services_of(request)
-    views.register(Collected(await gauges))
-    views.register(_Beat(services.positions.beat_seconds))
-    views.register(_Up(up, services.failing_seconds(), services.clock_skew))
-    text = generate_latest(registry) + generate_latest(views)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    collected.append(Collected(await gauges))
+    collected.append(_Beat(services.positions.beat_seconds))
+    collected.append(_Up(up, services.failing_seconds(), services.clock_skew))
+    # In a thread, so that requests go on meanwhile.
+    return await asyncio.to_thread(_text_of, collected)
 
 
-async def _lag(request: Request) -> _Lag:
-    rows: _Lag = await services_of(request).door.fetch(EVERYONE, LAG, {})
+def _text_of(collected: Sequence[Any]) -> Packed:
+    """The metrics of all processes, or of a process that runs alone, with the given gauges."""
+    registry = CollectorRegistry()
+    for collector in collected:
+        registry.register(collector)
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        counted = generate_latest(REGISTRY)
+    else:
+        registry.register(Collected(process_gauges()))
+        counted = text_of_files(Path(folder)).encode()
+    return Packed(counted + generate_latest(registry), CONTENT_TYPE_LATEST)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def show_document(request: Request) -> Response:
+    """The OpenAPI document. It is the same for all who ask, and is encoded once."""
+    document: Packed = request.app.document
+    return document.answer(request.scope)
+
+
+async def _lag(services: ApiServices) -> _Lag:
+    rows: _Lag = await services.door.fetch(EVERYONE, LAG, {})
     return rows
 
 
-async def _sealing(request: Request) -> _Sealing:
-    rows: list[_Sealing] = await services_of(request).door.fetch(EVERYONE, _SEALING, {})
+async def _sealing(services: ApiServices) -> _Sealing:
+    rows: list[_Sealing] = await services.door.fetch(EVERYONE, _SEALING, {})
     return rows[0]
 
 
-async def _leases(request: Request) -> int:
-    ((number,),) = await services_of(request).door.fetch(EVERYONE, _LEASES, {})
+async def _leases(services: ApiServices) -> int:
+    ((number,),) = await services.door.fetch(EVERYONE, _LEASES, {})
     return int(number)
 
 

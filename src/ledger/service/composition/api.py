@@ -84,6 +84,7 @@ def _app(
         cors_origins=settings.origins,
         root_path=settings.root_path,
         unaudited_reads=settings.unaudited_reads,
+        metrics_token=settings.metrics_token,
     )
     app = create_app(services, only_probes=only_probes)
     if not only_probes:
