@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from scripts.rehearse.deployed import DEPLOY, filled
 from tests.support.documents import ROOT
+from tests.support.proxies import disguises, status_of
+from tests.support.served import free_port
+from tests.support.views import until
 
 RULES = DEPLOY / "prometheus/rules.yml"
 ALERTS = re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.M)
@@ -67,18 +71,45 @@ def test_a_unit_is_accepted_by_systemd_for_each_role(unit: Path, role: str, tmp_
     assert run("systemd-analyze", "verify", "--man=no", str(installed)) == ""
 
 
+def haproxy_in(folder: Path, port: int) -> Path:
+    """haproxy's configuration, on a port, before a database and nodes that do not exist."""
+    servers = {"databases": "    server a 127.0.0.1:1 check", "nodes": "    server b 127.0.0.1:2"}
+    socket = folder / "socket"
+    text = filled("haproxy/haproxy.cfg", address="127.0.0.1", socket=socket, **servers)
+    configuration = folder / "haproxy.cfg"
+    text = text.replace("bind 127.0.0.1:5000", f"bind 127.0.0.1:{free_port()}")
+    configuration.write_text(text.replace("bind 127.0.0.1:8000", f"bind 127.0.0.1:{port}"))
+    return configuration
+
+
 @needs("haproxy")
 def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
-    servers = {"databases": "    server a 127.0.0.1:1 check", "nodes": "    server b 127.0.0.1:2"}
-    configuration = tmp_path / "haproxy.cfg"
-    socket = tmp_path / "socket"
-    configuration.write_text(
-        filled("haproxy/haproxy.cfg", address="127.0.0.1", socket=socket, **servers)
-    )
+    configuration = haproxy_in(tmp_path, 8000)
     assert run("haproxy", "-c", "-f", str(configuration)).strip() in (
         "",
         "Configuration file is valid",
     )
+
+
+@needs("haproxy")
+def test_haproxy_passes_no_request_for_the_metrics_on_in_whatever_disguise(tmp_path: Path) -> None:
+    port = free_port()
+    with subprocess.Popen(["haproxy", "-db", "-f", str(haproxy_in(tmp_path, port))]) as haproxy:
+        try:
+            until(lambda: is_open(port), "haproxy, which should listen")
+            for target in disguises():
+                for method in ("GET", "HEAD", "POST"):
+                    assert status_of("127.0.0.1", port, target, method) in (400, 403), target
+            # There is no node to which these could be passed on.
+            for target in ("/readyz", "/v1/metrics", "/metrics/", "/"):
+                assert status_of("127.0.0.1", port, target) == 503
+        finally:
+            haproxy.terminate()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import selectors
 import subprocess
 import sys
 import threading
@@ -38,29 +39,43 @@ for labels in (["a", "b"], ["b"]):
 PLAIN: Scope = {"type": "http", "headers": []}
 
 
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose clock the test sets."""
+class Selector(selectors.SelectSelector):
+    """Where the event loop would wait, its clock moves on instead."""
 
     now = 1000.0
 
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(None if timeout is None else 0)
+        if not ready and timeout is not None:
+            self.now += timeout
+        return ready
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that never waits."""
+
+    def __init__(self) -> None:
+        self.selector = Selector()
+        super().__init__(self.selector)
+
     def time(self) -> float:
-        return self.now
+        return self.selector.now
 
 
 class Maker:
-    """Makes texts, each with its number, once it is told to."""
+    """Makes texts, each with its number, and notes when."""
 
-    def __init__(self) -> None:
-        self.made = 0
-        self.may_end = asyncio.Event()
+    def __init__(self, takes: float = 0.0) -> None:
+        self.takes = takes
+        self.at: list[float] = []
         self.error: Exception | None = None
 
     async def __call__(self) -> Packed:
-        self.made += 1
-        await self.may_end.wait()
+        self.at.append(asyncio.get_running_loop().time() - Selector.now)
+        await asyncio.sleep(self.takes)
         if self.error is not None:
             raise self.error
-        return Packed(b"%d" % self.made, "text/plain")
+        return Packed(b"%d" % len(self.at), "text/plain")
 
 
 @pytest.fixture
@@ -73,58 +88,53 @@ def body(text: Packed) -> bytes:
     return bytes(text.answer(PLAIN).body)
 
 
-def test_all_who_ask_within_a_second_share_one_text(runner: asyncio.Runner) -> None:
-    async def ask() -> list[bytes]:
-        shared, make = SharedText(), Maker()
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, Loop)
-        asking = [asyncio.create_task(shared.read(make)) for _ in range(50)]
-        await asyncio.sleep(0)
-        loop.now += 5  # the first text takes long, and nobody begins another beside it
-        asking += [asyncio.create_task(shared.read(make)) for _ in range(50)]
-        await asyncio.sleep(0)
-        make.may_end.set()
-        texts = {body(text) for text in await asyncio.gather(*asking)}
-        assert texts == {b"1"}
-        seen = [body(await shared.read(make))]
-        for seconds in (0.5, 0.25, 0.25, 0.75):
-            loop.now += seconds
-            seen.append(body(await shared.read(make)))
-        return seen
+def test_a_text_is_made_at_most_once_a_second_for_all_who_ask(runner: asyncio.Runner) -> None:
+    shared, make = SharedText(), Maker(takes=0.25)
+    got: list[bytes] = []
 
-    assert runner.run(ask()) == [b"2", b"2", b"2", b"3", b"3"]
+    async def ask_again(times: int, after: float) -> None:
+        await asyncio.sleep(after)
+        for _ in range(times):
+            got.append(body(await shared.read(make)))
+
+    async def ask() -> None:
+        floods = [ask_again(3, 0.0) for _ in range(20)]
+        # Whoever comes while a text is made, or is waited for, gets the same.
+        await asyncio.gather(*floods, ask_again(1, 0.1), ask_again(1, 0.6))
+        await asyncio.sleep(10)
+        await ask_again(2, 0.0)
+
+    runner.run(ask())
+    assert make.at == pytest.approx([0, 1, 2, 12.25, 13.25])
+    assert got == [b"1"] * 21 + [b"2"] * 21 + [b"3"] * 20 + [b"4", b"5"]
 
 
 def test_an_asker_who_leaves_takes_the_text_from_nobody(runner: asyncio.Runner) -> None:
     async def ask() -> bytes:
-        shared, make = SharedText(), Maker()
+        shared, make = SharedText(), Maker(takes=0.25)
         leaving = asyncio.create_task(shared.read(make))
         staying = asyncio.create_task(shared.read(make))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         leaving.cancel()
-        make.may_end.set()
         return body(await staying)
 
     assert runner.run(ask()) == b"1"
 
 
-def test_a_text_that_could_not_be_made_is_tried_again_after_a_second(
+def test_a_text_that_could_not_be_made_is_tried_again_for_the_next_who_ask(
     runner: asyncio.Runner,
 ) -> None:
-    async def ask() -> int:
+    async def ask() -> list[float]:
         shared, make = SharedText(), Maker()
         make.error = OSError("no folder")
-        make.may_end.set()
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(OSError, match="no folder"):
                 await shared.read(make)
-        assert make.made == 1
         make.error = None
-        asyncio.get_running_loop().now += 1  # type: ignore[attr-defined]
-        await shared.read(make)
-        return make.made
+        assert body(await shared.read(make)) == b"3"
+        return make.at
 
-    assert runner.run(ask()) == 2
+    assert runner.run(ask()) == pytest.approx([0, 1, 2])
 
 
 class Witness:

@@ -110,14 +110,14 @@ async def serving(
     """A running service, stopped at the end.
 
     Reads of runs are recorded if ``records_reads``. Otherwise positions rise by the test's own
-    writes alone: the notes of reads wait until the test records them. The text of the metrics is
-    made for each request, so that a test sees what it has counted.
+    writes alone: the notes of reads wait until the test records them. No request for the metrics
+    waits for the next second.
     """
     clock = clock or Clock()
     loops = Loops(settings, conninfo, clock)
     loops.start()
     app = create_api(settings, conninfo, clock)
-    app.state.services.metrics = SharedText(kept_seconds=0)
+    app.state.services.metrics = SharedText(every_seconds=0)
     try:
         async with (
             app.router.lifespan_context(app),

@@ -14,6 +14,7 @@ from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import activation, fact
 from tests.support.nginx import PREFIX, behind_nginx, needs_nginx
+from tests.support.proxies import disguises, status_of
 from tests.support.service import BATCH
 from tests.support.streaming import Address, listening
 
@@ -103,3 +104,19 @@ def test_a_person_signs_in_and_every_file_of_the_page_is_there(site: tuple[Edge,
         script = board.text.partition('src="')[2].partition('"')[0]
         assert script.startswith(f"{PREFIX}/ui/static/")
         assert browser.get(outside + script).status_code == 200
+
+
+def test_the_metrics_are_refused_in_whatever_disguise_and_the_node_itself_has_them(
+    site: tuple[Edge, str], below: tuple[Edge, Address]
+) -> None:
+    _, outside = site
+    _, inside = below
+    port = httpx.URL(outside).port
+    assert port is not None
+    for target in disguises(PREFIX):
+        assert status_of(*inside, target) == 200, target
+        for method in ("GET", "HEAD", "POST"):
+            assert status_of("127.0.0.1", port, target, method) == 403, target
+    for target in disguises():
+        assert status_of("127.0.0.1", port, target) == 404, target
+    assert status_of("127.0.0.1", port, f"{PREFIX}/readyz") == 200

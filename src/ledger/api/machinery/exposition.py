@@ -7,6 +7,7 @@ anew for every text: 20 microseconds a sample in which no request of the worker 
 
 import asyncio
 import json
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -19,8 +20,8 @@ from prometheus_client.utils import floatToGoString
 from ledger.api.machinery.compression import Packed
 from ledger.telemetry.request import for_nobody
 
-_KEPT_SECONDS = 1.0
-"""From the begin of a text until the next one may be made."""
+_EVERY_SECONDS = 1.0
+"""From the begin of a text until the begin of the next one."""
 
 _values_in = MmapedDict.read_all_values_from_file
 
@@ -28,29 +29,34 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class SharedText:
-    """A text that all who ask share; it is made anew at most once in so many seconds.
+    """A text that is made at most once in so many seconds: all who ask meanwhile get the same.
 
-    Anybody may ask for the metrics, so what an answer costs must not grow with the askers.
+    Anybody may ask for the metrics, so their cost must not grow with the requests. No text is kept:
+    a request that comes too early waits for the next text. So nobody gets old numbers, and somebody
+    who asks in a loop gets an answer a second on each connection.
     """
 
-    def __init__(self, kept_seconds: float = _KEPT_SECONDS) -> None:
-        self._kept_seconds = kept_seconds
-        self._made_at = 0.0
+    def __init__(self, every_seconds: float = _EVERY_SECONDS) -> None:
+        self._every_seconds = every_seconds
+        self._begun_at = -math.inf
         self._making: asyncio.Task[Packed] | None = None
 
     async def read(self, make: Callable[[], Awaitable[Packed]]) -> Packed:
-        """The kept text, or one that ``make`` makes now. Raises the error of ``make``."""
-        loop = asyncio.get_running_loop()
-        making = self._making
-        if making is None or (making.done() and loop.time() - self._made_at >= self._kept_seconds):
-            self._made_at = loop.time()
-            making = self._making = loop.create_task(_awaited(make), context=for_nobody())
+        """The next text, which ``make`` makes. Raises the error of ``make``."""
+        if self._making is None:
+            loop = asyncio.get_running_loop()
+            self._making = loop.create_task(self._make(make), context=for_nobody())
         # A client that leaves takes the text from nobody else.
-        return await asyncio.shield(making)
+        return await asyncio.shield(self._making)
 
-
-async def _awaited(make: Callable[[], Awaitable[Packed]]) -> Packed:
-    return await make()
+    async def _make(self, make: Callable[[], Awaitable[Packed]]) -> Packed:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(self._begun_at + self._every_seconds - loop.time())
+            self._begun_at = loop.time()
+            return await make()
+        finally:
+            self._making = None
 
 
 class _Sample(NamedTuple):
