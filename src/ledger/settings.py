@@ -139,7 +139,7 @@ class Settings(BaseSettings):
 
     metrics_token: str | None = Field(
         default=None,
-        # What a header can carry as a bearer token (RFC 6750, 2.1).
+        # The characters of a bearer token in a header (RFC 6750, 2.1).
         pattern=r"^[A-Za-z0-9._~+/-]+=*$",
         max_length=1000,
         repr=False,

@@ -1,4 +1,4 @@
-"""What a client sends to a proxy in front of the service, byte for byte."""
+"""Requests that a client sends to a proxy in front of the service, byte for byte."""
 
 import socket
 

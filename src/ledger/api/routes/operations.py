@@ -1,14 +1,10 @@
-"""Routes for operators: health, readiness, metrics, and the description of the API.
-
-They show no tenant's data, and need no credential of one.
-"""
+"""Health, readiness, metrics and the OpenAPI document: without tenants' data or credentials."""
 
 import asyncio
 import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,12 +12,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from ledger.api.access.authentication import require_token
 from ledger.api.documentation import refusals
 from ledger.api.gauges import Collected
 from ledger.api.machinery.compression import Packed
-from ledger.api.machinery.exposition import text_of_files
 from ledger.api.machinery.process_gauges import process_gauges
 from ledger.api.reading import services_of
 from ledger.api.services import ApiServices
@@ -174,18 +170,18 @@ def _text_of(collected: Sequence[Any]) -> Packed:
     registry = CollectorRegistry()
     for collector in collected:
         registry.register(collector)
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder is None:
-        counted = generate_latest(REGISTRY)
-    else:
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
         registry.register(Collected(process_gauges()))
-        counted = text_of_files(Path(folder)).encode()
-    return Packed(counted + generate_latest(registry), CONTENT_TYPE_LATEST)
+    else:
+        counted = REGISTRY
+    return Packed(generate_latest(counted) + generate_latest(registry), CONTENT_TYPE_LATEST)
 
 
 @router.get("/openapi.json", include_in_schema=False)
 async def show_document(request: Request) -> Response:
-    """The OpenAPI document. It is the same for all who ask, and is encoded once."""
+    """The OpenAPI document, which is the same for all who ask."""
     document: Packed = request.app.document
     return document.answer(request.scope)
 

@@ -1,41 +1,20 @@
-"""The text of the metrics: made once a second, aside of the requests, from the processes' files."""
+"""Texts that are made for many: the metrics once a second, the OpenAPI document once."""
 
 import asyncio
-import os
 import selectors
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Scope
 
 from ledger.api.machinery.compression import Packed
-from ledger.api.machinery.exposition import SharedText, text_of_files
+from ledger.api.machinery.shared_text import SharedText
 from tests.support.edge import Edge
 
-PROCESS = """
-import sys
-from prometheus_client import Counter, Gauge, Histogram
-place = int(sys.argv[1])
-Counter("made", "Things that were made.").inc(place)
-kinds = Counter("kinds", "Things by kind.", ["kind", "place"])
-kinds.labels('quoted "kind" \\\\ of\\nlines', "both").inc(0.5)
-kinds.labels("own", place).inc(1e18)
-Gauge("open", "Open things.", multiprocess_mode="livesum").set(place)
-Histogram("waits", "Waits.", buckets=(0.5, 1, 20)).observe(place)
-for labels in (["a", "b"], ["b"]):
-    seconds = Histogram("seconds", "Seconds.", labels, buckets=(0.001, 2, 10), registry=None)
-    for value in (0, 2, 3, 100):
-        seconds.labels(*labels).observe(value * place)
-"""
 PLAIN: Scope = {"type": "http", "headers": []}
 
 
@@ -99,7 +78,7 @@ def test_a_text_is_made_at_most_once_a_second_for_all_who_ask(runner: asyncio.Ru
 
     async def ask() -> None:
         floods = [ask_again(3, 0.0) for _ in range(20)]
-        # Whoever comes while a text is made, or is waited for, gets the same.
+        # Two clients come later: while a text is made, and while the flood waits for a text.
         await asyncio.gather(*floods, ask_again(1, 0.1), ask_again(1, 0.6))
         await asyncio.sleep(10)
         await ask_again(2, 0.0)
@@ -165,24 +144,6 @@ def test_the_text_is_made_on_another_thread_than_the_answers_of_requests(edge: E
         edge.get("/metrics")
     assert len(witness.threads) == 1
     assert "edge" not in witness.threads
-
-
-def test_the_files_of_several_processes_add_up_as_prometheus_clients_own_text_has_them(
-    tmp_path: Path,
-) -> None:
-    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    for place in "12":
-        subprocess.run([sys.executable, "-c", PROCESS, place], env=environment, check=True)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(tmp_path))  # type: ignore[no-untyped-call]
-
-    own, theirs = text_of_files(tmp_path), generate_latest(registry).decode()
-    assert sorted(own.splitlines()) == sorted(theirs.splitlines())
-    families = {family.name: family.type for family in text_string_to_metric_families(own)}
-    assert families == {
-        "made": "counter", "kinds": "counter", "open": "gauge",
-        "waits": "histogram", "seconds": "histogram",
-    }  # fmt: skip
 
 
 def test_the_openapi_document_is_encoded_once_for_all_requests(edge: Edge) -> None:
