@@ -226,6 +226,24 @@ def test_an_invalid_identity_provider_setting_is_reported_by_name_without_its_va
     assert capsys.readouterr().err == expected
 
 
+@pytest.mark.parametrize(
+    "text", ["", " ", f"{SECRET} ", f"{SECRET}\n", f"{SECRET}\xe4", f"={SECRET}", "x" * 1001]
+)
+def test_a_token_of_the_metrics_that_no_header_carries_is_reported_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    monkeypatch.setenv("LEDGER_METRICS_TOKEN", text)
+    assert cli.main(["keys", "list"]) == 1
+    expected = "ledger: These settings are not valid: LEDGER_METRICS_TOKEN.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_the_token_of_the_metrics_is_not_shown_among_the_settings() -> None:
+    settings = Settings(metrics_token=SECRET)
+    assert settings.metrics_token == SECRET
+    assert SECRET not in repr(settings)
+
+
 @pytest.mark.parametrize("missing", [*combinations(PROVIDER, 1), *combinations(PROVIDER, 2)])
 def test_an_incomplete_identity_provider_configuration_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: tuple[str, ...]

@@ -234,9 +234,13 @@ def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
     requests = sum(
         client.get("/healthz").status_code == 200 for client in clients for _ in range(5)
     )
+    assert {client.get("/v1/nothing").status_code for client in clients} == {404}
     shown = clients[0].get("/metrics").text
     for client in clients:
         client.close()
+    refused = 'ledger_http_request_seconds_count{method="GET",status="404"}'
+    assert f"{refused} {float(len(clients))}" in shown.splitlines()
+    assert not re.search('route=[^}]*status="40[0145]"', shown)
     counted = re.search(r'seconds_count\{[^}]*route="/healthz"[^}]*\} (\S+)', shown)
     assert counted is not None, shown
     # Each connection sent a first request when it was opened.
