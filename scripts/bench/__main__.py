@@ -77,6 +77,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "import": imports,
     "rebuild": rebuild,
     "memory": service_rows.memory,
+    "metrics": service_rows.metrics,
     "start": service_rows.start,
 }
 

@@ -51,7 +51,7 @@ class Compression:
 
         async def send_packed(message: Message) -> None:
             nonlocal packing
-            if message["type"] == "http.response.start" and not _stays(message):
+            if message["type"] == "http.response.start" and not _is_small(message):
                 packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, _LEVEL)
                 packing.send = send_weakened
             await (send if packing is None else packing.send_with_compression)(message)
@@ -60,7 +60,10 @@ class Compression:
 
 
 class Packed:
-    """A body that many requests get as it is: it is compressed once for all of them."""
+    """A body that many requests get, compressed once for all of them.
+
+    The library passes an answer on that has a coding already.
+    """
 
     def __init__(self, body: bytes, media_type: str) -> None:
         self._body, self._media_type = body, media_type
@@ -74,17 +77,12 @@ class Packed:
         return Response(self._body, media_type=self._media_type)
 
 
-def _stays(start: Message) -> bool:
-    """Whether the body of an answer stays as it is: it is small, or compressed already.
-
-    A streamed answer does not declare its size.
-    """
+def _is_small(start: Message) -> bool:
+    """Whether the start of an answer declares a small body; a streamed answer never does."""
     if start["status"] in (204, 304):
         return True
-    headers = dict(start["headers"])
-    if b"content-encoding" in headers:
-        return True
-    return b"content-length" in headers and int(headers[b"content-length"]) <= _LARGEST_PLAIN
+    lengths = [value for name, value in start["headers"] if name == b"content-length"]
+    return bool(lengths) and int(lengths[0]) <= _LARGEST_PLAIN
 
 
 def compresses(scope: Scope, size: int) -> bool:
