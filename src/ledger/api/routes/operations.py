@@ -138,8 +138,8 @@ async def check_readiness(request: Request) -> Response:
 async def show_metrics(request: Request) -> Response:
     """Counters of all workers, and the lag of the views. No label names a tenant.
 
-    The text is at most a second old. With `LEDGER_METRICS_TOKEN` the service answers nobody else
-    than who sends this token as a bearer token.
+    A worker makes the text at most once a second, so an answer may take a second. If the operator
+    has set `LEDGER_METRICS_TOKEN`, the request needs it as its bearer token.
     """
     services = services_of(request)
     if services.metrics_token is not None:
