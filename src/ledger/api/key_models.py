@@ -45,8 +45,11 @@ Permissions = Annotated[
     ),
     AfterValidator(_once_each),
 ]
+_Later = Annotated[Bound, Field(examples=["2091-01-01T00:00:00Z"])]
+"""An instant in the future. Its example lies so late that it does not expire."""
+
 ExpiresAt = Annotated[
-    Bound | None,
+    _Later | None,
     Field(
         description="From this instant on the key is refused. Null: it works until it is revoked."
     ),
