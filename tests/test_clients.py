@@ -32,3 +32,11 @@ def test_ci_uses_the_versions_of_the_whole_run() -> None:
         for name in ("package.json", "package-all.json")
     )
     assert short.items() <= whole.items()
+
+
+def test_the_page_for_integrators_installs_the_versions_of_the_whole_run() -> None:
+    page = (CLIENTS.parents[1] / "docs/integrating.md").read_text()
+    (named,) = re.findall(r"^\$ npm install (.*)", page, re.M)
+    whole = json.loads((CLIENTS / "package-all.json").read_text())["dependencies"]
+    pairs = [package.rsplit("@", 1) for package in named.split()]
+    assert [[name, version] for name, version in pairs if whole.get(name) != version] == []

@@ -23,7 +23,10 @@ from tests.support.served import LEDGER, serving_at
 
 BEGIN = [
     Step("make setup"),
-    Step("export PATH=$PWD/.venv/bin:$PATH LEDGER_DATA_DIR=$(mktemp -d)"),
+    Step(
+        "export PATH=$PWD/.venv/bin:$PATH LEDGER_DATA_DIR=$(mktemp -d)"
+        " LEDGER_WEBHOOK_ALLOW_PRIVATE=true"
+    ),
     Step("ledger serve &", "Serving on http://127.0.0.1:8000"),
 ]
 """The tour's first commands. The test starts its service itself: port 8000 may be taken."""

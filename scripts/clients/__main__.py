@@ -29,6 +29,7 @@ BUILD = ROOT / "build/clients"
 DOCUMENT = BUILD / "openapi.json"
 TYPESCRIPT = BUILD / "typescript"
 GENERATED = TYPESCRIPT / "generated"
+BLANK = BUILD / "blank"
 
 PERMISSIONS = ("read", "write", "service_lines:manage", "webhooks:manage")
 SHORT = ("fetch",)
@@ -81,17 +82,8 @@ def run(*command: object, **options: object) -> str:
     return str(done.stdout)
 
 
-def page_program() -> str:
-    """The program in TypeScript of docs/integrating.md, as a module that tsc compiles here."""
-    fence = re.search(r"^```ts.*?\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert fence is not None, "docs/integrating.md has no program in TypeScript"
-    imports, _, body = fence[1].partition("\n\n")
-    imports = imports.replace('"./ledger"', '"./generated/schema"')
-    return f"{imports}\n\nasync function main(): Promise<void> {{\n{body}}}\n\nvoid main();\n"
-
-
 def follow_the_page(environment: dict[str, str]) -> None:
-    """Run the page's program about a line that is begun as on the page."""
+    """Type the page's commands in an empty folder, about a line that is begun as on the page."""
     data = {
         "organization_id": "ORG-26-000001",
         "workspace_id": "WS-26-000001",
@@ -105,10 +97,18 @@ def follow_the_page(environment: dict[str, str]) -> None:
         json.dumps(fact).encode(),
         {"Authorization": f"Bearer {environment['TOKEN']}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(asked):
-        printed = run("node", TYPESCRIPT / "made/integrating.js", env=environment)
-    assert printed == "running\n", printed
-    print("docs/integrating.md: its program in TypeScript works")
+    urllib.request.urlopen(asked).close()
+    _, _, section = PAGE.read_text().partition("## TypeScript")
+    install, program, use = re.findall(r"^```.*?\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:3]
+    shutil.rmtree(BLANK, ignore_errors=True)
+    BLANK.mkdir()
+    (BLANK / "report.ts").write_text(program)
+    commands = re.findall(r"^\$ (.*)", install + use, re.MULTILINE)
+    quiet = {"NPM_CONFIG_PACKAGE_LOCK": "false", "NPM_CONFIG_AUDIT": "false"}
+    script = "\n".join(["set -e", *commands])
+    printed = run("sh", "-c", script, cwd=BLANK, env=environment | quiet)
+    assert printed.endswith("\nrunning\n"), printed
+    print("docs/integrating.md: its program in TypeScript works in an empty folder")
 
 
 def write_document(address: str) -> str:
@@ -165,7 +165,6 @@ def make_typescript_clients(clients: Sequence[str]) -> None:
     for name in [*shared, *(f"{client}.ts" for client in clients)]:
         shutil.copy(HERE / "typescript" / name, TYPESCRIPT)
     shutil.copy(HERE / "typescript/tsconfig.json", TYPESCRIPT)
-    (TYPESCRIPT / "integrating.ts").write_text(page_program())
     tool("openapi-typescript", DOCUMENT, "-o", GENERATED / "schema.ts")
     if "hey" in clients:
         tool("openapi-ts", "-i", DOCUMENT, "-o", GENERATED / "hey", "-c", "@hey-api/client-fetch")
