@@ -13,6 +13,7 @@ from tests.support.receiver import Answer, Receiver
 EVENT = "EVT-26-000042"
 BODY = b'{"type":"execution.blocked","sequence":1}'
 SECRET = create_secret()
+ORG = "ORG-26-000001"
 SOON = 0.2
 """A deadline, in seconds, for attempts that are meant to miss it."""
 
@@ -39,7 +40,7 @@ def send_all(urls: Sequence[str], body: bytes = BODY, **options: Any) -> list[At
         async with Sender(
             **{"allow_private": True, "clock": now, "deadline": 5.0, **options}
         ) as sender:
-            return [await sender.send(url, EVENT, body, [SECRET]) for url in urls]
+            return [await sender.send(url, EVENT, body, [SECRET], ORG) for url in urls]
 
     return asyncio.run(run())
 
@@ -72,7 +73,9 @@ def send_to(talk: Talk, scheme: str, deadline: float = SOON) -> Attempt:
         port = server.sockets[0].getsockname()[1]
         async with server:
             async with Sender(True, now, deadline) as sender:
-                attempt = await sender.send(f"{scheme}://127.0.0.1:{port}/", EVENT, BODY, [SECRET])
+                attempt = await sender.send(
+                    f"{scheme}://127.0.0.1:{port}/", EVENT, BODY, [SECRET], ORG
+                )
             # Older Pythons leave a connection that is still open to the garbage collector.
             await asyncio.wait_for(asyncio.gather(*talks), 10)
         return attempt

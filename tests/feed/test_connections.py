@@ -1,22 +1,23 @@
 """Connections to receivers: when they are used again, and when they are closed."""
 
 import asyncio
+import contextlib
 import gc
 import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Self
 
-import httpcore
 import pytest
 import uvloop
 
-from ledger.feed.connections import Connections
-from ledger.feed.sender import Sender
-from ledger.feed.target import PinnedBackend
-from tests.feed.sending import BODY, EVENT, SECRET, answers, now, resolves, send_all
+from ledger.feed.sender import Attempt, Sender
+from tests.feed.sending import BODY, EVENT, ORG, SECRET, answers, now, resolves, send_all
 from tests.support.certificate import create_contexts
 from tests.support.receiver import Answer, Receiver, Request
+
+FINE = b"HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\nhello"
+GONE = b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n"
 
 
 def test_a_connection_is_used_again_after_any_whole_answer() -> None:
@@ -34,7 +35,7 @@ def test_a_connection_that_the_receiver_has_closed_is_not_used_again() -> None:
     async def run(sender: Sender, receiver: Receiver) -> None:
         async with sender:
             for _ in range(10):
-                attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET])
+                attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET], ORG)
                 assert attempt.delivered
                 await asyncio.to_thread(receiver.await_closed)
 
@@ -62,7 +63,7 @@ def test_a_closed_connection_behind_an_open_one_is_not_used_again() -> None:
     async def run(steady: Receiver, closing: Receiver) -> None:
         async with Sender(True, now) as sender:
             for receiver in (steady, closing, closing):
-                attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET])
+                attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET], ORG)
                 assert attempt.delivered
                 await asyncio.to_thread(closing.await_closed)
 
@@ -78,11 +79,102 @@ def test_each_receiver_has_its_own_connections() -> None:
         assert (len(one.requests), len(other.requests)) == (5, 5)
 
 
+@pytest.mark.parametrize("behind", [GONE, b"\r\n", b"x"])
+def test_bytes_behind_an_answer_cost_it_its_connection(behind: bytes) -> None:
+    """They would be taken for the answer to the next delivery."""
+
+    def script(request: Request) -> Answer:
+        return Answer(action="say", body=FINE + behind) if request.number == 1 else Answer()
+
+    with Receiver(script) as receiver:
+        first, second = send_all([receiver.url] * 2)
+        assert [request.connection for request in receiver.requests] == [1, 2]
+        receiver.await_closed()
+    assert first.delivered
+    assert second.delivered
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_bytes_that_come_while_a_connection_is_idle_close_it(is_closed: bool) -> None:
+    """Also if they wait in the system, not yet read, when the next delivery begins."""
+    is_idle, is_written, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    requests: list[int] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        requests.append(1)
+        writer.write(FINE)
+        if len(requests) == 1:
+            await is_idle.wait()
+            writer.write(GONE)
+            is_written.set()
+        with contextlib.suppress(OSError):
+            assert await reader.read() == b"", "the connection was used again"
+        has_ended.set()
+        writer.close()
+
+    async def run() -> tuple[Attempt, Attempt]:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server:
+            async with Sender(True, now) as sender:
+                first = await sender.send(url, EVENT, BODY, [SECRET], ORG)
+                is_idle.set()
+                await (has_ended if is_closed else is_written).wait()
+                second = await sender.send(url, EVENT, BODY, [SECRET], ORG)
+            await has_ended.wait()
+        return first, second
+
+    first, second = asyncio.run(asyncio.wait_for(run(), 10))
+    assert (first.response_status, second.response_status) == (200, 200)
+    assert len(requests) == 2
+
+
+def test_an_answer_before_the_end_of_the_request_costs_the_connection() -> None:
+    """The rest of the request would stand before the next one."""
+    connections: list[int] = []
+
+    async def run() -> list[Attempt]:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.append(1)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(FINE)
+            with contextlib.suppress(OSError):
+                await is_over.wait()
+            writer.close()
+
+        is_over = asyncio.Event()
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server, Sender(True, now) as sender:
+            body = b"a" * 20_000_000
+            attempts = [await sender.send(url, EVENT, body, [SECRET], ORG) for _ in range(2)]
+            is_over.set()
+        return attempts
+
+    assert all(attempt.delivered for attempt in asyncio.run(run()))
+    assert len(connections) == 2
+
+
+def test_organizations_share_no_connection_to_a_receiver() -> None:
+    async def run(url: str) -> None:
+        async with Sender(True, now) as sender:
+            for organization in (ORG, "ORG-26-000002", ORG, "ORG-26-000002"):
+                await sender.send(url, EVENT, BODY, [SECRET], organization)
+
+    with Receiver() as receiver:
+        asyncio.run(run(receiver.url))
+        assert [request.connection for request in receiver.requests] == [1, 2, 1, 2]
+
+
 def test_at_most_128_idle_connections_are_kept() -> None:
     async def run(url: str) -> None:
         async with Sender(True, now) as sender:
             for _ in range(2):
-                await asyncio.gather(*(sender.send(url, EVENT, BODY, [SECRET]) for _ in range(150)))
+                await asyncio.gather(
+                    *(sender.send(url, EVENT, BODY, [SECRET], ORG) for _ in range(150))
+                )
 
     with answers(Answer(delay_seconds=0.3)) as receiver:
         asyncio.run(run(receiver.url))
@@ -99,23 +191,18 @@ def test_hosts_that_refuse_drive_out_no_connection_that_works() -> None:
         assert receiver.count_connections() == 1
 
 
-def test_an_expired_connection_is_closed_at_the_next_request_to_any_receiver() -> None:
-    async def post(connections: Connections, url: str) -> None:
-        request = httpcore.Request("POST", url, headers=[("host", "any"), ("content-length", "0")])
-        async with connections.borrow(request.url.origin) as connection:
-            response = await connection.handle_async_request(request)
-            await response.aread()
-            await response.aclose()
+def test_an_idle_connection_is_closed_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run(receiver: Receiver) -> None:
+        async with Sender(True, now) as sender:
+            attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET], ORG)
+            assert attempt.delivered
+            await asyncio.to_thread(receiver.await_closed)
 
-    async def run(one: Receiver, other: Receiver) -> None:
-        connections = Connections(PinnedBackend(True), None, keepalive_seconds=0)
-        await post(connections, one.url)
-        await post(connections, other.url)
-        await asyncio.to_thread(one.await_closed)
-        await connections.close()
-
-    with Receiver() as one, Receiver() as other:
-        asyncio.run(run(one, other))
+    monkeypatch.setattr("ledger.feed.connections.KEEPALIVE_SECONDS", 0.05)
+    with Receiver() as receiver:
+        asyncio.run(run(receiver))
 
 
 class CancelledAt:
@@ -159,7 +246,7 @@ def test_a_send_cancelled_at_any_wait_leaves_no_connection_open(
         pinned = resolves("127.0.0.1")
         async with Sender(True, now, resolve=pinned, ssl_context=client) as sender:
             try:
-                await CancelledAt(wait, sender.send(url, EVENT, BODY, [SECRET]))
+                await CancelledAt(wait, sender.send(url, EVENT, BODY, [SECRET], ORG))
             except asyncio.CancelledError:
                 return True
         return False
@@ -170,5 +257,5 @@ def test_a_send_cancelled_at_any_wait_leaves_no_connection_open(
             # The garbage collector closes a connection that was left open, and warns of it.
             gc.collect()
             wait += 1
-        assert wait > 5
+        assert wait > 2
         receiver.await_closed()

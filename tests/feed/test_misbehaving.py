@@ -7,10 +7,12 @@ import socket
 
 import pytest
 
+from ledger.feed import answer
 from ledger.feed.sender import Attempt, Sender
 from tests.feed.sending import (
     BODY,
     EVENT,
+    ORG,
     SECRET,
     SOON,
     Stopwatch,
@@ -22,6 +24,8 @@ from tests.feed.sending import (
     send_to,
 )
 from tests.support.receiver import Answer, Receiver, Request
+
+FINE = b"HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\nhello"
 
 
 def test_a_receiver_that_never_answers_ends_at_the_deadline(
@@ -116,7 +120,63 @@ def test_a_name_that_does_not_exist_does_not_resolve() -> None:
 )
 def test_an_answer_that_is_not_http_is_a_failure(answer: bytes) -> None:
     with answers(Answer(action="raw", body=answer)) as receiver:
-        assert failed(send(receiver.url)) in ("no HTTP answer came", "the connection broke")
+        error = failed(send(receiver.url))
+    assert error in ("no HTTP answer came", "the connection broke", TOO_MUCH)
+
+
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+TOO_MUCH = "more than 64 KiB came before the answer"
+
+
+@pytest.mark.parametrize("many", [8, 9])
+def test_at_most_8_informational_answers_may_come_before_an_answer(many: int) -> None:
+    with answers(Answer(action="raw", body=EARLY_HINTS * many + FINE)) as receiver:
+        attempt = send(receiver.url)
+    if many == 8:
+        assert attempt.delivered
+    else:
+        assert failed(attempt) == "more than 8 informational answers came"
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+@pytest.mark.parametrize("before", [b"", EARLY_HINTS * 8])
+def test_at_most_64_kib_may_come_before_the_end_of_the_head(before: bytes, surplus: int) -> None:
+    head = before + b"HTTP/1.1 200 Fine\r\ncontent-length: 5\r\nx: %s\r\n\r\n"
+    padding = b"a" * (64 * 1024 - len(head) + len(b"%s") + surplus)
+    with answers(Answer(action="raw", body=head % padding + b"hello")) as receiver:
+        attempt = send(receiver.url)
+    if surplus == 0:
+        assert (attempt.response_status, attempt.response_body) == (200, "hello")
+    else:
+        assert failed(attempt) == TOO_MUCH
+
+
+def test_informational_answers_without_end_are_left_at_once() -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while not writer.is_closing():
+                writer.write(EARLY_HINTS * 1000)
+                await writer.drain()
+
+    attempt = send_to(flood, "http", deadline=30)
+    assert failed(attempt) == "more than 8 informational answers came"
+
+
+def test_an_answer_in_many_small_pieces_costs_few_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces that arrive meanwhile are read together."""
+    reads: list[int] = []
+    feed = answer.Answer.feed
+
+    def counted(self: answer.Answer, data: bytes) -> None:
+        reads.append(len(data))
+        feed(self, data)
+
+    monkeypatch.setattr(answer.Answer, "feed", counted)
+    with answers(Answer(body=b"a" * 400, delay_seconds=0.001, action="drip")) as receiver:
+        attempt = send(receiver.url)
+    assert (attempt.response_status, attempt.response_body) == (200, "a" * 400)
+    assert sum(reads) > 400
+    assert len(reads) < 100
 
 
 def test_switching_protocols_is_a_failure() -> None:
@@ -146,10 +206,11 @@ def test_a_hanging_receiver_delays_no_other_receiver() -> None:
     async def run(slow: str, quick: str) -> list[Attempt]:
         async with Sender(True, now, deadline=30) as sender:
             waiting = [
-                asyncio.ensure_future(sender.send(slow, EVENT, BODY, [SECRET])) for _ in range(200)
+                asyncio.ensure_future(sender.send(slow, EVENT, BODY, [SECRET], ORG))
+                for _ in range(200)
             ]
             attempts = await asyncio.gather(
-                *(sender.send(quick, EVENT, BODY, [SECRET]) for _ in range(100))
+                *(sender.send(quick, EVENT, BODY, [SECRET], ORG) for _ in range(100))
             )
             assert not any(task.done() for task in waiting)
             for task in waiting:
@@ -166,7 +227,7 @@ def test_a_hanging_receiver_delays_no_other_receiver() -> None:
 def test_a_send_that_is_cancelled_leaves_no_connection_open() -> None:
     async def run(receiver: Receiver) -> None:
         async with Sender(True, now) as sender:
-            task = asyncio.ensure_future(sender.send(receiver.url, EVENT, BODY, [SECRET]))
+            task = asyncio.ensure_future(sender.send(receiver.url, EVENT, BODY, [SECRET], ORG))
             await asyncio.to_thread(receiver.await_count, 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

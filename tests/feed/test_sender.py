@@ -13,6 +13,7 @@ from ledger.feed.signing import create_secret
 from tests.feed.sending import (
     BODY,
     EVENT,
+    ORG,
     SECRET,
     SOON,
     Stopwatch,
@@ -48,7 +49,7 @@ def test_both_secrets_sign_during_a_rotation() -> None:
 
     async def run(url: str) -> None:
         async with Sender(True, now) as sender:
-            await sender.send(url, EVENT, BODY, [SECRET, old])
+            await sender.send(url, EVENT, BODY, [SECRET, old], ORG)
 
     with Receiver() as receiver:
         asyncio.run(run(receiver.url))
@@ -89,6 +90,7 @@ def test_the_latency_is_the_time_until_the_head_of_the_answer(
 ) -> None:
     watch = Stopwatch()
     monkeypatch.setattr("ledger.feed.sender.time", watch)
+    monkeypatch.setattr("ledger.feed.answer.time", watch)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

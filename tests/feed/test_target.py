@@ -6,7 +6,6 @@ import socket
 import threading
 from typing import Any
 
-import httpcore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from ledger.feed.resolver import CannotConnect, Resolver
 from ledger.feed.target import (
     LONGEST_URL,
+    Connector,
     ForbiddenTarget,
-    PinnedBackend,
     Resolve,
     check_target,
     is_public,
@@ -40,8 +39,9 @@ def resolves_to(*answers: list[str]) -> Resolve:
 
 def connect(host: str, port: int, allow_private: bool, resolve: Resolve = resolve_host) -> None:
     async def once() -> None:
-        stream = await PinnedBackend(allow_private, resolve).connect_tcp(host, port, timeout=5)
-        await stream.aclose()
+        connector = Connector(allow_private, resolve)
+        transport, _ = await connector.connect(host, port, asyncio.Protocol, 5)
+        transport.abort()
 
     asyncio.run(once())
 
@@ -281,18 +281,12 @@ def test_a_refused_connection_and_an_unknown_name_have_different_errors() -> Non
 
 def test_connecting_ends_at_its_timeout() -> None:
     async def once(resolve: Resolve) -> None:
-        await PinnedBackend(True, resolve).connect_tcp("silent.example", 80, timeout=0.05)
+        await Connector(True, resolve).connect("silent.example", 80, asyncio.Protocol, 0.05)
 
     with SilentNameServer() as server:
         with pytest.raises(TimeoutError):
             asyncio.run(once(Resolver(server.lookup)))
         assert not server.has_answered
-
-
-def test_no_socket_of_this_machine_is_connected_to() -> None:
-    backend: httpcore.AsyncNetworkBackend = PinnedBackend(allow_private=True)
-    with pytest.raises(ForbiddenTarget):
-        asyncio.run(backend.connect_unix_socket("/run/any.sock"))
 
 
 # Names

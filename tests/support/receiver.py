@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
 
-Action = Literal["answer", "drop", "hang", "drip", "raw"]
+Action = Literal["answer", "drop", "hang", "drip", "raw", "say"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Answer:
 
     ``answer`` sends the answer; ``drop`` closes the connection without an answer; ``hang`` waits
     until the sender leaves; ``drip`` sends the head at once and then the body, a byte each delay;
-    ``raw`` sends the body as the whole answer, head and all, and closes.
+    ``raw`` sends the body as the whole answer, head and all, and closes; ``say`` does not close.
     """
 
     status: int = 200
@@ -213,10 +213,10 @@ class Receiver:
                 continue
             if answer.delay_seconds:
                 await asyncio.sleep(answer.delay_seconds)
-            raw = answer.action == "raw"
+            raw = answer.action in ("raw", "say")
             writer.write(answer.body if raw else _head(answer) + answer.body)
             await writer.drain()
-            if raw:
+            if answer.action == "raw":
                 return
 
     async def _read(self, connection: int, reader: asyncio.StreamReader) -> AsyncIterator[Request]:

@@ -1,16 +1,20 @@
-"""Connections to receivers, kept for a while for the next delivery.
+"""Connections to receivers, kept for a while for the next delivery of the same organization.
 
-httpcore's own pool goes through all its connections twice per request, in time quadratic in the
-idle ones. With 64 busy connections each delivery costs four times as much, so slow receivers would
-slow the others down. Here the cost of a request does not depend on the connections in use.
+A client of HTTP of our own, for one purpose: post, and read the beginning of the answer. What a
+receiver may do to it is bounded here and in ``answer.py``.
 """
 
+import asyncio
+import select
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import httpcore
+
+from ledger.feed.answer import Answer, NoAnswer
+from ledger.feed.resolver import CannotConnect
+from ledger.feed.target import Connector, Target
 
 # Shorter than the 5 s that is usual for servers: a server should not close a connection just when
 # a request is sent on it.
@@ -18,124 +22,213 @@ KEEPALIVE_SECONDS = 4.0
 
 _MOST_IDLE = 128
 
+# An answer that comes in more reads than these is read once per pause. Each read costs the event
+# loop a turn, and a receiver could otherwise send an answer in 100,000 single bytes.
+_FREE_READS = 16
+_PAUSE_SECONDS = 0.05
 
-class StaleConnection(Exception):
-    """A kept connection broke before an answer came: the receiver may have closed it just then.
 
-    The break says nothing about the receiver's health: a new connection may be tried.
+class Origin(NamedTuple):
+    """The receiver and the organization that a connection belongs to.
+
+    Organizations share no connection: what one organization's receiver does to its connections
+    must not reach another organization's deliveries.
     """
 
-
-class _Opener(httpcore.AsyncNetworkBackend):
-    """The network backend of one connection: it remembers the stream that it opened."""
-
-    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
-        self._backend = backend
-        self._opened: httpcore.AsyncNetworkStream | None = None
-
-    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        self._opened = await self._backend.connect_tcp(*args, **options)
-        return self._opened
-
-    async def aclose(self) -> None:
-        """Close the opened stream, if any, beneath the layers that were put on it (TLS)."""
-        if self._opened is not None:
-            await self._opened.aclose()
+    scheme: str
+    host: str
+    port: int
+    organization_id: str | None
 
 
-class _Connection(httpcore.AsyncHTTPConnection):
-    """httpcore's connection, except that closing it always closes its socket.
+class Connection(asyncio.Protocol):
+    """A connection on which one request after the other is sent and answered."""
 
-    httpcore leaves the socket of a cancelled TLS handshake to the garbage collector.
-    """
+    def __init__(self, origin: Origin, forget: Callable[["Connection"], object]) -> None:
+        self.origin, self._forget = origin, forget
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._plain: asyncio.Transport
+        """The transport below TLS. Only a pause of this one leaves the data in the system."""
+        self._answer: Answer | None = None
+        """The answer that is awaited."""
+        self._ended: asyncio.Future[None]
+        self._reads = 0
+        self._resuming: asyncio.TimerHandle | None = None
 
-    def __init__(
-        self,
-        origin: httpcore.Origin,
-        ssl_context: ssl.SSLContext,
-        keepalive_seconds: float,
-        backend: httpcore.AsyncNetworkBackend,
-    ) -> None:
-        self._opener = _Opener(backend)
-        super().__init__(
-            origin=origin,
-            ssl_context=ssl_context,
-            keepalive_expiry=keepalive_seconds,
-            retries=0,
-            network_backend=self._opener,
+    async def secure(self, context: ssl.SSLContext, name: str) -> None:
+        """Put TLS on the connection; ``name`` is verified. Raises CannotConnect."""
+        try:
+            secured = await self._loop.start_tls(
+                self._transport, self, context, server_hostname=name
+            )
+        except OSError as error:
+            raise CannotConnect("TLS failed") from error
+        self._transport = cast(asyncio.Transport, secured)
+
+    async def exchange(self, request: bytes, answer: Answer) -> None:
+        """Send a request, and return when its answer is over. Raises NoAnswer or OSError."""
+        if self._transport.is_closing():
+            raise NoAnswer("no HTTP answer came")
+        self._answer, self._ended, self._reads = answer, self._loop.create_future(), 0
+        self._transport.write(request)
+        await self._ended
+
+    def abort(self) -> None:
+        """Close the connection at once, also while its peer takes nothing."""
+        self._plain.abort()
+
+    def is_quiet(self) -> bool:
+        """Whether the connection is open, and nothing has come that the event loop has not read.
+
+        The receiver may have closed the connection, or sent bytes for which nobody has asked.
+        """
+        if self._transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._plain.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def is_settled(self) -> bool:
+        """Whether the connection is open, and the system has taken the whole request.
+
+        An answer may come before the request has been sent to its end.
+        """
+        return not self._transport.is_closing() and not (
+            self._transport.get_write_buffer_size() or self._plain.get_write_buffer_size()
         )
 
-    async def aclose(self) -> None:
-        await super().aclose()
-        await self._opener.aclose()
+    # The event loop's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = self._plain = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            # Nobody has asked for these bytes. The next request must not take them for its answer.
+            self.abort()
+            return
+        try:
+            self._answer.feed(data)
+        except NoAnswer as error:
+            self._end(error)
+        else:
+            if self._answer.is_over:
+                self._end(None)
+            else:
+                self._slow_down()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error or NoAnswer("no HTTP answer came"))
+        self._forget(self)
+
+    def _slow_down(self) -> None:
+        self._reads += 1
+        if self._reads > _FREE_READS:
+            self._plain.pause_reading()
+            self._resuming = self._loop.call_later(_PAUSE_SECONDS, self._plain.resume_reading)
+
+    def _end(self, error: Exception | None) -> None:
+        """Await no answer any more."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        if self._answer is None:
+            return
+        self._answer = None
+        if self._ended.done():  # the request was cancelled
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
 
 
 class Connections:
-    """As many connections as are needed at once; up to 128 idle ones wait 4 s for another use.
-
-    Expired connections are closed when the next connection is given back.
-    """
+    """As many connections as are needed at once; up to 128 idle ones wait 4 s for another use."""
 
     def __init__(
         self,
-        backend: httpcore.AsyncNetworkBackend,
+        connector: Connector,
         ssl_context: ssl.SSLContext | None,
-        keepalive_seconds: float = KEEPALIVE_SECONDS,
+        phase_seconds: float,
     ) -> None:
-        self._backend, self._keepalive_seconds = backend, keepalive_seconds
+        """``phase_seconds`` bounds each of the phases of connecting: TCP with the lookup, TLS."""
+        self._connector, self._phase_seconds = connector, phase_seconds
         self._ssl_context = ssl_context or httpcore.default_ssl_context()
-        self._idle: list[_Connection] = []
-        """The idle connections, the longest idle first, so the expired ones come first."""
+        self._ssl_context.set_alpn_protocols(["http/1.1"])
+        self._idle: dict[Connection, asyncio.TimerHandle] = {}
+        """The idle connections, the longest idle first, and what ends them."""
 
-    @asynccontextmanager
-    async def borrow(
-        self, origin: httpcore.Origin, fresh: bool = False
-    ) -> AsyncIterator[_Connection]:
-        """A connection for one request and its answer: a kept connection if any, unless ``fresh``.
+    async def exchange(
+        self, target: Target, organization_id: str | None, request: bytes, answer: Answer
+    ) -> None:
+        """Send a request, and return when its answer is over.
 
-        After a whole answer the connection is kept, otherwise closed. Raises StaleConnection if a
-        kept connection breaks.
+        Raises NoAnswer, CannotConnect, ForbiddenTarget or OSError. The answer may have a status
+        then: it has broken off behind its head.
         """
-        kept = None if fresh else await self._take(origin)
-        connection = kept or self._new(origin)
-        try:
-            yield connection
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
-            if kept is None:
-                raise
-            raise StaleConnection from error
-        finally:
-            # A connection that was never established calls itself idle, but also closed.
-            if connection.is_idle() and not connection.is_closed():
-                self._idle.append(connection)
-                await self._close_idle(_MOST_IDLE)
-            else:
-                # Without this, a request cancelled between two steps would leave the connection
-                # open until it is garbage-collected.
-                await connection.aclose()
+        origin = Origin(target.scheme, target.host, target.port, organization_id)
+        kept = self._take(origin)
+        if kept is not None:
+            try:
+                return await self._use(kept, request, answer)
+            except (NoAnswer, OSError):
+                # The receiver may have closed the connection just then. That says nothing about
+                # the receiver's health: a new connection is tried.
+                if answer.has_begun:
+                    raise
+        await self._use(await self._open(origin), request, answer)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the idle connections."""
-        await self._close_idle(0)
+        self._drop_idle(0)
 
-    def _new(self, origin: httpcore.Origin) -> _Connection:
-        return _Connection(origin, self._ssl_context, self._keepalive_seconds, self._backend)
+    async def _use(self, connection: Connection, request: bytes, answer: Answer) -> None:
+        try:
+            await connection.exchange(request, answer)
+        finally:
+            if answer.keeps_connection and connection.is_settled():
+                self._keep(connection)
+            else:
+                connection.abort()
 
-    async def _take(self, origin: httpcore.Origin) -> _Connection | None:
-        while (kept := self._pop(origin)) is not None:
-            # A connection that the receiver has closed meanwhile counts as expired, too.
-            if not kept.has_expired():
-                return kept
-            await kept.aclose()
+    async def _open(self, origin: Origin) -> Connection:
+        _, connection = await self._connector.connect(
+            origin.host, origin.port, lambda: Connection(origin, self._forget), self._phase_seconds
+        )
+        if origin.scheme == "https":
+            try:
+                async with asyncio.timeout(self._phase_seconds):
+                    await connection.secure(self._ssl_context, origin.host)
+            except BaseException:
+                connection.abort()
+                raise
+        return connection
+
+    def _take(self, origin: Origin) -> Connection | None:
+        """The connection to an origin that was used last, if it may be used again."""
+        for connection in [one for one in reversed(self._idle) if one.origin == origin]:
+            if connection.is_quiet():
+                self._forget(connection)
+                return connection
+            self._drop(connection)
         return None
 
-    def _pop(self, origin: httpcore.Origin) -> _Connection | None:
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].can_handle_request(origin):
-                return self._idle.pop(index)
-        return None
+    def _keep(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle[connection] = loop.call_later(KEEPALIVE_SECONDS, self._drop, connection)
+        self._drop_idle(_MOST_IDLE)
 
-    async def _close_idle(self, most: int) -> None:
-        """Close the longest idle connections until ``most`` are left, and all expired ones."""
-        while self._idle and (len(self._idle) > most or self._idle[0].has_expired()):
-            await self._idle.pop(0).aclose()
+    def _drop_idle(self, most: int) -> None:
+        """Close the longest idle connections until ``most`` are left."""
+        while len(self._idle) > most:
+            self._drop(next(iter(self._idle)))
+
+    def _drop(self, connection: Connection) -> None:
+        self._forget(connection)
+        connection.abort()
+
+    def _forget(self, connection: Connection) -> None:
+        timer = self._idle.pop(connection, None)
+        if timer is not None:
+            timer.cancel()

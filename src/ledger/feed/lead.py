@@ -254,7 +254,9 @@ class Lead:
         try:
             secrets = secrets_of(watched, at, self._means.open_secret)
             body = claimed.body.encode()
-            attempt = await self._sender.send(url, claimed.event_id, body, secrets)
+            attempt = await self._sender.send(
+                url, claimed.event_id, body, secrets, watched.organization
+            )
         except Exception:
             # A programming error. For the receiver it is a failed attempt like any other.
             _logger.exception("a webhook could not be sent")

@@ -1,7 +1,4 @@
-"""One attempt at a delivery: sign, connect, post, read the beginning of the answer.
-
-httpcore, not httpx: only httpcore has a public interface for a backend that pins the address.
-"""
+"""One attempt at a delivery: sign, connect, post, read the beginning of the answer."""
 
 import asyncio
 import ssl
@@ -10,16 +7,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 
-import httpcore
 import msgspec
 
 from ledger.feed import signing
-from ledger.feed.connections import Connections, StaleConnection
+from ledger.feed.answer import Answer, NoAnswer
+from ledger.feed.connections import Connections
 from ledger.feed.resolver import CannotConnect
 from ledger.feed.schedule import parse_retry_after
 from ledger.feed.target import (
+    Connector,
     ForbiddenTarget,
-    PinnedBackend,
     Resolve,
     Target,
     parse_url,
@@ -36,18 +33,9 @@ _PHASE = 0.4
 
 _CONTENT = [(name.encode(), value.encode()) for name, value in signing.CONTENT.items()]
 
-# How much of an answer an operator sees, and how much is read so that the connection can be kept.
-_KEPT_BYTES = 1024
-_READ_BYTES = 64 * 1024
-
-# Errors of the network or of the receiver. Any other error is a programming error and is raised.
-_BROKEN = (
-    TimeoutError,
-    OSError,
-    httpcore.TimeoutException,
-    httpcore.NetworkError,
-    httpcore.RemoteProtocolError,
-)
+# Errors of the network or of the receiver (TimeoutError is an OSError). Any other error is a
+# programming error and is raised.
+_BROKEN = (OSError, NoAnswer, CannotConnect, ForbiddenTarget)
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -94,7 +82,9 @@ class Sender:
         if deadline <= 0:
             raise ValueError("the deadline must be positive")
         self._clock, self._deadline = clock, deadline
-        self._connections = Connections(PinnedBackend(allow_private, resolve), ssl_context)
+        self._connections = Connections(
+            Connector(allow_private, resolve), ssl_context, deadline * _PHASE
+        )
 
     async def __aenter__(self) -> "Sender":
         return self
@@ -105,114 +95,70 @@ class Sender:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        self._connections.close()
 
-    async def close(self) -> None:
-        """Close the connections that are kept."""
-        await self._connections.close()
-
-    async def send(self, url: str, event_id: str, body: bytes, secrets: Sequence[str]) -> Attempt:
+    async def send(
+        self,
+        url: str,
+        event_id: str,
+        body: bytes,
+        secrets: Sequence[str],
+        organization_id: str | None,
+    ) -> Attempt:
         """Post a body once, signed with each secret. No failure of the receiver is raised.
 
         A redirect is not followed: nobody has agreed to its target, and nothing has checked it.
+        A whole answer is read to its end if it is not too long, so that its connection can be kept;
+        but only its head decides.
         """
-        at, begun = self._clock(), time.perf_counter()
-        end = asyncio.get_running_loop().time() + self._deadline
+        at, begun, answer = self._clock(), time.perf_counter(), Answer()
         try:
-            request = self._request(
-                parse_url(url), signing.headers(event_id, body, at, secrets), body
-            )
-            try:
-                response, latency, start = await self._exchange(request, begun, end)
-            except StaleConnection:
-                response, latency, start = await self._exchange(request, begun, end, fresh=True)
-        except (*_BROKEN, ForbiddenTarget, CannotConnect) as error:
-            return Attempt(url, at, None, _since(begun), _why(error), None, None)
+            async with asyncio.timeout(self._deadline):
+                target = parse_url(url)
+                request = _request(target, signing.headers(event_id, body, at, secrets), body)
+                await self._connections.exchange(target, organization_id, request, answer)
+        except _BROKEN as error:
+            if answer.status is None:
+                failed_at = time.perf_counter()
+                return Attempt(url, at, None, _ms(begun, failed_at), _why(error), None, None)
+        assert answer.status is not None
         return Attempt(
             url=url,
             at=at,
-            response_status=response.status,
-            latency_ms=latency,
-            error="redirects are not followed" if 300 <= response.status < 400 else None,
-            response_body=start.decode(errors="replace").replace("\0", ""),
-            retry_after=parse_retry_after(_header(response, b"retry-after"), self._clock()),
-        )
-
-    async def _exchange(
-        self, request: httpcore.Request, begun: float, end: float, fresh: bool = False
-    ) -> tuple[httpcore.Response, int, bytes]:
-        """The answer's head, its latency, and the beginning of its body."""
-        async with self._connections.borrow(request.url.origin, fresh) as connection:
-            async with asyncio.timeout_at(end):
-                response = await connection.handle_async_request(request)
-            latency = _since(begun)
-            return response, latency, await _read_start(response, end)
-
-    def _request(
-        self, target: Target, signature: list[tuple[bytes, bytes]], body: bytes
-    ) -> httpcore.Request:
-        # The URL was parsed before: httpcore's own parser loses the text after a semicolon in the
-        # path.
-        url = httpcore.URL(
-            scheme=target.scheme, host=target.host, port=target.port, target=target.resource
-        )
-        return httpcore.Request(
-            "POST",
-            url,
-            headers=[
-                (b"host", target.authority.encode()),
-                (b"content-length", b"%d" % len(body)),
-                *_CONTENT,
-                *signature,
-            ],
-            content=body,
-            extensions={"timeout": {"connect": self._deadline * _PHASE}},
+            response_status=answer.status,
+            latency_ms=_ms(begun, answer.head_at),
+            error="redirects are not followed" if 300 <= answer.status < 400 else None,
+            response_body=answer.start.decode(errors="replace").replace("\0", ""),
+            retry_after=parse_retry_after(answer.retry_after, self._clock()),
         )
 
 
-async def _read_start(response: httpcore.Response, end: float) -> bytes:
-    """The first KB of the answer's body, or the part that came in time: only the head decides.
-
-    A body that is not too long is read to its end; otherwise its connection could not be kept.
-    """
-    kept, size = b"", 0
-    try:
-        async with asyncio.timeout_at(end):
-            async for part in response.aiter_stream():
-                kept += part[: _KEPT_BYTES - len(kept)]
-                size += len(part)
-                if size > _READ_BYTES:
-                    break
-    except _BROKEN:
-        pass
-    finally:
-        await response.aclose()
-    return kept
+def _request(target: Target, signature: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    headers = [
+        (b"host", target.authority.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *_CONTENT,
+        *signature,
+    ]
+    lines = [b"POST %s HTTP/1.1" % target.resource.encode()]
+    lines += [b"%s: %s" % header for header in headers]
+    return b"\r\n".join([*lines, b"", body])
 
 
-def _header(response: httpcore.Response, name: bytes) -> str | None:
-    found = (value for key, value in response.headers if key.lower() == name)
-    value = next(found, None)
-    return None if value is None else value.decode("latin-1")
-
-
-def _since(begun: float) -> int:
-    return round((time.perf_counter() - begun) * 1000)
+def _ms(begun: float, ended: float) -> int:
+    return round((ended - begun) * 1000)
 
 
 def _why(error: Exception) -> str:
     """A fixed text for an error: texts of a library or of the receiver are not repeated."""
     match error:
-        case TimeoutError() | httpcore.TimeoutException():
+        case TimeoutError():
             return "timed out"
         case ForbiddenTarget():
             return "the address is not allowed"
-        case CannotConnect():
+        case CannotConnect() | NoAnswer():
             return str(error)
-        # The backend raises CannotConnect for TCP, so a ConnectError comes from the TLS handshake.
-        case httpcore.ConnectError() | ssl.SSLError():
+        case ssl.SSLError():
             return "TLS failed"
-        case httpcore.RemoteProtocolError():
-            return "no HTTP answer came"
         case _:
             return "the connection broke"

@@ -3,15 +3,15 @@
 The owner of an endpoint chooses the address that this server connects to. A URL could therefore
 reach hosts that only this server can reach: loopback, the private network, a cloud's metadata
 service (server-side request forgery). A check of the URL alone proves nothing, since a name may
-resolve to another address a moment later (DNS rebinding). So the backend below resolves once for
+resolve to another address a moment later (DNS rebinding). So the connector below resolves once for
 each connection and connects to the very address that it has checked.
 """
 
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
-import httpcore
 import msgspec
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
@@ -44,6 +44,8 @@ _NOT_PUBLIC_4 = [
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Resolves a host to its addresses; raises CannotConnect."""
+
+AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
 
 resolve_host: Resolve = Resolver()
 
@@ -148,67 +150,37 @@ def _require_public(addresses: Iterable[str]) -> None:
         raise ForbiddenTarget("must not lead to an address that is not public")
 
 
-class PinnedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections for httpcore: to addresses that were checked, never to names.
-
-    TLS and the ``Host`` header keep the name: httpcore takes them from the URL.
-    """
+class Connector:
+    """Opens connections to addresses that were checked, never to names."""
 
     def __init__(self, allow_private: bool, resolve: Resolve = resolve_host) -> None:
         self._allow_private, self._resolve = allow_private, resolve
-        self._inner = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect(
+        self, host: str, port: int, create: Callable[[], AnyProtocol], seconds: float
+    ) -> tuple[asyncio.Transport, AnyProtocol]:
         """Resolve, check, connect. Raises ForbiddenTarget, CannotConnect or TimeoutError."""
         failure = CannotConnect("the name does not resolve")
-        async with asyncio.timeout(timeout) as limit:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        async with asyncio.timeout_at(end):
             addresses = await self._checked(host)
             for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+                # A dead address leaves enough time for the next ones.
+                share = (end - loop.time()) / left
                 try:
-                    return await self._inner.connect_tcp(
-                        address, port, _share(limit, left), local_address, socket_options
-                    )
-                except httpcore.ConnectTimeout:
+                    async with asyncio.timeout(share):
+                        return await loop.create_connection(create, address, port)
+                except TimeoutError:
                     failure = CannotConnect("timed out")
-                except httpcore.ConnectError as error:
-                    failure = CannotConnect(_why(error))
+                except ConnectionRefusedError:
+                    failure = CannotConnect("connection refused")
+                except OSError:
+                    failure = CannotConnect("the host cannot be reached")
         raise failure
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Refuse a local socket: a webhook goes over the network. Raises ForbiddenTarget."""
-        raise ForbiddenTarget("must not lead to a socket of this machine")
-
-    async def sleep(self, seconds: float) -> None:
-        """Part of httpcore's interface."""
-        await self._inner.sleep(seconds)
 
     async def _checked(self, host: str) -> list[str]:
         addresses = await self._resolve(host)
         if not self._allow_private:
             _require_public(addresses)
         return addresses[:_MOST_ADDRESSES]
-
-
-def _share(limit: asyncio.Timeout, left: int) -> float | None:
-    """The share of one address in the time: a dead address leaves enough for the next ones."""
-    end = limit.when()
-    return None if end is None else (end - asyncio.get_running_loop().time()) / left
-
-
-def _why(error: BaseException | None) -> str:
-    """The reason of a failed connection, found among the causes of the error."""
-    while error is not None and not isinstance(error, ConnectionRefusedError):
-        error = error.__cause__
-    return "the host cannot be reached" if error is None else "connection refused"
