@@ -48,7 +48,7 @@ def test_a_whole_answer_keeps_its_connection(data: bytes, size: int) -> None:
     assert answer.keeps_connection
 
 
-@pytest.mark.parametrize("behind", [b"\r", b"\n", b"\0", OTHER], ids=range(4))
+@pytest.mark.parametrize("behind", [b"\r", b"\n", b"\0", OTHER, OTHER * 2], ids=range(5))
 @pytest.mark.parametrize(
     "data",
     [
@@ -60,8 +60,10 @@ def test_a_whole_answer_keeps_its_connection(data: bytes, size: int) -> None:
         b"HTTP/1.1 200 Fine\ncontent-length: 2\n\nok",
         UPGRADE,
         b"HTTP/1.1 101 Switching\r\n\r\n",
+        # Ends at the very end of what may come before it.
+        HEAD + b"content-length: 0\r\nx: " + b"a" * (64 * 1024 - 45) + b"\r\n\r\n",
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_an_answer_with_bytes_behind_it_counts_alone_and_keeps_nothing(
     data: bytes, behind: bytes

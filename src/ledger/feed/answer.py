@@ -113,7 +113,7 @@ class Answer:
 
     def on_message_complete(self) -> None:
         self._is_whole = self.status is not None
-        self._may_keep = self.status != 101 and self._parser.should_keep_alive()
+        self._may_keep = self._parser.should_keep_alive()
 
     def _count_part(self) -> None:
         self._parts += 1
