@@ -95,8 +95,11 @@ def test_bytes_behind_an_answer_cost_it_its_connection(behind: bytes) -> None:
 
 
 @pytest.mark.parametrize("is_closed", [False, True])
-def test_bytes_that_come_while_a_connection_is_idle_close_it(is_closed: bool) -> None:
+def test_bytes_that_come_while_a_connection_is_idle_close_it(
+    monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
     """Also if they wait in the system, not yet read, when the next delivery begins."""
+    monkeypatch.setattr("ledger.feed.connections.KEEPALIVE_SECONDS", 60.0)
     is_idle, is_written, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
     requests: list[int] = []
 
