@@ -119,7 +119,7 @@ def test_an_answer_that_the_connection_must_not_outlive_keeps_nothing(
     ],
     ids=range(14),
 )
-def test_what_is_no_acceptable_answer_is_none(data: bytes, size: int) -> None:
+def test_an_answer_of_another_form_is_refused(data: bytes, size: int) -> None:
     with pytest.raises(NoAnswer):
         fed(data, size)
 

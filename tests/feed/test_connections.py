@@ -81,7 +81,7 @@ def test_each_receiver_has_its_own_connections() -> None:
 
 @pytest.mark.parametrize("behind", [GONE, b"\r\n", b"x"])
 def test_bytes_behind_an_answer_cost_it_its_connection(behind: bytes) -> None:
-    """They would be taken for the answer to the next delivery."""
+    """The bytes would be taken for the answer to the next delivery."""
 
     def script(request: Request) -> Answer:
         return Answer(action="say", body=FINE + behind) if request.number == 1 else Answer()

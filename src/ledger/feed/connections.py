@@ -1,7 +1,7 @@
 """Connections to receivers, kept for a while for the next delivery of the same organization.
 
-A client of HTTP of our own, for one purpose: post, and read the beginning of the answer. What a
-receiver may do to it is bounded here and in ``answer.py``.
+An HTTP client for one purpose: post, and read the beginning of the answer. This file bounds the
+connections and the reads that a receiver may cost, ``answer.py`` bounds the answer.
 """
 
 import asyncio
@@ -173,8 +173,8 @@ class Connections:
             try:
                 return await self._use(kept, request, answer)
             except (NoAnswer, OSError):
-                # The receiver may have closed the connection just then. That says nothing about
-                # the receiver's health: a new connection is tried.
+                # The receiver may have closed the connection just then. Such a break says nothing
+                # about the receiver's health: a new connection is tried.
                 if answer.has_begun:
                     raise
         await self._use(await self._open(origin), request, answer)
