@@ -4,6 +4,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ledger.domain.values import TEXT
+from ledger.intake.fact_types import Characters
+
+Written = Annotated[str, Field(min_length=1, max_length=500), Characters(TEXT)]
+"""A reason."""
+
 
 class CommandBody(BaseModel):
     """A command's body."""
@@ -18,15 +24,13 @@ class Nothing(CommandBody):
 class Reason(CommandBody):
     """The reason why a line is paused or resumed."""
 
-    reason: Annotated[
-        str, Field(min_length=1, max_length=500, examples=["Waits for the client's approval"])
-    ]
+    reason: Annotated[Written, Field(examples=["Waits for the client's approval"])]
 
 
 class OptionalReason(CommandBody):
     """The reason why a line is resumed, if a reason is given."""
 
-    reason: Annotated[str | None, Field(min_length=1, max_length=500, examples=["Approved"])] = None
+    reason: Annotated[Written | None, Field(examples=["Approved"])] = None
 
 
 def _no_defaults(schema: dict[str, Any]) -> None:

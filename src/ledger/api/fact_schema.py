@@ -5,14 +5,14 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from ledger.api.models import TEMPLATE, camel, one_of, reference
-from ledger.domain.values import ActorType
+from ledger.domain.values import LABEL, ActorType
 from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
 from ledger.intake.fact_types import ALIASES, FACT_TYPES, FactType
 
 _NAMES, _DEFINITIONS = models_json_schema(
     [(kind.data, "validation") for kind in FACT_TYPES.values()], ref_template=TEMPLATE
 )
-_TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LABEL}
 _NULL: dict[str, Any] = {"type": "null"}
 _ACTORS = [kind for kind in get_args(ActorType) if kind != "system"]
 """The types of actors that a fact may name: ``system`` is the ledger itself."""
@@ -69,7 +69,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "time": _optional({"type": "string", "format": "date-time"})
             | {"description": "When it happened: by default now, and at most 5 minutes ahead."},
             "actortype": {"enum": [*_ACTORS, None]},
-            "actorid": _optional({"type": "string", "minLength": 1, "maxLength": 200}),
+            "actorid": _optional(_TEXT | {"maxLength": 200}),
             "datacontenttype": _optional({"type": "string", "pattern": _JSON}),
             "data": data,
         },

@@ -10,6 +10,7 @@ from ledger.api.models import Meta, Model
 from ledger.api.reading import Bound
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.domain.values import KEY_ID, ORGANIZATION_ID, WORKSPACE_ID, ActorType
+from ledger.intake.fact_types import Label
 
 _ADMIN: Permission = "admin"
 _ALL = (*SINGLE_PERMISSIONS, _ADMIN)
@@ -23,7 +24,7 @@ def _once_each(permissions: list[Permission]) -> list[Permission]:
     return permissions
 
 
-Name = Annotated[str | None, Field(min_length=1, max_length=200, examples=["billing"])]
+Name = Annotated[Label | None, Field(examples=["billing"])]
 Permissions = Annotated[
     list[Permission],
     Field(

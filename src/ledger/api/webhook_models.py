@@ -10,8 +10,9 @@ from ledger.api.command_bodies import Changes, CommandBody
 from ledger.api.models import Meta, Model
 from ledger.api.reading import Bound
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
-from ledger.domain.values import ENDPOINT_ID, EVENT_ID, ORGANIZATION_ID, WORKSPACE_ID
+from ledger.domain.values import ENDPOINT_ID, EVENT_ID, LABEL, ORGANIZATION_ID, WORKSPACE_ID
 from ledger.feed.target import LONGEST_URL
+from ledger.intake.fact_types import Characters
 from ledger.language.published import TYPES
 
 
@@ -59,7 +60,7 @@ EventTypes = Annotated[
     ),
     AfterValidator(_known_types),
 ]
-Description = Annotated[str | None, Field(max_length=500)]
+Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
 
 
 class NewWebhook(CommandBody):

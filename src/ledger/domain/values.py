@@ -56,6 +56,15 @@ KEY_ID = rf"^KEY-[0-9]{{2}}-{_NUMBER}$"
 EVENT_ID = rf"^EVT-[0-9]{{2}}-{_NUMBER}$"
 AUDIT_ID = rf"^AUD-[0-9]{{2}}-{_NUMBER}$"
 
+# Unicode's Bidi_Control: they show a text in another order than it has.
+_BIDIRECTIONAL = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+LABEL = rf"^[^\x00-\x1f\x7f-\x9f{_BIDIRECTIONAL}]*$"
+"""The characters of a name or an id: no control characters and no bidirectional controls."""
+TEXT = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_BIDIRECTIONAL}]*$"
+"""The characters of a text of several lines: as those of a name, and tabs and line ends."""
+
+_CONTROL = re.compile(rf"[\x00-\x1f\x7f-\x9f{_BIDIRECTIONAL}]")
+
 _encode = msgspec.json.Encoder().encode
 
 _INSTANT = re.compile(
@@ -93,6 +102,25 @@ def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None
     """
     value = said.get(name) if isinstance(said, dict) else None
     return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
+
+
+def is_plain(text: str, pattern: str = LABEL) -> bool:
+    """Whether a text has only the characters of ``LABEL``, or of ``TEXT``."""
+    # The characters that ``isprintable`` refuses are more, but most texts have none of them.
+    return text.isprintable() or re.fullmatch(pattern, text) is not None
+
+
+def escaped(text: str, kept: str = "") -> str:
+    r"""The text with each control character as an escape (``\x1b``), but for those in ``kept``.
+
+    Events of earlier versions have such characters, which could hide or forge what people see.
+    """
+    if text.isprintable():
+        return text
+    return _CONTROL.sub(
+        lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(),
+        text,
+    )
 
 
 def parse_instant(text: str) -> datetime:

@@ -19,6 +19,7 @@ from ledger.domain.errors import Invalid, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.domain.values import (
+    LABEL,
     LINE_ID,
     ORGANIZATION_ID,
     PROJECT_ID,
@@ -27,6 +28,7 @@ from ledger.domain.values import (
     ActorType,
     format_instant,
     id_named,
+    is_plain,
     parse_instant,
 )
 from ledger.intake import embedded_data, json_gate
@@ -34,6 +36,7 @@ from ledger.intake.fact_types import (
     ALIASES,
     FACT_TYPES,
     MAX_LABEL,
+    NOT_PLAIN,
     FactData,
     FactType,
 )
@@ -97,10 +100,10 @@ class Fact(msgspec.Struct, frozen=True):
         return About(
             self.type,
             resource,
-            self.actor,
+            _plain_actor(self.actor),
             self.time,
-            self.source,
-            self.id,
+            self.source if is_plain(self.source) else None,
+            self.id if is_plain(self.id) else None,
             _named_tenant(self.type, self.sent),
             line,
         )
@@ -201,7 +204,8 @@ def _about(event: dict[str, Any], data: Any) -> About:
 
     def text(name: str, limit: int) -> str | None:
         value = event.get(name)
-        return value if isinstance(value, str) and 1 <= len(value) <= limit else None
+        is_text = isinstance(value, str) and 1 <= len(value) <= limit
+        return value if is_text and is_plain(value) else None
 
     sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
     name = ALIASES.get(sent_type, sent_type)
@@ -212,7 +216,7 @@ def _about(event: dict[str, Any], data: Any) -> About:
     return About(
         name,
         named[0] if named else None,
-        None if _actor_faults(event) else _actor(event),
+        None if _actor_faults(event) else _plain_actor(_actor(event)),
         _time(event.get("time"))[0],
         text("source", 255),
         text("id", 255),
@@ -238,6 +242,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     instant = format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
     model, fault = _checked_data(kind, sent)
+    late_faults += _unplain(event)
     if late_faults:
         fault = Invalid("The fact is not valid.", late_faults + (fault.errors if fault else ()))
     data_sent = sent if isinstance(sent, dict) else {}
@@ -312,6 +317,18 @@ def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
         return None, (("/time", str(error)),)
 
 
+def _unplain(event: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The attributes with characters that no name may have.
+
+    They are refused after the 404 check, as wrong data are: a fact that an earlier version recorded
+    under such an id is a duplicate.
+    """
+    named = ("id", "source", "actorid")
+    return tuple(
+        (f"/{name}", NOT_PLAIN[LABEL]) for name in named if not is_plain(event.get(name) or "")
+    )
+
+
 def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
     faults = []
     if event.get("specversion") != "1.0":
@@ -355,6 +372,11 @@ def _actor(event: dict[str, Any]) -> Actor | None:
     if event.get("actortype") is None:
         return None
     return Actor(event["actortype"], event["actorid"])
+
+
+def _plain_actor(actor: Actor | None) -> Actor | None:
+    """The actor as the audit log may name it."""
+    return None if actor is None or not is_plain(actor.id) else actor
 
 
 def _subject_faults(subject: Any, kind: FactType, data: Any) -> list[tuple[str, str]]:

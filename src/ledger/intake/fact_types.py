@@ -13,23 +13,62 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.values import (
+    LABEL,
     LEASE_SECONDS,
     LINE_ID,
     ORGANIZATION_ID,
     RUN_ID,
+    TEXT,
     WORKSPACE_ID,
     Cause,
     ExecutionModel,
     ProductLine,
     TriggerType,
+    is_plain,
     parse_instant,
 )
+
+NOT_PLAIN = {
+    LABEL: "must not have control characters or bidirectional controls",
+    TEXT: "must not have control characters but tabs and line ends, or bidirectional controls",
+}
+"""What is wrong with a text of other characters than those of the pattern."""
+
+
+class Characters(NamedTuple):
+    """The annotation of a text that has only the characters of ``LABEL``, or of ``TEXT``.
+
+    (The sentence of pydantic's own ``pattern`` would be the pattern.)
+    """
+
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The check, behind that of the text's length."""
+
+        def check(text: str) -> str:
+            if not is_plain(text, self.pattern):
+                raise ValueError(NOT_PLAIN[self.pattern])
+            return text
+
+        return no_info_after_validator_function(check, handler(kind))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema of the text, with the pattern."""
+        return {**handler(schema), "pattern": self.pattern}
 
 
 def _instant(value: Any) -> Any:
@@ -50,11 +89,12 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 MAX_LABEL = 200
-Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
-Name = Annotated[str, Field(max_length=200)]
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL), Characters(LABEL)]
+Name = Annotated[str, Field(max_length=200), Characters(LABEL)]
+Text = Annotated[str, Characters(TEXT)]
 Tags = Annotated[list[Label], Field(max_length=100)]
 """Limited, because each change and each interval of a line stores all of the line's tags anew."""
-FactId = Annotated[str, Field(min_length=1, max_length=255)]
+FactId = Annotated[str, Field(min_length=1, max_length=255), Characters(LABEL)]
 Hours = Annotated[
     float,
     Field(ge=0, le=1_000_000, description="At most two decimals."),
@@ -124,14 +164,14 @@ class ServiceLineUpdated(FactData):
 class Reasoned(FactData):
     """Only a reason, which is optional."""
 
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class CheckedIn(FactData):
     """Work on a line, with its hours if they are reported."""
 
     hours: Hours | None = None
-    note: str | None = None
+    note: Text | None = None
     resource_id: Label | None = None
 
 
@@ -139,7 +179,7 @@ class CheckInVoided(FactData):
     """An earlier check-in of the same source no longer counts."""
 
     fact_id: FactId
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class Blocked(FactData):
@@ -147,7 +187,7 @@ class Blocked(FactData):
 
     blocker_id: Label
     cause: Cause
-    reason: str | None = None
+    reason: Text | None = None
     assignee: Label | None = None
     """The person or system that should act."""
     due_at: Instant | None = None
@@ -157,7 +197,7 @@ class Unblocked(FactData):
     """A blocker was cleared."""
 
     blocker_id: Label
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class ResourceReleased(FactData):
@@ -216,8 +256,8 @@ class RunCompleted(FactData):
 class RunError(FactData):
     """The error that ended a run."""
 
-    code: str | None = None
-    message: str | None = None
+    code: Annotated[str, Characters(LABEL)] | None = None
+    message: Text | None = None
 
 
 class RunFailed(FactData):
