@@ -63,8 +63,8 @@ def test_all_views_are_rebuilt_without_the_server(ledger: Ledger, conninfo: str)
     ledger("import", "-", stdin=b"\n".join(map(encode, (activation(), fact("a", None)))))
     # No projector has followed the log yet: the rebuild also brings the views to its head.
     assert {row[2] for row in tracking(conninfo).values()} == {0}
-    listed = [line.split("│") for line in ledger("projections", "list").stdout.splitlines()]
-    lags = {row[1].strip(): row[5].strip() for row in listed if len(row) > 5}
+    listed = [line.split("\t") for line in ledger("projections", "list").stdout.splitlines()[1:]]
+    lags = {row[0]: row[4] for row in listed}
     assert lags == dict.fromkeys(NAMES, str(head(conninfo)))
     expected = [(name, 2, head(conninfo)) for name in NAMES]
     assert rebuilt(ledger("projections", "rebuild")) == expected

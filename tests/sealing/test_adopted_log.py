@@ -118,9 +118,9 @@ def test_the_commands_show_stop_adopt_and_verify(
     name = checkpoint_outside(folder).read_text().split("\n")[0]
     vandalize(full.conninfo, *BACK_TO_501)
     seal(full.conninfo, folder)
-    assert show_status(full.conninfo) == 0
+    assert show_status(full.conninfo, as_json=False) == 0
     printed = capsys.readouterr().out
-    assert "stopped at" in printed
+    assert "state\tstopped" in printed
     assert "601 events were sealed" in printed
     assert adopt_command(settings, full.conninfo, REASON) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"{name}/2 begins with 501 sealed events."
@@ -129,7 +129,7 @@ def test_the_commands_show_stop_adopt_and_verify(
         verify(settings, full.conninfo)
         assert "501 events in 2 checkpoints, 0 differences" in capsys.readouterr().out
         node.seal()
-        assert show_status(full.conninfo) == 0
+        assert show_status(full.conninfo, as_json=False) == 0
         printed = capsys.readouterr().out
         assert node.watch.node_id in printed
     for said in (f"{name}/2", REASON, "signing", "501"):

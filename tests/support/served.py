@@ -122,13 +122,14 @@ class Served:
             if conninfo is None:
                 postgres = running(settings.data_dir, purpose="tests")
                 conninfo = stack.enter_context(postgres).url
-            return make_key(
+            _, token = make_key(
                 stack.enter_context(writing(settings, conninfo)),
                 name="test",
                 organization_id=ORGANIZATION,
                 workspace_id=None,
                 permissions=("read", "write", *more),
             )
+            return token
 
     # Living processes, found by the data directory in the environment, which children inherit.
 

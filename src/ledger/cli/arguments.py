@@ -14,7 +14,7 @@ from datetime import datetime
 
 from ledger import __version__
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
-from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID, parse_bound
+from ledger.domain.values import ORGANIZATION_ID, TEXT, WORKSPACE_ID, is_plain, parse_bound
 from ledger.service.roles import ROLES
 
 _LONGEST_REASON = 500
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
     views = commands.add_parser("projections", help="the views").add_subparsers(required=True)
     listing = views.add_parser("list", help="show the position and the lag of each view")
-    listing.set_defaults(action="projections list")
+    _add_json(listing, action="projections list")
     for name, text in (
         ("rebuild", "fill views anew beside the live ones, then swap"),
         ("verify", "replay the log and name every row that differs"),
@@ -135,7 +135,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="WS-…",
         help="only this workspace of the organization",
     )
-    create.add_argument("--name", type=_text, metavar="N", help="a name, shown by keys list")
+    create.add_argument("--name", type=_label, metavar="N", help="a name, shown by keys list")
     create.add_argument(
         "--permission",
         nargs="+",
@@ -155,7 +155,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     create.set_defaults(action="keys create", check=_fitting(create))
     listing = keys.add_parser("list", help="show the keys' ids and names, never the keys")
-    listing.set_defaults(action="keys list")
+    _add_json(listing, action="keys list")
     rotate = keys.add_parser("rotate", help="give a key a new secret and print it, once")
     rotate.add_argument("id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
     rotate.add_argument(
@@ -173,7 +173,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _add_seal(seal: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     status = seal.add_parser("status", help="show what is signed, and what each node has seen")
-    status.set_defaults(action="seal status")
+    _add_json(status, action="seal status")
     adopt = seal.add_parser("adopt", help="go on signing, under a new origin, the log as it is now")
     adopt.add_argument(
         "--reason",
@@ -183,6 +183,11 @@ def _add_seal(seal: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help=f"recorded for good, at most {_LONGEST_REASON} characters",
     )
     adopt.set_defaults(action="seal adopt")
+
+
+def _add_json(listing: argparse.ArgumentParser, action: str) -> None:
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(action=action)
 
 
 def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
@@ -212,9 +217,17 @@ def _text(text: str) -> str:
     return text
 
 
+def _label(text: str) -> str:
+    if not is_plain(text):
+        raise argparse.ArgumentTypeError("must not have control characters")
+    return _text(text)
+
+
 def _reason(text: str) -> str:
     if not 1 <= len(text.strip()) <= _LONGEST_REASON:
         raise argparse.ArgumentTypeError(f"must have 1 to {_LONGEST_REASON} characters")
+    if not is_plain(text, TEXT):
+        raise argparse.ArgumentTypeError("must not have control characters but tabs and line ends")
     return _text(text)
 
 

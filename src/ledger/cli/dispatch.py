@@ -170,7 +170,7 @@ def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.keys import list_keys
 
     with _seen(settings, "keys list") as conninfo:
-        return list_keys(conninfo)
+        return list_keys(conninfo, as_json=parsed.json)
 
 
 def _keys_rotate(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -191,7 +191,7 @@ def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.views import list_projections
 
     with _seen(settings, "projections list") as conninfo:
-        return list_projections(conninfo)
+        return list_projections(conninfo, as_json=parsed.json)
 
 
 def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -219,7 +219,7 @@ def _seal_status(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.seal import show_status
 
     with _seen(settings, "seal status") as conninfo:
-        return show_status(conninfo)
+        return show_status(conninfo, as_json=parsed.json)
 
 
 def _seal_adopt(settings: Settings, parsed: argparse.Namespace) -> int:

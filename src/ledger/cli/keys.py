@@ -1,27 +1,44 @@
 """The commands about API keys. Results go to standard output."""
 
+import re
 import sys
 from datetime import datetime, timedelta
 
 import psycopg
-from psycopg.rows import tuple_row
-from rich.table import Table
+from psycopg.rows import dict_row
 
+from ledger.application.command import SubjectCommand
 from ledger.application.commands import keys
 from ledger.application.writer import Writer
-from ledger.cli.printing import print_table
+from ledger.cli.printing import Row, print_json, print_rows
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import LedgerError, NotFound
+from ledger.domain.values import KEY_ID, escaped
 from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Outcome
 from ledger.intake.tokens import create_token
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 
 _KEYS = """
-SELECT k.key_id, k.name, k.organization_id, k.workspace_id, k.permissions, k.created_at,
-    k.expires_at, u.used_at, k.revoked_at
+SELECT k.key_id AS id, k.name, k.organization_id, k.workspace_id, k.permissions, k.created_at,
+    k.expires_at, u.used_at AS last_used_at, k.revoked_at
 FROM ledger.api_key AS k LEFT JOIN ledger.key_use AS u USING (key_id) ORDER BY k.created_at
 """
+
+_COLUMNS = (
+    "id",
+    "name",
+    "organization_id",
+    "workspace_id",
+    "permissions",
+    "created_at",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+)
+
+_DATES = ("created", "expires", "last_used", "revoked")
 
 
 def create_key(
@@ -36,16 +53,16 @@ def create_key(
 ) -> int:
     """Create a key and print it, alone: the key cannot be shown again."""
     with writing(settings, conninfo) as writer:
-        print(
-            make_key(
-                writer,
-                name=name,
-                organization_id=organization_id,
-                workspace_id=workspace_id,
-                permissions=permissions,
-                expires_at=expires_at,
-            )
+        key_id, token = make_key(
+            writer,
+            name=name,
+            organization_id=organization_id,
+            workspace_id=workspace_id,
+            permissions=permissions,
+            expires_at=expires_at,
         )
+    print(token)
+    print(f"Created {key_id}.", file=sys.stderr)
     return 0
 
 
@@ -57,8 +74,8 @@ def make_key(
     workspace_id: str | None,
     permissions: tuple[Permission, ...],
     expires_at: datetime | None = None,
-) -> str:
-    """Record a new key; return its token. Raises LedgerError."""
+) -> tuple[str, str]:
+    """Record a new key; return its id and its token. Raises LedgerError."""
     token = create_token()
     outcome = writer.execute(
         keys.CreateApiKey(
@@ -73,52 +90,57 @@ def make_key(
     )
     if isinstance(outcome, LedgerError):
         raise outcome
-    return token
+    return outcome.subject, token
 
 
 def rotate_key(settings: Settings, conninfo: str, key_id: str, grace: timedelta) -> int:
     """Give a key a new secret and print it, alone: the secret cannot be shown again."""
     token = create_token()
-    command = keys.RotateApiKey(key_id, COMMAND_LINE, token=token, grace=grace)
-    with writing(settings, conninfo) as writer:
-        outcome = writer.execute(command)
-    if isinstance(outcome, LedgerError):
-        raise outcome
+    _change(settings, conninfo, keys.RotateApiKey(key_id, COMMAND_LINE, token=token, grace=grace))
     print(token)
     return 0
 
 
 def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
     """Revoke a key."""
-    with writing(settings, conninfo) as writer:
-        outcome = writer.execute(keys.RevokeApiKey(key_id, COMMAND_LINE))
-    if isinstance(outcome, LedgerError):
-        raise outcome
+    _change(settings, conninfo, keys.RevokeApiKey(key_id, COMMAND_LINE))
     print(f"Revoked {key_id}.", file=sys.stderr)
     return 0
 
 
-def list_keys(conninfo: str) -> int:
+def _change(settings: Settings, conninfo: str, command: SubjectCommand) -> None:
+    """Carry out a command about a key. Raises LedgerError."""
+    outcome: Outcome = NotFound("")
+    # The audit log keeps the subject of a refused command, which must be an id.
+    if re.fullmatch(KEY_ID, command.subject_id):
+        with writing(settings, conninfo) as writer:
+            outcome = writer.execute(command)
+    if isinstance(outcome, NotFound):
+        raise NotFound(f"There is no key {command.subject_id}: `ledger keys list` shows the ids.")
+    if isinstance(outcome, LedgerError):
+        raise outcome
+
+
+def list_keys(conninfo: str, *, as_json: bool) -> int:
     """Print every key's id, name, tenant and permissions, its expiry and its last use."""
-    table = Table("id", "name", "organization", "workspace", "permissions")
-    for instant in ("created", "expires", "last used", "revoked"):
-        table.add_column(instant, no_wrap=True)
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        for (
-            key_id,
-            name,
-            organization,
-            workspace,
-            permissions,
-            *instants,
-        ) in connection.execute(_KEYS):
-            table.add_row(
-                key_id,
-                name or "",
-                organization or "",
-                workspace or "",
-                " ".join(permissions),
-                *(f"{at:%Y-%m-%d %H:%M}" if at is not None else "" for at in instants),
-            )
-    print_table(table)
+    with psycopg.connect(conninfo, row_factory=dict_row) as connection:
+        keys_ = connection.execute(_KEYS).fetchall()
+    if as_json:
+        print_json(keys_)
+    else:
+        print_rows(keys_, _COLUMNS, [_in_four_columns(key) for key in keys_])
     return 0
+
+
+def _in_four_columns(key: Row) -> Row:
+    """A key as it fits a terminal of 80 columns."""
+    tenant = (key["name"], key["organization_id"], key["workspace_id"])
+    dates = ((name, key[f"{name}_at"]) for name in _DATES)
+    return {
+        "id": key["id"],
+        "name and tenant": "\n".join(escaped(part) for part in tenant if part is not None),
+        "permissions": key["permissions"],
+        "dates": "\n".join(
+            f"{name.replace('_', ' ')} {at:%Y-%m-%d %H:%M}" for name, at in dates if at
+        ),
+    }

@@ -182,7 +182,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
                 f"Told the story: {told['recorded']:,} facts recorded, {told['refused']} refused."
             )
             _make_keys(writer)
-        token = make_key(
+        _, token = make_key(
             writer,
             name="demo",
             organization_id=PRIMARY_ORGANIZATION,

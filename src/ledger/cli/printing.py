@@ -1,8 +1,11 @@
-"""The tables and progress bars that commands print."""
+"""The tables, the JSON and the progress bars that commands print."""
 
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,16 +18,61 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ledger.domain.values import escaped, format_instant
+
 ShowProgress = Callable[[int, int], None]
 """Gets the present position, and the last one."""
 
 
-def print_table(table: Table) -> None:
-    """Print a table on standard output."""
-    # Piped output keeps whole lines: a narrow default would cut ids. Brackets and colons are parts
-    # of names, not rich's markup.
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, markup=False, emoji=False).print(table)
+Row = Mapping[str, Any]
+"""The values of a row by the names of their columns."""
+
+_UNBROKEN = 20
+"""Characters of a word that a table never breaks. The longest ids have 19."""
+
+
+def print_rows(rows: Sequence[Row], columns: Sequence[str], table: Sequence[Row] = ()) -> None:
+    """Print rows on standard output: as a table on a terminal, else as TSV with a line of names.
+
+    ``table`` has the rows as the terminal shows them, if not by the same columns.
+    """
+    if sys.stdout.isatty():
+        _print_table(table or rows, tuple(table[0]) if table else columns)
+        return
+    print("\t".join(columns))
+    for row in rows:
+        print("\t".join(escaped(_text(row[column])) for column in columns))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, in ASCII: a terminal then obeys no character of it."""
+    print(json.dumps(value, indent=2, default=format_instant))
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Print a table that fits the terminal: cells break at blanks and in long words, never in ids.
+
+    A terminal that is narrower than the unbroken words breaks the lines itself.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    cells = [[escaped(_text(row[column]), "\n") for column in columns] for row in rows]
+    for number, column in enumerate(columns):
+        words = [column, *(word for row in cells for word in row[number].split())]
+        least = max(len(word) for word in words if len(word) <= _UNBROKEN)
+        table.add_column(column.replace("_", " "), overflow="fold", min_width=least)
+    for row in cells:
+        table.add_row(*row)
+    # Brackets and colons are parts of names, not rich's markup.
+    Console(markup=False, emoji=False, highlight=False).print(table, crop=False)
+
+
+def _text(value: Any) -> str:
+    """A value as a cell: RFC 3339 for an instant, and a list's words with blanks between them."""
+    if isinstance(value, datetime):
+        return format_instant(value)
+    if isinstance(value, list | tuple):
+        return " ".join(value)
+    return "" if value is None else str(value)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """The commands about signing: how it stands, and an operator's word to go on (contract, Proof)."""
 
+from datetime import datetime
+
 import psycopg
 from psycopg.rows import tuple_row
-from rich.table import Table
 
-from ledger.cli.printing import print_table
+from ledger.cli.printing import Row, print_json, print_rows
 from ledger.intake.principal import COMMAND_LINE
-from ledger.log.nodes import nodes
+from ledger.log.nodes import Node, nodes
 from ledger.sealing.leaf import UnreadableEvent
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import NothingIsWrong, adopt, former_origins
@@ -27,50 +28,79 @@ FROM ledger.signer AS s LEFT JOIN LATERAL (
 """
 
 
-def show_status(conninfo: str) -> int:
+def show_status(conninfo: str, *, as_json: bool) -> int:
     """Print what is signed and shown, each node's witness, and why nothing is signed, if so."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         row = connection.execute(_STATUS).fetchone()
         if row is None:
             raise ConfigurationError("The log has no key.")
-        origin, note, shown, stopped_at, error, waits_for, leader = row
         found, former = nodes(connection), former_origins(connection)
-    size, root = ("0", "") if note is None else note.split("\n")[1:3]
-    if stopped_at is not None:
-        state = f"stopped at {stopped_at:%Y-%m-%d %H:%M:%S} UTC: {error}"
-    else:
-        state = "signing" if waits_for is None else f"waiting: {waits_for}"
-    facts = Table(show_header=False)
-    for name, value in (
-        ("origin", origin), ("size", size), ("root", root), ("shown", str(shown or 0)),
-        ("sealer", f"node {leader}" if leader else ""), ("state", state),
-    ):  # fmt: skip
-        facts.add_row(name, value)
-    print_table(facts)
-    beating = Table("node", "role", "version", "last beat", "witness", "of origin")
-    for node in found:
-        witness = _witness(node.witness)
-        beating.add_row(
-            node.node_id,
-            node.role,
-            node.version,
-            f"{max(0.0, node.silent_seconds):.0f} s ago",
-            *witness,
-        )
-    print_table(beating)
-    if former:
-        ended = Table("former origin", "ended", "by", "reason", "last known size", "kept of it")
-        for one in former:
-            ended.add_row(
-                one.name,
-                f"{one.ended_at:%Y-%m-%d %H:%M}",
-                one.ended_by,
-                one.reason,
-                str(one.last_size),
-                str(one.kept_size),
-            )
-        print_table(ended)
+    status = _status(*row)
+    beats = [_beat(node) for node in found]
+    ended: list[Row] = [
+        {
+            "former_origin": one.name,
+            "ended_at": one.ended_at,
+            "ended_by": one.ended_by,
+            "reason": one.reason,
+            "last_known_size": one.last_size,
+            "kept_size": one.kept_size,
+        }
+        for one in former
+    ]
+    if as_json:
+        print_json({**status, "nodes": beats, "former_origins": ended})
+        return 0
+    print_rows(
+        [{"name": name, "value": value} for name, value in status.items()], ("name", "value")
+    )
+    for rows in (beats, ended):
+        if rows:
+            print()
+            print_rows(rows, tuple(rows[0]))
     return 0
+
+
+def _status(
+    origin: str,
+    note: str | None,
+    shown: int | None,
+    stopped_at: datetime | None,
+    error: str | None,
+    waits_for: str | None,
+    leader: str | None,
+) -> Row:
+    size, root = ("0", None) if note is None else note.split("\n")[1:3]
+    state = "signing" if waits_for is None else "waiting"
+    return {
+        "origin": origin,
+        "size": int(size),
+        "root": root,
+        "shown_size": shown or 0,
+        "sealer": leader,
+        "state": state if stopped_at is None else "stopped",
+        "stopped_at": stopped_at,
+        "why": waits_for if stopped_at is None else error,
+    }
+
+
+def _beat(node: Node) -> Row:
+    size: int | str | None = None
+    origin = None
+    try:
+        if node.witness is not None:
+            said = parse(node.witness)
+            size, origin = said.checkpoint.size, said.origin
+    except BadNote:
+        size = "unreadable"
+    return {
+        "node": node.node_id,
+        "role": node.role,
+        "version": node.version,
+        "seconds_since_beat": round(max(0.0, node.silent_seconds)),
+        "witness_size": size,
+        "witness_origin": origin,
+    }
 
 
 def adopt_log(settings: Settings, conninfo: str, reason: str) -> int:
@@ -90,12 +120,3 @@ def adopt_log(settings: Settings, conninfo: str, reason: str) -> int:
     print(f"{adopted.origin} begins with {adopted.kept_size:,} sealed events.")
     print(f"Its first note says: {adopted.after}" if adopted.after else "No earlier note is known.")
     return 0
-
-
-def _witness(note: str | None) -> tuple[str, str]:
-    """The size and the origin of a node's witness."""
-    try:
-        said = None if note is None else parse(note)
-    except BadNote:
-        return "unreadable", ""
-    return ("none", "") if said is None else (str(said.checkpoint.size), said.origin)

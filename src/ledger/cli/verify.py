@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.cli.printing import progress_bars
+from ledger.domain.values import escaped
 from ledger.log.derived import TABLES, Compared, compare
 from ledger.log.verifications import Difference
 from ledger.sealing.check import check
@@ -69,7 +70,7 @@ def _print_adopted(conninfo: str) -> None:
             print(
                 f"{origin.name} ended {origin.ended_at:%Y-%m-%d %H:%M:%S} UTC, with {lost:,} of"
                 f" {origin.last_size:,} sealed events lost: adopted by {origin.ended_by}"
-                f" ({origin.reason})."
+                f" ({escaped(origin.reason)})."
             )
 
 

@@ -9,9 +9,9 @@ from multiprocessing.process import BaseProcess
 
 import psycopg
 from psycopg.rows import tuple_row
-from rich.table import Table
 
-from ledger.cli.printing import print_table, progress_bars
+from ledger.cli.printing import print_json, print_rows, progress_bars
+from ledger.domain.values import escaped
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.migrate import migrate
 from ledger.postgres.embedded import temporary_server
@@ -26,17 +26,29 @@ from ledger.views.shadow import CannotBuild
 from ledger.views.statements import LAG
 
 
-def list_projections(conninfo: str) -> int:
+def list_projections(conninfo: str, *, as_json: bool) -> int:
     """Print each view's position, and its lag behind the log."""
-    table = Table("projection", "version", "generation", "position", "lag", "state")
     # In a session without a tenant the end of the log is unknown.
     options = options_of(conninfo, FOR_EVERYONE)
     with psycopg.connect(conninfo, row_factory=tuple_row, options=options) as connection:
-        for name, version, generation, position, head, stopped_at, error in connection.execute(LAG):
-            state = f"stopped {error}" if stopped_at else "live"
-            lag = max(0, head - position)
-            table.add_row(name, str(version), str(generation), str(position), str(lag), state)
-    print_table(table)
+        rows = [
+            {
+                "projection": name,
+                "version": version,
+                "generation": generation,
+                "position": position,
+                "lag": max(0, head - position),
+                "state": "live" if stopped_at is None else "stopped",
+                "error": error,
+            }
+            for name, version, generation, position, head, stopped_at, error in connection.execute(
+                LAG
+            )
+        ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, tuple(rows[0]))
     return 0
 
 
@@ -148,7 +160,7 @@ def verify(conninfo: str, names: Sequence[str]) -> int:
 
 
 def _print(difference: Difference) -> None:
-    # A damaged key may contain any character, and must not break the line.
-    key = difference.key if difference.key.isprintable() else ascii(difference.key)
     what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
-    print(f"{difference.table} {key}: {what}; last touched by {difference.event_id}")
+    # A damaged key may contain any character, and must not break the line.
+    said = f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}"
+    print(escaped(said))

@@ -204,8 +204,9 @@ def _about(event: dict[str, Any], data: Any) -> About:
 
     def text(name: str, limit: int) -> str | None:
         value = event.get(name)
-        is_text = isinstance(value, str) and 1 <= len(value) <= limit
-        return value if is_text and is_plain(value) else None
+        if not isinstance(value, str) or not 1 <= len(value) <= limit:
+            return None
+        return value if is_plain(value) else None
 
     sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
     name = ALIASES.get(sent_type, sent_type)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 
+from ledger.domain.values import escaped
+
 RECORDED_AT = "recorded_at"
 """The rows that are older than the constraint on ``recorded_at`` (``application/log_check.py``)."""
 
@@ -56,7 +58,7 @@ class Difference(NamedTuple):
     """The difference in words."""
 
     def __str__(self) -> str:
-        return f"{self.table} {self.key}: {self.says}"
+        return escaped(f"{self.table} {self.key}: {self.says}")
 
 
 Report = Callable[[Difference], None]
