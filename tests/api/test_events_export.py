@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.feeds import AWKWARD, BESIDE, FORMULAS, OTHER, pages_of, readers, rows_of
+from tests.support.feeds import (
+    AWKWARD,
+    BEHIND,
+    BESIDE,
+    FORMULAS,
+    OTHER,
+    cell_of,
+    pages_of,
+    readers,
+    rows_of,
+)
 from tests.support.random_life import Life
 
 EXPORT, LIST = "/v1/events/export", "/v1/events"
@@ -48,7 +58,7 @@ def world(edge: Edge) -> World:
     for life in lives * 3:
         life.live(4)
     lives[0].close()
-    for number, word in enumerate(FORMULAS + AWKWARD):
+    for number, word in enumerate([*FORMULAS, *AWKWARD, *BEHIND]):
         named = {"actortype": "user", "actorid": word, "source": f"={number}"}
         note = {"hours": 1, "note": word}
         edge.accept(fact("execution.checked_in", lives[1].line, note, **named))
@@ -76,7 +86,7 @@ def cells_of(event: Event) -> list[str]:
         reported.get("source"), reported.get("id"),
     ]  # fmt: skip
     words = ["" if value is None else str(value) for value in values]
-    return ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]
+    return [cell_of(word) for word in words]
 
 
 def test_the_export_is_the_feeds_pages_one_behind_the_other_for_any_filters(world: World) -> None:
@@ -141,14 +151,14 @@ def test_an_export_after_any_position_is_the_rest_of_the_whole_export(
 
 def test_no_cell_of_the_table_is_a_formula(world: World) -> None:
     table = rows_of(exported(world.edge, world.tokens["admin"], format="csv"))
-    assert not [cell for row in table for cell in row if cell and cell[0] in "=+-@\t\r"]
+    assert not [cell for row in table for cell in row if cell and cell[0] in "=+-@＝＋－＠\t\r"]
     actors, sources = (
         {row[COLUMNS.index(name)] for row in table} for name in ("actor_id", "fact_source")
     )
-    assert {"'" + word for word in FORMULAS} | set(AWKWARD) <= actors
+    assert set(map(cell_of, [*FORMULAS, *AWKWARD, *BEHIND])) <= actors
     assert "'=3" in sources
     notes = [json.loads(row[-1]).get("note") for row in table[1:]]
-    assert set(FORMULAS + AWKWARD) <= set(notes)
+    assert {*FORMULAS, *AWKWARD, *BEHIND} <= set(notes)
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv"])

@@ -16,7 +16,7 @@ from ledger.settings import Settings
 from tests.golden.samples import envelope
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fact
-from tests.support.feeds import AWKWARD, FORMULAS, pages_of, rows_of
+from tests.support.feeds import AWKWARD, BEHIND, FORMULAS, cell_of, pages_of, rows_of
 from tests.support.random_life import Life
 from tests.support.service import STRUCTURED
 from tests.support.soak import repeated
@@ -64,7 +64,7 @@ def auditor(edge: Edge) -> str:
     edge.fresh(token=admin, **OTHERS)
     edge.fresh(workspace_id="WS-26-000003")
     line = edge.fresh()
-    for number, word in enumerate(FORMULAS + AWKWARD):
+    for number, word in enumerate([*FORMULAS, *AWKWARD, *BEHIND]):
         named = {"actortype": "user", "actorid": word, "source": f"={number}"}
         edge.accept(fact("execution.checked_in", line, {"hours": 1}, **named))
     headers = STRUCTURED | {"x-request-id": "=cmd/1"}
@@ -158,15 +158,15 @@ def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) 
             reported.get("source"), reported.get("id"), entry["reason"], entry["reported_by_name"],
         ]  # fmt: skip
         words = ["" if value is None else str(value) for value in values]
-        assert row == ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]
+        assert row == list(map(cell_of, words))
 
 
 def test_no_csv_cell_is_a_formula(edge: Edge, auditor: str) -> None:
     table = rows_of(exported(edge, auditor, format="csv"))
     cells = [cell for row in table for cell in row]
-    assert not [cell for cell in cells if cell and cell[0] in "=+-@\t\r"]
+    assert not [cell for cell in cells if cell and cell[0] in "=+-@＝＋－＠\t\r"]
     actors = [row[COLUMNS.index("actor_id")] for row in table]
-    assert {"'" + word for word in FORMULAS} | set(AWKWARD) <= set(actors)
+    assert set(map(cell_of, [*FORMULAS, *AWKWARD, *BEHIND])) <= set(actors)
     assert "'=cmd/1" in [row[COLUMNS.index("request_id")] for row in table]
 
 

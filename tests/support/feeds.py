@@ -15,8 +15,15 @@ ENVELOPE = [
     "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
 ]  # fmt: skip
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
-AWKWARD = ['say "yes", no', "two\r\nlines", "plain", "é, 💩", "'quoted", " =1", ",", '"']
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "＠SUM(A1)"]
+AWKWARD = ['say "yes", no', "a ; b", "plain", "é, 💩", "'quoted", "a=1", ",", '"', "a-1;b"]
+BEHIND = {" =1": " '=1", "a;=1": "a;'=1", 'a; "-1': "a; \"'-1", "a;b;@c;d": "a;b;'@c;d"}
+"""Formulas behind blanks and dividers, and their cells."""
+
+
+def cell_of(word: str) -> str:
+    """The cell of a word that the lists above have."""
+    return f"'{word}" if word[:1] in tuple("=+-@＝＋－＠") else BEHIND.get(word, word)
 
 
 def readers(edge: Edge) -> dict[str, str]:

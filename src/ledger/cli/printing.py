@@ -55,7 +55,7 @@ def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     A terminal that is narrower than the unbroken words breaks the lines itself.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    cells = [[escaped(_text(row[column]), "\n") for column in columns] for row in rows]
+    cells = [[_lines(row[column]) for column in columns] for row in rows]
     for number, column in enumerate(columns):
         words = [column, *(word for row in cells for word in row[number].split())]
         least = max(len(word) for word in words if len(word) <= _UNBROKEN)
@@ -64,6 +64,10 @@ def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
         table.add_row(*row)
     # Brackets and colons are parts of names, not rich's markup.
     Console(markup=False, emoji=False, highlight=False).print(table, crop=False)
+
+
+def _lines(value: Any) -> str:
+    return "\n".join(map(escaped, _text(value).split("\n")))
 
 
 def _text(value: Any) -> str:

@@ -58,12 +58,14 @@ AUDIT_ID = rf"^AUD-[0-9]{{2}}-{_NUMBER}$"
 
 # Unicode's Bidi_Control: they show a text in another order than it has.
 _BIDIRECTIONAL = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-LABEL = rf"^[^\x00-\x1f\x7f-\x9f{_BIDIRECTIONAL}]*$"
+_CONTROLS = rf"\x00-\x1f\x7f-\x9f{_BIDIRECTIONAL}"
+_CONTROLS_BUT_LINES = rf"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_BIDIRECTIONAL}"
+LABEL = f"^[^{_CONTROLS}]*$"
 """The characters of a name or an id: no control characters and no bidirectional controls."""
-TEXT = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_BIDIRECTIONAL}]*$"
+TEXT = f"^[^{_CONTROLS_BUT_LINES}]*$"
 """The characters of a text of several lines: as those of a name, and tabs and line ends."""
 
-_CONTROL = re.compile(rf"[\x00-\x1f\x7f-\x9f{_BIDIRECTIONAL}]")
+_UNPLAIN = {LABEL: re.compile(f"[{_CONTROLS}]"), TEXT: re.compile(f"[{_CONTROLS_BUT_LINES}]")}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -106,21 +108,18 @@ def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None
 
 def is_plain(text: str, pattern: str = LABEL) -> bool:
     """Whether a text has only the characters of ``LABEL``, or of ``TEXT``."""
-    # The characters that ``isprintable`` refuses are more, but most texts have none of them.
-    return text.isprintable() or re.fullmatch(pattern, text) is not None
+    # ``isprintable`` refuses more, but most texts have no character that it refuses.
+    return text.isprintable() or _UNPLAIN[pattern].search(text) is None
 
 
-def escaped(text: str, kept: str = "") -> str:
-    r"""The text with each control character as an escape (``\x1b``), but for those in ``kept``.
+def escaped(text: str, pattern: str = LABEL) -> str:
+    r"""The text with an escape (``\x1b``) for each character that the pattern does not have.
 
-    Events of earlier versions have such characters, which could hide or forge what people see.
+    Events of earlier versions have control characters, which hide or forge what people see.
     """
     if text.isprintable():
         return text
-    return _CONTROL.sub(
-        lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(),
-        text,
-    )
+    return _UNPLAIN[pattern].sub(lambda odd: odd[0].encode("unicode_escape").decode(), text)
 
 
 def parse_instant(text: str) -> datetime:

@@ -83,6 +83,7 @@ _templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=showing.harmless,
     auto_reload=False,
 )
 _templates.filters.update(showing.FILTERS)

@@ -20,7 +20,7 @@ from fastapi import Request
 from markupsafe import Markup
 
 from ledger.domain.errors import Invalid, LedgerError
-from ledger.domain.values import format_instant, parse_bound, parse_instant
+from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"
@@ -298,6 +298,11 @@ def pretty(value: Any) -> str:
 def indented(text: str) -> str:
     """JSON text, indented."""
     return pretty(json.loads(text))
+
+
+def harmless(value: Any) -> Any:
+    """A value of a template, with escapes for the control characters that earlier versions took."""
+    return escaped(value, TEXT) if type(value) is str else value
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {

@@ -28,6 +28,7 @@ from ledger.api.routes.files import (
     Row,
     answers,
     harmless,
+    harmless_json,
     require_valid,
 )
 from ledger.domain.errors import Behind
@@ -130,7 +131,7 @@ def _event_cells(event: Envelope) -> Cells:
         harmless(event.workspace_id),
         event.causation_id,
         *_fact_cells(event.fact),
-        json_text(event.payload),
+        harmless_json(json_text(event.payload)),
     )
 
 

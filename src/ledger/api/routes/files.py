@@ -10,6 +10,7 @@ import asyncio
 import csv
 import io
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -31,8 +32,15 @@ _logger = logging.getLogger(__name__)
 PORTION = 200
 """Entries rendered at once: other requests wait for some milliseconds at most."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of a cell that a spreadsheet may take for a formula: senders choose some cells."""
+# Signs by which a spreadsheet takes a cell for a formula: senders choose some cells. Blanks and
+# quotation marks before the sign may be dropped. Many spreadsheets divide lines at ``;``, others at
+# tabs, and then don't know where a cell with a line end in it ends.
+_SIGNS = "=+@\\-＝＋－＠"
+_BEFORE = r';\s"\u200b\ufeff'
+_DIVIDES = re.compile(r"[;\t\r\n\v\f]")
+_FORMULA = re.compile(rf"\A[{_BEFORE}]*+(?=[{_SIGNS}])|(?<![{_BEFORE}])[{_BEFORE}]++(?=[{_SIGNS}])")
+"""What stands between a beginning and a sign. (Possessive, and never from the middle of a run: the
+time grows with the length only.)"""
 
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
 
@@ -85,8 +93,27 @@ def answers(description: str) -> dict[int | str, dict[str, Any]]:
 
 
 def harmless(word: str | None) -> str | None:
-    """Return the word in a form that no spreadsheet takes for a formula."""
-    return "'" + word if word is not None and word.startswith(_FORMULA) else word
+    """Return the word in a form that no spreadsheet takes for a formula, however it divides lines.
+
+    An apostrophe stands before the sign of a formula, and before a word that begins with a tab or a
+    line end.
+    """
+    if word is None or ((word[:1].isalnum() or word[:1] == "/") and _DIVIDES.search(word) is None):
+        return word
+    tame = _FORMULA.sub(_with_apostrophe, word)
+    return "'" + tame if tame.startswith(("\t", "\r", "\n", "\v")) else tame
+
+
+def _with_apostrophe(found: re.Match[str]) -> str:
+    is_beginning = found.start() == 0 or _DIVIDES.search(found[0]) is not None
+    return f"{found[0]}'" if is_beginning else found[0]
+
+
+def harmless_json(text: str) -> str:
+    """Return JSON with ``\\u003b`` for a ``;`` behind which a spreadsheet would see a formula."""
+    if ";" not in text:
+        return text
+    return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
 async def require_valid(request: Request, principal: Principal) -> None:
