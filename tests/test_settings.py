@@ -1,5 +1,6 @@
 """The settings that an operator may set."""
 
+import os
 from datetime import time
 from itertools import combinations
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_the_master_key_is_read_from_the_named_file(
 ) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("ab" * 32 + "\n")
+    key_file.chmod(0o400)
     sealed = Vault(bytes.fromhex("ab" * 32)).seal("purpose", b"text")
     assert open_with(monkeypatch, key_file).open("purpose", sealed) == b"text"
 
@@ -145,8 +147,38 @@ def test_a_named_key_file_without_a_key_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "key").write_bytes(content)
+    (tmp_path / "key").chmod(0o600)
     with pytest.raises(ConfigurationError, match=r"must be 64 hexadecimal digits"):
         open_with(monkeypatch, tmp_path / "key")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602, 0o777])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_key_file_that_others_than_its_owner_may_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, is_named: bool
+) -> None:
+    key_file = tmp_path / "master.key"
+    key_file.write_text("ab" * 32 + "\n")
+    key_file.chmod(mode)
+    name, value = ("MASTER_KEY_FILE", key_file) if is_named else ("DATA_DIR", tmp_path)
+    monkeypatch.setenv(f"LEDGER_{name}", str(value))
+    with pytest.raises(ConfigurationError, match=r"Others than its owner .*chmod 600"):
+        open_vault(Settings())
+    key_file.chmod(0o600)
+    open_vault(Settings())
+
+
+def test_a_key_that_the_ledger_made_itself_is_its_owners_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LEDGER_DATA_DIR", str(tmp_path))
+    before = os.umask(0)
+    try:
+        open_vault(Settings())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "master.key").stat().st_mode & 0o777 == 0o600
+    open_vault(Settings())
 
 
 def test_a_master_key_and_a_key_file_together_are_refused(
@@ -363,6 +395,59 @@ def test_a_prefix_that_is_no_path_or_begins_like_our_own_paths_is_refused(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("LEDGER_ROOT_PATH", text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_https"),
+    [
+        (None, False),
+        ("https://ledger.example.com", True),
+        ("https://ledger.example.com:8443/tools/ledger", True),
+        ("https://[2001:db8::1]/x", True),
+        ("http://localhost:8000", False),
+        ("http://127.0.0.1/ledger", False),
+        ("http://[::1]:8000", False),
+    ],
+)
+def test_the_public_address_says_whether_people_come_by_https(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, is_https: bool
+) -> None:
+    if text is not None:
+        monkeypatch.setenv("LEDGER_PUBLIC_URL", text)
+    assert Settings().public_url == text
+    assert Settings().is_public_by_https == is_https
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ledger.example.com",
+        "//ledger.example.com",
+        "ftp://ledger.example.com",
+        "https://",
+        "https:///ledger",
+        "https://ledger.example.com/",
+        "https://ledger.example.com/ledger/",
+        "https://ledger.example.com//ledger",
+        "https://ledger.example.com/a/../b",
+        "https://ledger.example.com?x=1",
+        "https://ledger.example.com/x?y",
+        "https://ledger.example.com#x",
+        f"https://me:{SECRET}@ledger.example.com",
+        "https://ledger example.com",
+        "http://ledger.example.com",
+        "http://10.0.0.7",
+        "http://localhost.example.com",
+        "https://" + "a" * 2000,
+    ],
+)
+def test_a_public_address_that_is_malformed_or_not_https_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LEDGER_PUBLIC_URL", text)
     with pytest.raises(ValidationError):
         Settings()
 

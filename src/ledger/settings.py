@@ -146,6 +146,12 @@ class Settings(BaseSettings):
         description="The bearer token without which `/metrics` is refused. Unset: it is open.",
     )
 
+    public_url: str | None = Field(
+        default=None,
+        max_length=2000,
+        description="The address by which people reach the service. https: answers insist on it.",
+    )
+
     log_format: LogFormat = Field(
         default="text", description="The form of the log's lines: text, or a JSON object each."
     )
@@ -164,6 +170,11 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins whose pages may call the API."""
         return frozenset(map(str.strip, filter(None, self.cors_origins.split(","))))
+
+    @property
+    def is_public_by_https(self) -> bool:
+        """Whether people reach the service by https alone."""
+        return self.public_url is not None and self.public_url.startswith("https:")
 
     @property
     def provider(self) -> Provider | None:
@@ -262,6 +273,20 @@ class Settings(BaseSettings):
         if path and path.split("/")[1] in OWN_PATHS:
             raise ValueError("must not begin like a path of the service's own, such as /v1 or /ui")
         return path
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        scheme, _, rest = text.partition("://")
+        authority, slash, path = rest.partition("/")
+        origin = _ORIGIN.fullmatch(f"{scheme}://{authority}")
+        if origin is None or not _is_origin(origin[0]) or not _ROOT_PATH.fullmatch(slash + path):
+            raise ValueError("must be an address such as https://ledger.example.com or …/ledger")
+        if scheme != "https" and not _is_this_machine(origin["host"]):
+            raise ValueError("must be https, unless the host is this machine")
+        return text
 
     @field_validator("webhook_retry_seconds")
     @classmethod

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.edge import Edge
+from ledger.settings import Settings
+from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.streaming import Address, Listener, listening
 from tests.support.visitor import visitor
@@ -121,3 +122,22 @@ def test_answers_outside_the_api_forbid_sniffing_and_vary_by_encoding_alone(
     assert headers.get_list("x-content-type-options") == ["nosniff"]
     assert headers.get_list("vary") == ["Accept-Encoding"]
     assert KEPT not in headers.get_list("cache-control")
+
+
+def test_answers_insist_on_https_where_the_public_address_is_https(
+    settings: Settings, conninfo: str
+) -> None:
+    public = settings.model_copy(update={"public_url": "https://ledger.example.com"})
+    with edge_of(public, conninfo) as edge:
+        for path in ("/v1/execution", "/v1/nothing", "/ui", "/ui/sign-in", "/", "/healthz",
+                     "/openapi.json", "/nothing"):  # fmt: skip
+            answer = edge.get(path)
+            assert answer.headers.get_list("strict-transport-security") == ["max-age=31536000"]
+        refused = edge.get("/healthz", headers=[("host", "")])
+        assert refused.status_code == 400
+        assert refused.headers["strict-transport-security"] == "max-age=31536000"
+
+
+def test_answers_do_not_insist_on_https_where_no_public_address_is_known(edge: Edge) -> None:
+    for path in ("/v1/execution", "/ui", "/nothing"):
+        assert "strict-transport-security" not in edge.get(path).headers

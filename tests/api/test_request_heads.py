@@ -33,9 +33,20 @@ def send_head(address: Address, head: str) -> tuple[HTTPResponse, bytes, bytes]:
         return answer, answer.read(), client.recv(1)
 
 
-@pytest.mark.parametrize("hosts", ["", "Host: x\nHost: x\n", "Host: x\nx: y\nhost: y\n"])
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "",
+        "Host: x\nHost: x\n",
+        "Host: x\nx: y\nhost: y\n",
+        "Host:\n",
+        "Host: \n",
+        "Host: \t \n",
+        "Host:\nHost: x\n",
+    ],
+)
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_a_request_without_a_host_header_or_with_two_is_a_400(
+def test_a_request_without_a_host_header_or_with_an_empty_one_or_two_is_a_400(
     address: Address, hosts: str, version: str
 ) -> None:
     for path in PATHS:

@@ -50,7 +50,7 @@ def make(ledger: Ledger, name: str, *options: str) -> str:
         "--permission", *PERMISSIONS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said, key_id = done.stderr.split()
+    said, _, key_id = done.stderr.strip().partition(" ")
     assert said == "Created"
     return key_id.removesuffix(".")
 

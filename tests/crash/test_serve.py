@@ -258,11 +258,13 @@ def test_a_key_beside_the_databases_files_is_told_and_a_key_elsewhere_is_not(
 ) -> None:
     data_dir, elsewhere = tmp_path / "data", tmp_path / "key"
     elsewhere.write_text(MASTER_KEY)
+    elsewhere.chmod(0o600)
     with Served(data_dir, free_port(), LEDGER_MASTER_KEY_FILE=str(elsewhere)) as served:
         assert "master key" not in served.said
     # Root's database lies elsewhere, where the account of PostgreSQL can reach it.
     beside = (data_dir / "postgres").resolve().with_name("key")
     beside.write_text(MASTER_KEY)
+    beside.chmod(0o600)
     with Served(data_dir, free_port(), LEDGER_MASTER_KEY_FILE=str(beside)) as served:
         told = f"The master key {beside} lies beside the database's files"
         assert served.said.count(told) == 1

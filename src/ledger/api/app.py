@@ -82,7 +82,12 @@ class LedgerApi(FastAPI):
         self.state.services = services
         origins = services.cors_origins
         self._cors = Cors(origins) if origins else None
-        app = EveryAnswer(Compression(self._dispatch), services.positions, self._cors)
+        app = EveryAnswer(
+            Compression(self._dispatch),
+            services.positions,
+            self._cors,
+            only_https=services.is_public_by_https,
+        )
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
         self._lean: list[LeanRoute] = []

@@ -60,6 +60,7 @@ class ApiServices:
         verifier: TokenVerifier | None = None,
         cors_origins: frozenset[str] = frozenset(),
         root_path: str = "",
+        is_public_by_https: bool = False,
         unaudited_reads: bool = False,
         metrics_token: str | None = None,
     ) -> None:
@@ -79,6 +80,7 @@ class ApiServices:
         self.cors_origins = cors_origins
         self.root_path = root_path
         """The prefix of every address, for a proxy that serves other things beside us."""
+        self.is_public_by_https = is_public_by_https
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)

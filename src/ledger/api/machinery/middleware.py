@@ -85,11 +85,19 @@ _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 """For an answer with a secret, which is shown once: no cache may keep it."""
 
 
+_STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
+"""For a year, a browser that came by https asks by nothing else. (It ignores the header if it came
+by http.) Other hosts of the domain are not ours, so the header leaves them out."""
+
+
 class EveryAnswer:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
-    def __init__(self, app: ASGIApp, positions: ViewPositions, cors: Cors | None) -> None:
+    def __init__(
+        self, app: ASGIApp, positions: ViewPositions, cors: Cors | None, *, only_https: bool
+    ) -> None:
         self._app = app
+        self._only_https = only_https
         self._positions = positions
         self._cors = cors
 
@@ -116,6 +124,8 @@ class EveryAnswer:
                     # The rest of the body may still arrive, in front of the next request.
                     headers.append((b"connection", b"close"))
                 headers.append((b"x-request-id", request_id.encode()))
+                if self._only_https:
+                    headers.append(_STRICT_TRANSPORT)
                 if self._cors is not None:
                     headers += self._cors.headers_of(scope)
                 if scope["state"].get("replayed"):
@@ -127,11 +137,11 @@ class EveryAnswer:
             await send(message)
 
         try:
-            if count(scope, b"host") == 1:
+            if count(scope, b"host") == 1 and (header(scope, b"host") or b"").strip():
                 await self._app(scope, receive, send_with_headers)
             else:
                 # Two servers on the way may read different hosts from such a request.
-                refusal = BadRequest("The request must have exactly one Host header.")
+                refusal = BadRequest("The request must have exactly one Host header, not empty.")
                 closing = {"Connection": "close"}
                 await problem(Request(scope), refusal, closing)(scope, receive, send_with_headers)
         except ClientDisconnect:

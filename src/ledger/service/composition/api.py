@@ -83,6 +83,7 @@ def _app(
         verifier=_create_verifier(settings, clock),
         cors_origins=settings.origins,
         root_path=settings.root_path,
+        is_public_by_https=settings.is_public_by_https,
         unaudited_reads=settings.unaudited_reads,
         metrics_token=settings.metrics_token,
     )

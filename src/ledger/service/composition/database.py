@@ -1,5 +1,7 @@
 """The database that every command needs first: up to date, and opened with the master key."""
 
+import os
+import stat
 from pathlib import Path
 
 import psycopg
@@ -181,11 +183,30 @@ def _master_key(settings: Settings) -> bytes:
             return parse_master_key(settings.master_key)
         if settings.master_key_file is not None:
             # Never created: a new key in place of one that is missing would open no run.
+            _refuse_exposed(settings.master_key_file)
             return parse_master_key(settings.master_key_file.read_text())
-        return load_master_key(_own_file(settings))
+        key = load_master_key(_own_file(settings))
+        _refuse_exposed(_own_file(settings))
+        return key
     except OSError as error:
         raise ConfigurationError(f"The master key cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigurationError(
             "The master key must be 64 hexadecimal digits (32 bytes)."
         ) from error
+
+
+def _refuse_exposed(file: Path) -> None:
+    """Raise ConfigurationError if others than the file's owner may use it.
+
+    Where root owns the file, its group may read it: so the service, which runs as another user,
+    gets a file that it cannot change (systemd's credentials, mounted secrets).
+    """
+    found = file.stat()
+    others = stat.S_IRWXG | stat.S_IRWXO
+    if found.st_uid == 0 and os.geteuid() != 0:
+        others &= ~stat.S_IRGRP
+    if stat.S_ISREG(found.st_mode) and found.st_mode & others:
+        raise ConfigurationError(
+            f"Others than its owner may use the master key's file {file}: run `chmod 600` on it."
+        )
