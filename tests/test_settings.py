@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ledger.cli import arguments as cli
 from ledger.log.vault import Vault
 from ledger.service.composition.database import ConfigurationError, open_vault
-from ledger.settings import Settings
+from ledger.settings import Settings, unknown_settings
 
 SECRET = "hunter2"
 
@@ -107,8 +107,9 @@ def test_an_invalid_database_url_is_reported_by_its_settings_name_without_its_va
 ) -> None:
     monkeypatch.setenv("LEDGER_DATABASE_URL", text)
     assert cli.main(["keys", "list"]) == 1
-    expected = "ledger: These settings are not valid: LEDGER_DATABASE_URL.\n"
-    assert capsys.readouterr().err == expected
+    error = capsys.readouterr().err
+    assert error.startswith("ledger: These settings are not valid: LEDGER_DATABASE_URL (must ")
+    assert (error.count("\n"), SECRET in error) == (1, False)
 
 
 def test_an_empty_data_dir_is_refused_and_not_taken_for_the_working_directory(
@@ -254,8 +255,9 @@ def test_an_invalid_identity_provider_setting_is_reported_by_name_without_its_va
 ) -> None:
     set_provider(monkeypatch, **{name: text})
     assert cli.main(["keys", "list"]) == 1
-    expected = f"ledger: These settings are not valid: LEDGER_{name}.\n"
-    assert capsys.readouterr().err == expected
+    error = capsys.readouterr().err
+    assert error.startswith(f"ledger: These settings are not valid: LEDGER_{name} (")
+    assert (error.count("\n"), SECRET in error) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +462,8 @@ def test_an_invalid_url_of_reads_is_reported_by_its_settings_name_without_its_va
     monkeypatch.setenv("LEDGER_API_DATABASE_URL", text)
     assert cli.main(["keys", "list"]) == 1
     error = capsys.readouterr().err
-    assert error == "ledger: These settings are not valid: LEDGER_API_DATABASE_URL.\n"
+    assert error.startswith("ledger: These settings are not valid: LEDGER_API_DATABASE_URL (must ")
+    assert "hush" not in error
 
 
 def test_reads_of_the_embedded_database_have_no_url(
@@ -472,3 +475,61 @@ def test_reads_of_the_embedded_database_have_no_url(
     error = capsys.readouterr().err
     assert "LEDGER_API_DATABASE_URL needs LEDGER_DATABASE_URL" in error
     assert "hush" not in error
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "allowed"),
+    [
+        ("VERIFY_AT", "3:00", "must be HH:MM in UTC, such as 03:00, or empty"),
+        ("WEBHOOK_RETRY_SECONDS", "5, 300", "must be 1 to 20 numbers of seconds"),
+        ("MIGRATE", "maybe", "'auto' or 'never'"),
+        ("IDLE_SWEEP_SECONDS", "0", "greater than 0"),
+        ("JWT_ISSUER", " ", "must be one line"),
+        ("PUBLIC_URL", "http://ledger.example.com", "must be https"),
+    ],
+)
+def test_a_refused_setting_says_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    allowed: str,
+) -> None:
+    monkeypatch.setenv(f"LEDGER_{name}", text)
+    assert cli.main(["keys", "list"]) == 1
+    error = capsys.readouterr().err
+    assert f"LEDGER_{name} (" in error
+    assert allowed in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("LEDGER_DATA_DIRECTORY", "LEDGER_DATA_DIRECTORY is no setting of the ledger; did you"
+         " mean LEDGER_DATA_DIR?"),
+        ("LEDGER_VERFIY_AT", "LEDGER_VERFIY_AT is no setting of the ledger; did you mean"
+         " LEDGER_VERIFY_AT?"),
+        ("ledger_log_fromat", "ledger_log_fromat is no setting of the ledger; did you mean"
+         " LEDGER_LOG_FORMAT?"),
+        ("LEDGER_PORT", "LEDGER_PORT is no setting of the ledger."),
+        ("LEDGER_", "LEDGER_ is no setting of the ledger."),
+        ("LEDGER_\x1b[2J", r"LEDGER_\x1b[2J is no setting of the ledger."),
+    ],
+)  # fmt: skip
+def test_an_unknown_setting_is_named_with_the_nearest_one_and_never_its_value(
+    name: str, said: str
+) -> None:
+    assert unknown_settings({name: SECRET, "LEDGER_DATA_DIR": "x", "PATH": "y"}) == [said]
+
+
+def test_a_command_names_unknown_settings_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], conninfo: str
+) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", conninfo)
+    monkeypatch.setenv("LEDGER_MASTER_KEY", "0f" * 32)
+    monkeypatch.setenv("LEDGER_WEBHOOK_ALLOW_PRIVATES", SECRET)
+    assert cli.main(["keys", "list"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("ledger: LEDGER_WEBHOOK_ALLOW_PRIVATES is no setting of the ledger;")
+    assert SECRET not in error

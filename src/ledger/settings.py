@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from datetime import time, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -11,7 +13,10 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ledger.domain.values import escaped
 from ledger.telemetry.lines import LogFormat
+
+_PREFIX = "LEDGER_"
 
 _LONGEST_WAIT = 2_592_000
 """Seconds (30 days): the longest wait in a schedule of deliveries."""
@@ -31,6 +36,10 @@ _USUAL_PORTS = {"http": "80", "https": "443"}
 
 _ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
+_TIME_OF_DAY = re.compile(r"(([01][0-9]|2[0-3]):[0-5][0-9])?")
+
+_SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?(,[0-9]{1,7}(\.[0-9]{1,6})?){0,19}")
+
 OWN_PATHS = frozenset({"v1", "ui", "docs", "openapi.json", "healthz", "readyz", "metrics"})
 """The first parts of our own paths."""
 
@@ -46,7 +55,7 @@ class Provider(NamedTuple):
 class Settings(BaseSettings):
     """The settings of an operator (contract, Command line)."""
 
-    model_config = SettingsConfigDict(env_prefix="LEDGER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     database_url: str | None = Field(
         default=None, description="A PostgreSQL 15+ URL. Unset: an embedded server in the data dir."
@@ -95,12 +104,10 @@ class Settings(BaseSettings):
     )
     verify_at: str = Field(
         default="03:00",
-        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
         description="When stored data are compared with the log each night, UTC. Empty: never.",
     )
     webhook_retry_seconds: str = Field(
         default="5,300,1800,7200",
-        pattern=r"^\d{1,7}(\.\d{1,6})?(,\d{1,7}(\.\d{1,6})?){0,19}$",
         description="Seconds to wait after each failed attempt of a delivery, except the last.",
     )
     webhook_allow_private: bool = Field(
@@ -115,13 +122,11 @@ class Settings(BaseSettings):
     )
     jwt_issuer: str | None = Field(
         default=None,
-        pattern=r"^\S.*$",
         max_length=2000,
         description="The required `iss` of a token.",
     )
     jwt_audience: str | None = Field(
         default=None,
-        pattern=r"^\S.*$",
         max_length=2000,
         description="The required `aud` of a token, which may name other audiences too.",
     )
@@ -201,7 +206,7 @@ class Settings(BaseSettings):
             raise ValueError("must not be empty")
         try:
             conninfo_to_dict(text or "")
-        except psycopg.ProgrammingError as error:
+        except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
             raise ValueError("must be a PostgreSQL URL") from error
         return text
 
@@ -224,6 +229,13 @@ class Settings(BaseSettings):
         if self.master_key is not None and self.master_key_file is not None:
             raise ValueError("LEDGER_MASTER_KEY and LEDGER_MASTER_KEY_FILE must not both be set")
         return self
+
+    @field_validator("jwt_issuer", "jwt_audience")
+    @classmethod
+    def _check_claim(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"\S.*", text):
+            raise ValueError("must be one line, and not begin with a blank")
+        return text
 
     @field_validator("jwks_url")
     @classmethod
@@ -288,9 +300,18 @@ class Settings(BaseSettings):
             raise ValueError("must be https, unless the host is this machine")
         return text
 
+    @field_validator("verify_at")
+    @classmethod
+    def _check_time_of_day(cls, text: str) -> str:
+        if not _TIME_OF_DAY.fullmatch(text):
+            raise ValueError("must be HH:MM in UTC, such as 03:00, or empty")
+        return text
+
     @field_validator("webhook_retry_seconds")
     @classmethod
     def _at_most_a_month(cls, text: str) -> str:
+        if not _SECONDS.fullmatch(text):
+            raise ValueError("must be 1 to 20 numbers of seconds, such as 5,300,1800.5")
         if any(float(part) > _LONGEST_WAIT for part in text.split(",")):
             raise ValueError(f"each wait must be at most {_LONGEST_WAIT} seconds (30 days)")
         return text
@@ -300,6 +321,19 @@ class Settings(BaseSettings):
         if execution_model == "agent_runtime":
             return timedelta(seconds=self.idle_after_agent_runtime)
         return timedelta(seconds=self.idle_after_default)
+
+
+def unknown_settings(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable with our prefix that is no setting, such as a misspelt one."""
+    known = {name.upper() for name in Settings.model_fields}
+    sentences = []
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix(_PREFIX)
+        if variable.upper().startswith(_PREFIX) and name not in known:
+            nearest = get_close_matches(name, known, 1)
+            hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else "."
+            sentences.append(f"{escaped(variable)} is no setting of the ledger{hint}")
+    return sentences
 
 
 def _is_origin(text: str) -> bool:

@@ -343,7 +343,9 @@ def test_another_content_type_charset_or_encoding_is_a_415(
     before = edge.log()
     body = encode(fact("execution.checked_in", line))
     answer = edge.post("/v1/facts", content=body, headers=headers)
-    assert_problem(answer, 415, "unsupported_media_type")
+    problem = assert_problem(answer, 415, "unsupported_media_type")
+    named = ("Send the header Content-Type: application/json", "charset", "Content-Encoding")
+    assert any(word in problem["detail"] for word in named)
     assert edge.log() == before
 
 

@@ -117,6 +117,7 @@ def test_a_key_cannot_expire_in_the_past(ledger: Ledger) -> None:
     options = (*ORGANIZATION, "--permission", "read", "--expires-at")
     done = ledger("keys", "create", *options, "2020-01-01")
     assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "ledger: --expires-at must lie in the future.\n"
 
 
 def test_rotate_prints_a_new_secret_alone_and_the_old_one_works_for_the_grace(

@@ -89,8 +89,8 @@ def test_a_pipe_gets_a_line_of_names_and_a_line_of_tabbed_cells_for_each_row(
         assert rows
         assert {row.count("\t") for row in rows} == {names.count("\t")}
     if command[0] == "keys":
-        names, row = (line.split("\t") for line in blocks[0])
-        key = dict(zip(names, row, strict=True))
+        titles, cells = (line.split("\t") for line in blocks[0])
+        key = dict(zip(titles, cells, strict=True))
         assert (key["id"], key["name"]) == (key_id, "billing [x] :rocket:")
         assert (key["permissions"], key["workspace_id"]) == (" ".join(PERMISSIONS), "")
         assert key["expires_at"] == "2091-04-15T06:30:00Z"

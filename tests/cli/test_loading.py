@@ -1,5 +1,6 @@
 """``ledger import``, ``demo`` and ``projections list`` (contract, Command line)."""
 
+import gzip
 import os
 import signal
 import subprocess
@@ -236,7 +237,7 @@ def test_an_oversized_line_is_dropped_while_it_is_read_and_refused_alone(conninf
         for pid, before in held.items():
             assert peak_memory(pid) - before < 64_000, "kB"
         listed, errors = command.communicate(timeout=30)
-    refusal = "line 2: too_large (None) A fact may have at most 256 KiB.\n"
+    refusal = "line 2: too_large A fact may have at most 256 KiB.\n"
     assert (command.returncode, listed.decode()) == (1, refusal)
     assert b"2 recorded, 0 duplicate, 1 refused" in errors
 
@@ -271,7 +272,17 @@ def test_an_empty_file_is_imported(ledger: Ledger) -> None:
 def test_a_file_that_cannot_be_read_is_one_clear_line(ledger: Ledger, name: str) -> None:
     done = ledger("import", name)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith("ledger: Cannot read the file")
+    assert done.stderr.splitlines()[-1].startswith(f"ledger: Cannot read {name}: ")
+
+
+def test_a_compressed_file_is_refused_in_one_line_and_not_line_by_line(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    (tmp_path / "facts.jsonl.gz").write_bytes(gzip.compress(lines(*GOOD)))
+    done = ledger("import", "facts.jsonl.gz")
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "ledger: facts.jsonl.gz is compressed: unpack it first, as with `zcat`."
+    assert done.stderr.splitlines()[-1] == said
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.cli import arguments as cli
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import query
 from tests.support.served import run_ledger
@@ -89,3 +90,33 @@ def test_a_command_that_reads_refuses_another_master_key(
     ended = run_ledger(settings, *command)
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert "not the key of this database" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *READING,
+        ("keys", "revoke", "KEY-26-000001"),
+        ("keys", "rotate", "KEY-26-000001"),
+        ("projections", "rebuild"),
+        ("runs", "erase", "--from-audit", "-"),
+        ("seal", "adopt", "--reason", "because"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_for_a_ledger_that_exists_makes_none_in_another_directory(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("LEDGER_DATABASE_URL", raising=False)
+    empty, missing = tmp_path / "empty", tmp_path / "deep" / "missing"
+    empty.mkdir()
+    for folder in (empty, missing):
+        monkeypatch.setenv("LEDGER_DATA_DIR", str(folder))
+        assert cli.main(command) == 1
+        printed = capsys.readouterr()
+        said = f"ledger: LEDGER_DATA_DIR ({folder}) is no data directory of a ledger.\n"
+        assert (printed.out, printed.err) == ("", said)
+    assert list(tmp_path.rglob("*")) == [empty]

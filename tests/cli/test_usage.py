@@ -117,8 +117,8 @@ def test_libpq_variables_lead_no_command_away_from_the_embedded_database(
     """A command once waited ten minutes for a database that seemed to be recovering."""
     elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGSERVICE": "work", "PGTZ": "Mars"}
     data = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"}
-    done = run_ledger(elsewhere | data, "keys", "revoke", "nobody's")
-    assert done.stderr.splitlines()[-1] == "ledger: No such key."
+    done = run_ledger(elsewhere | data, "keys", "create", "--admin")
+    assert done.stderr.splitlines()[-1] == "Created KEY-26-000001."
 
 
 def test_settings_that_are_not_valid_are_named(
@@ -126,7 +126,6 @@ def test_settings_that_are_not_valid_are_named(
 ) -> None:
     monkeypatch.setenv("LEDGER_IDLE_SWEEP_SECONDS", "often")
     assert cli.main(["keys", "list"]) == 1
-    assert (
-        capsys.readouterr().err
-        == "ledger: These settings are not valid: LEDGER_IDLE_SWEEP_SECONDS.\n"
-    )
+    error = capsys.readouterr().err
+    assert error.startswith("ledger: These settings are not valid: LEDGER_IDLE_SWEEP_SECONDS (")
+    assert "often" not in error

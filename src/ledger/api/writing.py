@@ -53,7 +53,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     if not raw:
         return raw
     if media_type(request) != "application/json":
-        raise UnsupportedMediaType("The body must be application/json.")
+        raise UnsupportedMediaType("Send the header Content-Type: application/json.")
     if not raw.strip():
         raise BadRequest("The body is empty.")
     return raw

@@ -18,14 +18,21 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ledger.domain.errors import LedgerError
+from ledger.domain.values import escaped
+from ledger.intake.places import full_detail
 from ledger.log.migrate import SchemaError
-from ledger.postgres.embedded import EmbeddedPostgresError, forget_other_servers, running
+from ledger.postgres.embedded import (
+    EmbeddedPostgresError,
+    forget_other_servers,
+    has_database,
+    running,
+)
 from ledger.service.composition.database import (
     ConfigurationError,
     inspect_database,
     prepare_database,
 )
-from ledger.settings import Settings
+from ledger.settings import Settings, unknown_settings
 from ledger.views.shadow import CannotBuild
 
 
@@ -34,6 +41,8 @@ def dispatch(parsed: argparse.Namespace) -> int:
     if sys.stdout is None and parsed.action != "serve":
         return _fail("Standard output is closed.")
     try:
+        for line in unknown_settings(os.environ):
+            _announce(f"ledger: {line}")
         settings = Settings()
         if settings.database_url is None:
             forget_other_servers()
@@ -47,9 +56,10 @@ def dispatch(parsed: argparse.Namespace) -> int:
         ConfigurationError,
         EmbeddedPostgresError,
         SchemaError,
-        LedgerError,
     ) as error:
         return _fail(str(error))
+    except LedgerError as error:
+        return _fail(full_detail(error))
     except psycopg.Error as error:
         return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
     except OSError as error:
@@ -57,10 +67,11 @@ def dispatch(parsed: argparse.Namespace) -> int:
 
 
 def _named(fault: ErrorDetails) -> str:
-    """The setting's name, never its value; the message if several settings together are wrong."""
+    """The setting's name and what is allowed, never its value; without a name for several."""
+    message = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:
-        return fault["msg"].removeprefix("Value error, ")
-    return f"LEDGER_{str(fault['loc'][0]).upper()}"
+        return message
+    return f"LEDGER_{str(fault['loc'][0]).upper()} ({message[:1].lower()}{message[1:]})"
 
 
 def _line_of(error: OSError) -> str:
@@ -85,7 +96,7 @@ def _discard(stream: TextIO) -> None:
 
 
 def _fail(line: str) -> int:
-    _announce(f"ledger: {line}")
+    _announce(f"ledger: {escaped(line)}")
     return 1
 
 
@@ -99,9 +110,9 @@ def _announce(line: str) -> None:
 
 
 @contextmanager
-def _database(settings: Settings, purpose: str) -> Iterator[str]:
-    """A prepared database."""
-    with _address(settings, purpose) as url:
+def _database(settings: Settings, purpose: str, *, begins: bool = False) -> Iterator[str]:
+    """A prepared database, which the command may begin if it ``begins`` a ledger."""
+    with _address(settings, purpose, begins=begins) as url:
         yield prepare_database(settings, url)
 
 
@@ -113,11 +124,19 @@ def _seen(settings: Settings, purpose: str) -> Iterator[str]:
 
 
 @contextmanager
-def _address(settings: Settings, purpose: str) -> Iterator[str]:
-    """The address of the configured database, or of the embedded one, started unless it runs."""
+def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Iterator[str]:
+    """The address of the configured database, or of the embedded one, started unless it runs.
+
+    Raises ConfigurationError if there is no embedded one, unless the command ``begins`` it: in a
+    mistyped data directory, the answer would be that of an empty ledger.
+    """
     if settings.database_url is not None:
         yield settings.database_url
         return
+    if not begins and not has_database(settings.data_dir):
+        raise ConfigurationError(
+            f"LEDGER_DATA_DIR ({settings.data_dir.absolute()}) is no data directory of a ledger."
+        )
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
         yield postgres.url
 
@@ -132,14 +151,14 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
 def _migrate(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.migrate import migrate
 
-    with _address(settings, "migrate") as url:
+    with _address(settings, "migrate", begins=True) as url:
         return migrate(settings, url)
 
 
 def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.load import load_demo
 
-    with _database(settings, "demo") as conninfo:
+    with _database(settings, "demo", begins=True) as conninfo:
         return load_demo(settings, conninfo)
 
 
@@ -147,14 +166,14 @@ def _import(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.line_parser import parsing
     from ledger.cli.load import import_facts
 
-    with parsing() as parser, _database(settings, "import") as conninfo:
+    with parsing() as parser, _database(settings, "import", begins=True) as conninfo:
         return import_facts(settings, conninfo, parsed.file, parser)
 
 
 def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.keys import create_key
 
-    with _database(settings, "keys create") as conninfo:
+    with _database(settings, "keys create", begins=True) as conninfo:
         return create_key(
             settings,
             conninfo,

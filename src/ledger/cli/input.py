@@ -1,12 +1,16 @@
 """The files that commands read."""
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 from ledger.service.composition.database import ConfigurationError
+
+_GZIP = b"\x1f\x8b"
+"""The first bytes of a file that gzip made."""
 
 
 @contextmanager
@@ -24,5 +28,8 @@ def opened(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
         try:
             stream = stack.enter_context(open(file, "rb"))
         except OSError as error:
-            raise ConfigurationError(f"Cannot read the file: {error.strerror}.") from error
-        yield stream, os.fstat(stream.fileno()).st_size
+            raise ConfigurationError(f"Cannot read {file}: {error.strerror}.") from error
+        found = os.fstat(stream.fileno())
+        if stat.S_ISREG(found.st_mode) and os.pread(stream.fileno(), 2, 0) == _GZIP:
+            raise ConfigurationError(f"{file} is compressed: unpack it first, as with `zcat`.")
+        yield stream, found.st_size

@@ -17,7 +17,8 @@ from ledger.domain.values import KEY_ID, escaped
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome
 from ledger.intake.tokens import create_token
-from ledger.service.composition.writing import writing
+from ledger.service.composition.database import ConfigurationError
+from ledger.service.composition.writing import utc_now, writing
 from ledger.settings import Settings
 
 _KEYS = """
@@ -52,6 +53,8 @@ def create_key(
     expires_at: datetime | None = None,
 ) -> int:
     """Create a key and print it, alone: the key cannot be shown again."""
+    if expires_at is not None and expires_at <= utc_now():
+        raise ConfigurationError("--expires-at must lie in the future.")
     with writing(settings, conninfo) as writer:
         key_id, token = make_key(
             writer,

@@ -153,7 +153,8 @@ def _kind(outcome: Outcome) -> str:
 
 
 def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
-    return f"{error.code} ({parsed.id!a}) {full_detail(error)}"
+    named = "" if parsed.id is None else f" ({parsed.id!a})"
+    return f"{error.code}{named} {full_detail(error)}"
 
 
 def load_demo(settings: Settings, conninfo: str) -> int:

@@ -138,7 +138,10 @@ def _parse_single(request: Request, raw: bytes) -> Steps[list[_Parsed]]:
         return [parsing.from_binary(request.headers.items(), raw)]
     if media in (_STRUCTURED, _JSON):
         return [parsing.from_structured(raw)]
-    raise UnsupportedMediaType("The body must be a CloudEvent in JSON.")
+    raise UnsupportedMediaType(
+        "Send the header Content-Type: application/json, or one of CloudEvents:"
+        " application/cloudevents+json or application/cloudevents-batch+json."
+    )
     yield  # a single fact is one step
 
 

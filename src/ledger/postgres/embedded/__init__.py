@@ -33,6 +33,7 @@ from ledger.postgres.embedded.owner import (
     EmbeddedPostgres,
     running,
 )
+from ledger.postgres.embedded.place import has_database
 from ledger.postgres.embedded.temporary import temporary_server
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "EmbeddedPostgres",
     "EmbeddedPostgresError",
     "forget_other_servers",
+    "has_database",
     "running",
     "temporary_server",
 ]

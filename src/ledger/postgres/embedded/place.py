@@ -158,6 +158,11 @@ def find_place(data_dir: Path) -> ServerPlace:
     return ServerPlace(data_dir, data_dir if inside else elsewhere, account)
 
 
+def has_database(data_dir: Path) -> bool:
+    """Whether this data directory has a database. Creates nothing."""
+    return find_place(data_dir).database.exists()
+
+
 def _linked_base(data_dir: Path) -> Path | None:
     """The target of the link in the data directory: a renamed directory keeps its database.
 
