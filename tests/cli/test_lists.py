@@ -1,4 +1,4 @@
-"""What commands list: a table on a terminal, TSV in a pipe, JSON (contract, Command line)."""
+"""Lists of commands: a table on a terminal, TSV in a pipe, JSON (contract, Command line)."""
 
 import fcntl
 import json

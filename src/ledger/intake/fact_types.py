@@ -43,7 +43,7 @@ NOT_PLAIN = {
     LABEL: "must not have control characters or bidirectional controls",
     TEXT: "must not have control characters but tabs and line ends, or bidirectional controls",
 }
-"""What is wrong with a text of other characters than those of the pattern."""
+"""The sentence about a text that has other characters than those of the pattern."""
 
 
 class Characters(NamedTuple):

@@ -39,8 +39,8 @@ _SIGNS = "=+@\\-＝＋－＠"
 _BEFORE = r';\s"\u200b\ufeff'
 _DIVIDES = re.compile(r"[;\t\r\n\v\f]")
 _FORMULA = re.compile(rf"\A[{_BEFORE}]*+(?=[{_SIGNS}])|(?<![{_BEFORE}])[{_BEFORE}]++(?=[{_SIGNS}])")
-"""What stands between a beginning and a sign. (Possessive, and never from the middle of a run: the
-time grows with the length only.)"""
+"""The blanks and dividers before a sign. (Possessive, and never from the middle of a run: the time
+grows with the length only.)"""
 
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
 
