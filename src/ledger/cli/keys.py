@@ -39,7 +39,13 @@ _COLUMNS = (
     "revoked_at",
 )
 
-_DATES = ("created", "expires", "last_used", "revoked")
+_DATES = (
+    ("created_at", "created %Y-%m-%d"),
+    ("expires_at", "expires %Y-%m-%d"),
+    ("last_used_at", "used %Y-%m-%d\u00a0%H:%M"),
+    ("revoked_at", "revoked %Y-%m-%d"),
+)
+"""Instants as a terminal shows them: days, and of the last use the minute."""
 
 
 def create_key(
@@ -138,12 +144,10 @@ def list_keys(conninfo: str, *, as_json: bool) -> int:
 def _in_four_columns(key: Row) -> Row:
     """A key as it fits a terminal of 80 columns."""
     tenant = (key["name"], key["organization_id"], key["workspace_id"])
-    dates = ((name, key[f"{name}_at"]) for name in _DATES)
+    dates = (f"{key[name]:{form}}" for name, form in _DATES if key[name] is not None)
     return {
         "id": key["id"],
         "name and tenant": "\n".join(escaped(part) for part in tenant if part is not None),
         "permissions": key["permissions"],
-        "dates": "\n".join(
-            f"{name.replace('_', ' ')} {at:%Y-%m-%d %H:%M}" for name, at in dates if at
-        ),
+        "dates": "\n".join(dates),
     }
