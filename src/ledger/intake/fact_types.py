@@ -257,7 +257,8 @@ class RunError(FactData):
     """The error that ended a run."""
 
     code: Annotated[str, Characters(LABEL)] | None = None
-    message: Text | None = None
+    # Any text, as the run's output: the end of a run is not refused for the colours of its log.
+    message: str | None = None
 
 
 class RunFailed(FactData):
