@@ -42,6 +42,20 @@ def test_the_replaced_secret_works_for_the_asked_seconds(keys: Keys, grace: int)
     assert (keys.works(made.token), keys.works(token)) == (False, True)
 
 
+def test_a_replaced_secret_that_a_worker_remembers_takes_no_key_back(keys: Keys) -> None:
+    stolen = keys.create(permissions=["read", "keys:manage"])
+    assert keys.works(stolen.token), "the worker remembers the secret"
+    rotation = {"json": {"grace_seconds": 0}, "headers": {"Idempotency-Key": "after-the-leak"}}
+    owner = keys.call("POST", f"/{stolen.id}/rotate", stolen.token, **rotation).json()["data"]
+    for again in ({"json": {}}, rotation):
+        thief = keys.call("POST", f"/{stolen.id}/rotate", stolen.token, **again)
+        assert_problem(thief, 401, "unauthorized")
+        assert thief.headers["www-authenticate"] == "Bearer"
+    keys.forget()
+    keys.edge.clock.advance(seconds=1)
+    assert (keys.works(stolen.token), keys.works(owner["key"])) == (False, True)
+
+
 def test_a_rotation_ends_older_secrets_no_later_than_the_replaced_one(keys: Keys) -> None:
     made = keys.create()
     second = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": 3600}).json()["data"]

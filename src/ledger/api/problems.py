@@ -156,7 +156,7 @@ def problem(
     headers = dict(headers or {})
     if code in RETRY_AFTER:
         headers["Retry-After"] = RETRY_AFTER[code]
-    if isinstance(error, Unauthorized):
+    if code == Unauthorized.code:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Refused) and error.position:
         headers["Ledger-Position"] = str(error.position)

@@ -8,7 +8,13 @@ nothing else.
 from ledger.application.command import Command, OwnCommand
 from ledger.application.loader import sees
 from ledger.application.unit import Unit
-from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
+from ledger.domain.errors import (
+    CredentialEnded,
+    Forbidden,
+    IdempotencyKeyReused,
+    NotFound,
+    Refused,
+)
 from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
 from ledger.intake.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import About, Outcome, Receipt
@@ -19,6 +25,9 @@ def carry_out(command: Command, unit: Unit) -> Outcome:
     unit.events.begin()
     key, kept = command.idempotency, True
     try:
+        if command.needs_key:
+            # Also before an earlier outcome is told, which may have a secret.
+            _require_key(command.principal, unit)
         if key is not None:
             earlier = unit.outcomes.find(key, unit.now)
             if earlier is not None:
@@ -37,6 +46,21 @@ def carry_out(command: Command, unit: Unit) -> Outcome:
     if key is not None and kept:
         unit.outcomes.keep(key, outcome, unit.now)
     return outcome
+
+
+def _require_key(principal: Principal, unit: Unit) -> None:
+    """Raise for an API key that ended a moment ago, while a worker still remembers it.
+
+    Otherwise the holder of a leaked secret that its owner has just replaced could rotate the key
+    once more, and would have it for himself.
+    """
+    key = unit.loader.asking_key(principal)
+    if key is None:
+        return
+    if key.revoked or key.has_expired(unit.now):
+        raise Forbidden("The credential was revoked, or has expired.")
+    if principal.secret is not None and not key.has_secret(principal.secret, unit.now):
+        raise CredentialEnded
 
 
 def _unbind(refusal: Refused) -> None:

@@ -26,6 +26,7 @@ class OwnCommand:
     """The command's action in the audit log, for commands that a caller asks for."""
     subject_type: ClassVar[str | None] = None
     """The type of the command's subject in the audit log; None: a new aggregate, or no subject."""
+    needs_key: ClassVar[bool] = True
 
     def __init__(self, principal: Principal, request_id: str | None = None) -> None:
         self.principal = principal
@@ -76,6 +77,8 @@ class SubjectCommand(OwnCommand):
 
 class TurnDown(OwnCommand):
     """A write that was refused before any decision: the command only records the refusal."""
+
+    needs_key = False
 
     def __init__(
         self,

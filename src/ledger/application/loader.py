@@ -224,6 +224,11 @@ class Loader:
         """An API key. Raises NotFound as ``run`` does."""
         return self._seen(ApiKey, key_id, principal, "No such key.")
 
+    def asking_key(self, principal: Principal) -> ApiKey | None:
+        """The key of a credential, as it is now; None: the credential is no key."""
+        found = self.find(principal.id) if principal.type == "api_key" else None
+        return found if isinstance(found, ApiKey) else None
+
     def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
         """An aggregate of this class that the credential sees. Raises NotFound."""
         found = self.find(identifier)

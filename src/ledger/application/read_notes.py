@@ -52,6 +52,8 @@ class NoteRead(OwnCommand):
     """Record that a credential saw data of a line's runs, once on a UTC day."""
 
     action = READ_ACTION
+    needs_key = False
+    """The data were shown, whatever became of the key since."""
 
     def __init__(
         self, principal: Principal, request_id: str | None, line: SeenLine, seen_at: datetime

@@ -9,7 +9,7 @@ fact's type record events.
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -62,6 +62,9 @@ class ReportFact:
 
     idempotency = None
     """Facts need no idempotency key: a fact has an identity of its own."""
+    needs_key: ClassVar[bool] = False
+    """A worker forgets an ended key within 2 s. A fact gives no power that outlasts the key, unlike
+    a new key or endpoint, so an append of facts reads no keys."""
 
     def __init__(self, fact: Fact, principal: Principal, request_id: str | None = None) -> None:
         self.fact = fact

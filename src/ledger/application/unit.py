@@ -107,6 +107,8 @@ class Unit:
         streams: set[str] = set()
         for request in requests:
             streams.update(request.streams())
+            if request.needs_key and request.principal.type == "api_key":
+                streams.add(request.principal.id)
             known = request.identities(tenant_of)
             if not known:
                 unknown.append(request)

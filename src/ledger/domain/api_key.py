@@ -95,6 +95,9 @@ class ApiKey(msgspec.Struct):
     created_by: Actor | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    secret_hash: bytes = b""
+    former: tuple[tuple[bytes, datetime], ...] = ()
+    """The hashes of the replaced secrets, each with the instant at which it ends."""
 
     @property
     def revoked(self) -> bool:
@@ -104,6 +107,12 @@ class ApiKey(msgspec.Struct):
     def has_expired(self, at: datetime) -> bool:
         """Whether the key no longer works at an instant, because of its expiry."""
         return self.expires_at is not None and self.expires_at <= at
+
+    def has_secret(self, secret_hash: bytes, at: datetime) -> bool:
+        """Whether a secret is the key's at an instant: the present one, or one in its grace."""
+        return secret_hash == self.secret_hash or any(
+            secret_hash == former and at < ends_at for former, ends_at in self.former
+        )
 
     # Decisions.
 
@@ -142,6 +151,7 @@ class ApiKey(msgspec.Struct):
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
         self.permissions, self.prefix = body.permissions, body.prefix
+        self.secret_hash = body.secret_hash
         self.created_at, self.created_by = recorded.recorded_at, recorded.actor
         self._updated(body, recorded)
 
@@ -149,7 +159,12 @@ class ApiKey(msgspec.Struct):
         self.name, self.expires_at = body.name, body.expires_at
 
     def _rotated(self, body: ApiKeyRotated, recorded: Recorded) -> None:
-        self.prefix = body.prefix
+        until = recorded.recorded_at + timedelta(seconds=body.grace_seconds)
+        # Older secrets end no later than the replaced one (contract, Access).
+        older = ((former, min(ends_at, until)) for former, ends_at in self.former)
+        working = (each for each in older if each[1] > recorded.recorded_at)
+        self.former = (*working, (self.secret_hash, until))
+        self.prefix, self.secret_hash = body.prefix, body.secret_hash
 
     def _revoked(self, body: ApiKeyRevoked, recorded: Recorded) -> None:
         self.revoked_at = recorded.recorded_at

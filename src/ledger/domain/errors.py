@@ -2,6 +2,7 @@
 
     LedgerError
     ├── Refused                 the request was understood and refused; nothing changed
+    │   ├── CredentialEnded     the credential's secret was replaced a moment ago
     │   ├── Forbidden           the credential may not do this
     │   ├── NotFound            the resource does not exist, or the credential does not see it
     │   ├── Invalid             a field or parameter is wrong
@@ -47,6 +48,15 @@ class Refused(LedgerError):
         """Position of the refusal's record in the audit log, or of the views read; else 0."""
         self.replayed = False
         """Whether this is the outcome of an earlier request under the same idempotency key."""
+
+
+class CredentialEnded(Refused):
+    """The secret is no longer its key's, although a worker still remembers it."""
+
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("The bearer token is not valid.")
 
 
 class Forbidden(Refused):

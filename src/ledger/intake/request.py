@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -75,6 +75,8 @@ class Request(Protocol):
 
     principal: Principal
     request_id: str | None
+    needs_key: ClassVar[bool]
+    """Whether an API key that asks must not have ended, as the append lock has it."""
 
     @property
     def idempotency(self) -> IdempotencyKey | None:

@@ -1,9 +1,7 @@
 """Commands about API keys (contract, Access).
 
 Nobody gives more than they have: a key is made, changed, rotated and revoked by credentials whose
-permissions and tenant include the key's. A key made by a key that expires does not outlive it. Each
-command is decided on what the asking key is now: a key that was revoked a moment ago makes no other
-key, although a worker may still remember it.
+permissions and tenant include the key's. A key made by a key that expires does not outlive it.
 
 The receipt carries the answer, with the token of a new secret. A replayed request is therefore
 shown the same token again.
@@ -27,7 +25,6 @@ from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.keys import describe_key
 
 _WIDER = "The key's permissions or tenant are not within the credential's own."
-_ENDED = "The credential was revoked, or has expired."
 _OUTLIVES = "The key would outlive the credential, which expires."
 
 _encode = msgspec.json.Encoder().encode
@@ -60,10 +57,6 @@ class CreateApiKey(OwnCommand):
         self._fault = fault
         self.idempotency = idempotency
 
-    def streams(self) -> tuple[str, ...]:
-        """The stream of the asking key."""
-        return _streams_of(self.principal)
-
     def about(self) -> About:
         """The action, and the named tenant of the key, which does not exist yet."""
         organization_id, workspace_id = self._tenant
@@ -72,7 +65,7 @@ class CreateApiKey(OwnCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises Forbidden for more than the credential has, or Invalid."""
-        asking = _asking(unit, self.principal)
+        asking = unit.loader.asking_key(self.principal)
         organization_id, workspace_id = self._tenant
         is_named = organization_id is not None or not self.principal.is_admin
         if is_named and not self.principal.covers(self._permissions, *self._tenant):
@@ -98,13 +91,9 @@ class _KeyCommand(SubjectCommand):
 
     subject_type: ClassVar[str] = "api_key"
 
-    def streams(self) -> tuple[str, ...]:
-        """The key's stream, and that of the asking key."""
-        return (self.subject_id, *_streams_of(self.principal))
-
     def decide(self, unit: Unit) -> Receipt:
         """Raises Forbidden, NotFound, Invalid or InvalidState."""
-        asking = _asking(unit, self.principal)
+        asking = unit.loader.asking_key(self.principal)
         key = unit.loader.api_key(self.subject_id, self.principal)
         if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
             raise Forbidden(_WIDER)
@@ -163,23 +152,6 @@ class RevokeApiKey(_KeyCommand):
 
     def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
         return key.revoke()
-
-
-def _streams_of(principal: Principal) -> tuple[str, ...]:
-    return (principal.id,) if principal.type == "api_key" else ()
-
-
-def _asking(unit: Unit, principal: Principal) -> ApiKey | None:
-    """The asking key as it is now; None: the credential is no key.
-
-    Raises Forbidden if the key has ended.
-    """
-    found = unit.loader.find(principal.id) if principal.type == "api_key" else None
-    if not isinstance(found, ApiKey):
-        return None
-    if found.revoked or found.has_expired(unit.now):
-        raise Forbidden(_ENDED)
-    return found
 
 
 def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datetime) -> None:

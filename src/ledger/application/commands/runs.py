@@ -57,6 +57,9 @@ class _RunCommand(OwnCommand):
 class Heartbeat(_RunCommand):
     """Begin a run's lease anew, without an event (contract, Facts)."""
 
+    needs_key = False
+    """As facts: see ``ReportFact``."""
+
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound, or InvalidState for a run that has ended or has no lease."""
         run = unit.loader.run(self._run_id, self.principal)
