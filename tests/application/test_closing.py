@@ -136,3 +136,23 @@ def test_a_start_repeated_in_the_batch_of_a_closing_does_not_prevent_the_late_en
     items = ledger.report(start, fact("service_line.closed", line), start)
     assert [item.outcome for item in items] == ["recorded", "recorded", "duplicate"]
     ledger.accept(fact("run.completed", run, time=ledger.ago(minutes=5)))
+
+
+def test_all_of_many_runs_are_cancelled_before_the_closing_that_causes_it(ledger: Ledger) -> None:
+    # The cancellations are written in several statements, before the closing is decided.
+    line, runs = ledger.line(), [new_id("RUN") for _ in range(450)]
+    begun = (fact("run.requested", run, {"service_line_id": line}) for run in runs)
+    assert {item.outcome for item in ledger.report(*begun)} == {"recorded"}
+    before = ledger.head()
+
+    late = fact("run.failed", runs[0], time=ledger.ago(minutes=1))
+    closed, failed = ledger.report(fact("service_line.closed", line), late)
+
+    assert closed.outcome == failed.outcome == "recorded"
+    *cancelled, closing, ending = ledger.events(line, *runs, after=before)
+    assert {event["originator_id"] for event in cancelled} == set(runs)
+    assert {event["state"]["causation_id"] for event in cancelled} == set(closed.event_ids)
+    assert closing["topic"].startswith("execution.closed/")
+    assert (ending["originator_id"], ending["originator_version"]) == (runs[0], 3)
+    shown = ledger.detail(line)
+    assert (shown["state"], shown["open_runs"]) == ("closed", 0)

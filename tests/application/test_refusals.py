@@ -259,16 +259,30 @@ def test_a_start_of_an_unknown_run_must_name_its_line(ledger: Ledger) -> None:
     assert ledger.refusal(fact("run.started", new_id("RUN"))) == INVALID
 
 
-def test_at_most_20_000_runs_are_open_on_a_line(ledger: Ledger) -> None:
+def test_at_most_3_000_runs_are_open_on_a_line(ledger: Ledger) -> None:
     line = ledger.line()
     pending = ledger.run(line, started=False)
-    statement = "UPDATE ledger.line_activity SET open_runs = 19999 WHERE line_id = %s RETURNING 1"
+    statement = "UPDATE ledger.line_activity SET open_runs = 2999 WHERE line_id = %s RETURNING 1"
     assert ledger.rows(statement, line)
     last = ledger.run(line)
     assert ledger.refusal(about("run.requested", line)) == STATE
     assert ledger.refusal(about("run.started", line)) == STATE
     ledger.accept(about("run.started", line, pending), fact("run.completed", last))
     ledger.run(line)
+
+
+def test_a_line_that_had_more_open_runs_before_may_end_and_close_them(ledger: Ledger) -> None:
+    line = ledger.line()
+    pending, running = ledger.run(line, started=False), ledger.run(line)
+    statement = "UPDATE ledger.line_activity SET open_runs = 20000 WHERE line_id = %s RETURNING 1"
+    assert ledger.rows(statement, line)
+    assert ledger.refusal(about("run.requested", line)) == STATE
+    ledger.accept(
+        about("run.started", line, pending),
+        fact("run.completed", running),
+        fact("service_line.closed", line),
+    )
+    assert ledger.shown_run(pending)["status"] == "cancelled"
 
 
 def test_404_comes_before_422_and_422_before_409(ledger: Ledger) -> None:

@@ -27,7 +27,8 @@ EventTenant = tuple[str | None, str | None, str | None]
 _YEAR_END = timedelta(milliseconds=50)
 
 _AHEAD = 200
-"""So many recorded events are written while the rest of a large group is still being decided."""
+"""So many recorded events are written while the rest is still being decided: of a large group, or of
+the closing of a line with many open runs."""
 
 
 class NewEvents:
@@ -54,9 +55,6 @@ class NewEvents:
 
     def begin(self) -> None:
         """Start on the next command and give it an instant of its own."""
-        if len(self._recorded) >= _AHEAD:
-            self._write(is_last=False)
-            self._is_ahead = True
         self.now = self._next_instant()
 
     @property
@@ -92,6 +90,9 @@ class NewEvents:
         """
         if SINCE and type(body) in SINCE:
             self._assert_understood(SINCE[type(body)])
+        if len(self._recorded) >= _AHEAD:
+            self._write(is_last=False)
+            self._is_ahead = True
         if tenant is None:
             is_line = isinstance(aggregate, Execution)
             line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)

@@ -39,7 +39,7 @@ ENDED: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled"})
 MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeboxed_outcome"})
 """The two execution models that have discrete runs; the other four are continuous."""
 
-MAX_OPEN_RUNS = 20_000
+MAX_OPEN_RUNS = 3_000
 """The most open runs that a line may have at once (contract, State)."""
 
 LEASE_SECONDS = (5, 604_800)
