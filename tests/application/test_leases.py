@@ -1,11 +1,15 @@
 """Leases: what begins one anew, when a run fails by it, and what is taken afterwards."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
+from ledger.application import leases
 from ledger.application.commands.runs import ExpireLease, Heartbeat
+from ledger.log.leases import LOOK_AT_DUE
 from tests.support.facts import fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, instant, new_id
 from tests.support.log_checker import check
@@ -297,3 +301,51 @@ def test_a_heartbeat_in_the_group_of_an_expiry_saves_the_run(ledger: Ledger) -> 
     commands = [Heartbeat(saved, REPORTER), ExpireLease(saved), ExpireLease(lost)]
     assert len(ledger.writer.submit(commands).result(20)) == 3
     assert [ledger.shown_run(run)["status"] for run in (saved, lost)] == ["running", "failed"]
+
+
+def test_many_leases_of_one_organization_keep_no_other_organizations_lease_waiting(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_AT_ONCE", 4)
+    line = ledger.line()
+    other = ledger.line(by=STRANGER, organization_id="ORG-26-000002")
+    many = [leased(ledger, line, seconds) for seconds in (30, 29, 28, 27, 26, 25)]
+    data = {"service_line_id": other, "lease_seconds": 31}
+    (item,) = ledger.accept(fact("run.started", new_id("RUN"), data), by=STRANGER)
+    late = item.subject or ""
+    ledger.listen(33)
+    assert ledger.lease_watch.run_once() == 4
+    failed = [run for run in (*many, late) if ledger.shown_run(run)["status"] == "failed"]
+    assert failed == [*many[-3:], late], "the oldest three of one, and the other's only one"
+    assert ledger.lease_watch.run_once() == 3
+
+
+def test_due_leases_are_found_in_the_index_however_many_there_are(ledger: Ledger) -> None:
+    # Most leases of three organizations are due; most of the table is not touched.
+    due = """
+        INSERT INTO ledger.lease (run_id, seconds, heard_at, ends_at, due_at, organization_id)
+        SELECT 'RUN-26-' || 100000 + n, 5, at, at + interval '5 s', at + interval '5 s',
+            'ORG-26-00000' || n % 3
+        FROM generate_series(1, 30000) AS n,
+            (SELECT listened_at - interval '9 s' FROM ledger.listening) AS begun (at)
+        """
+    with psycopg.connect(ledger.conninfo) as connection:
+        connection.execute(due.encode())
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {LOOK_AT_DUE}".encode()
+        ((plans,),) = connection.execute(explain, {"limit": 10}).fetchall()
+        connection.rollback()
+    scans = [
+        node
+        for node in nodes(plans[0]["Plan"])
+        if node.get("Relation Name") == "lease" and node["Actual Loops"] and "Plans" not in node
+    ]
+    indexes = {"lease_organization_id_due_at_idx", "lease_pkey"}
+    assert {node.get("Index Name") for node in scans} == indexes
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in scans) < 100
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan and all plans in it."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)

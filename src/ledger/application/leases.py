@@ -33,12 +33,12 @@ class LeaseWatch(Periodic):
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Look at ``_AT_ONCE`` due leases; if there were so many, there may be more."""
-        due = connection.execute(LOOK_AT_DUE.encode(), (_AT_ONCE,)).fetchall()
+        due = connection.execute(LOOK_AT_DUE.encode(), {"limit": _AT_ONCE}).fetchall()
         runs = [run_id for run_id, has_ended in due if has_ended]
         outcomes = self._writer.submit([ExpireLease(run_id, runs) for run_id in runs]).result()
         assert_decided(outcomes)
         expired = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
         _EXPIRIES.inc(expired)
-        put_off = len(due) - len(runs)
+        put_off = sum(1 for _, has_ended in due if has_ended is False)
         # Without progress another look would find the same leases.
         return expired, len(due) == _AT_ONCE and put_off + expired > 0

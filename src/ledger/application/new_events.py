@@ -27,8 +27,8 @@ EventTenant = tuple[str | None, str | None, str | None]
 _YEAR_END = timedelta(milliseconds=50)
 
 _AHEAD = 200
-"""So many recorded events are written while the rest is still being decided: of a large group, or of
-the closing of a line with many open runs."""
+"""So many recorded events are written while the rest is still being decided: the rest of a large
+group, or of a closing that cancels many runs."""
 
 
 class NewEvents:

@@ -116,7 +116,7 @@ class DecisionTables:
         if begun is None:
             self.heard[run_id] = at
         else:
-            self.leases[run_id] = _lease(run_id, begun.seconds, at)
+            self.leases[run_id] = _lease(run_id, begun.seconds, at, begun.organization_id)
 
     def endpoints(self, organization_id: str, stored: int) -> int:
         """The number of the organization's webhook endpoints, given the stored number."""
@@ -213,7 +213,9 @@ class DecisionTables:
         """Begin the run's lease, if it has one, by the fact's arrival."""
         if body.lease_seconds is not None:
             run_id = recorded.originator_id
-            self.leases[run_id] = _lease(run_id, body.lease_seconds, recorded.recorded_at)
+            self.leases[run_id] = _lease(
+                run_id, body.lease_seconds, recorded.recorded_at, recorded.organization_id or ""
+            )
             self.heard.pop(run_id, None)
 
     def _ended(self, body: run.RunCompleted | run.RunFailed, recorded: Recorded) -> None:
@@ -259,10 +261,10 @@ class DecisionTables:
             self.deleted_endpoints[recorded.originator_id] = _endpoint(recorded)
 
 
-def _lease(run_id: str, seconds: int, heard_at: datetime) -> LeaseRow:
+def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) -> LeaseRow:
     """A lease that begins when something of the run arrives."""
     ends_at = heard_at + timedelta(seconds=seconds)
-    return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at)
+    return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at, organization_id)
 
 
 def _endpoint(recorded: Recorded) -> EndpointRow:

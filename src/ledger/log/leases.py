@@ -22,13 +22,13 @@ LISTENING_SECONDS = 1.0
 """The time between two notes that the service listens, and between two beats."""
 
 # Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
-# no heartbeat makes a lease end earlier.
+# no heartbeat makes a lease end earlier. The second condition keeps it a look-up by key.
 _HEAR = """
 UPDATE ledger.lease AS l
 SET heard_at = greatest(l.heard_at, beat.at),
     ends_at = greatest(l.ends_at, beat.at + l.seconds * interval '1 second')
 FROM (SELECT unnest(%(run)s::text[]) AS run_id, unnest(%(at)s::timestamptz[]) AS at) AS beat
-WHERE l.run_id = beat.run_id
+WHERE l.run_id = beat.run_id AND l.run_id = ANY(%(run)s::text[])
 """
 
 # The instant of a beat: a microsecond before now, since an event may still be recorded at this very
@@ -68,21 +68,37 @@ ORDER BY l.run_id FOR UPDATE OF l
 """
 
 # The leases that are due to be looked at, and whether each has ended. A lease that was begun anew
-# is due at its new end. A row that an append has locked is looked at in the next round: no waiting
-# here while holding rows, so no deadlock. (A heartbeat may come between the snapshot and the lock:
-# PostgreSQL checks the constraint first on the snapshot's row, so both instants are of that row.)
+# is due at its new end. Organizations take turns, each with its oldest lease first: however many
+# leases of one organization end together, those of another do not wait behind them. A row that an
+# append has locked is looked at in the next round, and null here: no waiting while holding rows, so
+# no deadlock. (A heartbeat may come between the snapshot and the lock: PostgreSQL checks the
+# constraint first on the snapshot's row, so both instants are of that row.)
 LOOK_AT_DUE = """
-WITH due AS (
+WITH RECURSIVE organization AS (
+    SELECT min(organization_id) AS id FROM ledger.lease
+    UNION ALL
+    SELECT (SELECT min(l.organization_id) FROM ledger.lease AS l WHERE l.organization_id > o.id)
+    FROM organization AS o WHERE o.id IS NOT NULL
+), turn AS (
+    SELECT l.run_id, l.due_at, row_number() OVER (PARTITION BY o.id ORDER BY l.due_at) AS number
+    FROM ledger.listening AS s CROSS JOIN organization AS o CROSS JOIN LATERAL (
+        SELECT run_id, due_at FROM ledger.lease
+        WHERE organization_id = o.id AND due_at <= s.listened_at
+        ORDER BY due_at LIMIT %(limit)s::int
+    ) AS l
+    WHERE s.is_only
+    ORDER BY number, l.due_at LIMIT %(limit)s::int
+), due AS MATERIALIZED (
     SELECT l.run_id, l.ends_at <= s.listened_at AS has_ended
     FROM ledger.listening AS s, ledger.lease AS l
-    WHERE l.due_at <= s.listened_at
-    ORDER BY l.due_at LIMIT %s
+    WHERE s.is_only AND l.run_id IN (SELECT run_id FROM turn)
     FOR UPDATE OF l SKIP LOCKED
 ), put_off AS (
     UPDATE ledger.lease AS l SET due_at = l.ends_at
     FROM due WHERE l.run_id = due.run_id AND NOT due.has_ended
 )
-SELECT run_id, has_ended FROM due
+SELECT turn.run_id, due.has_ended FROM turn LEFT JOIN due USING (run_id)
+ORDER BY turn.number, turn.due_at
 """
 
 

@@ -247,9 +247,18 @@ class LeaseRow(NamedTuple):
     """``seconds`` later, and later still by the time in which no heartbeat could be taken."""
     due_at: Instant
     """When the lease is looked at next, at its end or before: heartbeats leave this index alone."""
+    organization_id: Text
+    """``''``: a node of a version without this column began the lease."""
 
 
-LEASE = DecisionTable("lease", LeaseRow, key=("run_id",), replaces=True, derived=Derived.IN_PART)
+LEASE = DecisionTable(
+    "lease",
+    LeaseRow,
+    key=("run_id",),
+    tenant=("organization_id",),
+    replaces=True,
+    derived=Derived.IN_PART,
+)
 
 
 class ListeningRow(NamedTuple):
