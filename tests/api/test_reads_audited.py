@@ -185,9 +185,10 @@ def test_the_organization_is_told_what_an_administrator_reads(tenant: Tenant) ->
     run = run_on(tenant, line)
     name = f"chief of {tenant.organization}"
     admin = tenant.new_token("admin", organization_id=None, name=name)
+    key_id = key_of(tenant.edge, name)
     assert tenant.edge.get(f"/v1/runs/{run}", admin).status_code == 200
     (entry,) = reads(tenant, service_line_id=line)
-    assert entry["reported_by_name"] == name
+    assert (entry["reported_by"], entry["reported_by_name"]) == (key_id, None)
 
 
 def test_no_entry_no_feed_and_no_history_tells_data_of_the_run(tenant: Tenant) -> None:

@@ -93,8 +93,8 @@ class AuditEntry(Model):
     actor: ActorModel
     reported_by: str
     reported_by_name: str | None = Field(
-        description="The present name of the API key `reported_by`. Null for other credentials, and"
-        " for a key without a name."
+        description="The present name of the API key `reported_by`. Null for other credentials, for"
+        " a key without a name, and for a key that is not of the credential's tenant."
     )
     resource: AuditResource | None
     outcome: Literal["succeeded", "refused", "read"]

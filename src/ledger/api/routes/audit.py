@@ -165,9 +165,14 @@ async def entries_page(
     question = entries_asked(principal, walk, query.cursor, query.limit + 1)
     rows = await services_of(request).reads.ask(question, min_position)
     found = [row[1:] for row in rows if row[1] is not None]
-    named = await named_events(found, KeyNames(services_of(request).door))
+    named = await named_events(found, key_names(request, principal))
     texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
     return walk.page(rows, query, lambda row: texts[row[0]])
+
+
+def key_names(request: Request, principal: Principal) -> KeyNames:
+    """The names of the keys that the credential sees."""
+    return KeyNames(services_of(request).door, principal.tenant, tenant_filters(principal))
 
 
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 
 from ledger.api.access.authentication import Authenticated
-from ledger.api.access.key_names import KeyNames
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     Cursor,
@@ -18,7 +17,13 @@ from ledger.api.reading import (
     RangeParameters,
     services_of,
 )
-from ledger.api.routes.audit import AuditFilters, audit_filters, entries_asked, named_events
+from ledger.api.routes.audit import (
+    AuditFilters,
+    audit_filters,
+    entries_asked,
+    key_names,
+    named_events,
+)
 from ledger.api.routes.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.api.routes.files import (
     PORTION,
@@ -178,7 +183,7 @@ async def export_audit_log(
     question = entries_asked(principal, walk, query.cursor, PAGE)
     goes_on = query.after is not None or query.cursor is not None
     first = await services_of(request).reads.ask(question, min_position)
-    pages = _named(request, _pages(request, principal, question, first))
+    pages = _named(request, principal, _pages(request, principal, question, first))
     return _AUDIT_LOG.file(query.format, pages, first.position, goes_on=goes_on)
 
 
@@ -209,10 +214,10 @@ async def export_events(
 
 
 async def _named(
-    request: Request, pages: AsyncIterator[Sequence[Row]]
+    request: Request, principal: Principal, pages: AsyncIterator[Sequence[Row]]
 ) -> AsyncIterator[Sequence[Row]]:
     """The rows of the audit log's pages as named events behind a position, in portions."""
-    names = KeyNames(services_of(request).door)
+    names = key_names(request, principal)
     async for found in pages:
         for begin in range(0, len(found), PORTION):
             rows = [row[1:] for row in found[begin : begin + PORTION]]
