@@ -13,7 +13,7 @@ from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
-from tests.sealing.test_sealer import BACK_TO_501, checkpoint_outside
+from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.ledger import Ledger
 from tests.support.sealing import Node, adopt_log, seal, vandalize
@@ -26,7 +26,7 @@ REASON = "the standby was 2 s behind"
 @pytest.fixture
 def adopted(full: Ledger, folder: Path) -> Ledger:
     """A ledger that has lost 100 of 601 sealed events."""
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     seal(full.conninfo, folder)
     adopt_log(full.conninfo, folder, REASON)
     return full
@@ -116,7 +116,7 @@ def test_the_commands_show_stop_adopt_and_verify(
     with pytest.raises(ConfigurationError, match="Nothing is wrong"):
         adopt_command(settings, full.conninfo, REASON)
     name = checkpoint_outside(folder).read_text().split("\n")[0]
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     seal(full.conninfo, folder)
     assert show_status(full.conninfo, as_json=False) == 0
     printed = capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_the_commands_show_stop_adopt_and_verify(
     with Node(full.conninfo, folder, patience=0.0) as node:
         node.beat()
         verify(settings, full.conninfo)
-        assert "501 events in 2 checkpoints, 0 differences" in capsys.readouterr().out
+        assert "501 events in 3 checkpoints, 0 differences" in capsys.readouterr().out
         node.seal()
         assert show_status(full.conninfo, as_json=False) == 0
         printed = capsys.readouterr().out

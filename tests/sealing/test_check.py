@@ -13,7 +13,7 @@ from ledger.cli.verify import verify
 from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
-from tests.sealing.test_sealer import BACK_TO_501, checkpoint_outside
+from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
 from tests.support.ledger import Ledger
 from tests.support.sealing import checked, keep_witness, seal, vandalize
 
@@ -253,7 +253,7 @@ def test_damage_to_sealed_events_tiles_and_checkpoints_is_named(
 def test_a_restored_older_database_does_not_match_the_checkpoint_file(
     full: Ledger, folder: Path
 ) -> None:
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     (fault,) = checked(full.conninfo, folder)[1]
     assert fault == (
         f"checkpoint file={checkpoint_outside(folder)}: covers 601 events, and the log has 501"

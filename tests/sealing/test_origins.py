@@ -8,11 +8,11 @@ from psycopg import errors
 from psycopg.rows import tuple_row
 
 from ledger.sealing import shelf
-from ledger.sealing.note import Checkpoint, parse
+from ledger.sealing.note import Checkpoint, Signer, parse
 from ledger.sealing.origins import NothingIsWrong
 from ledger.sealing.watch import Sight, Watch
 from tests.sealing.conftest import report
-from tests.sealing.test_sealer import BACK_TO_501, checkpoint_outside, rewrite_past
+from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501, rewrite_past
 from tests.support.ledger import Ledger
 from tests.support.sealing import (
     VAULT,
@@ -33,6 +33,10 @@ def newest(ledger: Ledger) -> str:
     return str(row["note"])
 
 
+def notes(ledger: Ledger) -> list[str]:
+    return [row["note"] for row in ledger.rows("SELECT note FROM ledger.checkpoint")]
+
+
 def keys(ledger: Ledger) -> str:
     rows = ledger.rows(
         "SELECT vkey FROM ledger.signer UNION ALL SELECT vkey FROM ledger.former_origin"
@@ -43,7 +47,7 @@ def keys(ledger: Ledger) -> str:
 @pytest.fixture
 def restored(full: Ledger, folder: Path) -> Ledger:
     """A ledger whose last 100 sealed events are lost: sealing has stopped."""
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     assert seal(full.conninfo, folder) == 0
     assert stop_reason(full.conninfo) is not None
     return full
@@ -56,12 +60,10 @@ def test_the_first_note_of_a_new_origin_names_the_last_one_known_of_the_old(
     before = newest(restored)
     adopted = adopt_log(restored.conninfo, folder)
     assert adopted.kept_size == 501
-    restored.line()
-    assert seal(restored.conninfo, folder) == 1
     note, (name, size, root, *_) = newest(restored), lost.split("\n")
     assert note.split("\n")[0] == f"{name}/2" == adopted.origin
     assert note.split("\n")[3] == f"after {name} {size} {root}" == adopted.after
-    assert verifier.open_checkpoint(note, keys(restored))[0] == 502
+    assert verifier.open_checkpoint(note, keys(restored))[0] == 501
     assert verifier.named_before(note) == adopted.after
     assert verifier.open_checkpoint(before, keys(restored))[0] == 501
     restored.line()
@@ -70,10 +72,20 @@ def test_the_first_note_of_a_new_origin_names_the_last_one_known_of_the_old(
     assert checked(restored.conninfo, folder)[1] == []
 
 
-def test_an_adopted_log_is_signed_without_a_new_event(restored: Ledger, folder: Path) -> None:
+def test_an_adoption_signs_the_first_checkpoint_of_its_key(restored: Ledger, folder: Path) -> None:
     adopt_log(restored.conninfo, folder)
-    assert seal(restored.conninfo, folder) == 0
     assert parse(newest(restored)).checkpoint.size == 501
+    assert seal(restored.conninfo, folder) == 0
+    assert stop_reason(restored.conninfo) is None
+
+
+def test_an_adopted_log_is_signed_further_by_a_node_that_has_not_seen_its_first_checkpoint(
+    restored: Ledger, folder: Path, tmp_path: Path
+) -> None:
+    """An operator adopted it beside no node's data directory."""
+    adopt_log(restored.conninfo, tmp_path / "nowhere")
+    restored.line()
+    assert seal(restored.conninfo, folder) == 1
 
 
 def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
@@ -88,7 +100,9 @@ def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
         "SELECT size, position, note, number FROM ledger.former_checkpoint WHERE origin = 1"
     )
     assert moved == kept
-    assert restored.rows("SELECT FROM ledger.checkpoint") == []
+    assert restored.rows("SELECT number, size FROM ledger.checkpoint") == [
+        {"number": 1, "size": 501}
+    ]
 
 
 def test_checkpoints_of_earlier_origins_are_compared_with_the_present_log(
@@ -117,7 +131,7 @@ def test_a_log_whose_tiles_do_not_fit_is_sealed_anew(full: Ledger, folder: Path)
     assert adopt_log(full.conninfo, folder).kept_size == 0
     (origin,) = full.rows("SELECT kept_size FROM ledger.former_origin")
     assert origin["kept_size"] == 501
-    assert seal(full.conninfo, folder) == len(full.events())
+    assert full.rows("SELECT size FROM ledger.checkpoint") == [{"size": len(full.events())}]
     assert checked(full.conninfo, folder)[1] == []
 
 
@@ -130,6 +144,7 @@ def test_a_rewritten_past_that_is_adopted_keeps_no_old_checkpoint_that_it_contra
     adopted = adopt_log(full.conninfo, folder)
     assert adopted.after is not None
     assert adopted.after.split(" ")[2] == "601"
+    full.line()
     assert seal(full.conninfo, folder) == 1
     assert stop_reason(full.conninfo) is None
 
@@ -141,7 +156,7 @@ def test_where_nothing_is_wrong_there_is_nothing_to_adopt(full: Ledger, folder: 
 
 
 def test_a_loss_that_no_service_has_seen_yet_can_be_adopted(full: Ledger, folder: Path) -> None:
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     assert adopt_log(full.conninfo, folder).kept_size == 501
 
 
@@ -150,7 +165,6 @@ def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, fo
     kept = restored.rows("SELECT vkey, secret FROM ledger.signer")[0]
     checkpoints = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
     adopt_log(restored.conninfo, folder)
-    seal(restored.conninfo, folder)
     vandalize(
         restored.conninfo,
         "TRUNCATE ledger.checkpoint, ledger.former_origin, ledger.former_checkpoint",
@@ -215,7 +229,8 @@ def test_a_frozen_sealer_that_thaws_inserts_nothing_over_a_newer_origin(
     sealer = sealer_of(full.conninfo, folder, watch=Adopting(node.node_id, folder, patience=0.0))
     assert sealer.run_once() == 0
     sealer.disconnect()
-    assert full.rows("SELECT FROM ledger.checkpoint") == []
+    assert [note.split("\n")[0][-2:] for note in notes(full)] == ["/2"]
+    full.line()
     assert seal(full.conninfo, folder) == 1
     assert checked(full.conninfo, folder)[1] == []
 
@@ -233,13 +248,13 @@ def test_a_frozen_sealer_that_thaws_signs_nothing_over_a_changed_log(
 ) -> None:
     full.line()
     sealer = sealer_of(full.conninfo, folder)
-    signer_of, before = shelf.signer_of, checkpoint_outside(folder).read_text()
+    sign, before = Signer.sign, checkpoint_outside(folder).read_text()
 
-    def freeze(*arguments: object) -> object:
+    def freeze(signer: Signer, checkpoint: Checkpoint) -> str:
         vandalize(full.conninfo, change)
-        return signer_of(*arguments)  # type: ignore[arg-type]
+        return sign(signer, checkpoint)
 
-    monkeypatch.setattr(shelf, "signer_of", freeze)
+    monkeypatch.setattr(Signer, "sign", freeze)
     assert sealer.run_once() == 0
     sealer.disconnect()
     assert checkpoint_outside(folder).read_text() == before
@@ -251,7 +266,7 @@ def test_services_notice_an_adoption_by_themselves(restored: Ledger, folder: Pat
         restored.line()
         assert node.seal() == 0
         adopt_log(restored.conninfo, folder)
-        assert node.seal() == 1
+        assert node.seal() == 0
         report(restored, restored.line("capacity"), 3)
         assert node.seal() == 4
 

@@ -18,7 +18,17 @@ from ledger.sealing.shelf import signer_of
 from ledger.sealing.witness import Witness
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
-from tests.support.sealing import VAULT, adopt_log, checked, seal, sealer_of, stop_reason, vandalize
+from tests.support.sealing import (
+    VAULT,
+    adopt_log,
+    checked,
+    mark,
+    seal,
+    sealer_of,
+    stop_reason,
+    vandalize,
+    watch_of,
+)
 from tests.support.stored import stored_object
 from tests.support.verifier import verifier
 
@@ -216,10 +226,11 @@ def test_sealing_continues_when_the_file_is_behind_the_database(full: Ledger, fo
 def test_sealing_continues_and_logs_one_error_when_the_file_cannot_be_written(
     ledger: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = Witness(folder, signer(ledger).name).path
+    watch = watch_of(folder)
+    path = Witness(folder, watch.newborn.name).path
     in_the_way = path.with_name(f"{path.name}.{os.getpid()}")
     in_the_way.mkdir(parents=True)
-    sealer = sealer_of(ledger.conninfo, folder)
+    sealer = sealer_of(ledger.conninfo, folder, watch=watch)
     for _ in range(3):
         ledger.line()
         assert sealer.run_once() == 1
@@ -271,13 +282,19 @@ BACK_TO_501 = [
     "UPDATE ledger.tile SET hashes = substr(hashes, 1, 32) WHERE level = 1",
     CUT.format("tile", "(level, number) = (0, 2)"),
 ]
-"""Statements that restore the state of a dump made after the second part was sealed."""
+"""Statements that remove what a dump made after the second part was sealed does not have."""
+
+
+def go_back_to_501(conninfo: str) -> None:
+    """Restore the state of that dump."""
+    vandalize(conninfo, *BACK_TO_501)
+    mark(conninfo)
 
 
 def test_a_restored_older_database_is_not_signed_until_an_operator_adopts_it(
     full: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     assert seal(full.conninfo, folder) == 0
     vandalize(
         full.conninfo,
@@ -296,6 +313,8 @@ def test_a_restored_older_database_is_not_signed_until_an_operator_adopts_it(
     checkpoint_outside(folder).unlink()
     assert seal(full.conninfo, folder) == 0, "no file decides"
     adopt_log(full.conninfo, folder)
+    assert full.rows("SELECT size FROM ledger.checkpoint") == [{"size": 502}]
+    full.line()
     assert seal(full.conninfo, folder) == 1
     assert stop_reason(full.conninfo) is None
 
@@ -312,17 +331,17 @@ def test_a_log_that_has_lost_sealed_events_is_not_signed_further(
     assert stop_reason(full.conninfo) == f"the last event that was sealed is not at position {end}"
 
 
-def test_a_new_database_in_an_old_ones_place_is_signed_by_its_own_key(
+def test_a_new_database_in_an_old_ones_place_is_signed_once_an_operator_adopts_it(
     full: Ledger, folder: Path
 ) -> None:
-    sealer = sealer_of(full.conninfo, folder)
+    """A database whose key was removed looks the same: the node knows of a log that was sealed."""
+    name = signer(full).name
+    vandalize(full.conninfo, "TRUNCATE ledger.tile, ledger.checkpoint, ledger.signer")
+    assert seal(full.conninfo, folder) == 0
+    assert f"601 events were sealed ({name}, {folder})" in (stop_reason(full.conninfo) or "")
+    assert adopt_log(full.conninfo, folder).after is None
     full.line()
-    assert sealer.run_once() == 1
-    with psycopg.connect(full.conninfo, autocommit=True) as connection:
-        connection.execute("TRUNCATE ledger.tile, ledger.checkpoint, ledger.signer")
-        shelf.begin(connection, VAULT)
-    assert sealer.run_once() == 602
-    sealer.disconnect()
+    assert seal(full.conninfo, folder) == 1
     assert checked(full.conninfo, folder)[1] == []
 
 
@@ -334,8 +353,12 @@ def rewrite_past(full: Ledger, folder: Path) -> None:
         " '\"hours\":1.0', '\"hours\":9.0'), 'UTF8')",
         "TRUNCATE ledger.tile, ledger.checkpoint",
     )
-    kept = checkpoint_outside(folder)
-    assert seal(full.conninfo, kept.parent.with_name("elsewhere")) == 601
+    watch = watch_of(checkpoint_outside(folder).parent.with_name("elsewhere"))
+    watch.newborn = signer(full)
+    vandalize(full.conninfo, "TRUNCATE ledger.signer")
+    sealer = sealer_of(full.conninfo, watch.folder, watch=watch)
+    assert sealer.run_once() == 601
+    sealer.disconnect()
 
 
 def test_a_rewritten_and_resealed_past_is_not_signed_further(full: Ledger, folder: Path) -> None:

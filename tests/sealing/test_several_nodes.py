@@ -21,7 +21,7 @@ from ledger.service.composition.sealing import Sealing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
-from tests.sealing.test_sealer import BACK_TO_501, rewrite_past
+from tests.sealing.test_sealer import BACK_TO_501, go_back_to_501, rewrite_past
 from tests.support.databases import empty
 from tests.support.edge import edge_of
 from tests.support.ledger import Ledger
@@ -189,7 +189,7 @@ def test_an_operator_ends_the_wait_for_a_witness(
 def test_a_report_of_a_living_node_stops_a_leader_that_has_not_seen_the_loss(
     full: Ledger, a: Node, b: Node, tmp_path: Path
 ) -> None:
-    vandalize(full.conninfo, *BACK_TO_501)
+    go_back_to_501(full.conninfo)
     old = tmp_path / "old" / "sealed"
     keep_witness(full.conninfo, old)
     with Node(full.conninfo, old) as c:

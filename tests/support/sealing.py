@@ -15,6 +15,7 @@ from ledger.sealing.beat import NodeBeat
 from ledger.sealing.check import Checked, check
 from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
+from ledger.sealing.shelf import Mark
 from ledger.sealing.watch import Watch
 from ledger.sealing.witness import Witness
 from ledger.service.composition.database import open_vault
@@ -121,6 +122,16 @@ def stop_reason(conninfo: str) -> str | None:
     assert row is not None
     error: str | None = row[0]
     return error
+
+
+def mark(conninfo: str) -> None:
+    """Put the mark of the newest checkpoint beside the key, as a backup of that time has it."""
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        signer = shelf.signer_of(connection, VAULT)
+        (newest,) = connection.execute(
+            "SELECT number, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
+        ).fetchall()
+        shelf.mark(connection, shelf.sealed_secret(VAULT, signer, Mark(*newest)))
 
 
 def vandalize(conninfo: str, *statements: str) -> None:

@@ -20,7 +20,7 @@ from ledger.settings import Settings
 _STATUS = """
 SELECT split_part(s.vkey, '+', 1), newest.note, shown.size, s.stopped_at, s.error, s.waits_for,
     (SELECT node_id FROM ledger.leader WHERE loop = 'sealer')
-FROM ledger.signer AS s LEFT JOIN LATERAL (
+FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true LEFT JOIN LATERAL (
     SELECT note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS newest ON true LEFT JOIN LATERAL (
     SELECT size FROM ledger.checkpoint WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1
@@ -31,9 +31,7 @@ FROM ledger.signer AS s LEFT JOIN LATERAL (
 def show_status(conninfo: str, *, as_json: bool) -> int:
     """Print what is signed and shown, each node's witness, and why nothing is signed, if so."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        row = connection.execute(_STATUS).fetchone()
-        if row is None:
-            raise ConfigurationError("The log has no key.")
+        (row,) = connection.execute(_STATUS).fetchall()
         found, former = nodes(connection), former_origins(connection)
     status = _status(*row)
     beats = [_beat(node) for node in found]
@@ -62,7 +60,7 @@ def show_status(conninfo: str, *, as_json: bool) -> int:
 
 
 def _status(
-    origin: str,
+    origin: str | None,
     note: str | None,
     shown: int | None,
     stopped_at: datetime | None,
@@ -71,7 +69,8 @@ def _status(
     leader: str | None,
 ) -> Row:
     size, root = ("0", None) if note is None else note.split("\n")[1:3]
-    state = "signing" if waits_for is None else "waiting"
+    signing = "nothing is signed yet" if origin is None else "signing"
+    state = signing if waits_for is None else "waiting"
     return {
         "origin": origin,
         "size": int(size),

@@ -28,8 +28,10 @@ CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATI
 PASSWORD {}
 """
 
-# The log's public key, by which two sessions tell that they see one ledger.
-_LEDGER = "SELECT vkey FROM ledger.signer"
+# By this, two sessions tell that they see one ledger: the same database of the same server.
+_LEDGER = """
+SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()
+"""
 
 
 class Reader(NamedTuple):
@@ -116,11 +118,7 @@ def refuse_unadmitted(connection: psycopg.Connection[TupleRow], reader: Reader) 
 def compare(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
     """Raises BadReader unless the reader sees the ledger of this connection."""
     with _connect(reader.conninfo) as theirs:
-        try:
-            found = theirs.execute(_LEDGER).fetchone()
-        except psycopg.Error:
-            found = None
-    # Before the first start of the service, the log has no key: then both have none.
+        found = theirs.execute(_LEDGER).fetchone()
     if found != connection.execute(_LEDGER).fetchone():
         raise BadReader("The database of reads is another one")
 

@@ -72,7 +72,7 @@ class NodeBeat(Beat):
                 return Fit.UNKNOWN
 
         verdict = judge(sight.known, compare)
-        if verdict.contradicted is not None:
+        if verdict.contradicted is not None and sight.state.has_signed:
             witness, fit = verdict.contradicted
             why = f"{fit.value}: {witness.size} events ({witness.where})"
             if shelf.contradict(connection, sight.state.vkey, self._clock(), why):

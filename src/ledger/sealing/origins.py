@@ -12,13 +12,22 @@ from typing import NamedTuple
 from ledger.log import nodes
 from ledger.log.append import StoredRow
 from ledger.log.recorder import is_full, read_log
-from ledger.log.vault import Vault
+from ledger.log.vault import CannotOpen, Vault
 from ledger.postgres.pipeline import Pipeline
 from ledger.sealing import shelf
 from ledger.sealing.growth import AT_ONCE, Contradiction, Growth
 from ledger.sealing.leaf import UnreadableEvent, leaf_of
-from ledger.sealing.note import BadNote, Signer, Verifier, after, number_of, origin_named, parse
-from ledger.sealing.shelf import Sealed, State
+from ledger.sealing.note import (
+    BadNote,
+    Checkpoint,
+    Signer,
+    Verifier,
+    after,
+    number_of,
+    origin_named,
+    parse,
+)
+from ledger.sealing.shelf import Mark, Sealed, State
 from ledger.sealing.standing import judge
 from ledger.sealing.tiles import GrowingTree
 from ledger.sealing.tree import hash_leaf
@@ -111,16 +120,22 @@ def adopt(
 ) -> Adopted:
     """Adopt the log as it is now: begin a new origin. Services that run notice by themselves.
 
+    The new key signs its first checkpoint at once: of what was sealed before and still is of the
+    log, and of some events behind that.
+
     Raises NothingIsWrong if nothing keeps the ledger from signing, BadNote if its key is damaged,
     and UnreadableEvent for an event that no origin could seal.
     """
     pipeline = Pipeline(connection)
     with connection.transaction():
         shelf.lock(connection)
-        state = shelf.state(connection)
-        _require_fault(connection, pipeline, state, watch)
+        state = shelf.state(connection, watch.newborn.vkey)
+        if state.secret is None:
+            raise BadNote("The log has no key: start the service, which says why or makes one.")
+        mark = _mark(vault, state)
+        _require_fault(connection, pipeline, state, watch, mark)
         base = _base(connection, pipeline, state)
-        last = _last_known(connection, state, watch)
+        last = _last_known(connection, state, watch, mark)
         present = state.vkey.split("+", 1)[0]
         number = 1 + max([state.origin, *([] if last is None else [number_of(parse(last).origin)])])
         signer = Signer.create(origin_named(present, number))
@@ -133,28 +148,50 @@ def adopt(
         connection.execute(_PUT_AWAY)
         if not base.size:
             connection.execute("DELETE FROM ledger.tile")
+        growth = Growth(connection, pipeline, base._replace(note=None), None, set())
+        growth.grow()
+        if growth.last is None:
+            raise BadNote("The log has no event: create a key first, which is one.")
+        note = signer.sign(Checkpoint(growth.tree.size, growth.tree.root()), line)
+        sealed = Sealed(growth.tree.size, growth.last[4], note)
+        may_mark = all(node.opens_marks for node in nodes.nodes(connection) if node.lives)
+        first = Mark(1, sealed.position, note) if may_mark else None
         connection.execute(
             _BEGIN,
             {
                 "vkey": signer.vkey,
-                "secret": shelf.sealed_secret(vault, signer),
+                "secret": shelf.sealed_secret(vault, signer, first),
                 "origin": number,
                 "after": line,
                 "size": base.size,
                 "position": base.position,
             },
         )
+        shelf.keep(connection, growth.tree.take_changed(), growth.first_positions, sealed)
+    watch.begin(Verifier(signer.vkey), note)
     return Adopted(signer.name, line, base.size)
 
 
+def _mark(vault: Vault, state: State) -> Mark | None:
+    """The mark of the present key, if it can be read."""
+    try:
+        return shelf.opened(vault, state.vkey, state.secret or b"")[1]
+    except (BadNote, CannotOpen, ValueError):
+        return None
+
+
 def _require_fault(
-    connection: shelf.Connection, pipeline: Pipeline, state: State, watch: Watch
+    connection: shelf.Connection,
+    pipeline: Pipeline,
+    state: State,
+    watch: Watch,
+    mark: Mark | None,
 ) -> None:
     """Raise NothingIsWrong if the ledger can sign, as far as this node knows."""
     if state.contradicts or state.error is not None or state.waits_for is not None:
         return
     try:
-        sight = watch.look(connection, leads=True)
+        sight = watch.look(connection, leads=True).with_mark(mark)
         growth = Growth(connection, pipeline, state.sealed, sight.newest, set())
         verdict = judge(sight.known, growth.compare)
     except (BadNote, CannotSign, Contradiction, UnreadableEvent):
@@ -178,10 +215,12 @@ def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sea
     return sealed
 
 
-def _last_known(connection: shelf.Connection, state: State, watch: Watch) -> str | None:
+def _last_known(
+    connection: shelf.Connection, state: State, watch: Watch, mark: Mark | None
+) -> str | None:
     """The last checkpoint that the database, this node or any other one has seen."""
     present = state.vkey.split("+", 1)[0]
-    notes = [state.sealed.note, watch.kept(present)]
+    notes = [state.sealed.note, watch.kept(present), None if mark is None else mark.note]
     notes += [node.witness for node in nodes.nodes(connection)]
     of_log = origin_named(present, 1)
     found = []

@@ -24,6 +24,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.periodic import Periodic
+from ledger.log.append import StoredRow
 from ledger.log.vault import CannotOpen, Vault
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline, Statement
@@ -31,8 +32,8 @@ from ledger.postgres.session import DURABLE
 from ledger.sealing import shelf
 from ledger.sealing.growth import Contradiction, Growth
 from ledger.sealing.leaf import UnreadableEvent
-from ledger.sealing.note import BadNote, Checkpoint
-from ledger.sealing.shelf import Sealed
+from ledger.sealing.note import BadNote, Checkpoint, Signer
+from ledger.sealing.shelf import Mark, Sealed
 from ledger.sealing.standing import Fit, Standing, Verdict, Witnessed, judge
 from ledger.sealing.watch import CannotSign, Sight, Watch
 
@@ -67,7 +68,7 @@ class Sealer(Periodic):
         """Seal the new events."""
         pipeline = self._pipeline_on(connection)
         try:
-            sight = self._look(connection)
+            signer, mark, sight = self._look(connection)
         except (BadNote, CannotOpen, CannotSign) as error:
             postponed = self._postpone(connection, str(error))
             # The file of the witness may be damaged on this node alone.
@@ -76,7 +77,7 @@ class Sealer(Periodic):
         if sight.known.is_stopped:
             return 0, False
         try:
-            return self._seal(connection, pipeline, sight)
+            return self._seal(connection, pipeline, signer, mark, sight)
         except Contradiction as error:
             self._contradict(connection, sight, str(error))
         except (BadNote, CannotOpen, CannotSign, UnreadableEvent) as error:
@@ -85,15 +86,27 @@ class Sealer(Periodic):
             pass
         return 0, False
 
-    def _look(self, connection: psycopg.Connection[TupleRow]) -> Sight:
+    def _look(
+        self, connection: psycopg.Connection[TupleRow]
+    ) -> tuple[Signer, Mark | None, Sight]:
+        """The key with its mark, and what the node knows."""
         try:
-            return self._watch.look(connection, leads=True)
+            sight = self._watch.look(connection, leads=True)
         except CannotSign:
             shelf.signer_of(connection, self._vault)  # a damaged key explains more
             raise
+        if sight.state.secret is None:
+            return self._watch.newborn, None, sight
+        signer, mark = shelf.opened(self._vault, sight.state.vkey, sight.state.secret)
+        return signer, mark, sight.with_mark(mark)
 
     def _seal(
-        self, connection: psycopg.Connection[TupleRow], pipeline: Pipeline, sight: Sight
+        self,
+        connection: psycopg.Connection[TupleRow],
+        pipeline: Pipeline,
+        signer: Signer,
+        mark: Mark | None,
+        sight: Sight,
     ) -> tuple[int, bool]:
         sealed = sight.state.sealed
         if len(self._agreed) > _REMEMBERED:
@@ -112,9 +125,11 @@ class Sealer(Periodic):
         if not growth.has_events and growth.tree_is_sealed:
             if sight.state.error is not None:
                 self._note_mended(connection, growth)
+            if mark is None and growth.last is not None and sight.all_open_marks:
+                self._mark(connection, sight, signer, growth.last)
             return 0, False
         growth.grow()
-        self._sign(connection, sight, verdict, growth)
+        self._sign(connection, sight, verdict, growth, signer, mark)
         return growth.tree.size - sealed.size, growth.is_full
 
     def _sign(
@@ -123,16 +138,23 @@ class Sealer(Periodic):
         sight: Sight,
         verdict: Verdict,
         growth: Growth,
+        signer: Signer,
+        mark: Mark | None,
     ) -> None:
         if growth.last is None:
             return
-        signer = shelf.signer_of(connection, self._vault)
         state, checkpoint = sight.state, Checkpoint(growth.tree.size, growth.tree.root())
-        note = signer.sign(checkpoint, state.after if state.sealed.note is None else None)
+        note = signer.sign(checkpoint)
+        if mark is not None or sight.all_open_marks:
+            mark = Mark(state.number + 1, growth.last[4], note)
         with connection.transaction():
+            if not state.has_signed and not shelf.begin(connection, self._vault, signer, mark):
+                raise _Overtaken
             if not shelf.is_as_seen(connection, state.vkey, state.sealed, growth.last):
                 raise _Overtaken
-            self._watch.take(sight.verifier, note)
+            if state.has_signed:
+                self._watch.take(sight.verifier, note)
+                shelf.mark(connection, shelf.sealed_secret(self._vault, signer, mark))
             shelf.keep(
                 connection,
                 growth.tree.take_changed(),
@@ -140,9 +162,28 @@ class Sealer(Periodic):
                 Sealed(checkpoint.size, growth.last[4], note),
             )
             shelf.go_on(connection)
+            if state.has_signed and verdict.is_alone and self._watch.keeps:
+                shelf.show(connection, state.vkey, checkpoint.size)
+        if not state.has_signed:
+            # A witness of a key that was not kept in the end would forbid every other key.
+            self._watch.take(sight.verifier, note)
             if verdict.is_alone and self._watch.keeps:
                 shelf.show(connection, state.vkey, checkpoint.size)
         self._agreed.add(checkpoint)
+
+    def _mark(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        sight: Sight,
+        signer: Signer,
+        last: StoredRow,
+    ) -> None:
+        """Keep the newest checkpoint with the key: the version before did not."""
+        state = sight.state
+        mark = Mark(state.number, state.sealed.position, state.sealed.note or "")
+        with connection.transaction():
+            if shelf.is_as_seen(connection, state.vkey, state.sealed, last):
+                shelf.mark(connection, shelf.sealed_secret(self._vault, signer, mark))
 
     def _tell_waiting(
         self, connection: psycopg.Connection[TupleRow], sight: Sight, verdict: Verdict
@@ -171,7 +212,14 @@ class Sealer(Periodic):
         shelf.go_on(connection)
 
     def _contradict(self, connection: psycopg.Connection[TupleRow], sight: Sight, why: str) -> None:
-        if shelf.contradict(connection, sight.state.vkey, self._clock(), why):
+        """Stop for good. A log whose key is gone gets another one, only to be adopted under it."""
+        at, state = self._clock(), sight.state
+        if state.has_signed:
+            is_new = shelf.contradict(connection, state.vkey, at, why)
+        else:
+            signer = self._watch.newborn
+            is_new = shelf.begin(connection, self._vault, signer, at=at, error=why)
+        if is_new:
             _logger.error("sealer: nothing is signed any more: %s", why)
 
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
@@ -189,6 +237,10 @@ def _told(witness: Witnessed, fit: Fit, growth: Growth) -> str:
         return (
             f"{witness.size} events were sealed ({witness.where}), and {growth.tree.size} are left"
         )
+    if fit is Fit.KEYLESS:
+        return f"{fit.value}, and {witness.size} events were sealed ({witness.where})"
+    if fit is Fit.EMPTIED:
+        return f"{fit.value}{f': {witness.size} events were sealed' if witness.size else ''}"
     if fit is Fit.LATER:
         return f"origin {witness.origin} was begun ({witness.where}), and the log has lost that"
     return f"the first {witness.size} events are not those sealed ({witness.where})"

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -14,8 +14,12 @@ from ledger.sealing.tiles import Tile
 
 Connection = psycopg.Connection[TupleRow]
 
-# The first process names the log and makes its key.
-_BEGIN = "INSERT INTO ledger.signer (vkey, secret) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+# A key comes with its first checkpoint, or with the reason why it will never sign one.
+_BEGIN = """
+INSERT INTO ledger.signer (vkey, secret, contradicts, stopped_at, error)
+VALUES (%(vkey)s, %(secret)s, %(error)s::text IS NOT NULL, %(at)s, %(error)s)
+ON CONFLICT DO NOTHING
+"""
 
 _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
@@ -24,14 +28,16 @@ _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC
 # The present origin and its newest checkpoint, and which PostgreSQL answers: with the OIDs of the
 # database and of the log's table, which a restored dump changes. Fails on a standby.
 _STATE = """
-SELECT s.vkey, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
-    COALESCE(c.size, s.base_size), COALESCE(c.position, s.base_position), c.note,
-    concat(ledger.this_postgresql(), ' ', d.oid, '/', 'ledger.ledger_events'::regclass::oid)
-FROM ledger.signer AS s
-JOIN pg_database AS d ON d.datname = current_database()
+SELECT s.vkey, s.secret, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
+    COALESCE(c.number, 0),
+    concat(ledger.this_postgresql(), ' ', d.oid, '/', 'ledger.ledger_events'::regclass::oid),
+    COALESCE(c.size, s.base_size), COALESCE(c.position, s.base_position), c.note
+FROM pg_database AS d
+LEFT JOIN ledger.signer AS s ON true
 LEFT JOIN LATERAL (
-    SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+    SELECT size, position, note, number FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS c ON true
+WHERE d.datname = current_database()
 """
 
 # The tiles that exist among those asked for.
@@ -52,6 +58,8 @@ _KEEP_CHECKPOINT = """
 INSERT INTO ledger.checkpoint (size, position, note, number)
 SELECT %s, %s, %s, coalesce((SELECT max(number) FROM ledger.checkpoint), 0) + 1
 """
+
+_MARK = "UPDATE ledger.signer SET secret = %s"
 
 _LOCK = "SELECT FROM ledger.signer FOR UPDATE"
 
@@ -95,6 +103,32 @@ WHERE error IS NOT NULL AND NOT contradicts
 
 _PURPOSE = "log/signing-key/v1"
 
+_KEY_BYTES = 32
+
+
+class Mark(NamedTuple):
+    """The last checkpoint that a key has signed, as it is kept with the key.
+
+    Both are encrypted together under the master key. So a person who can change the database only
+    can neither alter the mark, nor remove it without losing the key. An earlier mark, with the key,
+    may be put back: the witnesses of the nodes tell that.
+    """
+
+    number: int
+    """The number that counts the checkpoint among those of its origin."""
+    position: int
+    note: str
+
+    def __bytes__(self) -> bytes:
+        return f"{self.number} {self.position}\n{self.note}".encode()
+
+    @classmethod
+    def of(cls, text: bytes) -> Self:
+        """Read a mark."""
+        counts, _, note = text.decode().partition("\n")
+        number, position = counts.split(" ")
+        return cls(int(number), int(position), note)
+
 
 class Sealed(NamedTuple):
     """The latest checkpoint."""
@@ -109,6 +143,10 @@ class State(NamedTuple):
     """How signing stands, by the database."""
 
     vkey: str
+    """The name and the public key. A log without a checkpoint has none yet: then those that the
+    asking process would give it."""
+    secret: bytes | None
+    """The key under the master key; None: the log has no key yet."""
     origin: int
     contradicts: bool
     """Whether signing has stopped until an operator adopts the log."""
@@ -117,28 +155,58 @@ class State(NamedTuple):
     shown_size: int
     after: str | None
     """The line that the origin's first note has, with the last checkpoint of the one before."""
+    number: int
+    """The number that counts the newest checkpoint among those of its origin; 0: there is none."""
+    lineage: str
     sealed: Sealed
     """The newest checkpoint, or what the origin began with."""
-    lineage: str
+    orphan: str | None = None
+    """A checkpoint that the database has although the log has no key."""
+
+    @property
+    def has_signed(self) -> bool:
+        """Whether the log has a key."""
+        return self.secret is not None
 
 
-def begin(connection: Connection, vault: Vault) -> None:
-    """Give the log a name and a key, if it has none."""
-    signer = Signer.create()
-    connection.execute(_BEGIN, (signer.vkey, sealed_secret(vault, signer)))
+def begin(
+    connection: Connection,
+    vault: Vault,
+    signer: Signer,
+    mark: Mark | None = None,
+    *,
+    at: datetime | None = None,
+    error: str | None = None,
+) -> bool:
+    """Give the log its name and key; return whether it had none.
+
+    The first checkpoint must be kept in the same transaction; or an error says why nothing is to be
+    signed until an operator adopts the log.
+    """
+    secret = sealed_secret(vault, signer, mark)
+    said = {"vkey": signer.vkey, "secret": secret, "at": at, "error": error}
+    return connection.execute(_BEGIN, said).rowcount > 0
 
 
 def signer_of(connection: Connection, vault: Vault) -> Signer:
-    """The log's name and key.
+    """The log's name and key. Raises as ``opened`` does."""
+    row = connection.execute(_SIGNER).fetchone()
+    if row is None:
+        raise BadNote("the log has no key")
+    return opened(vault, *row)[0]
+
+
+def opened(vault: Vault, vkey: str, secret: bytes) -> tuple[Signer, Mark | None]:
+    """A name and its key, and the mark: None if a node of the version before may yet sign.
 
     Raises BadNote if they were damaged or do not belong together, and CannotOpen if the key was not
     encrypted under this master key.
     """
-    ((vkey, secret),) = connection.execute(_SIGNER).fetchall()
-    signer = Signer(Verifier(vkey).name, vault.open(_PURPOSE, secret))
+    text = vault.open(_PURPOSE, secret)
+    signer = Signer(Verifier(vkey).name, text[:_KEY_BYTES])
     if signer.vkey != vkey:
         raise BadNote("not the key that others were told")
-    return signer
+    return signer, Mark.of(text[_KEY_BYTES:]) if len(text) > _KEY_BYTES else None
 
 
 def verifier_of(connection: Connection) -> Verifier:
@@ -155,12 +223,13 @@ def latest(connection: Connection) -> Sealed:
     return Sealed(*row) if row else Sealed(0, 0, None)
 
 
-def state(connection: Connection) -> State:
-    """How signing stands. Raises BadNote if the log's key was removed."""
-    row = connection.execute(_STATE).fetchone()
-    if row is None:
-        raise BadNote("the log has no key")
-    return State._make((*row[:7], Sealed(*row[7:10]), row[10]))
+def state(connection: Connection, newborn: str) -> State:
+    """How signing stands; ``newborn`` is the key that a log without one would get."""
+    ((vkey, *row),) = connection.execute(_STATE).fetchall()
+    if vkey is None:
+        nothing = Sealed(0, 0, None)
+        return State(newborn, None, 1, False, None, None, 0, None, 0, row[-4], nothing, row[-1])
+    return State._make((vkey, *row[:-3], Sealed(*row[-3:]), None))
 
 
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
@@ -197,9 +266,14 @@ def lock(connection: Connection) -> None:
     connection.execute(_LOCK)
 
 
-def sealed_secret(vault: Vault, signer: Signer) -> bytes:
-    """The key of a signer, under the master key."""
-    return vault.seal(_PURPOSE, signer.secret)
+def sealed_secret(vault: Vault, signer: Signer, mark: Mark | None) -> bytes:
+    """The key of a signer with the last checkpoint that it has signed, under the master key."""
+    return vault.seal(_PURPOSE, signer.secret + (b"" if mark is None else bytes(mark)))
+
+
+def mark(connection: Connection, secret: bytes) -> None:
+    """Keep the key with another mark. The transaction holds the lock (``is_as_seen``)."""
+    connection.execute(_MARK, (secret,))
 
 
 def is_as_seen(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:

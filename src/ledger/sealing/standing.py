@@ -11,6 +11,11 @@ A database may lose its last transactions: by a failover to a standby that was b
 restore of a backup. The checkpoints that were lost live on in the witnesses of the nodes. So a
 sealer compares the log with each witness before it signs, and after such an event it first gives
 all living nodes the time to report theirs.
+
+Somebody who can change the database may remove its checkpoints, or its key, and let a rewritten log
+look like a new one. So a log with a key and without a checkpoint is not signed. A new key is made
+only where no node has a witness. And the last checkpoint that was signed is kept with the key, as
+the mark, which the log must continue like any witness.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +39,8 @@ class Fit(Enum):
     SHORTER = "the log has fewer events than were sealed"
     OTHER = "the log begins with other events than were sealed"
     LATER = "a later origin was begun, and the log does not know of it"
+    KEYLESS = "the key that signed is gone from the database"
+    EMPTIED = "the log has a key, and no checkpoint that was signed by it"
     UNKNOWN = "whoever leads must compare them"
 
 
@@ -192,6 +199,14 @@ class Known(NamedTuple):
     leads: bool
     keeps: bool = True
     """Whether the witness is kept in the data directory, and not only remembered."""
+    has_signed: bool = True
+    """Whether the log has a key, which comes with its first checkpoint."""
+    stray: Witnessed | None = None
+    """A checkpoint that somebody has, although the log has no key."""
+    mark: Witnessed | None = None
+    """The last checkpoint that was signed, as it is kept with the key: known to who may sign."""
+    is_unseen: bool = False
+    """Whether the newest checkpoint is the origin's first, and was not shown."""
 
 
 class Verdict(NamedTuple):
@@ -222,8 +237,10 @@ def judge(known: Known, compare: Compare) -> Verdict:
     """Decide what a node may do now."""
     if known.is_stopped:
         return Verdict(Standing.STOPPED)
+    if (fault := _removed(known)) is not None:
+        return Verdict(Standing.STOPPED, fault)
     living = [other.witness for other in known.heard.others if other.lives]
-    witnesses = [known.own, *(living if known.leads else ())]
+    witnesses = [known.own, known.mark, *(living if known.leads else ())]
     found = [witness for witness in witnesses if witness is not None]
     for witness in found:
         if witness.origin > known.origin:
@@ -235,8 +252,12 @@ def judge(known: Known, compare: Compare) -> Verdict:
             return Verdict(Standing.STOPPED, (witness, fits[witness[:3]]))
     own = known.own if known.own in ours else None
     newest = known.newest
+    # A node that was killed when it had signed the first checkpoint of an origin has not kept it.
+    is_unseen = known.is_unseen and known.heard.has_waited
     takes = newest is not None and (
-        _is_vouched(known) if own is None else newest.size > own.size and fits[own[:3]] is Fit.SAME
+        is_unseen or _is_vouched(known)
+        if own is None
+        else newest.size > own.size and fits[own[:3]] is Fit.SAME
     )
     # The first node of a new ledger has nobody to wait for; neither has one that was upgraded from
     # a version without reports, which keeps a witness already.
@@ -254,6 +275,15 @@ def judge(known: Known, compare: Compare) -> Verdict:
     is_alone = can_show and not any(other.lives for other in known.heard.others)
     shows = _shown(known, own, newest, is_alone, compare)
     return verdict._replace(standing=Standing.SEALER, is_alone=is_alone, shows=shows)
+
+
+def _removed(known: Known) -> tuple[Witnessed, Fit] | None:
+    """What was signed, if the database has lost the key or the checkpoint of it."""
+    if not known.has_signed:
+        return None if known.stray is None else (known.stray, Fit.KEYLESS)
+    if known.newest is None:
+        return known.mark or Witnessed(known.origin, 0, b"", "the key"), Fit.EMPTIED
+    return None
 
 
 def _is_vouched(known: Known) -> bool:

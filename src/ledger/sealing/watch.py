@@ -5,7 +5,7 @@ The beat and the sealer of a node share one ``Watch``, each on a thread and a co
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from ledger.log import nodes
 from ledger.sealing import shelf
-from ledger.sealing.note import BadNote, Checkpoint, Verifier, number_of, parse
-from ledger.sealing.shelf import Sealed, State
+from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier, number_of, parse
+from ledger.sealing.shelf import Mark, Sealed, State
 from ledger.sealing.standing import Known, Row, Vigil, Witnessed
-from ledger.sealing.witness import Lineage, Witness, latest_origin
+from ledger.sealing.witness import Lineage, Witness, kept_notes, latest_origin
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +31,24 @@ class Sight(NamedTuple):
     state: State
     verifier: Verifier
     known: Known
+    all_open_marks: bool = True
+    """Whether every living node opens a key that has a mark."""
+
+    def with_mark(self, mark: Mark | None) -> "Sight":
+        """The same, for a node that may sign: it opens the key, and the mark with it.
+
+        Raises BadNote if the mark is not one of the key.
+        """
+        newest, state = self.known.newest, self.state
+        if mark is None:  # the first note of an adopted log says so by itself
+            is_first = newest is not None and bool(parse(state.sealed.note or "").extensions)
+            witnessed = None
+        else:
+            checkpoint = self.verifier.open(mark.note)
+            witnessed = Witnessed(state.origin, *checkpoint, "the mark beside the key")
+            is_first = newest is not None and mark.number == 1 and newest.size == checkpoint.size
+        is_unseen = is_first and state.shown_size == 0
+        return self._replace(known=self.known._replace(mark=witnessed, is_unseen=is_unseen))
 
     @property
     def newest(self) -> Checkpoint | None:
@@ -55,6 +73,8 @@ class Watch:
         self._vigil = Vigil(node_id, now(), patience)
         self._lineage = Lineage(folder)
         self._lock = threading.Lock()
+        self.newborn = Signer.create()
+        """The name and key that this node would give to a log that has none."""
         self._unkept: tuple[Witnessed, str] | None = None
         """A witness newer than the file, which could not be written."""
 
@@ -65,7 +85,7 @@ class Watch:
         log's key is damaged.
         """
         asked = self._now()
-        state = shelf.state(connection)
+        state = shelf.state(connection, self.newborn.vkey)
         found = nodes.nodes(connection)
         answered = self._now()
         verifier = Verifier(state.vkey)
@@ -95,7 +115,33 @@ class Watch:
             own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
         known = Known(state.origin, state.contradicts, newest, own, heard, leads, keeps)
-        return Sight(state, verifier, known)
+        if not state.has_signed:
+            stray = self._stray(state, found)
+            known = known._replace(has_signed=False, stray=stray)
+        all_open = all(node.opens_marks for node in found if node.lives)
+        return Sight(state, verifier, known, all_open)
+
+    def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
+        """The largest checkpoint that this node, another one, or the database has of any log."""
+        own = [(note, str(self.folder)) for note in kept_notes(self.folder)]
+        theirs = [(node.witness, f"node {node.node_id}") for node in found]
+        strays = []
+        for text, where in [*own, *theirs, (state.orphan, "the database")]:
+            with suppress(BadNote):
+                if text is not None:
+                    note = parse(text)
+                    strays.append(
+                        Witnessed(
+                            number_of(note.origin), *note.checkpoint, f"{note.origin}, {where}"
+                        )
+                    )
+        return max(strays, key=lambda stray: stray[:2], default=None)
+
+    def begin(self, verifier: Verifier, note: str) -> None:
+        """Make the first checkpoint of an adopted log the witness, once it is in the database."""
+        if self.kept(verifier.name) is None:
+            self._lineage.begin()
+        self.take(verifier, note)
 
     def follow(self, sight: Sight) -> None:
         """Make the newest checkpoint of the database the witness."""
@@ -155,7 +201,10 @@ class Watch:
         """
         kept, lineage = None, None
         if sight is not None:
-            kept = self.kept(sight.verifier.name)
+            if sight.state.has_signed:
+                kept = self.kept(sight.verifier.name)
+            else:
+                kept = next(kept_notes(self.folder), None)
             lineage = sight.state.lineage if is_settled else None
         at = nodes.beat(connection, self.node_id, version, role, kept, lineage)
         with self._lock:

@@ -6,6 +6,7 @@ rewritten, contradicts this checkpoint. Nothing is signed any more then (``stand
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,6 +71,12 @@ class Lineage:
             with suppress(OSError):
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._path.write_text(f"{lineage}\n")
+
+
+def kept_notes(folder: Path) -> Iterator[str]:
+    """All checkpoints that the folder has, of whatever log. Raises OSError."""
+    for path in folder.glob("*.checkpoint"):
+        yield path.read_text("utf-8", "replace")
 
 
 def latest_origin(folder: Path, origin: str) -> str:

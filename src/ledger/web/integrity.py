@@ -28,7 +28,7 @@ MOST_UNSEALED = 1000
 _SEALED = """
 SELECT c.note, ledger.recorded_at(c.position), s.vkey, s.stopped_at, s.error, s.waits_for,
     ledger.events_between(COALESCE(c.position, 0) + 1, NULL, %(most)s + 1)
-FROM ledger.signer AS s LEFT JOIN LATERAL (
+FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true LEFT JOIN LATERAL (
     SELECT position, note FROM ledger.checkpoint
     WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1
 ) AS c ON true
@@ -60,7 +60,8 @@ class Sealed(NamedTuple):
     note: str | None
     """The latest checkpoint; None: nothing was sealed yet."""
     last_recorded_at: datetime | None
-    key: str
+    key: str | None
+    """None: the key comes with the first checkpoint."""
     stopped_at: datetime | None
     error: str | None
     waits_for: str | None
@@ -124,7 +125,7 @@ async def show_integrity(
         request,
         "integrity.html",
         sealed=Sealed(*sealed),
-        keys="\n".join([sealed[2], *(origin.vkey for origin in former)]),
+        keys="\n".join([sealed[2] or "", *(origin.vkey for origin in former)]),
         former=former,
         nodes=nodes,
         most=MOST_UNSEALED,

@@ -42,8 +42,8 @@ it waits for a node with a witness)."""
 _SEALING = """
 SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL,
     (SELECT coalesce(sum(v.differences), 0)::bigint FROM ledger.verification AS v),
-    s.contradicts, s.waits_for IS NOT NULL
-FROM ledger.signer AS s, LATERAL (
+    coalesce(s.contradicts, false), s.waits_for IS NOT NULL
+FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true, LATERAL (
     SELECT COALESCE((SELECT position FROM ledger.checkpoint
                      WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1), 0) AS position,
            COALESCE(ledger.log_end(), 0) AS head
@@ -51,7 +51,7 @@ FROM ledger.signer AS s, LATERAL (
 ) AS sealed
 """
 
-_CONTRADICTS = "the log is shorter than a signed checkpoint, or has another root"
+_CONTRADICTS = "the log is shorter than a signed checkpoint, or has another root, or lacks it"
 _DAMAGED = "the sealed log is damaged, or cannot be read"
 _WAITS = "no living node has a witness: start one that has, or adopt the log"
 

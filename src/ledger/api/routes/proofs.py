@@ -38,10 +38,11 @@ _BREATH_SECONDS = 0.05
 _TEXT = b"text/plain; charset=utf-8"
 _BYTES = b"application/octet-stream"
 
-# How far the log is sealed, the latest checkpoint that is shown, and the key.
+# How far the log is sealed, the latest checkpoint that is shown, and the key, which comes with the
+# first checkpoint.
 _SEALED = """
 SELECT COALESCE(c.position, 0) AS position, COALESCE(c.size, 0), c.note, s.vkey
-FROM ledger.signer AS s LEFT JOIN LATERAL (
+FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true LEFT JOIN LATERAL (
     SELECT position, size, note FROM ledger.checkpoint
     WHERE size <= s.shown_size ORDER BY size DESC LIMIT 1
 ) AS c ON true
@@ -202,6 +203,8 @@ async def show_key(
     attacker who changed the log could change this answer too.
     """
     position, _size, _note, vkey, former = await _read(request, principal, _KEYS, {}, min_position)
+    if vkey is None:
+        raise Behind(_NOT_SEALED)
     text = "".join(f"{key}\n" for key in (vkey, *former))
     return Reply(text.encode(), position, media=_TEXT)
 

@@ -13,7 +13,6 @@ from ledger.log.migrate import SchemaError, migrate, refuse_outdated
 from ledger.log.vault import Vault, load_master_key, parse_master_key
 from ledger.postgres import locks
 from ledger.postgres.session import is_pinned, options_of, pin
-from ledger.sealing import shelf
 from ledger.settings import Settings
 from ledger.views.registration import is_registered, register
 from projections import projections
@@ -33,7 +32,7 @@ class ConfigurationError(Exception):
 
 
 def prepare_database(settings: Settings, conninfo: str) -> str:
-    """Prepare schema, views' tables, master key and signing key, before any worker starts.
+    """Prepare schema, views' tables and master key, before any worker starts.
 
     Return the connection string for all later connections: it also pins their session settings.
     With ``LEDGER_MIGRATE=never`` the schema is compared, and nothing is done that needs a right to
@@ -51,7 +50,6 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
             refuse_old_schema(connection)
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
         _compare_key(connection, vault)
-        shelf.begin(connection, vault)
         if settings.migrate == "auto":
             _raise_walls(connection)
     return conninfo
