@@ -107,7 +107,8 @@ def test_events_that_moved_to_other_positions_are_named(full: Ledger, folder: Pa
     )
     faults = checked(full.conninfo, folder)[1]
     assert faults[0] == altered_event(at + 1000, "originator_id, state")
-    assert len(faults) == 301, "a leaf holds its event's position"
+    assert len(faults) == 302, "a leaf holds its event's position"
+    assert faults[-1] == "signer is_only=true: its column position says 601, the log 1601"
 
 
 def test_two_swapped_events_are_named(full: Ledger, folder: Path) -> None:
@@ -229,11 +230,18 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
         ),
         (
             "DELETE FROM ledger.checkpoint WHERE size = 601",
-            ["checkpoint size=601: 601 events are sealed, and the last checkpoint covers 501"],
+            [
+                "signer is_only=true: its column secret says 601, the last checkpoint 501",
+                "checkpoint size=601: 601 events are sealed, and the last checkpoint covers 501",
+            ],
         ),
         (
             "TRUNCATE ledger.checkpoint",
-            ["checkpoint size=601: 601 events are sealed, and the last checkpoint covers 0"],
+            [
+                "signer is_only=true: the log has a key, and no checkpoint that was signed by it",
+                "signer is_only=true: its column secret says 601, the last checkpoint 0",
+                "checkpoint size=601: 601 events are sealed, and the last checkpoint covers 0",
+            ],
         ),
         (
             "UPDATE ledger.ledger_events SET state = ('{\"x\":' || repeat('[', 200000))::bytea"

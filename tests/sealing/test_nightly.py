@@ -18,7 +18,7 @@ from tests.sealing.conftest import report
 from tests.sealing.test_check import position_at
 from tests.support.edge import edge_of
 from tests.support.ledger import Ledger
-from tests.support.sealing import seal, vandalize
+from tests.support.sealing import VAULT, seal, vandalize
 from tests.support.service import Clock
 
 THREE = time(3, tzinfo=None)
@@ -38,7 +38,7 @@ def seventh(number: int) -> str:
 @contextmanager
 def service(ledger: Ledger, folder: Path, now: datetime) -> Iterator[NightlyVerification]:
     """The loop of a service that was started, without its thread."""
-    loop = NightlyVerification(ledger.conninfo, folder, THREE, Clock(now))
+    loop = NightlyVerification(ledger.conninfo, VAULT, folder, THREE, Clock(now))
     try:
         yield loop
     finally:
@@ -88,7 +88,7 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
     (row,) = full.rows("SELECT applied_at FROM ledger.migration WHERE name LIKE '0020%'")
     started = row["applied_at"]
     before = (started - timedelta(hours=1)).time().replace(tzinfo=None)
-    loop = NightlyVerification(full.conninfo, folder, before, Clock(started))
+    loop = NightlyVerification(full.conninfo, VAULT, folder, before, Clock(started))
     assert loop.run_once() == 0
     loop.disconnect()
     assert kept(full) == {}
@@ -213,7 +213,7 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
 
 
 def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
-    loop = NightlyVerification(full.conninfo, folder, None, Clock(night(0)))
+    loop = NightlyVerification(full.conninfo, VAULT, folder, None, Clock(night(0)))
     assert loop.run_once() == 0
     loop.disconnect()
     assert kept(full) == {}

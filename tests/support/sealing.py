@@ -111,7 +111,7 @@ def seal(conninfo: str, folder: Path) -> int:
 def checked(conninfo: str, folder: Path) -> tuple[Checked, list[str]]:
     """The result of ``ledger verify`` on the sealed log, and the differences that were named."""
     found: list[Difference] = []
-    result = check(conninfo, folder, found.append, lambda *_: None)
+    result = check(conninfo, folder, found.append, lambda *_: None, vault=VAULT)
     return result, list(map(str, found))
 
 

@@ -13,10 +13,12 @@ from psycopg.rows import tuple_row
 from ledger.cli.printing import progress_bars
 from ledger.domain.values import escaped
 from ledger.log.derived import TABLES, Compared, compare
+from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
 from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
 from ledger.sealing.origins import former_origins
+from ledger.service.composition.database import known_master_key
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.processes import end_with_parent
 from ledger.settings import Settings
@@ -30,7 +32,7 @@ def verify(settings: Settings, conninfo: str) -> int:
 
     The sealed log and the tables beside it are compared at the same time, in two processes.
     """
-    differences = _Differences()
+    differences, key = _Differences(), known_master_key(settings)
     with progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown:
         context = get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
@@ -41,7 +43,11 @@ def verify(settings: Settings, conninfo: str) -> int:
             received = threads.submit(_receive, ours, differences, shown["the tables beside it"])
             try:
                 found = check(
-                    conninfo, witness_folder(settings), differences.take, shown["the sealed log"]
+                    conninfo,
+                    witness_folder(settings),
+                    differences.take,
+                    shown["the sealed log"],
+                    vault=Vault(key) if key is not None else None,
                 )
             except BadNote as error:
                 print(f"signer is_only=true: its column vkey: {error}")

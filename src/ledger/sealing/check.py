@@ -22,6 +22,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.log.vault import Vault
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.sealing import shelf
 from ledger.sealing.checkpoints import Checkpoints, Signed
@@ -37,6 +38,7 @@ from ledger.sealing.stored import (
 )
 from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
 from ledger.sealing.upper import compare_above
+from ledger.sealing.witness import kept_notes
 
 _TILES = """
 SELECT number, hashes, first_position FROM ledger.tile
@@ -53,6 +55,11 @@ FROM (
     (SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1)
     UNION ALL SELECT base_size, base_position, '' FROM ledger.signer LIMIT 1
 ) AS c
+"""
+
+_IS_UNSIGNED = """
+SELECT NOT EXISTS (SELECT FROM ledger.signer) AND NOT EXISTS (SELECT FROM ledger.checkpoint)
+    AND NOT EXISTS (SELECT FROM ledger.tile)
 """
 
 
@@ -98,37 +105,63 @@ def check(
     progress: Progress,
     scope: Scope = EVERYTHING,
     breathe: Callable[[], None] = lambda: None,
+    *,
+    vault: Vault | None = None,
 ) -> Checked:
     """Compare the sealed log with the events; ``report`` gets each difference.
 
-    ``folder`` holds the last checkpoint outside of the database. ``progress`` gets the number of
+    ``folder`` holds the last checkpoint outside of the database; ``vault`` opens the one that is
+    kept with the key, unless the master key is not known here. ``progress`` gets the number of
     leaves that were compared, and the number of all. ``breathe`` is called between pages, and may
     wait. Raises BadNote if the log's key is damaged.
     """
     with psycopg.connect(
         conninfo, autocommit=True, row_factory=tuple_row, application_name="ledger verify"
     ) as connection:
-        return _Check(connection, folder, report, scope).run(progress, breathe)
+        if connection.execute(_IS_UNSIGNED).fetchone() == (True,):
+            return _unsigned(connection, folder, report)
+        return _Check(connection, folder, report, scope, vault).run(progress, breathe)
+
+
+def _unsigned(connection: shelf.Connection, folder: Path, report: Report) -> Checked:
+    """A log that was never signed: nobody has a checkpoint, and nothing is compared yet."""
+    faults = 0
+    for note in kept_notes(folder):
+        origin = note.partition("\n")[0]
+        says = f"the key is gone, and a checkpoint of {origin} is in {folder}"
+        report(Difference("signer", "is_only=true", None, says))
+        faults += 1
+    ((unsealed,),) = connection.execute("SELECT count(*) FROM ledger.ledger_events").fetchall()
+    return Checked(0, 0, unsealed, faults, 0, 0)
 
 
 class _Check:
     """One check, and the tree that it grows from the sealed leaves."""
 
     def __init__(
-        self, connection: shelf.Connection, folder: Path, report: Report, scope: Scope
+        self,
+        connection: shelf.Connection,
+        folder: Path,
+        report: Report,
+        scope: Scope,
+        vault: Vault | None,
     ) -> None:
         self._connection, self._reported, self._scope = connection, report, scope
         self._position: int
         self._events_compared = self._faults = self._unsealed = 0
         self._first = self._last = 0
-        # The file is read before the end of the sealed log: its events are then before the end.
+        # The file and the mark are read before the end of the sealed log: then they are not behind.
         self._signed = Checkpoints(connection, self._report)
         if scope.is_whole:
             self._signed.read_outside(folder)
+            if vault is not None:
+                self._signed.read_mark(vault)
         size: int
         ((size, self._position, note, stored),) = self._read(_END)
         # A damaged row is named when its turn comes; what it signs is the end all the same.
         self._size = self._signed.size_of(note or "") or size
+        if scope.is_whole:
+            self._signed.compare_mark(self._size if note else 0)
         self._leaves = max(self._size, stored)
         self._events = StoredLeaves(connection)
         self._tree = GrowingTree(0, {})
@@ -358,8 +391,8 @@ class _Check:
         if is_tile and other is not None:
             self._tree = other
         elif not is_signed:
-            says = "its column note signs another tree than the sealed leaves make"
-            self._report(Difference(signed.table, signed.key, "note", says))
+            says = f"its column {signed.column} signs another tree than the sealed leaves make"
+            self._report(Difference(signed.table, signed.key, signed.column, says))
         if position is not None and signed.position not in (None, position):
             says = f"its column position says {signed.position}, the log {position}"
             self._report(Difference(signed.table, signed.key, "position", says))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ledger.log.vault import CannotOpen, Vault
 from ledger.log.verifications import Difference, Report
 from ledger.sealing import shelf
 from ledger.sealing.note import BadNote, Checkpoint, Verifier
@@ -17,6 +18,11 @@ _CHECKPOINTS = f"""
 SELECT size, position, note, number FROM ledger.checkpoint
 WHERE size > %s ORDER BY size LIMIT {_PAGE}
 """
+
+_KEY = "is_only=true"
+"""The key of the one row of ``signer``."""
+
+_SIGNER = b"SELECT vkey, secret FROM ledger.signer"
 
 # Those of an earlier origin, as far as they are of the present log.
 _FORMER = f"""
@@ -31,12 +37,14 @@ class Signed(NamedTuple):
 
     size: int
     position: int | None
-    """The position of its last event; None for the checkpoint outside of the database."""
+    """The position of its last event; None for the checkpoint outside of the database, which may
+    have more events than the newest one within."""
     note: str
     key: str
     """Its key in a difference."""
     verifier: Verifier
     table: str = "checkpoint"
+    column: str = "note"
 
 
 class Checkpoints:
@@ -55,6 +63,8 @@ class Checkpoints:
                 says = f"its column vkey: {error}"
                 report(Difference("former_origin", f"number={origin.number}", "vkey", says))
         self._outside: Signed | None = None
+        self._beside: Signed | None = None
+        """The mark: the last checkpoint, as it is kept with the key."""
         self.opened = 0
         """The number of notes of the database that were opened."""
 
@@ -69,6 +79,30 @@ class Checkpoints:
         except (BadNote, OSError) as error:
             self._report(Difference("checkpoint", key, "note", str(error)))
 
+    def read_mark(self, vault: Vault) -> None:
+        """Read the checkpoint that is kept with the key."""
+        try:
+            row = self._connection.execute(_SIGNER).fetchone() or ("", b"")
+            mark = shelf.opened(vault, *row)[1]
+            if mark is not None:
+                size = self._verifier.open(mark.note).size
+                self._beside = Signed(
+                    size, mark.position, mark.note, _KEY, self._verifier, "signer", "secret"
+                )
+        except (BadNote, CannotOpen) as error:
+            self._report(Difference("signer", _KEY, "secret", f"its column secret: {error}"))
+
+    def compare_mark(self, newest: int) -> None:
+        """Compare what is kept with the key with the size of the newest checkpoint, read later."""
+        mark = self._beside
+        if not newest:
+            says = "the log has a key, and no checkpoint that was signed by it"
+            self._report(Difference("signer", _KEY, None, says))
+        if mark is not None and mark.size > newest:
+            says = f"its column secret says {mark.size}, the last checkpoint {newest}"
+            self._report(Difference("signer", _KEY, "secret", says))
+            self._beside = None
+
     def size_of(self, note: str) -> int | None:
         """The size that a note signs; None if it is no note of this log."""
         try:
@@ -78,11 +112,12 @@ class Checkpoints:
 
     def open(self, signed: Signed) -> Checkpoint | None:
         """The content of a checkpoint's note; None, and named, if it cannot be trusted."""
-        self.opened += signed.position is not None
+        self.opened += signed.position is not None and signed.table != "signer"
         try:
             checkpoint = signed.verifier.open(signed.note)
         except BadNote as error:
-            self._report(Difference(signed.table, signed.key, "note", f"its column note: {error}"))
+            says = f"its column {signed.column}: {error}"
+            self._report(Difference(signed.table, signed.key, signed.column, says))
             return None
         if checkpoint.size != signed.size:
             says = f"its column size says {signed.size}, the note {checkpoint.size}"
@@ -95,10 +130,10 @@ class Checkpoints:
 
         ``leaves`` and ``position`` are the end. ``is_counted`` has gaps in their numbers named.
         """
-        outside = [self._outside] if self._outside is not None else []
+        outside = [[one] for one in (self._outside, self._beside) if one is not None]
         kept = self._kept(leaves, position, is_counted)
         former = [self._kept_before(*origin, is_counted) for origin in self._former]
-        yield from heapq.merge(*former, kept, outside, key=lambda signed: signed.size)
+        yield from heapq.merge(*former, kept, *outside, key=lambda signed: signed.size)
 
     def _kept(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
         for size, at, note, number, before in self._pages(_CHECKPOINTS):

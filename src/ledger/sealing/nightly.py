@@ -21,6 +21,7 @@ from psycopg.rows import TupleRow
 
 from ledger.application.periodic import Periodic
 from ledger.log.derived import compare
+from ledger.log.vault import Vault
 from ledger.log.verifications import (
     NAMED,
     NEW,
@@ -64,11 +65,16 @@ class NightlyVerification(Periodic):
     """Compares the parts that are due; ``run_once`` returns how many."""
 
     def __init__(
-        self, conninfo: str, folder: Path, at: time | None, clock: Callable[[], datetime]
+        self,
+        conninfo: str,
+        vault: Vault,
+        folder: Path,
+        at: time | None,
+        clock: Callable[[], datetime],
     ) -> None:
         """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
         super().__init__(conninfo, "verification", locks.VERIFICATION, _EVERY_SECONDS)
-        self._folder, self._at, self._clock = folder, at, clock
+        self._vault, self._folder, self._at, self._clock = vault, folder, at, clock
         self._is_first = True
         """Whether this is the first round since the start."""
         self._began = 0.0
@@ -144,7 +150,13 @@ class NightlyVerification(Periodic):
             scope = Scope(lambda number: number >= tile, True)
         try:
             checked = check(
-                self._conninfo, self._folder, found.take, _tell_nobody, scope, self._breathe
+                self._conninfo,
+                self._folder,
+                found.take,
+                _tell_nobody,
+                scope,
+                self._breathe,
+                vault=self._vault,
             )
         except BadNote as error:
             says = f"its column vkey: {error}"

@@ -86,9 +86,7 @@ class Sealer(Periodic):
             pass
         return 0, False
 
-    def _look(
-        self, connection: psycopg.Connection[TupleRow]
-    ) -> tuple[Signer, Mark | None, Sight]:
+    def _look(self, connection: psycopg.Connection[TupleRow]) -> tuple[Signer, Mark | None, Sight]:
         """The key with its mark, and what the node knows."""
         try:
             sight = self._watch.look(connection, leads=True)

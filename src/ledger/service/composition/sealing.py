@@ -31,7 +31,7 @@ class Sealing:
         leading = LeadBeat(conninfo)
         self.sealer = create_sealer(settings, leading.conninfo, watch, clock)
         verification = NightlyVerification(
-            leading.conninfo, watch.folder, settings.verified_at, clock
+            leading.conninfo, open_vault(settings), watch.folder, settings.verified_at, clock
         )
         self._loops: Sequence[BackgroundLoop] = [self.beat]
         if leads(role):
