@@ -7,13 +7,17 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 import ledger
 import projections
-from ledger.postgres.embedded.account import Account, default_account
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.account import Account, default_account, service_account
+from ledger.postgres.embedded.place import find_place
 from ledger.service import privileges
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import folder_in_tmp
@@ -25,6 +29,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="changes users, which needs root"
 )
 
+SERVICE = service_account() or default_account()
+
 STAY = "As root: the service's processes stay root"
 
 
@@ -33,6 +39,13 @@ def open_folder() -> Iterator[Path]:
     """A folder that every user can enter."""
     with folder_in_tmp(0o755) as folder:
         yield folder
+
+
+@pytest.fixture
+def conninfo(server: EmbeddedPostgres, conninfo: str) -> str:
+    """A database that the service's user reaches, too."""
+    own, theirs = (conninfo_to_dict(url)["host"] for url in (server.url, server.service_url))
+    return conninfo.replace(quote(str(own), safe=""), quote(str(theirs), safe=""))
 
 
 def users(service: Served) -> set[int]:
@@ -49,13 +62,13 @@ def uids(pid: int) -> set[str]:
     return {*found["Uid"], *found["Groups"]}
 
 
-def test_started_as_root_every_process_is_the_user_of_postgresql_also_after_a_restart(
+def test_started_as_root_no_process_is_roots_or_postgresqls_also_after_a_restart(
     open_folder: Path,
 ) -> None:
     data_dir = open_folder / "data"
     with Served(data_dir, free_port()) as service:
-        account = data_dir.stat().st_uid
-        assert account != 0
+        account = SERVICE.uid
+        assert account not in (0, (data_dir / "postgres").stat().st_uid)
         assert users(service) == {account}
         worker = service.api_workers()[0]
         assert uids(worker) == {str(account)}
@@ -74,9 +87,95 @@ def test_started_as_root_every_process_is_the_user_of_postgresql_also_after_a_re
         assert STAY not in service.said
 
 
+def owners(data_dir: Path) -> dict[str, int]:
+    """The owners of what a data directory has, and of what is in ``sealed/``."""
+    found = [data_dir, *data_dir.iterdir(), *(data_dir / "sealed").iterdir()]
+    return {path.name: path.stat().st_uid for path in found}
+
+
+def test_a_data_directory_of_an_earlier_version_is_taken_over_from_postgresqls_user(
+    open_folder: Path,
+) -> None:
+    """That version gave everything but the master key to the user of PostgreSQL."""
+    data_dir = open_folder / "data"
+    with Served(data_dir, free_port()) as service:
+        token = service.token()
+        until(lambda: list((data_dir / "sealed").glob("*.checkpoint")), "the kept checkpoint")
+    apart = owners(data_dir)
+    database = (data_dir / "postgres").stat()
+    shutil.rmtree(data_dir / "socket")
+    for path in (data_dir, data_dir / "sealed", *(data_dir / "sealed").iterdir()):
+        os.chown(path, database.st_uid, database.st_gid)
+    data_dir.chmod(0o700)
+    stray = data_dir / "sealed" / "stray"
+    stray.symlink_to(data_dir / "master.key")
+    with Served(data_dir, free_port()) as service:
+        assert users(service) == {SERVICE.uid}
+        with service.client(token) as client:
+            assert post(client, activation()).status_code == 201
+        stray.unlink()
+        found = owners(data_dir)
+        assert {name: found.get(name) for name in apart} == apart
+        assert (found["data"], found["master.key"]) == (0, 0)
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o711
+
+
+FORGE = """
+ALTER TABLE ledger.ledger_events DISABLE TRIGGER USER;
+UPDATE ledger.ledger_events SET state = convert_to(replace(convert_from(state, 'UTF8'),
+    'agent_runtime', 'forged_runtime'), 'UTF8');
+ALTER TABLE ledger.ledger_events ENABLE TRIGGER USER;
+DELETE FROM ledger.tile;
+DELETE FROM ledger.checkpoint;
+DELETE FROM ledger.node;
+UPDATE ledger.signer SET shown_size = 0, stopped_at = NULL, error = NULL, contradicts = false,
+    waits_for = NULL;
+"""
+"""The attack of a superuser who rewrites history, and lets the service take it for a new log."""
+
+
+def test_a_superuser_who_rewrites_history_reaches_neither_witness_nor_processes(
+    open_folder: Path,
+) -> None:
+    data_dir = open_folder / "data"
+    sealed = data_dir / "sealed"
+    with Served(data_dir, free_port()) as service:
+        with service.client(service.token()) as client:
+            assert post(client, activation()).status_code == 201
+            until(lambda: client.get("/readyz").json()["sealing"]["lag"] == 0, "the seal")
+            url = find_place(data_dir).url()
+            witness = {path: path.read_text() for path in sealed.glob("*.checkpoint")}
+            own = [service.sealer(), service.loops(), *service.api_workers()]
+
+            def run(command: str) -> str:
+                with psycopg.connect(url, autocommit=True) as superuser:
+                    superuser.execute("CREATE TEMP TABLE said (line text)")
+                    program = f"({command}) 2>&1 || true".replace("'", "''")
+                    superuser.execute(f"COPY said FROM PROGRAM '{program}'".encode())
+                    return "\n".join(r[0] for r in superuser.execute("SELECT line FROM said"))
+
+            with psycopg.connect(url) as superuser:
+                superuser.execute(FORGE.encode())
+            assert "Permission denied" in run(f"rm -rf {sealed} && echo gone")
+            assert "Permission denied" in run(f"mv {sealed} {data_dir}/away && echo gone")
+            for pid in own:
+                assert "not permitted" in run(f"kill -9 {pid} && echo killed")
+            assert run("id -u") == str((data_dir / "postgres").stat().st_uid)
+            until(lambda: client.get("/readyz").json()["sealing"]["stopped"], "the stop")
+            assert client.get("/readyz").json()["status"] == "degraded"
+            assert [service.sealer(), service.loops(), *service.api_workers()] == own
+        with psycopg.connect(url) as superuser:
+            superuser.execute(FORGE.encode())
+    with Served(data_dir, free_port()) as service, service.client(service.token()) as client:
+        until(lambda: client.get("/readyz").json()["sealing"]["stopped"], "the stop")
+        with psycopg.connect(url) as superuser:
+            assert superuser.execute("SELECT FROM ledger.checkpoint").fetchall() == []
+    assert {path: path.read_text() for path in sealed.glob("*.checkpoint")} == witness
+
+
 def test_a_ledger_of_root_is_taken_over_by_the_user(open_folder: Path, conninfo: str) -> None:
     """Earlier versions served as root: the folder of the last checkpoint is root's."""
-    data_dir, account = open_folder / "data", default_account()
+    data_dir, account = open_folder / "data", SERVICE
     data_dir.mkdir(mode=0o755)
     sealed = data_dir / "sealed"
     sealed.mkdir(mode=0o700)
@@ -97,9 +196,9 @@ def test_a_missing_data_directory_is_made_for_the_user(open_folder: Path, connin
     url = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
     data_dir.parent.mkdir()
     with Served(data_dir, free_port(), **url) as service:
-        assert users(service) == {default_account().uid}
+        assert users(service) == {SERVICE.uid}
     info = data_dir.stat()
-    assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (default_account().uid, 0o700)
+    assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (SERVICE.uid, 0o700)
 
 
 def test_where_the_user_cannot_reach_the_data_the_processes_stay_root_and_say_so(
@@ -113,8 +212,7 @@ def test_where_the_user_cannot_reach_the_data_the_processes_stay_root_and_say_so
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
     (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
-    name = default_account().name
-    assert line == f"{STAY} (user {name} cannot write in {closed / 'data' / 'sealed'})."
+    assert line == f"{STAY} (user {SERVICE.name} cannot write in {closed / 'data' / 'sealed'})."
 
 
 def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(
@@ -130,7 +228,7 @@ def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(
     with Served(open_folder / "data", free_port(), **url) as service:
         assert users(service) == {0}
     (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
-    assert line.startswith(f"{STAY} (user {default_account().name} cannot read the code in ")
+    assert line.startswith(f"{STAY} (user {SERVICE.name} cannot read the code in ")
     assert str(closed) in line
 
 
@@ -155,5 +253,25 @@ def test_folders_that_are_not_roots_keep_their_owner_and_their_files(open_folder
     os.chown(folder, other.uid, other.gid)
     file = folder / "file"
     file.touch()
-    privileges._hand_over(default_account(), [folder])
+    privileges._hand_over(SERVICE, [folder], default_account())
     assert (folder.stat().st_uid, file.stat().st_uid) == (other.uid, 0)
+
+
+def test_without_another_user_the_processes_run_as_postgresqls_and_one_line_says_so(
+    open_folder: Path,
+) -> None:
+    """As in an image that has only this user: here its other files are in the way."""
+    data_dir, account = open_folder / "data", default_account()
+    data_dir.mkdir(mode=0o700)
+    (data_dir / "notes").touch()
+    os.chown(data_dir, account.uid, account.gid)
+    with Served(data_dir, free_port()) as service:
+        assert users(service) == {account.uid}
+        with service.client(service.token()) as client:
+            assert post(client, activation()).status_code == 201
+    assert data_dir.stat().st_uid == account.uid
+    (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
+    assert line == (
+        f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
+        f" superuser reaches them ({data_dir} has other files of that user)."
+    )

@@ -16,7 +16,7 @@ from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.ledger import Ledger
-from tests.support.sealing import Node, adopt_log, seal, vandalize
+from tests.support.sealing import Node, adopt_log, seal
 from tests.support.verifier import verifier
 from tests.support.visitor import Visitor, visitor
 

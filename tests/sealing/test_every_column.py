@@ -41,7 +41,8 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnu
 """
 _CONSTRAINTS = """
 SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', conrelid::regclass, conname)
-FROM pg_constraint WHERE connamespace = 'ledger'::regnamespace AND conrelid <> 0 AND contype NOT IN ('n', 't')
+FROM pg_constraint
+WHERE connamespace = 'ledger'::regnamespace AND conrelid <> 0 AND contype NOT IN ('n', 't')
 """
 
 _SEALED = {

@@ -395,7 +395,8 @@ class _Check:
             self._report(Difference(signed.table, signed.key, signed.column, says))
         if position is not None and signed.position not in (None, position):
             says = f"its column position says {signed.position}, the log {position}"
-            self._report(Difference(signed.table, signed.key, "position", says))
+            column = "position" if signed.column == "note" else signed.column
+            self._report(Difference(signed.table, signed.key, column, says))
 
     def _compare_beyond(self, signed: Signed, found: int) -> None:
         """Compare a checkpoint of more events than are sealed.

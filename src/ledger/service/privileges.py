@@ -1,8 +1,10 @@
 """The user of the service's processes: none of them runs as root, where that can be avoided.
 
-A service that was started as root runs its processes as the user of its PostgreSQL, else as
-``postgres`` or ``nobody``. The supervisor starts the others, and stays root. The supervisor also
-reads the master key, so the key's file stays root's.
+A service that was started as root runs its processes as ``daemon``: PostgreSQL runs as another
+user, whose superuser, who can run programs, then reaches neither the processes nor the last signed
+checkpoint in the data directory. Without that user they run as the user of PostgreSQL, and one line
+says so. The supervisor starts the others, and stays root. The supervisor also reads the master key,
+so the key's file stays root's.
 
 The user must reach the code, the data directory and the database. A process of that user tries all
 of this before the first start. If anything fails, the processes stay root, and one line says why.
@@ -17,13 +19,18 @@ from pathlib import Path
 
 import psycopg
 
+from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ledger.postgres.embedded.account import (
     Account,
-    EmbeddedPostgresError,
     default_account,
     give,
     one_line,
+    service_account,
+    settle,
 )
+
+_OWN_FILES = {"node", "sealed", "serving", "master.key"}
+"""What a data directory has without the embedded PostgreSQL."""
 
 _MOST_BYTES = 1000
 """Of a reason, which the trying process tells through a pipe."""
@@ -31,26 +38,42 @@ _MOST_BYTES = 1000
 Announce = Callable[[str], None]
 
 
-def user_of_root(embedded: Account | None) -> Account | None:
+def user_of_root(postgres: EmbeddedPostgres | None) -> Account | None:
     """The user for the processes; None: the service was not started as root, or there is no user.
 
-    ``embedded`` is the user of the embedded PostgreSQL, whose socket no other user reaches.
+    Where the embedded PostgreSQL cannot be kept apart, it is that one's user.
     """
     if os.geteuid() != 0:
         return None
-    if embedded is not None:
-        return embedded
+    if postgres is not None and postgres.account is not None:
+        return postgres.service or postgres.account
+    with suppress(EmbeddedPostgresError):
+        return service_account() or default_account()
+    return None
+
+
+def user_before(postgres: EmbeddedPostgres | None) -> Account | None:
+    """The user as whom an earlier version ran the processes: that of PostgreSQL."""
+    if postgres is not None:
+        return postgres.account
     with suppress(EmbeddedPostgresError):
         return default_account()
     return None
 
 
-def make_data_dir(data_dir: Path, account: Account | None) -> None:
-    """Create the data directory, if it is missing and can be made, as the user's."""
+def make_data_dir(data_dir: Path, account: Account | None, before: Account | None) -> None:
+    """Create the data directory, if it is missing and can be made, as the user's.
+
+    One that an earlier version made for another user becomes this one's.
+    """
     with suppress(OSError):
-        if account is not None and not data_dir.exists():
+        if account is None:
+            return
+        if not data_dir.exists():
             data_dir.mkdir(mode=0o700, parents=True)
             give(data_dir, account)
+        elif before is not None and {"node"} <= set(os.listdir(data_dir)) <= _OWN_FILES:
+            settle(data_dir, account, account.gid, 0o700, before)
 
 
 def unprivileged(
@@ -58,10 +81,13 @@ def unprivileged(
     folders: Iterable[Path],
     conninfos: Sequence[str],
     announce: Announce,
+    *,
+    before: Account | None = None,
 ) -> Account | None:
     """The user as whom the processes are to run; None: as they are. Says if they stay root.
 
     ``folders`` are those in which the processes write, ``conninfos`` those by which they connect.
+    ``before`` is the user of an earlier version, whose files become this user's.
     """
     if os.geteuid() != 0:
         return None
@@ -70,7 +96,7 @@ def unprivileged(
     else:
         folders = list(folders)
         try:
-            _hand_over(account, folders)
+            _hand_over(account, folders, before)
         except OSError as error:
             reason = f"the data directory cannot be given to user {account.name}: {error.strerror}"
         else:
@@ -94,19 +120,41 @@ def become(account: Account) -> None:
     os.environ |= {"HOME": home, "USER": account.name, "LOGNAME": account.name}
 
 
-def _hand_over(account: Account, folders: Iterable[Path]) -> None:
+def _hand_over(account: Account, folders: Iterable[Path], before: Account | None) -> None:
     """Make the user the owner of folders in which the processes write, with their files.
 
-    Missing folders are created. A folder that is not root's is left as it is: its owner may have
-    put a link to another file into it. Raises OSError.
+    Missing folders are created. What is neither root's nor that of the user of an earlier version
+    is left as it is. Everything is opened before its owner is asked for: a user who can put a link
+    into a folder leads root nowhere. Killed half-way, the next start does the rest. Raises OSError.
     """
     for folder in folders:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        if folder.lstat().st_uid == 0:
-            for file in folder.iterdir():
-                give(file, account)
-            give(folder, account)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            owner = os.fstat(fd).st_uid
+            if owner == 0:
+                _give_files(fd, account, 0)
+                os.fchown(fd, account.uid, account.gid)
+            elif before is not None and owner in (before.uid, account.uid):
+                # First the folder: its earlier owner can then put nothing more into it.
+                os.fchown(fd, account.uid, account.gid)
+                _give_files(fd, account, before.uid)
+        finally:
+            os.close(fd)
+
+
+def _give_files(folder: int, account: Account, owner: int) -> None:
+    """Make the user the owner of the files in an open folder that have another owner."""
+    for name in os.listdir(folder):
+        with suppress(OSError):  # a link, which is not followed
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=folder)
+            try:
+                if os.fstat(fd).st_uid == owner:
+                    os.fchown(fd, account.uid, account.gid)
+            finally:
+                os.close(fd)
 
 
 def _obstacle(account: Account, folders: Iterable[Path], conninfos: Sequence[str]) -> str | None:

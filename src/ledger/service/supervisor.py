@@ -44,7 +44,7 @@ from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Datab
 from ledger.service.composition.database import ConfigurationError, with_master_key
 from ledger.service.composition.reading import find_all, prepare_all
 from ledger.service.metrics import expect_restarts, metrics_folder
-from ledger.service.privileges import make_data_dir, unprivileged, user_of_root
+from ledger.service.privileges import make_data_dir, unprivileged, user_before, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline
 from ledger.service.roles import Role, leads, serves
 from ledger.settings import Settings
@@ -88,8 +88,9 @@ def serve(
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
             stack.callback(postgres.stop)
             postgres.own()
-        account = user_of_root(postgres.account if postgres is not None else None)
-        make_data_dir(settings.data_dir, account)
+        account, before = user_of_root(postgres), user_before(postgres)
+        if postgres is None:
+            make_data_dir(settings.data_dir, account, before)
         node_id_in(settings.data_dir)
         metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), port))
         with ThreadPoolExecutor(1) as beside:
@@ -97,14 +98,19 @@ def serve(
             if postgres is not None:
                 postgres.start()
                 _tell_of_the_key(settings, postgres.folder, announce)
-            conninfo = settings.database_url or (postgres.url if postgres else "")
+            conninfo = settings.database_url or (postgres.service_url if postgres else "")
             begin = find_all if only_reads else prepare_all
             conninfo, reading = begin(settings, conninfo, announce)
         code = loading.result()
         written = metrics, code.witness_folder(settings)
-        account = unprivileged(account, written, (conninfo, reading), announce)
+        account = unprivileged(account, written, (conninfo, reading), announce, before=before)
         if account is not None:
             settings = with_master_key(settings)
+            if postgres is not None and (why := postgres.why_shared) is not None:
+                announce(
+                    f"As root: the service's processes run as user {account.name}, like PostgreSQL,"
+                    f" whose superuser reaches them ({why})."
+                )
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         loops = _loops(code, settings, conninfo, role)

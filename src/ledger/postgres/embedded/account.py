@@ -3,6 +3,9 @@
 PostgreSQL refuses to run as root. So root runs PostgreSQL as the owner of the existing database,
 else as `postgres` or `nobody`. For an ordinary user the account is None: PostgreSQL runs as this
 user.
+
+A superuser of PostgreSQL runs any program as PostgreSQL's account. So root runs the processes of
+the service as another account, whose files and processes are then out of the superuser's reach.
 """
 
 import os
@@ -14,6 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ACCOUNTS = ("postgres", "nobody")
+
+_SERVICE = "daemon"
+"""The account of the service's processes: on every system, and the only one in its group, unlike
+`nobody`, in whose group Debian puts accounts of other services."""
+
 _CHILD = Path(__file__).with_name("child.py")
 
 
@@ -33,6 +41,9 @@ class Account:
         """Whether the account can enter the folder: tried, since ACLs and mounts count as well."""
         attempt = ("/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder))
         return run(command_as(self, *attempt)).returncode == 0
+
+
+ROOT = Account("root", 0, 0)
 
 
 def owner_of(database: Path) -> Account:
@@ -58,6 +69,15 @@ def default_account() -> Account:
     raise EmbeddedPostgresError(
         "PostgreSQL does not run as root, and there is no account postgres or nobody"
     )
+
+
+def service_account() -> Account | None:
+    """The account of the service's processes; None if this system has no such account."""
+    try:
+        entry = pwd.getpwnam(_SERVICE)
+    except KeyError:
+        return None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def command_as(account: Account | None, *command: str) -> list[str]:
@@ -105,6 +125,21 @@ def give(target: Path | int, account: Account | None) -> None:
         os.fchown(target, account.uid, account.gid)
     else:
         os.lchown(target, account.uid, account.gid)
+
+
+def settle(folder: Path, account: Account, gid: int, mode: int, before: Account) -> None:
+    """Make the account the owner of a folder that is the other account's; else leave it.
+
+    The folder is opened first, so that a user who may replace it by a link leads root nowhere.
+    Killed half-way, the same call does the rest.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_uid == before.uid:
+            os.fchmod(fd, mode)
+            os.fchown(fd, account.uid, gid)
+    finally:
+        os.close(fd)
 
 
 def open_private(path: Path, flags: int, account: Account | None) -> int:

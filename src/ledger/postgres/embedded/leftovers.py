@@ -56,8 +56,9 @@ def disarm_pid_files(place: ServerPlace) -> None:
         )
     else:
         _replace_first_line(pid_file, str(os.getpid()))
-    for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-        (place.socket_dir / name).unlink(missing_ok=True)
+    for folder in (place.socket_dir, place.service_socket_dir):
+        for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _stop_orphan(place: ServerPlace) -> None:

@@ -70,6 +70,21 @@ class EmbeddedPostgres:
         return self._place.url()
 
     @property
+    def service_url(self) -> str:
+        """The address for the processes of the service."""
+        return self._place.url(socket_dir=self._place.service_socket_dir)
+
+    @property
+    def service(self) -> Account | None:
+        """The user that root runs the service's processes as; None: `account`."""
+        return self._place.service
+
+    @property
+    def why_shared(self) -> str | None:
+        """Why the service's processes cannot run as another user than PostgreSQL."""
+        return self._place.why_shared
+
+    @property
     def folder(self) -> Path:
         """The folder that has the database's files."""
         return self._place.base

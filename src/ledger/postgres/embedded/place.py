@@ -6,6 +6,15 @@ An ordinary user has everything in the data directory:
     postgres.log    the server's log (postgres.log.1: the log before)
     *.lock          the owner, the users and the processes of the server
 
+If root starts the ledger, the data directory is root's, and anybody may pass through it. PostgreSQL
+has its own files there, and the service's processes, which run as another account, have theirs.
+They connect to a second socket, in a folder that only these two accounts can enter:
+
+    socket/         owned by PostgreSQL's account, with the group of the service's
+
+Where the two cannot be kept apart, the processes run as PostgreSQL's account, which then owns the
+data directory.
+
 The permissions of a folder that the ledger did not create are never changed. If root runs
 PostgreSQL as an account that cannot reach the data directory or the programs, these are kept below
 /var/lib/execution-ledger: the database (the data directory then holds a link to it), and a copy of
@@ -14,16 +23,18 @@ the programs.
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
 from ledger.postgres.embedded.account import (
+    ROOT,
     Account,
     EmbeddedPostgresError,
     command_as,
@@ -33,6 +44,8 @@ from ledger.postgres.embedded.account import (
     open_private,
     owner_of,
     run,
+    service_account,
+    settle,
 )
 from ledger.postgres.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
 
@@ -40,6 +53,11 @@ PORT = 5432
 # The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.
 _SOCKET_PATH_BYTES = 103
 _LOG_BYTES = 10 * 1024 * 1024
+# Every name that the ledger gives to a file in a data directory.
+_OURS = re.compile(
+    r"postgres(\.new|\.log(\.1)?)?|(owner|users|server)\.lock|socket|sealed|node(\.[0-9a-f]+)?"
+    r"|serving(\.[0-9]+)?|master\.key(\.[0-9]+)?|metrics-[0-9]+"
+)
 # PostgreSQL's builtin locale provider compares bytes. libc's C.UTF-8 has the same order, but copies
 # both texts for each comparison: a sixteenth of PostgreSQL's time for an append and its views.
 _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
@@ -52,6 +70,10 @@ class ServerPlace:
     data_dir: Path
     base: Path
     account: Account | None
+    service: Account | None = None
+    """The account of the service's processes, if it is not PostgreSQL's."""
+    why_shared: str | None = None
+    """Why root runs the service's processes as PostgreSQL's account."""
 
     @property
     def database(self) -> Path:
@@ -82,27 +104,40 @@ class ServerPlace:
         return Path("/tmp", f"execution-ledger-{_short_hash(self.base)}")
 
     @cached_property
+    def service_socket_dir(self) -> Path:
+        """The folder of the socket to which the service's processes connect."""
+        is_apart = self.service is not None and self.socket_dir == self.database
+        return self.base / "socket" if is_apart else self.socket_dir
+
+    @cached_property
     def programs(self) -> Path:
         return find_programs(self.account)
 
-    def url(self, database: str = "ledger") -> str:
+    def url(self, database: str = "ledger", socket_dir: Path | None = None) -> str:
         # The URL names the port, or a PGPORT in the client's environment would win.
-        host = quote(os.fsencode(self.socket_dir), safe="")
+        host = quote(os.fsencode(socket_dir or self.socket_dir), safe="")
         return f"postgresql://postgres@/{database}?host={host}&port={PORT}"
 
     def make(self) -> None:
         """Create the folders that are missing."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        _make_private(self.data_dir, self.account if self.base == self.data_dir else None)
+        if self.service is not None and self.account is not None:
+            _make_private(self.data_dir, ROOT, 0o711)
+            settle(self.data_dir, ROOT, 0, 0o711, self.account)  # of an earlier version
+        else:
+            _make_private(self.data_dir, self.account if self.base == self.data_dir else None)
         if self.base != self.data_dir:
             make_system_dir()
             _make_private(self.base, self.account)
             # A second process that starts meanwhile creates the same link.
             with suppress(FileExistsError):
                 (self.data_dir / "postgres").symlink_to(self.database)
-        if self.socket_dir != self.database:
-            _make_private(self.socket_dir, self.account)
-            _refuse_foreign(self.socket_dir, self.account)
+        if self.service_socket_dir != self.database:
+            _make_private(self.service_socket_dir, self.account)
+            _refuse_foreign(self.service_socket_dir, self.account)
+            if self.service is not None and self.account is not None:
+                gid, folder = self.service.gid, self.service_socket_dir
+                settle(folder, self.account, gid, 0o710, self.account)
 
     def initialise(self, lock: int) -> None:
         """Create the database's files in another folder, then rename it: a kill leaves no half."""
@@ -151,11 +186,37 @@ def find_place(data_dir: Path) -> ServerPlace:
                 raise EmbeddedPostgresError(
                     f"User {account.name} owns the database {database} but cannot reach it"
                 )
-            return ServerPlace(data_dir, base, account)
+            return _apart(ServerPlace(data_dir, base, account))
     account = default_account()
     nearest = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     inside = linked is None and account.reaches(nearest)
-    return ServerPlace(data_dir, data_dir if inside else elsewhere, account)
+    return _apart(ServerPlace(data_dir, data_dir if inside else elsewhere, account))
+
+
+def _apart(place: ServerPlace) -> ServerPlace:
+    """The place, with an account for the service's processes if that can be kept apart.
+
+    Elsewhere than in the data directory, the files of the service are where PostgreSQL's account
+    cannot come.
+    """
+    account, data_dir = place.account, place.data_dir
+    if account is None or place.base != data_dir:
+        return place
+    service = service_account()
+    if service is None or service.uid == account.uid:
+        return replace(place, why_shared="there is no other user")
+    owned = [folder for folder in data_dir.parents if _owner(folder) == account.uid]
+    if owned:
+        return replace(place, why_shared=f"{owned[0]} is that user's")
+    if _owner(data_dir) == account.uid and not all(map(_OURS.fullmatch, os.listdir(data_dir))):
+        return replace(place, why_shared=f"{data_dir} has other files of that user")
+    return replace(place, service=service)
+
+
+def _owner(folder: Path) -> int | None:
+    with suppress(FileNotFoundError):
+        return folder.stat().st_uid
+    return None
 
 
 def has_database(data_dir: Path) -> bool:
@@ -174,8 +235,8 @@ def _linked_base(data_dir: Path) -> Path | None:
     return target.parent if target and target.parent.parent == SYSTEM_DIR else None
 
 
-def _make_private(path: Path, account: Account | None) -> None:
-    """Create a folder that only the account can enter; leave an existing folder as it is.
+def _make_private(path: Path, account: Account | None, mode: int = 0o700) -> None:
+    """Create a folder that is the account's alone; leave an existing folder as it is.
 
     The folder appears with its owner, by a rename: a second process that starts meanwhile must not
     find a folder of root's and conclude that the account cannot reach it. (An existing folder is
@@ -189,6 +250,7 @@ def _make_private(path: Path, account: Account | None) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".ledger-", dir=path.parent))
     try:
         give(aside, account)
+        aside.chmod(mode)
         aside.rename(path)
     except OSError:
         aside.rmdir()
@@ -200,7 +262,7 @@ def _refuse_foreign(folder: Path, account: Account | None) -> None:
     """Refuse a folder of another user: in /tmp any user could create it, and answer our clients."""
     info = folder.lstat()
     uid = account.uid if account else os.geteuid()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != uid or info.st_mode & 0o077:
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != uid or info.st_mode & 0o067:
         raise EmbeddedPostgresError(
             f"{folder}, for the database's socket, belongs to another user or is open to others"
         )

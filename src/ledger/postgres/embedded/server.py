@@ -122,8 +122,12 @@ def launch(
         if not place.database.exists():
             place.initialise(lock.fd)
         disarm_pid_files(place)
+        if place.service is not None:
+            # Whoever can enter the folder of a socket may connect: this account alone.
+            settings = {**settings, "unix_socket_permissions": "0777"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        folders = ["-D", str(place.database), "-k", str(place.socket_dir), "-h", ""]
+        sockets = dict.fromkeys([str(place.socket_dir), str(place.service_socket_dir)])
+        folders = ["-D", str(place.database), "-k", ",".join(sockets), "-h", ""]
         log = place.open_log()
         try:
             log_start = os.lseek(log, 0, os.SEEK_END)
