@@ -49,13 +49,21 @@ class Database:
     origin: int = 1
     stopped: bool = False
     waits: bool = False
+    has_key: bool = False
+    """Whether the log has a key: the first checkpoint brings one."""
     checkpoints: list[Witnessed] = field(default_factory=list)
+    mark: Witnessed | None = None
+    """The last checkpoint, as it is kept with the key."""
     shown: int = 0
     rows: dict[str, Row] = field(default_factory=dict)
 
     @property
     def newest(self) -> Witnessed | None:
-        return self.checkpoints[-1] if self.checkpoints else None
+        return self.checkpoints[-1] if self.checkpoints and self.has_key else None
+
+    def keep(self, made: Witnessed) -> None:
+        self.checkpoints.append(made)
+        self.mark = made
 
 
 @dataclass
@@ -112,6 +120,9 @@ class Cluster:
         self.database = Database()
         self.nodes = [Node(f"n{number}") for number in range(nodes)]
         self.signed: list[Witnessed] = []
+        self.committed: list[Witnessed] = []
+        """The notes that reached the database, and not only the file of a node that died."""
+        self.is_attacked = False
         self._lineages = map(str, itertools.count(2))
         self._events = itertools.count(1)
         self._names = map("n{}".format, itertools.count(nodes))
@@ -142,7 +153,33 @@ class Cluster:
         database.origin = 1 + max([database.origin, *(w.origin for w in known if w is not None)])
         database.checkpoints, database.shown = [], 0
         database.stopped = database.waits = False
+        made = note(database.origin, database.log)
+        self._sign(made)
+        self._commit(made)
+        if not node.is_full and (node.witness is None or node.witness[:2] < made[:2]):
+            if node.witness is None and node.lineage is None:
+                node.lineage = ""
+            node.witness = made
         return True
+
+    def rewrite(self, kept: int, has_key: bool, witness: str) -> None:
+        """The database's superuser rewrites the first event, and lets the log look untouched.
+
+        ``kept`` checkpoints are left. ``witness`` is what becomes of the nodes' files: ``kept``,
+        ``removed``, or ``replaced`` by the last checkpoint that is left.
+        """
+        database, self.is_attacked = self.database, True
+        database.log = (next(self._events), *database.log[1:])
+        database.checkpoints = database.checkpoints[:kept]
+        database.rows, database.shown = {}, 0
+        database.stopped = database.waits = False
+        if not has_key:
+            database.has_key, database.mark = False, None
+        for node in self.nodes:
+            self.stop(node)
+            if witness != "kept":
+                is_replaced = witness == "replaced" and database.checkpoints
+                node.witness = database.checkpoints[-1] if is_replaced else None
 
     # Events of nodes.
 
@@ -212,17 +249,30 @@ class Cluster:
         if verdict.standing is not Standing.SEALER:
             return
         self._show(node, verdict.shows)
+        is_new = not database.has_key
+        if is_new:  # a name and a key of its own
+            database.origin = 1 + max((earlier.origin for earlier in self.signed), default=0)
         made = note(database.origin, database.log)
         if not database.log or (database.newest is not None and made.size <= database.newest.size):
             return
         self._sign(made)
-        node.keep(made)
+        if not is_new:
+            node.keep(made)
+        if dies and not is_new:
+            self.stop(node)
+            return
+        self._commit(made)
         if dies:
             self.stop(node)
             return
-        database.checkpoints.append(made)
+        node.keep(made)
         if verdict.is_alone and node.unkept is None:
             self._show(node, made.size)
+
+    def _commit(self, made: Witnessed) -> None:
+        self.database.has_key = True
+        self.database.keep(made)
+        self.committed.append(made)
 
     def _show(self, node: Node, size: int) -> None:
         """A shown checkpoint is kept by two nodes; or by this one, and no other one lives.
@@ -247,7 +297,12 @@ class Cluster:
         return [n for n in twins if n.has_beaten]
 
     def _sign(self, made: Witnessed) -> None:
-        """No note contradicts one that a living node has seen, unless it beats as another one."""
+        """No note contradicts one that a living node has seen, unless it beats as another one.
+
+        After an attack none contradicts one that the database has had.
+        """
+        if self.is_attacked:
+            assert [one for one in self.committed if contradict(one, made)] == []
         for earlier in self.signed:
             if contradict(earlier, made):
                 seen = [
@@ -267,7 +322,7 @@ class Cluster:
 
     def _obey(self, node: Node, verdict: Verdict) -> None:
         if verdict.contradicted is not None:
-            self.database.stopped = True
+            self.database.stopped = self.database.has_key = True
         if verdict.takes and self.database.newest is not None:
             if node.own is None and node.lineage is None:
                 node.keep_lineage("")
@@ -294,8 +349,17 @@ class Cluster:
             node.lineage,
             is_between_beats=not leads,
         )
-        own, keeps = node.own, node.unkept is None
-        known = Known(database.origin, database.stopped, database.newest, own, heard, leads, keeps)
+        newest, own, keeps = database.newest, node.own, node.unkept is None
+        known = Known(database.origin, database.stopped, newest, own, heard, leads, keeps)
+        if not database.has_key:
+            seen = [own, *(row.witness for row in rows), *database.checkpoints]
+            strays = [witness for witness in seen if witness is not None]
+            stray = max(strays, key=lambda witness: witness[:2], default=None)
+            known = known._replace(origin=1, own=None, has_signed=False, stray=stray)
+        elif leads:
+            is_first = newest is not None and newest == database.mark == database.checkpoints[0]
+            is_unseen = is_first and database.shown == 0
+            known = known._replace(mark=database.mark, is_unseen=is_unseen)
         log = database.log
         if not leads:
             log = events_of(database.newest) if database.newest is not None else ()

@@ -217,6 +217,36 @@ class LosslessHistory(_Machine):
         assert not any(contradict(a, b) for a in notes for b in notes)
 
 
+class AttackedHistory(_Machine):
+    """No two notes of an origin contradict each other, though a superuser rewrites the past.
+
+    The superuser reaches the nodes' files too, as where one user runs everything. An earlier mark,
+    with its key and all that belongs to it, is not put back: only a witness tells that.
+    """
+
+    @rule(
+        kept=st.integers(0, 3),
+        has_key=st.booleans(),
+        witness=st.sampled_from(("kept", "removed", "replaced")),
+        goes_on=one,
+    )
+    def rewrite(self, kept: int, has_key: bool, witness: str, goes_on: int) -> None:
+        known = self.node(goes_on).witness is not None
+        count = len(self.cluster.signed)
+        self.cluster.rewrite(kept, has_key, witness)
+        left = self.cluster.database.has_key or any(self.cluster.database.checkpoints)
+        self.cluster.start(self.node(goes_on))
+        self.leads = goes_on
+        self.pass_seconds(20, goes_on)
+        if left or (witness == "kept" and known):
+            assert self.cluster.signed[count:] == [], "nothing is signed"
+
+    @precondition(lambda self: self.cluster.database.stopped or self.cluster.database.waits)
+    @rule(number=one)
+    def adopt(self, number: int) -> None:
+        assert self.cluster.adopt(self.node(number))
+
+
 def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
@@ -238,6 +268,8 @@ TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = _settings(100)
 TestLosslessHistory = LosslessHistory.TestCase
 TestLosslessHistory.settings = _settings(100)
+TestAttackedHistory = AttackedHistory.TestCase
+TestAttackedHistory.settings = _settings(100)
 TestMoreHistories = pytest.mark.soak(MoreHistories.TestCase)
 TestMoreHistories.settings = _settings(1_000)
 TestMoreLosslessHistories = pytest.mark.soak(MoreLosslessHistories.TestCase)

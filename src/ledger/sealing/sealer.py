@@ -163,11 +163,23 @@ class Sealer(Periodic):
             if state.has_signed and verdict.is_alone and self._watch.keeps:
                 shelf.show(connection, state.vkey, checkpoint.size)
         if not state.has_signed:
-            # A witness of a key that was not kept in the end would forbid every other key.
-            self._watch.take(sight.verifier, note)
-            if verdict.is_alone and self._watch.keeps:
-                shelf.show(connection, state.vkey, checkpoint.size)
+            self._keep_first(connection, sight, verdict, note)
         self._agreed.add(checkpoint)
+
+    def _keep_first(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        sight: Sight,
+        verdict: Verdict,
+        note: str,
+    ) -> None:
+        """Make the first checkpoint of a key the witness, once it is in the database.
+
+        The witness of a key that was lost with its transaction would forbid every other key.
+        """
+        self._watch.take(sight.verifier, note)
+        if verdict.is_alone and self._watch.keeps:
+            shelf.show(connection, sight.state.vkey, sight.verifier.open(note).size)
 
     def _mark(
         self,
