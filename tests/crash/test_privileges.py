@@ -96,7 +96,7 @@ def owners(data_dir: Path) -> dict[str, int]:
 def test_a_data_directory_of_an_earlier_version_is_taken_over_from_postgresqls_user(
     open_folder: Path,
 ) -> None:
-    """That version gave everything but the master key to the user of PostgreSQL."""
+    """An earlier version gave everything but the master key to the user of PostgreSQL."""
     data_dir = open_folder / "data"
     with Served(data_dir, free_port()) as service:
         token = service.token()
@@ -275,3 +275,37 @@ def test_without_another_user_the_processes_run_as_postgresqls_and_one_line_says
         f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
         f" superuser reaches them ({data_dir} has other files of that user)."
     )
+
+
+def test_a_take_over_that_was_killed_half_way_is_completed_by_the_next_start(
+    open_folder: Path,
+) -> None:
+    before = default_account()
+    sealed, secret = open_folder / "sealed", open_folder / "secret"
+    sealed.mkdir()
+    secret.touch()
+    (sealed / "link").symlink_to(secret)
+    files = [sealed / "one", sealed / "two"]
+    for file in files:
+        file.touch()
+        os.chown(file, before.uid, before.gid)
+    os.chown(sealed, SERVICE.uid, SERVICE.gid)
+    privileges._hand_over(SERVICE, [sealed], before)
+    assert {file.stat().st_uid for file in files} == {SERVICE.uid}
+    assert secret.stat().st_uid == 0
+
+
+def test_a_data_directory_of_an_earlier_version_without_other_files_becomes_the_users(
+    open_folder: Path,
+) -> None:
+    """Such as one that is no home of the user of a PostgreSQL on this machine."""
+    before = default_account()
+    data_dir, home = open_folder / "data", open_folder / "home"
+    for folder in (data_dir, home):
+        folder.mkdir()
+        (folder / "node").touch()
+        os.chown(folder, before.uid, before.gid)
+    (home / "14").mkdir()
+    for folder in (data_dir, home):
+        privileges.make_data_dir(folder, SERVICE, before)
+    assert (data_dir.stat().st_uid, home.stat().st_uid) == (SERVICE.uid, before.uid)

@@ -135,7 +135,7 @@ def test_the_database_refuses_a_key_without_a_checkpoint(ledger: Ledger) -> None
 def test_a_sealer_that_died_with_the_first_checkpoint_leaves_a_whole_one_or_none(
     ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed before the commit, and at the next start between the commit and the file."""
+    """The kill comes before the commit, and at the next start between the commit and the file."""
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt

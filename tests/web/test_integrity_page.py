@@ -131,8 +131,10 @@ def test_differences_are_counted_for_everybody_and_named_to_administrators(
 
 
 def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
-    alone: Edge,
+    alone: Edge, tmp_path: Path
 ) -> None:
+    alone.fresh()
+    assert seal(alone.conninfo, tmp_path) > 0
     execute(
         alone,
         b"UPDATE ledger.signer SET stopped_at = '2026-04-15T11:00:00Z', error = 'LIN-26-7 is gone'",

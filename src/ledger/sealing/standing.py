@@ -278,7 +278,7 @@ def judge(known: Known, compare: Compare) -> Verdict:
 
 
 def _removed(known: Known) -> tuple[Witnessed, Fit] | None:
-    """What was signed, if the database has lost the key or the checkpoint of it."""
+    """The checkpoint that was signed, if the database has lost the key or all checkpoints."""
     if not known.has_signed:
         return None if known.stray is None else (known.stray, Fit.KEYLESS)
     if known.newest is None:

@@ -30,7 +30,7 @@ from ledger.postgres.embedded.account import (
 )
 
 _OWN_FILES = {"node", "sealed", "serving", "master.key"}
-"""What a data directory has without the embedded PostgreSQL."""
+"""The files of a data directory without the embedded PostgreSQL."""
 
 _MOST_BYTES = 1000
 """Of a reason, which the trying process tells through a pipe."""
@@ -123,8 +123,8 @@ def become(account: Account) -> None:
 def _hand_over(account: Account, folders: Iterable[Path], before: Account | None) -> None:
     """Make the user the owner of folders in which the processes write, with their files.
 
-    Missing folders are created. What is neither root's nor that of the user of an earlier version
-    is left as it is. Everything is opened before its owner is asked for: a user who can put a link
+    Missing folders are created. A folder that is neither root's nor that of the user of an earlier
+    version is left as it is. Everything is opened before its owner is asked for: a user who can put a link
     into a folder leads root nowhere. Killed half-way, the next start does the rest. Raises OSError.
     """
     for folder in folders:

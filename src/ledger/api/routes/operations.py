@@ -51,7 +51,7 @@ FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true, LATERAL (
 ) AS sealed
 """
 
-_CONTRADICTS = "the log is shorter than a signed checkpoint, or has another root, or lacks it"
+_CONTRADICTS = "the log is shorter than a signed checkpoint, or has another root, or lost its seals"
 _DAMAGED = "the sealed log is damaged, or cannot be read"
 _WAITS = "no living node has a witness: start one that has, or adopt the log"
 

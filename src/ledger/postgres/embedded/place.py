@@ -8,7 +8,7 @@ An ordinary user has everything in the data directory:
 
 If root starts the ledger, the data directory is root's, and anybody may pass through it. PostgreSQL
 has its own files there, and the service's processes, which run as another account, have theirs.
-They connect to a second socket, in a folder that only these two accounts can enter:
+The processes connect to a second socket, in a folder that only these two accounts can enter:
 
     socket/         owned by PostgreSQL's account, with the group of the service's
 

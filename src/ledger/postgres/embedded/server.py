@@ -123,7 +123,7 @@ def launch(
             place.initialise(lock.fd)
         disarm_pid_files(place)
         if place.service is not None:
-            # Whoever can enter the folder of a socket may connect: this account alone.
+            # The modes of the sockets' folders say who may connect: this account alone.
             settings = {**settings, "unix_socket_permissions": "0777"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         sockets = dict.fromkeys([str(place.socket_dir), str(place.service_socket_dir)])
