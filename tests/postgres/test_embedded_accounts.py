@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.postgres.embedded import account
 from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
@@ -140,3 +141,28 @@ def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> 
         assert again.said("stopped")
     assert (data_dir / "postgres").is_dir()
     assert {path.stat().st_uid for path in data_dir.iterdir()} == {nobody.pw_uid}
+
+
+def test_as_root_the_two_users_are_apart_unless_one_reaches_the_data_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = find_place(folder / ".ledger")
+    assert place.service is not None
+    assert place.service.uid not in (0, place.account.uid)
+    theirs = folder / "home"
+    theirs.mkdir()
+    os.chown(theirs, place.account.uid, place.account.gid)
+    below = find_place(theirs / ".ledger")
+    assert (below.service, below.why_shared) == (None, f"{theirs} is that user's")
+    monkeypatch.setattr(account, "_SERVICE", "no-such-user")
+    alone = find_place(folder / ".ledger")
+    assert (alone.service, alone.why_shared) == (None, "there is no other user")
+
+
+def test_as_root_only_the_services_group_enters_the_folder_of_its_socket(folder: Path) -> None:
+    with served(folder / ".ledger") as server:
+        assert query(server.service_url, "SELECT 1") == [(1,)]
+        socket = (folder / ".ledger" / "socket").stat()
+        place = find_place(folder / ".ledger")
+        assert (socket.st_uid, socket.st_gid) == (place.account.uid, place.service.gid)
+        assert stat.S_IMODE(socket.st_mode) == 0o710

@@ -208,7 +208,11 @@ class Sealer(Periodic):
 
     def _postpone(self, connection: psycopg.Connection[TupleRow], why: str) -> tuple[int, bool]:
         """Note what is to be mended before anything is signed."""
-        if shelf.stop(connection, self._clock(), why):
+        is_new = shelf.stop(connection, self._clock(), why)
+        if not is_new and why != self._why:
+            is_new = not shelf.has_key(connection)  # a log without one has no place for the reason
+            self._why = why
+        if is_new:
             _logger.error("sealer: nothing is signed any more: %s", why)
         return 0, False
 

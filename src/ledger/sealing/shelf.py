@@ -293,6 +293,11 @@ def show(connection: Connection, vkey: str, size: int) -> None:
     connection.execute(_SHOW, {"vkey": vkey, "size": size})
 
 
+def has_key(connection: Connection) -> bool:
+    """Whether the log has a key."""
+    return connection.execute(_SIGNER).fetchone() is not None
+
+
 def stop(connection: Connection, at: datetime, error: str) -> bool:
     """Note that nothing can be signed, and why; return whether the reason is new."""
     return connection.execute(_STOP, {"at": at, "error": error}).rowcount > 0

@@ -116,13 +116,19 @@ class Watch:
         newest = _newest(state, verifier)
         known = Known(state.origin, state.contradicts, newest, own, heard, leads, keeps)
         if not state.has_signed:
-            stray = self._stray(state, found)
+            try:
+                stray = self._stray(state, found)
+            except OSError as error:
+                raise CannotSign(f"{self.folder} cannot be read: {error.strerror}") from error
             known = known._replace(has_signed=False, stray=stray)
         all_open = all(node.opens_marks for node in found if node.lives)
         return Sight(state, verifier, known, all_open)
 
     def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
-        """The largest checkpoint that this node, another one, or the database has of any log."""
+        """The largest checkpoint that this node, another one, or the database has of any log.
+
+        Raises OSError.
+        """
         own = [(note, str(self.folder)) for note in kept_notes(self.folder)]
         theirs = [(node.witness, f"node {node.node_id}") for node in found]
         strays = []

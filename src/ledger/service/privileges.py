@@ -124,8 +124,9 @@ def _hand_over(account: Account, folders: Iterable[Path], before: Account | None
     """Make the user the owner of folders in which the processes write, with their files.
 
     Missing folders are created. A folder that is neither root's nor that of the user of an earlier
-    version is left as it is. Everything is opened before its owner is asked for: a user who can put a link
-    into a folder leads root nowhere. Killed half-way, the next start does the rest. Raises OSError.
+    version is left as it is. Everything is opened before its owner is asked for: a user who can put
+    a link into a folder leads root nowhere. Killed half-way, the next start does the rest. Raises
+    OSError.
     """
     for folder in folders:
         with suppress(FileExistsError):
