@@ -17,7 +17,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at
 from tests.support.ledger import Ledger
-from tests.support.sealing import checked, seal, vandalize
+from tests.support.sealing import checked, mark, seal, vandalize
 
 UNREADABLE = "ledger_events notification_id={}: its column state: the stored event cannot be read"
 _FROM = "UPDATE ledger.ledger_events SET recorded_at = {} WHERE notification_id {}"
@@ -104,6 +104,7 @@ def test_an_event_that_only_the_checkpoint_outside_covers_is_compared_once(
         "UPDATE ledger.tile SET hashes = substr(hashes, 1, 89 * 32) WHERE (level, number) = (0, 2)",
         _FROM.format("recorded_at - interval '2 days'", f"= {at}"),
     )
+    mark(full.conninfo)
     assert checked(full.conninfo, folder)[1] == [shifted(full, at, days=-2)]
 
 

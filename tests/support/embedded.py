@@ -20,6 +20,8 @@ from typing import Any, Self
 import psycopg
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.account import give
+from ledger.postgres.embedded.place import ServerPlace
 from ledger.postgres.embedded.programs import SYSTEM_DIR
 
 _ROOM = 4 * 1024**3
@@ -137,6 +139,12 @@ def remember(url: str, word: str) -> None:
 
 def words(url: str) -> list[str]:
     return [word for (word,) in query(url, "SELECT word FROM words ORDER BY word")]
+
+
+def make_private(place: ServerPlace) -> None:
+    """Make the empty folder of a database, into which PostgreSQL's user copies another."""
+    place.database.mkdir(mode=0o700)
+    give(place.database, place.account)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import run
 from ledger.postgres.embedded.place import find_place
-from tests.support.embedded import query, served, until
+from tests.support.embedded import make_private, query, served, until
 
 _QUICK = {"fsync": "off", "shared_buffers": "32MB"}
 
@@ -24,6 +24,7 @@ def standby_of(primary: EmbeddedPostgres, folder: Path) -> Iterator["Standby"]:
     """A hot standby of the primary, which follows it until the test makes it lag."""
     place = find_place(folder)
     place.make()
+    make_private(place)
     source = primary.url.replace("/ledger?", "/postgres?")
     options = ("-R", "-X", "stream", "-c", "fast", "-d", source)
     copied = run(place.command("pg_basebackup", "-D", str(place.database), *options))

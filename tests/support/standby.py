@@ -7,6 +7,7 @@ from pathlib import Path
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import run
 from ledger.postgres.embedded.place import find_place
+from tests.support.embedded import make_private
 from tests.support.views import head, query, until
 
 _QUICK = {"fsync": "off", "shared_buffers": "32MB"}
@@ -24,6 +25,7 @@ class Pair:
         """Copy the primary, and let the copy follow it up to the end of the log, then lag."""
         self.standby.own()
         place = find_place(self._copy_dir)
+        make_private(place)
         made = run(
             place.command(
                 "pg_basebackup",

@@ -38,6 +38,7 @@ from types import FrameType, ModuleType
 
 from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.account import Account
 from ledger.postgres.leadership import at_node
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Database
@@ -106,11 +107,7 @@ def serve(
         account = unprivileged(account, written, (conninfo, reading), announce, before=before)
         if account is not None:
             settings = with_master_key(settings)
-            if postgres is not None and (why := postgres.why_shared) is not None:
-                announce(
-                    f"As root: the service's processes run as user {account.name}, like PostgreSQL,"
-                    f" whose superuser reaches them ({why})."
-                )
+            _tell_of_the_user(account, postgres, announce)
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         loops = _loops(code, settings, conninfo, role)
@@ -188,6 +185,17 @@ def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> No
         announce(
             f"The master key {key} lies beside the database's files, so whoever copies the folder"
             " can read every run: LEDGER_MASTER_KEY_FILE names another place."
+        )
+
+
+def _tell_of_the_user(
+    account: Account, postgres: EmbeddedPostgres | None, announce: Announce
+) -> None:
+    """Say that the processes cannot be kept apart from PostgreSQL, where that is so."""
+    if postgres is not None and postgres.why_shared is not None:
+        announce(
+            f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
+            f" superuser reaches them ({postgres.why_shared})."
         )
 
 
