@@ -74,7 +74,9 @@ class NodeBeat(Beat):
         verdict = judge(sight.known, compare)
         if verdict.contradicted is not None and sight.state.has_signed:
             witness, fit = verdict.contradicted
-            why = f"{fit.value}: {witness.size} events ({witness.where})"
+            why = fit.value
+            if witness.size:
+                why += f": {witness.size} events ({witness.where})"
             if shelf.contradict(connection, sight.state.vkey, self._clock(), why):
                 _logger.error("sealer: nothing is signed any more: %s", why)
         if verdict.takes:
