@@ -194,14 +194,14 @@ def withdraw(connection: Connection[Any], role: str) -> None:
 
 def has_rights(connection: Connection[Any], role: str) -> bool:
     """Whether the role has the rights that ``grant`` gives. Nothing is written."""
-    columns = [(f"ledger.{table}", column) for table, some in _granted().items() for column in some]
+    columns = [(f"ledger.{table}", column) for table, some in granted().items() for column in some]
     tables, names = [list(each) for each in zip(*columns, strict=True)]
     functions = [f"ledger.{function}" for function in FUNCTIONS]
     rights = {"role": role, "tables": tables, "columns": names, "functions": functions}
     return connection.execute(_HAS_RIGHTS, rights).fetchone() == (True,)
 
 
-def _granted() -> Mapping[str, Sequence[str]]:
+def granted() -> Mapping[str, Sequence[str]]:
     """The columns of each table that the role may select."""
     return {**{table: wall.columns for table, wall in WALLS.items()}, **SHARED}
 
@@ -210,7 +210,7 @@ def grant(connection: Connection[Any], role: str) -> None:
     """Give the API's role its rights on the tables and functions of migrations."""
     name = Identifier(role)
     connection.execute(SQL("GRANT USAGE ON SCHEMA ledger TO {}").format(name))
-    for table, columns in _granted().items():
+    for table, columns in granted().items():
         walls.grant(connection, table, columns, role)
     for function in FUNCTIONS:
         statement = SQL(f"GRANT EXECUTE ON FUNCTION ledger.{function} TO {{}}").format(name)

@@ -26,7 +26,7 @@ _BY_POLICY = (
 _BY_VIEW = "CREATE VIEW ledger.{name} AS SELECT {columns} FROM {table} AS t WHERE {seen}"
 _UNBOUND = "WHEN NOT row_security_active('{table}') THEN true"
 
-_HOLD = "SELECT generation FROM ledger.projection WHERE name = %s FOR UPDATE"
+HOLD = "SELECT generation FROM ledger.projection WHERE name = %s FOR UPDATE"
 
 # The digest of the statement that made a database view.
 _MARK = "SELECT obj_description(to_regclass(%s), 'pg_class')"
@@ -88,28 +88,33 @@ def expose(connection: Connection[Any], tables: Sequence[Table], generation: int
 
 def grant(connection: Connection[Any], tables: Sequence[Table], generation: int, role: str) -> None:
     """Let the API's role read the database views, and what their policies need of the tables."""
+    for name, columns in readable(tables, generation):
+        if columns is None:
+            walls.grant_whole(connection, name, role)
+        else:
+            walls.grant(connection, name, columns, role)
+
+
+def readable(
+    tables: Sequence[Table], generation: int
+) -> Iterator[tuple[str, Sequence[str] | None]]:
+    """Yield what ``grant`` lets the role select: tables and views, with the columns; None: all."""
     owners = {table.owner for table in tables if table.owner}
     for table in tables:
         if table.reading:
-            walls.grant_whole(connection, table.reading.name, role)
+            yield table.reading.name, None
         if table.is_internal:
             continue
         name = of_generation(table, generation).name
+        shown = None if len(table.shown) == len(table.columns) else table.shown
         if not table.is_seen_by_view:
-            walls.grant_whole(connection, table.name, role)  # made of the shown columns
-            _grant_shown(connection, table, name, role)
+            yield table.name, None  # made of the shown columns
+            yield name, shown
             continue
-        _grant_shown(connection, table, table.name, role)
+        yield table.name, shown
         compared = [column for owner, column in owners if owner == table.name]
-        walls.grant(connection, name, (*compared, *table.tenant) if compared else (), role)
-
-
-def _grant_shown(connection: Connection[Any], table: Table, name: str, role: str) -> None:
-    """Let the role read the shown columns of a table, or of a view with the same columns."""
-    if len(table.shown) == len(table.columns):
-        walls.grant_whole(connection, name, role)
-    else:
-        walls.grant(connection, name, table.shown, role)
+        if compared:
+            yield name, (*compared, *table.tenant)
 
 
 def is_exposed(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
@@ -182,7 +187,7 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
     """
     for table in tables:
         protect(connection, table, generation)
-    ((live,),) = connection.execute(_HOLD, (name,)).fetchall()
+    ((live,),) = connection.execute(HOLD, (name,)).fetchall()
     if live == generation and not is_exposed(connection, tables, generation):
         # With the grants: nodes that run read these views all the time.
         expose(connection, tables, generation)

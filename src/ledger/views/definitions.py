@@ -1,0 +1,271 @@
+"""The definitions of the schema's objects, compared with those that this version makes.
+
+``definitions.txt`` has what the code makes: functions, triggers, policies, views, tables with their
+columns, constraints and indexes. A test compares the file with a new database, and its docstring
+says how the file is written. Rights follow from their descriptions (``log/walls.py``,
+``schema.py``). In the file ``_g#`` stands for the suffix of a generation's tables.
+
+Of a view the live generation is compared, if this version made it. Other generations belong to a
+rebuild, or to a node of another version.
+
+What is only code can be made again at any time: ``mend`` does so. Columns, constraints, indexes and
+owners are only named, since data may contradict them.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection
+
+from ledger.log import walls
+from ledger.log.verifications import Difference
+from ledger.postgres import catalog
+from ledger.postgres.catalog import Item, Right
+from ledger.postgres.walls import reader_of
+from ledger.views.contract import Projection
+from ledger.views.schema import readable
+
+_FILE = "definitions.txt"
+
+_TRACKING = "SELECT name, version, generation FROM ledger.projection ORDER BY name"
+
+_OWNER = "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'ledger.ledger_events'::regclass"
+
+# The database's user, who may be another one than the owner, and the roles to which the owner gives
+# rights on all that will be made (docs/operating.md).
+_ADMITTED = """
+SELECT current_user::text
+UNION SELECT r.rolname FROM pg_default_acl AS d, aclexplode(d.defaclacl) AS g
+JOIN pg_roles AS r ON r.oid = g.grantee
+WHERE d.defaclnamespace = 'ledger'::regnamespace AND d.defaclrole::regrole::text = %s
+"""
+
+_TRIES = 5
+"""The most comparisons, while rebuilds swap generations and other nodes start."""
+
+_PASSING = (psycopg.errors.UndefinedTable, psycopg.errors.InternalError_)
+"""The errors of reading the definition of an object that is being dropped."""
+
+_GENERATION = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g([0-9]+)")
+_PLACE = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
+_NUMBERED = re.compile(r"_g[0-9]+$")
+
+_EXTRA = "this version of the ledger makes no such object"
+_MISSING = "it is missing"
+
+
+Object = tuple[str, str]
+"""The kind and the name of an object."""
+
+
+class Differing(NamedTuple):
+    """An object or a right that is not as the code makes it."""
+
+    kind: str
+    name: str
+    says: str
+    made: str | None
+    """The definition by the code; None: the code makes no such object, or its owner differs."""
+    found: str | None
+    """The definition in the database; None: the object is missing, or its owner differs."""
+    right: Right | None = None
+    """A right that a role has, or lacks."""
+
+    @property
+    def difference(self) -> Difference:
+        """The difference as other comparisons tell theirs."""
+        return Difference(_plain(self.kind), _plain(self.name), None, _plain(self.says))
+
+
+class Definitions(NamedTuple):
+    """The result of a comparison."""
+
+    objects: int
+    """The objects and rights that were compared."""
+    differing: Sequence[Differing]
+    elsewhere: Sequence[str]
+    """The views of other versions, which were not compared."""
+    admitted: Sequence[str]
+    """The other roles that have rights, since the owner's default privileges name them."""
+
+
+class Views(NamedTuple):
+    """The tables of views, as the comparison sees them."""
+
+    live: Mapping[str, int]
+    """The generation of each table that is compared."""
+    elsewhere: frozenset[str]
+    """The relations of this version's views that are not compared."""
+    others: Sequence[str]
+    """The views of other versions."""
+
+    def told(self, text: str) -> str:
+        """A text with ``_g#`` in place of the live generations."""
+        return _GENERATION.sub(self._told, text)
+
+    def _told(self, found: re.Match[str]) -> str:
+        name, number = found.groups()
+        return f"{name}_g#" if self.live.get(name) == int(number) else found[0]
+
+    def filled(self, text: str) -> str:
+        """A text of the file with the live generations."""
+        return _PLACE.sub(lambda found: f"{found[1]}_g{self.live[found[1]]}", text)
+
+    def has(self, item: Item) -> bool:
+        """Whether an object is compared, by its name in the file."""
+        relation = item.name.partition(".")[0]
+        if self.others and item.kind == "view" and (item.kind, item.name) not in _made():
+            return False
+        return relation not in self.elsewhere and _NUMBERED.search(relation) is None
+
+
+def compare(connection: Connection[Any], projections: Sequence[Projection]) -> Definitions:
+    """Compare all definitions and rights. Nothing is written."""
+    found = before = None
+    for _ in range(_TRIES):
+        tracking = connection.execute(_TRACKING).fetchall()
+        try:
+            found = _compare(connection, projections, views_of(projections, tracking))
+        except _PASSING:
+            continue
+        is_still = connection.execute(_TRACKING).fetchall() == tracking
+        if is_still and (not found.differing or found == before):
+            break
+        before = found
+    if found is None:
+        raise psycopg.OperationalError("The schema changes all the time.")
+    return found
+
+
+def views_of(projections: Sequence[Projection], tracking: Sequence[Any]) -> Views:
+    """The views that are compared, by rows of their tracking."""
+    tracked = {name: (version, generation) for name, version, generation in tracking}
+    own = {view.name: view.version for view in projections}
+    live: dict[str, int] = {}
+    elsewhere: set[str] = set()
+    for view in projections:
+        version, generation = tracked.get(view.name, (0, 0))
+        for table in view.tables:
+            if version == view.version:
+                live[table.name] = generation
+            else:
+                elsewhere |= {table.name, f"{table.name}_g#"}
+                elsewhere |= {table.reading.name} if table.reading else set()
+    others = [name for name, (version, _) in tracked.items() if own.get(name) != version]
+    return Views(live, frozenset(elsewhere), others)
+
+
+def load(text: str) -> dict[Object, Item]:
+    """The objects of a text of the file."""
+    found = {}
+    for block in text.removesuffix("\n").split("\n--- ")[1:]:
+        head, _, definition = block.partition("\n")
+        kind, _, name = head.partition(" ")
+        found[kind, name] = Item(kind, name, definition, None)
+    return found
+
+
+def dump(objects: Mapping[Object, Item]) -> str:
+    """The text of the file."""
+    blocks = [f"{i.kind} {i.name}\n{i.definition}" for _, i in sorted(objects.items())]
+    return "\n--- ".join(["Written by a test: see definitions.py.", *blocks]) + "\n"
+
+
+def objects_of(connection: Connection[Any], views: Views) -> dict[Object, Item]:
+    """The objects of a database that are compared, as the file names them."""
+    found = (_told(item, views) for item in catalog.items(connection))
+    return {(item.kind, item.name): item for item in found if views.has(item)}
+
+
+def _told(item: Item, views: Views) -> Item:
+    """An object as the file names it: of a view's index PostgreSQL chose the name."""
+    name, definition = views.told(item.name), views.told(item.definition.strip())
+    if item.kind == "index" and "_g#." in name:
+        head, _, columns = definition.partition(" USING ")
+        name = f"{name.partition('.')[0]}.{columns}"
+        definition = "UNIQUE" if head.startswith("CREATE UNIQUE") else ""
+    return item._replace(name=name, definition=definition)
+
+
+@cache
+def _made() -> Mapping[Object, Item]:
+    return load((files("ledger.views") / _FILE).read_text())
+
+
+def _compare(
+    connection: Connection[Any], projections: Sequence[Projection], views: Views
+) -> Definitions:
+    ((owner,),) = connection.execute(_OWNER).fetchall()
+    admitted = {name for (name,) in connection.execute(_ADMITTED, (owner,))}
+    made = {key: item for key, item in _made().items() if views.has(item)}
+    found = objects_of(connection, views)
+    differing = []
+    for key in sorted(made.keys() | found.keys()):
+        differing += _differing(made.get(key), found.get(key), owner, views)
+    given = {right for right in _rights(connection, views) if right.role not in admitted}
+    due = set(_due(connection, projections, views))
+    for right in sorted(given ^ due, key=str):
+        differing.append(_of_right(right, is_given=right in given))
+    return Definitions(
+        len(found) + len(given), differing, views.others, sorted(admitted - {owner})
+    )
+
+
+def _differing(
+    made: Item | None, found: Item | None, owner: str, views: Views
+) -> Iterator[Differing]:
+    """How an object differs."""
+    item = found or made
+    assert item is not None
+    texts = [None if i is None else views.filled(i.definition) for i in (made, found)]
+    kind, name = item.kind, views.filled(item.name)
+    if made is None or found is None:
+        yield Differing(kind, name, _EXTRA if made is None else _MISSING, *texts)
+    elif made.definition != found.definition:
+        is_short = "\n" not in made.definition + found.definition
+        says = f"it says {texts[1] or 'nothing'}, the code {texts[0] or 'nothing'}"
+        yield Differing(kind, name, says if is_short else "it is not as the code makes it", *texts)
+    if found is not None and found.owner not in (None, owner) and kind != "schema":
+        yield Differing(kind, name, f"its owner is {found.owner}, not {owner}", None, None)
+
+
+def _rights(connection: Connection[Any], views: Views) -> Iterator[Right]:
+    """The rights on what is compared."""
+    for right in catalog.rights(connection):
+        if right.kind != "table" or views.has(Item("", views.told(right.name), "", None)):
+            yield right
+
+
+def _due(
+    connection: Connection[Any], projections: Sequence[Projection], views: Views
+) -> Iterator[Right]:
+    """The rights of the role of reads."""
+    role = reader_of(connection)
+    if role is None:
+        return
+    yield Right("schema", "ledger", None, role, "USAGE")
+    for function in catalog.signatures(connection, [f"ledger.{f}" for f in walls.FUNCTIONS]):
+        yield Right("function", function, None, role, "EXECUTE")
+    selected: list[tuple[str, Sequence[str] | None]] = list(walls.granted().items())
+    for view in projections:
+        if view.tables[0].name in views.live:
+            selected += readable(view.tables, views.live[view.tables[0].name])
+    for name, columns in selected:
+        for column in [None] if columns is None else columns:
+            yield Right("table", name, column, role, "SELECT")
+
+
+def _of_right(right: Right, *, is_given: bool) -> Differing:
+    part = f".{right.part}" if right.part else ""
+    name = f"{right.privilege} on {right.kind} {right.name}{part} to {right.role}"
+    says = "the code gives no such right" if is_given else _MISSING
+    return Differing("grant", name, says, None, None, right)
+
+
+def _plain(text: str) -> str:
+    """A text without characters that a terminal would obey."""
+    return text if text.isprintable() else ascii(text)
