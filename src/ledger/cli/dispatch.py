@@ -117,10 +117,10 @@ def _database(settings: Settings, purpose: str, *, begins: bool = False) -> Iter
 
 
 @contextmanager
-def _seen(settings: Settings, purpose: str) -> Iterator[str]:
+def _seen(settings: Settings, purpose: str, *, verifies: bool = False) -> Iterator[str]:
     """A database that the command only reads: nothing is written, so it may be a standby."""
     with _address(settings, purpose) as url:
-        yield inspect_database(settings, url)
+        yield inspect_database(settings, url, verifies=verifies)
 
 
 @contextmanager
@@ -251,7 +251,7 @@ def _seal_adopt(settings: Settings, parsed: argparse.Namespace) -> int:
 def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.verify import verify
 
-    with _seen(settings, "verify") as conninfo:
+    with _seen(settings, "verify", verifies=True) as conninfo:
         return verify(settings, conninfo)
 
 

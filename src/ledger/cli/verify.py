@@ -22,6 +22,9 @@ from ledger.service.composition.database import known_master_key
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.processes import end_with_parent
 from ledger.settings import Settings
+from ledger.views.definitions import Definitions
+from ledger.views.definitions import compare as compare_definitions
+from projections import projections
 
 _PRINTED = 1000
 """The most differences of a table that are printed; all are counted."""
@@ -30,9 +33,11 @@ _PRINTED = 1000
 def verify(settings: Settings, conninfo: str) -> int:
     """Print each difference; return 1 if there is any.
 
-    The sealed log and the tables beside it are compared at the same time, in two processes.
+    The definitions of the schema are compared first: the rest is read through them. Then the sealed
+    log and the tables beside it are compared at the same time, in two processes.
     """
     differences, key = _Differences(), known_master_key(settings)
+    schema = _compare_schema(conninfo, differences)
     with progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown:
         context = get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
@@ -60,12 +65,30 @@ def verify(settings: Settings, conninfo: str) -> int:
         beside.join()
     differences.print_rest()
     _print_adopted(conninfo)
+    _print_uncompared(schema)
     print(
         f"{found.events:,} events in {found.checkpoints:,} checkpoints,"
         f" {found.faults:,} differences; {found.unsealed:,} not sealed yet."
     )
     print(f"{tables.rows:,} rows of {len(TABLES)} tables, {tables.faults:,} differences.")
-    return 1 if found.faults or tables.faults else 0
+    print(f"{schema.objects:,} objects of the schema, {len(schema.differing):,} differences.")
+    return 1 if found.faults or tables.faults or schema.differing else 0
+
+
+def _compare_schema(conninfo: str, differences: "_Differences") -> Definitions:
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        schema = compare_definitions(connection, projections())
+    for each in schema.differing:
+        differences.take(each.difference)
+    return schema
+
+
+def _print_uncompared(schema: Definitions) -> None:
+    """Print what of the schema this version cannot judge: no differences."""
+    for view in schema.elsewhere:
+        print(f"The view {view} is of another version: its tables were not compared.")
+    for role in schema.admitted:
+        print(f"The rights of {role} were not compared: default privileges name it.")
 
 
 def _print_adopted(conninfo: str) -> None:

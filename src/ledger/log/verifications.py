@@ -25,6 +25,9 @@ OLD = tuple(f"old_{number}" for number in range(1, 8))
 TABLES = "tables"
 """The tables on which decisions rest, against all events."""
 
+SCHEMA = "schema"
+"""The definitions of the schema's objects, against those that the code makes."""
+
 NAMED = 100
 """The most differences that a finding names; all are counted."""
 
@@ -49,11 +52,13 @@ class Difference(NamedTuple):
     """A stored row, or a column of it, that is not as the log says."""
 
     table: str
-    """The table without the schema, which is ``ledger``."""
+    """The table without the schema, which is ``ledger``; the kind of an object of the schema."""
     key: str
-    """The columns of the row's key with their values, such as ``notification_id=12``."""
+    """The columns of the row's key with their values, such as ``notification_id=12``; the name of
+    an object of the schema."""
     column: str | None
-    """The column that differs; None: the row is missing, or the log has no such row."""
+    """The column that differs; None: the row is missing, or the log has no such row, or an object
+    of the schema differs."""
     says: str
     """The difference in words."""
 
@@ -78,7 +83,7 @@ class Finding(NamedTuple):
     """The position of the first event that was compared; 0: none was."""
     last: int
     compared: int
-    """The number of events, or of rows of the tables beside the log."""
+    """The number of events, of rows of the tables beside the log, or of objects of the schema."""
     differences: int
     named: Sequence[dict[str, Any]] = ()
     """The first ``NAMED`` differences: {table, key, column}; the column is null for whole rows."""

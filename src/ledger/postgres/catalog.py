@@ -60,7 +60,7 @@ UNION ALL
 SELECT 'trigger', c.relname || '.' || CASE WHEN t.tgisinternal
         THEN regexp_replace(t.tgname, '\d+$', ' ' || t.tgfoid::regproc) ELSE t.tgname END,
     concat_ws(' ', CASE WHEN NOT t.tgisinternal THEN pg_get_triggerdef(t.oid) END,
-        CASE t.tgenabled WHEN 'O' THEN NULL WHEN 'D' THEN 'disabled' ELSE t.tgenabled END),
+        CASE t.tgenabled WHEN 'O' THEN NULL WHEN 'D' THEN 'disabled' ELSE t.tgenabled::text END),
     NULL
 FROM relation AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid
 UNION ALL
@@ -78,7 +78,7 @@ SELECT 'policy', c.relname || '.' || p.polname, concat_ws(' ',
     NULL
 FROM relation AS c JOIN pg_policy AS p ON p.polrelid = c.oid
 UNION ALL
-SELECT 'function', format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
+SELECT 'function', format('%I(%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
     CASE WHEN p.prokind = 'a' THEN 'aggregate' ELSE pg_get_functiondef(p.oid) END,
     p.proowner::regrole::text
 FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace
@@ -88,7 +88,7 @@ FROM pg_depend AS d, pg_identify_object(d.classid, d.objid, 0) AS o
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = 'ledger'::regnamespace
   AND d.classid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_default_acl'::regclass)
 UNION ALL
-SELECT o.type, o.identity, '', NULL
+SELECT replace(o.type, 'function', 'routine'), o.identity, '', NULL
 FROM (
     SELECT 'pg_cast'::regclass AS class, c.oid FROM pg_cast AS c
     WHERE c.oid >= 16384 AND c.castsource < 16384 AND c.casttarget < 16384
@@ -121,7 +121,8 @@ acl AS (
     FROM pg_namespace AS n WHERE n.nspname = 'ledger'
     UNION ALL
     SELECT CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, c.relname, NULL, c.relowner,
-        coalesce(c.relacl, acldefault((CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner))
+        coalesce(c.relacl,
+            acldefault((CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner))
     FROM relation AS c
     UNION ALL
     SELECT 'table', c.relname, a.attname, c.relowner, a.attacl
@@ -131,7 +132,8 @@ acl AS (
         coalesce(p.proacl, acldefault('f', p.proowner))
     FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace
     UNION ALL
-    SELECT 'schema', 'ledger', 'new ' || d.defaclobjtype::text, d.defaclrole, d.defaclacl
+    SELECT 'new', CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
+        WHEN 'f' THEN 'ROUTINES' ELSE 'TYPES' END, NULL, d.defaclrole, d.defaclacl
     FROM pg_default_acl AS d WHERE d.defaclnamespace = 'ledger'::regnamespace
 )
 SELECT acl.kind, acl.name, acl.part, coalesce(r.rolname, 'PUBLIC'),
@@ -160,9 +162,10 @@ class Right(NamedTuple):
     """A right that a role has."""
 
     kind: str
+    """With ``new``, ``name`` says which objects that will be made have the right."""
     name: str
     part: str | None
-    """The column, or the kind of objects that will be made; None: the whole object."""
+    """The column; None: the whole object."""
     role: str
     privilege: str
 
@@ -184,8 +187,8 @@ def rights(connection: Connection[Any]) -> list[Right]:
 
 
 def signatures(connection: Connection[Any], functions: Sequence[str]) -> list[str]:
-    """The functions as ``rights`` names them."""
-    return [name for (name,) in connection.execute(_SIGNATURES, (list(functions),))]
+    """The functions that exist, as ``rights`` names them."""
+    return [name for (name,) in connection.execute(_SIGNATURES, (list(functions),)) if name]
 
 
 def _without_alias(definition: str) -> str:

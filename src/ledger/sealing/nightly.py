@@ -1,10 +1,10 @@
 """The nightly verification: stored data are compared with the log without anybody asking.
 
-Each night three parts are compared: the new events with their leaves, a seventh of the older
-events, and the tables beside the log. The loop works for a quarter of the time, in slices of some
-milliseconds, so that the service answers as ever. The last finding of each part is kept in
-``ledger.verification``: a part that was finished is not done again after a restart in the same
-night, and a night that was missed is made up for at the next start.
+Each night four parts are compared: the new events with their leaves, a seventh of the older
+events, the tables beside the log, and the definitions of the schema. The loop works for a quarter
+of the time, in slices of some milliseconds, so that the service answers as ever. The last finding
+of each part is kept in ``ledger.verification``: a part that was finished is not done again after a
+restart in the same night, and a night that was missed is made up for at the next start.
 
 A part in which something differs is compared again at each start of the service and each night,
 until nothing differs in it. While a part differs, the service is degraded (contract, Health).
@@ -19,13 +19,16 @@ from time import monotonic
 import psycopg
 from psycopg.rows import TupleRow
 
+from ledger import __version__
 from ledger.application.periodic import Periodic
 from ledger.log.derived import compare
+from ledger.log.nodes import nodes
 from ledger.log.vault import Vault
 from ledger.log.verifications import (
     NAMED,
     NEW,
     OLD,
+    SCHEMA,
     TABLES,
     Difference,
     Finding,
@@ -36,6 +39,8 @@ from ledger.log.verifications import (
 from ledger.postgres import locks
 from ledger.sealing.check import Scope, check
 from ledger.sealing.note import BadNote
+from ledger.views.definitions import compare as compare_definitions
+from projections import projections
 
 _EVERY_SECONDS = 30.0
 """Between two looks at the clock."""
@@ -105,13 +110,17 @@ class NightlyVerification(Periodic):
     ) -> list[str]:
         """The parts that were not compared since the last time of day ``at``."""
         now = self._clock()
+        parts = [NEW, *OLD, TABLES]
+        # An upgrade node by node: the newer node may have changed the schema already.
+        if all(node.version == __version__ for node in nodes(connection) if node.lives):
+            parts.append(SCHEMA)
         night = datetime.combine(now.date(), at, now.tzinfo)
         if night > now:
             night -= timedelta(days=1)
         ((since,),) = connection.execute(_SINCE)
-        tonight = {NEW, OLD[night.toordinal() % len(OLD)], TABLES}
+        tonight = {NEW, OLD[night.toordinal() % len(OLD)], TABLES, SCHEMA}
         due = []
-        for part in (NEW, *OLD, TABLES):
+        for part in parts:
             found = kept.get(part)
             differs = found is not None and found.differences > 0
             is_old = night > since if found is None else night > found.started_at
@@ -127,6 +136,11 @@ class NightlyVerification(Periodic):
         if part == TABLES:
             tables = compare(self._conninfo, found.take, _tell_nobody, self._breathe)
             covered = (min(tables.position, 1), tables.position, tables.rows)
+        elif part == SCHEMA:
+            schema = compare_definitions(connection, projections())
+            for each in schema.differing:
+                found.take(each.difference)
+            covered = (0, 0, schema.objects)
         else:
             covered = self._compare_log(connection, part, before, found)
         return Finding(

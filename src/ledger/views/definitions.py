@@ -54,8 +54,8 @@ _GENERATION = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g([0-9]+)")
 _PLACE = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
 _NUMBERED = re.compile(r"_g[0-9]+$")
 
+MISSING = "it is missing"
 _EXTRA = "this version of the ledger makes no such object"
-_MISSING = "it is missing"
 
 
 Object = tuple[str, str]
@@ -203,16 +203,14 @@ def _compare(
     admitted = {name for (name,) in connection.execute(_ADMITTED, (owner,))}
     made = {key: item for key, item in _made().items() if views.has(item)}
     found = objects_of(connection, views)
-    differing = []
+    differing: list[Differing] = []
     for key in sorted(made.keys() | found.keys()):
         differing += _differing(made.get(key), found.get(key), owner, views)
     given = {right for right in _rights(connection, views) if right.role not in admitted}
     due = set(_due(connection, projections, views))
     for right in sorted(given ^ due, key=str):
         differing.append(_of_right(right, is_given=right in given))
-    return Definitions(
-        len(found) + len(given), differing, views.others, sorted(admitted - {owner})
-    )
+    return Definitions(len(found) + len(given), differing, views.others, sorted(admitted - {owner}))
 
 
 def _differing(
@@ -221,14 +219,15 @@ def _differing(
     """How an object differs."""
     item = found or made
     assert item is not None
-    texts = [None if i is None else views.filled(i.definition) for i in (made, found)]
+    code, database = (None if i is None else views.filled(i.definition) for i in (made, found))
     kind, name = item.kind, views.filled(item.name)
     if made is None or found is None:
-        yield Differing(kind, name, _EXTRA if made is None else _MISSING, *texts)
+        yield Differing(kind, name, _EXTRA if made is None else MISSING, code, database)
     elif made.definition != found.definition:
-        is_short = "\n" not in made.definition + found.definition
-        says = f"it says {texts[1] or 'nothing'}, the code {texts[0] or 'nothing'}"
-        yield Differing(kind, name, says if is_short else "it is not as the code makes it", *texts)
+        says = f"it says {database or 'nothing'}, the code {code or 'nothing'}"
+        if "\n" in says:
+            says = "it is not as the code makes it"
+        yield Differing(kind, name, says, code, database)
     if found is not None and found.owner not in (None, owner) and kind != "schema":
         yield Differing(kind, name, f"its owner is {found.owner}, not {owner}", None, None)
 
@@ -262,7 +261,7 @@ def _due(
 def _of_right(right: Right, *, is_given: bool) -> Differing:
     part = f".{right.part}" if right.part else ""
     name = f"{right.privilege} on {right.kind} {right.name}{part} to {right.role}"
-    says = "the code gives no such right" if is_given else _MISSING
+    says = "the code gives no such right" if is_given else MISSING
     return Differing("grant", name, says, None, None, right)
 
 

@@ -12,7 +12,7 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present, services_of
 from ledger.log.nodes import LIVING_SECONDS
-from ledger.log.verifications import FINDINGS, NEW, OLD, RECORDED_AT, TABLES, Finding
+from ledger.log.verifications import FINDINGS, NEW, OLD, RECORDED_AT, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import FormerOrigin
@@ -48,6 +48,7 @@ FROM ledger.node ORDER BY node_id
 _PARTS = {
     NEW: "New events, their leaves and checkpoints",
     TABLES: "Tables on which decisions rest",
+    SCHEMA: "Functions, views, constraints and rights of the database",
     RECORDED_AT: "Times of recording in the oldest rows",
     **{part: f"Older events, part {number} of {len(OLD)}" for number, part in enumerate(OLD, 1)},
 }

@@ -1,7 +1,10 @@
 """The database that every command needs first: up to date, and opened with the master key."""
 
+import logging
 import os
 import stat
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -11,9 +14,12 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.log import walls
 from ledger.log.migrate import SchemaError, migrate, refuse_outdated
 from ledger.log.vault import Vault, load_master_key, parse_master_key
+from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
 from ledger.postgres import locks
 from ledger.postgres.session import is_pinned, options_of, pin
 from ledger.settings import Settings
+from ledger.views.definitions import compare
+from ledger.views.mending import MENDED, mend
 from ledger.views.registration import is_registered, register
 from projections import projections
 
@@ -25,6 +31,8 @@ INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT D
 _KEPT_FINGERPRINT = "SELECT value FROM ledger.setting WHERE name = 'master_key'"
 
 _READ_ONLY = "-c default_transaction_read_only=on"
+
+_logger = logging.getLogger(__name__)
 
 
 class ConfigurationError(Exception):
@@ -69,17 +77,23 @@ def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]
     return conninfo, applied
 
 
-def inspect_database(settings: Settings, conninfo: str, *, needs_key: bool = False) -> str:
+def inspect_database(
+    settings: Settings, conninfo: str, *, serves: bool = False, verifies: bool = False
+) -> str:
     """Compare what ``prepare_database`` prepares, and write nothing: works on a standby too.
 
     Return a connection string whose sessions only read. The master key is compared if it is known;
-    with ``needs_key`` it must be. Raises as ``prepare_database`` does.
+    a node that ``serves`` must know it. A command that ``verifies`` names itself what is not as the
+    code makes it. Raises as ``prepare_database`` does.
     """
-    key = _known_key(settings) if needs_key else known_master_key(settings)
+    key = _known_key(settings) if serves else known_master_key(settings)
     conninfo = pin(conninfo)
     conninfo = make_conninfo(conninfo, options=options_of(conninfo, _READ_ONLY))
     with _connected(conninfo) as connection:
-        refuse_old_schema(connection)
+        if verifies:
+            refuse_outdated(connection)
+        else:
+            refuse_old_schema(connection)
         if key is not None:
             _compare_key(connection, Vault(key))
     return conninfo
@@ -90,12 +104,42 @@ def refuse_old_schema(connection: psycopg.Connection[TupleRow]) -> None:
     refuse_outdated(connection)
     if not is_registered(connection, projections()) or not walls.are_raised(connection):
         raise SchemaError("The schema is not up to date: run `ledger migrate`.")
+    for each in compare(connection, projections()).differing:
+        if each.kind in MENDED and each.right is None:
+            raise SchemaError(
+                f"The schema is not as this version makes it ({each.difference}):"
+                " run `ledger migrate`."
+            )
 
 
 def _bring_up_to_date(conninfo: str) -> list[str]:
     applied = migrate(conninfo)
+    with _connected(conninfo) as connection:
+        if applied:
+            _raise_walls(connection)
+        _mend(connection)
     register(conninfo, projections())
     return applied
+
+
+def _mend(connection: psycopg.Connection[TupleRow]) -> None:
+    """Mend the definitions of the schema, name what differed, and keep what still differs."""
+    started_at = datetime.now(UTC)
+    mended = mend(connection, projections())
+    if mended.made:
+        _logger.error(
+            "the schema was not as this version makes it, and was mended: %s", _listed(mended.made)
+        )
+    if mended.left:
+        _logger.error("the schema is not as this version makes it: %s", _listed(mended.left))
+    before = findings(connection).get(SCHEMA)
+    if mended.left or (before is not None and before.differences):
+        found = mended.objects, len(mended.left), as_named(mended.left)
+        keep(connection, Finding(SCHEMA, started_at, datetime.now(UTC), 0, 0, *found))
+
+
+def _listed(differences: Sequence[Difference]) -> str:
+    return "; ".join(map(str, differences))
 
 
 def _connected(conninfo: str) -> psycopg.Connection[TupleRow]:

@@ -38,7 +38,7 @@ def prepare_all(
 
 def find_all(settings: Settings, conninfo: str, announce: Callable[[str], None]) -> tuple[str, str]:
     """As ``prepare_all``, for a read node: compare what another node has prepared."""
-    conninfo = inspect_database(settings, conninfo, needs_key=True)
+    conninfo = inspect_database(settings, conninfo, serves=True)
     return conninfo, find_reading(settings, conninfo, announce)
 
 

@@ -1,0 +1,152 @@
+"""Makes again what is only code and is not as this version makes it, before a service starts.
+
+That is functions, triggers, rules, policies with row-level security, database views and rights.
+Columns, constraints, indexes, owners and other objects are only named: data may contradict them, or
+they may be an operator's.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection
+from psycopg.sql import SQL, Composed, Identifier
+
+from ledger.log.verifications import Difference
+from ledger.postgres import locks
+from ledger.postgres.catalog import Right
+from ledger.views.contract import Projection
+from ledger.views.definitions import MISSING, Differing, compare
+from ledger.views.schema import HOLD, expose
+
+MENDED = ("function", "trigger", "rule", "table", "policy", "view", "grant")
+"""The kinds that are mended, in this order; of a table, its row-level security."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Mended(NamedTuple):
+    """What differed before a start."""
+
+    objects: int
+    """The objects and rights that were compared."""
+    made: Sequence[Difference]
+    """What was made again."""
+    left: Sequence[Difference]
+    """What differs still."""
+
+
+def mend(connection: Connection[Any], projections: Sequence[Projection]) -> Mended:
+    """Make again what differs, each in a transaction of its own. The connection is autocommit.
+
+    The rights that the role of reads lacks are left to the start itself, which gives them.
+    """
+    objects, found = _differing(connection, projections)
+    if not found:
+        return Mended(objects, (), ())
+    # Of two nodes that start at once, the second waits, and finds in its turn what is left.
+    connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
+    try:
+        for each in sorted(filter(lambda each: each.kind in MENDED, found), key=_turn):
+            _mend(connection, projections, each)
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", (locks.WALLS,))
+    objects, still = _differing(connection, projections)
+    left = [each.difference for each in still]
+    made = [each.difference for each in found if each.difference not in left]
+    return Mended(objects, made, left)
+
+
+def _turn(each: Differing) -> tuple[bool, int]:
+    """Triggers and policies call functions: so functions come first, and superfluous ones last."""
+    return each.kind == "function" and each.made is None, MENDED.index(each.kind)
+
+
+def _differing(
+    connection: Connection[Any], projections: Sequence[Projection]
+) -> tuple[int, Sequence[Differing]]:
+    objects, differing, *_ = compare(connection, projections)
+    return objects, [each for each in differing if each.right is None or each.says != MISSING]
+
+
+def _mend(connection: Connection[Any], projections: Sequence[Projection], each: Differing) -> None:
+    """Make an object again in the first way that works."""
+    for statements in _ways(each):
+        try:
+            with connection.transaction():
+                # Nodes that run use the object all the time.
+                connection.execute("SET LOCAL lock_timeout = '5s'")
+                for statement in statements:
+                    connection.execute(statement)
+                if each.kind == "view":
+                    _expose(connection, projections, each.name)
+        except psycopg.Error as error:
+            _logger.warning("%s: not mended: %s", each.difference, str(error).splitlines()[0])
+        else:
+            return
+
+
+def _expose(connection: Connection[Any], projections: Sequence[Projection], name: str) -> None:
+    """Make a database view of the live generation again."""
+    for view in projections:
+        for table in view.tables:
+            if name in (table.name, table.reading and table.reading.name):
+                ((live,),) = connection.execute(HOLD, (view.name,)).fetchall()
+                connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
+                expose(connection, [table], live)
+
+
+def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
+    """Lists of statements that make an object again: if one list fails, the next may do."""
+    relation, _, part = each.name.partition(".")
+    place, name = Identifier("ledger", relation), Identifier(part)
+    made = [] if each.made is None else [_sql(each.made)]
+    match each.kind, each.made, each.found:
+        case "grant", _, _:
+            assert each.right is not None
+            yield [_revoked(each.right)]
+        case _, None, None:
+            return  # the owner differs
+        case "function", None, _:
+            yield [_sql(f"DROP ROUTINE ledger.{each.name}")]
+        case "function", _, _:
+            closed = _sql(f"REVOKE ALL ON ROUTINE ledger.{each.name} FROM PUBLIC")
+            yield [*made, closed]
+            # The type of the answer cannot be replaced.
+            yield [_sql(f"DROP ROUTINE ledger.{each.name}"), *made, closed]
+        case "trigger", "", _:
+            yield [SQL("ALTER TABLE {} ENABLE TRIGGER ALL").format(place)]
+        case ("trigger" | "rule" | "policy") as kind, _, _:
+            gone = SQL(f"DROP {kind.upper()} IF EXISTS {{}} ON {{}}").format(name, place)
+            yield [gone, *made]
+        case "table", str(), str():
+            on = "ENABLE" if "row security" in str(each.made) else "DISABLE"
+            row = f"ALTER TABLE {{}} {on} ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+            yield [SQL(row).format(place)]
+        case "view", str(), _:
+            yield []
+
+
+def _revoked(right: Right) -> Composed:
+    """The statement that takes a right."""
+    role = SQL("PUBLIC") if right.role == "PUBLIC" else Identifier(right.role)
+    privilege = SQL(right.privilege.removesuffix(" WITH GRANT OPTION"))
+    if right.kind == "new":
+        new = "ALTER DEFAULT PRIVILEGES IN SCHEMA ledger REVOKE {} ON {} FROM {} CASCADE"
+        return SQL(new).format(privilege, SQL(right.name), role)
+    if right.kind == "schema":
+        return SQL("REVOKE {} ON SCHEMA ledger FROM {} CASCADE").format(privilege, role)
+    if right.kind == "function":
+        return SQL("REVOKE {} ON ROUTINE {} FROM {} CASCADE").format(
+            privilege, SQL(right.name), role
+        )
+    part = SQL("({})").format(Identifier(right.part)) if right.part else SQL("")
+    kind = SQL("SEQUENCE" if right.kind == "sequence" else "TABLE")
+    place = Identifier("ledger", right.name)
+    return SQL("REVOKE {} {} ON {} {} FROM {} CASCADE").format(privilege, part, kind, place, role)
+
+
+def _sql(text: str) -> Composed:
+    """A statement that PostgreSQL itself has told, or with names as PostgreSQL tells them."""
+    return Composed([SQL(text)])
