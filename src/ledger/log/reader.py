@@ -7,10 +7,11 @@ become ``ledger_api``: the policies hold too, but a statement could end them wit
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -27,6 +28,27 @@ _MAKE = """
 CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT
 PASSWORD {}
 """
+
+# What the role of reads has set on itself: in all databases, or in this one.
+_SETTINGS = """
+SELECT DISTINCT s.setdatabase <> 0 FROM pg_db_role_setting AS s
+JOIN pg_database AS d ON s.setdatabase IN (0, d.oid)
+WHERE d.datname = current_database() AND s.setrole = to_regrole(quote_ident(%s))
+"""
+_RESET = "ALTER ROLE {role} RESET ALL"
+_RESET_HERE = "ALTER ROLE {role} IN DATABASE {database} RESET ALL"
+
+# A role may make large objects that nobody can forbid.
+_UNLINK = """
+SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident(%s))
+"""
+
+# Whether a role may make temporary tables and functions, and the database's user may forbid it.
+_IS_TEMPORARY = """
+SELECT has_database_privilege(%s, oid, 'TEMPORARY') AND pg_has_role(datdba, 'USAGE')
+FROM pg_database WHERE datname = current_database()
+"""
+_NO_TEMPORARY = "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, {role}"
 
 # By this, two sessions tell that they see one ledger: the same database of the same server.
 _LEDGER = """
@@ -81,6 +103,29 @@ def find_reader(
             f'"{user}" may neither create the role of reads nor become {GROUP}'
         ) from error
     return shared
+
+
+def tidy(connection: psycopg.Connection[TupleRow], url: str | None) -> None:
+    """Take back what the role of reads has set on itself, or made; before it logs in.
+
+    ``url`` is the setting's. What the database's user may not take back is left: no setting of the
+    role wins over those that the service pins, and nothing that the role makes passes a wall.
+    """
+    ((own,),) = connection.execute(_OWN).fetchall()
+    role = own if url is None else conninfo_to_dict(url).get("user")
+    known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    if known is None or role == connection.info.user:
+        return
+    names = {"role": Identifier(str(role)), "database": Identifier(connection.info.dbname)}
+    here = [is_here for (is_here,) in connection.execute(_SETTINGS, (role,))]
+    due = [SQL(_RESET_HERE if is_here else _RESET).format(**names) for is_here in here]
+    if connection.execute(_IS_TEMPORARY, (role,)).fetchone() == (True,):
+        due.append(SQL(_NO_TEMPORARY).format(**names))
+    for statement in due:
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)
+    with suppress(psycopg.errors.InsufficientPrivilege):
+        connection.execute(_UNLINK, (role,))
 
 
 def check(reader: Reader) -> None:

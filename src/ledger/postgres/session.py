@@ -48,6 +48,9 @@ PINNED: Mapping[str, str] = MappingProxyType(
         "standard_conforming_strings": "on",
         "TimeZone": "UTC",
         "transform_null_equals": "off",
+        # Off, it makes a read fail that a policy binds. A limit gives some of the rows found only.
+        "row_security": "on",
+        "gin_fuzzy_search_limit": "0",
         # The server's keepalives: the locks of a vanished client are released after 15 s.
         "tcp_keepalives_idle": "5",
         "tcp_keepalives_interval": "2",

@@ -7,6 +7,7 @@ table's owner, who fills the tables, and superusers (architecture, Walls).
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,19 +37,30 @@ _OF_OWNER = """
 (SELECT true FROM ledger.{owner} AS o WHERE o.{column} = {table}.{column} LIMIT 1) IS NOT NULL
 """
 
-POWERS = """
+# A role can make large objects and temporary objects without any right of ours: they pass no wall.
+# What it owns in another database is none of ours.
+_POWERS = """
 SELECT CASE
     WHEN r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
         THEN 'is no plain login'
     WHEN EXISTS (SELECT FROM pg_auth_members AS m WHERE m.member = r.oid)
         THEN 'is a member of another role'
     WHEN EXISTS (SELECT FROM pg_shdepend AS d WHERE d.refclassid = 'pg_authid'::regclass
-                 AND d.refobjid = r.oid AND d.deptype = 'o')
+                 AND d.refobjid = r.oid AND d.deptype = 'o'
+                 AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                 AND d.classid <> 'pg_largeobject'::regclass
+                 AND (SELECT coalesce(o.schema, '') !~ '^pg_temp'
+                      FROM pg_identify_object(d.classid, d.objid, d.objsubid) AS o))
         THEN 'owns an object'
 END
-FROM pg_roles AS r WHERE r.rolname = current_user
+FROM pg_roles AS r WHERE r.rolname = {role}
 """
+
+POWERS = _POWERS.format(role="current_user")
 """The fault of the session's role, or null. Policies bind no such role, or not for long."""
+
+POWERS_OF = _POWERS.format(role="%s")
+"""The fault of a role, or null."""
 
 # The policies of a table, and whether they are on.
 _POLICIES = """
@@ -88,8 +100,8 @@ def of_owner(table: str, owner: str, column: str) -> str:
 def ensure_policy(connection: Connection[Any], table: str, condition: str) -> None:
     """Ensure that row-level security is on for a table, with one policy that has the condition.
 
-    The policy's name has a digest of the condition: a policy of another condition is replaced.
-    Reading is all that the policy allows.
+    The policy's name has a digest of the condition, the same in each generation of a view's table:
+    a policy of another condition is replaced. Reading is all that the policy allows.
     """
     name, (is_on, policies) = _policy_of(condition), _policies(connection, table)
     if is_on and policies == [name]:
@@ -108,7 +120,8 @@ def has_policy(connection: Connection[Any], table: str, condition: str) -> bool:
 
 
 def _policy_of(condition: str) -> str:
-    return f"seen_{hashlib.sha256(condition.encode()).hexdigest()[:12]}"
+    of_all_generations = re.sub(r"_g[0-9]+", "_g", condition)
+    return f"seen_{hashlib.sha256(of_all_generations.encode()).hexdigest()[:12]}"
 
 
 def _policies(connection: Connection[Any], table: str) -> tuple[bool, list[str] | None]:

@@ -25,7 +25,7 @@ from ledger.log import walls
 from ledger.log.verifications import Difference
 from ledger.postgres import catalog
 from ledger.postgres.catalog import Item, Right
-from ledger.postgres.walls import reader_of
+from ledger.postgres.walls import POWERS_OF, reader_of
 from ledger.views.contract import Projection
 from ledger.views.schema import readable
 
@@ -206,10 +206,14 @@ def _compare(
     differing: list[Differing] = []
     for key in sorted(made.keys() | found.keys()):
         differing += _differing(made.get(key), found.get(key), owner, views)
-    given = {right for right in _rights(connection, views) if right.role not in admitted}
-    due = set(_due(connection, projections, views))
-    for right in sorted(given ^ due, key=str):
-        differing.append(_of_right(right, is_given=right in given))
+    given: set[Right] = set()
+    if (role := reader_of(connection)) is not None:  # else no service has started yet
+        given = {right for right in _rights(connection, views) if right.role not in admitted}
+        due = set(_due(connection, projections, views, role))
+        for right in sorted(given ^ due, key=str):
+            differing.append(_of_right(right, is_given=right in given))
+        for (fault,) in connection.execute(POWERS_OF, (role,)):
+            differing += [Differing("role", role, f"it {fault}", None, None)] if fault else []
     return Definitions(len(found) + len(given), differing, views.others, sorted(admitted - {owner}))
 
 
@@ -240,12 +244,9 @@ def _rights(connection: Connection[Any], views: Views) -> Iterator[Right]:
 
 
 def _due(
-    connection: Connection[Any], projections: Sequence[Projection], views: Views
+    connection: Connection[Any], projections: Sequence[Projection], views: Views, role: str
 ) -> Iterator[Right]:
     """The rights of the role of reads."""
-    role = reader_of(connection)
-    if role is None:
-        return
     yield Right("schema", "ledger", None, role, "USAGE")
     for function in catalog.signatures(connection, [f"ledger.{f}" for f in walls.FUNCTIONS]):
         yield Right("function", function, None, role, "EXECUTE")
