@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.log.migrate import migrate
 from ledger.log.verifications import SCHEMA, Difference, findings
+from ledger.log.walls import protect
 from ledger.postgres.embedded import EmbeddedPostgres, place, temporary_server
 from ledger.postgres.session import pin
 from ledger.service.composition.database import prepare_database
@@ -20,9 +22,11 @@ from ledger.service.composition.reading import prepare_all
 from ledger.settings import Settings
 from ledger.views import definitions
 from ledger.views.definitions import Definitions, dump, load, objects_of, views_of
+from ledger.views.registration import register
 from ledger.views.schema import create_indexes, create_tables
 from projections import projections
 from tests.conftest import MASTER_KEY
+from tests.support.databases import empty
 from tests.support.embedded import folder_in_tmp, memory
 from tests.support.rebuilding import rebuild, view
 from tests.support.views import query
@@ -53,7 +57,11 @@ def named(conninfo: str) -> list[tuple[str, str]]:
 
 
 def written(conninfo: str) -> str:
-    """The file of definitions, as a database says it."""
+    """The file of definitions, as an empty database says it once the code has made its schema."""
+    migrate(conninfo)
+    with connected(conninfo) as connection:
+        protect(connection)
+    register(pin(conninfo), projections())
     with connected(conninfo) as connection:
         views = views_of(projections(), connection.execute(TRACKING).fetchall())
         return dump(objects_of(connection, views))
@@ -71,11 +79,22 @@ def prepared(conninfo: str) -> str:
     return conninfo
 
 
-def test_the_file_of_definitions_is_that_of_a_new_database(prepared: str) -> None:
-    assert written(prepared) == FILE.read_text(), "python -m tests.views.test_definitions"
+def test_the_file_of_definitions_is_what_migrations_and_descriptions_make(
+    server: EmbeddedPostgres,
+) -> None:
+    with empty(server.url, "defined") as bare:
+        assert written(bare) == FILE.read_text(), "python -m tests.views.test_definitions"
     assert dump(load(FILE.read_text())) == FILE.read_text()
-    assert compare(prepared).objects > len(load(FILE.read_text()))
-    assert named(prepared) == []
+
+
+def test_a_new_ledger_has_no_difference(
+    server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    with empty(server.url, "newly_made") as bare:
+        start(bare)
+        assert named(bare) == []
+        assert compare(bare).objects > len(load(FILE.read_text()))
+    assert caplog.records == []
 
 
 @pytest.mark.skipif(not OLDEST.exists(), reason="PostgreSQL 15 is not installed")
@@ -86,9 +105,9 @@ def test_the_oldest_postgresql_tells_the_same_definitions(monkeypatch: pytest.Mo
         postgres = EmbeddedPostgres(folder / "data", purpose="tests", settings={"fsync": "off"})
         postgres.start()
         try:
-            start(postgres.url)
-            assert query(postgres.url, "SHOW server_version_num")[0][0].startswith("15")
             assert written(postgres.url) == FILE.read_text()
+            assert query(postgres.url, "SHOW server_version_num")[0][0].startswith("15")
+            start(postgres.url)
             assert named(postgres.url) == []
         finally:
             postgres.stop()
@@ -257,29 +276,29 @@ def filling(conninfo: str) -> Callable[[str], str]:
 def test_altered_code_is_named_and_made_again_at_the_start(
     prepared: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found, filled = [], filling(prepared)
-    for statement, kind, name in CODE:
-        name = filled(name)
-        query(prepared, filled(statement))
-        whole = [n for k, n in named(prepared) if k == kind and n.startswith(name)]
-        assert whole, f"{statement} is not named"
-        found.append(f"{kind} {whole[0]}: ")
+    filled = filling(prepared)
+    altered = [f"{kind} {filled(name)}" for _, kind, name in CODE]
+    query(prepared, "; ".join(filled(statement) for statement, *_ in CODE))
+    found = [*map(" ".join, named(prepared))]
+    whole = [next((each for each in found if each.startswith(start)), start) for start in altered]
+    assert [each for each in whole if each not in found] == []
     with caplog.at_level("ERROR"):
         start(prepared)
     (told,) = [record.getMessage() for record in caplog.records]
     assert "was mended: " in told
-    assert [each for each in found if each not in told] == []
+    assert [each for each in whole if f"{each}: " not in told] == []
     assert named(prepared) == []
     with connected(prepared) as connection:
         assert SCHEMA not in findings(connection)
 
 
 def test_what_is_no_code_is_named_and_left(prepared: str, caplog: pytest.LogCaptureFixture) -> None:
-    altered, filled = [], filling(prepared)
-    for statement, kind, name in DATA:
+    filled = filling(prepared)
+    altered = [(kind, filled(name)) for _, kind, name in DATA]
+    for statement, *_ in DATA:
         query(prepared, filled(statement))
-        altered.append((kind, filled(name)))
-        assert altered[-1] in named(prepared), f"{statement} is not named"
+    found = named(prepared)
+    assert [each for each in altered if each not in found] == []
     try:
         before = [each for each in named(prepared) if each[0] != "role"]
         with caplog.at_level("ERROR"):
@@ -363,5 +382,4 @@ def test_names_with_control_characters_are_told_without_them(prepared: str) -> N
 
 if __name__ == "__main__":
     with temporary_server() as url:
-        prepare_all(Settings(master_key=MASTER_KEY), url, print)
         FILE.write_text(written(url))
