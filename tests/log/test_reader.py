@@ -9,6 +9,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.scope import Tenant
+from ledger.postgres.walls import POWERS
 from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.service.composition.reading import prepare_reading
 from ledger.settings import Settings
@@ -16,7 +18,7 @@ from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.embedded import served
 from tests.support.facts import fact
-from tests.support.reader import MASTER_KEY
+from tests.support.reader import MASTER_KEY, set_tenant
 from tests.support.views import query
 
 PAGE = "docs/operating.md"
@@ -197,3 +199,108 @@ def test_the_password_of_the_ledgers_login_follows_from_the_master_key(folder: P
         shared = prepare_reading(settings, conninfo, told.append)
         assert who_reads(shared) == ("postgres", "ledger_api")
         assert len(told) == 1
+
+
+SETTINGS = (
+    "SET row_security = off",
+    "SET local_preload_libraries = 'no_such_library'",
+    "IN DATABASE {database} SET local_preload_libraries = 'no_such_library'",
+    "IN DATABASE {database} SET statement_timeout = '1ms'",
+    "SET default_transaction_read_only = off",
+)
+"""What the role of reads may set on itself; with a library that is missing it cannot log in."""
+
+OWNED = """
+SELECT (SELECT count(*) FROM pg_db_role_setting WHERE setrole = '{role}'::regrole),
+    (SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = '{role}'::regrole)
+"""
+
+
+def test_what_the_role_of_reads_set_on_itself_or_made_is_taken_back_at_the_start(
+    conninfo: str, settings: Settings
+) -> None:
+    made = prepare_reading(settings, conninfo)
+    names = {
+        "role": who_reads(made)[0],
+        "database": query(conninfo, "SELECT current_database()")[0][0],
+    }
+    with psycopg.connect(made, autocommit=True) as reader:
+        reader.execute("SELECT lo_create(0)")
+        assert reader.execute(POWERS).fetchone() == (None,), "a worker that starts again may read"
+        for setting in SETTINGS:
+            reader.execute(f"ALTER ROLE {names['role']} {setting.format(**names)}".encode())
+    assert query(conninfo, OWNED.format(**names)) == [(4, 1)]
+    told: list[str] = []
+    assert prepare_reading(settings, conninfo, told.append) == made
+    assert who_reads(made) == (names["role"],) * 2
+    assert told == []
+    assert query(conninfo, OWNED.format(**names)) == [(0, 0)]
+
+
+def test_a_setting_of_the_role_changes_no_read_meanwhile(conninfo: str, settings: Settings) -> None:
+    made = prepare_reading(settings, conninfo)
+    role = who_reads(made)[0]
+    query(made, f"ALTER ROLE {role} SET row_security = off")
+    assert query(made, "SHOW row_security") == [("on",)]
+    assert query(made, "SELECT line_id FROM ledger.execution") == []
+    query(conninfo, f"ALTER ROLE {role} RESET ALL")
+
+
+def test_the_role_of_reads_makes_nothing_temporary(conninfo: str, settings: Settings) -> None:
+    made = prepare_reading(settings, conninfo)
+    with psycopg.connect(made, autocommit=True) as reader:
+        for mine in ("TABLE", "VIEW"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute(f"CREATE TEMPORARY {mine} mine AS SELECT 1 AS one".encode())
+
+
+def test_temporary_objects_of_the_role_of_reads_keep_no_service_from_starting(
+    guest: Guest, settings: Settings
+) -> None:
+    """A user that owns the tables, and not the database, cannot forbid them."""
+    guest.execute(f"ALTER ROLE {guest.name} CREATEROLE")
+    guest.execute(f"ALTER DATABASE {guest.name} OWNER TO CURRENT_USER")
+    guest.execute(f"GRANT CREATE ON DATABASE {guest.name} TO {guest.name}")
+    made = prepare_reading(settings, prepare_database(settings, guest.url))
+    with psycopg.connect(made, autocommit=True) as reader:
+        reader.execute("CREATE TEMPORARY TABLE mine (id text)")
+        reader.execute("CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql RETURN 1")
+        assert prepare_reading(settings, guest.url) == made
+        assert reader.execute(POWERS).fetchone() == (None,)
+
+
+def test_an_append_waits_for_no_transaction_that_has_awaited_one(
+    conninfo: str, settings: Settings
+) -> None:
+    lock = "LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE NOWAIT"
+    with psycopg.connect(prepare_reading(settings, conninfo)) as reader:
+        reader.execute("SELECT ledger.await_append()")
+        with psycopg.connect(conninfo) as writer:
+            writer.execute(lock)
+            # The append in flight is awaited all the same.
+            reader.execute("SET lock_timeout = '10ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                reader.execute("SELECT ledger.await_append()")
+
+
+def test_a_function_in_a_query_gets_no_payload_of_another_tenant(
+    conninfo: str, settings: Settings
+) -> None:
+    made = prepare_reading(settings, conninfo)
+    query(
+        conninfo,
+        "INSERT INTO ledger.run_key (run_id, organization_id, wrapped) VALUES"
+        " ('RUN-26-000001', 'ORG-26-000001', ''), ('RUN-26-000002', 'ORG-26-000002', '')",
+    )
+    query(
+        conninfo,
+        "CREATE FUNCTION public.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001"
+        " AS 'BEGIN RAISE NOTICE ''%'', $1; RETURN true; END'",
+    )
+    heard: list[str | None] = []
+    with psycopg.connect(made, autocommit=True) as reader:
+        reader.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+        set_tenant(reader, Tenant("ORG-26-000001", "*"))
+        found = reader.execute("SELECT run_id FROM ledger.run_content WHERE public.tell(run_id)")
+        assert found.fetchall() == [("RUN-26-000001",)]
+    assert heard == ["RUN-26-000001"]

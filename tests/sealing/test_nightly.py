@@ -8,10 +8,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.log.verifications import NEW, OLD, TABLES, Finding, findings
+from ledger.log.nodes import beat
+from ledger.log.verifications import NEW, OLD, SCHEMA, TABLES, Finding, findings
 from ledger.postgres import locks
 from ledger.sealing import nightly
 from ledger.sealing.nightly import NightlyVerification
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
@@ -64,12 +66,12 @@ def shown(ledger: Ledger) -> tuple[str, bool, float]:
     return ready["status"], ready["log"]["differs"], float(line.split()[1])
 
 
-def test_a_night_compares_what_is_new_a_seventh_of_the_old_and_the_tables_once(
+def test_a_night_compares_what_is_new_a_seventh_of_the_old_the_tables_and_the_schema_once(
     full: Ledger, folder: Path
 ) -> None:
-    assert verify(full, folder, night(0)) == 3
+    assert verify(full, folder, night(0)) == 4
     found = kept(full)
-    assert found.keys() == {NEW, seventh(0), TABLES}
+    assert found.keys() == {NEW, seventh(0), TABLES, SCHEMA}
     new = found[NEW]
     assert (new.first, new.last, new.compared) == (
         position_at(full, 0),
@@ -80,8 +82,8 @@ def test_a_night_compares_what_is_new_a_seventh_of_the_old_and_the_tables_once(
     assert found[TABLES].last == position_at(full, 600)
     assert {finding.differences for finding in found.values()} == {0}
     assert verify(full, folder, night(0) + timedelta(hours=23)) == 0, "also after a restart"
-    assert verify(full, folder, night(1)) == 3
-    assert kept(full).keys() == {NEW, seventh(0), seventh(1), TABLES}
+    assert verify(full, folder, night(1)) == 4
+    assert kept(full).keys() == {NEW, seventh(0), seventh(1), TABLES, SCHEMA}
 
 
 def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
     assert loop.run_once() == 0
     loop.disconnect()
     assert kept(full) == {}
-    assert verify(full, folder, started + timedelta(days=1)) == 3
+    assert verify(full, folder, started + timedelta(days=1)) == 4
 
 
 def test_later_nights_compare_only_the_new_events_and_the_tile_that_has_the_last_one(
@@ -149,6 +151,28 @@ def test_a_difference_degrades_the_service_until_the_part_is_compared_without_on
     assert shown(full) == ("ok", False, 0)
 
 
+def test_an_altered_function_degrades_the_service_until_it_is_mended(
+    full: Ledger, folder: Path
+) -> None:
+    vandalize(full.conninfo, "ALTER FUNCTION ledger.log_end() RESET ALL")
+    verify(full, folder, night(0))
+    assert kept(full)[SCHEMA].named == [{"table": "function", "key": "log_end()", "column": None}]
+    assert shown(full) == ("degraded", True, 1)
+    prepare_database(Settings(master_key=MASTER_KEY), full.conninfo)
+    assert shown(full) == ("ok", False, 0)
+
+
+def test_the_schema_waits_while_a_node_of_another_version_runs(full: Ledger, folder: Path) -> None:
+    with psycopg.connect(full.conninfo, autocommit=True) as connection:
+        beat(connection, "0" * 16, "0.0.9", "all", None)
+    assert verify(full, folder, night(0)) == 3
+    assert SCHEMA not in kept(full)
+    # A beat of the future is of no node.
+    vandalize(full.conninfo, "UPDATE ledger.node SET beaten_at = now() + interval '1 year'")
+    assert verify(full, folder, night(0)) == 1
+    assert kept(full)[SCHEMA].differences == 0
+
+
 def test_a_part_that_differs_is_compared_again_at_the_next_start(
     full: Ledger, folder: Path
 ) -> None:
@@ -156,7 +180,7 @@ def test_a_part_that_differs_is_compared_again_at_the_next_start(
     vandalize(full.conninfo, moved.format("+"))
     noon = night(0) + timedelta(hours=9)
     with service(full, folder, noon) as loop:
-        assert loop.run_once() == 3
+        assert loop.run_once() == 4
         vandalize(full.conninfo, moved.format("-"))
         assert loop.run_once() == 0, "the service goes on"
     assert shown(full)[1]
@@ -200,7 +224,7 @@ def test_a_service_that_stops_leaves_the_part_in_hand_for_its_next_start(
         loop.stop()
         assert loop.run_once() == 0
     assert kept(full) == {}
-    assert verify(full, folder, night(0)) == 3
+    assert verify(full, folder, night(0)) == 4
 
 
 def test_two_services_on_a_database_do_not_verify_at_the_same_time(

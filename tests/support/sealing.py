@@ -23,7 +23,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
-from tests.support.stored import DROP_CHECK
+from tests.support.stored import CHECK, DROP_CHECK
 
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
@@ -138,6 +138,9 @@ def vandalize(conninfo: str, *statements: str) -> None:
     """Execute statements without the log's triggers and check, as the owner of the database can."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
+        again = connection.execute(CHECK).fetchone()
         connection.execute(DROP_CHECK)
         for statement in statements:
             connection.execute(statement.encode())
+        if again is not None:
+            connection.execute(again[0])

@@ -21,6 +21,13 @@ DROP_CHECK = (
 )
 """Lets a test store what is no event, as only the owner of the database can."""
 
+CHECK = """
+SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s NOT VALID', conrelid::regclass, conname,
+    replace(pg_get_constraintdef(oid), ' NOT VALID', ''))
+FROM pg_constraint WHERE conname = 'ledger_events_recorded_at_as_stored'
+"""
+"""Gives the statement that makes the check again, for the rows to come."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _NAMES = (
