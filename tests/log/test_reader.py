@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ledger.postgres import locks
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Tenant
 from ledger.postgres.walls import POWERS
@@ -219,7 +221,7 @@ SELECT (SELECT count(*) FROM pg_db_role_setting WHERE setrole = '{role}'::regrol
 def test_what_the_role_of_reads_set_on_itself_or_made_is_taken_back_at_the_start(
     conninfo: str, settings: Settings
 ) -> None:
-    made = prepare_reading(settings, conninfo)
+    made = prepare_reading(settings, prepare_database(settings, conninfo))
     names = {
         "role": who_reads(made)[0],
         "database": query(conninfo, "SELECT current_database()")[0][0],
@@ -229,16 +231,16 @@ def test_what_the_role_of_reads_set_on_itself_or_made_is_taken_back_at_the_start
         assert reader.execute(POWERS).fetchone() == (None,), "a worker that starts again may read"
         for setting in SETTINGS:
             reader.execute(f"ALTER ROLE {names['role']} {setting.format(**names)}".encode())
-    assert query(conninfo, OWNED.format(**names)) == [(4, 1)]
+    assert query(conninfo, OWNED.format(**names)) == [(2, 1)]
     told: list[str] = []
-    assert prepare_reading(settings, conninfo, told.append) == made
+    assert prepare_reading(settings, prepare_database(settings, conninfo), told.append) == made
     assert who_reads(made) == (names["role"],) * 2
     assert told == []
     assert query(conninfo, OWNED.format(**names)) == [(0, 0)]
 
 
 def test_a_setting_of_the_role_changes_no_read_meanwhile(conninfo: str, settings: Settings) -> None:
-    made = prepare_reading(settings, conninfo)
+    made = prepare_reading(settings, prepare_database(settings, conninfo))
     role = who_reads(made)[0]
     query(made, f"ALTER ROLE {role} SET row_security = off")
     assert query(made, "SHOW row_security") == [("on",)]
@@ -247,7 +249,7 @@ def test_a_setting_of_the_role_changes_no_read_meanwhile(conninfo: str, settings
 
 
 def test_the_role_of_reads_makes_nothing_temporary(conninfo: str, settings: Settings) -> None:
-    made = prepare_reading(settings, conninfo)
+    made = prepare_reading(settings, prepare_database(settings, conninfo))
     with psycopg.connect(made, autocommit=True) as reader:
         for mine in ("TABLE", "VIEW"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -265,8 +267,23 @@ def test_temporary_objects_of_the_role_of_reads_keep_no_service_from_starting(
     with psycopg.connect(made, autocommit=True) as reader:
         reader.execute("CREATE TEMPORARY TABLE mine (id text)")
         reader.execute("CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql RETURN 1")
-        assert prepare_reading(settings, guest.url) == made
+        assert prepare_reading(settings, prepare_database(settings, guest.url)) == made
         assert reader.execute(POWERS).fetchone() == (None,)
+
+
+def test_a_lock_of_the_service_that_the_role_of_reads_holds_keeps_no_service_from_starting(
+    conninfo: str, settings: Settings
+) -> None:
+    made = prepare_reading(settings, prepare_database(settings, conninfo))
+    with psycopg.connect(made, autocommit=True) as reader:
+        for lock in (locks.MIGRATIONS, locks.VIEW_TABLES, locks.WALLS):
+            reader.execute("SELECT pg_advisory_lock(%s)", (lock,))
+        with ThreadPoolExecutor(1) as beside:
+            starting = beside.submit(prepare_database, settings, conninfo)
+            try:
+                starting.result(60)
+            finally:
+                reader.close()
 
 
 def test_an_append_waits_for_no_transaction_that_has_awaited_one(
@@ -286,7 +303,7 @@ def test_an_append_waits_for_no_transaction_that_has_awaited_one(
 def test_a_function_in_a_query_gets_no_payload_of_another_tenant(
     conninfo: str, settings: Settings
 ) -> None:
-    made = prepare_reading(settings, conninfo)
+    made = prepare_reading(settings, prepare_database(settings, conninfo))
     query(
         conninfo,
         "INSERT INTO ledger.run_key (run_id, organization_id, wrapped) VALUES"

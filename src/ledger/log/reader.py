@@ -43,8 +43,15 @@ _UNLINK = """
 SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident(%s))
 """
 
+# Sessions of the role of reads hold no advisory lock. One that does would let the start wait.
+_END_HOLDERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a
+WHERE a.usename = %s AND a.datname = current_database()
+  AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory')
+"""
+
 # Whether a role may make temporary tables and functions, and the database's user may forbid it.
-_IS_TEMPORARY = """
+_MAKES_TEMPORARY = """
 SELECT has_database_privilege(%s, oid, 'TEMPORARY') AND pg_has_role(datdba, 'USAGE')
 FROM pg_database WHERE datname = current_database()
 """
@@ -106,7 +113,7 @@ def find_reader(
 
 
 def tidy(connection: psycopg.Connection[TupleRow], url: str | None) -> None:
-    """Take back what the role of reads has set on itself, or made; before it logs in.
+    """Take back what the role of reads has set on itself, made, or locked; before anything else.
 
     ``url`` is the setting's. What the database's user may not take back is left: no setting of the
     role wins over those that the service pins, and nothing that the role makes passes a wall.
@@ -119,13 +126,12 @@ def tidy(connection: psycopg.Connection[TupleRow], url: str | None) -> None:
     names = {"role": Identifier(str(role)), "database": Identifier(connection.info.dbname)}
     here = [is_here for (is_here,) in connection.execute(_SETTINGS, (role,))]
     due = [SQL(_RESET_HERE if is_here else _RESET).format(**names) for is_here in here]
-    if connection.execute(_IS_TEMPORARY, (role,)).fetchone() == (True,):
-        due.append(SQL(_NO_TEMPORARY).format(**names))
     for statement in due:
         with suppress(psycopg.errors.InsufficientPrivilege):
             connection.execute(statement)
-    with suppress(psycopg.errors.InsufficientPrivilege):
-        connection.execute(_UNLINK, (role,))
+    for query in (_UNLINK, _END_HOLDERS):
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            connection.execute(query, (role,))
 
 
 def check(reader: Reader) -> None:
@@ -147,10 +153,16 @@ def reader_at(conninfo: str) -> Reader:
 
 
 def admit(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
-    """Give the reader its rights on the tables of migrations, and take those of an earlier one."""
+    """Give the reader its rights on the tables of migrations, and take those of an earlier one.
+
+    Whoever connects to a database may make temporary tables and functions there: not any more.
+    """
     for role in {reader_of(connection), GROUP, reader.role} - {None}:
         walls.withdraw(connection, str(role))
     walls.grant(connection, reader.role)
+    if connection.execute(_MAKES_TEMPORARY, (reader.role,)).fetchone() == (True,):
+        names = {"role": Identifier(reader.role), "database": Identifier(connection.info.dbname)}
+        connection.execute(SQL(_NO_TEMPORARY).format(**names))
     remember_reader(connection, reader.role)
 
 

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.log import walls
 from ledger.log.migrate import SchemaError, migrate, refuse_outdated
+from ledger.log.reader import tidy
 from ledger.log.vault import Vault, load_master_key, parse_master_key
 from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
 from ledger.postgres import locks
@@ -52,7 +53,7 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
     _compare_kept_key(settings, conninfo)
     vault = open_vault(settings)
     if settings.migrate == "auto":
-        _bring_up_to_date(conninfo)
+        _bring_up_to_date(settings, conninfo)
     with _connected(conninfo) as connection:
         if settings.migrate == "never":
             refuse_old_schema(connection)
@@ -71,7 +72,7 @@ def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]
     """
     conninfo = pin(conninfo)
     _compare_kept_key(settings, conninfo)
-    applied = _bring_up_to_date(conninfo)
+    applied = _bring_up_to_date(settings, conninfo)
     with _connected(conninfo) as connection:
         _raise_walls(connection)
     return conninfo, applied
@@ -112,7 +113,9 @@ def refuse_old_schema(connection: psycopg.Connection[TupleRow]) -> None:
             )
 
 
-def _bring_up_to_date(conninfo: str) -> list[str]:
+def _bring_up_to_date(settings: Settings, conninfo: str) -> list[str]:
+    with _connected(conninfo) as connection:
+        tidy(connection, settings.api_database_url)
     applied = migrate(conninfo)
     with _connected(conninfo) as connection:
         if applied:

@@ -13,7 +13,6 @@ from ledger.log.reader import (
     find_reader,
     reader_at,
     refuse_unadmitted,
-    tidy,
 )
 from ledger.postgres import locks
 from ledger.postgres.session import pin
@@ -64,7 +63,6 @@ def admit_reads(
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
         try:
-            tidy(connection, settings.api_database_url)
             reader = _reader(connection, settings, conninfo)
             live = [*live_generations(connection, projections())]
             with connection.pipeline(), connection.transaction():
