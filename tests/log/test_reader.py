@@ -218,7 +218,7 @@ SELECT (SELECT count(*) FROM pg_db_role_setting WHERE setrole = '{role}'::regrol
 """
 
 
-def test_what_the_role_of_reads_set_on_itself_or_made_is_taken_back_at_the_start(
+def test_settings_and_objects_of_the_role_of_reads_are_taken_back_at_the_start(
     conninfo: str, settings: Settings
 ) -> None:
     made = prepare_reading(settings, prepare_database(settings, conninfo))

@@ -292,7 +292,9 @@ def test_altered_code_is_named_and_made_again_at_the_start(
         assert SCHEMA not in findings(connection)
 
 
-def test_what_is_no_code_is_named_and_left(prepared: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_altered_objects_that_are_no_code_are_named_and_left(
+    prepared: str, caplog: pytest.LogCaptureFixture
+) -> None:
     filled = filling(prepared)
     altered = [(kind, filled(name)) for _, kind, name in DATA]
     for statement, *_ in DATA:
