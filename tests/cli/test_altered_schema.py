@@ -39,7 +39,7 @@ ALTERED = {
     "CREATE POLICY mine ON ledger.run_g1 USING (true)": "policy run_g1.mine:",
     "GRANT SELECT ON ledger.run_key TO PUBLIC": "grant SELECT on table run_key to PUBLIC:",
 }
-"""What the attacker does, and how the object is named then."""
+"""The attacker's statements, and how each object is named then."""
 
 
 def test_altered_code_is_named_by_verify_and_mended_by_the_next_start(

@@ -210,7 +210,7 @@ SETTINGS = (
     "IN DATABASE {database} SET statement_timeout = '1ms'",
     "SET default_transaction_read_only = off",
 )
-"""What the role of reads may set on itself; with a library that is missing it cannot log in."""
+"""Settings that a role may give itself; with a library that is missing it cannot log in."""
 
 OWNED = """
 SELECT (SELECT count(*) FROM pg_db_role_setting WHERE setrole = '{role}'::regrole),

@@ -202,7 +202,7 @@ CODE: Sequence[tuple[str, str, str]] = [
         "USAGE on sequence ledger_events_notification_id_seq to PUBLIC",
     ),
 ]
-"""What an attacker may do to code: the statement, and the object that differs then."""
+"""Attacks on code: the statement, and the object that differs then."""
 
 DATA: Sequence[tuple[str, str, str]] = [
     (
@@ -254,7 +254,7 @@ DATA: Sequence[tuple[str, str, str]] = [
         "session_replication_role",
     ),
 ]
-"""Likewise, what data may contradict or an operator may have made: it is named only."""
+"""Attacks on objects that are only named, since data may contradict the code."""
 
 
 def filling(conninfo: str) -> Callable[[str], str]:

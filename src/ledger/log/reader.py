@@ -29,7 +29,7 @@ CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATI
 PASSWORD {}
 """
 
-# What the role of reads has set on itself: in all databases, or in this one.
+# The settings that the role of reads has given itself: for all databases, or for this one.
 _SETTINGS = """
 SELECT DISTINCT s.setdatabase <> 0 FROM pg_db_role_setting AS s
 JOIN pg_database AS d ON s.setdatabase IN (0, d.oid)
@@ -115,8 +115,8 @@ def find_reader(
 def tidy(connection: psycopg.Connection[TupleRow], url: str | None) -> None:
     """Take back what the role of reads has set on itself, made, or locked; before anything else.
 
-    ``url`` is the setting's. What the database's user may not take back is left: no setting of the
-    role wins over those that the service pins, and nothing that the role makes passes a wall.
+    ``url`` is the setting's. Anything that the database's user may not take back is left: pinned
+    settings win over the role's, and nothing that the role makes passes a wall.
     """
     ((own,),) = connection.execute(_OWN).fetchall()
     role = own if url is None else conninfo_to_dict(url).get("user")
@@ -155,7 +155,7 @@ def reader_at(conninfo: str) -> Reader:
 def admit(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
     """Give the reader its rights on the tables of migrations, and take those of an earlier one.
 
-    Whoever connects to a database may make temporary tables and functions there: not any more.
+    PostgreSQL lets each role make temporary tables and functions, unless PUBLIC has lost the right.
     """
     for role in {reader_of(connection), GROUP, reader.role} - {None}:
         walls.withdraw(connection, str(role))

@@ -111,8 +111,7 @@ SELECT 'setting', 'session_replication_role', current_setting('session_replicati
 """
 
 
-# Who has which right on what, but for the owners. A role that is named in the schema's default
-# privileges was given its rights by the owner for good (docs/operating.md).
+# The rights of all roles but the owners.
 _RIGHTS = """
 WITH relation AS (SELECT * FROM pg_class WHERE relnamespace = 'ledger'::regnamespace),
 acl AS (

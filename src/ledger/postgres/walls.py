@@ -38,7 +38,7 @@ _OF_OWNER = """
 """
 
 # A role can make large objects and temporary objects without any right of ours: they pass no wall.
-# What it owns in another database is none of ours.
+# An object in another database gives no right here.
 _POWERS = """
 SELECT CASE
     WHEN r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication

@@ -8,8 +8,8 @@ says how the file is written. Rights follow from their descriptions (``log/walls
 Of a view the live generation is compared, if this version made it. Other generations belong to a
 rebuild, or to a node of another version.
 
-What is only code can be made again at any time: ``mend`` does so. Columns, constraints, indexes and
-owners are only named, since data may contradict them.
+Code alone can be made again at any time: ``mend`` does so. Columns, constraints, indexes and owners
+are only named, since data may contradict them.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Makes again what is only code and is not as this version makes it, before a service starts.
 
-That is functions, triggers, rules, policies with row-level security, database views and rights.
+Code is functions, triggers, rules, policies with row-level security, database views and rights.
 Columns, constraints, indexes, owners and other objects are only named: data may contradict them, or
 they may be an operator's.
 """
@@ -27,14 +27,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Mended(NamedTuple):
-    """What differed before a start."""
+    """The differences before a start."""
 
     objects: int
     """The objects and rights that were compared."""
     made: Sequence[Difference]
-    """What was made again."""
+    """The differences that were mended."""
     left: Sequence[Difference]
-    """What differs still."""
+    """The differences that are left."""
 
 
 def mend(connection: Connection[Any], projections: Sequence[Projection]) -> Mended:
