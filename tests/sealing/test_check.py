@@ -15,7 +15,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
 from tests.support.ledger import Ledger
-from tests.support.sealing import checked, keep_witness, seal, vandalize
+from tests.support.sealing import OBJECTS, checked, keep_witness, seal, vandalize
 
 
 def position_at(ledger: Ledger, rank: int) -> int:
@@ -308,13 +308,14 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     assert capsys.readouterr().out.splitlines() == [
         "1 events in 1 checkpoints, 0 differences; 1 not sealed yet.",
         "7 rows of 11 tables, 0 differences.",
+        f"{OBJECTS} objects of the schema, 0 differences.",
     ]
     at = position_at(ledger, 0)
     vandalize(ledger.conninfo, "UPDATE ledger.ledger_events SET topic = 'execution.closed/1'")
     assert verify(settings, ledger.conninfo) == 1
     printed = capsys.readouterr().out.splitlines()
     assert altered_event(at, "topic") in printed
-    assert printed[-2] == "1 events in 1 checkpoints, 1 differences; 1 not sealed yet."
+    assert printed[-3] == "1 events in 1 checkpoints, 1 differences; 1 not sealed yet."
     vandalize(ledger.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
     assert verify(settings, ledger.conninfo) == 1
     assert capsys.readouterr().out == (
@@ -340,7 +341,7 @@ def test_the_command_prints_a_thousand_differences_of_a_table_and_counts_the_oth
     assert sum(line.startswith("identity digest=") for line in printed) == 10
     assert sum(line.startswith("line_activity line_id=LIN-") for line in printed) == 1
     assert "identity: 591 more differences" in printed
-    assert printed[-1].endswith(" rows of 11 tables, 602 differences.")
+    assert printed[-2].endswith(" rows of 11 tables, 602 differences.")
 
 
 def test_the_command_fails_with_the_error_of_either_process(
@@ -350,4 +351,6 @@ def test_the_command_fails_with_the_error_of_either_process(
     vandalize(full.conninfo, "ALTER TABLE ledger.identity RENAME TO lost")
     with pytest.raises(psycopg.errors.UndefinedTable):
         verify(settings, full.conninfo)
-    assert capsys.readouterr().out == ""
+    printed = capsys.readouterr().out.splitlines()
+    assert "column identity.digest: it is missing" in printed
+    assert not any(line.endswith(" differences.") for line in printed)

@@ -17,7 +17,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at
 from tests.support.ledger import Ledger
-from tests.support.sealing import checked, mark, seal, vandalize
+from tests.support.sealing import OBJECTS, checked, mark, seal, vandalize
 
 UNREADABLE = "ledger_events notification_id={}: its column state: the stored event cannot be read"
 _FROM = "UPDATE ledger.ledger_events SET recorded_at = {} WHERE notification_id {}"
@@ -208,4 +208,5 @@ def test_the_command_names_moved_instants_and_exits_1(
         shifted(ledger, at, hours=1),
         "1 events in 1 checkpoints, 1 differences; 0 not sealed yet.",
         "4 rows of 11 tables, 0 differences.",
+        f"{OBJECTS} objects of the schema, 0 differences.",
     ]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ledger.sealing.watch import Watch
 from ledger.sealing.witness import Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
+from ledger.views.definitions import load
 from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
@@ -122,6 +124,10 @@ def stop_reason(conninfo: str) -> str | None:
     assert row is not None
     error: str | None = row[0]
     return error
+
+
+OBJECTS = len(load((files("ledger.views") / "definitions.txt").read_text()))
+"""The objects of the schema; where a service has started, its rights are compared too."""
 
 
 def mark(conninfo: str) -> None:

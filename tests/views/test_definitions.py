@@ -116,7 +116,12 @@ def test_the_oldest_postgresql_tells_the_same_definitions(monkeypatch: pytest.Mo
 CODE: Sequence[tuple[str, str, str]] = [
     (REPLACED.format("passing_keys", "k.revoked_at IS NULL AND", ""), "function", "passing_keys("),
     ("DROP FUNCTION ledger.sees_endpoint CASCADE", "function", "sees_endpoint("),
-    ("ALTER FUNCTION ledger.log_end() RESET ALL", "function", "log_end("),
+    (
+        "CREATE OR REPLACE FUNCTION ledger.log_end() RETURNS bigint"
+        " LANGUAGE sql AS 'SELECT 1 -- no_table_g#'",
+        "function",
+        "log_end(",
+    ),
     ("ALTER FUNCTION ledger.await_append() SECURITY INVOKER", "function", "await_append("),
     ("ALTER FUNCTION ledger.recorded_at VOLATILE LEAKPROOF", "function", "recorded_at("),
     (
@@ -239,6 +244,18 @@ DATA: Sequence[tuple[str, str, str]] = [
         "CREATE FUNCTION pg_catalog.lower(int) RETURNS text RETURN ''",
         "routine",
         "pg_catalog.lower(integer)",
+    ),
+    (
+        "CREATE FUNCTION public.same(text, int) RETURNS bool RETURN true;"
+        " CREATE OPERATOR pg_catalog.= (LEFTARG = text, RIGHTARG = int, FUNCTION = public.same)",
+        "operator",
+        "pg_catalog.=(pg_catalog.text,integer)",
+    ),
+    (
+        "CREATE FUNCTION public.at_login() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+        " CREATE EVENT TRIGGER mine ON login EXECUTE FUNCTION public.at_login()",
+        "event trigger",
+        "mine",
     ),
     ("ALTER FUNCTION ledger.log_end() OWNER TO ledger_api", "function", "log_end()"),
     ("ALTER TABLE ledger.tile OWNER TO ledger_api", "table", "tile"),

@@ -113,7 +113,7 @@ class Views(NamedTuple):
 
     def filled(self, text: str) -> str:
         """A text of the file with the live generations."""
-        return _PLACE.sub(lambda found: f"{found[1]}_g{self.live[found[1]]}", text)
+        return _PLACE.sub(lambda found: f"{found[1]}_g{self.live.get(found[1], '#')}", text)
 
     def has(self, item: Item) -> bool:
         """Whether an object is compared, by its name in the file."""
