@@ -125,6 +125,7 @@ def test_the_check_of_older_rows_ends_for_a_user_who_may_not_make_it(
         "COMMENT ON VIEW ledger.run IS 'of an earlier version'",
         "DROP POLICY {policy} ON ledger.run_g1",
         "ALTER TABLE ledger.lease DISABLE ROW LEVEL SECURITY",
+        "ALTER FUNCTION ledger.log_end() RESET ALL",
     ],
 )
 def test_a_schema_that_is_not_up_to_date_is_refused_in_one_line(
