@@ -13,6 +13,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from ledger.log.migrate import migrate
+from ledger.log.nodes import beat
 from ledger.log.verifications import SCHEMA, Difference, findings
 from ledger.log.walls import protect
 from ledger.postgres.embedded import EmbeddedPostgres, place, temporary_server
@@ -366,6 +367,9 @@ def test_a_view_of_another_version_is_not_compared(prepared: str) -> None:
     query(prepared, "CREATE VIEW ledger.newer AS SELECT id FROM ledger.newer_g1")
     query(prepared, "ALTER TABLE ledger.run_g1 ADD more text")
     query(prepared, "DROP VIEW ledger.run")
+    assert named(prepared) == [("projection", "name=run")]
+    with connected(prepared) as connection:
+        beat(connection, "0" * 16, "0.0.9", "all", None)
     found = compare(prepared)
     assert found.differing == []
     assert sorted(found.elsewhere) == ["newer", "run"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 
+from ledger import __version__
 from ledger.domain.event_table import LANGUAGE
 
 LIVING_SECONDS = 15.0
@@ -128,6 +129,12 @@ def beat(
 def forget(connection: psycopg.Connection[Any]) -> None:
     """Delete the nodes that have not beaten for ``FORGET_SECONDS``."""
     connection.execute(_FORGET, (FORGET_SECONDS,))
+
+
+def runs_other_version(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    """Whether a node of another version lives. A beat of the future is of no node."""
+    living = [n for n in nodes(connection) if n.lives and n.silent_seconds >= 0]
+    return any(node.version != __version__ for node in living)
 
 
 def nodes(connection: psycopg.Connection[tuple[Any, ...]]) -> list[Node]:

@@ -19,10 +19,9 @@ from time import monotonic
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger import __version__
 from ledger.application.periodic import Periodic
 from ledger.log.derived import compare
-from ledger.log.nodes import nodes
+from ledger.log.nodes import runs_other_version
 from ledger.log.vault import Vault
 from ledger.log.verifications import (
     NAMED,
@@ -112,8 +111,7 @@ class NightlyVerification(Periodic):
         now = self._clock()
         parts = [NEW, *OLD, TABLES]
         # In an upgrade node by node the newer node may have changed the schema already.
-        living = {n.version for n in nodes(connection) if n.lives and n.silent_seconds >= 0}
-        if living <= {__version__}:
+        if not runs_other_version(connection):
             parts.append(SCHEMA)
         night = datetime.combine(now.date(), at, now.tzinfo)
         if night > now:

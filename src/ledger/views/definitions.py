@@ -22,6 +22,7 @@ import psycopg
 from psycopg import Connection
 
 from ledger.log import walls
+from ledger.log.nodes import runs_other_version
 from ledger.log.verifications import Difference
 from ledger.postgres import catalog
 from ledger.postgres.catalog import Item, Right
@@ -55,6 +56,8 @@ _PLACE = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
 _NUMBERED = re.compile(r"_g[0-9]+$")
 
 MISSING = "it is missing"
+TRACKING = "projection"
+"""The kind of a difference of a view's tracking, whose version keeps the view from comparison."""
 _EXTRA = "this version of the ledger makes no such object"
 
 
@@ -102,6 +105,8 @@ class Views(NamedTuple):
     """The relations of this version's views that are not compared."""
     others: Sequence[str]
     """The views of other versions."""
+    newer: Sequence[str]
+    """Those of them that a newer version of this view's code is said to have made."""
 
     def told(self, text: str) -> str:
         """A text with ``_g#`` in place of the live generations."""
@@ -156,7 +161,8 @@ def views_of(projections: Sequence[Projection], tracking: Sequence[Any]) -> View
                 elsewhere |= {table.name, f"{table.name}_g#"}
                 elsewhere |= {table.reading.name} if table.reading else set()
     others = [name for name, (version, _) in tracked.items() if own.get(name) != version]
-    return Views(live, frozenset(elsewhere), others)
+    newer = [name for name in others if tracked[name][0] > own.get(name, tracked[name][0])]
+    return Views(live, frozenset(elsewhere), others, newer)
 
 
 def load(text: str) -> dict[Object, Item]:
@@ -206,6 +212,10 @@ def _compare(
     differing: list[Differing] = []
     for key in sorted(made.keys() | found.keys()):
         differing += _differing(made.get(key), found.get(key), owner, views)
+    if views.newer and not runs_other_version(connection):
+        says = "its column version says a newer one than the code, and no other version runs"
+        for name in views.newer:
+            differing.append(Differing(TRACKING, f"name={name}", says, None, None))
     given: set[Right] = set()
     if (role := reader_of(connection)) is not None:  # else no service has started yet
         given = {right for right in _rights(connection, views) if right.role not in admitted}

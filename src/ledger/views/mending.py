@@ -17,7 +17,7 @@ from ledger.log.verifications import Difference
 from ledger.postgres import locks
 from ledger.postgres.catalog import Right
 from ledger.views.contract import Projection
-from ledger.views.definitions import MISSING, Differing, compare
+from ledger.views.definitions import MISSING, TRACKING, Differing, compare
 from ledger.views.schema import HOLD, expose
 
 MENDED = ("function", "trigger", "rule", "table", "policy", "view", "grant")
@@ -67,7 +67,9 @@ def _differing(
     connection: Connection[Any], projections: Sequence[Projection]
 ) -> tuple[int, Sequence[Differing]]:
     objects, differing, *_ = compare(connection, projections)
-    return objects, [each for each in differing if each.right is None or each.says != MISSING]
+    # An older version that starts again rebuilds the views of a newer one.
+    there = [each for each in differing if each.kind != TRACKING]
+    return objects, [each for each in there if each.right is None or each.says != MISSING]
 
 
 def _mend(connection: Connection[Any], projections: Sequence[Projection], each: Differing) -> None:
