@@ -31,6 +31,8 @@ from tests.support.views import query, until
 
 HELD_LATER = "SELECT 2 FROM pg_advisory_xact_lock_shared(1)"
 
+LANES = 2  # that an organization may take: two groups of short reads, or two long ones
+
 PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE statement ~ %(like)s"
 
 Tell = Callable[..., None]
@@ -43,9 +45,9 @@ class Nowhere(tzinfo):
         raise RuntimeError("a bug")
 
 
-async def walk(door: Door) -> Any:
+async def walk(door: Door, tenant: Tenant = EVERYONE) -> Any:
     """A page of a long walk, which is held."""
-    return await door.fetch(EVERYONE, HELD, {}, Planning.WALK)
+    return await door.fetch(tenant, HELD, {}, Planning.WALK)
 
 
 def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tell) -> None:
@@ -167,10 +169,10 @@ def test_no_more_than_a_thousand_reads_wait(tell: Tell, conninfo: str) -> None:
 def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
-            pages = [asyncio.create_task(walk(door)) for _ in range(8)]
+            pages = [asyncio.create_task(walk(door, each)) for each in READERS for _ in range(2)]
             await until_async(lambda: count_held(conninfo, HELD) == 4, "some pages to be under way")
             for _ in range(3):
-                longs = [door.fetch(EVERYONE, HELD_LATER, {}, Planning.LONG) for _ in range(6)]
+                longs = [door.fetch(each, HELD_LATER, {}, Planning.LONG) for each in READERS]
                 pages += map(asyncio.create_task, longs)
                 shorts = [door.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
                 assert [rows[0][2] for rows in await gather_results(shorts)] == list(range(20))
@@ -179,9 +181,52 @@ def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
             held = count_held(conninfo, HELD) + count_held(conninfo, HELD_LATER)
             assert held <= count_connections(conninfo) / 2
             assert not any(page.done() for page in pages)
-        assert await gather_results(pages) == [[(1,)]] * 8 + [[(2,)]] * 18
+        assert await gather_results(pages) == [[(1,)]] * 12 + [[(2,)]] * 18
 
     tell(play)
+
+
+@pytest.mark.parametrize("planning", [Planning.SHORT, Planning.LONG, Planning.BY_VALUES])
+def test_an_organization_that_asks_much_leaves_lanes_to_others(
+    tell: Tell, conninfo: str, planning: Planning
+) -> None:
+    flooding, other = READERS[0], READERS[1]
+
+    async def play(door: Door) -> None:
+        async with holding(conninfo):
+            reads = [door.fetch(flooding, HELD, {}, planning) for _ in range(60)]
+            flood = [*map(asyncio.create_task, reads)]
+            await until_async(lambda: count_held(conninfo, HELD) == LANES, "the flood")
+            for n in range(20):
+                assert (await door.fetch(other, SCOPE, {"n": n}, planning))[0][2] == n
+            assert count_held(conninfo, HELD) == LANES
+            for asking in flood[:50]:
+                asking.cancel()
+        assert await gather_results(flood[50:]) == [[(1,)]] * 10
+        # The lanes and turns of reads whose callers had left are free again.
+        reads = [door.fetch(flooding, SCOPE, {"n": n}, planning) for n in range(60)]
+        assert [rows[0][2] for rows in await gather_results(reads)] == [*range(60)]
+
+    tell(play)
+
+
+def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) -> None:
+    async def play(door: Door) -> None:
+        order = list[str]()
+
+        async def read(tenant: Tenant) -> None:
+            await door.fetch(tenant, "SELECT 1", {}, Planning.LONG)
+            order.append(tenant.organization)
+
+        async with holding(conninfo):
+            held = asyncio.create_task(door.fetch(EVERYONE, HELD, {}, Planning.LONG))
+            await until_async(lambda: count_held(conninfo, HELD) == 1, "the lane to be taken")
+            asking = [asyncio.create_task(read(READERS[n])) for n in (0, 0, 0, 0, 1, 1, 2)]
+            await asyncio.sleep(0)  # they ask, and each of them waits
+        await gather_results([held, *asking])
+        assert order == ["ORG-0", "ORG-1", "ORG-2", "ORG-0", "ORG-1", "ORG-0", "ORG-0"]
+
+    tell(play, size=1)
 
 
 def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:

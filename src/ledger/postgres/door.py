@@ -7,7 +7,7 @@ Reads that arrive in one turn of the event loop are sent together, on idle lanes
     walk ──▶ long ──┘                  └─▶ …      lost: its unanswered reads are first in the queue
 
 A long read is sent alone (``Planning``). Long reads take at most half of the lanes, so that short
-reads need not wait for them. Every group begins by setting its tenant; these settings are local to
+reads need not wait for them. Organizations take turns (``waiting.py``). Every group begins by setting its tenant; these settings are local to
 the group's transaction. The transactions of the role are read-only by default.
 
 A read changes nothing, so the door sends it again, on another connection, if its connection was
@@ -17,7 +17,6 @@ closes a connection whose replies are overdue by then.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -29,6 +28,7 @@ from ledger.postgres.exchange import Rows
 from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import ReadConnection, options_of
+from ledger.postgres.waiting import Waiting
 from ledger.postgres.walls import POWERS
 
 _OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=9s"
@@ -36,6 +36,11 @@ _OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=9s"
 
 _TOGETHER = 8
 """Reads of a group at most: a larger group saves little, and its reads wait for each other."""
+
+_SHORT_SHARE, _LONG_SHARE = 2 * _TOGETHER, 2
+"""Short and long reads of an organization that may be under way at once: enough to keep a process
+busy with one organization, and few enough that the answers, which come together and are rendered
+in one turn of the event loop, delay others for some milliseconds only."""
 
 _AT_FIRST = 4
 """Lanes that ``open`` connects."""
@@ -81,10 +86,9 @@ class Door:
         self._lanes: set[Lane] = set()
         self._idle: list[Lane] = []
         """A stack: the lane used last is taken first, since it has the most prepared statements."""
-        self._taken: set[Lane] = set()
-        """The lanes that carry a long read."""
-        self._short: deque[Asked] = deque()
-        self._long: deque[Asked] = deque()
+        self._groups: dict[Lane, Sequence[Asked]] = {}
+        """The reads that are under way, by their lane."""
+        self._short, self._long = Waiting(_SHORT_SHARE), Waiting(_LONG_SHARE)
         self._sending: asyncio.Handle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -128,7 +132,7 @@ class Door:
         waiting = [*self._short, *self._long]
         for lane in self._lanes:
             waiting += lane.close()
-        for kept in (self._lanes, self._idle, self._taken, self._short, self._long):
+        for kept in (self._lanes, self._idle, self._groups):
             kept.clear()
         for asked in waiting:
             asked.fail(psycopg.OperationalError("reads have ended"))
@@ -153,7 +157,7 @@ class Door:
         if len(self._short) + len(self._long) >= _MOST_WAITING:
             raise psycopg.OperationalError("too many reads are waiting")
         asked = Asked(self._loop, tenant, statement, parameters, planning)
-        (self._long if asked.is_long else self._short).append(asked)
+        self._queue_of(asked).add(asked)
         self._send_soon()
         return await asked.future
 
@@ -202,6 +206,9 @@ class Door:
         for lane in tuple(self._lanes):
             lane.give_up()
 
+    def _queue_of(self, asked: Asked) -> Waiting:
+        return self._long if asked.is_long else self._short
+
     def _send_soon(self) -> None:
         if self._sending is None:
             self._sending = self._loop.call_soon(self._send)
@@ -212,8 +219,7 @@ class Door:
         now = self._loop.time()
         while self._idle and (group := self._next_group()):
             lane = self._idle.pop()
-            if group[0].is_long:
-                self._taken.add(lane)
+            self._groups[lane] = group
             for asked in group:
                 asked.tries += 1
                 if now - asked.since >= _WAITED_SECONDS:
@@ -226,27 +232,27 @@ class Door:
                 self._watching = self._loop.call_later(_SHORT_OF_LANES_SECONDS, self._watch)
 
     def _next_group(self) -> Sequence[Asked]:
-        """Take the next group out of the queues: the reads that came first."""
-        short, long = _first(self._short), _first(self._long)
-        has_room = len(self._taken) < max(1, len(self._lanes) // 2)
+        """Take the next group out of the queues: the reads whose turn it is."""
+        short, long = self._short.first(), self._long.first()
+        has_room = self._long.under_way < max(1, len(self._lanes) // 2)
         if long is not None and has_room and (short is None or long.since < short.since):
-            return [self._long.popleft()]
+            return [self._long.begin(long)]
         if short is None:
             return ()
-        group = [self._short.popleft()]
+        group = [self._short.begin(short)]
         if short.tries:
             # A read is sent again alone, whatever ended its group. So no read is passed over for
             # ever, and a read that makes the server end connections fails no other reads again.
             return group
-        # Reads that are sent again are in front of the queue, so none of them follows here.
-        while len(group) < _TOGETHER and _first(self._short):
-            group.append(self._short.popleft())
+        while len(group) < _TOGETHER and (short := self._short.first()) and not short.tries:
+            group.append(self._short.begin(short))
         group.sort(key=attrgetter("tenant"))
         return group
 
     def _release(self, lane: Lane, unanswered: list[Asked], error: psycopg.Error | None) -> None:
         """Take back a lane: it is idle again, or its connection is lost."""
-        self._taken.discard(lane)
+        for asked in self._groups.pop(lane, ()):
+            self._queue_of(asked).end(asked)
         self._ask_again(unanswered)
         if error is None:
             self._idle.append(lane)
@@ -263,7 +269,7 @@ class Door:
                 asked.fail(psycopg.OperationalError("a connection was lost each time"))
                 continue
             asked.since = self._loop.time()
-            (self._long if asked.is_long else self._short).appendleft(asked)
+            self._queue_of(asked).add_again(asked)
 
     def _look(self) -> None:
         overdue = [lane for lane in tuple(self._lanes) if lane.give_up_overdue()]
@@ -275,20 +281,20 @@ class Door:
         """While reads wait: open lanes, and fail the reads that have waited for too long."""
         self._watching = None
         now = self._loop.time()
-        self._short, self._long = self._patient(self._short, now), self._patient(self._long, now)
-        waiting = [*self._short, *self._long]
-        if any(now - asked.since >= _SHORT_OF_LANES_SECONDS for asked in waiting):
-            self._connect_soon()
+        for waiting in (self._short, self._long):
+            self._fail_late(waiting, now)
+            if any(now - asked.since >= _SHORT_OF_LANES_SECONDS for asked in waiting):
+                self._connect_soon()
         self._send()
 
-    def _patient(self, waiting: deque[Asked], now: float) -> deque[Asked]:
-        """Fail the reads that have waited for too long. Return the reads that go on waiting."""
+    def _fail_late(self, waiting: Waiting, now: float) -> None:
+        """Fail the reads that have waited for too long."""
         for asked in waiting:
             if now - asked.since >= _PATIENCE_SECONDS:
                 _WAIT_SECONDS.observe(now - asked.since)
                 reason = self._failure or "all connections are busy"
                 asked.fail(psycopg.OperationalError(f"no connection in time: {reason}"))
-        return deque(asked for asked in waiting if not asked.future.done())
+        waiting.drop_ended()
 
     def _connect_soon(self) -> None:
         """Open one more lane, unless there are enough, or a lane is being opened."""
@@ -335,10 +341,3 @@ class Door:
                     raise error
             if any(results):
                 await asyncio.sleep(_AGAIN_SECONDS)
-
-
-def _first(waiting: deque[Asked]) -> Asked | None:
-    """Drop cancelled reads from the front of a queue. Return its first read, or None."""
-    while waiting and waiting[0].future.done():
-        waiting.popleft()
-    return waiting[0] if waiting else None

@@ -1,0 +1,95 @@
+"""Reads that wait for a lane: organizations take turns (contract, Access, "Shares").
+
+An organization has only a few reads under way at once, each from its sending until its group has
+ended. Its further reads wait behind each other, and no read of others waits behind them. So the
+answers of one organization cannot fill PostgreSQL, the lanes, or a turn of the event loop.
+"""
+
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+
+from ledger.postgres.lane import Asked
+
+
+class Waiting:
+    """The waiting reads of one kind, short or long, by organization."""
+
+    def __init__(self, share: int) -> None:
+        """``share``: how many reads of an organization may be under way at once."""
+        self._share = share
+        self._organizations: OrderedDict[str, deque[Asked]] = OrderedDict()
+        """In the order of their turns."""
+        self._under_way: defaultdict[str, int] = defaultdict(int)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """The number of waiting reads, those included whose callers have left."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Asked]:
+        for asked in self._organizations.values():
+            yield from asked
+
+    @property
+    def under_way(self) -> int:
+        """The number of reads that are under way, of all organizations."""
+        return sum(self._under_way.values())
+
+    def add(self, asked: Asked) -> None:
+        """Take in a read, behind those of its organization."""
+        self._of(asked).append(asked)
+
+    def add_again(self, asked: Asked) -> None:
+        """Take in a read that was under way in vain: it is the first of all."""
+        self._of(asked).appendleft(asked)
+        self._organizations.move_to_end(asked.tenant.organization, last=False)
+
+    def _of(self, asked: Asked) -> deque[Asked]:
+        self._count += 1
+        name = asked.tenant.organization
+        reads = self._organizations.get(name)
+        if reads is None:
+            reads = self._organizations[name] = deque()
+        return reads
+
+    def first(self) -> Asked | None:
+        """The read whose turn it is; None if no organization with a waiting read may send one."""
+        for name, reads in self._organizations.items():
+            if self._under_way.get(name, 0) >= self._share:
+                continue
+            if not reads[0].future.done():
+                return reads[0]
+            self.drop_ended()
+            return self.first()
+        return None
+
+    def begin(self, asked: Asked) -> Asked:
+        """Take out the read that was the ``first``; its organization is the last now."""
+        name = asked.tenant.organization
+        reads = self._organizations[name]
+        reads.popleft()
+        self._count -= 1
+        self._under_way[name] += 1
+        if reads:
+            self._organizations.move_to_end(name)
+        else:
+            del self._organizations[name]
+        return asked
+
+    def end(self, asked: Asked) -> None:
+        """Note that a read is no longer under way."""
+        name = asked.tenant.organization
+        if self._under_way[name] == 1:
+            del self._under_way[name]
+        else:
+            self._under_way[name] -= 1
+
+    def drop_ended(self) -> None:
+        """Drop the waiting reads that have failed, or whose callers have left."""
+        for name, reads in [*self._organizations.items()]:
+            left = deque(asked for asked in reads if not asked.future.done())
+            self._count -= len(reads) - len(left)
+            if left:
+                self._organizations[name] = left
+            else:
+                del self._organizations[name]
