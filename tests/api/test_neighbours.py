@@ -18,7 +18,7 @@ def test_a_fact_is_answered_while_a_neighbours_batches_wait(edge: Edge) -> None:
         [encode(fact("execution.checked_in", line, {"hours": 1})) for _ in range(1_000)]
         for _ in range(FLOODING)
     ]
-    held = edge.service.app.state.services.shares._all
+    held = edge.service.app.state.services.shares.writes.all
     with ThreadPoolExecutor(FLOODING) as pool:
         floods = [pool.submit(edge.send_batch, *batch) for batch in batches]
         until(lambda: held.requests == FLOODING, "the flood")

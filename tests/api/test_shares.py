@@ -1,4 +1,4 @@
-"""How much may wait in a worker for one credential (contract, Access, "Shares")."""
+"""How much a credential may have in hand in a worker (contract, Access, "Shares")."""
 
 import gzip
 import json
@@ -10,7 +10,8 @@ from http.client import HTTPResponse
 import httpx
 import pytest
 
-from ledger.api.machinery import shares
+from ledger.api.machinery.shares import Share, Shares
+from ledger.domain.errors import RateLimited
 from ledger.intake.principal import Principal
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import encode, fact
@@ -28,11 +29,12 @@ def address(edge: Edge) -> Iterator[Address]:
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shares that a test can fill."""
-    assert (shares.MOST_REQUESTS, shares.MOST_BYTES) == (1024, 32 * 1024 * 1024)
-    monkeypatch.setattr(shares, "MOST_REQUESTS", MANY)
-    monkeypatch.setattr(shares, "MOST_BYTES", MUCH)
+def small(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of writing requests that a test can fill."""
+    writes = edge.service.app.state.services.shares.writes
+    assert (writes.most, writes.most_bytes) == (1024, 32 * 1024 * 1024)
+    monkeypatch.setattr(writes, "most", MANY)
+    monkeypatch.setattr(writes, "most_bytes", MUCH)
 
 
 class Waiting:
@@ -40,7 +42,7 @@ class Waiting:
 
     def __init__(self, edge: Edge, address: Address, stack: ExitStack) -> None:
         self._edge, self._address, self._stack = edge, address, stack
-        self._held = edge.service.app.state.services.shares._all
+        self._held = edge.service.app.state.services.shares.writes.all
         self.sockets: list[socket.socket] = []
 
     def send(self, token: str, body: bytes, arrived: int, *more: str) -> None:
@@ -70,7 +72,7 @@ class Waiting:
 
 @pytest.fixture
 def waiting(edge: Edge, address: Address) -> Iterator[Waiting]:
-    held = edge.service.app.state.services.shares._all
+    held = edge.service.app.state.services.shares.writes.all
     with ExitStack() as stack:
         yield Waiting(edge, address, stack)
     until(lambda: held.requests == held.size == 0, "the end of every request")
@@ -96,7 +98,7 @@ def test_a_request_beyond_those_that_may_wait_is_a_429_and_records_nothing(
     before = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
     assert_limited(edge.send(check_in(line), token))
     assert edge.select("SELECT max(notification_id) FROM ledger.ledger_events") == before
-    # Reads do not count, and another credential has its own share.
+    # Reads have a share of their own, as another credential has.
     assert edge.get(f"/v1/execution/{line}", token).status_code == 200
     assert edge.send(check_in(line), neighbour).status_code == 201
     assert waiting.end(0, body[10:]) == 201
@@ -148,25 +150,25 @@ def test_the_refusals_are_counted(edge: Edge, waiting: Waiting) -> None:
     assert counted() == before + 1
 
 
-def test_an_organization_with_many_keys_leaves_room_for_others() -> None:
-    held = shares.Shares()
+@pytest.mark.parametrize("kind", ["writes", "reads", "exports", "large_pages"])
+def test_an_organization_with_many_keys_leaves_room_for_others(kind: str) -> None:
+    held = getattr(Shares(), kind)
 
     def key(organization: str, number: int) -> Principal:
         return Principal(f"KEY-{number}", "api_key", frozenset({"write"}), organization)
 
     def fill(organization: str) -> int:
-        """How many requests an organization with thousands of keys may have waiting."""
+        """How many requests an organization with thousands of keys may have in hand."""
         for number in range(100_000):
             try:
-                held.hold(key(organization, number)).__enter__()
-            except shares.RateLimited:
+                Share(held, key(organization, number))
+            except RateLimited:
                 return number
         raise AssertionError("no limit")
 
-    first, second = fill("ORG-26-000001"), fill("ORG-26-000002")
-    assert first == shares._ALL_REQUESTS // 2
-    assert second == shares._ALL_REQUESTS // 4
-    held.hold(key("ORG-26-000003", 1)).__enter__()
+    assert fill("ORG-26-000001") == 8 * held.most
+    assert fill("ORG-26-000002") == 4 * held.most
+    Share(held, key("ORG-26-000003", 1))
 
 
 def test_a_refused_body_keeps_the_connection_usable(edge: Edge, address: Address) -> None:

@@ -86,7 +86,7 @@ class Listener:
     ) -> None:
         self._connection = http.client.HTTPConnection(*address)
         if receive_buffer is not None:
-            self._connection.sock = _narrow(address, receive_buffer)
+            self._connection.sock = narrow(address, receive_buffer)
         else:
             self._connection.connect()
         self._connection.sock.settimeout(timeout)
@@ -180,7 +180,7 @@ class Listener:
         return found
 
 
-def _narrow(address: Address, size: int) -> socket.socket:
+def narrow(address: Address, size: int) -> socket.socket:
     """A connection with a small receive buffer: a client that does not read stops the sender."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)

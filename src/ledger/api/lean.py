@@ -9,7 +9,7 @@ permission is checked before anything is parsed (contract, Facts: 401, 403, 404,
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.access.authentication import Authenticated, authenticate
 from ledger.api.documentation import IDEMPOTENT, WRITE_ERRORS, body_of, refusals
 from ledger.api.machinery.headers import header
+from ledger.api.machinery.shares import Share
 from ledger.api.problems import REFUSALS, as_refusal, problem
 from ledger.api.reading import OR, services_of
 from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
@@ -113,6 +114,7 @@ class LeanRoute(APIRoute):
         self._call: Callable[..., Awaitable[Response]] = endpoint
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._is_read = "GET" in (self.methods or ())
+        self._is_stream = path.endswith("/stream")
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         self._principal = next(n for n, p in parameters.items() if p.annotation == Authenticated)
@@ -134,12 +136,18 @@ class LeanRoute(APIRoute):
         """Authenticate, fill the arguments, call the endpoint, and send the response or refusal."""
         request = Request(scope, receive, send)
         try:
-            response = await self.answer(request)
-        except REFUSALS as error:
-            # The traceback's frames refer to the request and the error: a cycle that is freed late.
-            error.with_traceback(None)
-            response = self.refuse(request, as_refusal(error))
-        await response(scope, receive, send)
+            try:
+                response = await self.answer(request)
+            except REFUSALS as error:
+                # The traceback's frames refer to the request and the error: a cycle that is freed
+                # late.
+                error.with_traceback(None)
+                response = self.refuse(request, as_refusal(error))
+            await response(scope, receive, send)
+        finally:
+            share: Share | None = scope["state"].get("share")
+            if share is not None:
+                share.end()
 
     async def identify(self, request: Request) -> Principal:
         """The principal of the request's bearer token. Raises Unauthorized."""
@@ -149,19 +157,19 @@ class LeanRoute(APIRoute):
         """The answer to a refused request: a problem document."""
         return problem(request, error)
 
+    def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
+        """Count a request for much in a further share. Raises RateLimited."""
+
     async def answer(self, request: Request) -> Response:
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
         request.scope["state"]["credential"] = principal.id
         # The metrics name the route from here on: without a valid credential, nobody makes series.
         request.scope["route"] = self
-        if self._is_read:
-            return await self._answer(request, principal)
-        with services_of(request).shares.hold(principal) as share:
-            request.state.share = share
-            return await self._answer(request, principal)
-
-    async def _answer(self, request: Request, principal: Principal) -> Response:
+        if not self._is_stream:
+            shares = services_of(request).shares
+            kind = shares.reads if self._is_read else shares.writes
+            request.scope["state"]["share"] = Share(kind, principal)
         try:
             if self._permission is not None:
                 principal.require(self._permission)
@@ -170,6 +178,7 @@ class LeanRoute(APIRoute):
             if self._turns_down is None:
                 raise
             await turn_down(request, principal, refusal, self._turns_down)
+        self.weigh(request, arguments)
         arguments[self._principal] = principal
         return await self._call(**arguments)
 

@@ -16,6 +16,7 @@ from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.shared_text import SharedText
 from ledger.api.machinery.shares import Shares
 from ledger.api.parsing import Parsing
+from ledger.api.slices import Slices
 from ledger.api.submissions import Submissions
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
@@ -98,6 +99,7 @@ class ApiServices:
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.shares = Shares()
         self.parsing = Parsing()
+        self.slices = Slices()
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
         self.failure: Exception | None = None

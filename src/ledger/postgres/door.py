@@ -7,8 +7,9 @@ Reads that arrive in one turn of the event loop are sent together, on idle lanes
     walk ──▶ long ──┘                  └─▶ …      lost: its unanswered reads are first in the queue
 
 A long read is sent alone (``Planning``). Long reads take at most half of the lanes, so that short
-reads need not wait for them. Organizations take turns (``waiting.py``). Every group begins by setting its tenant; these settings are local to
-the group's transaction. The transactions of the role are read-only by default.
+reads need not wait for them. Organizations take turns (``waiting.py``). Every group begins by
+setting its tenant; these settings are local to the group's transaction. The transactions of the
+role are read-only by default.
 
 A read changes nothing, so the door sends it again, on another connection, if its connection was
 lost. A restart of the database ends every connection and refuses new ones for a moment; reads that
@@ -288,9 +289,13 @@ class Door:
         self._send()
 
     def _fail_late(self, waiting: Waiting, now: float) -> None:
-        """Fail the reads that have waited for too long."""
+        """Fail the reads that have waited for too long.
+
+        A long read that waits for others of its own organization is more patient.
+        """
         for asked in waiting:
-            if now - asked.since >= _PATIENCE_SECONDS:
+            is_in_turn = asked.is_long and waiting.is_share_taken(asked)
+            if now >= (asked.deadline if is_in_turn else asked.since + _PATIENCE_SECONDS):
                 _WAIT_SECONDS.observe(now - asked.since)
                 reason = self._failure or "all connections are busy"
                 asked.fail(psycopg.OperationalError(f"no connection in time: {reason}"))

@@ -55,13 +55,17 @@ class Waiting:
     def first(self) -> Asked | None:
         """The read whose turn it is; None if no organization with a waiting read may send one."""
         for name, reads in self._organizations.items():
-            if self._under_way.get(name, 0) >= self._share:
+            if self.is_share_taken(reads[0]):
                 continue
             if not reads[0].future.done():
                 return reads[0]
             self.drop_ended()
             return self.first()
         return None
+
+    def is_share_taken(self, asked: Asked) -> bool:
+        """Whether a read waits for others of its organization."""
+        return self._under_way.get(asked.tenant.organization, 0) >= self._share
 
     def begin(self, asked: Asked) -> Asked:
         """Take out the read that was the ``first``; its organization is the last now."""

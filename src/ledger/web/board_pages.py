@@ -25,7 +25,7 @@ BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "close
 
 CURSOR = r"^(?:" + "|".join(BOARD_ORDER) + r")~"
 
-MOST = 1000
+MOST = 200
 """The most lines of a page."""
 
 _SORTS: dict[str, Sort] = {"state_since": "state_since", "health_score": "health_score"}

@@ -5,15 +5,16 @@ import logging
 import posixpath
 import re
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
 from fastapi import Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
@@ -22,9 +23,11 @@ from ledger.api.access.authentication import address_of
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.root_path import without_prefix
+from ledger.api.machinery.shares import LARGE_PAGE
 from ledger.api.policy import content_policy
 from ledger.api.problems import REFUSALS, STATUS, InternalError, Unauthorized, status_of
 from ledger.api.reading import services_of
+from ledger.api.slices import SLICE_SECONDS, Slices
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
@@ -125,6 +128,39 @@ async def visitor_of(request: Request) -> Principal:
     return principal
 
 
+class Page(Response):
+    """A page, whose text is made in slices: at last when it is sent."""
+
+    def __init__(
+        self, text: Iterator[str], status: int, slices: Slices, party: str, root_path: str
+    ) -> None:
+        super().__init__(status_code=status, headers=dict(HEADERS), media_type="text/html")
+        self._text: Iterator[str] | None = text
+        self._slices, self._party, self._root_path = slices, party, root_path
+
+    async def make(self) -> None:
+        """Make the text, unless it is made already. Raises what the template raises."""
+        if self._text is None:
+            return
+        await self._slices.next(self._party)
+        parts, until = list[str](), monotonic() + SLICE_SECONDS
+        for part in self._text:
+            parts.append(part)
+            if monotonic() > until:
+                await self._slices.next(self._party)
+                until = monotonic() + SLICE_SECONDS
+        text, self._text = "".join(parts), None
+        if self._root_path:
+            text = _ADDRESS.sub(rf"\g<0>{self._root_path}", text)
+        self.body = text.encode()
+        self.headers["content-length"] = str(len(self.body))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the page."""
+        await self.make()
+        await super().__call__(scope, receive, send)
+
+
 class PageRoute(LeanRoute):
     """The route of a page: the session identifies its caller, and a refusal is a page too."""
 
@@ -138,10 +174,18 @@ class PageRoute(LeanRoute):
             error = Unauthorized(f"Nothing was changed. {error.detail}")
         return refusal_page(request, error)
 
+    def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
+        """Count a page of many rows as a large one. Raises RateLimited."""
+        if getattr(arguments.get("query"), "limit", 0) > LARGE_PAGE:
+            request.state.share.count_as(services_of(request).shares.large_pages)
+
     async def answer(self, request: Request) -> Response:
         """Return a page, also after an unexpected error. Raises one of REFUSALS."""
         try:
-            return await super().answer(request)
+            response = await super().answer(request)
+            if isinstance(response, Page):
+                await response.make()
+            return response
         except REFUSALS:
             raise
         except Exception:
@@ -206,7 +250,7 @@ async def read_answer(answer: Awaitable[Response], model: type[M]) -> M:
 
 
 def show(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """Render a page; its banner and its links keep the instant that its address names."""
+    """A page; its banner and its links keep the instant that its address names."""
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
     found: session.Session | None = getattr(request.state, "session", None)
@@ -240,10 +284,9 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         # The names of workspaces and projects by id, where a page looks them up.
         "names": {},
     }
-    text = _templates.get_template(template).render(common | context)
-    if services.root_path:
-        text = _ADDRESS.sub(rf"\g<0>{services.root_path}", text)
-    response = HTMLResponse(text, status_code=status, headers=dict(HEADERS))
+    text = _templates.get_template(template).generate(common | context)
+    party = principal.party if principal is not None else ""
+    response = Page(text, status, services.slices, party, services.root_path)
     if found is not None and found.is_aging(now):
         session.keep(request, response, found.prolonged(now))
     return response

@@ -287,6 +287,8 @@ def refusal(error: LedgerError) -> str:
 _REWORDED = {
     "idempotency_key_reused": "This form was already sent with other values."
     " Send it again to use the new values.",
+    "rate_limited": "Too many requests of this credential or its organization are being answered."
+    " Try again in a moment.",
 }
 
 

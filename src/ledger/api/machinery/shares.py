@@ -1,24 +1,26 @@
-"""Shares: how much may wait in a worker for one credential (contract, Access, "Shares").
+"""Shares: how much a credential may have in hand in a worker (contract, Access, "Shares").
 
-A writing request waits from its head until its answer; the part of its body that has arrived, as it
-is unpacked, counts with it. A request beyond the share of its credential is 429.
+A request is in hand from its head until its answer is written. The part of its body that has
+arrived, as it is unpacked, counts with it. A request beyond the share of its credential is 429.
 
-A worker's memory bounds the sum of all shares. An organization with many keys may not hold more of
-it than is left free for the others.
+There are four shares: of writing requests, of reads, and among the reads of exports and of large
+pages, which take most of a worker's time and memory. Streams have a bound of their own
+(``feed/stream.py``).
+
+The sum of a worker's shares is bounded too: an organization with many keys may not hold more than
+is left free for the others.
 """
-
-from typing import Self
 
 import prometheus_client
 
 from ledger.domain.errors import RateLimited
 from ledger.intake.principal import Principal
 
-MOST_REQUESTS, MOST_BYTES = 1024, 32 * 1024 * 1024
-"""The share of a credential in each worker."""
+_CREDENTIALS = 16
+"""The shares of so many credentials are the sum that all credentials of a worker may hold."""
 
-_ALL_REQUESTS, _ALL_BYTES = 16 * MOST_REQUESTS, 16 * MOST_BYTES
-"""The sum of all shares in a worker."""
+LARGE_PAGE = 50
+"""The most rows of a page that does not count as large."""
 
 _LIMITED = prometheus_client.Counter(
     "ledger_rate_limited", "Requests that were refused because too much of their credential waited."
@@ -26,80 +28,96 @@ _LIMITED = prometheus_client.Counter(
 
 
 class _Held:
-    """The waiting requests of a credential, an organization, or all, and the bytes of bodies."""
+    """The requests in hand of a credential, an organization, or all, and the bytes of bodies."""
 
     __slots__ = ("requests", "size")
 
     def __init__(self) -> None:
         self.requests = self.size = 0
 
+    def add(self, requests: int, size: int) -> None:
+        self.requests += requests
+        self.size += size
 
-class Shares:
-    """The waiting requests of one process."""
 
-    def __init__(self) -> None:
-        self._all = _Held()
+class Kind:
+    """The requests of one kind that one process has in hand."""
+
+    def __init__(self, name: str, most: int, most_bytes: int = 0) -> None:
+        """``most`` and ``most_bytes``: the share of a credential."""
+        self.name, self.most, self.most_bytes = name, most, most_bytes
+        self.all = _Held()
         self._parties: dict[str, _Held] = {}
         self._credentials: dict[str, _Held] = {}
 
-    def hold(self, principal: Principal) -> "Share":
-        """A request of the credential, which waits as long as the share is entered."""
-        return Share(self, principal.credential, principal.party)
-
     def add(self, credential: str, party: str, requests: int, size: int) -> None:
-        """Add to what waits. Raises RateLimited, and adds nothing, if that would be too much."""
+        """Add to what is in hand. Raises RateLimited, and adds nothing, if it would be too much."""
         own = self._credentials.get(credential) or _Held()
         organization = self._parties.get(party) or _Held()
-        if own.requests + requests > MOST_REQUESTS or own.size + size > MOST_BYTES:
-            _refuse("Too much of this credential waits already: send less at a time.")
+        everything = self.all
+        if own.requests + requests > self.most or own.size + size > self.most_bytes:
+            self._refuse("credential")
         if (
-            organization.requests + requests > _ALL_REQUESTS - self._all.requests
-            or organization.size + size > _ALL_BYTES - self._all.size
+            organization.requests + requests > _CREDENTIALS * self.most - everything.requests
+            or organization.size + size > _CREDENTIALS * self.most_bytes - everything.size
         ):
-            _refuse("Too much of this organization waits already: send less at a time.")
+            self._refuse("organization")
         self._credentials[credential] = own
         self._parties[party] = organization
-        _change((self._all, organization, own), requests, size)
+        own.add(requests, size)
+        organization.add(requests, size)
+        everything.add(requests, size)
 
     def take_back(self, credential: str, party: str, size: int) -> None:
         """Take back a request that was answered, with the bytes of its body."""
         own, organization = self._credentials[credential], self._parties[party]
-        _change((self._all, organization, own), -1, -size)
+        own.add(-1, -size)
+        organization.add(-1, -size)
+        self.all.add(-1, -size)
         if not own.requests:
             del self._credentials[credential]
         if not organization.requests:
             del self._parties[party]
 
+    def _refuse(self, whose: str) -> None:
+        _LIMITED.inc()
+        raise RateLimited(f"Too many {self.name} of this {whose} are in hand: send less at a time.")
+
 
 class Share:
-    """One waiting request: a context manager, from its head until its answer."""
+    """One request in hand, from its head until its answer is written: ``end`` it then."""
 
-    __slots__ = ("_credential", "_party", "_shares", "_size")
+    __slots__ = ("_credential", "_kind", "_kinds_beside", "_party", "_size")
 
-    def __init__(self, shares: Shares, credential: str, party: str) -> None:
-        self._shares, self._credential, self._party = shares, credential, party
+    def __init__(self, kind: Kind, principal: Principal) -> None:
+        """Raises RateLimited if too many requests of the credential are in hand."""
+        self._credential, self._party = principal.credential, principal.party
+        self._kind, self._kinds_beside = kind, list[Kind]()
         self._size = 0
+        kind.add(self._credential, self._party, 1, 0)
 
-    def __enter__(self) -> Self:
-        """Raises RateLimited if too many requests of the credential wait already."""
-        self._shares.add(self._credential, self._party, 1, 0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shares.take_back(self._credential, self._party, self._size)
+    def count_as(self, kind: Kind) -> None:
+        """Count the request in a further kind too. Raises RateLimited."""
+        kind.add(self._credential, self._party, 1, 0)
+        self._kinds_beside.append(kind)
 
     def grow(self, size: int) -> None:
         """Count bytes of the body that have arrived. Raises RateLimited."""
-        self._shares.add(self._credential, self._party, 0, size)
+        self._kind.add(self._credential, self._party, 0, size)
         self._size += size
 
+    def end(self) -> None:
+        """Take the request back."""
+        self._kind.take_back(self._credential, self._party, self._size)
+        for kind in self._kinds_beside:
+            kind.take_back(self._credential, self._party, 0)
 
-def _change(held: tuple[_Held, ...], requests: int, size: int) -> None:
-    for each in held:
-        each.requests += requests
-        each.size += size
 
+class Shares:
+    """The requests that one process has in hand, by kind."""
 
-def _refuse(detail: str) -> None:
-    _LIMITED.inc()
-    raise RateLimited(detail)
+    def __init__(self) -> None:
+        self.writes = Kind("writing requests, or bytes of their bodies,", 1024, 32 * 1024 * 1024)
+        self.reads = Kind("reads", 32)
+        self.exports = Kind("exports", 4)
+        self.large_pages = Kind(f"pages of more than {LARGE_PAGE} rows", 4)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
+from msgspec.structs import replace
 
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, MinPosition, needs
@@ -32,6 +33,7 @@ from ledger.api.routes.files import (
     Format,
     Row,
     answers,
+    begin_export,
     harmless,
     harmless_json,
     require_valid,
@@ -179,12 +181,13 @@ async def export_audit_log(
     min_position: MinPosition = None,
 ) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
+    turn = begin_export(request, principal)
     walk = Walk(audit_filters(query, query, principal), position_in(query.after))
-    question = entries_asked(principal, walk, query.cursor, PAGE)
+    question = _walked(entries_asked(principal, walk, query.cursor, PAGE))
     goes_on = query.after is not None or query.cursor is not None
     first = await services_of(request).reads.ask(question, min_position)
     pages = _named(request, principal, _pages(request, principal, question, first))
-    return _AUDIT_LOG.file(query.format, pages, first.position, goes_on=goes_on)
+    return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 @router.get(
@@ -205,12 +208,19 @@ async def export_events(
     min_position: MinPosition = None,
 ) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
+    turn = begin_export(request, principal)
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
-    question = events_asked(principal, walk, None, PAGE)
+    question = _walked(events_asked(principal, walk, None, PAGE))
     # The first page is read before the answer begins, so that a refusal gets its own status.
     first = await services_of(request).reads.ask(question, min_position)
     pages = _pages(request, principal, question, first)
-    return _FEED.file(query.format, pages, first.position, goes_on=query.after is not None)
+    goes_on = query.after is not None
+    return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
+
+
+def _walked(question: Question) -> Question:
+    """The same question as a page of an export."""
+    return replace(question, planning=Planning.WALK)
 
 
 async def _named(
@@ -240,5 +250,7 @@ async def _pages(
         await require_valid(request, principal)
         values = {**question.parameters, "after": found[-1][1]}
         rows = Answer(
-            await services.door.fetch(question.tenant, question.statement, values, Planning.WALK)
+            await services.door.fetch(
+                question.tenant, question.statement, values, question.planning
+            )
         )

@@ -6,12 +6,12 @@ breaks off: an incomplete file never looks complete, and the missing entries fol
 that was received (``after``).
 """
 
-import asyncio
 import csv
 import io
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import psycopg
@@ -29,8 +29,8 @@ from ledger.language.rendering import json_text
 
 _logger = logging.getLogger(__name__)
 
-PORTION = 200
-"""Entries rendered at once: other requests wait for some milliseconds at most."""
+PORTION = 100
+"""Entries of a slice (``slices.py``): other requests wait for some milliseconds at most."""
 
 # Signs by which a spreadsheet takes a cell for a formula: senders choose some cells. Blanks and
 # quotation marks before the sign may be dropped. Many spreadsheets divide lines at ``;``, others at
@@ -46,6 +46,9 @@ _LINES, _TABLE = "application/x-ndjson", "text/csv"
 
 Row = Sequence[Any]
 Cells = tuple[str | int | None, ...]
+
+Turn = Callable[[], Awaitable[None]]
+"""Waits for the turn of an export's next slice."""
 
 Format = Annotated[
     Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
@@ -64,13 +67,19 @@ class Exported(NamedTuple):
     """Makes the table's row of an entry."""
 
     def file(
-        self, format_: str, pages: AsyncIterator[Sequence[Row]], position: int, *, goes_on: bool
+        self,
+        turn: Turn,
+        format_: str,
+        pages: AsyncIterator[Sequence[Row]],
+        position: int,
+        *,
+        goes_on: bool,
     ) -> StreamingResponse:
         """The answer with the found rows of these pages; a table has no heading if it goes on."""
         is_table = format_ == "csv"
         heading = _csv([self.columns]) if is_table and not goes_on else b""
         return _File(
-            _written(pages, self._table if is_table else self._lines, heading),
+            _written(turn, pages, self._table if is_table else self._lines, heading),
             media_type=f"{_TABLE}; charset=utf-8" if is_table else _LINES,
             headers={
                 "Ledger-Position": str(position),
@@ -116,6 +125,13 @@ def harmless_json(text: str) -> str:
     return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
+def begin_export(request: Request, principal: Principal) -> Turn:
+    """Count the request as an export; how it waits for its slices. Raises RateLimited."""
+    services = services_of(request)
+    request.state.share.count_as(services.shares.exports)
+    return partial(services.slices.next, principal.party)
+
+
 async def require_valid(request: Request, principal: Principal) -> None:
     """End the export of a credential that ended meanwhile, of the API and of the page alike."""
     if await services_of(request).authenticator.lapsed([principal]):
@@ -134,14 +150,17 @@ class _File(StreamingResponse):
 
 
 async def _written(
-    pages: AsyncIterator[Sequence[Row]], render: Callable[[Iterable[Row]], bytes], heading: bytes
+    turn: Turn,
+    pages: AsyncIterator[Sequence[Row]],
+    render: Callable[[Iterable[Row]], bytes],
+    heading: bytes,
 ) -> AsyncIterator[bytes]:
     if heading:
         yield heading
     async for found in pages:
         for begin in range(0, len(found), PORTION):
+            await turn()
             yield render(row[1:] for row in found[begin : begin + PORTION])
-            await asyncio.sleep(0)
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:

@@ -16,7 +16,16 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import Query, services_of, tenant_filters
 from ledger.api.routes.exports import PAGE
-from ledger.api.routes.files import Cells, Exported, Format, Row, answers, harmless, require_valid
+from ledger.api.routes.files import (
+    Cells,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    harmless,
+    require_valid,
+)
 from ledger.api.routes.runs import AllRunsFilters, all_runs_asked, implied, run_asked
 from ledger.domain.errors import Behind, Invalid
 from ledger.domain.values import RUN_ID, sort_key
@@ -105,6 +114,7 @@ async def export_runs(
     min_position: MinPosition = None,
 ) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
+    turn = begin_export(request, principal)
     reads, filters = services_of(request).reads, implied(query.chosen())
     if query.after is not None:
         # A kept answer may have lost its rows already.
@@ -115,9 +125,10 @@ async def export_runs(
         filters |= {"after": sort_key(query.after), "after_at": known[2]}
     # The first page is read before the answer begins, so that a refusal gets its own status.
     question = all_runs_asked(principal, query, filters, PAGE, "none")
+    question = replace(question, planning=Planning.WALK)
     first = await reads.ask(question, min_position)
     pages = _pages(request, principal, filters, first)
-    return _RUNS.file(query.format, pages, first.position, goes_on=query.after is not None)
+    return _RUNS.file(turn, query.format, pages, first.position, goes_on=query.after is not None)
 
 
 async def _pages(

@@ -32,6 +32,7 @@ from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from ledger.intake.principal import Principal
+from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer
 from projections.event.items import history_item
 from projections.event.statements import (
@@ -179,7 +180,8 @@ async def show_timeline(
         "line_id": line_id,
         "limit": limit,
     }
-    question = asked(principal, query, statement, parameters, frozenset({"execution"}))
+    views = frozenset({"execution"})
+    question = asked(principal, query, statement, parameters, views, Planning.LONG)
     now = instant_of(request, query)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
@@ -245,7 +247,8 @@ async def show_usage(
         "parts": [day for day, is_whole in days.items() if not is_whole],
         "limit": MAX_PAIRS,
     }
-    question = asked(principal, query, statement, parameters, frozenset({"execution", "run"}))
+    views = frozenset({"execution", "run"})
+    question = asked(principal, query, statement, parameters, views, Planning.LONG)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:

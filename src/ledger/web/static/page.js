@@ -111,6 +111,8 @@
       say("");
     } else if (xhr.status === 401) {
       location.reload();
+    } else if (xhr.status === 429) {
+      outdated("Too many pages are being made at once.", elt);
     } else if (xhr.status === 503) {
       outdated("The service cannot answer now.", elt);
     } else if (xhr.status) {

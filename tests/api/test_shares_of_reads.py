@@ -1,0 +1,165 @@
+"""How many reads a credential may have in hand in a worker (contract, Access, "Shares")."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPResponse
+
+import psycopg
+import pytest
+
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import fact
+from tests.support.streaming import Address, Listener, listening, narrow
+from tests.support.views import until
+from tests.support.visitor import Visitor
+
+READS, EXPORTS, PAGES = 32, 4, 4
+LATE = "ledger-min-position: 9000000000"  # a read waits two seconds for it, and is a 503 then
+EXPORTED = (
+    "/v1/events/export",
+    "/v1/audit-logs/export?organization_id=ORG-26-000001",
+    "/v1/runs/export",
+)
+
+
+@pytest.fixture(scope="module")
+def address(edge: Edge) -> Iterator[Address]:
+    with listening(edge) as address:
+        yield address
+
+
+class InHand:
+    """Requests that were sent and are not answered yet."""
+
+    def __init__(self, edge: Edge, address: Address, stack: ExitStack) -> None:
+        self.shares = edge.service.app.state.services.shares
+        self._address, self._stack = address, stack
+        self._sockets = list[socket.socket]()
+
+    def ask(self, path: str, *headers: str) -> socket.socket:
+        """Send a request, and wait until it is in hand."""
+        client = self._stack.enter_context(narrow(self._address, 4096))
+        client.settimeout(30)
+        expected = self.shares.reads.all.requests + 1
+        client.sendall("\r\n".join((f"GET {path} HTTP/1.1", "host: x", *headers, "", "")).encode())
+        until(lambda: self.shares.reads.all.requests == expected, "the request to be in hand")
+        self._sockets.append(client)
+        return client
+
+    def statuses(self) -> set[int]:
+        """The statuses of the answers, once all have come."""
+        answers = [HTTPResponse(client) for client in self._sockets]
+        for answer in answers:
+            answer.begin()
+            answer.read()
+        return {answer.status for answer in answers}
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The reads, exports and large pages that are in hand."""
+        kinds = self.shares.reads, self.shares.exports, self.shares.large_pages
+        reads, exports, pages = (kind.all.requests for kind in kinds)
+        return reads, exports, pages
+
+
+@pytest.fixture
+def in_hand(edge: Edge, address: Address) -> Iterator[InHand]:
+    with ExitStack() as stack:
+        asked = InHand(edge, address, stack)
+        yield asked
+    until(lambda: asked.counts == (0, 0, 0), "the end of every request")
+
+
+@contextmanager
+def views_locked(edge: Edge) -> Iterator[None]:
+    """No statement that reads lines is answered meanwhile."""
+    with psycopg.connect(edge.conninfo) as connection:
+        connection.execute("LOCK TABLE ledger.projection IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def test_a_read_beyond_thirty_two_of_a_credential_is_a_429(
+    edge: Edge, address: Address, in_hand: InHand
+) -> None:
+    line, token, neighbour = edge.fresh(), edge.token("read", "write"), edge.token("read")
+    bearer = f"authorization: Bearer {token}"
+    for _ in range(READS):
+        in_hand.ask(f"/v1/execution/{line}", bearer, LATE)
+    refused = edge.get("/v1/execution", token)
+    assert_problem(refused, 429, "rate_limited")
+    assert refused.headers["retry-after"] == "1"
+    assert_problem(edge.get("/v1/events/export", token), 429, "rate_limited")
+    # Writes, streams, other credentials, and requests without a credential have no part in it.
+    assert edge.post("/v1/facts", token, content=b"{").status_code == 415
+    with Listener(address, token) as stream:
+        assert stream.answer.status == 200
+    assert edge.get(f"/v1/execution/{line}", neighbour).status_code == 200
+    assert edge.get("/healthz").status_code == 200
+    assert in_hand.counts == (READS, 0, 0)
+    assert in_hand.statuses() == {503}
+    assert edge.get(f"/v1/execution/{line}", token).status_code == 200
+
+
+def test_an_export_beyond_four_of_a_credential_is_a_429(edge: Edge, in_hand: InHand) -> None:
+    token = edge.token("read", "audit:read")
+    bearer = f"authorization: Bearer {token}"
+    for number in range(EXPORTS):
+        in_hand.ask(EXPORTED[number % len(EXPORTED)], bearer, LATE)
+    for path in EXPORTED:
+        assert_problem(edge.get(path, token), 429, "rate_limited")
+    guest = Visitor(edge, token)
+    assert [guest.get(f"/ui/{log}/export").status for log in ("events", "audit")] == [429, 429]
+    assert edge.get("/v1/execution", token).status_code == 200
+    assert edge.get("/v1/events/export", edge.token("read")).status_code == 200
+    assert in_hand.counts == (EXPORTS, EXPORTS, 0)
+    assert in_hand.statuses() == {503}
+    assert edge.get("/v1/events/export", token).status_code == 200
+
+
+def test_an_export_of_which_nothing_is_read_is_in_hand_until_its_client_leaves(
+    edge: Edge, in_hand: InHand
+) -> None:
+    line, token = edge.fresh(), edge.token("read")
+    hours = {"hours": 1, "note": "n" * 200_000}
+    for _ in range(2):  # more than the buffers of a connection hold
+        edge.accept(*(fact("execution.checked_in", line, hours) for _ in range(30)))
+    unread = [in_hand.ask(EXPORTED[0], f"authorization: Bearer {token}") for _ in range(EXPORTS)]
+    assert {client.recv(12) for client in unread} == {b"HTTP/1.1 200"}
+    assert_problem(edge.get(EXPORTED[0], token), 429, "rate_limited")
+    for client in unread:
+        client.close()
+    until(lambda: in_hand.counts == (0, 0, 0), "the exports to break off")
+    assert edge.get(EXPORTED[0], token).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/ui?limit=51", "/ui/events?limit=100", "/ui/audit?limit=%2B51"])
+def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
+    edge: Edge, in_hand: InHand, path: str
+) -> None:
+    token = edge.token("read", "audit:read")
+    guest = Visitor(edge, token)
+    cookie = "cookie: " + "; ".join(f"{name}={value}" for name, value in guest.http.cookies.items())
+    with views_locked(edge):
+        for number in range(PAGES):
+            in_hand.ask("/ui?limit=200" if number else path, cookie)
+        assert in_hand.counts == (PAGES, 0, PAGES)
+        refused = guest.get(path)
+    assert refused.status == 429
+    assert refused.answer.headers["retry-after"] == "2"
+    assert refused.words("h1") == ["Too much waits already"]
+    assert "Try again in a moment." in refused.text
+    (again,) = refused.all("main a.button")[:1]
+    assert (again.get_text(), again["href"]) == ("Try again", path)
+    assert in_hand.statuses() == {200}
+    assert guest.get(path).status == 200
+
+
+def test_a_page_of_the_board_has_at_most_two_hundred_rows(edge: Edge) -> None:
+    guest = Visitor(edge, edge.token("read"))
+    assert guest.get("/ui?limit=200").status == 200
+    refused = guest.get("/ui?limit=201")
+    assert refused.status == 422
+    assert "Rows: must be less than or equal to 200." in refused.text
+    offered = [option["value"] for option in guest.get("/ui").all('select[name="limit"] option')]
+    assert offered == ["", "25", "100", "200"]
