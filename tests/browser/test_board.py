@@ -173,6 +173,21 @@ def test_an_unavailable_service_is_announced_and_the_shown_data_stays(
     expect(board.locator(f"#{line_id}")).to_be_visible()
 
 
+def test_a_board_beyond_the_share_of_its_key_stays_and_is_refreshed_later(
+    board: Page, edge: Edge, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.expect("status of 429", "Error Code 429")
+    line_id = edge.fresh()
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+    with monkeypatch.context() as context:
+        context.setattr(edge.service.app.state.services.shares.reads, "most", 0)
+        later = edge.fresh()
+        expect(board.locator("#notice")).to_contain_text("Too many pages")
+        expect(board.locator(f"#{line_id}")).to_be_visible()
+    expect(board.locator(f"#{later}")).to_be_visible()
+    expect(board.locator("#notice")).to_be_hidden()
+
+
 def test_an_unknown_address_is_told_in_words(board: Page, watch: Watch) -> None:
     watch.expect("status of 404")
     board.goto("/ui/lines/LIN-26-999999")
