@@ -33,12 +33,12 @@ EDGE = {
     "ledger.api.machinery.compression",
     "ledger.api.machinery.headers",
     "ledger.api.machinery.middleware",
+    "ledger.api.machinery.shares",
     "ledger.api.reading",
     "ledger.api.services",
 }
 WAY_OF_A_FACT = EDGE | {
     "ledger.api.machinery.bodies",
-    "ledger.api.machinery.shares",
     "ledger.api.parsing",
     "ledger.api.routes.facts",
     "ledger.api.submissions",
@@ -79,6 +79,7 @@ AFTER_THE_COMMIT = {
     "ledger.postgres.lane",
     "ledger.postgres.listening",
     "ledger.postgres.loop",
+    "ledger.postgres.waiting",
     "ledger.reads.answers",
     "ledger.reads.positions",
 }
@@ -90,6 +91,7 @@ WAY_OF_A_READ = EDGE | {
     "ledger.postgres.exchange",
     "ledger.postgres.lane",
     "ledger.postgres.loop",
+    "ledger.postgres.waiting",
     "ledger.reads.answers",
     "ledger.reads.asking",
     "ledger.reads.positions",

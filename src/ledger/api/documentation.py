@@ -19,13 +19,13 @@ def refusals(*statuses: int) -> _Responses:
     }
 
 
-READ_ERRORS = refusals(400, 401, 403, 422, 503)
+READ_ERRORS = refusals(400, 401, 403, 422, 429, 503)
 _NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag is still valid"}}
 LIST_ERRORS = _NOT_MODIFIED | READ_ERRORS
-LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 503)
-FEED_ERRORS = refusals(401, 403, 404, 422, 503)
-STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)
-RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 503)
+LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 429, 503)
+FEED_ERRORS = refusals(401, 403, 404, 422, 429, 503)
+STORY_ERRORS = refusals(400, 401, 403, 404, 422, 429, 503)
+RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 429, 503)
 WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503)
 
 IDEMPOTENT: dict[str, Any] = {

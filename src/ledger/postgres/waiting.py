@@ -54,7 +54,7 @@ class Waiting:
 
     def first(self) -> Asked | None:
         """The read whose turn it is; None if no organization with a waiting read may send one."""
-        for name, reads in self._organizations.items():
+        for reads in self._organizations.values():
             if self.is_share_taken(reads[0]):
                 continue
             if not reads[0].future.done():

@@ -78,7 +78,7 @@ def _about(payload: type[Payload]) -> str:
     "",
     summary="List event types",
     openapi_extra=needs("read"),
-    responses={200: {"model": feed_models.EventTypeList}, **refusals(401, 403, 422, 503)},
+    responses={200: {"model": feed_models.EventTypeList}, **refusals(401, 403, 422, 429, 503)},
 )
 async def list_event_types(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""

@@ -93,8 +93,8 @@ AnyPosition = Annotated[
 ]
 Position = Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)]
 
-_ANY = refusals(401, 422, 503)
-_OWN = refusals(401, 403, 404, 422, 503)
+_ANY = refusals(401, 422, 429, 503)
+_OWN = refusals(401, 403, 404, 422, 429, 503)
 
 
 def _of(media: str, description: str) -> dict[int | str, dict[str, Any]]:
