@@ -18,10 +18,10 @@ def test_a_fact_is_answered_while_a_neighbours_batches_wait(edge: Edge) -> None:
         [encode(fact("execution.checked_in", line, {"hours": 1})) for _ in range(1_000)]
         for _ in range(FLOODING)
     ]
-    held = edge.service.app.state.services.shares.writes.all
+    shares = edge.service.app.state.services.shares
     with ThreadPoolExecutor(FLOODING) as pool:
         floods = [pool.submit(edge.send_batch, *batch) for batch in batches]
-        until(lambda: held.requests == FLOODING, "the flood")
+        until(lambda: shares.writes.all == FLOODING, "the flood")
         answers = [edge.send(fact("execution.checked_in", other_line), token) for _ in range(3)]
         waiting = [flood for flood in floods if not flood.done()]
     assert [answer.status_code for answer in answers] == [201] * 3

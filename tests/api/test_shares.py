@@ -31,10 +31,10 @@ def address(edge: Edge) -> Iterator[Address]:
 @pytest.fixture(autouse=True)
 def small(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """A share of writing requests that a test can fill."""
-    writes = edge.service.app.state.services.shares.writes
-    assert (writes.most, writes.most_bytes) == (1024, 32 * 1024 * 1024)
-    monkeypatch.setattr(writes, "most", MANY)
-    monkeypatch.setattr(writes, "most_bytes", MUCH)
+    shares = edge.service.app.state.services.shares
+    assert (shares.writes.most, shares.bodies.most) == (1024, 32 * 1024 * 1024)
+    monkeypatch.setattr(shares.writes, "most", MANY)
+    monkeypatch.setattr(shares.bodies, "most", MUCH)
 
 
 class Waiting:
@@ -42,7 +42,7 @@ class Waiting:
 
     def __init__(self, edge: Edge, address: Address, stack: ExitStack) -> None:
         self._edge, self._address, self._stack = edge, address, stack
-        self._held = edge.service.app.state.services.shares.writes.all
+        self._shares = edge.service.app.state.services.shares
         self.sockets: list[socket.socket] = []
 
     def send(self, token: str, body: bytes, arrived: int, *more: str) -> None:
@@ -57,9 +57,10 @@ class Waiting:
         )
         client = self._stack.enter_context(socket.create_connection(self._address, timeout=10))
         self.sockets.append(client)
-        expected = self._held.requests + 1, self._held.size + arrived
+        expected = self._shares.writes.all + 1, self._shares.bodies.all + arrived
         client.sendall("\r\n".join((*lines, "", "")).encode() + body[:arrived])
-        until(lambda: (self._held.requests, self._held.size) == expected, "the body's part")
+        shares = self._shares
+        until(lambda: (shares.writes.all, shares.bodies.all) == expected, "the body's part")
 
     def end(self, number: int, rest: bytes) -> int:
         """Send the rest of a body; the status of the answer."""
@@ -72,10 +73,10 @@ class Waiting:
 
 @pytest.fixture
 def waiting(edge: Edge, address: Address) -> Iterator[Waiting]:
-    held = edge.service.app.state.services.shares.writes.all
+    shares = edge.service.app.state.services.shares
     with ExitStack() as stack:
         yield Waiting(edge, address, stack)
-    until(lambda: held.requests == held.size == 0, "the end of every request")
+    until(lambda: shares.writes.all == shares.bodies.all == 0, "the end of every request")
 
 
 def assert_limited(answer: httpx.Response) -> None:

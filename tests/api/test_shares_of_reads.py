@@ -41,9 +41,9 @@ class InHand:
         """Send a request, and wait until it is in hand."""
         client = self._stack.enter_context(narrow(self._address, 4096))
         client.settimeout(30)
-        expected = self.shares.reads.all.requests + 1
+        expected = self.shares.reads.all + 1
         client.sendall("\r\n".join((f"GET {path} HTTP/1.1", "host: x", *headers, "", "")).encode())
-        until(lambda: self.shares.reads.all.requests == expected, "the request to be in hand")
+        until(lambda: self.shares.reads.all == expected, "the request to be in hand")
         self._sockets.append(client)
         return client
 
@@ -59,7 +59,7 @@ class InHand:
     def counts(self) -> tuple[int, int, int]:
         """The reads, exports and large pages that are in hand."""
         kinds = self.shares.reads, self.shares.exports, self.shares.large_pages
-        reads, exports, pages = (kind.all.requests for kind in kinds)
+        reads, exports, pages = (kind.all for kind in kinds)
         return reads, exports, pages
 
 

@@ -168,8 +168,8 @@ class LeanRoute(APIRoute):
         request.scope["route"] = self
         if not self._is_stream:
             shares = services_of(request).shares
-            kind = shares.reads if self._is_read else shares.writes
-            request.scope["state"]["share"] = Share(kind, principal)
+            bound = shares.reads if self._is_read else shares.writes
+            request.scope["state"]["share"] = Share(bound, principal)
         try:
             if self._permission is not None:
                 principal.require(self._permission)

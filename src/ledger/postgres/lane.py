@@ -46,6 +46,7 @@ class Asked:
         "deadline",
         "future",
         "is_long",
+        "organization",
         "parameters",
         "planning",
         "since",
@@ -63,6 +64,7 @@ class Asked:
         planning: Planning,
     ) -> None:
         self.tenant, self.statement, self.parameters = tenant, statement, parameters
+        self.organization = tenant.organization
         self.planning, self.is_long = planning, planning is not Planning.SHORT
         self.future: asyncio.Future[Rows] = loop.create_future()
         self.since = loop.time()

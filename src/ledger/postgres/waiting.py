@@ -5,7 +5,7 @@ ended. Its further reads wait behind each other, and no read of others waits beh
 answers of one organization cannot fill PostgreSQL, the lanes, or a turn of the event loop.
 """
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from ledger.postgres.lane import Asked
@@ -19,7 +19,7 @@ class Waiting:
         self._share = share
         self._organizations: OrderedDict[str, deque[Asked]] = OrderedDict()
         """In the order of their turns."""
-        self._under_way: defaultdict[str, int] = defaultdict(int)
+        self._under_way: dict[str, int] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -37,25 +37,24 @@ class Waiting:
 
     def add(self, asked: Asked) -> None:
         """Take in a read, behind those of its organization."""
-        self._of(asked).append(asked)
+        name = asked.organization
+        reads = self._organizations.get(name)
+        if reads is None:
+            self._organizations[name] = deque((asked,))
+        else:
+            reads.append(asked)
+        self._count += 1
 
     def add_again(self, asked: Asked) -> None:
         """Take in a read that was under way in vain: it is the first of all."""
-        self._of(asked).appendleft(asked)
-        self._organizations.move_to_end(asked.tenant.organization, last=False)
-
-    def _of(self, asked: Asked) -> deque[Asked]:
+        self._organizations.setdefault(asked.organization, deque()).appendleft(asked)
+        self._organizations.move_to_end(asked.organization, last=False)
         self._count += 1
-        name = asked.tenant.organization
-        reads = self._organizations.get(name)
-        if reads is None:
-            reads = self._organizations[name] = deque()
-        return reads
 
     def first(self) -> Asked | None:
         """The read whose turn it is; None if no organization with a waiting read may send one."""
-        for reads in self._organizations.values():
-            if self.is_share_taken(reads[0]):
+        for name, reads in self._organizations.items():
+            if self._under_way.get(name, 0) >= self._share:
                 continue
             if not reads[0].future.done():
                 return reads[0]
@@ -63,30 +62,31 @@ class Waiting:
             return self.first()
         return None
 
-    def is_share_taken(self, asked: Asked) -> bool:
-        """Whether a read waits for others of its organization."""
-        return self._under_way.get(asked.tenant.organization, 0) >= self._share
-
     def begin(self, asked: Asked) -> Asked:
         """Take out the read that was the ``first``; its organization is the last now."""
-        name = asked.tenant.organization
+        name = asked.organization
         reads = self._organizations[name]
-        reads.popleft()
-        self._count -= 1
-        self._under_way[name] += 1
-        if reads:
-            self._organizations.move_to_end(name)
-        else:
+        if len(reads) == 1:
             del self._organizations[name]
+        else:
+            reads.popleft()
+            self._organizations.move_to_end(name)
+        self._count -= 1
+        self._under_way[name] = self._under_way.get(name, 0) + 1
         return asked
 
     def end(self, asked: Asked) -> None:
         """Note that a read is no longer under way."""
-        name = asked.tenant.organization
-        if self._under_way[name] == 1:
-            del self._under_way[name]
+        name = asked.organization
+        left = self._under_way[name] - 1
+        if left:
+            self._under_way[name] = left
         else:
-            self._under_way[name] -= 1
+            del self._under_way[name]
+
+    def is_share_taken(self, asked: Asked) -> bool:
+        """Whether a read waits for others of its organization."""
+        return self._under_way.get(asked.organization, 0) >= self._share
 
     def drop_ended(self) -> None:
         """Drop the waiting reads that have failed, or whose callers have left."""

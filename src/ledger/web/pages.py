@@ -177,7 +177,7 @@ class PageRoute(LeanRoute):
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count a page of many rows as a large one. Raises RateLimited."""
         if getattr(arguments.get("query"), "limit", 0) > LARGE_PAGE:
-            request.state.share.count_as(services_of(request).shares.large_pages)
+            request.state.share.count(services_of(request).shares.large_pages)
 
     async def answer(self, request: Request) -> Response:
         """Return a page, also after an unexpected error. Raises one of REFUSALS."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fastapi import Request
 
 from ledger.api.machinery.headers import header, joined
-from ledger.api.machinery.shares import Share
+from ledger.api.machinery.shares import Bound, Share
 from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.domain.errors import TooLarge
 
@@ -66,11 +66,11 @@ async def read_capped(request: Request, limit: int) -> bytes:
     length = header(request.scope, b"content-length") or b""
     if length.isdigit() and int(length[:19]) > limit:
         raise _too_large(limit)
-    pace: Pace = request.app.state.services.pace
+    services = request.app.state.services
+    pace: Pace = services.pace
     begun = asyncio.get_running_loop().time()
     unpacking = _Unpacking(limit) if packed else None
-    share: Share | None = getattr(request.state, "share", None)
-    parts: list[bytes] = []
+    parts = _Parts(getattr(request.state, "share", None), services.shares.bodies)
     size = 0
     try:
         async with asyncio.timeout_at(begun + pace.seconds) as deadline:
@@ -79,17 +79,17 @@ async def read_capped(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise _too_large(limit)
                 if unpacking is None:
-                    _keep(part, parts, share)
+                    parts.keep(part)
                 else:
                     async for piece in unpacking.take(part):
-                        _keep(piece, parts, share)
+                        parts.keep(piece)
                 if (seconds := pace.seconds_for(size)) > pace.seconds:
                     deadline.reschedule(begun + seconds)
     except TimeoutError as error:
         raise BodyTimeout("The body did not arrive completely in time.") from error
     if unpacking is not None and size:
         unpacking.end()
-    return b"".join(parts)
+    return b"".join(parts.kept)
 
 
 def _is_packed(request: Request) -> bool:
@@ -102,11 +102,18 @@ def _is_packed(request: Request) -> bool:
     return False
 
 
-def _keep(part: bytes, parts: list[bytes], share: Share | None) -> None:
-    """Keep a part of a body, which counts in the share of its credential. Raises RateLimited."""
-    if share is not None:
-        share.grow(len(part))
-    parts.append(part)
+class _Parts:
+    """The parts of a body, which count in the share of its credential."""
+
+    def __init__(self, share: Share | None, bodies: Bound) -> None:
+        self._share, self._bodies = share, bodies
+        self.kept: list[bytes] = []
+
+    def keep(self, part: bytes) -> None:
+        """Keep a part. Raises RateLimited."""
+        if part and self._share is not None:
+            self._share.count(self._bodies, len(part))
+        self.kept.append(part)
 
 
 class _Unpacking:

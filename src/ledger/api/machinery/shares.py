@@ -27,97 +27,79 @@ _LIMITED = prometheus_client.Counter(
 )
 
 
-class _Held:
-    """The requests in hand of a credential, an organization, or all, and the bytes of bodies."""
+class Bound:
+    """A bounded sum, in one process, of what credentials have in hand: requests, or bytes."""
 
-    __slots__ = ("requests", "size")
+    def __init__(self, name: str, most: int) -> None:
+        """``most``: the share of a credential."""
+        self.name, self.most = name, most
+        self.all = 0
+        self._credentials: dict[str, int] = {}
+        self._parties: dict[str, int] = {}
 
-    def __init__(self) -> None:
-        self.requests = self.size = 0
-
-    def add(self, requests: int, size: int) -> None:
-        self.requests += requests
-        self.size += size
-
-
-class Kind:
-    """The requests of one kind that one process has in hand."""
-
-    def __init__(self, name: str, most: int, most_bytes: int = 0) -> None:
-        """``most`` and ``most_bytes``: the share of a credential."""
-        self.name, self.most, self.most_bytes = name, most, most_bytes
-        self.all = _Held()
-        self._parties: dict[str, _Held] = {}
-        self._credentials: dict[str, _Held] = {}
-
-    def add(self, credential: str, party: str, requests: int, size: int) -> None:
+    def add(self, credential: str, party: str, amount: int) -> None:
         """Add to what is in hand. Raises RateLimited, and adds nothing, if it would be too much."""
-        own = self._credentials.get(credential) or _Held()
-        organization = self._parties.get(party) or _Held()
-        everything = self.all
-        if own.requests + requests > self.most or own.size + size > self.most_bytes:
+        own = self._credentials.get(credential, 0) + amount
+        organization = self._parties.get(party, 0) + amount
+        if own > self.most:
             self._refuse("credential")
-        if (
-            organization.requests + requests > _CREDENTIALS * self.most - everything.requests
-            or organization.size + size > _CREDENTIALS * self.most_bytes - everything.size
-        ):
+        if organization > _CREDENTIALS * self.most - self.all:
             self._refuse("organization")
         self._credentials[credential] = own
         self._parties[party] = organization
-        own.add(requests, size)
-        organization.add(requests, size)
-        everything.add(requests, size)
+        self.all += amount
 
-    def take_back(self, credential: str, party: str, size: int) -> None:
-        """Take back a request that was answered, with the bytes of its body."""
-        own, organization = self._credentials[credential], self._parties[party]
-        own.add(-1, -size)
-        organization.add(-1, -size)
-        self.all.add(-1, -size)
-        if not own.requests:
+    def take_back(self, credential: str, party: str, amount: int) -> None:
+        """Take back what was added."""
+        self.all -= amount
+        if self._credentials[credential] == amount:
             del self._credentials[credential]
-        if not organization.requests:
+        else:
+            self._credentials[credential] -= amount
+        if self._parties[party] == amount:
             del self._parties[party]
+        else:
+            self._parties[party] -= amount
 
     def _refuse(self, whose: str) -> None:
         _LIMITED.inc()
         raise RateLimited(f"Too many {self.name} of this {whose} are in hand: send less at a time.")
 
 
+class Shares:
+    """What one process has in hand."""
+
+    def __init__(self) -> None:
+        self.writes = Bound("writing requests", 1024)
+        self.bodies = Bound("bytes of bodies", 32 * 1024 * 1024)
+        self.reads = Bound("reads", 32)
+        self.exports = Bound("exports", 4)
+        self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
+
+
 class Share:
     """One request in hand, from its head until its answer is written: ``end`` it then."""
 
-    __slots__ = ("_credential", "_kind", "_kinds_beside", "_party", "_size")
+    __slots__ = ("_beside", "_bound", "_credential", "_party")
 
-    def __init__(self, kind: Kind, principal: Principal) -> None:
+    def __init__(self, bound: Bound, principal: Principal) -> None:
         """Raises RateLimited if too many requests of the credential are in hand."""
-        self._credential, self._party = principal.credential, principal.party
-        self._kind, self._kinds_beside = kind, list[Kind]()
-        self._size = 0
-        kind.add(self._credential, self._party, 1, 0)
+        self._credential = credential = principal.credential
+        self._party = party = principal.party
+        bound.add(credential, party, 1)
+        self._bound = bound
+        self._beside: dict[Bound, int] | None = None
 
-    def count_as(self, kind: Kind) -> None:
-        """Count the request in a further kind too. Raises RateLimited."""
-        kind.add(self._credential, self._party, 1, 0)
-        self._kinds_beside.append(kind)
-
-    def grow(self, size: int) -> None:
-        """Count bytes of the body that have arrived. Raises RateLimited."""
-        self._kind.add(self._credential, self._party, 0, size)
-        self._size += size
+    def count(self, bound: Bound, amount: int = 1) -> None:
+        """Count the request, or a part of it, in a further bound too. Raises RateLimited."""
+        bound.add(self._credential, self._party, amount)
+        if self._beside is None:
+            self._beside = {}
+        self._beside[bound] = self._beside.get(bound, 0) + amount
 
     def end(self) -> None:
         """Take the request back."""
-        self._kind.take_back(self._credential, self._party, self._size)
-        for kind in self._kinds_beside:
-            kind.take_back(self._credential, self._party, 0)
-
-
-class Shares:
-    """The requests that one process has in hand, by kind."""
-
-    def __init__(self) -> None:
-        self.writes = Kind("writing requests, or bytes of their bodies,", 1024, 32 * 1024 * 1024)
-        self.reads = Kind("reads", 32)
-        self.exports = Kind("exports", 4)
-        self.large_pages = Kind(f"pages of more than {LARGE_PAGE} rows", 4)
+        self._bound.take_back(self._credential, self._party, 1)
+        if self._beside is not None:
+            for bound, amount in self._beside.items():
+                bound.take_back(self._credential, self._party, amount)

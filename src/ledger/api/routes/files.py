@@ -128,7 +128,7 @@ def harmless_json(text: str) -> str:
 def begin_export(request: Request, principal: Principal) -> Turn:
     """Count the request as an export; how it waits for its slices. Raises RateLimited."""
     services = services_of(request)
-    request.state.share.count_as(services.shares.exports)
+    request.state.share.count(services.shares.exports)
     return partial(services.slices.next, principal.party)
 
 
