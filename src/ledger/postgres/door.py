@@ -235,25 +235,21 @@ class Door:
     def _next_group(self) -> Sequence[Asked]:
         """Take the next group out of the queues: the reads whose turn it is."""
         short, long = self._short.first(), self._long.first()
-        has_room = self._long.under_way < max(1, len(self._lanes) // 2)
-        if long is not None and has_room and (short is None or long.since < short.since):
-            return [self._long.begin(long)]
+        is_longs_turn = long is not None and (short is None or long.since < short.since)
+        if is_longs_turn and self._long.under_way < max(1, len(self._lanes) // 2):
+            return self._long.begin(1)
         if short is None:
             return ()
-        group = [self._short.begin(short)]
-        if short.tries:
-            # A read is sent again alone, whatever ended its group. So no read is passed over for
-            # ever, and a read that makes the server end connections fails no other reads again.
-            return group
-        while len(group) < _TOGETHER and (short := self._short.first()) and not short.tries:
-            group.append(self._short.begin(short))
+        # A read is sent again alone, whatever ended its group. So no read is passed over for ever,
+        # and a read that makes the server end connections fails no other reads again.
+        group = self._short.begin(1 if short.tries else _TOGETHER)
         group.sort(key=attrgetter("tenant"))
         return group
 
     def _release(self, lane: Lane, unanswered: list[Asked], error: psycopg.Error | None) -> None:
         """Take back a lane: it is idle again, or its connection is lost."""
-        for asked in self._groups.pop(lane, ()):
-            self._queue_of(asked).end(asked)
+        if group := self._groups.pop(lane, None):
+            self._queue_of(group[0]).end(group)
         self._ask_again(unanswered)
         if error is None:
             self._idle.append(lane)

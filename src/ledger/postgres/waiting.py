@@ -6,7 +6,7 @@ answers of one organization cannot fill PostgreSQL, the lanes, or a turn of the 
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ledger.postgres.lane import Asked
 
@@ -62,27 +62,36 @@ class Waiting:
             return self.first()
         return None
 
-    def begin(self, asked: Asked) -> Asked:
-        """Take out the read that was the ``first``; its organization is the last now."""
-        name = asked.organization
-        reads = self._organizations[name]
-        if len(reads) == 1:
-            del self._organizations[name]
-        else:
-            reads.popleft()
-            self._organizations.move_to_end(name)
-        self._count -= 1
-        self._under_way[name] = self._under_way.get(name, 0) + 1
-        return asked
+    def begin(self, most: int) -> list[Asked]:
+        """Take out the reads whose turn it is, one of each organization in turn.
 
-    def end(self, asked: Asked) -> None:
-        """Note that a read is no longer under way."""
-        name = asked.organization
-        left = self._under_way[name] - 1
-        if left:
-            self._under_way[name] = left
-        else:
-            del self._under_way[name]
+        A read that was under way before is the first of them, or none of them.
+        """
+        begun: list[Asked] = []
+        while len(begun) < most and (asked := self.first()) is not None:
+            if begun and asked.tries:
+                break
+            name = asked.organization
+            reads = self._organizations[name]
+            if len(reads) == 1:
+                del self._organizations[name]
+            else:
+                reads.popleft()
+                self._organizations.move_to_end(name)
+            self._count -= 1
+            self._under_way[name] = self._under_way.get(name, 0) + 1
+            begun.append(asked)
+        return begun
+
+    def end(self, group: Sequence[Asked]) -> None:
+        """Note that reads are no longer under way."""
+        for asked in group:
+            name = asked.organization
+            left = self._under_way[name] - 1
+            if left:
+                self._under_way[name] = left
+            else:
+                del self._under_way[name]
 
     def is_share_taken(self, asked: Asked) -> bool:
         """Whether a read waits for others of its organization."""
