@@ -1,9 +1,11 @@
 """How many reads a credential may have in hand in a worker (contract, Access, "Shares")."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
+from typing import Any
 
 import psycopg
 import pytest
@@ -163,3 +165,25 @@ def test_a_page_of_the_board_has_at_most_two_hundred_rows(edge: Edge) -> None:
     assert "Rows: must be less than or equal to 200." in refused.text
     offered = [option["value"] for option in guest.get("/ui").all('select[name="limit"] option')]
     assert offered == ["", "25", "100", "200"]
+
+
+def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of look-ups would wait for connections before those of other keys."""
+    token = edge.token("read")
+    door = edge.service.app.state.services.door
+    asked, fetch = list[str](), door.fetch
+
+    async def noted(tenant: Any, statement: str, *more: Any) -> Any:
+        asked.append(statement)
+        return await fetch(tenant, statement, *more)
+
+    async def at_once() -> list[int]:
+        http, headers = edge.service.http, {"authorization": f"Bearer {token}"}
+        answers = [http.get("/v1/execution/LIN-26-999999", headers=headers) for _ in range(READS)]
+        return [answer.status_code for answer in await asyncio.gather(*answers)]
+
+    monkeypatch.setattr(door, "fetch", noted)
+    assert edge.run(at_once()) == [404] * READS
+    assert len([statement for statement in asked if "passing_keys" in statement]) <= 2

@@ -27,6 +27,7 @@ from ledger.intake.tokens import hash_token, is_well_formed
 from ledger.postgres.door import Door
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE
+from ledger.reads.answers import Turns
 
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
@@ -71,6 +72,8 @@ class Authenticator:
     ) -> None:
         self._door, self._clock, self._uses, self._verifier = door, clock, uses, verifier
         self._known: dict[str, _Known] = {}
+        self._lookups: Turns[Rows] = Turns(self._passing)
+        """Requests that come at once with one key share its look-up."""
         self.failures = Failures()
 
     async def authenticate(self, token: str, peer: str | None) -> Principal:
@@ -96,7 +99,8 @@ class Authenticator:
         self._known.pop(token, None)
         if not is_well_formed(token):
             return await self._verified(token)
-        rows = await self._passing([hash_token(token)])
+        hashed = hash_token(token)
+        rows = await self._lookups.take(hashed, [hashed])
         if not rows:
             raise Unauthorized(_NOT_VALID)
         secret, key_id, organization_id, workspace_id, permissions, ends_at = rows[0]
