@@ -67,7 +67,7 @@ class Bound:
 
 
 class Shares:
-    """What one process has in hand."""
+    """The requests that one process has in hand, by kind."""
 
     def __init__(self) -> None:
         self.writes = Bound("writing requests", 1024)
@@ -78,7 +78,7 @@ class Shares:
 
 
 class Share:
-    """One request in hand, from its head until its answer is written: ``end`` it then."""
+    """A request in hand, from its head until its answer is written: ``end`` it then."""
 
     __slots__ = ("_beside", "_bound", "_credential", "_party")
 
