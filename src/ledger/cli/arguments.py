@@ -116,6 +116,14 @@ def _parser() -> argparse.ArgumentParser:
     sealed = commands.add_parser("verify", help="compare the sealed log with the stored events")
     sealed.set_defaults(action="verify")
 
+    backup = commands.add_parser("backup", help="write the database to a file, while it serves")
+    backup.add_argument("file", metavar="FILE", help="a file, or - for standard output")
+    backup.set_defaults(action="backup")
+
+    restore = commands.add_parser("restore", help="fill an empty database from a backup; verify it")
+    restore.add_argument("file", metavar="FILE", help="a file that `ledger backup` wrote")
+    restore.set_defaults(action="restore")
+
     migrate = commands.add_parser("migrate", help="bring the schema up to date, and nothing else")
     migrate.set_defaults(action="migrate")
     return parser

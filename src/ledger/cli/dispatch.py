@@ -255,6 +255,21 @@ def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
         return verify(settings, conninfo)
 
 
+def _backup(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.backup import back_up
+
+    with _address(settings, "backup") as url:
+        return back_up(settings, url, parsed.file)
+
+
+def _restore(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.restore import compare_master_key, restore
+
+    compare_master_key(settings, parsed.file)
+    with _address(settings, "restore") as url:
+        return restore(settings, url, parsed.file)
+
+
 _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingProxyType(
     {
         "serve": _serve,
@@ -272,5 +287,7 @@ _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingP
         "seal status": _seal_status,
         "seal adopt": _seal_adopt,
         "verify": _verify,
+        "backup": _backup,
+        "restore": _restore,
     }
 )

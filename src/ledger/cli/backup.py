@@ -1,0 +1,149 @@
+"""The command ``ledger backup``: a dump of the database, as it was at one instant."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.cli.printing import ShowProgress, progress_bars
+from ledger.postgres.session import pin
+from ledger.postgres.tools import ToolFailed, running_tool
+from ledger.service.composition.database import ConfigurationError
+from ledger.settings import Settings
+
+_CHUNK = 1 << 18
+_LOOK_SECONDS = 0.2
+_MB = 1 << 20
+
+_IS_LEDGER = "SELECT to_regclass('ledger.ledger_events') IS NOT NULL"
+
+_SIZES = """
+SELECT oid::bigint, pg_table_size(oid) FROM pg_class
+WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r'
+"""
+
+# The table that the dump reads now, and the part of its rows that was read, by estimates of their
+# number: an estimate is missing where no vacuum has seen the table.
+_AT = """
+SELECT p.relid::bigint, least(1, p.tuples_processed::float / greatest(
+    c.reltuples, pg_stat_get_live_tuples(c.oid), 1))
+FROM pg_stat_progress_copy AS p JOIN pg_stat_activity AS a USING (pid)
+JOIN pg_class AS c ON c.oid = p.relid
+WHERE a.application_name = %s AND p.datname = current_database()
+"""
+
+
+def back_up(settings: Settings, conninfo: str, file: str) -> int:
+    """Write the ledger's schema to a file, or to standard output for ``-``.
+
+    The file appears once it is whole. Raises ConfigurationError.
+    """
+    conninfo = pin(conninfo)
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        if connection.execute(_IS_LEDGER).fetchone() != (True,):
+            raise ConfigurationError("There is no ledger in this database.")
+        name = f"ledger backup {os.getpid()}"
+        named = make_conninfo(conninfo, application_name=name)
+        with (
+            _output(file) as output,
+            progress_bars("Backing up", ["the ledger, in MB"]) as shown,
+            _dump(named) as dump,
+        ):
+            size = _copy(dump, output, _progress_of(connection, name, *shown.values()))
+    where = "standard output" if file == "-" else file
+    print(f"Backed up to {where} ({size:,} bytes).", file=sys.stderr)
+    print(_without_key(settings), file=sys.stderr)
+    return 0
+
+
+def _without_key(settings: Settings) -> str:
+    place = settings.key_file or "LEDGER_MASTER_KEY"
+    return (
+        f"The backup does NOT hold the master key ({place}): keep a copy of it, apart from the"
+        " backup. Without the key the backup cannot be restored."
+    )
+
+
+@contextmanager
+def _dump(conninfo: str) -> Iterator[IO[bytes]]:
+    """The dump's bytes. Raises ConfigurationError."""
+    options = ("--format=custom", "--schema=ledger")
+    try:
+        with running_tool("pg_dump", *options, conninfo=conninfo) as process:
+            assert process.stdout is not None
+            yield process.stdout
+    except ToolFailed as error:
+        raise ConfigurationError(f"Nothing was backed up: {error}") from error
+
+
+def _copy(dump: IO[bytes], output: IO[bytes], progress: Callable[[], None]) -> int:
+    """Copy all bytes; return their number."""
+    size, looked = 0, time.monotonic()
+    while chunk := dump.read(_CHUNK):
+        output.write(chunk)
+        size += len(chunk)
+        if time.monotonic() - looked > _LOOK_SECONDS:
+            progress()
+            looked = time.monotonic()
+    output.flush()
+    return size
+
+
+def _progress_of(
+    connection: psycopg.Connection[TupleRow], name: str, show: ShowProgress
+) -> Callable[[], None]:
+    """A function that shows how much of the tables the dump of this name has read."""
+    sizes: dict[int, int] = dict(connection.execute(_SIZES).fetchall())
+    total = sum(sizes.values())
+    done: set[int] = set()
+
+    def look() -> None:
+        row = connection.execute(_AT, (name,)).fetchone()
+        if row is not None:
+            table, part = row
+            read = sum(sizes.get(each, 0) for each in done - {table})
+            done.add(table)
+            show(int(read + part * sizes.get(table, 0)) // _MB, total // _MB)
+
+    return look
+
+
+@contextmanager
+def _output(file: str) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when the block has ended without an error.
+
+    Until then it has another name beside: an interrupted backup leaves the one before in its place.
+    """
+    if file == "-":
+        if sys.stdout.isatty():
+            raise ConfigurationError("Standard output is a terminal: send it to a file or a pipe.")
+        yield sys.stdout.buffer
+        return
+    path = Path(file)
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{file} is not a file.")
+    try:
+        number, beside = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
+    try:
+        with os.fdopen(number, "wb") as output:
+            yield output
+            output.flush()
+            os.fsync(number)
+        Path(beside).replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
+    finally:
+        Path(beside).unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)
