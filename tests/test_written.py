@@ -13,6 +13,7 @@ CARRIED_OUT = (ROOT / "scripts/rehearse/written.py").read_text()
 ELSEWHERE = {
     "Start and stop": "every test of a service starts one",
     "The login of reads": "tests/log/test_schema_rights.py",
+    "Restore": "tests/cli/test_backup.py, as root and as another user",
     "Failures, rehearsed": "the rehearsal itself",
 }
 """Headings whose commands others carry out."""

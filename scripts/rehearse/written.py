@@ -231,7 +231,7 @@ def _keep_single_server(town: Town) -> None:
     old = postgres_programs().parent.name
     new, files = _newer_version()
     _start_single(town, old)
-    town.follow("single", _OPERATING, "Back up", 1, old=old)
+    town.follow("single", _OPERATING, "Back up", 2, old=old)
     town.await_ready("single")
     with town.load("single", "single") as load:
         load.await_more(20)

@@ -15,28 +15,25 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.cli.printing import ShowProgress, progress_bars
 from ledger.postgres.session import pin
-from ledger.postgres.tools import ToolFailed, running_tool
+from ledger.postgres.tools import ToolFailed, dump_program, running_tool
 from ledger.service.composition.database import ConfigurationError
 from ledger.settings import Settings
 
 _CHUNK = 1 << 18
 _LOOK_SECONDS = 0.2
-_MB = 1 << 20
 
 _IS_LEDGER = "SELECT to_regclass('ledger.ledger_events') IS NOT NULL"
 
-_SIZES = """
-SELECT oid::bigint, pg_table_size(oid) FROM pg_class
+# By estimates: to count would read everything. No statement here waits for the lock of a table.
+_ROWS = """
+SELECT sum(greatest(reltuples, pg_stat_get_live_tuples(oid)))::bigint FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r'
 """
 
-# The table that the dump reads now, and the part of its rows that was read, by estimates of their
-# number: an estimate is missing where no vacuum has seen the table.
+# The table that the dump reads now, and the rows of it that were read.
 _AT = """
-SELECT p.relid::bigint, least(1, p.tuples_processed::float / greatest(
-    c.reltuples, pg_stat_get_live_tuples(c.oid), 1))
+SELECT p.relid::bigint, p.tuples_processed
 FROM pg_stat_progress_copy AS p JOIN pg_stat_activity AS a USING (pid)
-JOIN pg_class AS c ON c.oid = p.relid
 WHERE a.application_name = %s AND p.datname = current_database()
 """
 
@@ -54,8 +51,8 @@ def back_up(settings: Settings, conninfo: str, file: str) -> int:
         named = make_conninfo(conninfo, application_name=name)
         with (
             _output(file) as output,
-            progress_bars("Backing up", ["the ledger, in MB"]) as shown,
-            _dump(named) as dump,
+            progress_bars("Backing up", ["rows"]) as shown,
+            _dump(dump_program(connection.info.server_version), named) as dump,
         ):
             size = _copy(dump, output, _progress_of(connection, name, *shown.values()))
     where = "standard output" if file == "-" else file
@@ -73,11 +70,11 @@ def _without_key(settings: Settings) -> str:
 
 
 @contextmanager
-def _dump(conninfo: str) -> Iterator[IO[bytes]]:
+def _dump(program: str, conninfo: str) -> Iterator[IO[bytes]]:
     """The dump's bytes. Raises ConfigurationError."""
     options = ("--format=custom", "--schema=ledger")
     try:
-        with running_tool("pg_dump", *options, conninfo=conninfo) as process:
+        with running_tool(program, *options, conninfo=conninfo) as process:
             assert process.stdout is not None
             yield process.stdout
     except ToolFailed as error:
@@ -100,18 +97,13 @@ def _copy(dump: IO[bytes], output: IO[bytes], progress: Callable[[], None]) -> i
 def _progress_of(
     connection: psycopg.Connection[TupleRow], name: str, show: ShowProgress
 ) -> Callable[[], None]:
-    """A function that shows how much of the tables the dump of this name has read."""
-    sizes: dict[int, int] = dict(connection.execute(_SIZES).fetchall())
-    total = sum(sizes.values())
-    done: set[int] = set()
+    """A function that shows how many rows the dump of this name has read."""
+    (total,) = connection.execute(_ROWS).fetchone() or (0,)
+    read: dict[int, int] = {}
 
     def look() -> None:
-        row = connection.execute(_AT, (name,)).fetchone()
-        if row is not None:
-            table, part = row
-            read = sum(sizes.get(each, 0) for each in done - {table})
-            done.add(table)
-            show(int(read + part * sizes.get(table, 0)) // _MB, total // _MB)
+        read.update(connection.execute(_AT, (name,)).fetchall())
+        show(min(sum(read.values()), total), total)
 
     return look
 

@@ -258,6 +258,8 @@ def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
 def _backup(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.backup import back_up
 
+    if settings.database_url is None and not (settings.data_dir / "postgres").exists():
+        raise ConfigurationError(f"There is no ledger in {settings.data_dir}.")
     with _address(settings, "backup") as url:
         return back_up(settings, url, parsed.file)
 

@@ -24,6 +24,8 @@ from ledger.service.composition.database import (
 )
 from ledger.service.composition.reading import admit_reads
 from ledger.settings import Settings
+from ledger.views.shadow import is_outdated
+from projections import projections
 
 _CHUNK = 1 << 18
 _MB = 1 << 20
@@ -99,6 +101,9 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
         position, recorded_at = connection.execute(_END).fetchone() or (None, None)
     conninfo, _ = migrate_database(settings, conninfo)
     admit_reads(settings, conninfo)
+    outdated = [view.name for view in projections() if is_outdated(conninfo, view)]
+    if outdated:
+        views.rebuild(conninfo, outdated)
     told = (
         "no event"
         if position is None

