@@ -8,12 +8,14 @@ import psycopg
 import pytest
 
 from ledger.postgres import door as doors
+from ledger.postgres import lane as lanes
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from tests.support.door import (
     HELD,
     READERS,
     SCOPE,
+    count_held,
     count_open_ends,
     gather_results,
     holding,
@@ -138,6 +140,28 @@ def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_ne
             await until_async(lambda: relay.connections_opened > opened + 1, "two attempts")
             relay.accepts_connections = True
         assert await gather_results([reading]) == [[(1,)]]
+
+    tell(play, through=relay.conninfo)
+
+
+def test_a_read_that_loses_its_connection_late_fails_at_its_deadline_all_the_same(
+    tell: Tell, relay: Relay, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL was frozen: a read of nine seconds waited two more for another connection."""
+    monkeypatch.setattr(lanes, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 3600.0)
+
+    async def play(door: Door) -> None:
+        opened = relay.connections_opened
+        async with holding(conninfo):
+            reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
+            await until_async(lambda: count_held(conninfo, HELD) == 1, "the read to wait")
+            relay.accepts_connections = False
+            relay.cut()
+            await until_async(lambda: relay.connections_opened > opened, "an attempt to connect")
+            with pytest.raises(psycopg.OperationalError):
+                async with asyncio.timeout(60):
+                    await reading
 
     tell(play, through=relay.conninfo)
 

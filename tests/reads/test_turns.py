@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.api import writing
+from ledger.reads import asking
 from ledger.reads.answers import Turns
 from tests.support.edge import Edge, assert_problem
 from tests.support.views import until
@@ -319,6 +321,38 @@ def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: 
             assert (response.status_code, response.content) == (200, shown.content)
 
     edge.run(play())
+
+
+def test_a_request_that_waits_for_its_turn_waits_no_longer_than_for_one_statement(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 1.0)
+    path = f"/v1/execution/{edge.fresh()}"
+
+    async def play() -> None:
+        get = edge.service.http.get
+        with locked(edge, "ledger.execution"):
+            first = asyncio.create_task(get(path))
+            await blocked(edge)
+            refused = await asyncio.gather(first, *(get(path) for _ in range(3)))
+        for one in refused:
+            assert_problem(one, 503, "unavailable")
+            assert one.json()["detail"] == "The database does not answer."
+
+    edge.run(play())
+
+
+def test_a_command_and_its_answer_together_wait_no_longer_than_for_one_statement(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL was frozen: two seconds for the views, and nine for the read of the line."""
+    monkeypatch.setattr(writing, "ANSWER_SECONDS", 1.0)
+    path = f"/v1/execution/{edge.fresh()}"
+    with locked(edge, "ledger.execution"):
+        refused = edge.post(f"{path}/pause", json={"reason": "Review"})
+    assert_problem(refused, 503, "unavailable")
+    assert refused.json()["detail"].startswith("The command was carried out, but the database")
+    until(lambda: edge.data(path)["state"] == "paused", "the line to be paused")
 
 
 def test_concurrent_requests_for_a_missing_line_are_refused_with_ids_of_their_own(

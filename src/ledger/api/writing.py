@@ -4,6 +4,7 @@ The writer records every refusal of a write for the audit log (contract, Feeds).
 decision is made in the writer already; ``turn_down`` brings it a refusal from before any decision.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,7 @@ from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.postgres.scope import EVERYONE
+from ledger.postgres.session import ANSWER_SECONDS
 from ledger.views.statements import RECORDED_AT
 
 M = TypeVar("M", bound=BaseModel)
@@ -159,6 +161,7 @@ async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]
 
     The time limit keeps a slow view from blocking writing clients.
     """
+    request.state.handed_in = asyncio.get_running_loop().time()
     return await services_of(request).submissions.submit(commands)
 
 
@@ -204,12 +207,24 @@ async def as_left(
 
     The command is carried out in any case. A view that has not reached the command yet shows the
     subject as it was before. A command that had nothing left to do is answered with the present
-    state. Raises Behind if the view does not show the subject at all.
+    state. Raises Behind if the view does not show the subject at all, and Unavailable if the
+    command and its answer together take longer than ``ANSWER_SECONDS``.
     """
     try:
-        now = await show(Query())
+        async with asyncio.timeout_at(request.state.handed_in + ANSWER_SECONDS):
+            return await _as_left(request, receipt, show)
     except NotFound as error:
         raise Behind("The command was carried out, but the view does not show it yet.") from error
+    except TimeoutError as error:
+        raise Unavailable(
+            "The command was carried out, but the database does not answer how it left its subject."
+        ) from error
+
+
+async def _as_left(
+    request: Request, receipt: Receipt, show: Callable[[Query], Awaitable[Reply]]
+) -> Reply:
+    now = await show(Query())
     if receipt.duplicate:
         return Reply(bytes(now.body), now.position)
     if now.position > receipt.position:

@@ -25,7 +25,7 @@ from typing import Any
 import psycopg
 from prometheus_client import Histogram
 
-from ledger.postgres.exchange import Rows
+from ledger.postgres.exchange import Rows, SilentServer
 from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import ReadConnection, options_of
@@ -269,6 +269,10 @@ class Door:
             self._queue_of(asked).add_again(asked)
 
     def _look(self) -> None:
+        for asked in (*self._short, *self._long):
+            # A read that is sent again has no longer to wait than it had at first.
+            if self._loop.time() >= asked.deadline:
+                asked.fail(SilentServer())
         overdue = [lane for lane in tuple(self._lanes) if lane.give_up_overdue()]
         if overdue:
             self.renew()

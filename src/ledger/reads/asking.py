@@ -6,8 +6,9 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from ledger.domain.errors import Behind, Invalid
+from ledger.domain.errors import Behind, Invalid, Unavailable
 from ledger.postgres.scope import Fetch
+from ledger.postgres.session import ANSWER_SECONDS
 from ledger.reads.answers import Answers, Turns
 from ledger.reads.positions import WAIT_SECONDS, ViewPositions
 from ledger.reads.question import Answer, Question
@@ -36,8 +37,18 @@ class Reads:
         A crash of the database may take back commits of a view. The read then waits, up to two
         seconds, until the view shows again what it has shown before (``ViewPositions.due``); after
         that it returns the rows as they are. Raises Behind if the views do not reach
-        ``min_position`` or the asked instant in time, and Invalid for an instant in the future.
+        ``min_position`` or the asked instant in time, Unavailable after ``ANSWER_SECONDS``, and
+        Invalid for an instant in the future.
         """
+        try:
+            # A request waits for its turn, for views and for several statements: together no longer
+            # than for one statement (contract, Health).
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._ask(question, min_position)
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.") from error
+
+    async def _ask(self, question: Question, min_position: int | None) -> Answer:
         self.require_readable(question.views)
         if min_position is not None and not await self._reach(question, min_position):
             raise Behind("The views have not reached the asked position.")
