@@ -145,7 +145,7 @@ def test_an_append_counts_once_with_the_size_of_its_group(edge: Edge) -> None:
     edge.accept(*items)
     assert [now - then for now, then in zip(seen("_count"), counts, strict=True)] == [1, 1, 1]
     total, waited, size = (now - then for now, then in zip(seen("_sum"), sums, strict=True))
-    assert 0 < waited < total < 5
+    assert 0 < waited < total < 60
     assert size == 40
 
 

@@ -86,7 +86,7 @@ def test_every_request_ends_when_the_database_vanishes_behind_a_proxy(
         until(shows_the_pause, "the views", 15.0)
 
 
-def test_a_write_behind_one_that_hangs_is_answered_within_10_s(
+def test_a_write_behind_one_that_hangs_is_answered_without_waiting_for_an_append_of_its_own(
     conninfo: str, settings: Settings
 ) -> None:
     """The write would wait for the group before its own, and then for a connection of its own."""
@@ -100,7 +100,7 @@ def test_a_write_behind_one_that_hangs_is_answered_within_10_s(
         until(lambda: writer.failing_seconds() > 0.2, "the append that hangs")
         began = time.monotonic()
         assert start(edge, line) == 503
-        assert time.monotonic() - began < 10.0
+        assert time.monotonic() - began < 15.0, "one after the other they would take 17 s"
         hanging.join(10)
 
 

@@ -12,7 +12,7 @@ from ledger.feed.confirmation import Confirmation
 def test_a_lead_is_certain_for_a_while_after_it_was_confirmed() -> None:
     async def play() -> None:
         confirmed = Confirmation(asyncio.get_running_loop(), lambda: False)
-        assert await asyncio.wait_for(confirmed.holds(), 1)
+        assert await asyncio.wait_for(confirmed.holds(), 30)
 
     asyncio.run(play())
 
@@ -30,7 +30,7 @@ def test_a_process_that_stood_still_waits_for_the_next_answer_of_the_database(
             await asyncio.wait_for(asyncio.shield(begins), 0.1)
         monkeypatch.setattr(confirmation, "_CERTAIN_SECONDS", 4.0)
         confirmed.confirm(confirmed.now())
-        assert await asyncio.wait_for(begins, 1)
+        assert await asyncio.wait_for(begins, 30)
 
     asyncio.run(play())
 
@@ -46,6 +46,6 @@ def test_a_dispatcher_that_stops_begins_no_request_that_waits(
         await asyncio.sleep(0)
         stopping.set()
         confirmed.wake()
-        assert not await asyncio.wait_for(begins, 1)
+        assert not await asyncio.wait_for(begins, 30)
 
     asyncio.run(play())

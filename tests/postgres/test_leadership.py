@@ -63,15 +63,16 @@ def test_a_lead_that_is_left_is_not_taken_back_at_once(
 
 
 def test_the_next_session_leads_as_soon_as_the_leader_has_ended(
-    conninfo: str, opened: ExitStack
+    conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leadership, "FROZEN_SECONDS", 3600.0)
     first, second = session(opened, at_node(conninfo, "a")), session(opened, conninfo)
     assert candidate().take(first)
     assert query(conninfo, ROW)[0][:2] == (first.info.backend_pid, "a")
     rival = candidate()
     assert not rival.take(second)
     first.close()
-    until(lambda: rival.take(second), "the lead", 0.6)
+    until(lambda: rival.take(second), "the lead")
     assert query(conninfo, ROW)[0][:2] == (second.info.backend_pid, "")
 
 

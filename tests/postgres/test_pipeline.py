@@ -75,7 +75,7 @@ def test_deferred_statements_come_before_the_statement_that_is_run(
             transaction.defer(write(4))
             assert other.execute("SELECT count(*) FROM note").fetchone() == (0,)
         assert other.execute("SELECT count(*) FROM note").fetchone() == (4,)
-        assert [heard.channel for heard in other.notifies(timeout=5, stop_after=1)] == ["done"]
+        assert [heard.channel for heard in other.notifies(timeout=30, stop_after=1)] == ["done"]
 
 
 def test_sent_statements_are_executed_before_their_results_are_awaited(
@@ -148,7 +148,7 @@ def test_a_failed_transaction_leaves_no_row_and_no_notification(
         assert pipeline.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert pipeline.run(ALL) == [[(1, None)]]
         other.execute("NOTIFY done, 'by us'")
-        assert [heard.payload for heard in other.notifies(timeout=5, stop_after=1)] == ["by us"]
+        assert [heard.payload for heard in other.notifies(timeout=30, stop_after=1)] == ["by us"]
 
 
 def test_a_statement_that_failed_is_prepared_anew(pipeline: Pipeline) -> None:

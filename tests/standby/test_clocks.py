@@ -79,8 +79,8 @@ def test_a_read_node_with_a_wrong_clock_says_so_and_answers_reads(
         assert ready.json() == {"status": "unavailable", "database": "ok", "clock": "skewed"}
         answer = get(f"/v1/execution/{LINE}", headers={"ledger-min-position": position})
         assert answer.status_code == 200, answer.text
-        assert gauge(get, "ledger_clock_skew_seconds") == pytest.approx(3600 * hours, abs=1)
-        assert gauge(get, "ledger_beat_age_seconds") < 4
+        assert gauge(get, "ledger_clock_skew_seconds") == pytest.approx(3600 * hours, abs=60)
+        assert gauge(get, "ledger_beat_age_seconds") < 60, "by the clock of the database"
     assert caplog.text.count("s off") == 1
 
 
@@ -105,4 +105,4 @@ def test_a_read_node_with_a_right_clock_shows_no_skew(
     cluster: Cluster, reads: httpx.Client
 ) -> None:
     until(lambda: reads.get("/readyz").status_code == 200, "the read node")
-    assert abs(gauge(reads.get, "ledger_clock_skew_seconds")) < 1
+    assert abs(gauge(reads.get, "ledger_clock_skew_seconds")) < 5

@@ -231,7 +231,7 @@ def post(client: httpx.Client, event: dict[str, Any]) -> httpx.Response:
 def is_refused(served: Served) -> bool:
     """Whether no process listens at the port."""
     try:
-        socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", served.port), timeout=30).close()
     except ConnectionRefusedError:
         return True
     return False

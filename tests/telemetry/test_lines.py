@@ -38,7 +38,7 @@ def test_a_json_line_has_time_level_process_logger_message_and_request() -> None
         line = json.loads(line_of("json", "%s: %d", "a\nb", 7))
     said = datetime.fromisoformat(line.pop("time"))
     assert said.tzinfo == UTC
-    assert -1 < (said - before).total_seconds() < 5
+    assert -1 < (said - before).total_seconds() < 60
     assert line == {
         "level": "WARNING",
         "process": "api-1",
