@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from ledger import demo
-from ledger.demo.telling import StoryClock, tell
+from ledger.demo.telling import tell
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
@@ -27,6 +29,7 @@ from tests.support.log_checker import LogChecker, check
 from tests.support.model import STATES, STATUSES, Model
 from tests.support.service import Clock
 from tests.support.soak import repeated
+from tests.support.views import query, until
 
 Fact = dict[str, Any]
 
@@ -44,6 +47,8 @@ MOMENTS = {
     "a leap day": datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC),
 }
 
+RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = {}"
+
 # The story of `ledger demo`.
 
 
@@ -60,10 +65,10 @@ def facts(now: datetime) -> list[Fact]:
 @pytest.fixture(scope="module")
 def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> tuple[Model, LogChecker]:
     """The log after the story was told: its model, and what the checker found in it."""
-    settings, clock = Settings(master_key=MASTER_KEY), StoryClock(lambda: now.astimezone(UTC))
+    settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "told_demo") as conninfo:
-        with writing(settings, conninfo, clock) as writer:
-            outcomes = list(tell(writer, clock, iter(facts), lambda _: None))
+        with writing(settings, conninfo, lambda: now.astimezone(UTC)) as writer:
+            outcomes = list(tell(writer, iter(facts), lambda _: None))
         assert len(outcomes) == len(facts)
         assert [outcome for outcome in outcomes if not is_recorded(outcome)] == []
         with working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger:
@@ -78,6 +83,41 @@ def is_recorded(outcome: Outcome) -> bool:
 @pytest.fixture(scope="module")
 def demo_model(told: tuple[Model, LogChecker]) -> Model:
     return told[0]
+
+
+def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_time(
+    facts: list[Fact], now: datetime, conninfo: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock of the story kept the instants of the failed append: all later facts were refused.
+
+    The append waits for a lock, and gives up.
+    """
+    settings, some = Settings(master_key=MASTER_KEY), facts[:2500]
+    holder = psycopg.connect(conninfo)
+    released = threading.Thread(target=lambda: release(holder, caplog))
+
+    def story() -> Iterator[Fact]:
+        for number, each in enumerate(some):
+            if number == 1500:
+                holder.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
+                released.start()
+            yield each
+
+    with holder, writing(settings, conninfo, lambda: now.astimezone(UTC)) as writer:
+        outcomes = list(tell(writer, story(), lambda _: None))
+        released.join()
+    assert len(outcomes) == len(some)
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Receipt)] == []
+    for told, outcome in zip(some, outcomes, strict=True):
+        assert isinstance(outcome, Receipt)
+        (recorded_at,) = query(conninfo, RECORDED_AT.format(outcome.position))[0]
+        assert recorded_at - instant(told["time"]) < timedelta(seconds=1), told
+
+
+def release(holder: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Give back the lock once an append has failed by it."""
+    until(lambda: "an append failed" in caplog.text, "an append that fails", 60.0)
+    holder.rollback()
 
 
 def test_the_told_story_is_sound_and_has_runs_that_failed_by_their_leases(

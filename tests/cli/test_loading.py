@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from ledger.cli import load as loading
 from ledger.log.recorder import LedgerRecorder
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
@@ -354,6 +356,20 @@ def test_the_demos_events_are_recorded_over_the_past_weeks(ledger: Ledger, conni
     assert last - first > timedelta(days=30)
     assert idle[0] > 10
     assert "past" not in done.stdout
+
+
+def test_a_demo_of_which_facts_are_refused_fails(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(loading.story(datetime.now(UTC)))
+    other = encode(first | {"data": first["data"] | {"name": "Another"}})
+    assert ledger("import", "-", stdin=other).returncode == 0
+    told = loading.story
+    monkeypatch.setattr(loading, "story", lambda now: islice(told(now), 20))
+    done = ledger("demo")
+    assert done.returncode == 1
+    assert "Told the story: 19 facts recorded, 1 refused." in done.stdout
+    assert done.stderr.splitlines()[-1] == "ledger: The story is not whole: facts were refused."
 
 
 @pytest.mark.soak

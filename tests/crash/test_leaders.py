@@ -45,9 +45,7 @@ def leader_of(conninfo: str, loop: str) -> str | None:
     return leaders(conninfo).get(loop)
 
 
-def test_another_node_leads_when_the_leading_process_is_killed(
-    nodes: Nodes, conninfo: str
-) -> None:
+def test_another_node_leads_when_the_leading_process_is_killed(nodes: Nodes, conninfo: str) -> None:
     first, second = nodes
     with second.client(second.token()) as client:
         assert post(client, activation(model="capacity")).status_code == 201

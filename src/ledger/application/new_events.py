@@ -53,9 +53,9 @@ class NewEvents:
         self.now = EARLIEST
         """The instant of the command that is being decided."""
 
-    def begin(self) -> None:
-        """Start on the next command and give it an instant of its own."""
-        self.now = self._next_instant()
+    def begin(self, at: datetime | None = None) -> None:
+        """Start on the next command and give it an instant of its own; ``at``: not the present."""
+        self.now = self._next_instant(at)
 
     @property
     def next_position(self) -> int:
@@ -154,14 +154,14 @@ class NewEvents:
         self._recorded, self._keys = [], []
         self._loader.note_written()
 
-    def _next_instant(self) -> datetime:
-        """The present instant, or just after the last recorded event if the clock is behind.
+    def _next_instant(self, at: datetime | None) -> datetime:
+        """The given or present instant, or just after the last recorded event if that is later.
 
         Clocks may step back, and the clocks of nodes may differ. The events of a command are
         recorded within one UTC year, by which ids are counted: the last 50 ms of a year therefore
         count as the beginning of the next year.
         """
-        now = self._clock().astimezone(UTC)
+        now = (at or self._clock()).astimezone(UTC)
         if (now + _YEAR_END).year != now.year:
             now = datetime(now.year + 1, 1, 1, tzinfo=UTC)
         last = self._append.last_recorded_at

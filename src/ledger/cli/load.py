@@ -25,7 +25,7 @@ from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.keys import KEYS
-from ledger.demo.telling import StoryClock, tell
+from ledger.demo.telling import tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
 from ledger.domain.values import parse_instant
@@ -159,11 +159,11 @@ def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
 
 def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
-    clock = StoryClock(utc_now)
+    code = 0
     # The story's past is told to an empty ledger, whose service may have beaten for long.
     with (
         sweepers_kept_away(conninfo),
-        writing(settings, conninfo, clock, heeds_beats=False) as writer,
+        writing(settings, conninfo, heeds_beats=False) as writer,
     ):
         held, last = _held(conninfo)
         if held:
@@ -178,10 +178,12 @@ def load_demo(settings: Settings, conninfo: str) -> int:
                     " the story's past begins on that day."
                 )
             with _bar(None) as advance:
-                told = Counter(map(_kind, tell(writer, clock, chain([first], facts), advance)))
-            print(
-                f"Told the story: {told['recorded']:,} facts recorded, {told['refused']} refused."
-            )
+                told = Counter(map(_kind, tell(writer, chain([first], facts), advance)))
+            recorded, refused = told["recorded"] + told["duplicate"], told["refused"]
+            print(f"Told the story: {recorded:,} facts recorded, {refused} refused.")
+            if refused:
+                print("ledger: The story is not whole: facts were refused.", file=sys.stderr)
+                code = 1
             _make_keys(writer)
         _, token = make_key(
             writer,
@@ -196,7 +198,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
         print("Page:  start the service with `ledger serve`; it prints the page's address")
     else:
         print(f"Page:  {address}{settings.root_path}/")
-    return 0
+    return code
 
 
 def _make_keys(writer: Writer) -> None:

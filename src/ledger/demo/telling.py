@@ -5,11 +5,10 @@ their leases, as the ledger's loops would have found them. So the story's past c
 past in which a later fact was not known yet.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -19,10 +18,11 @@ from ledger.application.commands.runs import ExpireLease
 from ledger.application.report import command_of
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
+from ledger.domain.errors import Unavailable
 from ledger.domain.values import parse_instant
 from ledger.intake import envelope
 from ledger.intake.principal import COMMAND_LINE
-from ledger.intake.request import Outcome
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.leases import EndedLease
 
 _DELAY = timedelta(milliseconds=350)
@@ -36,6 +36,9 @@ _BEATS_FOR = timedelta(minutes=4)
 
 _AT_ONCE = 1000
 
+_TRIES = 3
+"""How often commands are handed in: an append waits some seconds before it fails."""
+
 
 class _Expire(ExpireLease):
     """Fail a run by a lease that ended in the story: nobody listened then, and no row tells it."""
@@ -48,39 +51,45 @@ class _Expire(ExpireLease):
         return self._lease
 
 
-class StoryClock:
-    """Gives the instant of each of the story's commands; after the story, the time of ``clock``.
+class _Told:
+    """A command that is decided at an instant of the story, whenever it is handed in."""
 
-    The writer asks once per command, in the commands' order (``NewEvents.begin``).
-    """
+    def __init__(self, command: Command, at: datetime) -> None:
+        self.command, self._at = command, at
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
-        self._instants: deque[datetime] = deque()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.command, name)
 
-    def __call__(self) -> datetime:
-        """The instant of the next command."""
-        return self._instants.popleft() if self._instants else self._clock()
-
-    def will_tell(self, instants: list[datetime]) -> None:
-        """Set the instants of the commands that are submitted next."""
-        self._instants.extend(instants)
+    def decide(self, unit: Unit) -> Receipt:
+        """Decide the command at its instant. Raises Refused."""
+        unit.events.begin(self._at)
+        return self.command.decide(unit)
 
 
 def tell(
-    writer: Writer,
-    clock: StoryClock,
-    story: Iterator[dict[str, Any]],
-    advance: Callable[[int], None],
+    writer: Writer, story: Iterator[dict[str, Any]], advance: Callable[[int], None]
 ) -> Iterator[Outcome]:
-    """Record a story's facts, each at its time; yield their outcomes."""
+    """Record a story's facts, each at its time; yield their outcomes.
+
+    Raises Unavailable if the database takes no more.
+    """
     commands = _with_sweeps(story, advance)
     while batch := list(islice(commands, _AT_ONCE)):
-        clock.will_tell([at for at, _ in batch])
-        outcomes = writer.submit([command for _, command in batch]).result()
-        for (_, command), outcome in zip(batch, outcomes, strict=True):
+        for (_, command), outcome in zip(batch, _record(writer, batch), strict=True):
             if not isinstance(command, GoIdle | ExpireLease):
                 yield outcome
+
+
+def _record(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Sequence[Outcome]:
+    """Hand in commands, all of them again if an append failed: what was recorded is a duplicate."""
+    told = [cast(Command, _Told(command, at)) for at, command in batch]
+    for _ in range(_TRIES):
+        outcomes = writer.submit(told).result()
+        if not any(isinstance(outcome, Unavailable) for outcome in outcomes):
+            return outcomes
+    raise Unavailable(
+        "The database accepts no more: the story is told in part. Tell it to another empty ledger."
+    )
 
 
 def _with_sweeps(
