@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.log.verifications import NEW, OLD, TABLES, Finding, keep
+from ledger.log.verifications import NEW, OLD, RECORDED_AT, TABLES, Finding, keep
 from ledger.settings import Settings
 from ledger.web import integrity
 from tests.support.edge import Edge, edge_of
@@ -28,10 +28,12 @@ def alone(settings: Settings, conninfo: str) -> Iterator[Edge]:
         yield edge
 
 
-def found(edge: Edge, part: str, differences: int = 0, *named: dict[str, Any]) -> None:
+def found(
+    edge: Edge, part: str, differences: int = 0, *named: dict[str, Any], compared: int = 1234
+) -> None:
     """Keep what a verification found."""
     with psycopg.connect(edge.conninfo) as connection:
-        keep(connection, Finding(part, AT, AT, 1, 9, 1234, differences, named))
+        keep(connection, Finding(part, AT, AT, 1, 9, compared, differences, named))
 
 
 def forget(edge: Edge) -> None:
@@ -86,26 +88,38 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     page = visitor(alone, "read").get("/ui/integrity")
     assert page.status == 200
     assert "Nothing is sealed yet." in page.text
-    assert "Nothing was verified yet." in page.text
-    assert page.all("table") == []
+    assert "10 of 10 parts were not compared yet." in page.words("main")[0]
+    assert page.words(".well") == []
+    # The seven parts of the older events have their turns in seven nights, and the others in each.
+    due = page.words(".verified tbody td:nth-of-type(1)")
+    assert due[:3] == ["not yet, due 2026-04-16 03:00:00"] * 2 + ["not yet"]
+    days = [f"not yet, due 2026-04-{day} 03:00:00" for day in range(16, 23)]
+    assert sorted(due[3:]) == days
+    assert set(page.words(".verified tbody td:nth-of-type(2)")) == {"—"}
 
 
-def test_a_verification_without_differences_says_when_and_of_what(alone: Edge) -> None:
+def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edge) -> None:
+    """A part without rows was compared with nothing: a tick would say more than is known."""
     forget(alone)
-    found(alone, TABLES)
-    found(alone, OLD[2])
-    found(alone, NEW)
-    page = visitor(alone, "read").get("/ui/integrity")
-    assert page.words(".verified tbody th") == [
+    for part in (TABLES, NEW, RECORDED_AT, *OLD[1:]):
+        found(alone, part, compared=0 if part == RECORDED_AT else 1234)
+    guest = visitor(alone, "read")
+    page = guest.get("/ui/integrity")
+    assert "No differences" not in page.text
+    assert "1 of 10 parts were not compared yet." in page.words("main")[0]
+    rows = [row.split(" 2026-", 1) for row in page.words(".verified tbody tr")]
+    assert [row[0] for row in rows][:3] == [
         "New events, their leaves and checkpoints",
         "Tables on which decisions rest",
-        "Older events, part 3 of 7",
+        "Times of recording in the oldest rows",
     ]
-    assert page.words(".verified tbody td") == ["2026-04-15 03:00:07", "1,234", "nothing"] * 3
-    assert (
-        "No differences between what is stored and the log, in the parts below."
-        in page.words("main")[0]
-    )
+    assert rows[0][1] == "04-15 03:00:07 1,234 nothing"
+    assert rows[2][1] == "04-15 03:00:07 — nothing to compare"
+    found(alone, OLD[0])
+    page = guest.get("/ui/integrity")
+    said = "No differences between what is stored and the log, in the parts below."
+    assert said in page.words("main")[0]
+    assert "not compared" not in page.text
     assert "Verified 2026-04-15 03:00:07 UTC." in page.words("main")[0]
 
 

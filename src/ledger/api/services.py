@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,6 +64,7 @@ class ApiServices:
         is_public_by_https: bool = False,
         unaudited_reads: bool = False,
         metrics_token: str | None = None,
+        verified_at: time | None = None,
     ) -> None:
         self._writing = writing
         self._submissions = Submissions(writing.writer, positions) if writing else None
@@ -82,6 +83,8 @@ class ApiServices:
         self.root_path = root_path
         """The prefix of every address, for a proxy that serves other things beside us."""
         self.is_public_by_https = is_public_by_https
+        self.verified_at = verified_at
+        """The time of day of the nightly verification; None: there is none."""
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)

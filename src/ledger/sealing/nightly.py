@@ -65,6 +65,18 @@ class _Stopping(Exception):
     """The service stops: the part in hand is done at the next start."""
 
 
+def parts_of(night: datetime) -> frozenset[str]:
+    """The parts that are compared in a night."""
+    return frozenset((NEW, OLD[night.toordinal() % len(OLD)], TABLES, SCHEMA))
+
+
+def next_night(part: str, at: time, now: datetime) -> datetime | None:
+    """When a part is compared next; None: in no night."""
+    today = datetime.combine(now.date(), at, now.tzinfo)
+    nights = (today + timedelta(days=days) for days in range(len(OLD) + 1))
+    return next((night for night in nights if night > now and part in parts_of(night)), None)
+
+
 class NightlyVerification(Periodic):
     """Compares the parts that are due; ``run_once`` returns how many."""
 
@@ -117,7 +129,7 @@ class NightlyVerification(Periodic):
         if night > now:
             night -= timedelta(days=1)
         ((since,),) = connection.execute(_SINCE)
-        tonight = {NEW, OLD[night.toordinal() % len(OLD)], TABLES, SCHEMA}
+        tonight = parts_of(night)
         due = []
         for part in parts:
             found = kept.get(part)

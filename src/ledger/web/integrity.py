@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, time
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +14,7 @@ from ledger.api.reading import Present, services_of
 from ledger.log.nodes import LIVING_SECONDS
 from ledger.log.verifications import FINDINGS, NEW, OLD, RECORDED_AT, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
+from ledger.sealing.nightly import next_night
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import FormerOrigin
 from ledger.web.pages import PageRoute, show
@@ -103,7 +104,10 @@ class Part(NamedTuple):
     """A part of a verification, and what was found in it last."""
 
     name: str
-    finding: Finding
+    finding: Finding | None
+    """None: the part was not compared yet."""
+    due: datetime | None
+    """When the part is compared next; None: in no night."""
 
 
 @router.get("", openapi_extra=needs(None))
@@ -121,7 +125,8 @@ async def show_integrity(
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
     nodes = [Node(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
-    parts = _parts(await fetch(EVERYONE, FINDINGS, {}))
+    findings = [Finding(*row) for row in await fetch(EVERYONE, FINDINGS, {})]
+    parts = _parts(findings, services_of(request).verified_at, services_of(request).clock())
     return show(
         request,
         "integrity.html",
@@ -131,16 +136,20 @@ async def show_integrity(
         nodes=nodes,
         most=MOST_UNSEALED,
         found=parts,
-        verified_at=max((part.finding.ended_at for part in parts), default=None),
-        differences=sum(part.finding.differences for part in parts),
+        missing=sum(part.finding is None for part in parts),
+        verified_at=max((finding.ended_at for finding in findings), default=None),
+        differences=sum(finding.differences for finding in findings),
     )
 
 
-def _parts(rows: Sequence[Any]) -> list[Part]:
-    found = [Finding(*row)._replace(named=_named(row[-1])) for row in rows]
-    order = {part: place for place, part in enumerate(_PARTS)}
-    found.sort(key=lambda finding: order.get(finding.part, len(order)))
-    return [Part(_PARTS.get(finding.part, finding.part), finding) for finding in found]
+def _parts(findings: Sequence[Finding], at: time | None, now: datetime) -> list[Part]:
+    """All parts in the order of the page, also those that were not compared yet."""
+    found = {one.part: one._replace(named=_named(one.named)) for one in findings}
+    names = _PARTS | {part: part for part in found if part not in _PARTS}
+    return [
+        Part(name, found.get(part), None if at is None else next_night(part, at, now))
+        for part, name in names.items()
+    ]
 
 
 def _named(stored: Any) -> Sequence[dict[str, Any]]:
