@@ -226,6 +226,7 @@ def test_a_restored_ledger_has_each_row_right_policy_trigger_and_constraint(
         "The backup does NOT hold the master key (LEDGER_MASTER_KEY): keep a copy of it, apart from"
         " the backup. Without the key the backup cannot be restored.",
     ]
+    assert rows(kept) == before, "a backup writes nothing"
     restored = run_ledger(settings_of(vacant), "restore", str(file))
     assert restored.returncode == 0, restored.stderr
     assert len(before) > 40

@@ -19,7 +19,7 @@ def test_help_names_every_command(ledger_alone: Ledger) -> None:
     listed = re.findall(r"^ {4}(\S+)", done.stdout, re.MULTILINE)
     assert listed == [
         *("serve", "demo", "import", "keys", "runs", "projections"),
-        *("seal", "verify", "migrate"),
+        *("seal", "verify", "backup", "restore", "migrate"),
     ]
 
 
@@ -28,7 +28,7 @@ def test_help_names_every_command(ledger_alone: Ledger) -> None:
     [
         ("serve",), ("demo",), ("import",), ("keys",), ("keys", "create"), ("keys", "list"),
         ("keys", "rotate"), ("keys", "revoke"), ("runs",), ("runs", "erase"), ("projections",),
-        ("projections", "list"),
+        ("projections", "list"), ("backup",), ("restore",),
     ],
 )  # fmt: skip
 def test_every_command_has_help(
