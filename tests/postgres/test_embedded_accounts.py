@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ledger.postgres.embedded import account
+from ledger.postgres.embedded.account import EmbeddedPostgresError
 from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
@@ -107,6 +108,18 @@ def removed_at_end(*folders: Path) -> Iterator[None]:
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_as_root_a_copied_database_that_its_owner_cannot_reach_is_refused_with_the_way_out(
+    folder: Path, data_dir: Path
+) -> None:
+    copy = folder / "closed" / ".ledger"
+    copy.parent.mkdir(mode=0o700)
+    subprocess.run(["cp", "-a", str(data_dir), str(copy)], check=True)
+    with pytest.raises(EmbeddedPostgresError, match=r"cannot reach it: .* \(chmod o\+x\)"):
+        find_place(copy)
+    copy.parent.chmod(0o711)
+    assert find_place(copy).base == copy
 
 
 def test_as_root_a_database_is_run_by_its_owner(folder: Path, data_dir: Path) -> None:

@@ -184,7 +184,8 @@ def find_place(data_dir: Path) -> ServerPlace:
             account = owner_of(database)
             if not account.reaches(database):
                 raise EmbeddedPostgresError(
-                    f"User {account.name} owns the database {database} but cannot reach it"
+                    f"User {account.name} owns the database {database} but cannot reach it: let"
+                    " the user enter the folders above it (chmod o+x)"
                 )
             return _apart(ServerPlace(data_dir, base, account))
     account = default_account()
