@@ -353,7 +353,7 @@ def test_a_restore_refuses_another_key_a_missing_one_and_a_file_that_is_no_backu
         ({"LEDGER_MASTER_KEY": "ab" * 32}, file, "The master key is not the key of this backup."),
         (KEY, foreign, f"{foreign} is not a backup of a ledger."),
         (KEY, __file__, f"{__file__} cannot be read as a backup: "),
-        (KEY, str(tmp_path / "none"), "Cannot read the file: No such file or directory."),
+        (KEY, str(tmp_path / "none"), f"Cannot read {tmp_path}/none: No such file or directory."),
     ):
         ended = run_ledger(bare | settings, "restore", given)
         assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
