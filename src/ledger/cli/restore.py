@@ -47,6 +47,9 @@ SELECT format('%s %s', what, name) FROM (
 ) AS held LIMIT 1
 """
 
+# Without the grants of the dump, everybody might execute every function.
+_LAST = b"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;\nCOMMIT;\n"
+
 _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
 
 
@@ -161,4 +164,4 @@ def _load(conninfo: str, stream: IO[bytes], left_out: bytes, progress: Callable[
             while chunk := archive.stdout.read(_CHUNK):
                 psql.stdin.write(chunk)
                 progress()
-        psql.stdin.write(b"COMMIT;\n")
+        psql.stdin.write(_LAST)
