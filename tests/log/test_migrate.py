@@ -98,12 +98,15 @@ FORBIDDEN = {
 }
 """What the version before could not go on serving after, by a simple look."""
 
+BEARABLE = {"0028_tile_check.sql": ["drops"]}
+"""The exceptions: this one drops a constraint and adds the same condition in other words."""
+
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name > "0022"])
 def test_a_migration_lets_the_version_before_go_on_serving(name: str) -> None:
     sql = statements(name)
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, sql, re.IGNORECASE)]
-    assert found == []
+    assert found == BEARABLE.get(name, [])
 
 
 @pytest.mark.parametrize(

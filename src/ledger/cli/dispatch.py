@@ -258,8 +258,6 @@ def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
 def _backup(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.backup import back_up
 
-    if settings.database_url is None and not (settings.data_dir / "postgres").exists():
-        raise ConfigurationError(f"There is no ledger in {settings.data_dir}.")
     with _address(settings, "backup") as url:
         return back_up(settings, url, parsed.file)
 
@@ -268,7 +266,7 @@ def _restore(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.restore import compare_master_key, restore
 
     compare_master_key(settings, parsed.file)
-    with _address(settings, "restore") as url:
+    with _address(settings, "restore", begins=True) as url:
         return restore(settings, url, parsed.file)
 
 
