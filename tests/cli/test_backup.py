@@ -368,12 +368,13 @@ def test_a_backup_refuses_a_place_without_a_ledger_and_makes_none(
 ) -> None:
     bare = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
     bare["LEDGER_DATA_DIR"] = str(tmp_path / "data")
-    for settings, where in ((bare, tmp_path / "data"), (settings_of(vacant), "this database")):
+    none = f"LEDGER_DATA_DIR ({tmp_path / 'data'}) is no data directory of a ledger."
+    for settings, said in (
+        (bare, none),
+        (settings_of(vacant), "There is no ledger in this database."),
+    ):
         ended = run_ledger(settings, "backup", str(tmp_path / "ledger.dump"))
-        assert (ended.returncode, ended.stderr) == (
-            1,
-            f"ledger: LEDGER_DATA_DIR ({where}) is no data directory of a ledger.\n",
-        )
+        assert (ended.returncode, ended.stderr) == (1, f"ledger: {said}\n")
     assert list(tmp_path.iterdir()) == []
 
 
