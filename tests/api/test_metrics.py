@@ -239,8 +239,15 @@ def test_a_wait_of_reads_for_a_connection_is_counted(own: Edge) -> None:
     line = own.fresh("capacity")
     own.get(f"/v1/execution/{line}")
     waits = value(own, "ledger_pool_wait_seconds_count")
+    # Of one credential, some of so many reads would be 429.
+    tokens = [own.token("read", organization_id=f"ORG-26-00001{n}") for n in range(4)]
     with ThreadPoolExecutor(200) as beside:
-        answers = list(beside.map(lambda n: own.get(f"/v1/execution?limit={n}"), range(1, 90)))
+        answers = list(
+            beside.map(
+                lambda n: own.get(f"/v1/execution?limit={n}", tokens[n % len(tokens)]),
+                range(1, 90),
+            )
+        )
     assert {answer.status_code for answer in answers} == {200}
     assert value(own, "ledger_pool_wait_seconds_count") > waits
 

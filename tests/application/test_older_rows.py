@@ -15,6 +15,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.edge import edge_of
 from tests.support.ledger import Ledger
 from tests.support.sealing import vandalize
+from tests.support.stored import DROP_CHECK
 from tests.support.views import query, until
 
 NAME = "ledger_events_recorded_at_as_stored"
@@ -27,8 +28,8 @@ def upgrade(ledger: Ledger) -> None:
     migration = (files("ledger.log") / "migrations" / "0017_recorded_at.sql").read_text()
     found = re.search(r"ALTER TABLE .*? NOT VALID;", migration, re.DOTALL)
     assert found is not None
-    vandalize(ledger.conninfo)
     with psycopg.connect(ledger.conninfo) as connection:
+        connection.execute(DROP_CHECK)
         connection.execute(found[0].encode())
 
 

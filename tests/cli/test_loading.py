@@ -185,12 +185,13 @@ def test_an_import_whose_database_refuses_writes_ends_and_names_the_line(
     file.write_bytes(lines(b"", *GOOD))
     with psycopg.connect(conninfo) as connection:
         connection.execute(
-            "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql"
+            "CREATE FUNCTION public.full_disk() RETURNS boolean LANGUAGE plpgsql"
             " AS $$ BEGIN RAISE disk_full; END $$"
         )
+        # A trigger would be removed before the import: the code makes no such one.
         connection.execute(
-            "CREATE TRIGGER full_disk BEFORE INSERT ON ledger.ledger_events"
-            " EXECUTE FUNCTION public.full_disk()"
+            "ALTER TABLE ledger.ledger_events ADD CONSTRAINT full_disk"
+            " CHECK (public.full_disk()) NOT VALID"
         )
     done = ledger("import", str(file))
     assert (done.returncode, done.stdout) == (1, "")

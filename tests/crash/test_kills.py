@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.log.vault import Vault, load_master_key
 from ledger.postgres.embedded.place import find_place
 from tests.support.facts import activation
 from tests.support.load import Load, recorded, total_hours
@@ -86,8 +87,9 @@ class Trial:
         assert sorted(names) == sorted(seen), "each fact is there exactly once"
         log = check(self.conninfo)
         assert log.findings == []
-        until(lambda: checked(self.conninfo, self._sealed)[0].unsealed == 0, "the sealing")
-        assert checked(self.conninfo, self._sealed)[1] == []
+        vault = Vault(load_master_key(self.data_dir / "master.key"))
+        until(lambda: checked(self.conninfo, self._sealed, vault)[0].unsealed == 0, "the sealing")
+        assert checked(self.conninfo, self._sealed, vault)[1] == []
         with served.client(token) as client:
             assert total_hours(client) == len(names)
         until(lambda: len(served.api_workers()) == served.workers, "the worker's successor")

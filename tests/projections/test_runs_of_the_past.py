@@ -19,7 +19,7 @@ SELECT originator_id, originator_version, topic, state, notification_id FROM led
 WHERE originator_id = %s ORDER BY originator_version
 """
 
-ASKED = {"triggered_by": {"type": "user", "actor_id": 'Say "hi"\t\u00e9\u2028\x1f'}}
+ASKED = {"triggered_by": {"type": "user", "actor_id": 'Say "hi" \\ \u00e9\u2028'}}
 BEGUN = {"triggered_by": {"type": "schedule"}}
 NAMED = {"external_id": 'build "7" \u00e9', "parent_run_id": "RUN-26-000003", "lease_seconds": 60}
 """The name at the source of the story. The test begins the parent."""

@@ -110,10 +110,10 @@ def seal(conninfo: str, folder: Path) -> int:
         sealer.disconnect()
 
 
-def checked(conninfo: str, folder: Path) -> tuple[Checked, list[str]]:
+def checked(conninfo: str, folder: Path, vault: Vault = VAULT) -> tuple[Checked, list[str]]:
     """The result of ``ledger verify`` on the sealed log, and the differences that were named."""
     found: list[Difference] = []
-    result = check(conninfo, folder, found.append, lambda *_: None, vault=VAULT)
+    result = check(conninfo, folder, found.append, lambda *_: None, vault=vault)
     return result, list(map(str, found))
 
 

@@ -73,11 +73,11 @@ def test_rebuilt_rows_equal_the_live_rows_and_a_replay_of_the_log(worked: str) -
 
 
 def test_odd_text_is_stored_alike_in_batches_and_one_by_one(conninfo: str, writer: Writer) -> None:
-    odd = ["\\N", "a\tb", "\r\n", "\\", '"{},', "\\x41", "ü\U0001f600", "\u2028", "NULL", "\\."]
+    odd = ["\\N", "a b", "\\r\\n", "\\", '"{},', "\\x41", "ü\U0001f600", "\u2028", "NULL", "\\."]
     report(writer, activation(project_tags=["PROJ-26-000001"]))
     for _ in range(12):
         for text in odd:
-            blocker = {"blocker_id": text, "cause": "capacity_issue", "reason": text}
+            blocker = {"blocker_id": text, "cause": "capacity_issue", "reason": f"{text}\t\r\n"}
             report(writer, fact("execution.blocked", LINE, blocker, actorid=text, actortype="user"))
             report(writer, fact("execution.unblocked", LINE, {"blocker_id": text}))
             report(writer, fact("execution.checked_in", LINE, {"hours": 1, "resource_id": text}))

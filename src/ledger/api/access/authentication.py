@@ -9,6 +9,7 @@ configured.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Callable, Collection
@@ -27,7 +28,6 @@ from ledger.intake.tokens import hash_token, is_well_formed
 from ledger.postgres.door import Door
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE
-from ledger.reads.answers import Turns
 
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
@@ -72,8 +72,9 @@ class Authenticator:
     ) -> None:
         self._door, self._clock, self._uses, self._verifier = door, clock, uses, verifier
         self._known: dict[str, _Known] = {}
-        self._lookups: Turns[Rows] = Turns(self._passing)
-        """Requests that come at once with one key share its look-up."""
+        self._lookups: dict[bytes, asyncio.Task[Rows]] = {}
+        """The look-ups that are under way. Requests that come meanwhile with the same key share
+        one, and its error: a look-up of their own would only begin at its end."""
         self.failures = Failures()
 
     async def authenticate(self, token: str, peer: str | None) -> Principal:
@@ -100,7 +101,8 @@ class Authenticator:
         if not is_well_formed(token):
             return await self._verified(token)
         hashed = hash_token(token)
-        rows = await self._lookups.take(hashed, [hashed])
+        # A client that goes away takes the look-up from no other.
+        rows = await asyncio.shield(self._looked_up(hashed))
         if not rows:
             raise Unauthorized(_NOT_VALID)
         secret, key_id, organization_id, workspace_id, permissions, ends_at = rows[0]
@@ -116,6 +118,19 @@ class Authenticator:
             self._known.clear()
         self._known[token] = _Known(now + _REMEMBER_SECONDS, ends_at, principal)
         return principal
+
+    def _looked_up(self, hashed: bytes) -> asyncio.Task[Rows]:
+        """The look-up of a key: one that is under way, or one that begins now."""
+        task = self._lookups.get(hashed)
+        if task is None:
+            task = self._lookups[hashed] = asyncio.create_task(self._passing([hashed]))
+            task.add_done_callback(lambda done: self._end_lookup(hashed, done))
+        return task
+
+    def _end_lookup(self, hashed: bytes, task: asyncio.Task[Rows]) -> None:
+        del self._lookups[hashed]
+        if not task.cancelled():
+            task.exception()  # taken, also if all its clients have gone away
 
     async def _passing(self, hashes: Collection[bytes]) -> Rows:
         """The rows of the secrets that pass now. A secret that was sent is a use of its key."""
