@@ -59,33 +59,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(check=lambda _: None)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="run everything on this machine")
-    serve.add_argument("--host", type=_host, default="127.0.0.1", help="%(default)s unless given")
-    serve.add_argument(
-        "--port", type=_number(0, 65535), default=8000, help="%(default)s unless given; 0: any"
-    )
-    serve.add_argument(
-        "--workers",
-        type=_number(1, 64),
-        default=1,
-        metavar="N",
-        help="processes that answer requests, %(default)s unless given",
-    )
-    serve.add_argument(
-        "--role",
-        choices=ROLES,
-        default="all",
-        help="what runs on this node, %(default)s unless given: api answers requests and leads no"
-        " loop, loops answers probes only, read takes GETs only",
-    )
-    serve.set_defaults(action="serve")
+    _add_serve(commands.add_parser("serve", help="run everything on this machine"))
 
     demo = commands.add_parser("demo", help="load a realistic story; print a token and an address")
     demo.set_defaults(action="demo")
 
-    load = commands.add_parser("import", help="record facts, one structured CloudEvent a line")
-    load.add_argument("file", metavar="FILE", help="a file, or - for standard input")
-    load.set_defaults(action="import")
+    for name, text, file in (
+        ("import", "record facts, one structured CloudEvent a line", "or - for standard input"),
+        ("backup", "write the database to a file, while it serves", "or - for standard output"),
+        (
+            "restore",
+            "fill an empty database from a backup; verify it",
+            "as `ledger backup` wrote it",
+        ),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("file", metavar="FILE", help=f"a file, {file}")
+        one.set_defaults(action=name)
 
     _add_keys(commands.add_parser("keys", help="API keys").add_subparsers(required=True))
 
@@ -116,17 +106,31 @@ def _parser() -> argparse.ArgumentParser:
     sealed = commands.add_parser("verify", help="compare the sealed log with the stored events")
     sealed.set_defaults(action="verify")
 
-    backup = commands.add_parser("backup", help="write the database to a file, while it serves")
-    backup.add_argument("file", metavar="FILE", help="a file, or - for standard output")
-    backup.set_defaults(action="backup")
-
-    restore = commands.add_parser("restore", help="fill an empty database from a backup; verify it")
-    restore.add_argument("file", metavar="FILE", help="a file that `ledger backup` wrote")
-    restore.set_defaults(action="restore")
-
     migrate = commands.add_parser("migrate", help="bring the schema up to date, and nothing else")
     migrate.set_defaults(action="migrate")
     return parser
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--host", type=_host, default="127.0.0.1", help="%(default)s unless given")
+    serve.add_argument(
+        "--port", type=_number(0, 65535), default=8000, help="%(default)s unless given; 0: any"
+    )
+    serve.add_argument(
+        "--workers",
+        type=_number(1, 64),
+        default=1,
+        metavar="N",
+        help="processes that answer requests, %(default)s unless given",
+    )
+    serve.add_argument(
+        "--role",
+        choices=ROLES,
+        default="all",
+        help="what runs on this node, %(default)s unless given: api answers requests and leads no"
+        " loop, loops answers probes only, read takes GETs only",
+    )
+    serve.set_defaults(action="serve")
 
 
 def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
