@@ -86,6 +86,67 @@ def test_a_log_that_was_put_back_to_an_older_checkpoint_with_its_witness_is_not_
     assert "signer is_only=true: its column secret says 601, the last checkpoint 201" in found
 
 
+def test_a_log_that_is_rewritten_while_its_sealer_lives_is_not_signed_anew(
+    full: Ledger, folder: Path
+) -> None:
+    """The sealer has found its witness and the mark to be of this log before."""
+    sealer = sealer_of(full.conninfo, folder)
+    full.line()
+    assert sealer.run_once() == 1
+    full.line()
+    assert sealer.run_once() == 1
+    vandalize(full.conninfo, REWRITE, *BACK_TO_201)
+    full.line()
+    assert sealer.run_once() == 0
+    sealer.disconnect()
+    assert stop_reason(full.conninfo) in (
+        f"the first 603 events are not those sealed ({folder}/{sealed_file(folder)})",
+        "the first 603 events are not those sealed (the mark beside the key)",
+    )
+    assert signed(full) == [201]
+
+
+def sealed_file(folder: Path) -> str:
+    """The name of the only witness of the folder."""
+    (file,) = folder.glob("*.checkpoint")
+    return file.name
+
+
+def test_a_node_keeps_its_witness_whatever_the_database_says_of_the_origin(
+    full: Ledger, folder: Path
+) -> None:
+    witness = (folder / sealed_file(folder)).read_text()
+    vandalize(full.conninfo, REWRITE, *BACK_TO_201, FORGET, "UPDATE ledger.signer SET origin = 2")
+    full.line()
+    assert seal(full.conninfo, folder) == 0
+    assert (stop_reason(full.conninfo) or "").startswith("the log is origin 2, and its key is of ")
+    assert signed(full) == [201]
+    vandalize(full.conninfo, "UPDATE ledger.signer SET origin = 1")
+    assert seal(full.conninfo, folder) == 0
+    assert "601 events are not those sealed" in (stop_reason(full.conninfo) or "")
+    assert (folder / sealed_file(folder)).read_text() == witness
+
+
+def test_a_mark_counts_on_from_the_mark_before_whatever_the_checkpoints_say(
+    full: Ledger, folder: Path
+) -> None:
+    number = "SELECT max(number) AS number FROM ledger.checkpoint"
+    ((before,),) = [tuple(row.values()) for row in full.rows(number)]
+    vandalize(
+        full.conninfo,
+        "ALTER TABLE ledger.checkpoint DROP CONSTRAINT checkpoint_number_from_one",
+        f"UPDATE ledger.checkpoint SET number = -1 WHERE number = {before}",
+    )
+    full.line()
+    assert seal(full.conninfo, folder) == 1
+    with psycopg.connect(full.conninfo, row_factory=tuple_row) as connection:
+        state = shelf.state(connection, "")
+    assert state.secret is not None
+    _, mark = shelf.opened(VAULT, state.vkey, state.secret)
+    assert mark is not None
+    assert mark.number == before + 1
+
+
 def test_checkpoints_that_are_missing_at_the_end_of_an_unchanged_log_are_no_contradiction(
     full: Ledger, folder: Path
 ) -> None:

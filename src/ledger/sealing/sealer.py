@@ -144,7 +144,9 @@ class Sealer(Periodic):
         state, checkpoint = sight.state, Checkpoint(growth.tree.size, growth.tree.root())
         note = signer.sign(checkpoint)
         if mark is not None or sight.all_open_marks:
-            mark = Mark(state.number + 1, growth.last[4], note)
+            # The mark before is authentic; the number in the database may have been altered.
+            number = state.number if mark is None else mark.number
+            mark = Mark(number + 1, growth.last[4], note)
         with connection.transaction():
             if not state.has_signed and not shelf.begin(connection, self._vault, signer, mark):
                 raise _Overtaken

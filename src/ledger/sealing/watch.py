@@ -89,6 +89,9 @@ class Watch:
         found = nodes.nodes(connection)
         answered = self._now()
         verifier = Verifier(state.vkey)
+        if number_of(verifier.name) != state.origin:
+            # By another number a node would leave its own witness out.
+            raise BadNote(f"the log is origin {state.origin}, and its key is of {verifier.name}")
         rows = [
             Row(
                 node.node_id,
