@@ -269,7 +269,7 @@ def test_a_token_of_the_metrics_that_no_header_carries_is_reported_without_its_v
     monkeypatch.setenv("LEDGER_METRICS_TOKEN", text)
     assert cli.main(["keys", "list"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("ledger: These settings are not valid: LEDGER_METRICS_TOKEN (string ")
+    assert error.startswith("ledger: These settings are not valid: LEDGER_METRICS_TOKEN (")
     assert (error.count("\n"), SECRET in error) == (1, False)
 
 

@@ -34,6 +34,9 @@ _ORIGIN = re.compile(
 
 _USUAL_PORTS = {"http": "80", "https": "443"}
 
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""The characters of a bearer token in a header (RFC 6750, 2.1)."""
+
 _ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 _TIME_OF_DAY = re.compile(r"(([01][0-9]|2[0-3]):[0-5][0-9])?")
@@ -144,8 +147,6 @@ class Settings(BaseSettings):
 
     metrics_token: str | None = Field(
         default=None,
-        # The characters of a bearer token in a header (RFC 6750, 2.1).
-        pattern=r"^[A-Za-z0-9._~+/-]+=*$",
         max_length=1000,
         repr=False,
         description="The bearer token without which `/metrics` is refused. Unset: it is open.",
@@ -286,6 +287,13 @@ class Settings(BaseSettings):
             raise ValueError("must not begin like a path of the service's own, such as /v1 or /ui")
         return path
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, text: str | None) -> str | None:
+        if text is not None and not _BEARER.fullmatch(text):
+            raise ValueError("must have letters, digits and -._~+/ alone, with = at the end only")
+        return text
+
     @field_validator("public_url")
     @classmethod
     def _check_public_url(cls, text: str | None) -> str | None:
@@ -295,7 +303,9 @@ class Settings(BaseSettings):
         authority, slash, path = rest.partition("/")
         origin = _ORIGIN.fullmatch(f"{scheme}://{authority}")
         if origin is None or not _is_origin(origin[0]) or not _ROOT_PATH.fullmatch(slash + path):
-            raise ValueError("must be an address such as https://ledger.example.com or …/ledger")
+            raise ValueError(
+                "must be an address such as https://example.com or https://example.com/ledger"
+            )
         if scheme != "https" and not _is_this_machine(origin["host"]):
             raise ValueError("must be https, unless the host is this machine")
         return text

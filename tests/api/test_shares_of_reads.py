@@ -148,7 +148,7 @@ def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
         assert in_hand.counts == (PAGES, 0, PAGES)
         refused = guest.get(path)
     assert refused.status == 429
-    assert refused.answer.headers["retry-after"] == "2"
+    assert refused.answer.headers["retry-after"] == "1"
     assert refused.words("h1") == ["Too much waits already"]
     assert "Try again in a moment." in refused.text
     (again,) = refused.all("main a.button")[:1]

@@ -212,7 +212,10 @@ def test_where_the_user_cannot_reach_the_data_the_processes_stay_root_and_say_so
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
     (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
-    assert line == f"{STAY} (user {SERVICE.name} cannot write in {closed / 'data' / 'sealed'})."
+    assert line == (
+        f"{STAY} (user {SERVICE.name} cannot reach {closed / 'data' / 'sealed'}:"
+        f" `chmod o+x {closed}` would let it)."
+    )
 
 
 def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(

@@ -113,7 +113,8 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
         else f"events up to {position}, of {recorded_at:%Y-%m-%d %H:%M:%S} UTC"
     )
     print(f"Restored {file}, with {told}. Comparing it with its log:", file=sys.stderr)
-    seen = inspect_database(settings, conninfo)
+    # Also where a start would refuse the schema: the differences are to be named.
+    seen = inspect_database(settings, conninfo, verifies=True)
     codes = [log.verify(settings, seen), views.verify(seen, [])]
     print(_next_steps(any(codes)), file=sys.stderr)
     return max(codes)

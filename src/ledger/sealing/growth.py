@@ -119,7 +119,7 @@ class Growth:
     def _compare(self, witness: Witnessed) -> Fit:
         if witness.size <= self._sealed.size:
             # The newest checkpoint is signed, and a signed one continues all that agreed before.
-            # What is ahead of it is compared in each round: the log may have been put back.
+            # A witness ahead of it is compared in each round: the log may have been put back.
             if (witness.size, witness.root) in self._agreed:
                 return Fit.SAME
             tree = self._newest or Checkpoint(self.tree.size, self.tree.root())

@@ -187,13 +187,21 @@ def _tried(
             return f"cannot read the code in {file.parent}"
     for folder in folders:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            return f"cannot write in {folder}"
+            return _closed(folder)
     try:
         for conninfo in conninfos:
             psycopg.connect(conninfo).close()
     except psycopg.Error as error:
         return f"cannot connect to the database: {error}"
     return ""
+
+
+def _closed(folder: Path) -> str:
+    """Why this process, as the user, cannot write in a folder, with the remedy if there is one."""
+    for above in reversed(folder.parents):
+        if not os.access(above, os.X_OK):
+            return f"cannot reach {folder}: `chmod o+x {above}` would let it"
+    return f"cannot write in {folder}"
 
 
 def _code() -> Iterator[Path]:

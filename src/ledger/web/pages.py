@@ -25,7 +25,14 @@ from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.root_path import without_prefix
 from ledger.api.machinery.shares import LARGE_PAGE
 from ledger.api.policy import content_policy
-from ledger.api.problems import REFUSALS, STATUS, InternalError, Unauthorized, status_of
+from ledger.api.problems import (
+    REFUSALS,
+    RETRY_AFTER,
+    STATUS,
+    InternalError,
+    Unauthorized,
+    status_of,
+)
 from ledger.api.reading import services_of
 from ledger.api.slices import SLICE_SECONDS, Slices
 from ledger.domain.errors import Invalid, LedgerError
@@ -325,8 +332,8 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
         request_id=request.state.request_id,
         **context,
     )
-    if status in (429, 503):
-        response.headers["Retry-After"] = "2"
+    if error.code in RETRY_AFTER:
+        response.headers["Retry-After"] = RETRY_AFTER[error.code]
     return response
 
 

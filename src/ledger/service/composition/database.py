@@ -120,18 +120,23 @@ def _bring_up_to_date(settings: Settings, conninfo: str) -> list[str]:
     with _connected(conninfo) as connection:
         if applied:
             _raise_walls(connection)
-        _mend(connection)
+        _mend(connection, is_upgrade=bool(applied))
     register(conninfo, projections())
     return applied
 
 
-def _mend(connection: psycopg.Connection[TupleRow]) -> None:
-    """Mend the definitions of the schema, name what differed, and keep what still differs."""
+def _mend(connection: psycopg.Connection[TupleRow], *, is_upgrade: bool) -> None:
+    """Mend the definitions of the schema, name what differed, and keep what still differs.
+
+    In an upgrade some of them are those of the version before: nobody need have altered them.
+    """
     started_at = datetime.now(UTC)
     mended = mend(connection, projections())
     if mended.made:
-        _logger.error(
-            "the schema was not as this version makes it, and was mended: %s", _listed(mended.made)
+        _logger.log(
+            logging.INFO if is_upgrade else logging.ERROR,
+            "the schema was not as this version makes it, and was mended: %s",
+            _listed(mended.made),
         )
     if mended.left:
         _logger.error("the schema is not as this version makes it: %s", _listed(mended.left))
