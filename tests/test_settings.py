@@ -169,6 +169,23 @@ def test_a_key_file_that_others_than_its_owner_may_use_is_refused(
     open_vault(Settings())
 
 
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["migrate"], ["demo"]])
+def test_a_command_with_a_refused_key_begins_no_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: list[str],
+) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("ab" * 32 + "\n")
+    key_file.chmod(0o644)
+    monkeypatch.setenv("LEDGER_MASTER_KEY_FILE", str(key_file))
+    monkeypatch.setenv("LEDGER_DATA_DIR", str(tmp_path / "data"))
+    assert cli.main(command) == 1
+    assert "chmod 600" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_key_that_the_ledger_made_itself_is_its_owners_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

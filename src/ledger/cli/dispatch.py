@@ -30,6 +30,7 @@ from ledger.postgres.embedded import (
 from ledger.service.composition.database import (
     ConfigurationError,
     inspect_database,
+    known_master_key,
     prepare_database,
 )
 from ledger.settings import Settings, unknown_settings
@@ -137,6 +138,8 @@ def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Itera
         raise ConfigurationError(
             f"LEDGER_DATA_DIR ({settings.data_dir.absolute()}) is no data directory of a ledger."
         )
+    if begins:
+        known_master_key(settings)  # no database is made for a key that is refused
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
         yield postgres.url
 
@@ -144,6 +147,7 @@ def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Itera
 def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.service.supervisor import serve
 
+    known_master_key(settings)  # no database is made for a key that is refused
     serve(settings, parsed.host, parsed.port, parsed.workers, _announce, role=parsed.role)
     return 0
 
