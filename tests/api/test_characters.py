@@ -127,7 +127,7 @@ def test_a_fact_with_a_control_character_in_any_of_its_texts_is_refused(
         [error["pointer"] for error in (item["error"] or {}).get("errors", [])] for item in items
     ]
     if place.endswith("/external_id") and type_ not in ("run.requested", "run.started"):
-        # Such a name names no run.
+        # No run has this name.
         assert {item["error"]["status"] for item in items} == {404}
         return
     assert [

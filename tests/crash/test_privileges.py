@@ -301,7 +301,7 @@ def test_a_take_over_that_was_killed_half_way_is_completed_by_the_next_start(
 def test_a_data_directory_of_an_earlier_version_without_other_files_becomes_the_users(
     open_folder: Path,
 ) -> None:
-    """Such as one that is no home of the user of a PostgreSQL on this machine."""
+    """Other files would show that the directory is the home of a user of this machine."""
     before = default_account()
     data_dir, home = open_folder / "data", open_folder / "home"
     for folder in (data_dir, home):

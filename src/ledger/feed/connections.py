@@ -173,7 +173,7 @@ class Connections:
             try:
                 return await self._use(kept, request, answer)
             except (NoAnswer, OSError):
-                # The receiver may have closed the connection just then. Such a break says nothing
+                # The receiver may have closed the connection just then. The break says nothing
                 # about the receiver's health: a new connection is tried.
                 if answer.has_begun:
                     raise

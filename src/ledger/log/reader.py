@@ -43,7 +43,8 @@ _UNLINK = """
 SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident(%s))
 """
 
-# Sessions of the role of reads hold no advisory lock. One that does would let the start wait.
+# The service's sessions of the role of reads hold no advisory lock. A foreign one could hold up
+# the start with a lock.
 _END_HOLDERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a
 WHERE a.usename = %s AND a.datname = current_database()

@@ -106,7 +106,7 @@ class Views(NamedTuple):
     others: Sequence[str]
     """The views of other versions."""
     newer: Sequence[str]
-    """Those of them that a newer version of this view's code is said to have made."""
+    """The views among them that a newer version of their code is said to have made."""
 
     def told(self, text: str) -> str:
         """A text with ``_g#`` in place of the live generations."""
