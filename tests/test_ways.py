@@ -71,7 +71,7 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.postgres.pipeline",
     "ledger.postgres.rows",
     "ledger.postgres.session",
-    "ledger.telemetry.request",
+    "ledger.telemetry.lines",
 }
 AFTER_THE_COMMIT = {
     "ledger.api.replies",

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from ledger.telemetry.lines import LineFormatter, LogFormat
-from ledger.telemetry.request import REQUEST_ID, for_nobody, working_for
+from ledger.telemetry.lines import REQUEST_ID, LineFormatter, LogFormat, for_nobody, working_for
 
 DETAILED = """duplicate key
 DETAIL:  Key (name, note)=(Jane Doe, first line

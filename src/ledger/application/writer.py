@@ -41,7 +41,7 @@ from ledger.log.event_log import Log
 from ledger.log.leases import LISTENING_SECONDS
 from ledger.log.vault import Vault
 from ledger.postgres.clocks import is_wrong
-from ledger.telemetry.request import working_for
+from ledger.telemetry.lines import working_for
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""

@@ -22,7 +22,7 @@ from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from ledger.telemetry.request import for_nobody
+from ledger.telemetry.lines import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
 

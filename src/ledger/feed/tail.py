@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from ledger.telemetry.request import for_nobody
+from ledger.telemetry.lines import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
 

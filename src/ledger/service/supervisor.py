@@ -49,9 +49,8 @@ from ledger.service.privileges import make_data_dir, unprivileged, user_before, 
 from ledger.service.processes import GRACE_SECONDS, Lifeline
 from ledger.service.roles import Role, leads, serves
 from ledger.settings import Settings
-from ledger.telemetry.announcing import Announcing
 from ledger.telemetry.repetitions import Repetitions
-from ledger.telemetry.setup import configure_logging
+from ledger.telemetry.setup import Announcing, configure_logging
 
 _UNTAKEN_SECONDS = 10
 """A connection whose client acknowledges no sent data for so long is closed."""

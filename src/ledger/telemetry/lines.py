@@ -9,20 +9,41 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.telemetry.request import REQUEST_ID
-
 LogFormat = Literal["text", "json"]
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request; None: the code works for no request, or for several at once."""
 
 _encode = msgspec.json.Encoder().encode
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@contextmanager
+def working_for(request_ids: set[str | None]) -> Iterator[None]:
+    """Name the request in the lines that the block logs, unless it works for several."""
+    (request_id,) = request_ids if len(request_ids) == 1 else (None,)
+    token = REQUEST_ID.set(request_id)
+    try:
+        yield
+    finally:
+        REQUEST_ID.reset(token)
+
+
+def for_nobody() -> Context:
+    """The context of a task or timer that a request begins, but that works for all of them."""
+    context = copy_context()
+    context.run(REQUEST_ID.set, None)
+    return context
 
 
 class Line(NamedTuple):

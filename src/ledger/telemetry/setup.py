@@ -1,9 +1,13 @@
-"""The log of a process: one line a record on standard error (contract, Health)."""
+"""The log of a process: one line a record on standard error, and the lines of a start before it."""
 
 import logging
+from collections.abc import Callable
 
 from ledger.telemetry.lines import LineFormatter, LogFormat
 from ledger.telemetry.repetitions import Repetitions
+
+# The member `logger` of these lines as JSON.
+_logger = logging.getLogger("ledger.telemetry.announcing")
 
 _NOISY = ("psycopg.pool", "psycopg", "httpx")
 """Loggers of libraries that tell in many lines what our own lines tell."""
@@ -29,3 +33,27 @@ def configure_logging(log_format: LogFormat) -> Repetitions:
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     return repetitions
+
+
+class Announcing:
+    """Says lines to the operator who starts the service, and to its log once it serves.
+
+    The operator gets plain lines. A log of JSON gets them as JSON from the first one on, so that a
+    program can read it. A line that is said again and again, as at each recovery of PostgreSQL, is
+    held back by the log like any other.
+    """
+
+    def __init__(self, announce: Callable[[str], None], log_format: LogFormat) -> None:
+        self._announce = announce
+        self._is_logging = log_format == "json"
+
+    def begin_logging(self) -> None:
+        """Say further lines to the log: the service serves."""
+        self._is_logging = True
+
+    def __call__(self, line: str) -> None:
+        """Say a line."""
+        if self._is_logging:
+            _logger.info(line)  # as the message itself, which tells it from other lines
+        else:
+            self._announce(line)

@@ -20,7 +20,7 @@ from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.headers import count, header, is_of_the_api
 from ledger.api.problems import BadRequest, InternalError, problem
 from ledger.reads.positions import ViewPositions
-from ledger.telemetry.request import REQUEST_ID
+from ledger.telemetry.lines import REQUEST_ID
 
 _logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from ledger.api.machinery.compression import Packed
-from ledger.telemetry.request import for_nobody
+from ledger.telemetry.lines import for_nobody
 
 _EVERY_SECONDS = 1.0
 """From the begin of a text until the begin of the next one."""
