@@ -24,7 +24,7 @@ from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
-from ledger.demo.keys import KEYS
+from ledger.demo.cast import KEYS
 from ledger.demo.telling import tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable

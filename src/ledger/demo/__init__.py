@@ -4,12 +4,11 @@
 seeded generators, and gives the same facts, byte for byte, for the same `now`. The story knows
 nothing of the ledger: its facts are CloudEvents as any product line would send them.
 
-    cast.py    the lines, the fate of each, and when it was held
+    cast.py    the lines, the fate of each, and when it was held; the keys of programs
     work.py    the facts that a line reports: activation, people, check-ins, holds, health
     runs.py    the facts of runs: agent invocations and ODS cycles
-    names.py   the names of lines, workspaces and projects
     words.py   the sentences people write and the numbers they measure
-    facts.py   the shape of a fact
+    facts.py   the shape of a fact, and the names of lines, workspaces and projects
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ledger.demo.cast import (
     WORKSPACES,
     cast,
 )
-from ledger.demo.names import directory_facts
+from ledger.demo.facts import directory_facts
 from ledger.demo.runs import run_facts, runs_of
 from ledger.demo.work import line_facts
 

@@ -1,4 +1,4 @@
-"""The cast of the story: the lines, the fate of each, and when each was held.
+"""The cast of the story: the lines, the fate of each, when each was held, and programs' keys.
 
 The roster is a literal and not random, so the board shows every state in both organizations at any
 time. Only the hours are random.
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from ledger.demo import words
+from ledger.domain.api_key import Permission
 
 SEED = "execution-ledger"
 
@@ -298,3 +299,27 @@ def _open_blockers(
 
 def _incident(incidents: Iterator[int], year: str) -> str:
     return f"INC-{year}-{next(incidents):06d}"
+
+
+@dataclass(frozen=True)
+class StoryKey:
+    """A key of the primary organization, or of one of its workspaces."""
+
+    name: str
+    permissions: tuple[Permission, ...]
+    lives: timedelta | None = None
+    """How long the key works from the end of the story on; None: it never expires."""
+    workspace_id: str | None = None
+    ending: str | None = None
+    """``rotated`` or ``revoked`` since, or None."""
+
+
+KEYS = (
+    StoryKey("talent reporter", ("write",), timedelta(days=300)),
+    StoryKey("agent gateway", ("read", "write"), timedelta(days=90), ending="rotated"),
+    StoryKey("month-end billing", ("read", "audit:read"), timedelta(days=9)),
+    StoryKey(
+        "Halden Bank dashboard", ("read",), None, WORKSPACES[PRIMARY_ORGANIZATION][0]
+    ),
+    StoryKey("former pager", ("read", "webhooks:manage"), None, ending="revoked"),
+)  # fmt: skip

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from ledger.demo import words
 from ledger.demo.cast import SEED_AGENT, SEED_TALENT, Interruption, Line
-from ledger.demo.facts import Actor, StoryFact, rfc3339, tell
-from ledger.demo.names import line_name
+from ledger.demo.facts import Actor, StoryFact, line_name, rfc3339, tell
 
 Resource = dict[str, Any]
 
