@@ -31,6 +31,7 @@ from ledger.service.composition.database import (
     ConfigurationError,
     inspect_database,
     known_master_key,
+    migrate_database,
     prepare_database,
 )
 from ledger.settings import Settings, unknown_settings
@@ -153,10 +154,16 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
 
 
 def _migrate(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.migrate import migrate
+    from ledger.service.composition.reading import admit_reads
 
     with _address(settings, "migrate", begins=True) as url:
-        return migrate(settings, url)
+        conninfo, applied = migrate_database(settings, url)
+        admit_reads(settings, conninfo)
+        for name in applied:
+            print(name)
+        if not applied:
+            print("No migration was due.")
+    return 0
 
 
 def _demo(settings: Settings, parsed: argparse.Namespace) -> int:

@@ -17,13 +17,14 @@ from ledger.log.migrate import migrate
 from ledger.postgres.embedded import temporary_server
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import options_of, pin
-from ledger.service.composition.views import views_named
 from ledger.service.processes import calm_collector, end_with_parent
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
+from ledger.views.contract import Projection
 from ledger.views.rebuild import Rebuilt
 from ledger.views.shadow import CannotBuild
 from ledger.views.statements import LAG
+from projections import projections
 
 
 def list_projections(conninfo: str, *, as_json: bool) -> int:
@@ -58,7 +59,7 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
     As many views are built at once as there are processors, each in a process of its own. Raises
     CannotBuild if a view could not be built, once the others are done.
     """
-    wanted = [view.name for view in views_named(names)]
+    wanted = [view.name for view in _views_named(names)]
     waiting = list(wanted)
     # Each builder is a fork of a process that has loaded the code once, and has no threads.
     context = multiprocessing.get_context("forkserver")
@@ -96,6 +97,11 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
     return 0
 
 
+def _views_named(names: Sequence[str]) -> list[Projection]:
+    """The named views, in the fixed order of all views; all views if no name is given."""
+    return [view for view in projections() if not names or view.name in names]
+
+
 def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotBuild:
     try:
         message: tuple[int, int] | Rebuilt | CannotBuild = pipe.recv()
@@ -108,7 +114,7 @@ def _build(pipe: Connection, conninfo: str, name: str) -> None:
     """Build one view in a process of its own; send its progress, then its result."""
     end_with_parent()
     calm_collector()
-    (projection,) = views_named([name])
+    (projection,) = _views_named([name])
     end: Rebuilt | CannotBuild
     try:
         end = rebuilding.rebuild(
@@ -145,7 +151,7 @@ def verify(conninfo: str, names: Sequence[str]) -> int:
     with temporary_server() as url:
         beside = pin(url)
         migrate(beside)
-        for projection in views_named(names):
+        for projection in _views_named(names):
             with progress_bars("Verifying", [projection.name]) as shown:
                 bar = shown[projection.name]
                 found = rebuilding.verify(

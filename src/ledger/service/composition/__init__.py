@@ -3,7 +3,6 @@
     database.py       the database that every command needs: schema, master key
     reading.py        the login of the API's reads
     writing.py        a writer
-    views.py          the views and their projector
     loops.py          the loops that follow the log
     dispatching.py    the webhook dispatcher
     sealing.py        the sealer

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
 from fastapi import FastAPI
+from psycopg.rows import tuple_row
 
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import create_app
@@ -17,12 +19,14 @@ from ledger.log.event_log import Log
 from ledger.postgres.door import Door
 from ledger.reads.positions import ViewPositions
 from ledger.reads.replicated import ReplicatedPositions
+from ledger.reads.versions import Versions
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.reading import prepare_reading
-from ledger.service.composition.views import versions_of_views
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
+from ledger.views.shadow import live_generations
 from ledger.web.site import add_pages
+from projections import projections
 
 if TYPE_CHECKING:
     from ledger.api.access.json_web_tokens import TokenVerifier
@@ -50,7 +54,7 @@ def create_api(
     if only_probes:
         writer.stop_listening()
     writing = Writing(log, writer, KeyUses(conninfo))
-    positions = ViewPositions(reading, versions_of_views(reading))
+    positions = ViewPositions(reading, _versions_of_views(reading))
     return _app(settings, reading, positions, clock, writing, only_probes=only_probes)
 
 
@@ -59,7 +63,7 @@ def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now)
 
     ``reading`` is the connection string of reads, by ``find_reading``.
     """
-    positions = ReplicatedPositions(reading, clock, versions_of_views(reading))
+    positions = ReplicatedPositions(reading, clock, _versions_of_views(reading))
     return _app(settings, reading, positions, clock, None)
 
 
@@ -103,3 +107,18 @@ def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
     from ledger.api.access.key_set import KeySet
 
     return TokenVerifier(KeySet(provider.jwks_url), provider.issuer, provider.audience, clock)
+
+
+def _versions_of_views(reading: str) -> Versions:
+    """The views that a process of this code may read.
+
+    ``reading`` is the connection string of reads. The database is asked if it has a view of another
+    version.
+    """
+
+    def find_unfit() -> frozenset[str]:
+        with psycopg.connect(reading, autocommit=True, row_factory=tuple_row) as connection:
+            fit = {view.name for view, _ in live_generations(connection, projections())}
+        return frozenset(view.name for view in projections()) - fit
+
+    return Versions({view.name: view.version for view in projections()}, find_unfit)

@@ -12,9 +12,9 @@ from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
 from ledger.postgres.leadership import LeadBeat
-from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
+from ledger.views.projector import Projector
 from ledger.views.rebuilder import Rebuilder
 from projections import projections
 from projections.execution.statements import IDLE_CANDIDATES
@@ -39,7 +39,7 @@ class Loops:
         self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
         self._beat = LeadBeat(conninfo)
         conninfo = self._beat.conninfo
-        self.projector = create_projector(conninfo)
+        self.projector = Projector(conninfo, EnvelopeMapper(), projections())
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         self.sweeper = create_sweeper(
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
