@@ -8,10 +8,9 @@
     log.py        parts shared by the logs: periods as people type them, active filters
     summary.py    an event in one line
     webhook_forms.py, key_forms.py    the forms, converted to the API's models
-    form_fields.py    fields that several forms share
     sign_in.py, board.py, line.py, run.py, events.py, audit.py, webhooks.py, keys.py,
     integrity.py  one page each
-    jump.py       redirects to another id, instant or time zone
+    jump.py       redirects to another id, instant, time zone or colours
     site.py       adds all pages to the application
     templates/    their HTML            static/    style, script, and two unchanged libraries
 

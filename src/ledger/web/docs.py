@@ -14,9 +14,8 @@ from importlib.resources import files
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.staticfiles import StaticFiles
 
-from ledger.api.policy import content_policy
 from ledger.api.problems import Unauthorized
-from ledger.web.pages import show, visitor_of
+from ledger.web.pages import content_policy, show, visitor_of
 
 router = APIRouter(include_in_schema=False)
 

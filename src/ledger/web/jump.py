@@ -1,7 +1,10 @@
-"""The address of an id, and redirects to another instant and another time zone."""
+"""The address of an id, redirects to another instant, and the switches of a browser.
+
+The switches are the time zone of instants, and the colours: light, dark, or as the system does.
+"""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -36,7 +39,7 @@ from ledger.web.pages import (
     read_form,
     with_parameter,
 )
-from ledger.web.showing import ZONE_COOKIE, Zone, zone_of
+from ledger.web.showing import THEME_COOKIE, ZONE_COOKIE, Zone, zone_of
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
@@ -72,6 +75,16 @@ class ZoneForm(BaseModel):
 
     form_key: str
     zone: str = Field(max_length=64)
+    next: str = Field(max_length=8000)
+
+
+class ThemeForm(BaseModel):
+    """The colours to show pages in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form_key: str
+    theme: Literal["system", "light", "dark"]
     next: str = Field(max_length=8000)
 
 
@@ -145,4 +158,18 @@ async def choose_zone(
         raise Invalid.at("/zone", "must be a time zone, such as Europe/Berlin") from error
     response = go(own_page(form.next))
     response.set_cookie(ZONE_COOKIE, quote(name), max_age=_YEAR, path="/ui", samesite="strict")
+    return response
+
+
+@router.post("/theme", openapi_extra=needs(None))
+async def choose_theme(
+    request: Request,
+    principal: Authenticated,
+    _: NoParameters,
+) -> Response:
+    """Show pages in these colours, in this browser."""
+    form = await read_form(request, ThemeForm)
+    response = go(own_page(form.next))
+    # Not below /ui alone: the front page and the API's page have colours too.
+    response.set_cookie(THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict")
     return response

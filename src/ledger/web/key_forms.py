@@ -12,8 +12,7 @@ from ledger.domain.api_key import Permission
 from ledger.domain.errors import Invalid
 from ledger.domain.values import format_instant
 from ledger.intake.request import IdempotencyKey
-from ledger.web.form_fields import Typed, gathered
-from ledger.web.pages import Form
+from ledger.web.pages import Form, Typed, gathered
 from ledger.web.showing import Zone
 
 _PERMISSION = "permission:"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
 from fastapi import Request, Response
@@ -24,7 +24,6 @@ from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.root_path import without_prefix
 from ledger.api.machinery.shares import LARGE_PAGE
-from ledger.api.policy import content_policy
 from ledger.api.problems import (
     REFUSALS,
     RETRY_AFTER,
@@ -45,6 +44,21 @@ from ledger.web import session, showing
 _logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def content_policy(*more: str) -> str:
+    """The Content-Security-Policy of a page, with its own directives: it uses no other site."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+            *more,
+        )
+    )
+
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": content_policy(
@@ -118,6 +132,20 @@ class Form(BaseModel):
     form_key: str = Field(max_length=100)
     request_key: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
     """An idempotency key: a form sent twice is carried out once (contract, Access)."""
+
+
+# Longer than the API's models allow: those refuse a value that is too long, and the page keeps it.
+Typed = Annotated[str | None, Field(max_length=5000)]
+
+
+def gathered(values: Mapping[str, Any], prefix: str, field: str) -> dict[str, Any]:
+    """The values of a form, with one field for the boxes whose names have the prefix.
+
+    The field has the names of the ticked boxes behind the prefix, separated by commas.
+    """
+    boxes = [name for name in values if name.startswith(prefix)]
+    rest = {name: value for name, value in values.items() if name not in boxes}
+    return rest | {field: ",".join(name.removeprefix(prefix) for name in boxes)}
 
 
 async def visitor_of(request: Request) -> Principal:

@@ -19,7 +19,6 @@ from ledger.web import (
     pickers,
     run,
     sign_in,
-    theme,
     webhooks,
 )
 from ledger.web.pages import make_ready, refusal_page
@@ -37,7 +36,6 @@ PAGES = (
     keys.router,
     integrity.router,
     jump.router,
-    theme.router,
     docs.router,
     palette.router,
 )

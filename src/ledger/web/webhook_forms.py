@@ -12,8 +12,7 @@ from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
 from ledger.intake.request import IdempotencyKey
-from ledger.web.form_fields import Typed, gathered
-from ledger.web.pages import Form
+from ledger.web.pages import Form, Typed, gathered
 from ledger.web.showing import Zone
 
 _TYPE = "type:"

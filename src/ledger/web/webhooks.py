@@ -6,6 +6,7 @@ only the same form, sent again, shows it again.
 """
 
 from collections.abc import Awaitable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +17,14 @@ from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
-from ledger.api.reading import Bound, Present, TenantQuery, services_of
+from ledger.api.reading import (
+    Bound,
+    Present,
+    TenantQuery,
+    asked,
+    services_of,
+    tenant_filters,
+)
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
@@ -45,9 +53,7 @@ from ledger.web.pages import (
     show,
     with_parameter,
 )
-from ledger.web.recovery import MOST, would_recover
 from ledger.web.showing import zone_of
-from ledger.web.snippets import SNIPPETS
 from ledger.web.webhook_forms import (
     ChangeForm,
     NewForm,
@@ -77,6 +83,34 @@ DONE: Mapping[Done | None, str] = {
     "remove": "Endpoint deleted.",
 }
 """The messages that a page shows once, after a form was carried out."""
+
+MOST = 1000
+"""The most deliveries that are counted. The page says "more than 1,000" beyond."""
+
+PYTHON = """\
+from standardwebhooks import Webhook
+
+
+def take(secret: str, body: bytes, headers: dict[str, str]) -> tuple[str, int]:
+    event = Webhook(secret).verify(body, headers)  # raises WebhookVerificationError
+    return event["id"], event["sequence"]
+"""
+
+TYPESCRIPT = """\
+import { Webhook } from "standardwebhooks";
+
+export function take(secret: string, body: string, headers: Record<string, string>) {
+  const verified = new Webhook(secret).verify(body, headers); // throws WebhookVerificationError
+  const { id, sequence } = verified as { id: string; sequence: number };
+  return { id, sequence };
+}
+"""
+
+SNIPPETS = (
+    ("Python", "pip install standardwebhooks", PYTHON),
+    ("TypeScript", "npm install standardwebhooks", TYPESCRIPT),
+)
+"""Code that verifies a delivery: language, installation of the library, and the code."""
 
 
 class EndpointsQuery(TenantQuery):
@@ -207,12 +241,29 @@ async def _endpoint_page(
         typed=typed(form if isinstance(form, SettingsForm) else endpoint),
         since=form.since if isinstance(form, RecoverForm) else zone.field(since),
         counted_since=since,
-        recovers=await would_recover(request, principal, endpoint_id, since),
+        recovers=await _would_recover(request, principal, endpoint_id, since),
         most=MOST,
         snippets=SNIPPETS,
         types=tuple(TYPES),
         here=here(request) if form is None else f"{PATH}/{endpoint_id}",
     )
+
+
+async def _would_recover(
+    request: Request, principal: Principal, endpoint_id: str, since: datetime
+) -> int:
+    """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
+    tenant = tenant_filters(principal)
+    question = asked(
+        principal,
+        Present(),
+        statements.recovery_statement(frozenset(tenant)),
+        {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1},
+        frozenset({"webhook"}),
+    )
+    rows = await services_of(request).reads.ask(question)
+    count: int = rows[0][1]
+    return count
 
 
 async def _carried_out(
