@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 from starlette.types import Scope
 
+from ledger.api.gauges import SharedText
 from ledger.api.machinery.compression import Packed
-from ledger.api.machinery.shared_text import SharedText
 from tests.support.edge import Edge
 
 PLAIN: Scope = {"type": "http", "headers": []}

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from ledger.api.machinery.shared_text import SharedText
+from ledger.api.gauges import SharedText
 from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
 from ledger.intake.principal import COMMAND_LINE

@@ -15,10 +15,7 @@ from ledger.api.document.compose import compose
 from ledger.api.lean import LeanRoute
 from ledger.api.machinery.compression import Compression, Packed
 from ledger.api.machinery.cors import Cors
-from ledger.api.machinery.head import answer_head
-from ledger.api.machinery.middleware import EveryAnswer
-from ledger.api.machinery.read_node import refusal_of
-from ledger.api.machinery.root_path import RootPath
+from ledger.api.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.api.routes import (
     audit,
     directory,
@@ -39,7 +36,7 @@ from ledger.api.routes import (
     webhooks,
 )
 from ledger.api.services import ApiServices
-from ledger.domain.errors import LedgerError, NotFound
+from ledger.domain.errors import Behind, LedgerError, NotFound, ReadOnly
 
 # `streams` and `exports` come before `feeds`: else `/v1/events/{event_id}` would match
 # `/v1/events/stream` and `/v1/events/export`.
@@ -66,6 +63,14 @@ ROUTED = (
 
 PROBES = ("/healthz", "/readyz", "/metrics")
 """The paths that a node answers that serves no requests (contract, Several nodes)."""
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_OURS = ("/v1", "/ui")
+"""The API and the pages. Health and metrics are asked on every node."""
+
+_FIXED = "/ui/static/"
+"""Files that are a part of the code."""
 
 
 def _nothing(request: Request) -> Response:
@@ -122,7 +127,7 @@ class LedgerApi(FastAPI):
             return
         services: ApiServices = self.state.services
         if services.only_reads:
-            refusal = refusal_of(scope, why_late=services.positions.why_late)
+            refusal = _refusal_of(scope, why_late=services.positions.why_late)
             if refusal is not None:
                 scope["app"] = self
                 await self.refuse(Request(scope), refusal)(scope, receive, send)
@@ -147,6 +152,21 @@ def _has_encoded_slash(scope: Scope) -> bool:
     """
     raw: bytes = scope.get("raw_path") or b""
     return b"%" in raw and b"%2f" in raw.lower()
+
+
+def _refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
+    """Why a read node refuses a request; None: it takes the request.
+
+    ``why_late`` says why its standby is too far behind to answer any read; None: it is not.
+    """
+    path: str = scope["path"]
+    if not any(path == place or path.startswith(f"{place}/") for place in _OURS):
+        return None
+    if scope["method"] not in _READING:
+        return ReadOnly()
+    if why_late is not None and not path.startswith(_FIXED):
+        return Behind(f"The standby of this node is more than five seconds behind: {why_late}.")
+    return None
 
 
 def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi:

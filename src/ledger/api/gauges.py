@@ -1,24 +1,34 @@
-"""The gauges that are read from the database when the metrics are asked for (contract, Health).
+"""The metrics that are made when somebody asks for them (contract, Health).
 
-Two statements, sent together: how far the loops of this node and of the ledger are, and what waits
-in webhooks. Each has a time limit of its own, and the gauges of a statement that fails are left
-out: a slow count must not make the database look as if it were away.
+The gauges of the database are two statements, sent together: how far the loops of this node and of
+the ledger are, and what waits in webhooks. Each has a time limit of its own, and the gauges of a
+statement that fails are left out: a slow count must not make the database look as if it were away.
+
+The metrics of prometheus-client's collector of processes are those of the process that answers, and
+where several processes add up their metrics, it is left out. Here the answering worker reads the
+system's figures of its parent, the supervisor, and of the supervisor's other children.
 """
 
 import asyncio
 import logging
+import math
+import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
+from ledger.api.machinery.compression import Packed
 from ledger.log.nodes import LIVING_SECONDS, known_node_id
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.telemetry.lines import for_nobody
 
 _logger = logging.getLogger(__name__)
 
@@ -27,6 +37,12 @@ _ANSWERED_SECONDS = 0.7
 
 _MOST_COUNTED = 100_000
 """The most begun deliveries that are counted, so that the count takes a fraction of a second."""
+
+_EVERY_SECONDS = 1.0
+"""From the begin of a text until the begin of the next one."""
+
+_PREFIX = "ledger-"
+"""The begin of the name of each process of the service."""
 
 # For how long the first event after a position has waited; 0 if there is none. OFFSET 0: the
 # position is found once.
@@ -187,3 +203,71 @@ def _webhooks(backlog: int, oldest: float, disabled: int) -> list[Metric]:
             "ledger_endpoints_disabled", "Webhook endpoints that are disabled.", value=disabled
         ),
     ]
+
+
+def process_gauges() -> list[Metric]:
+    """The metrics of each process by its name; none where the system has no ``/proc``."""
+    merged: dict[str, Metric] = {}
+    for name, pid in _processes():
+        registry = CollectorRegistry()
+        collector = ProcessCollector(pid=lambda pid=pid: pid, registry=registry)  # type: ignore[misc]
+        for metric in collector.collect():
+            kept = merged.setdefault(
+                metric.name, Metric(metric.name, metric.documentation, metric.type)
+            )
+            for sample in metric.samples:
+                kept.add_sample(sample.name, {"process": name}, sample.value)
+    return [*merged.values()]
+
+
+def _processes() -> Iterator[tuple[str, int]]:
+    """The name and id of the supervisor and each of its children, but for PostgreSQL."""
+    parent = os.getppid()
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    except OSError:
+        return
+    yield "supervisor", parent
+    for pid in map(int, children):
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+        except OSError:
+            continue  # the process has ended
+        if name.startswith(_PREFIX):
+            yield _whole(name.removeprefix(_PREFIX)), pid
+
+
+def _whole(name: str) -> str:
+    """The system shows the first 15 letters of a name."""
+    return "dispatcher" if "dispatcher".startswith(name) else name
+
+
+class SharedText:
+    """The text of the metrics, made at most once in so many seconds: all who ask get the same.
+
+    Anybody may ask, and the text costs much to make. The cost therefore does not grow with the
+    requests. No text is kept: a request that comes too early waits for the next text. So nobody
+    gets old numbers, and a client that asks in a loop gets one answer a second on each connection.
+    """
+
+    def __init__(self, every_seconds: float = _EVERY_SECONDS) -> None:
+        self._every_seconds = every_seconds
+        self._begun_at = -math.inf
+        self._making: asyncio.Task[Packed] | None = None
+
+    async def read(self, make: Callable[[], Awaitable[Packed]]) -> Packed:
+        """The next text, which ``make`` makes. Raises the error of ``make``."""
+        if self._making is None:
+            loop = asyncio.get_running_loop()
+            self._making = loop.create_task(self._make(make), context=for_nobody())
+        # A client that leaves takes the text from nobody else.
+        return await asyncio.shield(self._making)
+
+    async def _make(self, make: Callable[[], Awaitable[Packed]]) -> Packed:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(self._begun_at + self._every_seconds - loop.time())
+            self._begun_at = loop.time()
+            return await make()
+        finally:
+            self._making = None

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api.command_bodies import Changes, CommandBody
-from ledger.api.models import Meta, Model
+from ledger.api.models import Changes, CommandBody, Meta, Model
 from ledger.api.reading import Bound
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.domain.values import KEY_ID, ORGANIZATION_ID, WORKSPACE_ID, ActorType

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.authentication import Authenticated, authenticate
-from ledger.api.documentation import IDEMPOTENT, WRITE_ERRORS, body_of, refusals
 from ledger.api.machinery.headers import header
 from ledger.api.machinery.shares import Share
-from ledger.api.problems import REFUSALS, as_refusal, problem
+from ledger.api.models import TEMPLATE
+from ledger.api.problems import REFUSALS, WRITE_ERRORS, as_refusal, problem, refusals
 from ledger.api.reading import OR, services_of
 from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
 from ledger.application.command import OwnCommand
@@ -47,6 +47,23 @@ MinPosition = Annotated[
         description="Wait up to 2 s until the views have reached this position, else 503 `behind`.",
     ),
 ]
+
+_IDEMPOTENT: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Makes the request safe to send again for 24 hours: the outcome is"
+            " replayed, with `Idempotency-Replayed: true`.",
+            # In quotation marks, or bare; a bare key may begin with one, too.
+            "schema": {
+                "type": "string",
+                "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254}|"([!-~]{0,253}[!#-~])?)$',
+            },
+        }
+    ]
+}
 
 
 class _NoParameters(BaseModel):
@@ -89,7 +106,7 @@ def command_route(
     described = needs(permission)
     responses = refusals(401, 403, 404, *further, 422, 429, 503)
     if body is not None:
-        described |= IDEMPOTENT | body_of(body)
+        described |= _IDEMPOTENT | _body_of(body)
         responses = {status: {"model": answer}, **WRITE_ERRORS}
     declare = router.api_route(
         path,
@@ -104,6 +121,17 @@ def command_route(
         return declare(records_refusals(refusals_of(command))(endpoint))
 
     return mark
+
+
+def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a command's JSON body, optional if no field is required."""
+    schema = model.model_json_schema(ref_template=TEMPLATE)
+    return {
+        "requestBody": {
+            "required": bool(schema.get("required")),
+            "content": {"application/json": {"schema": schema}},
+        }
+    }
 
 
 class LeanRoute(APIRoute):

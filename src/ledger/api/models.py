@@ -1,15 +1,19 @@
-"""Answers as OpenAPI describes them. Frequent reads pass on stored JSON and build no models."""
+"""Answers, and the bodies of commands, as OpenAPI describes them.
+
+Frequent reads pass on stored JSON and build no models.
+"""
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.values import (
     LINE_ID,
     RUN_ID,
+    TEXT,
     ActorType,
     Cause,
     ExecutionModel,
@@ -19,6 +23,7 @@ from ledger.domain.values import (
     State,
     TriggerType,
 )
+from ledger.intake.fact_types import Characters
 
 SCHEMAS = "#/components/schemas/"
 """The place of schemas in the OpenAPI document."""
@@ -346,3 +351,53 @@ class Problem(BaseModel):
     code: str
     request_id: str | None
     errors: list[FieldError] | None = None
+
+
+Written = Annotated[str, Field(min_length=1, max_length=500), Characters(TEXT)]
+"""A reason."""
+
+
+class CommandBody(BaseModel):
+    """A command's body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Nothing(CommandBody):
+    """A body without fields."""
+
+
+class Reason(CommandBody):
+    """The reason why a line is paused or resumed."""
+
+    reason: Annotated[Written, Field(examples=["Waits for the client's approval"])]
+
+
+class OptionalReason(CommandBody):
+    """The reason why a line is resumed, if a reason is given."""
+
+    reason: Annotated[Written | None, Field(examples=["Approved"])] = None
+
+
+def _no_defaults(schema: dict[str, Any]) -> None:
+    """Describe a body of changes: a field that is left out has no default, and one is needed."""
+    schema["minProperties"] = 1
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class Changes(CommandBody):
+    """The changes of a thing; a field that is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=_no_defaults)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("must name at least one field to change")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        return {name: getattr(self, name) for name in self.model_fields_set}

@@ -1,4 +1,7 @@
-"""Refusals as RFC 9457 problem details (contract, Access), with the one table of codes."""
+"""Refusals as RFC 9457 problem details (contract, Access), with the one table of codes.
+
+OpenAPI's description of the refusals of a route, by its kind, stands at the end.
+"""
 
 import json
 import logging
@@ -13,6 +16,7 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from ledger.api.models import reference
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.intake.places import TOLD, unknown
 
@@ -244,3 +248,25 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     for kind in REFUSALS:
         app.add_exception_handler(kind, refusal)
+
+
+_Responses = dict[int | str, dict[str, Any]]
+
+
+def refusals(*statuses: int) -> _Responses:
+    """OpenAPI's responses of these statuses, each a problem document."""
+    schema = reference("Problem")
+    return {
+        status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+READ_ERRORS = refusals(400, 401, 403, 422, 429, 503)
+_NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag is still valid"}}
+LIST_ERRORS = _NOT_MODIFIED | READ_ERRORS
+LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 429, 503)
+FEED_ERRORS = refusals(401, 403, 404, 422, 429, 503)
+STORY_ERRORS = refusals(400, 401, 403, 404, 422, 429, 503)
+RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 429, 503)
+WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503)

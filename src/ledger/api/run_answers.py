@@ -1,25 +1,34 @@
 """Answers about runs, made of the views' rows, with the runs' decrypted payloads.
 
 The views have the payloads encrypted. An answer also names the lines whose runs' payloads it holds,
-so that its reader is noted (``read_notes.py``).
+so that its reader is noted for the audit log as the answer is given (contract, Feeds).
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from fastapi import Request, Response
 from msgspec import Raw
 
-from ledger.api.reading import encode_cursor, paged, read_at
+from ledger.api.machinery.middleware import is_head
+from ledger.api.reading import encode_cursor, paged, read_at, services_of
 from ledger.api.replies import Reply, answer
 from ledger.application.read_notes import SeenLine
-from ledger.domain.errors import NotFound, RunsNotSupported
+from ledger.domain.errors import NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.domain.values import MODELS_WITH_RUNS, format_instant, id_of_key
+from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer
 from projections.run.shown import NULL, Payloads, RunColumns, shown_run
 
+R = TypeVar("R", bound=Response)
+
 UNKNOWN = "No such run."
+
+_BREATH_SECONDS = 0.05
+_WAIT_SECONDS = 2.0
 
 Seen = dict[int, SeenLine]
 """The lines of whose runs an answer holds payloads, by their keys."""
@@ -105,3 +114,28 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
         for field, text in zip(("input", "output", "error"), sealed, strict=True)
     )
     return input_, output, error
+
+
+async def noted(request: Request, principal: Principal, response: R) -> R:
+    """Return the response once it is noted, if it holds data of runs.
+
+    A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
+    could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
+    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Several nodes).
+    """
+    if not isinstance(response, Reply) or not response.seen:
+        return response
+    services = services_of(request)
+    notes = services.read_notes
+    if not services.shows_payloads:
+        raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
+    if notes is None or is_head(request.scope):
+        return response
+    time = asyncio.get_running_loop().time
+    deadline = time() + _WAIT_SECONDS
+    while not notes.has_room:
+        if time() >= deadline:
+            raise Unavailable("The audit log cannot record at present who reads runs.")
+        await asyncio.sleep(_BREATH_SECONDS)
+    notes.note(principal, request.state.request_id, response.seen)
+    return response

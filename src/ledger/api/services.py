@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
-from ledger.api.gauges import DatabaseGauges
+from ledger.api.gauges import DatabaseGauges, SharedText
 from ledger.api.machinery.bodies import Pace
-from ledger.api.machinery.shared_text import SharedText
 from ledger.api.machinery.shares import Shares
 from ledger.api.parsing import Parsing
 from ledger.api.slices import Slices

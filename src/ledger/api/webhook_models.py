@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api.command_bodies import Changes, CommandBody
-from ledger.api.models import Meta, Model
+from ledger.api.models import Changes, CommandBody, Meta, Model
 from ledger.api.reading import Bound
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, LABEL, ORGANIZATION_ID, WORKSPACE_ID

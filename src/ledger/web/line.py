@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 
 from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.command_bodies import OptionalReason, Reason
 from ledger.api.lean import NoParameters, command_route, needs
+from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
 from ledger.api.reading import Query, services_of
 from ledger.api.routes import executions, runs, stories

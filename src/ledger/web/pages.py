@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.access.authentication import address_of
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
-from ledger.api.machinery.root_path import without_prefix
+from ledger.api.machinery.middleware import without_prefix
 from ledger.api.machinery.shares import LARGE_PAGE
 from ledger.api.problems import (
     REFUSALS,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from ledger.api import webhook_models as models
-from ledger.api.command_bodies import Nothing
+from ledger.api.models import Nothing
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid

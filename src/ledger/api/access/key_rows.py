@@ -1,10 +1,10 @@
-"""The statements that read API keys (contract, Access).
+"""The statements that read API keys, and the names of keys for the audit log (contract, Access).
 
 The statements read the decision table, which an append writes together with its events. So a list
 shows each key as the end of the log has it, also while views are stopped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,9 @@ from ledger.domain.api_key import ApiKey
 from ledger.domain.recorded import Actor
 from ledger.language.keys import describe_key
 from ledger.language.rendering import json_text
-from ledger.views.statements import tenant_conditions, where
+from ledger.postgres.door import Door
+from ledger.postgres.scope import Tenant
+from ledger.views.statements import tenant_conditions, where, where_tenant
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("k"),
@@ -41,6 +43,11 @@ USED_AT = "SELECT used_at FROM ledger.key_use WHERE key_id = %(key_id)s"
 CREATED_AT = 7
 """The column by which the list is ordered: no two keys are recorded at the same instant."""
 
+_REMEMBERED = 10_000
+"""So many names are remembered: the users of an identity provider are credentials too."""
+
+_NAMES = "SELECT k.key_id, k.name FROM ledger.api_key AS k WHERE k.key_id = ANY(%(ids)s) AND "
+
 
 @cache
 def keys_statement(filters: frozenset[str]) -> str:
@@ -65,3 +72,34 @@ def key_text(row: Sequence[Any]) -> str:
         revoked_at=revoked_at,
     )
     return json_text(describe_key(key, used_at))
+
+
+class KeyNames:
+    """The names that keys have when they are first asked for; a revoked key keeps its name.
+
+    A reader is told the names of those keys that the list of keys shows in the reader's tenant:
+    of an administrator's key a tenant learns the id alone, and so does a workspace of a key of the
+    whole organization.
+    """
+
+    def __init__(self, door: Door, tenant: Tenant, filters: Mapping[str, Any]) -> None:
+        """``filters`` limit the statement to the reader's ``tenant`` once more."""
+        self._door, self._tenant, self._filters = door, tenant, filters
+        self._statement = _NAMES + where_tenant(frozenset(filters), "k")
+        self._known: dict[str, str | None] = {}
+
+    async def of(self, credentials: Iterable[str]) -> dict[str, str | None]:
+        """A name for each credential; None: no key that the reader sees, or a key without a name.
+
+        Raises PostgreSQL's error.
+        """
+        asked = {one: self._known.get(one) for one in credentials}
+        ids = [one for one in asked if one not in self._known]
+        if ids:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            values = {"ids": ids, **self._filters}
+            found = await self._door.fetch(self._tenant, self._statement, values)
+            self._known |= dict.fromkeys(ids) | dict(found)
+            asked |= {one: self._known[one] for one in ids}
+        return asked

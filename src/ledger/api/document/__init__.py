@@ -1,9 +1,7 @@
 """The OpenAPI document, made from the routes for the generators of clients.
 
 compose.py     the whole document, in order of the steps
-operations.py  names, security, headers and problems of operations
-parameters.py  parameters: several words as arrays, none of them null
-bodies.py      the bodies of requests: components with examples
+operations.py  names, security, parameters, bodies, headers and problems of operations
 enums.py       each enumeration once, by name
 schemas.py     walks through schemas, and the two kinds of objects: sent and answered
 texts.py       about the service, its tags, its webhooks

@@ -7,10 +7,13 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from ledger.api.document import texts
-from ledger.api.document.bodies import name_bodies
 from ledger.api.document.enums import name_all
-from ledger.api.document.operations import describe_answers, name_operations
-from ledger.api.document.parameters import describe_parameters
+from ledger.api.document.operations import (
+    describe_answers,
+    describe_parameters,
+    name_bodies,
+    name_operations,
+)
 from ledger.api.document.schemas import (
     Schema,
     as_answer,

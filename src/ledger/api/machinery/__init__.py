@@ -1,7 +1,6 @@
 """Code that every request passes before its route, and every answer after it.
 
 connection.py, heads.py, pipelining.py   below the application: the limits of a connection
-root_path.py, middleware.py, cors.py     around every answer
-compression.py, head.py                  around every answer
+middleware.py, cors.py, compression.py   around every answer
 headers.py, bodies.py                    a request's headers and body, as routes read them
 """

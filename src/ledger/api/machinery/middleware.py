@@ -1,6 +1,7 @@
-"""Headers and metrics of every answer, whichever route gave it (contract, Access).
+"""Middleware of every request and answer, whichever route answers (contract, Access).
 
-The headers are the request id, the position, and the rules for caches and browsers.
+``RootPath`` is around everything else. ``answer_head`` makes HEAD of GET. ``EveryAnswer`` adds the
+headers (the request id, the position, and the rules for caches and browsers) and counts.
 """
 
 import logging
@@ -25,6 +26,10 @@ from ledger.telemetry.lines import REQUEST_ID
 _logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+_IS_HEAD = "ledger.is_head"
+
+_COOKIE_PATH = re.compile(rb"(; path=)(/[^;]*)", re.IGNORECASE)
 
 _WITHOUT_ROUTE = frozenset({400, 401, 404, 405})
 """Statuses that anybody can cause on each route. A process never drops a series, so routes among
@@ -88,6 +93,29 @@ _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """For a year, a browser that came by https asks by nothing else. (It ignores the header if it came
 by http.) Other hosts of the domain are not ours, so the header leaves them out."""
+
+
+async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the application answer a GET, and pass on only the start of the answer.
+
+    HEAD is the answer of GET without its body (RFC 9110, 9.3.2), on every path that supports GET. A
+    streamed answer is told that its reader has disconnected.
+    """
+
+    async def send_start(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+        elif message.get("more_body"):
+            raise ClientDisconnect
+
+    # The server keeps the scope with HEAD in it, and therefore sends no body.
+    await app({**scope, "method": "GET", _IS_HEAD: True}, receive, send_start)
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether the answer will be sent without its body."""
+    return _IS_HEAD in scope
 
 
 class EveryAnswer:
@@ -187,3 +215,52 @@ def _seconds_of(path: str | None, method: str, status: int) -> Histogram:
     if path is None:
         return _OF_REFUSED.labels(named, status)
     return _OF_ROUTES.labels(path, named, status)
+
+
+class RootPath:
+    """ASGI middleware for a service below a prefix of another server's paths (contract, Access).
+
+    A proxy may serve us as ``/ledger``. Some proxies strip the prefix from a request's path, others
+    pass it on: both are taken. All code behind this class sees paths without the prefix, and writes
+    addresses without it. Here the addresses in an answer's headers get the prefix; those in pages
+    get it in ``web/pages.py``.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+        self._raw = prefix.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the prefix off the request's path, and put it on the answer's addresses."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_prefixed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, self._prefixed(name, value)) for name, value in message["headers"]
+                ]
+            await send(message)
+
+        path = without_prefix(scope["path"], self._prefix)
+        await self._app({**scope, "path": path}, receive, send_prefixed)
+
+    def _prefixed(self, name: bytes, value: bytes) -> bytes:
+        if name == b"location" and value.startswith(b"/"):
+            return self._raw + value
+        if name == b"set-cookie":
+            return _COOKIE_PATH.sub(self._widened, value)
+        return value
+
+    def _widened(self, found: re.Match[bytes]) -> bytes:
+        # Not "/ledger/": the address of the front page may be "/ledger".
+        return found[1] + self._raw + (b"" if found[2] == b"/" else found[2])
+
+
+def without_prefix(path: str, prefix: str) -> str:
+    """A path as the service names it, whether or not it begins with the prefix."""
+    if path == prefix:
+        return "/"
+    return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path

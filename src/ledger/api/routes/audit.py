@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.access.key_names import KeyNames
-from ledger.api.documentation import READ_ERRORS
+from ledger.api.access.key_rows import KeyNames
 from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.problems import READ_ERRORS
 from ledger.api.reading import (
     OR,
     Identifier,

@@ -8,10 +8,9 @@ from fastapi import Query as QueryParameters
 from pydantic import Field
 
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.models import Meta, Model
-from ledger.api.problems import InvalidCursor
+from ledger.api.problems import READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
     Page,
     Present,

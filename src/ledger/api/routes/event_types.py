@@ -8,9 +8,9 @@ from fastapi import APIRouter, Path, Request, Response
 
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import FEED_ERRORS, refusals
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.models import SCHEMAS, camel, one_of, reference
+from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.domain.errors import NotFound

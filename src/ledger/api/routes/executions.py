@@ -12,9 +12,8 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import LINE_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.problems import InvalidCursor
+from ledger.api.problems import LINE_ERRORS, READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     PageQuery,

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import refusals
 from ledger.api.fact_schema import FACT_BODY
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.machinery.bodies import media_type, read_capped
@@ -18,6 +17,7 @@ from ledger.api.problems import (
     BadRequest,
     UnsupportedMediaType,
     count_refusal,
+    refusals,
     status_of,
     wrong_places,
 )

@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.problems import InvalidCursor
+from ledger.api.problems import FEED_ERRORS, READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Identifier,

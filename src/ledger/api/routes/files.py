@@ -20,8 +20,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.documentation import READ_ERRORS
-from ledger.api.problems import Unauthorized
+from ledger.api.problems import READ_ERRORS, Unauthorized
 from ledger.api.reading import services_of
 from ledger.domain.errors import LedgerError
 from ledger.intake.principal import Principal

@@ -13,9 +13,8 @@ from fastapi import Query as QueryParameters
 from ledger.api import key_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.access.key_rows import CREATED_AT, key_text, keys_statement
-from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
-from ledger.api.problems import InvalidCursor
+from ledger.api.problems import FEED_ERRORS, READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
     Present,
     TenantQuery,

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request, Response
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.command_bodies import OptionalReason, Reason
 from ledger.api.lean import LeanRoute, NoParameters, command_route
+from ledger.api.models import OptionalReason, Reason
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply
 from ledger.api.routes.executions import AnyLineId, line_asked, line_reply

@@ -15,10 +15,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ledger.api.access.authentication import require_token
-from ledger.api.documentation import refusals
-from ledger.api.gauges import Collected
+from ledger.api.gauges import Collected, process_gauges
 from ledger.api.machinery.compression import Packed
-from ledger.api.machinery.process_gauges import process_gauges
+from ledger.api.problems import refusals
 from ledger.api.reading import services_of
 from ledger.api.services import ApiServices
 from ledger.postgres.scope import EVERYONE

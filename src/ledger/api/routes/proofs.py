@@ -16,8 +16,8 @@ from fastapi import Query as QueryParameters
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.problems import refusals
 from ledger.api.reading import digits, read_at, services_of
 from ledger.api.replies import Reply
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound

@@ -14,11 +14,9 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.command_bodies import Reason
-from ledger.api.documentation import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
-from ledger.api.problems import InvalidCursor
-from ledger.api.read_notes import noted
+from ledger.api.models import Reason
+from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
 from ledger.api.reading import (
     OR,
     PageQuery,
@@ -35,7 +33,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import Reply, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
-from ledger.api.run_answers import UNKNOWN, line_runs_reply, run_reply, runs_reply
+from ledger.api.run_answers import UNKNOWN, line_runs_reply, noted, run_reply, runs_reply
 from ledger.api.writing import as_left, execute, execute_on, read_command
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.domain.errors import NotFound

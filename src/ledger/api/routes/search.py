@@ -8,9 +8,9 @@ from fastapi import Query as QueryParameters
 from pydantic import Field
 
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.models import Model
+from ledger.api.problems import READ_ERRORS
 from ledger.api.reading import Present, asked, services_of, tenant_filters
 from ledger.api.replies import Reply
 from ledger.domain.errors import Invalid

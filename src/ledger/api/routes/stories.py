@@ -9,8 +9,8 @@ from fastapi import Query as QueryParameters
 
 from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import STORY_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.problems import STORY_ERRORS
 from ledger.api.reading import (
     PageQuery,
     Query,

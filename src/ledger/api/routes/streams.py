@@ -11,8 +11,8 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import refusals
 from ledger.api.lean import LeanRoute, needs
+from ledger.api.problems import refusals
 from ledger.api.reading import Present, services_of, tenant_filters
 from ledger.api.routes.feeds import EventFilters, position_in
 from ledger.domain.errors import Invalid

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from ledger.api import webhook_models as models
-from ledger.api.command_bodies import Nothing
+from ledger.api.models import Nothing
 from ledger.api.reading import Present, asked, services_of, tenant_filters
 from ledger.api.replies import answer
 from ledger.api.routes.feeds import position_in

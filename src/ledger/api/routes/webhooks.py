@@ -13,10 +13,9 @@ from pydantic import Field
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.command_bodies import Nothing
-from ledger.api.documentation import FEED_ERRORS, READ_ERRORS, STORY_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
-from ledger.api.problems import InvalidCursor
+from ledger.api.models import Nothing
+from ledger.api.problems import FEED_ERRORS, READ_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Page,
