@@ -14,7 +14,6 @@ class BackgroundLoop:
         self._thread = threading.Thread(target=self._serve, name=f"ledger-{name}", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:

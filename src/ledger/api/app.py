@@ -74,7 +74,6 @@ _FIXED = "/ui/static/"
 
 
 def _nothing(request: Request) -> Response:
-    """The answer to a request whose path can name no resource."""
     return problems.problem(request, NotFound("No resource has this path."))
 
 

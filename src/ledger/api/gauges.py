@@ -122,7 +122,6 @@ class Collected:
         self._metrics = [*metrics]
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
         return self._metrics
 
 

@@ -182,7 +182,6 @@ class LeanRoute(APIRoute):
         return await authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        """The answer to a refused request: a problem document."""
         return problem(request, error)
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
@@ -212,7 +211,6 @@ class LeanRoute(APIRoute):
 
 
 def _filler(name: str, annotation: Any) -> _Filler:
-    """Return the function that fills a parameter of an endpoint."""
     if annotation is Request:
         return lambda request: request
     if annotation == MinPosition:

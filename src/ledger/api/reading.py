@@ -114,7 +114,6 @@ class Query(Present):
 
     @property
     def instant(self) -> datetime | None:
-        """The instant that is asked about; None: now."""
         return None if self.as_of is None else parse_bound(self.as_of)
 
 

@@ -111,7 +111,6 @@ def rotate_key(settings: Settings, conninfo: str, key_id: str, grace: timedelta)
 
 
 def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
-    """Revoke a key."""
     _change(settings, conninfo, keys.RevokeApiKey(key_id, COMMAND_LINE))
     print(f"Revoked {key_id}.", file=sys.stderr)
     return 0

@@ -135,7 +135,6 @@ class _Lines:
         """The bytes read since the last chunk; the rest of its last line counts for the next."""
 
     def add(self, read: bytes) -> None:
-        """Add the next piece."""
         self._read += len(read)
         first, *others = read.split(b"\n")
         self._go_on(first)

@@ -191,7 +191,6 @@ def _line(
     incidents: Iterator[int],
     blocked: Iterator[int],
 ) -> Line:
-    """Give a line its ids, its owner and its dates."""
     year = f"{now:%y}"
     line_id, execution_id, tag = SEED_LINES.get((product_line, position), (None, None, None))
     organization_id = ORGANIZATIONS[position % 3 == 2]

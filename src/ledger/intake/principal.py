@@ -37,7 +37,6 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def is_admin(self) -> bool:
-        """Whether the credential has all permissions, for every tenant."""
         return "admin" in self.permissions
 
     @property

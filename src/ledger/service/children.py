@@ -136,7 +136,6 @@ class Child:
         self._has_started.value = True
 
     def terminate(self) -> None:
-        """Ask the child to stop."""
         if self.process is not None and self.process.is_alive():
             self.process.terminate()
 

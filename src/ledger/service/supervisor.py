@@ -131,7 +131,6 @@ def serve(
 
 
 def _loops(code: ModuleType, settings: Settings, conninfo: str, role: Role) -> dict[str, ChildMain]:
-    """The processes of the role's loops, by their names."""
     runs: dict[str, Callable[..., None]] = {}
     if leads(role):
         runs |= {"loops": code.run_loops, "dispatcher": code.run_dispatcher}

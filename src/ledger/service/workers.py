@@ -163,12 +163,10 @@ def _do_nothing() -> None:
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """Run the loops."""
     _run_until_told(Loops, settings, conninfo, tell_started)
 
 
 def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """Run the dispatcher."""
     allow_many_connections()
     _run_until_told(Dispatching, settings, conninfo, tell_started)
 

@@ -52,7 +52,6 @@ class Announcing:
         self._is_logging = True
 
     def __call__(self, line: str) -> None:
-        """Say a line."""
         if self._is_logging:
             _logger.info(line)  # as the message itself, which tells it from other lines
         else:

@@ -36,7 +36,6 @@ class TimeSpan(NamedTuple):
 
     @property
     def length(self) -> timedelta:
-        """The duration of the period."""
         return self.until - self.since
 
 
@@ -76,7 +75,6 @@ class Bar(NamedTuple):
 
     @property
     def centre(self) -> float:
-        """The x of the bar's centre."""
         return self.x + self.width / 2
 
 

@@ -89,7 +89,6 @@ class NewKeyForm(_ExpiryForm):
     def sent(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[models.NewKey]:
-        """The new key for the API."""
         said: dict[str, Any] = {
             "name": self.name,
             "permissions": self.chosen,
@@ -112,7 +111,6 @@ class ChangeKeyForm(_ExpiryForm):
     def sent(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[models.KeyChanges]:
-        """The changes for the API."""
         said = {"name": self.name}
         if self.expires != "keep":
             try:
@@ -128,5 +126,4 @@ class RotateForm(Form):
     grace_seconds: Literal["86400", "604800", "3600", "0"] = "86400"
 
     def sent(self, key: IdempotencyKey) -> Sent[models.Rotation]:
-        """The rotation for the API."""
         return checked({"grace_seconds": int(self.grace_seconds)}, models.Rotation, key)

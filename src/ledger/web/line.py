@@ -88,7 +88,6 @@ class Month(NamedTuple):
         return f"{self.year:04}-{self.number:02}"
 
     def plus(self, months: int) -> "Month":
-        """The month that is so many months later."""
         year, month = divmod(self.year * 12 + self.number - 1 + months, 12)
         return Month(year, month + 1)
 

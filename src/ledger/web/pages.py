@@ -191,7 +191,6 @@ class Page(Response):
         self.headers["content-length"] = str(len(self.body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the page."""
         await self.make()
         await super().__call__(scope, receive, send)
 
@@ -200,11 +199,9 @@ class PageRoute(LeanRoute):
     """The route of a page: the session identifies its caller, and a refusal is a page too."""
 
     async def identify(self, request: Request) -> Principal:
-        """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
         return await visitor_of(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        """Return a page that gives the reason of the refusal."""
         if isinstance(error, Unauthorized) and request.method == "POST":
             error = Unauthorized(f"Nothing was changed. {error.detail}")
         return refusal_page(request, error)
@@ -250,17 +247,14 @@ def home_of(principal: Principal) -> str:
 
 
 def may_audit(principal: Principal) -> bool:
-    """Whether a credential may read the audit log."""
     return principal.is_admin or "audit:read" in principal.permissions
 
 
 def may_manage_keys(principal: Principal) -> bool:
-    """Whether a credential may manage API keys."""
     return principal.is_admin or "keys:manage" in principal.permissions
 
 
 def may_read(principal: Principal) -> bool:
-    """Whether a credential may read lines and runs."""
     return principal.is_admin or "read" in principal.permissions
 
 

@@ -49,7 +49,6 @@ class Session(msgspec.Struct, frozen=True):
         return self.expires - now.timestamp() < SESSION_SECONDS - 60
 
     def prolonged(self, now: datetime) -> "Session":
-        """The same session with a new expiry."""
         return msgspec.structs.replace(self, expires=_expiry(now))
 
     def require_form_key(self, sent: str) -> None:

@@ -52,11 +52,9 @@ class Zone:
 
     @property
     def is_utc(self) -> bool:
-        """Whether this is UTC, the zone of the API."""
         return self.name == "UTC"
 
     def local(self, instant: datetime | str) -> datetime:
-        """The instant in this zone."""
         known = parse_instant(instant) if isinstance(instant, str) else instant
         return known.astimezone(self._zone)
 
@@ -106,7 +104,6 @@ class Zone:
         return f"{self.local(instant):%Y-%m-%d %H:%M:%S}"
 
     def day(self, instant: datetime | str) -> str:
-        """The day of an instant."""
         return f"{self.local(instant):%Y-%m-%d}"
 
     def short(self, instant: datetime | str) -> str:

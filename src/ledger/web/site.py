@@ -63,7 +63,6 @@ async def show_nothing(request: Request, path: str) -> Response:
 
 
 def add_pages(app: LedgerApi) -> None:
-    """Add the pages to the API's application."""
     make_ready()
     answer_elsewhere, refuse_elsewhere = app.answer_nothing, app.refuse
 

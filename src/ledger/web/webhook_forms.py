@@ -41,7 +41,6 @@ class SettingsForm(Form):
 
     @property
     def types(self) -> list[str]:
-        """The chosen event types."""
         if self.which == "all":
             return [EVERY_TYPE]
         return self.event_types.split(",") if self.event_types else []
@@ -54,7 +53,6 @@ class NewForm(SettingsForm):
     workspace_id: Typed = None
 
     def sent(self, key: IdempotencyKey) -> Sent[models.NewWebhook]:
-        """The new endpoint for the API."""
         said = {
             "url": self.url,
             "event_types": self.types,
@@ -69,7 +67,6 @@ class ChangeForm(SettingsForm):
     """The form that replaces all settings."""
 
     def sent(self, key: IdempotencyKey) -> Sent[models.WebhookChanges]:
-        """The changes for the API."""
         said = {
             "url": self.url or "",
             "event_types": self.types,
@@ -84,7 +81,6 @@ class SwitchForm(Form):
     enabled: Literal["true", "false"]
 
     def sent(self, key: IdempotencyKey) -> Sent[models.WebhookChanges]:
-        """The change for the API."""
         return checked({"enabled": self.enabled == "true"}, models.WebhookChanges, key)
 
 

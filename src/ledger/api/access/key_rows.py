@@ -56,7 +56,6 @@ def keys_statement(filters: frozenset[str]) -> str:
 
 
 def key_text(row: Sequence[Any]) -> str:
-    """The JSON of a key's row."""
     _, key_id, name, organization_id, workspace_id, permissions, prefix, created_at, *rest = row
     by_type, by_id, expires_at, revoked_at, used_at = rest
     key = ApiKey(

@@ -94,7 +94,6 @@ class KeySet:
         self._loop = asyncio.create_task(self._keep_fresh())
 
     async def stop(self) -> None:
-        """Stop fetching."""
         tasks = [task for task in (self._loop, self._fetching) if task is not None]
         for task in tasks:
             task.cancel()

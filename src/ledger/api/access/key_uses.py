@@ -51,7 +51,6 @@ class KeyUses(BackgroundLoop):
         """The latest use of each key since the last round."""
 
     def note(self, use: KeyUse) -> None:
-        """Note a use, to be written later."""
         with self._lock:
             self._noted[use.key_id] = use
 

@@ -31,7 +31,6 @@ from ledger.api.routes import event_types
 
 
 def compose(app: FastAPI) -> dict[str, Any]:
-    """The document of the application's routes."""
     document = get_openapi(
         title=app.title,
         version=app.version,

@@ -71,7 +71,6 @@ class Enumerations:
         return named
 
     def within(self, schema: Schema, place: str) -> Schema:
-        """The schema of a place with references in the place of its enumerations."""
         new: Schema = rewritten(schema, lambda part: self.named(part, place))
         return new
 

@@ -110,7 +110,6 @@ def _example(schema: Schema) -> dict[str, Any]:
 
 
 def describe_parameters(document: Schema) -> None:
-    """Describe the parameters of each operation as clients should send them."""
     for _, _, operation in operations_of(document):
         if "304" in operation["responses"]:
             operation.setdefault("parameters", []).append(dict(_IF_NONE_MATCH))
@@ -178,7 +177,6 @@ def _problem(status: str) -> str:
 
 
 def _further(operation: dict[str, Any], response: dict[str, Any]) -> list[str]:
-    """The further headers of a successful answer."""
     parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
     further = []
     if "If-None-Match" in parameters:

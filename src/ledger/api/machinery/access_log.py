@@ -92,7 +92,6 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write_on, name="access log", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that writes."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -101,7 +100,6 @@ class AccessLog:
         self._thread.join(_LAST_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and note it once its answer has ended."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -36,7 +36,6 @@ class Compression:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; compress the answer if it is large enough."""
         if not _accepts_gzip(scope):
             await self._app(scope, receive, send)
             return

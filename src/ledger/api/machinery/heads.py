@@ -53,22 +53,18 @@ class WithoutFirstHead:
         self.on_message_complete = parsed.on_message_complete
 
     def on_message_begin(self) -> None:
-        """A request begins."""
         if self._is_beyond:
             self._parsed.on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
         if self._is_beyond:
             self._parsed.on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
         if self._is_beyond:
             self._parsed.on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is complete."""
         if self._is_beyond:
             self._parsed.on_headers_complete()
         self._is_beyond = True

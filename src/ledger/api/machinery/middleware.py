@@ -55,7 +55,6 @@ class _RequestSeconds:
     """Both histograms as one family, for a process that runs alone and keeps no files."""
 
     def collect(self) -> list[Metric]:
-        """Called by the registry."""
         (family,), (refused,) = _OF_ROUTES.collect(), _OF_REFUSED.collect()
         family.samples += refused.samples
         return [family]
@@ -130,7 +129,6 @@ class EveryAnswer:
         self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; add the headers as the answer starts."""
         asked = header(scope, b"x-request-id")
         if asked is not None and _REQUEST_ID.fullmatch(asked):
             request_id = asked.decode()
@@ -232,7 +230,6 @@ class RootPath:
         self._raw = prefix.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the prefix off the request's path, and put it on the answer's addresses."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

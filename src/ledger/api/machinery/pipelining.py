@@ -58,6 +58,5 @@ class Flow(FlowControl):
         self.has_room = has_room
 
     def resume_reading(self) -> None:
-        """Resume reading, unless requests that were read before still wait."""
         if self.has_room():
             super().resume_reading()

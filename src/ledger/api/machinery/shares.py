@@ -50,7 +50,6 @@ class Bound:
         self.all += amount
 
     def take_back(self, credential: str, party: str, amount: int) -> None:
-        """Take back what was added."""
         self.all -= amount
         if self._credentials[credential] == amount:
             del self._credentials[credential]
@@ -98,7 +97,6 @@ class Share:
         self._beside[bound] = self._beside.get(bound, 0) + amount
 
     def end(self) -> None:
-        """Take the request back."""
         self._bound.take_back(self._credential, self._party, 1)
         if self._beside is not None:
             for bound, amount in self._beside.items():

@@ -80,8 +80,6 @@ async def list_directory(
 
 
 def _reply(rows: Answer, limit: int, chosen: Mapping[str, Any]) -> Reply:
-    """The reply of a page."""
-
     def cursor_after(row: Any) -> str:
         return encode_cursor({"id": row[1], "organization": row[2]}, chosen)
 

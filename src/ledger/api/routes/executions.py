@@ -188,8 +188,6 @@ def _lines_asked(
 
 
 def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
-    """The reply of a page of lines."""
-
     def cursor_after(row: Any) -> str:
         key = {"id": id_of_key("RUN", row[1])}
         if query.sort is not None:

@@ -212,7 +212,6 @@ class _Views:
         self._rows = rows
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
         position = GaugeMetricFamily("ledger_log_position", "The log's last position.")
         position.add_metric([], self._rows[0][4] if self._rows else 0)
         lag = GaugeMetricFamily(
@@ -234,7 +233,6 @@ class _Sealer:
         self._sealing = sealing
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
         position, behind, has_stopped, differences, _, _ = self._sealing
         sealed = GaugeMetricFamily("ledger_sealed_position", "The last position that is sealed.")
         sealed.add_metric([], position)
@@ -256,7 +254,6 @@ class _Leases:
         self._number = number
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
         leases = GaugeMetricFamily("ledger_leases", "Open runs with a lease.")
         leases.add_metric([], self._number)
         return [leases]
@@ -269,7 +266,6 @@ class _Beat:
         self._seconds = seconds
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
         if self._seconds is None:
             return []
         age = GaugeMetricFamily("ledger_beat_age_seconds", "The age of the log's last beat.")
@@ -285,7 +281,6 @@ class _Up:
         self._up, self._failing_seconds, self._clock_skew = up, failing_seconds, clock_skew
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
         gauge = GaugeMetricFamily("ledger_database_up", "1 while the database answers.")
         gauge.add_metric([], self._up)
         failing = GaugeMetricFamily(

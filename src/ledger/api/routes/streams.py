@@ -72,7 +72,6 @@ class StreamAnswer(EventSourceResponse):
         self._streams, self._stream = streams, stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the client or the server ends the stream."""
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:

@@ -185,5 +185,4 @@ async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
 
 
 def _answer(receipt: Receipt, status: int) -> Response:
-    """The answer of a command."""
     return answer((receipt.answer or b"").decode(), receipt.position, status)

@@ -43,7 +43,6 @@ class Dispatching:
         self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
 
     def start(self) -> None:
-        """Start sending."""
         self._writer.start()
         self._beat.start()
         self.dispatcher.start()

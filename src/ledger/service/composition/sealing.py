@@ -38,7 +38,6 @@ class Sealing:
             self._loops = [self.beat, leading, self.sealer, verification]
 
     def start(self) -> None:
-        """Start the loops."""
         for loop in self._loops:
             loop.start()
 
@@ -56,7 +55,6 @@ def create_watch(settings: Settings, patience: float = LIVING_SECONDS) -> Watch:
 def create_sealer(
     settings: Settings, conninfo: str, watch: Watch, clock: Clock = utc_now
 ) -> Sealer:
-    """The sealer of a node."""
     return Sealer(conninfo, open_vault(settings), clock, watch)
 
 
