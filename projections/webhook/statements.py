@@ -172,8 +172,8 @@ def endpoint_statement(tenant: frozenset[str]) -> str:
 def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> str:
     """(position, endpoint or null, event's position or null, item JSON, …) rows, at least one.
 
-    The further columns are the request of the latest attempt (``ledger.feed.shown``). ``statuses``
-    are the requested statuses; empty: all of them.
+    The further columns are the request of the latest attempt (``ledger.feed.signing``).
+    ``statuses`` are the requested statuses; empty: all of them.
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.feed.shown import body_of
+from ledger.feed.signing import body_of
 from ledger.feed.verdict import Claimed, Result
 from ledger.postgres.arrays import array_text
 from ledger.postgres.scope import ANY

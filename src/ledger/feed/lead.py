@@ -16,14 +16,14 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from prometheus_client import Counter
+
 from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
-from ledger.feed.confirmation import Confirmation
 from ledger.feed.deliveries import Deliveries, News
-from ledger.feed.metrics import count_failure, count_result
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -35,6 +35,10 @@ _logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 """The longest wait for a notification, and the pause before another try to record."""
 
+_CERTAIN_SECONDS = 4.0
+"""For how long the lead is certain once it was confirmed: for less time than rivals wait before
+they end a frozen leader."""
+
 _KEPT_SECONDS = 60.0
 """A lead is kept for so long though the clock is wrong. Each change of the lead holds up all
 deliveries for some seconds, and perhaps no node has a right clock."""
@@ -43,6 +47,14 @@ _GATHER_SECONDS = 0.01
 _GATHER_IDLE_SECONDS = 0.1
 """Between two looks at the views' changes: under load the views move hundreds of times a second.
 Without any endpoint the pause is longer, since only a first endpoint would matter."""
+
+_DELIVERIES = Counter(
+    "ledger_webhook_deliveries",
+    "Answered or failed attempts at deliveries, by what became of the delivery.",
+    ["outcome"],
+)
+_DELIVERED, _RETRYING, _FAILED = map(_DELIVERIES.labels, ("delivered", "retrying", "failed"))
+_BY_STATUS = {"delivered": _DELIVERED, "pending": _RETRYING, "failed": _FAILED}
 
 Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 """Hands commands to the writer. Raises Unavailable."""
@@ -56,6 +68,43 @@ class Means(NamedTuple):
     schedule: Schedule
     clock: Callable[[], datetime]
     most_in_flight: int
+
+
+class Confirmation:
+    """The latest confirmation of a lead. Create it when the session begins to lead.
+
+    A process that was frozen goes on with requests that it was about to begin. By then another
+    process may lead, and may have sent them. So no request begins before the database has answered
+    a statement of the session that leads. If the session was ended, that statement fails, and the
+    tasks that wait here are cancelled.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_ending: Callable[[], bool]) -> None:
+        self._loop, self._is_ending = loop, is_ending
+        self._confirmed_at = loop.time()
+        self._news = asyncio.Event()
+
+    def now(self) -> float:
+        """The instant at which a statement is sent that may confirm the lead."""
+        return self._loop.time()
+
+    def confirm(self, sent_at: float) -> None:
+        """Note that the database has answered a statement sent at this instant."""
+        self._confirmed_at = sent_at
+        self._news.set()
+
+    def wake(self) -> None:
+        """Let the tasks that wait see that the lead ends."""
+        self._news.set()
+
+    async def holds(self) -> bool:
+        """Wait until the lead is certain; False if it is ending meanwhile."""
+        while self._loop.time() - self._confirmed_at > _CERTAIN_SECONDS:
+            if self._is_ending():
+                return False
+            self._news.clear()
+            await self._news.wait()
+        return True
 
 
 class Lead:
@@ -158,7 +207,6 @@ class Lead:
             raise self._skew
 
     async def abandon(self) -> None:
-        """Cancel the tasks in flight."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -184,10 +232,10 @@ class Lead:
         self._confirmed.confirm(sent_at)
         # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
-            count_result(one)
+            _count_result(one)
             self._conclude(one, attempt.url, now)
         for claimed in settled:
-            count_failure()
+            _FAILED.inc()
             self._roster.release(claimed, None, now)
         self._is_news |= not self._roster.give(asks, given, now)
         for one_given in given.values():
@@ -304,3 +352,10 @@ class Lead:
 
     def _is_old(self) -> bool:
         return self._loop.time() - self._began_at >= _KEPT_SECONDS
+
+
+def _count_result(one: Verdict) -> None:
+    """Count a recorded attempt. Tests, whose results have no consequences, are not counted."""
+    # A delivery that is given up counts once the log has its failure.
+    if not (one.gives_up or one.result.claimed.is_test):
+        _BY_STATUS[one.result.status].inc()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
-from ledger.feed.sharing import share
 from ledger.feed.verdict import Claimed
 from projections.webhook.view import Standing
 
@@ -30,6 +29,14 @@ _AT_ONCE = 64
 """Endpoints for which one statement claims deliveries."""
 
 _FOR_EVER = 2**63
+
+
+def share(room: int, taken: int) -> int:
+    """How many of the ``room`` free places a holder of ``taken`` may take in addition.
+
+    The holder then has no more places than are left free. Its first place needs one free place.
+    """
+    return max((room - taken) // 2, int(taken == 0 < room))
 
 
 class Watched:
@@ -58,12 +65,10 @@ class Watched:
 
     @property
     def id(self) -> str:
-        """The WHK id."""
         return self.standing.endpoint.id
 
     @property
     def organization(self) -> str | None:
-        """The organization that owns the endpoint."""
         return self.standing.endpoint.organization_id
 
     @property
@@ -139,7 +144,6 @@ class Roster:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no endpoint."""
         return not self._watched
 
     def get(self, endpoint_id: str) -> Watched | None:
@@ -236,7 +240,6 @@ class Roster:
         return any(share(room, self._in_hand[one]) > 0 for one in self._ready)
 
     def next_due(self) -> datetime | None:
-        """The time of the next timer, if there is any."""
         return self._timers[0][0] if self._timers else None
 
     def give(self, asks: Iterable[Ask], given: dict[str, Given], now: datetime) -> bool:

@@ -56,7 +56,6 @@ class Attempt(msgspec.Struct, frozen=True):
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver accepted the delivery."""
         return self.response_status is not None and 200 <= self.response_status < 300
 
     @property

@@ -1,13 +1,20 @@
-"""Signatures of webhooks by Standard Webhooks 1.0, made by that project's own package."""
+"""The request of a delivery: its body, its headers, and how its owner sees it (contract, Feeds).
+
+Signatures follow Standard Webhooks 1.0, and are made by that project's own package.
+"""
 
 import base64
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+import msgspec
 from standardwebhooks import Webhook
 
 from ledger import __version__
+from ledger.language.rendering import json_text
+from projections.event.items import delivery_item
 
 _SECRET_BYTES = 32
 
@@ -15,8 +22,16 @@ CONTENT = {"content-type": "application/json", "user-agent": f"execution-ledger/
 """The headers of each delivery that do not depend on its event."""
 
 
+class _Attempt(msgspec.Struct):
+    """The part of a recorded attempt that tells of its request."""
+
+    at: datetime
+
+
+_decode_attempt = msgspec.json.Decoder(_Attempt).decode
+
+
 def create_secret() -> str:
-    """A new endpoint secret."""
     return "whsec_" + base64.b64encode(os.urandom(_SECRET_BYTES)).decode()
 
 
@@ -35,9 +50,26 @@ def headers(
     return [(name.encode(), value.encode()) for name, value in signed.items()]
 
 
-def shown_headers(event_id: str, at: datetime) -> dict[str, str]:
-    """The headers of an attempt at ``at``, as they are shown: with a masked signature."""
-    return CONTENT | _signed(event_id, at, "v1,***")
+def body_of(test: str | None, found: Sequence[Any], sequence: int) -> str:
+    """The body of a test, whose envelope the view has, or of an event, as it is stored."""
+    if test is not None:
+        return f'{{{test},"sequence":{sequence}}}'
+    return delivery_item(found, sequence)
+
+
+def delivery_text(row: Sequence[Any]) -> str:
+    """A delivery with its latest request, whose signature is masked: null before the first attempt.
+
+    The row is one of ``deliveries_statement`` behind the endpoint. The body is rendered from the
+    stored event, by the version that runs, as it was for the attempt.
+    """
+    position, item, number, sequence, url, last, test, *found = row
+    request = None
+    if url is not None:
+        headers = CONTENT | _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
+        body = body_of(test, (position, *found), sequence)
+        request = {"url": url, "headers": headers, "body": body}
+    return f'{item[:-1]},"request":{json_text(request)}}}'
 
 
 def _signed(event_id: str, at: datetime, signature: str) -> dict[str, str]:

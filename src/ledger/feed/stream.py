@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 
 from ledger.domain.errors import Unavailable
 from ledger.domain.values import format_id
-from ledger.feed.sharing import share
+from ledger.feed.roster import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
@@ -77,13 +77,11 @@ class Stream:
         """The position up to which the listener was given all events."""
 
     def end(self) -> None:
-        """Give no more events."""
         self._has_ended = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(0)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The listener's events, as they come."""
         # The opening is sent at once, so proxies and clients see that the stream is open.
         yield self._opening
         while not self._has_ended:
@@ -137,7 +135,6 @@ class Stream:
 
 
 def _chunked(messages: list[bytes]) -> list[bytes]:
-    """The messages, joined to chunks."""
     chunks: list[list[bytes]] = [[]]
     size = 0
     for one in messages:
@@ -172,7 +169,6 @@ class Streams:
         """Set when the process is about to end: every stream then finishes by itself."""
 
     def __len__(self) -> int:
-        """The number of open streams."""
         return len(self._open)
 
     async def open(
@@ -212,7 +208,6 @@ class Streams:
             OPEN.dec()
 
     async def stop(self) -> None:
-        """End all streams and the tail."""
         for stream in tuple(self._open):
             stream.end()
             self.close(stream)

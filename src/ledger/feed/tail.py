@@ -56,8 +56,7 @@ class Positions(Protocol):
 class Listener(Protocol):
     """A stream, as the tail sees it."""
 
-    def end(self) -> None:
-        """End the stream."""
+    def end(self) -> None: ...
 
 
 class FeedEvent(NamedTuple):
@@ -94,7 +93,6 @@ class Selection:
         ]
 
     def takes(self, row: FeedEvent) -> bool:
-        """Whether the stream is given the event."""
         return all(row[column] in allowed for column, allowed in self._allowed)
 
 
@@ -153,7 +151,6 @@ class Tail:
         self._listeners.discard(listener)
 
     async def stop(self) -> None:
-        """End at once."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

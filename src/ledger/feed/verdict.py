@@ -36,7 +36,6 @@ class Claimed(NamedTuple):
 
     @property
     def event_id(self) -> str:
-        """The EVT id."""
         return f"EVT-{self.number}"
 
     @property

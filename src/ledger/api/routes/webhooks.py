@@ -47,7 +47,7 @@ from ledger.application.commands.webhooks import (
 )
 from ledger.domain.errors import NotFound
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, format_id, sort_key
-from ledger.feed.shown import delivery_text
+from ledger.feed.signing import delivery_text
 from projections.webhook import statements
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
