@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from ledger.postgres.pipeline import Pipeline
-from ledger.views import appends
-from ledger.views.appends import Appends
+from ledger.views import projector
+from ledger.views.projector import Appends
 
 APPEND = "SELECT pg_notify('ledger_events', n::text) FROM generate_series(1, %s) AS n"
 
@@ -48,7 +48,7 @@ def heard_of(waiting: Appends, log: Log, *coming: int) -> int:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appends, "_GATHER_SECONDS", 600)
+    monkeypatch.setattr(projector, "_GATHER_SECONDS", 600)
 
 
 def test_an_append_that_comes_alone_is_not_delayed(log: Log) -> None:
@@ -75,7 +75,7 @@ def test_appends_are_not_awaited_when_none_comes_for_a_moment(log: Log) -> None:
 def test_appends_are_not_gathered_for_ever(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Appends(log)
     assert heard_of(waiting, log, 3) == 3
-    monkeypatch.setattr(appends, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(projector, "_GATHER_SECONDS", 0)
     assert heard_of(waiting, log, 0, 1) == 1
 
 

@@ -92,7 +92,6 @@ def _differences(
 def count_rows(
     connection: psycopg.Connection[TupleRow], projection: Projection, generation: int
 ) -> int:
-    """Return the number of rows in all tables of a generation."""
     total = 0
     for table in projection.tables:
         statement = f"SELECT count(*) FROM {table_of(table, generation)}"

@@ -9,9 +9,14 @@ a view that is being rebuilt, and the copy that ``verify`` compares with.
 from collections.abc import Sequence
 from typing import Protocol
 
+import psycopg
+
 from ledger.domain.recorded import Event, Recorded
 from ledger.postgres.table import Table
 from ledger.views.generation import Generation
+
+_PASSING = ("08", "40", "53", "55", "57")
+"""SQLSTATE classes of the connection or of the server's state, which no event causes."""
 
 
 class Projection(Protocol):
@@ -57,3 +62,18 @@ def take(projection: Projection, generation: Generation, events: Sequence[Record
     projection.prepare(generation, events)
     generation.load()
     projection.fold(generation, events)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a failure is transient: then the events are tried again, and no view is stopped."""
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate[:2] in _PASSING
+    return isinstance(error, psycopg.InterfaceError)
+
+
+def told(error: Exception) -> str:
+    """An error in one line. PostgreSQL repeats values of rows behind the first line of its own."""
+    if isinstance(error, psycopg.Error):
+        first, _, _ = str(error).partition("\n")
+        return f"{type(error).__name__}({first!r})"
+    return repr(error)

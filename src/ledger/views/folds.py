@@ -50,7 +50,6 @@ class Folds(Generic[K, R]):
 
     @property
     def waiting(self) -> int:
-        """The number of folds that were changed and are not stored yet."""
         return len(self._changed)
 
     def recall(self, keys: Iterable[K]) -> list[K]:
@@ -76,7 +75,6 @@ class Folds(Generic[K, R]):
         self.add(self.recall(keys), ())
 
     def change(self, key: K) -> None:
-        """Note that the fold was changed."""
         self._changed[key] = None
 
     def take_changed(self, most: int | None = None) -> list[R]:
@@ -89,7 +87,6 @@ class Folds(Generic[K, R]):
         return changed
 
     def clear(self) -> None:
-        """Drop all folds."""
         self._folds.clear()
         self._changed.clear()
         self._packed.clear()

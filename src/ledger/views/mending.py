@@ -131,7 +131,6 @@ def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
 
 
 def _revoked(right: Right) -> Composed:
-    """The statement that takes a right."""
     role = SQL("PUBLIC") if right.role == "PUBLIC" else Identifier(right.role)
     privilege = SQL(right.privilege.removesuffix(" WITH GRANT OPTION"))
     if right.kind == "new":

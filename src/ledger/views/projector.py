@@ -28,9 +28,7 @@ from ledger.postgres.exchange import Rows
 from ledger.postgres.leadership import LOOK_SECONDS, Candidate
 from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import RoundConnection
-from ledger.views.appends import Appends
-from ledger.views.contract import Projection
-from ledger.views.failures import is_passing, told
+from ledger.views.contract import Projection, is_passing, told
 from ledger.views.generation import Generation, Writes
 
 _BATCH = 2000
@@ -38,6 +36,19 @@ _BATCH = 2000
 
 _RETRY_SECONDS = 1.0
 """The pause before another try to connect, and between two looks for rebuilt views."""
+
+_IDLE_SECONDS = 0.25
+"""The time after which the log is read without a notification, since one may be lost."""
+
+_GATHER_SECONDS = 0.006
+_QUIET_SECONDS = 0.002
+"""How long appends are gathered, and how long the next append is waited for.
+
+A round costs about the same whatever its size: a dozen statements and a commit. The appends of
+several processes take turns, and without a wait each would have a round of its own. So as many
+appends are awaited as the last round took, and as came during that round. An append whose clients
+all wait for its round comes alone, and is not delayed.
+"""
 
 _logger = logging.getLogger(__name__)
 
@@ -116,6 +127,29 @@ class _View:
         self.generation = generation
         self.position = position
         self.is_stopped = False
+
+
+class Appends:
+    """Waits for appends on a pipeline that listens to ``ledger_events``."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._taken = 0
+        """The number of appends that the last wait heard of, which the round took."""
+
+    def wait(self) -> int:
+        """Wait for an append, and for those that belong with it. Return how many were heard."""
+        heard = self._pipeline.wait(0)
+        together = self._taken + heard
+        heard = heard or self._pipeline.wait(_IDLE_SECONDS)
+        deadline = time.monotonic() + _GATHER_SECONDS
+        while 0 < heard < together and time.monotonic() < deadline:
+            more = self._pipeline.wait(_QUIET_SECONDS)
+            if not more:
+                break
+            heard += more
+        self._taken = heard
+        return heard
 
 
 class Projector(BackgroundLoop):

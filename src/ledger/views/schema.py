@@ -52,7 +52,6 @@ def of_generation(table: Table, generation: int) -> Table:
 
 
 def table_of(table: Table, generation: int) -> str:
-    """Return the name of a generation's table."""
     return f"ledger.{of_generation(table, generation).name}"
 
 
@@ -133,7 +132,6 @@ def is_exposed(connection: Connection[Any], tables: Sequence[Table], generation:
 
 
 def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
-    """Point the database views of a table at it."""
     for name, statement in _views_of(table, generation):
         _ensure_view(connection, name, statement)
 
@@ -164,7 +162,6 @@ def _ensure_view(connection: Connection[Any], name: str, statement: str) -> None
 
 
 def _is_made(connection: Connection[Any], name: str, statement: str) -> bool:
-    """Whether this statement has made the database view of that name."""
     return connection.execute(_MARK, (f"ledger.{name}",)).fetchone() == (_mark_of(statement),)
 
 
@@ -173,7 +170,6 @@ def _mark_of(statement: str) -> str:
 
 
 def _condition_of(table: Table, generation: int) -> str:
-    """The condition of a table's policy."""
     if table.is_internal:
         return walls.NOBODY
     if table.owner is None:
@@ -198,7 +194,6 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
 
 
 def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
-    """Whether the tables of a generation have the columns of their descriptions."""
     return all(_has_columns(connection, table, generation) for table in tables)
 
 
@@ -209,7 +204,6 @@ def _has_columns(connection: Connection[Any], table: Table, generation: int) -> 
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:
-    """Yield the statements that create an empty table."""
     name = table_of(table, generation)
     parts = [
         f"{column} {type_}" + ("" if column in table.nullable else " NOT NULL")

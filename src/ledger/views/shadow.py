@@ -22,8 +22,7 @@ from ledger.log.recorder import read_log
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of
-from ledger.views.contract import Projection, take
-from ledger.views.failures import is_passing, told
+from ledger.views.contract import Projection, is_passing, take, told
 from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_indexes, create_tables, has_columns, table_of
 
@@ -99,11 +98,9 @@ class Shadow:
         self._wanted = {event.TOPIC for event in projection.events}
 
     def live(self) -> Live:
-        """Read the live view's tracking."""
         return live_in(self._source, self.projection)
 
     def head(self) -> int:
-        """Read the log's last position."""
         row = self._source.execute(_HEAD).fetchone()
         assert row is not None
         return int(row[0])
@@ -235,7 +232,6 @@ def shadow_apart(
 
 
 def live_in(connection: psycopg.Connection[TupleRow], projection: Projection) -> Live:
-    """The tracking of the live view, as the connection sees it."""
     row = connection.execute(_LIVE, (projection.name,)).fetchone()
     assert row is not None
     return Live(*row)
