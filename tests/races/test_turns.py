@@ -22,7 +22,7 @@ from ledger.intake.principal import COMMAND_LINE, Principal
 from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
-from ledger.reads.following import ViewFollower
+from ledger.reads.positions import ViewFollower
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import now, parsed, principal

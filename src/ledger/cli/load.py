@@ -34,7 +34,7 @@ from ledger.intake.places import full_detail
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.tokens import create_token
-from ledger.reads.following import ViewFollower
+from ledger.reads.positions import ViewFollower
 from ledger.service.address import address_kept
 from ledger.service.composition.writing import utc_now, writing
 from ledger.service.processes import calm_collector

@@ -19,7 +19,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
 
+from ledger.background import BackgroundLoop
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.listening import Ear
 from ledger.postgres.scope import FOR_EVERYONE
@@ -31,6 +33,9 @@ _logger = logging.getLogger(__name__)
 WAIT_SECONDS = 2.0
 """How long a write, or a read that asks for a position, waits for the views (contract, Reading)."""
 
+_LOOK_SECONDS = 0.25
+"""How soon the thread of a ``ViewFollower`` notices that it is to stop."""
+
 T = TypeVar("T")
 
 # The end of the log, and each view.
@@ -38,6 +43,9 @@ _ALL = """
 SELECT COALESCE(ledger.log_end(), 0), name, position, stopped_at IS NOT NULL, version
 FROM ledger.projection
 """
+
+# The views that are not stopped.
+_LIVE = "SELECT name, position FROM ledger.projection WHERE stopped_at IS NULL"
 
 
 class View(NamedTuple):
@@ -121,7 +129,6 @@ class ViewPositions:
         self._forgetters.append(forget)
 
     async def start(self) -> None:
-        """Start to load the positions and to follow them."""
         self._task = asyncio.create_task(self._follow())
 
     def leave(self) -> None:
@@ -307,3 +314,45 @@ def _set(future: asyncio.Future[T], value: T) -> None:
     """Set the future's value, unless its waiter was cancelled."""
     if not future.done():
         future.set_result(value)
+
+
+class ViewFollower(BackgroundLoop):
+    """Tells each position that every live view has reached, from the first movement on.
+
+    For a process without an event loop, such as an import. Nothing is told where no service runs:
+    nobody moves the views then. If the connection is lost, nothing more is told.
+    """
+
+    def __init__(self, conninfo: str, tell: Callable[[int], None]) -> None:
+        super().__init__("view-follower")
+        self._conninfo, self._tell = conninfo, tell
+
+    def _serve(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._follow()
+
+    def _follow(self) -> None:
+        with psycopg.connect(
+            self._conninfo,
+            autocommit=True,
+            row_factory=tuple_row,
+            application_name="ledger view follower",
+        ) as connection:
+            connection.execute("LISTEN ledger_views")
+            positions: dict[str, int] = dict(connection.execute(_LIVE).fetchall())
+            reached = min(positions.values(), default=0)
+            while not self._stopping.is_set():
+                for heard in connection.notifies(timeout=_LOOK_SECONDS, stop_after=1):
+                    _take(positions, heard.payload)
+                before, reached = reached, min(positions.values(), default=0)
+                if reached != before:
+                    self._tell(reached)
+
+
+def _take(positions: dict[str, int], payload: str) -> None:
+    names, _, said = payload.rpartition(" ")
+    for name in names.split(","):
+        if said == "stopped":
+            positions.pop(name, None)
+        else:
+            positions[name] = int(said)
