@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.feed.signing import body_of
 from ledger.feed.verdict import Claimed, Result
-from ledger.postgres.arrays import array_text
+from ledger.postgres.binary import array_text
 from ledger.postgres.scope import ANY
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections.event import feeds

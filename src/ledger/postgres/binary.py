@@ -1,4 +1,4 @@
-"""Values in PostgreSQL's binary format, for statements that write many rows: arrays and ``COPY``.
+"""Arrays and ``COPY`` in PostgreSQL's binary format, for many rows; arrays as text, for a few.
 
 psycopg dumps a list element by element through its adapters. PostgreSQL parses a text array
 character by character, with its quotes and escapes; most values that the ledger writes are JSON,
@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
-from ledger.postgres import arrays
+import msgspec
 
 _NULL = b"\xff\xff\xff\xff"
 """The length field of NULL (-1)."""
@@ -35,6 +35,9 @@ _field_count = struct.Struct(">h").pack
 
 _LENGTHS = [_length(length) for length in range(4096)]
 """The length fields of most values, precomputed: this halves the time to encode a value."""
+
+_json = msgspec.json.Encoder().encode
+"""Encodes instants and dates as quoted ISO 8601, in a tenth of isoformat's time."""
 
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
@@ -115,7 +118,7 @@ _EMPTY = {name: BinaryArray(_empty_array_head(0, 0, type_.oid)) for name, type_ 
 def array(type_: str, items: Iterable[Any]) -> BinaryArray:
     """Return an array of a type's values; ``text[]`` ones as text, since arrays do not nest."""
     if type_ == "text[]":
-        type_, items = "text", map(arrays.array_text, items)
+        type_, items = "text", map(array_text, items)
     values = items if isinstance(items, list) else list(items)
     if not values:
         return _EMPTY[type_]
@@ -142,3 +145,36 @@ def copy_rows(types: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     count = repeat(_field_count(len(types)))
     body = b"".join(chain.from_iterable(zip(count, *chain(*parts), strict=False)))
     return _COPY_HEAD + body + _COPY_END
+
+
+def array_text(items: Iterable[Any]) -> str:
+    """An array literal of text, numbers, booleans, bytes, instants, dates and nulls.
+
+    For statements with a few values of any type. psycopg dumps lists too, but element by element
+    through adapters and regular expressions. Their type then depends on their elements, so one
+    statement may be prepared several times.
+    """
+    return "{" + ",".join(map(_element, items)) + "}"
+
+
+def _element(item: Any) -> str:
+    kind = type(item)
+    if kind is str:
+        return _quoted(item)
+    if item is None:
+        return "NULL"
+    if kind is bytes:
+        return f'"\\\\x{item.hex()}"'
+    if kind is datetime or kind is date:
+        return _json(item).decode()
+    if kind is list or kind is tuple:
+        # An array within a row is sent as text: unnest would flatten a nested array. The
+        # statement casts it again.
+        return _quoted(array_text(item))
+    return str(item)
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

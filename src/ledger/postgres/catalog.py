@@ -170,7 +170,6 @@ class Right(NamedTuple):
 
 
 def items(connection: Connection[Any]) -> list[Item]:
-    """Read all objects."""
     found = [Item(*row) for row in connection.execute(_OBJECTS.encode())]
     if connection.info.server_version >= 160000:
         return found

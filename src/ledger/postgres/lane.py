@@ -197,7 +197,6 @@ class Lane:
 
 
 def _scope_of(asked: Asked) -> Mapping[str, str]:
-    """The parameters of ``_SCOPE`` for a read."""
     organization, workspace = asked.tenant
     plans, walks = asked.planning.settings
     return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}

@@ -104,7 +104,6 @@ class Table:
 
     @cached_property
     def nullable(self) -> frozenset[str]:
-        """The columns that may be null."""
         hints = get_type_hints(self.row, include_extras=True)
         return frozenset(name for name, hint in hints.items() if type(None) in get_args(hint))
 

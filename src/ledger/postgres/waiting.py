@@ -84,7 +84,6 @@ class Waiting:
         return begun
 
     def end(self, group: Sequence[Asked]) -> None:
-        """Note that reads are no longer under way."""
         for asked in group:
             name = asked.organization
             left = self._under_way[name] - 1

@@ -6,8 +6,7 @@ The module gathers rows and loads folds; ``schema.py`` creates the tables.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from ledger.postgres import arrays
-from ledger.postgres.binary import copy_rows
+from ledger.postgres.binary import array_text, copy_rows
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Statement, Transaction
 from ledger.postgres.rows import insert
@@ -88,7 +87,7 @@ class Generation:
             return
         columns = zip(*missing, strict=True) if isinstance(missing[0], tuple) else [missing]
         asked = Statement(
-            statement.replace("{g}", f"g{self.number}").encode(), [*map(arrays.array_text, columns)]
+            statement.replace("{g}", f"g{self.number}").encode(), [*map(array_text, columns)]
         )
         self._writes.transaction.defer(asked, lambda rows: folds.add(missing, read(rows)))
 

@@ -22,8 +22,8 @@ started it, and the server is shut down when this thread ends. A worker that is 
 owner inherits its locks, and would keep them when the owner is killed. So a worker calls `let_go`
 first.
 
-    temporary ── owner ── server ── leftovers ── place ── programs ── account ── child
-                   └── lock ──────────┴────────────────────────────────┘     (a process)
+    owner ── server ── leftovers ── place ── programs ── account ── child
+      └── lock ──────────┴────────────────────────────────┘     (a process)
 """
 
 from ledger.postgres.embedded.account import EmbeddedPostgresError, forget_other_servers
@@ -32,9 +32,9 @@ from ledger.postgres.embedded.owner import (
     DirectoryInUse,
     EmbeddedPostgres,
     running,
+    temporary_server,
 )
 from ledger.postgres.embedded.place import has_database
-from ledger.postgres.embedded.temporary import temporary_server
 
 __all__ = [
     "AttachedPostgres",

@@ -1,10 +1,12 @@
-"""Owning the server of a data directory, or using the server that another process owns.
+"""Owning the server of a data directory, or using that of another process; a temporary server.
 
 Errors: EmbeddedPostgresError
         └── DirectoryInUse (another command owns the server: wait for it or stop it)
 """
 
 import contextlib
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,15 @@ _POLL = 0.01
 # A short command usually ends within this time. A longer wait must end with a message.
 _OWNER_LIMIT = 15.0
 _ATTACH_LIMIT = 60.0
+
+_TEMPORARY: Mapping[str, str] = MappingProxyType(
+    {"fsync": "off", "full_page_writes": "off", "max_connections": "20", "max_wal_size": "512MB"}
+)
+"""The settings of a temporary server: nothing of it outlives the command, so nothing must reach the
+disk."""
+
+_MISLEADING = ("PGHOSTADDR", "PGSERVICE")
+"""Variables that lead clients to another server although a URL names this one."""
 
 
 class DirectoryInUse(EmbeddedPostgresError):
@@ -261,13 +272,32 @@ def running(
         server.stop()
 
 
+@contextlib.contextmanager
+def temporary_server() -> Iterator[str]:
+    """The address of an empty database ``ledger``, in a folder below TMPDIR. In the main thread.
+
+    The files are gone afterwards. Raises EmbeddedPostgresError.
+    """
+    for name in _MISLEADING:
+        if name in os.environ:
+            raise EmbeddedPostgresError(f"{name} must not be set: set LEDGER_DATABASE_URL instead")
+    with tempfile.TemporaryDirectory(prefix="ledger-") as folder:
+        # Under root the server runs as another user, who must be able to enter the folder.
+        Path(folder).chmod(0o711)
+        server = EmbeddedPostgres(Path(folder, "data"), purpose="verify", settings=_TEMPORARY)
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+
 def _who(holder: Holder | None) -> str:
     return f"ledger {holder.purpose} (pid {holder.pid})" if holder else "another process"
 
 
 @contextlib.contextmanager
 def _plain_errors(data_dir: Path) -> Iterator[None]:
-    """Turn an OSError into an EmbeddedPostgresError of one line."""
     try:
         yield
     except OSError as exc:

@@ -149,7 +149,6 @@ def launch(
 
 
 def answers(place: ServerPlace, database: str) -> bool:
-    """Whether the server accepts connections to this database."""
     try:
         psycopg.connect(place.url(database), connect_timeout=10).close()
     except psycopg.OperationalError:
