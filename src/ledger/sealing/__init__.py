@@ -14,8 +14,7 @@
     origins.py      an operator adopts the log: a new origin
     check.py        the sealed log compared with the stored events
     checkpoints.py  the checkpoints to be compared
-    stored.py       the stored events as leaves
-    upper.py        the tiles above the leaves, compared with the leaves
+    stored.py       the stored events as leaves, and the tiles above the leaves compared with them
     nightly.py      the loop that compares stored data with the log each night
 
 A sealed leaf never changes. The tree only grows, so each tree is a part of every later one. No

@@ -35,9 +35,9 @@ from ledger.sealing.stored import (
     altered_events,
     altered_tiles,
     column_difference,
+    compare_above,
 )
 from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
-from ledger.sealing.upper import compare_above
 from ledger.sealing.witness import kept_notes
 
 _TILES = """

@@ -124,7 +124,6 @@ class Mark(NamedTuple):
 
     @classmethod
     def of(cls, text: bytes) -> Self:
-        """Read a mark."""
         counts, _, note = text.decode().partition("\n")
         number, position = counts.split(" ")
         return cls(int(number), int(position), note)
@@ -165,7 +164,6 @@ class State(NamedTuple):
 
     @property
     def has_signed(self) -> bool:
-        """Whether the log has a key."""
         return self.secret is not None
 
 
@@ -294,7 +292,6 @@ def show(connection: Connection, vkey: str, size: int) -> None:
 
 
 def has_key(connection: Connection) -> bool:
-    """Whether the log has a key."""
     return connection.execute(_SIGNER).fetchone() is not None
 
 

@@ -1,7 +1,7 @@
-"""The stored events as leaves, in the order of the log, and which of their columns was altered."""
+"""The stored events as leaves, in the order of the log; what was altered of them, or of tiles."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from struct import unpack
@@ -15,6 +15,7 @@ from ledger.domain.values import format_instant, instant_of
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
+from ledger.sealing.tiles import WIDTH, Tile
 from ledger.sealing.tree import hash_leaf
 
 EVENTS = "ledger_events"
@@ -38,6 +39,14 @@ _VERSION = """
 SELECT coalesce(max(originator_version), 0) + 1 FROM ledger.ledger_events
 WHERE originator_id = %s AND notification_id < %s
 """
+
+# The tiles above the leaves.
+_ABOVE = "SELECT level, number, hashes, first_position FROM ledger.tile WHERE level <> 0"
+
+# The tiles of leaves from a number on.
+_FAR = "SELECT number FROM ledger.tile WHERE level = 0 AND number >= %s"
+
+_BITS = 8
 
 # The line that the view of events has for a position.
 _LINE = "SELECT line_id FROM ledger.event WHERE position = %s"
@@ -208,3 +217,37 @@ def _is(sealed: bytes, event: StoredEvent) -> bool:
     with suppress(UnreadableEvent):
         return hash_leaf(leaf_of(*event)) == sealed
     return False
+
+
+def compare_above(
+    connection: shelf.Connection, made: Mapping[Tile, bytes], size: int
+) -> Iterator[Difference]:
+    """Compare the stored tiles with those that ``size`` leaves make; yield each difference.
+
+    Tiles may have grown meanwhile, and new ones may have come.
+    """
+    kept = {(row[0], row[1]): row[2:] for row in connection.execute(_ABOVE, binary=True)}
+    now = max(shelf.latest(connection).size, size)
+    for tile in sorted(kept.keys() | made.keys()):
+        key = f"level={tile[0]} number={tile[1]}"
+        if tile not in kept:
+            yield Difference("tile", key, None, "the row is missing")
+            continue
+        hashes, first_position = kept[tile]
+        if tile not in made:
+            if not _may_be(tile, now):
+                yield Difference("tile", key, None, "no leaves make such a row")
+            continue
+        if (hashes or b"")[: len(made[tile])] != made[tile]:
+            yield Difference("tile", key, "hashes", "its column hashes is not what the leaves make")
+        if first_position is not None:
+            says = f"its column first_position says {first_position}, and only leaves have one"
+            yield Difference("tile", key, "first_position", says)
+    for (number,) in connection.execute(_FAR, (-(-now // WIDTH),)):
+        yield Difference("tile", f"level=0 number={number}", None, "no leaves make such a row")
+
+
+def _may_be(tile: Tile, size: int) -> bool:
+    """Whether a tree of this size has the tile."""
+    level, number = tile
+    return level > 0 and 0 <= number < -(-(size >> _BITS * level) // WIDTH)

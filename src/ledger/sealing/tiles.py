@@ -82,7 +82,6 @@ class GrowingTree:
         self._full: dict[Tile, bytes] = {}
 
     def add(self, leaf_hash: bytes) -> None:
-        """Add a leaf, by its hash."""
         level, entry, entries = 0, leaf_hash, self.size
         self.size += 1
         while True:
@@ -96,7 +95,6 @@ class GrowingTree:
             level, entries, entry = level + 1, entries // WIDTH, _complete(full)
 
     def copy(self) -> "GrowingTree":
-        """Another tree of the same leaves."""
         copied = GrowingTree(
             self.size, {tile: bytes(hashes) for tile, hashes in self._edge.items()}
         )
@@ -111,5 +109,4 @@ class GrowingTree:
         return changed
 
     def root(self) -> bytes:
-        """The root of the whole tree."""
         return root_of((0, self.size), self._edge)

@@ -17,12 +17,10 @@ EMPTY = sha256(b"").digest()
 
 
 def hash_leaf(leaf: bytes) -> bytes:
-    """The hash of a leaf, from its bytes."""
     return sha256(b"\0" + leaf).digest()
 
 
 def hash_pair(left: bytes, right: bytes) -> bytes:
-    """The hash of an inner node."""
     return sha256(b"\1" + left + right).digest()
 
 

@@ -52,7 +52,6 @@ class Sight(NamedTuple):
 
     @property
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint in the database."""
         newest = self.known.newest
         return None if newest is None else Checkpoint(newest.size, newest.root)
 
