@@ -25,9 +25,8 @@ from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
-from ledger.language.endpoints import describe_endpoint
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
-from ledger.language.rendering import json_text, members, time_text
+from ledger.language.rendering import describe_endpoint, json_text, members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.views.folds import Folds

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.domain.usage import Amounts, Range
+from ledger.domain.timeline import Amounts, Range
 from ledger.domain.values import RUN_STATUSES
 
 DAY = timedelta(days=1)

@@ -101,7 +101,6 @@ class ApiKey(msgspec.Struct):
 
     @property
     def revoked(self) -> bool:
-        """Whether the key was revoked."""
         return self.revoked_at is not None
 
     def has_expired(self, at: datetime) -> bool:
@@ -143,7 +142,6 @@ class ApiKey(msgspec.Struct):
     # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of this key's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

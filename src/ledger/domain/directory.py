@@ -66,7 +66,6 @@ class DirectoryEntry(msgspec.Struct):
         return DirectoryNamed(name=name)
 
     def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of this stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

@@ -206,7 +206,6 @@ class Endpoint(msgspec.Struct):
     # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of this endpoint's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

@@ -117,14 +117,12 @@ class Execution(msgspec.Struct, array_like=True):
         return self._with_room(blocked, None)
 
     def unblock(self, blocker_id: str, reason: str | None) -> events.Unblocked:
-        """Clear an open blocker."""
         self.require_open()
         if blocker_id not in self.blockers:
             raise InvalidState("No blocker with this blocker_id is open.")
         return events.Unblocked(blocker_id=blocker_id, reason=reason)
 
     def update(self, project_tags: tuple[str, ...], name: str | None) -> events.Updated:
-        """Replace the project tags and the name."""
         self.require_open()
         replaced = (self.project_tags, self.name)
         return self._with_room(events.Updated(project_tags=project_tags, name=name), replaced)
@@ -136,7 +134,6 @@ class Execution(msgspec.Struct, array_like=True):
         return self._with_room(events.ResourceAllocated(resource=resource), replaced)
 
     def release(self, resource_id: str) -> events.ResourceReleased:
-        """Release an allocated resource."""
         self.require_open()
         if resource_id not in self.resources:
             raise InvalidState("No resource with this id is allocated to the line.")

@@ -46,7 +46,6 @@ class RunDataReads(msgspec.Struct):
     workspace_id: str | None = None
 
     def evolve(self, recorded: Recorded) -> None:
-        """Apply the event of this stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id

@@ -55,7 +55,6 @@ STREAM_PREFIX = "REF-"
 
 
 def stream_of(credential: str) -> str:
-    """The stream of a credential's refusals."""
     return STREAM_PREFIX + credential
 
 
@@ -74,7 +73,6 @@ class Refusals(msgspec.Struct):
         return self.day != day_of(now) or self.recorded < DAILY
 
     def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of this stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

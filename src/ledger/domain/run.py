@@ -229,7 +229,6 @@ class Run(msgspec.Struct, array_like=True):
         )
 
     def cancel(self, at: datetime, reason: str | None, by_closing: bool = False) -> RunCancelled:
-        """Cancel an open run."""
         if self.status in ENDED:
             raise InvalidState("The run has already ended.")
         return RunCancelled(
@@ -278,7 +277,6 @@ class Run(msgspec.Struct, array_like=True):
     # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of this run's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

@@ -217,7 +217,6 @@ class Append:
 
     @property
     def leases(self) -> Leases:
-        """The leases of open runs."""
         return Leases(self._transaction)
 
     # Reading, under the lock: no other transaction changes these rows.

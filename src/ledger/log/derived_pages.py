@@ -43,7 +43,6 @@ class Pages:
         self.rows = 0
 
     def compare(self, table: Table) -> None:
-        """Compare a table, page by page."""
         seen: set[Key] = set()
         after: Key | None = None
         is_last = False

@@ -64,7 +64,6 @@ class Snapshots:
         self.rows = 0
 
     def read(self) -> None:
-        """Read the snapshots that there are."""
         last, is_full = "", True
         while is_full:
             found = self._connection.execute(_SNAPSHOTS.encode(), (last,), binary=True).fetchall()

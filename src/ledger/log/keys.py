@@ -58,7 +58,6 @@ class KeyChanges:
     # The fold.
 
     def created(self, body: api_key.ApiKeyCreated, recorded: Recorded) -> None:
-        """Add the row of a key."""
         self.new[recorded.originator_id] = ApiKeyRow(
             key_id=recorded.originator_id,
             secret_hash=body.secret_hash,
@@ -75,7 +74,6 @@ class KeyChanges:
         )
 
     def updated(self, body: api_key.ApiKeyUpdated, recorded: Recorded) -> None:
-        """Change a key's settings."""
         key_id = recorded.originator_id
         if (row := self.new.get(key_id)) is not None:
             self.new[key_id] = row._replace(name=body.name, expires_at=body.expires_at)
@@ -83,7 +81,6 @@ class KeyChanges:
             self._updated[key_id] = body
 
     def rotated(self, body: api_key.ApiKeyRotated, recorded: Recorded) -> None:
-        """Replace a key's secret."""
         key_id = recorded.originator_id
         until = recorded.recorded_at + timedelta(seconds=body.grace_seconds)
         row = self.new.get(key_id)
@@ -100,7 +97,6 @@ class KeyChanges:
         self.new[key_id] = row._replace(secret_hash=body.secret_hash, prefix=body.prefix)
 
     def revoked(self, body: api_key.ApiKeyRevoked, recorded: Recorded) -> None:
-        """Note the revocation of a key."""
         key_id, at = recorded.originator_id, recorded.recorded_at
         if (row := self.new.get(key_id)) is not None:
             self.new[key_id] = row._replace(revoked_at=at)

@@ -103,7 +103,6 @@ def node_id_in(folder: Path) -> str:
 
 
 def _id_in(path: Path) -> str | None:
-    """The id that a file has, or None."""
     with suppress(FileNotFoundError):
         if _ID.fullmatch(said := path.read_text("utf-8", "replace").strip()):
             return said

@@ -52,7 +52,6 @@ class SideTables:
         return [OutcomeRow(*row) for row in self._transaction.run(find(OUTCOME, keys))]
 
     def keep(self, rows: Sequence[OutcomeRow]) -> None:
-        """Store outcomes, at least one."""
         self._transaction.defer(insert({OUTCOME: rows}))
 
     def omit(self, rows: Sequence[OmittedRow]) -> None:

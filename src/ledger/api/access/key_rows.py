@@ -10,8 +10,7 @@ from typing import Any
 
 from ledger.domain.api_key import ApiKey
 from ledger.domain.recorded import Actor
-from ledger.language.keys import describe_key
-from ledger.language.rendering import json_text
+from ledger.language.rendering import describe_key, json_text
 from ledger.postgres.door import Door
 from ledger.postgres.scope import Tenant
 from ledger.views.statements import tenant_conditions, where, where_tenant

@@ -28,8 +28,7 @@ from ledger.api.replies import answer, page
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
-from ledger.domain.timeline import Interval, Turn, intervals, totals
-from ledger.domain.usage import Amounts, Range
+from ledger.domain.timeline import Amounts, Interval, Range, Turn, intervals, totals
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning

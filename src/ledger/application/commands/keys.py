@@ -22,7 +22,7 @@ from ledger.domain.recorded import Event
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt
 from ledger.intake.tokens import hash_token, prefix_of
-from ledger.language.keys import describe_key
+from ledger.language.rendering import describe_key
 
 _WIDER = "The key's permissions or tenant are not within the credential's own."
 _OUTLIVES = "The key would outlive the credential, which expires."

@@ -27,7 +27,7 @@ from ledger.domain.identity import Identity, of_delivery
 from ledger.domain.recorded import Event
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
-from ledger.language.endpoints import describe_endpoint
+from ledger.language.rendering import describe_endpoint
 from ledger.log.vault import Vault
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
