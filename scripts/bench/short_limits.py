@@ -14,10 +14,12 @@ import sys
 from datetime import timedelta
 from importlib.metadata import entry_points
 
+_HOUSEKEEPER = ("ledger.application.housekeeper", "ledger.application.loops")
+
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
     ("DAILY", 20, ("ledger.domain.refusals",)),
-    ("_TELL_AFTER", timedelta(seconds=0.2), ("ledger.application.housekeeper",)),
-    ("_EVERY_SECONDS", 0.5, ("ledger.application.housekeeper",)),
+    ("_TELL_AFTER", timedelta(seconds=0.2), _HOUSEKEEPER),
+    ("_EVERY_SECONDS", 0.5, _HOUSEKEEPER),
 )
 """Constant, value, and the modules that define it in any version: a move adds a module."""
 

@@ -13,8 +13,8 @@ import pytest
 
 from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import Pause, Resume
-from ledger.application.housekeeper import Housekeeper
 from ledger.application.idempotency import KEPT_FOR
+from ledger.application.loops import Housekeeper
 from ledger.application.unit import Unit
 from ledger.domain.errors import Invalid, LedgerError, Refused
 from ledger.intake.principal import Principal

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application import leases
+from ledger.application import loops
 from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.log.leases import LOOK_AT_DUE
 from tests.support.facts import fact
@@ -306,7 +306,7 @@ def test_a_heartbeat_in_the_group_of_an_expiry_saves_the_run(ledger: Ledger) -> 
 def test_many_leases_of_one_organization_keep_no_other_organizations_lease_waiting(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_AT_ONCE", 4)
+    monkeypatch.setattr(loops, "_LEASES_AT_ONCE", 4)
     line = ledger.line()
     other = ledger.line(by=STRANGER, organization_id="ORG-26-000002")
     many = [leased(ledger, line, seconds) for seconds in (30, 29, 28, 27, 26, 25)]

@@ -6,8 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.periodic import Periodic
-from ledger.application.sweeper import sweepers_kept_away
+from ledger.application.periodic import Periodic, sweepers_kept_away
 from ledger.domain.errors import ClockSkew, Unavailable
 from tests.support.views import query, until
 

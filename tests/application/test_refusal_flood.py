@@ -13,7 +13,7 @@ import pytest
 from ledger.application.carry_out import TellOmitted
 from ledger.application.command import Command, OwnCommand
 from ledger.application.commands.lines import Pause
-from ledger.application.housekeeper import Housekeeper
+from ledger.application.loops import Housekeeper
 from ledger.application.report import command_of
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer

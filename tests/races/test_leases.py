@@ -18,7 +18,7 @@ import pytest
 
 from ledger.application.command import Command
 from ledger.application.commands.runs import ExpireLease, Heartbeat
-from ledger.application.leases import LeaseWatch
+from ledger.application.loops import LeaseWatch
 from ledger.application.report import ReportFact, command_of
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError

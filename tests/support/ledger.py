@@ -19,7 +19,7 @@ from ledger.api.problems import status_of
 from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
-from ledger.application.leases import LeaseWatch
+from ledger.application.loops import LeaseWatch
 from ledger.application.report import command_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of

@@ -131,7 +131,6 @@ class TellOmitted(OwnCommand):
         self._credential = credential
 
     def streams(self) -> tuple[str, ...]:
-        """The stream of the credential's refusals."""
         return (stream_of(self._credential),)
 
     def decide(self, unit: Unit) -> Receipt:

@@ -63,11 +63,9 @@ class SubjectCommand(OwnCommand):
     idempotency: IdempotencyKey | None = field(default=None, kw_only=True)
 
     def streams(self) -> Iterable[str]:
-        """The subject's stream."""
         return (self.subject_id,)
 
     def about(self) -> About | None:
-        """The action and the subject."""
         return About(self.action, (self.subject_type, self.subject_id))
 
     def decide(self, unit: Unit) -> Receipt:
@@ -99,7 +97,6 @@ class TurnDown(OwnCommand):
         return self._about
 
     def decide(self, unit: Unit) -> Receipt:
-        """Raises the refusal."""
         raise self._refusal
 
 

@@ -83,7 +83,6 @@ class KeptOutcomes:
         self._rows[row[:3]] = self._new[row[:3]] = row
 
     def write(self) -> None:
-        """Write the new outcomes."""
         if self._new:
             self._append.aside.keep([*self._new.values()])
 

@@ -7,8 +7,8 @@ from functools import cache
 from prometheus_client import Counter, Gauge, Histogram
 
 from ledger.application.command import Command, TurnDown
-from ledger.application.observer import Observer
 from ledger.application.report import ReportFact
+from ledger.application.writer import Observer
 from ledger.domain.errors import Unavailable
 from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.intake.fact_types import FACT_TYPES
@@ -44,20 +44,16 @@ class WriterMetrics(Observer):
     """Counts what a writer does. An append is one observation of each histogram."""
 
     def note_waiting(self, commands: int) -> None:
-        """Show the commands that wait."""
         _QUEUE.set(commands)
 
     def note_lock(self, seconds: float) -> None:
-        """Observe the wait for the lock."""
         _LOCK_WAIT_SECONDS.observe(seconds)
 
     def note_append(self, seconds: float, commands: int) -> None:
-        """Observe an append."""
         _APPEND_SECONDS.observe(seconds)
         _GROUP_SIZE.observe(commands)
 
     def note_outcomes(self, commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
-        """Count the facts among decided commands."""
         counts = Counts[tuple[str, str]]()
         for command, outcome in zip(commands, outcomes, strict=False):
             if isinstance(command, ReportFact):

@@ -63,7 +63,6 @@ class NoteRead(OwnCommand):
         self._stream = stream_of(principal.credential, line.line_id, day_of(seen_at))
 
     def streams(self) -> Iterable[str]:
-        """The stream of the credential's reads of the line on that day."""
         return (self._stream,)
 
     def decide(self, unit: Unit) -> Receipt:

@@ -157,7 +157,6 @@ def _begin(
     body: type[RunRequested] | type[RunStarted],
     data: types.RunRequested | types.RunStarted,
 ) -> None:
-    """Record the first event of a run."""
     unit, supplied = recording.unit, recording.fact.subject
     origin: Origin = "issued" if supplied is None else "supplied"
     run_id = supplied or unit.issue("RUN")

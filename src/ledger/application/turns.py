@@ -119,7 +119,6 @@ class Slice(NamedTuple):
 
     @property
     def commands(self) -> Sequence[Command]:
-        """The commands themselves."""
         commands, done = self.ticket.commands, len(self.ticket.outcomes)
         return commands if self.size == len(commands) else commands[done : done + self.size]
 

@@ -30,7 +30,6 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
 from ledger.application.loader import Cache
-from ledger.application.observer import Observer
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
@@ -65,6 +64,25 @@ command that comes alone does not wait.
 
 _PROBE_SECONDS = 1.0
 """The time between two probes while nothing is written."""
+
+
+class Observer:
+    """Takes no notice. The observer of the API and of the loops counts the work (``metrics.py``).
+
+    A short command takes none: loading the library of metrics would take longer than its work.
+    """
+
+    def note_waiting(self, commands: int) -> None:
+        """So many commands wait for their append now."""
+
+    def note_lock(self, seconds: float) -> None:
+        """An append has the lock and its first reads, so long after its begin."""
+
+    def note_append(self, seconds: float, commands: int) -> None:
+        """An append has committed, so long after its begin; it decided so many commands."""
+
+    def note_outcomes(self, commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
+        """The first of these commands have these outcomes."""
 
 
 class Writer(BackgroundLoop):

@@ -16,8 +16,8 @@ from rich.progress import Progress
 
 from ledger.application.command import Command
 from ledger.application.commands import keys
+from ledger.application.periodic import sweepers_kept_away
 from ledger.application.report import command_of
-from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
 from ledger.cli.input import opened

@@ -53,7 +53,6 @@ class GoIdle(OwnCommand):
         self.line_id = line_id
 
     def streams(self) -> Iterable[str]:
-        """The line's stream."""
         return (self.line_id,)
 
     def decide(self, unit: Unit) -> Receipt:

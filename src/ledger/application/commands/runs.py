@@ -47,7 +47,6 @@ class _RunCommand(OwnCommand):
         self._run_id = run_id
 
     def streams(self) -> Iterable[str]:
-        """The run's stream."""
         return (self._run_id,)
 
     def _nothing(self) -> Receipt:

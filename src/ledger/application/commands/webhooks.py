@@ -239,7 +239,6 @@ class GiveUpDelivery(_EndpointCommand):
         """Return None: the service itself asks, not a caller."""
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
-        """The identity of the delivery's failure in this round."""
         organization_id = tenant_of(self.subject_id)
         return () if organization_id is None else (self._identity(organization_id),)
 

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from ledger.application.housekeeper import Housekeeper
-from ledger.application.leases import LeaseWatch
 from ledger.application.log_check import LogCheck
+from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
-from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log

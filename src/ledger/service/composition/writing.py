@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from ledger.application.observer import Observer
 from ledger.application.turns import Neighbours
-from ledger.application.writer import Writer
+from ledger.application.writer import Observer, Writer
 from ledger.log.event_log import Log
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings

@@ -1,0 +1,127 @@
+"""The loops that hand due commands to the writer: sweeper, lease watch, housekeeper.
+
+Candidates come from a view, an index or a table. The decision is made under the append lock,
+from the state that is current there. A lagging view or a second process can therefore cost a
+needless check, but never a wrong or duplicate event (contract, State, Facts).
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import psycopg
+from prometheus_client import Counter
+from psycopg.rows import TupleRow
+
+from ledger.application.carry_out import TellOmitted
+from ledger.application.commands.lines import GoIdle
+from ledger.application.commands.runs import ExpireLease
+from ledger.application.idempotency import KEPT_FOR
+from ledger.application.periodic import Periodic, assert_decided
+from ledger.application.writer import Writer
+from ledger.intake.request import Receipt
+from ledger.log.leases import LOOK_AT_DUE
+from ledger.log.side_tables import DROP_EXPIRED, DUE_OMITTED
+from ledger.postgres import locks
+
+_LINES_AT_ONCE = 500
+
+_EXPIRIES = Counter("ledger_lease_expiries", "Runs that failed because their leases had ended.")
+
+_WATCH_SECONDS = 1.0
+"""Between two rounds of the lease watch."""
+
+_LEASES_AT_ONCE = 1000
+
+_EVERY_SECONDS = 15.0
+"""Between two rounds of the housekeeper."""
+
+_TELL_AFTER = timedelta(minutes=1)
+"""How long refusals are counted before an event records the count.
+
+A flood of refusals therefore costs one event a minute for each credential.
+"""
+
+_CREDENTIALS = 500
+_OUTCOMES = 5000
+"""Rows of each kind in one round of the housekeeper, so that no statement takes long."""
+
+
+class Sweeper(Periodic):
+    """Makes lines without activity idle. ``run_once`` returns the number of lines that went idle.
+
+    ``candidates`` is the statement that finds at most ``limit`` lines that look idle: lines without
+    activity since the instant ``agent_runtime`` or, for the other models, ``default``.
+    """
+
+    decides_by_time = True
+
+    def __init__(
+        self,
+        conninfo: str,
+        candidates: str,
+        writer: Writer,
+        clock: Callable[[], datetime],
+        idle_after: Callable[[str], timedelta],
+        every_seconds: float,
+    ) -> None:
+        super().__init__(conninfo, "sweeper", locks.SWEEPER, every_seconds)
+        self._candidates = candidates
+        self._writer, self._clock, self._idle_after = writer, clock, idle_after
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Have the writer decide about candidates; if all went idle, there may be more."""
+        now = self._clock()
+        deadlines = {
+            "agent_runtime": now - self._idle_after("agent_runtime"),
+            "default": now - self._idle_after("capacity"),
+            "limit": _LINES_AT_ONCE,
+        }
+        rows = connection.execute(self._candidates.encode(), deadlines).fetchall()
+        outcomes = self._writer.submit([GoIdle(row[0]) for row in rows]).result()
+        assert_decided(outcomes)
+        idle = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
+        return idle, idle == _LINES_AT_ONCE
+
+
+class LeaseWatch(Periodic):
+    """Fails the runs whose leases have ended. ``run_once`` returns how many.
+
+    The due leases come from an index. Whether a lease has ended is decided from its row.
+    """
+
+    decides_by_time = True
+
+    def __init__(self, conninfo: str, writer: Writer) -> None:
+        super().__init__(conninfo, "leases", locks.LEASES, _WATCH_SECONDS)
+        self._writer = writer
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Look at ``_LEASES_AT_ONCE`` due leases; if there were so many, there may be more."""
+        due = connection.execute(LOOK_AT_DUE.encode(), {"limit": _LEASES_AT_ONCE}).fetchall()
+        runs = [run_id for run_id, has_ended in due if has_ended]
+        outcomes = self._writer.submit([ExpireLease(run_id, runs) for run_id in runs]).result()
+        assert_decided(outcomes)
+        expired = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
+        _EXPIRIES.inc(expired)
+        put_off = sum(1 for _, has_ended in due if has_ended is False)
+        # Without progress another look would find the same leases.
+        return expired, len(due) == _LEASES_AT_ONCE and put_off + expired > 0
+
+
+class Housekeeper(Periodic):
+    """Records how many refusals were only counted, and drops expired outcomes.
+
+    ``run_once`` returns the number of counts recorded and outcomes dropped.
+    """
+
+    def __init__(self, conninfo: str, writer: Writer, clock: Callable[[], datetime]) -> None:
+        super().__init__(conninfo, "housekeeper", locks.HOUSEKEEPER, _EVERY_SECONDS)
+        self._writer, self._clock = writer, clock
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        now = self._clock()
+        due = connection.execute(DUE_OMITTED, (now - _TELL_AFTER, _CREDENTIALS)).fetchall()
+        assert_decided(self._writer.submit([TellOmitted(row[0]) for row in due]).result())
+        expired = {"until": now - KEPT_FOR, "limit": _OUTCOMES}
+        dropped = connection.execute(DROP_EXPIRED, expired).rowcount
+        return len(due) + dropped, len(due) == _CREDENTIALS or dropped == _OUTCOMES
