@@ -138,11 +138,9 @@ class DirectoryView:
 
     @property
     def waiting(self) -> int:
-        """The number of lines and entries whose row has changed."""
         return self._lines.waiting + self._entries.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the lines' folds."""
         own = [event for event in events if type(event.body) is not DirectoryNamed]
         self._lines.begin(e.originator_id for e in own if type(e.body) is lines.Activated)
         ids = {event.originator_id: None for event in own}
@@ -177,7 +175,6 @@ class DirectoryView:
             self._entries.change(key)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the rows of the lines and entries that changed."""
         folds = self._lines.take_changed(most)
         generation.write(LINE, [LineRow(f.line_id, _PACKING.pack(f), f.position) for f in folds])
         entries = self._entries.take_changed(most)
@@ -186,7 +183,6 @@ class DirectoryView:
         )
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._lines.clear()
         self._entries.clear()
 

@@ -37,7 +37,6 @@ def with_stored(rows: str, *more: str) -> str:
 
 
 def feed_envelope(found: Sequence[Any]) -> Envelope:
-    """The envelope of a found event."""
     return envelope_of(*_told(found))
 
 
@@ -57,7 +56,6 @@ def delivery_item(found: Sequence[Any], sequence: int) -> str:
 
 
 def recorded_event(found: Sequence[Any]) -> Recorded:
-    """A found event."""
     position, _, _, _, stream, version, topic, state = found
     return _decode(stream, version, topic, state, position)
 

@@ -142,17 +142,14 @@ class EventView:
 
     @property
     def waiting(self) -> int:
-        """The number of lines whose fold has changed."""
         return self._lines.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the lines' folds."""
         self._lines.begin(e.originator_id for e in events if type(e.body) is Activated)
         line_ids = {own: None for e in events if (own := line_of(e))}
         generation.ask(self._lines, line_ids, _LOAD, _read)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Write the rows of a batch of events."""
         rows = []
         for event in events:
             line_id = line_of(event)
@@ -169,12 +166,10 @@ class EventView:
         generation.write(EVENT, rows)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the folds of the lines that changed."""
         changed = self._lines.take_changed(most)
         generation.write(LINE, [LineRow(f.execution.id, _encode(f), f.position) for f in changed])
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._lines.clear()
 
 

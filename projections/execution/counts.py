@@ -113,11 +113,9 @@ class Counts:
 
     @property
     def waiting(self) -> int:
-        """The number of counts that have changed."""
         return self._counts.waiting
 
     def fold(self, generation: Generation, moves: Sequence[Move]) -> None:
-        """Count a batch's moves."""
         kinds = (kind for move in moves for kind in (*move.left, *move.entered))
         touched = {_sharing(kind): None for kind in kinds}
         generation.ask(self._counts, touched, _LOAD, _read)
@@ -133,7 +131,6 @@ class Counts:
         return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.take_changed(most)]
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._counts.clear()
 
     def _add(self, kind: Kind, lines: int, position: int) -> None:

@@ -71,7 +71,6 @@ class Hours:
         self._amounts: Folds[_Key, _Amount] = Folds(lambda _: _Amount())
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the sums of the days of a batch's check-ins and voids."""
         keys = {key: None for key, _, _ in map(_moved, events)}
         generation.ask(self._amounts, keys, _LOAD, _read)
 
@@ -90,7 +89,6 @@ class Hours:
         generation.write(DAY, rows)
 
     def forget(self) -> None:
-        """Drop the sums in memory."""
         self._amounts.clear()
 
 

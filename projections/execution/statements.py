@@ -203,6 +203,22 @@ WHERE (q.execution_model = 'agent_runtime' AND q.quiet_since <= %(agent_runtime)
 LIMIT %(limit)s
 """
 
+# The names of lines, which other pages than a line's own show.
+_NAMES = """
+SELECT p.position, line.line_id, ('{{' || line.head || '}}')::json ->> 'name'
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT l.line_id, {head} AS head FROM ledger.execution AS l
+    WHERE l.line_id = ANY(%(ids)s) AND {where}
+) AS line ON true
+"""
+
+# The head as it was at the position. The subquery finds none for a line that was not known then.
+_HEAD_THEN = """(
+    SELECT v.head FROM ledger.execution_version AS v
+    WHERE v.line_key = l.line_key AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
+)"""
+
 
 def where_line(filters: frozenset[str], back: bool = False, past: bool = False) -> str:
     """The condition on a line ``l``; of the past on one of its intervals, in whose filters health
@@ -266,3 +282,13 @@ def timeline_statement(tenant: frozenset[str], past: bool = False) -> str:
 def line_then(tenant: frozenset[str]) -> str:
     """The join that gives the line, if the tenant has a line of this id at the position."""
     return _LINE.format(where=where_line(tenant))
+
+
+@cache
+def names_statement(tenant: frozenset[str], past: bool = False) -> str:
+    """(position, line, name) rows; nulls for what is not known or has no name."""
+    return _NAMES.format(
+        position=position_of(past, "execution"),
+        head=_HEAD_THEN if past else "l.head",
+        where=where_line(tenant),
+    )

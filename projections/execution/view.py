@@ -111,11 +111,9 @@ class ExecutionView:
 
     @property
     def waiting(self) -> int:
-        """The number of lines and counts whose row has changed."""
         return self._lines.waiting + self._counts.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the lines' folds, and for the hours of their days."""
         self._lines.begin(e.line_id for e in events if type(e.body) is Activated)
         generation.ask(self._lines, {e.line_id: None for e in events}, _LOAD, _read)
         self._hours.prepare(generation, _check_ins(events))
@@ -143,7 +141,6 @@ class ExecutionView:
         self._counts.fold(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the rows of the lines and counts that changed."""
         changed = self._lines.take_changed(most)
         generation.write(EXECUTION, map(_present, changed))
         generation.write(RANK, self._changed_ranks(changed))
@@ -151,7 +148,6 @@ class ExecutionView:
         generation.write(COUNT, self._counts.rows(most))
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._lines.clear()
         self._quiet.clear()
         self._ranked.clear()

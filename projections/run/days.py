@@ -109,7 +109,6 @@ class Days:
         generation.write(DAY, [self._after(move) for move in changes])
 
     def forget(self) -> None:
-        """Drop the sums in memory."""
         self._sums.clear()
 
     def _after(self, move: Move) -> DayRow:

@@ -219,11 +219,9 @@ class RunView:
 
     @property
     def waiting(self) -> int:
-        """The number of runs whose row has changed."""
         return self._runs.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the runs' folds."""
         self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
         generation.ask(self._runs, {e.originator_id: None for e in events}, _LOAD, _read)
 
@@ -243,17 +241,14 @@ class RunView:
         self._days.fold(generation, changes)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the rows of the runs that changed."""
         generation.write(RUN, map(row_of, self._runs.take_changed(most)))
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._runs.clear()
         self._days.forget()
 
 
 def row_of(fold: RunFold) -> RunRow:
-    """The row of a run."""
     run, requested_by = fold.run, fold.requested_by
     assert run.requested_at is not None, "a run's first event says when it was requested"
     has_ended = fold.ended is not None

@@ -192,11 +192,9 @@ class SearchView:
 
     @property
     def waiting(self) -> int:
-        """The number of owners whose rows have changed."""
         return self._owners.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the owners' folds."""
         # A run is named once: it has no rows before.
         self._owners.begin(
             e.originator_id
@@ -211,7 +209,6 @@ class SearchView:
         generation.ask(self._owners, owners, _LOAD, _read)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch; the rows wait for ``store``."""
         for event in events:
             if type(event.body) in _OF_LINES and _fold_line(
                 self._owners[event.originator_id], event
@@ -228,12 +225,10 @@ class SearchView:
                     self._owners.change(owner)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the rows of the owners that changed."""
         changed = [owner for owner in self._owners.take_changed(most) if owner.slots]
         generation.write(WORD, [row for owner in changed for row in owner.take_rows()])
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._owners.clear()
 
 

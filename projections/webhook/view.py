@@ -153,7 +153,6 @@ class Standing(msgspec.Struct):
     """Position of the latest requested test or recovery."""
 
     def evolve(self, event: Recorded) -> None:
-        """Fold one event of the endpoint's own stream."""
         was_enabled = self.endpoint.enabled
         self.endpoint.evolve(event)
         self.position = event.position
@@ -195,11 +194,9 @@ class WebhookView:
 
     @property
     def waiting(self) -> int:
-        """The number of organizations with changed endpoints, and of lines with changed health."""
         return self._tenants.waiting + self._health.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the organizations' endpoints, and for the health of the lines."""
         organizations = {o: None for e in events if (o := e.organization_id)}
         generation.ask(self._tenants, organizations, _LOAD, _read)
         lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
@@ -220,7 +217,6 @@ class WebhookView:
         generation.write(MESSAGE, messages)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the endpoints and the lines that changed."""
         for tenant in self._tenants.take_changed(most):
             generation.write(WEBHOOK, map(_present, tenant.changed.values()))
             tenant.changed.clear()
@@ -229,7 +225,6 @@ class WebhookView:
         generation.write(HEALTH, rows)
 
     def forget(self) -> None:
-        """Drop the rows in memory."""
         self._tenants.clear()
         self._health.clear()
 

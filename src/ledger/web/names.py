@@ -15,7 +15,7 @@ from ledger.api.routes import directory, executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.web.pages import may_read, read_answer
-from projections.execution.names import names_statement
+from projections.execution.statements import names_statement
 
 
 async def names_for(
