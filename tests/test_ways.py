@@ -95,7 +95,6 @@ WAY_OF_A_READ = EDGE | {
     "ledger.reads.answers",
     "ledger.reads.asking",
     "ledger.reads.positions",
-    "ledger.reads.versions",
 }
 
 

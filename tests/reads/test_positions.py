@@ -6,9 +6,8 @@ import time
 import psycopg
 import pytest
 
-from ledger.reads.positions import ViewPositions
+from ledger.reads.positions import Versions, ViewPositions
 from ledger.reads.replicated import ReplicatedPositions
-from ledger.reads.versions import Versions
 from ledger.service.composition.writing import utc_now
 
 

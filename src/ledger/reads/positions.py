@@ -1,7 +1,8 @@
-"""The positions of the views, as last announced to this process. A write waits for them.
+"""The positions and versions of the views, as last announced to this process.
 
-The projector notifies with each batch; no process polls, but that of a read node, whose server may
-be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
+A write waits for the positions. The projector notifies with each batch. No process polls, but that
+of a read node, whose server may be a standby (``replicated.py``). Reads and writes do not wait for
+a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
 database may take back the last ones. The projector then folds these events again. A client whose
@@ -14,7 +15,7 @@ import contextlib
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,7 +27,6 @@ from ledger.postgres.exchange import SilentServer
 from ledger.postgres.listening import Ear
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
-from ledger.reads.versions import Versions
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +55,59 @@ class View(NamedTuple):
     position: int
     is_stopped: bool
     version: int
+
+
+class Versions:
+    """The stored versions of the views, against those of this code: which views it may read.
+
+    A view belongs to the version of the code that made its rows. A node of a newer version rebuilds
+    it beside the old rows, and swaps. Until then the older nodes read it, and the newer node too if
+    it finds the columns that it needs. After the swap the older nodes read it no more: its columns
+    may mean something else (contract, Several nodes).
+
+    ``find_unfit`` asks the database for the views whose columns this code cannot read.
+    """
+
+    def __init__(self, own: Mapping[str, int], find_unfit: Callable[[], frozenset[str]]) -> None:
+        self._own, self._find_unfit = own, find_unfit
+        self._stored: dict[str, int] = {}
+        self._had: set[str] = set()
+        """Views that had this code's version at some time of this process."""
+        self._unfit: frozenset[str] = frozenset()
+        self._refused: frozenset[str] = frozenset()
+
+    @property
+    def are_outdated(self) -> bool:
+        """Whether a newer node has rebuilt a view that this process had been able to read."""
+        return not self._had.isdisjoint(self._others(self._stored))
+
+    def refuse(self, views: frozenset[str]) -> bool:
+        """Whether one of these views may not be read."""
+        return bool(self._refused) and not self._refused.isdisjoint(views)
+
+    async def load(self, stored: Mapping[str, int]) -> None:
+        """Take the stored version of each view. Raises the database's error; nothing is taken."""
+        if stored != self._stored:
+            if self._others(stored):
+                self._unfit = await asyncio.to_thread(self._find_unfit)
+            self._stored = dict(stored)
+            self._had.update(dict(stored.items() & self._own.items()))
+            self._judge()
+
+    def hear(self, view: str, version: int) -> None:
+        """Take the version of a view that has just been rebuilt."""
+        self._stored[view] = version
+        if self._own.get(view) == version:
+            self._had.add(view)
+        self._judge()
+
+    def _judge(self) -> None:
+        self._refused = frozenset(self._others(self._stored) & (self._had | self._unfit))
+
+    def _others(self, stored: Mapping[str, int]) -> set[str]:
+        """The views that another version has made. (Version 0: no version has, yet.)"""
+        own = self._own.items()
+        return {name for name, version in own if stored.get(name, 0) not in {0, version}}
 
 
 class ViewPositions:

@@ -21,8 +21,7 @@ from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
-from ledger.reads.positions import WAIT_SECONDS, View, ViewPositions
-from ledger.reads.versions import Versions
+from ledger.reads.positions import WAIT_SECONDS, Versions, View, ViewPositions
 
 _logger = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
 
     If the log has events already, the rebuilder builds a new view in the background. A view that
     another version filled, in tables of other columns, is left alone until it is rebuilt: nodes of
-    that version may go on reading it, and those of this version do not (``reads/versions.py``).
+    that version may go on reading it, and those of this version do not (``Versions``).
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # Of two processes that start at once, the second waits until the first has disconnected.

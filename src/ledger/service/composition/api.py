@@ -17,9 +17,8 @@ from ledger.application.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.event_log import Log
 from ledger.postgres.door import Door
-from ledger.reads.positions import ViewPositions
+from ledger.reads.positions import Versions, ViewPositions
 from ledger.reads.replicated import ReplicatedPositions
-from ledger.reads.versions import Versions
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.reading import prepare_reading
 from ledger.service.composition.writing import Clock, create_writer, utc_now
