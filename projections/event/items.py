@@ -41,7 +41,6 @@ def feed_envelope(found: Sequence[Any]) -> Envelope:
 
 
 def feed_item(found: Sequence[Any]) -> str:
-    """A found event as a feed has it: its envelope."""
     return json_text(feed_envelope(found))
 
 

@@ -168,7 +168,6 @@ _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for 
 
 
 def _present(walks: Walks) -> str:
-    """Present lines."""
     is_pair_alone = walks.filters.isdisjoint(TENANTS) and not walks.filters.isdisjoint(PAIR)
     known = _OF_SOME_PAIR if is_pair_alone else "true"
     is_of_few = walks.filters & {"project_tag", "resource_id", "blocked_cause"}

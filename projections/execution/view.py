@@ -155,14 +155,12 @@ class ExecutionView:
         self._counts.forget()
 
     def _changed_ranks(self, changed: Iterable[_Line]) -> Iterator[RankRow]:
-        """The ranks that differ from the stored rows."""
         for found in changed:
             if found.fold.execution.id in self._ranked:
                 self._ranked.discard(found.fold.execution.id)
                 yield rank_of(found.fold)
 
     def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[QuietRow]:
-        """The quiet rows that differ from the stored rows."""
         for found in changed:
             quiet, execution = found.fold.quiet, found.fold.execution
             if execution.id in self._quiet and quiet is not None:
@@ -200,7 +198,6 @@ class _Past:
         self.steps: list[StepRow] = []
 
     def take_versions(self) -> list[VersionRow]:
-        """The versions gathered so far."""
         versions, self.versions, self.size = self.versions, [], 0
         return versions
 

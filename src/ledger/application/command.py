@@ -34,7 +34,6 @@ class OwnCommand:
         self.idempotency: IdempotencyKey | None = None
 
     def streams(self) -> Iterable[str]:
-        """No stream is known beforehand."""
         return ()
 
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:

@@ -73,7 +73,6 @@ class Cache:
         return found
 
     def keep(self, aggregate: Aggregate) -> None:
-        """Remember an aggregate, as the latest."""
         self._packed.pop(aggregate.id, None)
         self._aggregates[aggregate.id] = aggregate
         self._aggregates.move_to_end(aggregate.id)

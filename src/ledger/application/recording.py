@@ -89,7 +89,6 @@ class Recording:
             )
 
     def receipt(self) -> Receipt:
-        """Return the fact's receipt."""
         first = self.unit.loader.first(self._identity)
         if first is None:
             raise AssertionError("a handler recorded no event")
@@ -97,6 +96,5 @@ class Recording:
 
 
 def receipt_of(first: First, *, duplicate: bool) -> Receipt:
-    """The receipt of an event that has an identity."""
     event = first.event
     return Receipt(id_of(event.originator_id), first.event_ids, event.position, duplicate)

@@ -93,7 +93,6 @@ def sort_key(identifier: str) -> int:
 
 
 def id_of_key(prefix: str, key: int) -> str:
-    """The id of a ``sort_key``."""
     return format_id(prefix, *divmod(key, 10**12))
 
 

@@ -180,7 +180,6 @@ class Connections:
         await self._use(await self._open(origin), request, answer)
 
     def close(self) -> None:
-        """Close the idle connections."""
         self._drop_idle(0)
 
     async def _use(self, connection: Connection, request: bytes, answer: Answer) -> None:

@@ -97,12 +97,10 @@ def line_of(event: Recorded) -> str | None:
 
 
 def envelope_of(event: Recorded, type_: str, states: States) -> Envelope:
-    """The envelope of an event of this published type."""
     return _told_as(Envelope, event, type_, states)
 
 
 def history_item_of(event: Recorded, type_: str, states: States) -> HistoryItem:
-    """The item of an event in a history."""
     return _told_as(HistoryItem, event, type_, states, *states)
 
 

@@ -95,7 +95,6 @@ class _Fold(DecisionTables):
     """The fold of the log, without the receipts of facts, which only an append needs."""
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
-        """Give an identity to an event."""
         self.new_identities.append(IdentityRow(new.digest, recorded.position))
 
 

@@ -108,7 +108,6 @@ def plain(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in words."""
     if value is None:
         return "nothing"
     if isinstance(value, UUID):

@@ -86,7 +86,6 @@ class Growth:
 
     @property
     def has_events(self) -> bool:
-        """Whether there are events that are not in the tree."""
         return bool(self._ahead)
 
     @property
@@ -143,7 +142,6 @@ class Growth:
         self._ahead = self._ahead[len(rows) :]
 
     def _read(self) -> bool:
-        """Read more events; return whether there are any."""
         if self.is_full and self.last is not None:
             self._ahead = read_log(self._pipeline, self.last[4], AT_ONCE)
             self.is_full = is_full(self._ahead, AT_ONCE)

@@ -129,7 +129,6 @@ class Signer:
         return cls(name or f"execution-ledger/{os.urandom(8).hex()}", os.urandom(32))
 
     def sign(self, checkpoint: Checkpoint, extension: str | None = None) -> str:
-        """The signed note, perhaps with an extension line."""
         text = f"{self.name}\n{checkpoint.size}\n{_text(checkpoint.root)}\n"
         text += f"{extension}\n" if extension else ""
         signature = _text(self._id + self._key.sign(text.encode()))

@@ -85,7 +85,6 @@ class FormerOrigin(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The origin, as its notes have it."""
         return self.vkey.split("+", 1)[0]
 
     @property

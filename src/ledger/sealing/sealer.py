@@ -65,7 +65,6 @@ class Sealer(Periodic):
         """Why nothing was signed in the last round."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Seal the new events."""
         pipeline = self._pipeline_on(connection)
         try:
             signer, mark, sight = self._look(connection)

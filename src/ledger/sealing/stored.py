@@ -87,7 +87,6 @@ class StoredLeaves:
         """Whether the place in the log is unknown, until the next ``seek``."""
 
     def forget(self) -> None:
-        """Forget the place in the log."""
         self._ahead.clear()
         self.is_lost = True
 

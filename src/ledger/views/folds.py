@@ -110,7 +110,6 @@ class Folds(Generic[K, R]):
             self._packed.popitem(last=False)
 
     def _unpack(self, key: K) -> bool:
-        """Unpack the fold of a key, if there is a packed one."""
         packed = self._packed.pop(key, None) or self._packed_changed.pop(key, None)
         if packed is None or self._packing is None:
             return False
