@@ -24,11 +24,11 @@ from xdist.scheduler import LoadFileScheduling
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.reads import positions
-from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
+from tests.support.data_dirs import QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
-from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere
+from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere, served
 from tests.support.rebuilding import PatientRebuilder
 
 _numbers = itertools.count(1)
@@ -124,22 +124,26 @@ def nothing_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedPostgres]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a new ledger, to be copied; all test processes share it."""
+    own = tmp_path_factory.getbasetemp()
+    return made_once(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own, MASTER_KEY)
+
+
+@pytest.fixture(scope="session")
+def server(template: Path) -> Iterator[EmbeddedPostgres]:
     """The session's PostgreSQL, with a migrated template.
 
     Every user may enter its folder, because under root the server runs as another user.
     """
-    quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-    quick["shared_buffers"] = "32MB"  # which each copy and each removal of a database searches
-    with folder_in_tmp(0o755, memory()) as folder:
-        postgres = EmbeddedPostgres(folder / "data", purpose="tests", settings=quick)
-        postgres.start()
-        try:
-            execute(postgres.url, f"CREATE DATABASE {TEMPLATE}")
-            prepare_database(Settings(master_key=MASTER_KEY), named(postgres.url, TEMPLATE))
-            yield postgres
-        finally:
-            postgres.stop()
+    with (
+        folder_in_tmp(0o755, memory()) as folder,
+        served(copy_of(template, folder / "data"), purpose="tests", settings=QUICK) as postgres,
+    ):
+        others = named(postgres.url, "postgres")
+        execute(others, f"ALTER DATABASE ledger RENAME TO {TEMPLATE}")
+        execute(others, "CREATE DATABASE ledger")
+        yield postgres
 
 
 @pytest.fixture
@@ -147,6 +151,12 @@ def folder() -> Iterator[Path]:
     """A folder that every user can enter. (pytest's own folders are closed to other users.)"""
     with folder_in_tmp(0o755) as folder:
         yield folder
+
+
+@pytest.fixture
+def data_dir(folder: Path, template: Path) -> Path:
+    """A data directory with a new ledger, whose master key is ``MASTER_KEY``."""
+    return copy_of(template, folder / "data")
 
 
 class Databases:

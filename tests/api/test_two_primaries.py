@@ -17,9 +17,11 @@ WHERE application_name LIKE 'ledger%' AND application_name NOT LIKE 'ledger api%
 """
 
 
-def test_reads_follow_the_writes_to_another_postgresql(folder: Path, settings: Settings) -> None:
+def test_reads_follow_the_writes_to_another_postgresql(
+    folder: Path, template: Path, settings: Settings
+) -> None:
     """Nothing ends the connections of reads: the former primary would answer them for ever."""
-    with pair_in(folder) as pair, closing(Relay(pair.primary.url)) as relay:
+    with pair_in(folder, template) as pair, closing(Relay(pair.primary.url)) as relay:
         made = prepare_database(settings, relay.conninfo)
         with edge_of(settings, made) as edge:
             try:

@@ -112,11 +112,11 @@ def test_an_unreachable_database_is_one_clear_line(ledger_alone: Ledger) -> None
 
 
 def test_libpq_variables_lead_no_command_away_from_the_embedded_database(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     """A command once waited ten minutes for a database that seemed to be recovering."""
     elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGSERVICE": "work", "PGTZ": "Mars"}
-    data = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"}
+    data = {"LEDGER_DATA_DIR": str(data_dir), "PATH": "/usr/bin"}
     done = run_ledger(elsewhere | data, "keys", "create", "--admin")
     assert done.stderr.splitlines()[-1] == "Created KEY-26-000001."
 

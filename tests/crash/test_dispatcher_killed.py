@@ -107,7 +107,7 @@ def await_delivered(conninfo: str, endpoint: str) -> None:
 def test_every_number_arrives_though_the_dispatcher_is_killed(
     served: Served, conninfo: str
 ) -> None:
-    kill_dispatchers(served, conninfo, 2)
+    kill_dispatchers(served, conninfo, 1)
 
 
 @pytest.mark.crash

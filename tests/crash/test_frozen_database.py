@@ -31,9 +31,9 @@ def frozen(served: Served) -> Iterator[None]:
 
 
 def test_probes_are_answered_while_the_database_is_frozen(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
-    with serving_at(tmp_path / "data") as served, served.client("none") as client:
+    with serving_at(data_dir) as served, served.client("none") as client:
         until(lambda: client.get("/readyz").status_code == 200, "the service to be ready")
         with frozen(served):
             took = []

@@ -8,12 +8,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from ledger.postgres.embedded.place import find_place
+from tests.support.data_dirs import copy_of
+from tests.support.embedded import folder_in_tmp
 from tests.support.facts import ORGANIZATION, activation
 from tests.support.log_checker import check
 from tests.support.served import Served, connections, free_port, post, run_ledger
@@ -86,9 +89,12 @@ def outcome(answer: httpx.Response) -> tuple[Any, ...]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(template: Path) -> Iterator[Served]:
     """A service whose workers are killed and replaced."""
-    with Served(tmp_path_factory.mktemp("keyed") / "data", free_port()) as service:
+    with (
+        folder_in_tmp(0o755) as folder,
+        Served(copy_of(template, folder / "data"), free_port()) as service,
+    ):
         yield service
 
 

@@ -23,8 +23,10 @@ TARGETS = ("worker", "loops", "postmaster", "database kept away", "supervisor", 
 class Trial:
     """A service under load whose processes are killed."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, threads: int, facts: int) -> None:
+        """``facts`` must be acknowledged before each kill, and as many after it."""
         self.data_dir, self.port = data_dir, free_port()
+        self._threads, self._facts = threads, facts
         self._sealed = data_dir / "sealed"
         self.conninfo = ""
 
@@ -37,12 +39,12 @@ class Trial:
                 assert post(client, activation(model="capacity")).status_code == 201
             seen: dict[str, int] = {}
             for number, target in enumerate(targets):
-                load = Load(served, token, name=f"round-{number}")
+                load = Load(served, token, self._threads, name=f"round-{number}")
                 with load:
-                    load.await_more(40)
+                    load.await_more(self._facts)
                     served = self._kill(target, served, stack, load)
                     load.served = served
-                    load.await_more(40)
+                    load.await_more(self._facts)
                 self._judge(target, load, served, token, seen)
 
     def _kill(self, target: str, served: Served, stack: contextlib.ExitStack, load: Load) -> Served:
@@ -96,14 +98,14 @@ class Trial:
 
 
 def test_acknowledged_facts_outlive_kills_of_worker_sealer_database_and_supervisor(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
-    Trial(tmp_path / "data").rounds(["worker", "sealer", "database kept away", "supervisor"])
+    Trial(data_dir, 2, 10).rounds(["worker", "sealer", "database kept away", "supervisor"])
 
 
 @pytest.mark.crash
-def test_acknowledged_facts_outlive_many_kills(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_acknowledged_facts_outlive_many_kills(data_dir: Path, pytestconfig: pytest.Config) -> None:
     rounds = pytestconfig.getoption("--crash-rounds")
     targets = [TARGETS[number % len(TARGETS)] for number in range(rounds)]
     random.shuffle(targets)
-    Trial(tmp_path / "data").rounds(targets)
+    Trial(data_dir, 4, 40).rounds(targets)

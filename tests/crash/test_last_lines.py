@@ -25,11 +25,11 @@ class Unhurried(Served):
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_a_service_that_is_stopped_writes_the_lines_of_all_answered_requests_first(
-    tmp_path: Path, log_format: str
+    data_dir: Path, log_format: str
 ) -> None:
     settings = {"LEDGER_ACCESS_LOG": "true", "LEDGER_LOG_FORMAT": log_format}
     names = [f"req-{number}" for number in range(100)]
-    with Unhurried(tmp_path / "data", free_port(), **settings) as service:
+    with Unhurried(data_dir, free_port(), **settings) as service:
         with httpx.Client(base_url=service.address) as client:
             for name in names:
                 assert client.get("/healthz", headers={"x-request-id": name}).status_code == 200

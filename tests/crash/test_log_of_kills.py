@@ -48,15 +48,15 @@ def kill_and_let_recover(served: Served, load: Load, target: str) -> None:
     load.await_more(20)
 
 
-def log_of(kills: int, folder: Path) -> dict[tuple[str, ...], list[float]]:
+def log_of(kills: int, data_dir: Path) -> dict[tuple[str, ...], list[float]]:
     """The lines of a service under load whose database, mostly, is killed again and again."""
-    with serving_at(folder, LEDGER_LOG_FORMAT="json") as served:
+    with serving_at(data_dir, LEDGER_LOG_FORMAT="json") as served:
         token = served.token()
         with served.client(token) as client:
             assert post(client, activation(model="capacity")).status_code == 201
         with Load(served, token) as load:
             for number in range(kills):
-                target = "worker" if number % 4 == 3 else "postmaster"
+                target = "worker" if number % 3 == 1 else "postmaster"
                 kill_and_let_recover(served, load, target)
     return faults_of(served)
 
@@ -70,8 +70,8 @@ def assert_told_once_a_minute(faults: dict[tuple[str, ...], list[float]]) -> Non
     assert often == {}
 
 
-def test_the_log_has_a_line_a_fault_a_minute_while_the_database_is_killed(tmp_path: Path) -> None:
-    faults = log_of(4, tmp_path / "data")
+def test_the_log_has_a_line_a_fault_a_minute_while_the_database_is_killed(data_dir: Path) -> None:
+    faults = log_of(3, data_dir)
     told = {(process, fault) for process, _, fault in faults}
     assert ("supervisor", "PostgreSQL ended; starting it again") in told
     # An append may have waited until the database was back; a listener always loses it.
@@ -80,7 +80,7 @@ def test_the_log_has_a_line_a_fault_a_minute_while_the_database_is_killed(tmp_pa
 
 
 @pytest.mark.crash
-def test_thirty_kills_leave_at_most_a_line_a_fault_a_minute(tmp_path: Path) -> None:
-    faults = log_of(30, tmp_path / "data")
+def test_thirty_kills_leave_at_most_a_line_a_fault_a_minute(data_dir: Path) -> None:
+    faults = log_of(30, data_dir)
     assert_told_once_a_minute(faults)
     assert sum(map(len, faults.values())) < 200

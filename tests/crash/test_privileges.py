@@ -22,7 +22,7 @@ from ledger.service import privileges
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import LINE, activation
-from tests.support.served import Served, free_port, post
+from tests.support.served import Installed, Served, free_port, post
 from tests.support.views import until
 
 pytestmark = pytest.mark.skipif(
@@ -94,10 +94,9 @@ def owners(data_dir: Path) -> dict[str, int]:
 
 
 def test_a_data_directory_of_an_earlier_version_is_taken_over_from_postgresqls_user(
-    open_folder: Path,
+    data_dir: Path,
 ) -> None:
     """An earlier version gave everything but the master key to the user of PostgreSQL."""
-    data_dir = open_folder / "data"
     with Served(data_dir, free_port()) as service:
         token = service.token()
         until(lambda: list((data_dir / "sealed").glob("*.checkpoint")), "the kept checkpoint")
@@ -135,9 +134,8 @@ UPDATE ledger.signer SET shown_size = 0, stopped_at = NULL, error = NULL, contra
 
 
 def test_a_superuser_who_rewrites_history_reaches_neither_witness_nor_processes(
-    open_folder: Path,
+    data_dir: Path,
 ) -> None:
-    data_dir = open_folder / "data"
     sealed = data_dir / "sealed"
     with Served(data_dir, free_port()) as service:
         with service.client(service.token()) as client:
@@ -228,7 +226,7 @@ def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(
         shutil.copytree(source, closed / source.name)
     url = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
     url["PYTHONPATH"] = str(closed)
-    with Served(open_folder / "data", free_port(), **url) as service:
+    with Installed(open_folder / "data", free_port(), **url) as service:
         assert users(service) == {0}
     (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
     assert line.startswith(f"{STAY} (user {SERVICE.name} cannot read the code in ")

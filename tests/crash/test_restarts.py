@@ -79,9 +79,9 @@ def test_a_worker_that_cannot_open_its_services_ends_with_the_error() -> None:
     assert done.stderr.splitlines()[-1:] == ["OSError: the database is away"]
 
 
-def test_without_the_setting_no_request_leaves_a_line(tmp_path: Path) -> None:
+def test_without_the_setting_no_request_leaves_a_line(data_dir: Path) -> None:
     with (
-        serving_at(tmp_path / "data", workers=1) as served,
+        serving_at(data_dir, workers=1) as served,
         served.client(served.token()) as client,
     ):
         assert post(client, activation(model="capacity")).status_code == 201

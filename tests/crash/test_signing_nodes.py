@@ -27,8 +27,8 @@ LINE = "LIN-26-000042"
 
 
 @pytest.fixture
-def cluster(folder: Path) -> Iterator[Failover]:
-    with failover_in(folder) as cluster:
+def cluster(folder: Path, template: Path) -> Iterator[Failover]:
+    with failover_in(folder, template) as cluster:
         prepare_database(Settings(master_key=MASTER_KEY), cluster.url)
         yield cluster
 

@@ -352,9 +352,9 @@ def test_a_backup_that_is_restored_again_gives_nothing_that_was_given_after_the_
 
 
 def test_a_failover_that_loses_events_gives_none_of_their_positions_ids_or_versions_again(
-    folder: Path, settings: Settings
+    folder: Path, template: Path, settings: Settings
 ) -> None:
-    with pair_in(folder) as pair:
+    with pair_in(folder, template) as pair:
         prepare_database(settings, pair.primary.url)
         relay = Relay(pair.primary.url)
         try:

@@ -22,17 +22,18 @@ def raced(
     return counts, check(conninfo)
 
 
-def test_the_log_stays_sound_when_thousands_of_starts_race_events_that_forbid_them(
-    conninfo: str,
+@pytest.mark.parametrize("commands", [1200, pytest.param(4000, marks=pytest.mark.soak)])
+def test_the_log_stays_sound_when_many_starts_race_events_that_forbid_them(
+    conninfo: str, commands: int
 ) -> None:
-    counts = race(conninfo, racers=3, commands=4000)
+    counts = race(conninfo, racers=3, commands=commands)
     log = check(conninfo)
     assert log.findings == []
     # The writers did race: many starts were recorded and many refused, by writers in turn.
     assert counts["unavailable"] == 0
-    assert counts["run.started done"] > 1500
-    assert counts["run.started invalid_state"] > 300
-    assert len(list(groupby(log.reporters))) > 100
+    assert counts["run.started done"] > 3 * commands // 8
+    assert counts["run.started invalid_state"] > 3 * commands // 40
+    assert len(list(groupby(log.reporters))) > commands // 40
     # Every type of event that forbids or follows a start took part in it.
     for topic in ("paused", "resumed", "blocked", "unblocked", "idle", "active", "closed"):
         assert log.topics[f"execution.{topic}/1"] > 2, topic

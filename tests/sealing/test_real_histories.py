@@ -202,8 +202,10 @@ def _again(step: Any, node: Node) -> None:
             node.disconnect()
 
 
-def test_a_loss_that_one_living_node_has_seen_is_not_signed_over(folder: Path) -> None:
-    with failover_in(folder) as cluster:
+def test_a_loss_that_one_living_node_has_seen_is_not_signed_over(
+    folder: Path, template: Path
+) -> None:
+    with failover_in(folder, template) as cluster:
         prepare_database(SETTINGS, cluster.url)
         cluster.copy("fresh")
         Histories.cluster, Histories.folder = cluster, folder
@@ -217,8 +219,10 @@ def test_a_loss_that_one_living_node_has_seen_is_not_signed_over(folder: Path) -
     assert stopped == (True,)
 
 
-def test_any_history_on_a_real_postgresql_leads_to_no_contradiction(folder: Path) -> None:
-    with failover_in(folder) as cluster:
+def test_any_history_on_a_real_postgresql_leads_to_no_contradiction(
+    folder: Path, template: Path
+) -> None:
+    with failover_in(folder, template) as cluster:
         prepare_database(SETTINGS, cluster.url)
         cluster.copy("fresh")
         Histories.cluster, Histories.folder = cluster, folder

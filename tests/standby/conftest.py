@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from tests.conftest import MASTER_KEY
-from tests.support.embedded import folder_in_tmp, memory
-from tests.support.hot_standby import Standby, primary_in, standby_of
+from tests.support.data_dirs import QUICK, copy_of
+from tests.support.embedded import folder_in_tmp, memory, served
+from tests.support.hot_standby import Standby, standby_of
 from tests.support.served import Served, free_port, serving_at
 
 
@@ -37,10 +38,10 @@ def read_node(folder: Path, url: str, **more: str) -> Served:
 
 
 @pytest.fixture(scope="package")
-def cluster() -> Iterator[Cluster]:
+def cluster(template: Path) -> Iterator[Cluster]:
     with (
         folder_in_tmp(0o755, memory()) as folder,
-        primary_in(folder / "primary") as primary,
+        served(copy_of(template, folder / "primary"), settings=QUICK) as primary,
         serving_at(folder / "node", workers=1, **environment(primary.url)) as node,
         standby_of(primary, folder / "standby") as standby,
     ):

@@ -8,15 +8,16 @@ from pathlib import Path
 import psycopg
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from tests.support.data_dirs import QUICK, copy_of
 
 
 class Failover:
     """A server, and copies of its files. A copy that takes over begins a new timeline."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, template: Path) -> None:
         self._folder = folder
         self.postgres = EmbeddedPostgres(
-            folder / "server", purpose="tests", settings={"shared_buffers": "32MB"}
+            copy_of(template, folder / "server"), purpose="tests", settings=QUICK
         )
 
     @property
@@ -46,9 +47,9 @@ class Failover:
 
 
 @contextmanager
-def failover_in(folder: Path) -> Iterator[Failover]:
+def failover_in(folder: Path, template: Path) -> Iterator[Failover]:
     """A running server, stopped at the end."""
-    cluster = Failover(folder)
+    cluster = Failover(folder, template)
     cluster.postgres.start()
     try:
         yield cluster

@@ -7,16 +7,8 @@ from pathlib import Path
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import run
 from ledger.postgres.embedded.place import find_place
+from tests.support.data_dirs import QUICK
 from tests.support.embedded import make_private, query, served, until
-
-_QUICK = {"fsync": "off", "shared_buffers": "32MB"}
-
-
-@contextlib.contextmanager
-def primary_in(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server from which a standby may copy."""
-    with served(folder, settings=_QUICK) as primary:
-        yield primary
 
 
 @contextlib.contextmanager
@@ -29,7 +21,7 @@ def standby_of(primary: EmbeddedPostgres, folder: Path) -> Iterator["Standby"]:
     options = ("-R", "-X", "stream", "-c", "fast", "-d", source)
     copied = run(place.command("pg_basebackup", "-D", str(place.database), *options))
     assert copied.returncode == 0, copied.stderr
-    with served(folder, settings=_QUICK) as server:
+    with served(folder, settings=QUICK) as server:
         yield Standby(primary.url, server.url)
 
 

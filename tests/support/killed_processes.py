@@ -1,10 +1,6 @@
-"""Processes that are killed in the midst of an append, or just after its commit.
-
-(This module does not import ``tests.support.edge``, on which every child would spend a second.)
-"""
+"""Processes that are killed in the midst of an append, or just after its commit."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,8 +13,7 @@ from ledger.log.append import Append
 from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
 from ledger.log.vault import Vault
-
-_spawn = multiprocessing.get_context("spawn")
+from tests.support.forked import CONTEXT
 
 
 class KilledBeforeCommit(LedgerRecorder):
@@ -53,7 +48,7 @@ def start_killed_process(
 ) -> Any:
     """Start a process that executes a command and is killed; the caller joins the process."""
     arguments = (recorder, conninfo, master_key, clock, command)
-    process = _spawn.Process(target=_execute, args=arguments)
+    process = CONTEXT.Process(target=_execute, args=arguments)
     process.start()
     return process
 

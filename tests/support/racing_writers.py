@@ -7,7 +7,6 @@ product's instance.
 """
 
 import contextlib
-import multiprocessing
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from ledger.log.vault import Vault
 from ledger.postgres.pipeline import Statement
 from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
+from tests.support.forked import CONTEXT
 
 SLOTS = 4
 """The number of lines for which all racers compete at any moment."""
@@ -42,10 +42,7 @@ _GENERATION = 10
 """The number of chunks after which all racers move on to new lines."""
 
 _VAULT_KEY = bytes(range(32))
-"""The key of these tests alone. (``tests.support.edge`` is not imported here: the import would
-take each child a second.)"""
-
-_spawn = multiprocessing.get_context("spawn")
+"""The key of these tests alone."""
 
 
 class UnlockedRecorder(LedgerRecorder):
@@ -144,11 +141,11 @@ def race(
 
 def each_process(target: Callable[..., Any], count: int, *arguments: Any) -> list[Any]:
     """Run ``target(number, gate, *arguments)`` in processes that share a barrier; their results."""
-    gate = _spawn.Barrier(count)
+    gate = CONTEXT.Barrier(count)
     pipes, processes = [], []
     for number in range(count):
-        ours, theirs = _spawn.Pipe(duplex=False)
-        process = _spawn.Process(target=_call, args=(theirs, target, number, gate, arguments))
+        ours, theirs = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=_call, args=(theirs, target, number, gate, arguments))
         process.start()
         theirs.close()
         pipes.append(ours)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,7 @@ from ledger.postgres.embedded import running
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION
+from tests.support.forked import Forked
 from tests.support.views import until
 
 LEDGER = str(Path(sys.executable).parent / "ledger")
@@ -37,7 +39,8 @@ def free_port() -> int:
 class Served:
     """A ``ledger serve`` on a data directory, started by ``with`` and ended with its processes."""
 
-    command: Sequence[str] = (LEDGER,)
+    command: Sequence[str] | None = None
+    """The command line of ``ledger``, if an interpreter of its own runs it: else a fork does."""
 
     def __init__(
         self,
@@ -65,13 +68,16 @@ class Served:
 
     def begin(self) -> None:
         """Start the service's first process, and wait for nothing."""
+        self.process: subprocess.Popen[bytes] | Forked
+        options = ("--host", self.host, "--port", str(self.port), "--role", self.role)
+        arguments = ("serve", *options, "--workers", str(self.workers))
+        if self.command is None:
+            self.log.touch()
+            self.process = Forked(arguments, self.environment, self.log, self.log)
+            return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *self.command,
-                    *("serve", "--host", self.host, "--port", str(self.port)),
-                    *("--workers", str(self.workers), "--role", self.role),
-                ],
+                [*self.command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -131,18 +137,16 @@ class Served:
             )
             return token
 
-    # Living processes, found by the data directory in the environment, which children inherit.
+    # Living processes, found by the log, which children inherit as their standard error.
 
     def processes(self) -> list[int]:
         """Every process of this service but the supervisor, PostgreSQL among them."""
-        own = f"LEDGER_DATA_DIR={self.data_dir}".encode()
-        found = []
+        log, found = str(self.log.resolve()), set()
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             with contextlib.suppress(OSError):
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                if own in environment or self._is_postgres(pid):
-                    found.append(pid)
-        return sorted(set(found) - {self.process.pid})
+                if os.readlink(f"/proc/{pid}/fd/2") == log or self._is_postgres(pid):
+                    found.add(pid)
+        return sorted(found - {self.process.pid})
 
     def _is_postgres(self, pid: int) -> bool:
         """Whether a process works in the database's folder, whatever its environment is."""
@@ -151,7 +155,7 @@ class Served:
 
     def api_workers(self) -> list[int]:
         """The processes that hold the listening socket, but for the supervisor."""
-        return [pid for pid in self.named(b"ledger-api") if b"uvloop" in _maps(pid)]
+        return self.named(b"ledger-api")
 
     def loops(self) -> int:
         """The process of projector and sweeper."""
@@ -183,6 +187,12 @@ class Served:
         return httpx.Client(base_url=self.address, headers=headers, **{"timeout": 20.0, **options})
 
 
+class Installed(Served):
+    """A service as an operator starts it: an interpreter of its own loads the code."""
+
+    command = (LEDGER,)
+
+
 def name_of(pid: int) -> bytes:
     """The name of a process, with a newline; empty once the process is gone."""
     try:
@@ -191,26 +201,18 @@ def name_of(pid: int) -> bytes:
         return b""
 
 
-def _maps(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/maps").read_bytes()
-    except OSError:
-        return b""
-
-
 def run_ledger(
     environment: Mapping[str, str], *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run a short ``ledger`` command to its end."""
-    return subprocess.run(
-        [LEDGER, *arguments],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        command = Forked(arguments, environment, output, errors)
+        try:
+            code = command.wait(120)
+        finally:
+            command.kill()
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
 
 @contextlib.contextmanager

@@ -7,19 +7,19 @@ from pathlib import Path
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import run
 from ledger.postgres.embedded.place import find_place
+from tests.support.data_dirs import QUICK, copy_of
 from tests.support.embedded import make_private
 from tests.support.views import head, query, until
-
-_QUICK = {"fsync": "off", "shared_buffers": "32MB"}
 
 
 class Pair:
     """A primary and a copy of it, which follows it while it runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.primary = EmbeddedPostgres(folder / "primary", purpose="tests", settings=_QUICK)
+    def __init__(self, folder: Path, template: Path) -> None:
+        primary = copy_of(template, folder / "primary")
+        self.primary = EmbeddedPostgres(primary, purpose="tests", settings=QUICK)
         self._copy_dir = folder / "standby"
-        self.standby = EmbeddedPostgres(self._copy_dir, purpose="tests", settings=_QUICK)
+        self.standby = EmbeddedPostgres(self._copy_dir, purpose="tests", settings=QUICK)
 
     def copy(self) -> None:
         """Copy the primary, and let the copy follow it up to the end of the log, then lag."""
@@ -54,9 +54,9 @@ class Pair:
 
 
 @contextmanager
-def pair_in(folder: Path) -> Iterator[Pair]:
+def pair_in(folder: Path, template: Path) -> Iterator[Pair]:
     """A pair whose primary runs."""
-    pair = Pair(folder)
+    pair = Pair(folder, template)
     pair.primary.start()
     try:
         yield pair

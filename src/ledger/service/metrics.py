@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
 _MEMORY = Path("/dev/shm")
+_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @contextlib.contextmanager
@@ -25,8 +26,10 @@ def metrics_folder(data_dir: Path, port: int) -> Iterator[Path]:
     not counted again. The folder is in memory if the system has such a place: metrics are written
     into mapped files, and on a full disk the kernel kills a process that writes there.
     """
-    # Otherwise every process would count for itself, and a worker would tell its own counts alone.
-    assert "prometheus_client" not in sys.modules, "prometheus-client was loaded too early"
+    # Loaded without any folder, every process would count for itself, and a worker would tell its
+    # own counts alone.
+    counts_in_files = "prometheus_client" not in sys.modules or _VARIABLE in os.environ
+    assert counts_in_files, "prometheus-client was loaded too early"
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
     folder = _MEMORY / f"execution-ledger-{name}-{port}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -37,7 +40,7 @@ def metrics_folder(data_dir: Path, port: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    os.environ[_VARIABLE] = str(folder)
     try:
         yield folder
     finally:
