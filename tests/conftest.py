@@ -136,9 +136,10 @@ def server(template: Path) -> Iterator[EmbeddedPostgres]:
 
     Every user may enter its folder, because under root the server runs as another user.
     """
+    quick = QUICK | {"synchronous_commit": "off"}  # a standby would get the WAL late
     with (
         folder_in_tmp(0o755, memory()) as folder,
-        served(copy_of(template, folder / "data"), purpose="tests", settings=QUICK) as postgres,
+        served(copy_of(template, folder / "data"), purpose="tests", settings=quick) as postgres,
     ):
         others = named(postgres.url, "postgres")
         execute(others, f"ALTER DATABASE ledger RENAME TO {TEMPLATE}")

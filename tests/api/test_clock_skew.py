@@ -24,7 +24,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import parsed
-from tests.support.served import Served, free_port, post, serving_at
+from tests.support.served import Installed, Served, free_port, post, serving_at
 from tests.support.views import head, query, until
 
 SKEW = re.compile(r"^ledger_clock_skew_seconds (\S+)$", re.MULTILINE)
@@ -160,7 +160,7 @@ def test_a_service_whose_machine_is_an_hour_ahead_writes_nothing(
             assert post(client, activation()).status_code == 201
 
         class Ahead(Served):
-            command = ("faketime", "-f", "+1h", *Served.command)
+            command = ("faketime", "-f", "+1h", *Installed.command)
 
         ahead = Ahead(tmp_path / "ahead", free_port(), **environment)
         with ExitStack() as stack:

@@ -8,20 +8,19 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from tests.support.data_dirs import copy_of
 from tests.support.door import SelectorLoop, play_with_door
-from tests.support.embedded import folder_in_tmp, nothing_lives_on, served
+from tests.support.embedded import folder_in_tmp, nothing_lives_on
 from tests.support.relay import Relay
 
 
 @pytest.fixture(scope="session")
-def shared_dir() -> Iterator[Path]:
+def shared_dir(template: Path) -> Iterator[Path]:
     with folder_in_tmp(0o755) as folder:
         parent = folder / "with a space"
         parent.mkdir()
         parent.chmod(0o755)  # whatever the umask
-        with served(parent / ".ledger"):
-            pass
-        yield parent / ".ledger"
+        yield copy_of(template, parent / ".ledger")
 
 
 @pytest.fixture

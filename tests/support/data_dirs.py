@@ -13,7 +13,7 @@ from ledger.settings import Settings
 from tests.support.embedded import folder_in_tmp, memory, served
 
 QUICK = {
-    "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off",
+    "fsync": "off", "full_page_writes": "off", "autovacuum": "off",
     "shared_buffers": "32MB",  # which each copy and each removal of a database searches
 }  # fmt: skip
 """Settings of servers whose files need not outlive the machine."""

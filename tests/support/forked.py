@@ -10,12 +10,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 from ledger.cli.arguments import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
+
+
+def load() -> None:
+    """Load the code now: before a command in this process has multiprocessing load other code."""
+    forkserver.ensure_running()
 
 
 class Forked(CONTEXT.Process):
