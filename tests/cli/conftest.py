@@ -11,6 +11,7 @@ import pytest
 from ledger.cli import arguments as cli
 from tests.conftest import MASTER_KEY
 from tests.support import forked
+from tests.support.served import run_ledger
 
 Ledger = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -59,19 +60,10 @@ def environment(conninfo: str) -> dict[str, str]:
 
 
 def _process(conninfo: str, folder: Path) -> Ledger:
-    def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "ledger", *arguments],
-            input=stdin,
-            capture_output=True,
-            env=environment(conninfo),
-            cwd=folder,
-            timeout=60,
-            check=False,
-        )
-        assert b"Traceback" not in done.stderr, done.stderr.decode()
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        data_dir = {"LEDGER_DATA_DIR": str(folder / ".ledger")}
+        done = run_ledger(environment(conninfo) | data_dir, *arguments)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
 
     return run

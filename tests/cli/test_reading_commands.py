@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ledger.cli import arguments as cli
@@ -39,9 +40,11 @@ ORDER BY 1, 2
 
 def everything(conninfo: str) -> list[object]:
     """All that a command could have changed in the database."""
-    found: list[object] = [query(conninfo, _OBJECTS)]
-    for (table,) in query(conninfo, _TABLES):
-        found.append(query(conninfo, f"SELECT xmin::text, t::text FROM ledger.{table} AS t"))
+    with psycopg.connect(conninfo) as connection:
+        found: list[object] = [connection.execute(_OBJECTS).fetchall()]
+        for (table,) in connection.execute(_TABLES).fetchall():
+            rows = f"SELECT xmin::text, t::text FROM ledger.{table} AS t"
+            found.append(connection.execute(rows.encode()).fetchall())
     return found
 
 

@@ -237,7 +237,7 @@ def walk(cluster: Cluster, minimums: int, instants: int) -> None:
 
 
 def test_no_answer_of_a_lagging_standby_is_stale_or_changes(cluster: Cluster) -> None:
-    walk(cluster, 300, 60)
+    walk(cluster, 150, 40)
 
 
 @pytest.mark.soak
