@@ -64,7 +64,7 @@ class Trial:
             # While the supervisor is stopped, no process starts the database again.
             os.kill(served.process.pid, signal.SIGSTOP)
             os.kill(served.postmaster(), signal.SIGKILL)
-            refused = load.statuses[503] + 20
+            refused = load.statuses[503] + self._facts // 2
             until(lambda: load.statuses[503] >= refused, "refusals")
             os.kill(served.process.pid, signal.SIGCONT)
             return served

@@ -1,26 +1,26 @@
 """The end of a service that writes an access log: each answered request has left its line."""
 
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
+from ledger.api.machinery import access_log
+from ledger.cli.arguments import main
 from tests.support.served import Served, free_port
+
+
+def _write_seldom(arguments: Sequence[str]) -> int:
+    access_log._EVERY_SECONDS = 60.0
+    return main(arguments)
 
 
 class Unhurried(Served):
     """A service whose log writes once a minute, and at the end: a minute later than the test."""
 
-    command = (
-        sys.executable,
-        "-c",
-        "from ledger.api.machinery import access_log\n"
-        "from ledger.cli.arguments import main\n"
-        "access_log._EVERY_SECONDS = 60.0\n"
-        "main()",
-    )
+    entry = staticmethod(_write_seldom)
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])

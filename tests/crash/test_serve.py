@@ -6,9 +6,8 @@ import random
 import re
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ledger.cli.arguments import main
+from ledger.service import children as children_module
 from ledger.service.supervisor import address_of
 from projections import projections
 from tests.conftest import MASTER_KEY
@@ -307,15 +308,15 @@ def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def _give_up_soon(arguments: Sequence[str]) -> int:
+    children_module.START_SECONDS = 3.0
+    return main(arguments)
+
+
 class Impatient(Served):
     """A service that soon gives up to start its children."""
 
-    command = (
-        sys.executable,
-        "-c",
-        "import sys; from ledger.cli import arguments; from ledger.service import children\n"
-        "children.START_SECONDS = 3.0; sys.exit(arguments.main())",
-    )
+    entry = staticmethod(_give_up_soon)
 
 
 def test_a_service_with_a_worker_that_cannot_be_started_ends(conninfo: str, tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
 from ledger.cli.arguments import main
+
+Entry = Callable[[Sequence[str]], int]
+"""The entry point of the command, or a function of a test that alters something first."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
@@ -28,12 +31,17 @@ class Forked(CONTEXT.Process):
     """A ``ledger`` command, with the methods of ``subprocess.Popen`` that the tests use."""
 
     def __init__(
-        self, arguments: tuple[str, ...], environment: Mapping[str, str], output: Path, errors: Path
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path,
+        errors: Path,
+        entry: Entry = main,
     ) -> None:
         # By this name the ledger knows a process that it has not started itself.
         super().__init__(name="MainProcess")
         self._arguments, self._environment = arguments, dict(environment)
-        self._output, self._errors = output, errors
+        self._output, self._errors, self._entry = output, errors, entry
         self.start()
 
     def run(self) -> None:
@@ -46,7 +54,7 @@ class Forked(CONTEXT.Process):
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         os.environ.clear()
         os.environ.update(self._environment | {"PROMETHEUS_MULTIPROC_DIR": folder})
-        sys.exit(main(self._arguments))
+        sys.exit(self._entry(self._arguments))
 
     @property
     def returncode(self) -> int | None:

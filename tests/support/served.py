@@ -14,13 +14,14 @@ from typing import Any, Self
 
 import httpx
 
+from ledger.cli.arguments import main
 from ledger.cli.keys import make_key
 from ledger.domain.api_key import Permission
 from ledger.postgres.embedded import running
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION
-from tests.support.forked import Forked
+from tests.support.forked import Entry, Forked
 from tests.support.views import until
 
 LEDGER = str(Path(sys.executable).parent / "ledger")
@@ -41,6 +42,7 @@ class Served:
 
     command: Sequence[str] | None = None
     """The command line of ``ledger``, if an interpreter of its own runs it: else a fork does."""
+    entry: Entry = staticmethod(main)
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Served:
         arguments = ("serve", *options, "--workers", str(self.workers))
         if self.command is None:
             self.log.touch()
-            self.process = Forked(arguments, self.environment, self.log, self.log)
+            self.process = Forked(arguments, self.environment, self.log, self.log, self.entry)
             return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
