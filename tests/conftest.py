@@ -2,7 +2,8 @@
 
 The database is a copy of a migrated template. A thread makes the copies ahead, while earlier tests
 run: a copy takes 30 ms in memory, and 250 ms on a disk. This server does not wait for the disk. The
-tests that kill processes start servers of their own, which do wait.
+tests that kill processes start servers of their own, on copies of a whole data directory
+(``tests/support/data_dirs.py``). Services and commands are forks (``tests/support/forked.py``).
 """
 
 import contextlib
@@ -55,24 +56,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 LONGEST = (
     "test_pages.py",
+    "api/test_openapi.py",
+    "cli/test_projections.py",
     "crash/test_serve.py",
     "standby",
-    "cli/test_projections.py",
-    "cli/test_demo_address.py",
-    "postgres/test_embedded.py",
-    "crash/test_kills.py",
-    "api/test_openapi.py",
     "crash/test_privileges.py",
+    "postgres/test_embedded.py",
+    "cli/test_demo_address.py",
     "cli/test_loading.py",
-    "cli/test_reading_commands.py",
     "api/test_export.py",
     "views/test_outdated.py",
     "views/test_rebuild_under_load.py",
     "views/test_rebuild.py",
-    "crash/test_roles.py",
     "projections/test_lists.py",
     "api/test_as_of.py",
-    "races/test_writers.py",
     "log/test_schema_rights.py",
     "views/test_replay.py",
     "feed/test_dispatching.py",

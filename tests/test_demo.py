@@ -47,7 +47,7 @@ MOMENTS = {
     "a leap day": datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC),
 }
 
-RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = {}"
+RECORDED_AT = "SELECT notification_id, recorded_at FROM ledger.ledger_events"
 
 # The story of `ledger demo`.
 
@@ -108,10 +108,10 @@ def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_t
         released.join()
     assert len(outcomes) == len(some)
     assert [outcome for outcome in outcomes if not isinstance(outcome, Receipt)] == []
+    recorded_at = dict(query(conninfo, RECORDED_AT))
     for told, outcome in zip(some, outcomes, strict=True):
         assert isinstance(outcome, Receipt)
-        (recorded_at,) = query(conninfo, RECORDED_AT.format(outcome.position))[0]
-        assert recorded_at - instant(told["time"]) < timedelta(seconds=1), told
+        assert recorded_at[outcome.position] - instant(told["time"]) < timedelta(seconds=1), told
 
 
 def release(holder: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ from ledger.postgres.embedded.account import environment
 from ledger.postgres.embedded.lock import FileLock
 from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.server import answers
+from tests.support.data_dirs import copy_of
 from tests.support.embedded import (
     Command,
     postgres_processes,
@@ -314,9 +315,10 @@ def test_a_start_that_fails_names_its_cause_in_one_line(data_dir: Path) -> None:
         assert server.poll() is None
 
 
-def test_a_recovery_that_fails_names_its_cause_and_not_the_later_errors(folder: Path) -> None:
-    with served(folder / "data"):
-        pass
+def test_a_recovery_that_fails_names_its_cause_and_not_the_later_errors(
+    folder: Path, template: Path
+) -> None:
+    copy_of(template, folder / "data")
     for segment in (folder / "data" / "postgres" / "pg_wal").glob("0*"):
         os.truncate(segment, 0)
     with pytest.raises(EmbeddedPostgresError, match=r"could not locate a valid checkpoint record"):
