@@ -1,4 +1,4 @@
-"""The ``ledger`` command on the test's database, in this process or in one of its own."""
+"""The ``ledger`` command on the test's database: in this process, or by another interpreter."""
 
 import os
 import subprocess
@@ -11,7 +11,6 @@ import pytest
 from ledger.cli import arguments as cli
 from tests.conftest import MASTER_KEY
 from tests.support import forked
-from tests.support.served import run_ledger
 
 Ledger = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,13 +42,13 @@ def ledger(
 
 @pytest.fixture
 def ledger_process(conninfo: str, tmp_path: Path) -> Ledger:
-    """Runs each command in a process of its own."""
+    """Runs each command by an interpreter of its own, as an operator does."""
     return _process(conninfo, tmp_path)
 
 
 @pytest.fixture
 def ledger_alone(tmp_path: Path) -> Ledger:
-    """Runs each command in a process of its own that can reach no database."""
+    """Runs each command by an interpreter of its own, which can reach no database."""
     return _process("postgresql://127.0.0.1:1/nothing", tmp_path)
 
 
@@ -61,9 +60,18 @@ def environment(conninfo: str) -> dict[str, str]:
 
 def _process(conninfo: str, folder: Path) -> Ledger:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        data_dir = {"LEDGER_DATA_DIR": str(folder / ".ledger")}
-        done = run_ledger(environment(conninfo) | data_dir, *arguments)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        done = subprocess.run(
+            [sys.executable, "-m", "ledger", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment(conninfo),
+            cwd=folder,
+            timeout=60,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
 
     return run

@@ -138,7 +138,7 @@ class ServedAs(Served):
     def __init__(self, data_dir: Path, account: Account | None) -> None:
         super().__init__(data_dir, free_port(), workers=1)
         self.account = account
-        self.command = command_as(account, LEDGER) if account else (LEDGER,)
+        self.command = command_as(account, LEDGER) if account else None
 
     def follow(self, heading: str, number: int = 0) -> "subprocess.CompletedProcess[str]":
         """Type a block of the page on operating, as the account, beside the data directory."""

@@ -22,18 +22,21 @@ def raced(
     return counts, check(conninfo)
 
 
-@pytest.mark.parametrize("commands", [1200, pytest.param(4000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("commands", "started", "refused", "turns"),
+    [(1200, 200, 60, 30), pytest.param(4000, 1500, 300, 100, marks=pytest.mark.soak)],
+)
 def test_the_log_stays_sound_when_many_starts_race_events_that_forbid_them(
-    conninfo: str, commands: int
+    conninfo: str, commands: int, started: int, refused: int, turns: int
 ) -> None:
     counts = race(conninfo, racers=3, commands=commands)
     log = check(conninfo)
     assert log.findings == []
     # The writers did race: many starts were recorded and many refused, by writers in turn.
     assert counts["unavailable"] == 0
-    assert counts["run.started done"] > 3 * commands // 8
-    assert counts["run.started invalid_state"] > 3 * commands // 40
-    assert len(list(groupby(log.reporters))) > commands // 40
+    assert counts["run.started done"] > started
+    assert counts["run.started invalid_state"] > refused
+    assert len(list(groupby(log.reporters))) > turns
     # Every type of event that forbids or follows a start took part in it.
     for topic in ("paused", "resumed", "blocked", "unblocked", "idle", "active", "closed"):
         assert log.topics[f"execution.{topic}/1"] > 2, topic
