@@ -1,8 +1,8 @@
 """The histories of ``test_standing.py`` on a real PostgreSQL, which is lost to copies of itself."""
 
 import itertools
-import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ledger.sealing.tree import hash_leaf
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
+from tests.support.embedded import folder_in_tmp
 from tests.support.failover import Failover, failover_in
 from tests.support.ledger import working
 from tests.support.sealing import Node, adopt_log
@@ -202,6 +203,13 @@ def _again(step: Any, node: Node) -> None:
             node.disconnect()
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user can enter."""
+    with folder_in_tmp(0o755) as folder:
+        yield folder
+
+
 def test_a_loss_that_one_living_node_has_seen_is_not_signed_over(
     folder: Path, template: Path
 ) -> None:
@@ -236,4 +244,3 @@ def test_any_history_on_a_real_postgresql_leads_to_no_contradiction(
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    shutil.rmtree(folder / "server", ignore_errors=True)
