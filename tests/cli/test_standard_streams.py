@@ -103,6 +103,7 @@ def test_a_service_with_closed_standard_streams_serves(conninfo: str, tmp_path: 
             until(
                 lambda: os.readlink(streams / "2") == os.devnull,
                 "the service to replace its stderr",
+                60.0,
             )
             assert {os.readlink(streams / "0"), os.readlink(streams / "1")} == {os.devnull}
             until(lambda: is_ready(port), "the service")

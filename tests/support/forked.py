@@ -2,9 +2,9 @@
 
 An interpreter takes two seconds of processor time to load the code of ``ledger serve``, and half a
 second for that of other commands: most of what such a test costs. A fork is a process like any
-other, with an environment, standard streams and a session of its own. What depends on the
-environment while the code is loaded, as the user's name, needs an interpreter (``Installed``, and
-the fixture ``ledger_process``).
+other, with an environment, standard streams and a session of its own. A test of values that are
+read from the environment while the code is loaded, such as the user's name, needs an interpreter of
+its own (``Installed``, and the fixture ``ledger_process``).
 """
 
 import multiprocessing
