@@ -13,11 +13,9 @@ from ledger.domain.errors import InvalidState
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
-from ledger.log.migrate import migrate
 from ledger.service.composition.writing import create_writer
 from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger
-from tests.support.stored import store_in_format_1
 from tests.support.webhook_workload import SECRET
 
 OTHER = "ORG-26-000002"
@@ -77,18 +75,3 @@ def test_writers_that_race_set_up_no_more_than_a_hundred_endpoints(
     outcomes = [future.result(30)[0] for future in futures]
     assert sum(isinstance(outcome, Receipt) for outcome in outcomes) == 100
     assert len(endpoints(own_ledger)) == 100
-
-
-def test_the_migration_of_an_older_ledger_counts_the_endpoints_in_its_log(
-    own_ledger: Ledger,
-) -> None:
-    made = own_ledger.writer.submit([create(o) for o in (OTHER, *[ORGANIZATION] * 3)]).result(30)
-    kept = [receipt.subject for receipt in made if isinstance(receipt, Receipt)]
-    own_ledger.execute(DeleteEndpoint(kept.pop(2), COMMAND_LINE))
-    counted = endpoints(own_ledger)
-    assert sorted(endpoint for _, endpoint in counted) == kept
-    store_in_format_1(own_ledger.conninfo)
-    own_ledger.reader.execute("DROP TABLE ledger.endpoint")
-    own_ledger.reader.execute("DELETE FROM ledger.migration WHERE name = '0008_endpoints.sql'")
-    assert migrate(own_ledger.conninfo) == ["0008_endpoints.sql"]
-    assert endpoints(own_ledger) == counted

@@ -22,10 +22,11 @@ from ledger.postgres.embedded.programs import find_programs
 from scripts.rehearse.pages import commands
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
+from tests.log.test_migrate import NAMES
+from tests.log.test_takeover import AGED, FEWER
 from tests.support.databases import empty
 from tests.support.embedded import folder_in_tmp, query
 from tests.support.facts import LINE, activation, encode, fact
-from tests.support.restored import FOLDER, OldLedger
 from tests.support.served import LEDGER, Served, free_port, post, run_ledger
 from tests.support.views import until
 
@@ -235,12 +236,28 @@ def test_a_backup_writes_nothing_and_says_that_the_key_is_not_in_it(
     assert rows(kept) == before, "a backup writes nothing"
 
 
-def test_a_backup_of_an_earlier_version_is_brought_up_to_date(vacant: str) -> None:
-    key = {"LEDGER_MASTER_KEY": OldLedger("57058cd").settings.master_key or ""}
-    file = str(FOLDER / "ledger-57058cd.dump")
-    restored = run_ledger(settings_of(vacant) | key, "restore", file)
+def test_a_backup_of_the_version_before_0_1_0_is_brought_up_to_date(
+    kept: str, vacant: str, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "ledger.dump")
+    query(kept, AGED)
+    assert run_ledger(settings_of(kept), "backup", file).returncode == 0
+    restored = run_ledger(settings_of(vacant), "restore", file)
     assert restored.returncode == 0, restored.stderr
     assert restored.stdout.count(" 0 differing") == 6
+    assert query(vacant, "SELECT name FROM ledger.migration ORDER BY name") == [*zip(NAMES)]
+
+
+def test_a_backup_of_an_older_version_is_refused_in_one_line_and_nothing_is_restored(
+    kept: str, vacant: str, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "ledger.dump")
+    query(kept, f"{AGED}; DELETE FROM ledger.migration WHERE name > '0023'")
+    assert run_ledger(settings_of(kept), "backup", file).returncode == 0
+    restored = run_ledger(settings_of(vacant), "restore", file)
+    told = f"ledger: Nothing was restored: psql: {FEWER}\n"
+    assert (restored.returncode, restored.stdout, restored.stderr) == (1, "", told)
+    assert query(vacant, "SELECT FROM pg_namespace WHERE nspname = 'ledger'") == []
 
 
 def test_a_restored_ledger_that_differs_from_its_log_is_served_to_nobody_unsaid(

@@ -52,8 +52,8 @@ def test_code_older_than_the_schema_is_refused_and_changes_nothing(conninfo: str
 
 def test_a_migration_that_was_edited_is_refused(conninfo: str) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute("UPDATE ledger.migration SET checksum = '' WHERE name LIKE '0005_%'")
-    with pytest.raises(SchemaError, match=r"0005_instants\.sql was changed"):
+        connection.execute("UPDATE ledger.migration SET checksum = '' WHERE name LIKE '0001_%'")
+    with pytest.raises(SchemaError, match=r"0001_ledger\.sql was changed"):
         migrate(conninfo)
 
 
@@ -98,11 +98,11 @@ FORBIDDEN = {
 }
 """What the version before could not go on serving after, by a simple look."""
 
-BEARABLE = {"0028_tile_check.sql": ["drops"]}
+BEARABLE = {"0005_tile_check.sql": ["drops"]}
 """The exceptions: this one drops a constraint and adds the same condition in other words."""
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name > "0022"])
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_a_migration_lets_the_version_before_go_on_serving(name: str) -> None:
     sql = statements(name)
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, sql, re.IGNORECASE)]

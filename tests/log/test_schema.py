@@ -1,4 +1,4 @@
-"""The constraints of log and decision tables (migrations 0001 to 0005, 0011, 0016, 0017)."""
+"""The constraints of log and decision tables (migration 0001)."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -78,13 +78,13 @@ def test_migrate_prints_what_it_applied_and_then_has_nothing_to_do(
 def test_migrate_refuses_another_master_key_before_any_change(
     conninfo: str, tmp_path: Path
 ) -> None:
-    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0024_beat.sql'")
+    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0005_tile_check.sql'")
     for key in ({"LEDGER_MASTER_KEY": "ab" * 32}, {}):
         given = {**os.environ, "LEDGER_DATABASE_URL": conninfo, **key}
         ended = run_ledger({**given, "LEDGER_DATA_DIR": str(tmp_path / "data")}, "migrate")
         assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
         assert "master key" in ended.stderr
-    assert query(conninfo, "SELECT FROM ledger.migration WHERE name = '0024_beat.sql'") == []
+    assert query(conninfo, "SELECT FROM ledger.migration WHERE name = '0005_tile_check.sql'") == []
     assert not (tmp_path / "data").exists()
 
 
@@ -120,7 +120,7 @@ def test_the_check_of_older_rows_ends_for_a_user_who_may_not_make_it(
 @pytest.mark.parametrize(
     "damage",
     [
-        "DELETE FROM ledger.migration WHERE name = '0024_beat.sql'",
+        "DELETE FROM ledger.migration WHERE name = '0005_tile_check.sql'",
         "DELETE FROM ledger.projection WHERE name = 'run'",
         "COMMENT ON VIEW ledger.run IS 'of an earlier version'",
         "DROP POLICY {policy} ON ledger.run_g1",
@@ -170,8 +170,8 @@ def test_a_command_that_must_not_migrate_works_where_the_schema_is_up_to_date(
     given = {**os.environ, **settings, "LEDGER_DATA_DIR": str(tmp_path), "LEDGER_MIGRATE": "never"}
     made = run_ledger(given, "keys", "create", "--admin")
     assert (made.returncode, made.stdout[:4]) == (0, "elk_"), made.stderr
-    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0024_beat.sql'")
+    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0005_tile_check.sql'")
     for command in (("keys", "create", "--admin"), ("serve", "--port", "0")):
         refused = run_ledger(given, *command)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
-        assert "0024_beat.sql" in refused.stderr
+        assert "0005_tile_check.sql" in refused.stderr

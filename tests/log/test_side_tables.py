@@ -1,4 +1,4 @@
-"""The constraints of the tables beside the log (migration 0006)."""
+"""The constraints of the tables beside the log."""
 
 from collections.abc import Iterator
 from typing import Any

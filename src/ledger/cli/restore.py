@@ -13,6 +13,7 @@ from ledger.cli import verify as log
 from ledger.cli import views
 from ledger.cli.input import opened
 from ledger.cli.printing import ShowProgress, progress_bars
+from ledger.log.migrate import BEFORE_0_1_0
 from ledger.log.vault import Vault
 from ledger.postgres.session import pin
 from ledger.postgres.tools import ToolFailed, running_tool
@@ -48,7 +49,18 @@ SELECT format('%s %s', what, name) FROM (
 """
 
 # Without the grants of the dump, everybody might execute every function.
-_LAST = b"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;\nCOMMIT;\n"
+_LAST = f"""
+DO $$
+DECLARE
+    refused text := (SELECT reason FROM ({BEFORE_0_1_0}) AS older);
+BEGIN
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = refused;
+    END IF;
+END $$;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
+COMMIT;
+""".encode()
 
 _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
 

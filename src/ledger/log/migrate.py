@@ -2,9 +2,14 @@
 
 The events table and its index are created by the library's DDL, which runs here and nowhere else:
 at start-up it would race between processes. A file that was edited after it was applied is refused.
+
+Before 0.1.0 the first file was 24 files, and those after it had other numbers. A ledger that commit
+e6d622b brought up to date is taken over: its names become today's, and nothing else is touched. Any
+other ledger of a version before 0.1.0 is refused untouched.
 """
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 
 import psycopg
@@ -45,6 +50,35 @@ END $$
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
 
 
+# Whether the ledger is of a version before 0.1.0, and the reason if it is refused. The first format
+# of events was a JSON object. The digest is that of the 24 files, by their names and checksums.
+BEFORE_0_1_0 = """
+SELECT older.is_there AS is_older, CASE
+    WHEN NOT older.is_there THEN NULL
+    WHEN EXISTS (SELECT FROM ledger.ledger_events WHERE substr(state, 1, 1) <> '[') THEN
+        'The ledger has events of a format that ended before 0.1.0: no later version opens it'
+    WHEN older.digest <> '55bacaff9aa5b2fb93055b57b22ce8904d5d50f8c953368598a91dba23ae4805' THEN
+        'The ledger is of a version before 0.1.0: run `ledger migrate` of commit e6d622b first'
+    END AS reason
+FROM (
+    SELECT coalesce(bool_or(name = '0001_log.sql'), false) AS is_there,
+        encode(sha256(convert_to(
+            string_agg(name || checksum, ',' ORDER BY name COLLATE "C"), 'UTF8')), 'hex') AS digest
+    FROM ledger.migration WHERE name COLLATE "C" < '0025'
+) AS older
+"""
+
+# One name in place of 24, applied when the last of them was. 0025 becomes 0002, and so on.
+_TAKE_OVER = """
+WITH files AS (DELETE FROM ledger.migration WHERE name COLLATE "C" < '0025' RETURNING applied_at)
+INSERT INTO ledger.migration (name, checksum, applied_at) SELECT %s, %s, max(applied_at) FROM files
+"""
+_RENUMBER = """
+UPDATE ledger.migration SET name = to_char(left(name, 4)::int - 23, 'FM0000') || substr(name, 5)
+WHERE name COLLATE "C" >= '0025'
+"""
+
+
 class SchemaError(Exception):
     """The database cannot be used as it is; the message is a reason of one line."""
 
@@ -53,27 +87,44 @@ def migrate(conninfo: str) -> list[str]:
     """Bring the schema up to date. Return the names of the migrations that were applied now.
 
     Raises SchemaError if the server is older than 15, if the encoding or the user's rights do not
-    suffice, if a migration was edited after it ran, or if only a newer version knows a migration.
+    suffice, if a migration was edited after it ran, if only a newer version knows a migration, or
+    if the ledger is too old.
     """
     migrations = _files()
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         _refuse_server(connection)
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
+        taken = _take_over(connection, migrations) if is_older(connection) else []
         _ensure_role(connection)
         connection.execute(_BASE)
         _refuse_newer(connection, {name for name, _ in migrations})
         _create_library_table(connection, conninfo)
         applied = [name for name, sql in migrations if _apply(connection, name, sql)]
         snapshots.drop_others(connection)
-        return applied
+        return [*taken, *applied]
+
+
+def is_older(connection: psycopg.Connection[TupleRow]) -> bool:
+    """Whether the ledger is of a version before 0.1.0, and can be taken over. Nothing is written.
+
+    Raises SchemaError if it cannot. The check reads the whole log, but only of such a ledger.
+    """
+    if not _has_begun(connection):
+        return False
+    ((is_there, reason),) = connection.execute(BEFORE_0_1_0)
+    if reason is not None:
+        raise SchemaError(f"{reason}.")
+    return bool(is_there)
 
 
 def refuse_outdated(connection: psycopg.Connection[TupleRow]) -> None:
     """Raise SchemaError unless ``migrate`` would apply nothing. Nothing is written."""
     _refuse_server(connection)
     migrations = _files()
-    if connection.execute("SELECT to_regclass('ledger.migration')").fetchone() == (None,):
+    if not _has_begun(connection):
         raise SchemaError("The database has no ledger yet: run `ledger migrate`.")
+    if is_older(connection):
+        raise SchemaError("The schema is older than this version: run `ledger migrate`.")
     _refuse_newer(connection, {name for name, _ in migrations})
     missing = [name for name, sql in migrations if not _is_applied(connection, name, sql)]
     if missing:
@@ -81,6 +132,24 @@ def refuse_outdated(connection: psycopg.Connection[TupleRow]) -> None:
             f"The schema is older than this version, which needs {', '.join(missing)}:"
             " run `ledger migrate`."
         )
+
+
+def _has_begun(connection: psycopg.Connection[TupleRow]) -> bool:
+    return connection.execute("SELECT to_regclass('ledger.migration')").fetchone() != (None,)
+
+
+def _take_over(
+    connection: psycopg.Connection[TupleRow], migrations: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Give an older ledger today's names. Raises SchemaError, and then nothing is changed."""
+    first, sql = migrations[0]
+    with connection.transaction():
+        connection.execute(_TAKE_OVER, (first, _checksum(sql)))
+        connection.execute(_RENUMBER)
+        _refuse_newer(connection, {name for name, _ in migrations})
+        for migration in migrations:
+            _is_applied(connection, *migration)
+    return [first]
 
 
 def _refuse_server(connection: psycopg.Connection[TupleRow]) -> None:

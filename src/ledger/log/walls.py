@@ -30,8 +30,8 @@ _OF_ENDPOINT = f"{EVERYONE_ONLY} OR ledger.sees_endpoint(endpoint_id)"
 
 WALLS: Mapping[str, Wall] = MappingProxyType(
     {
-        # The log is read by functions only (migrations 0012 and 0021), keys of runs by the view of
-        # their payloads (projections/run/view.py).
+        # The log is read by functions only (migration 0001), keys of runs by the view of their
+        # payloads (projections/run/view.py).
         "ledger_events": Wall(NOBODY),
         "run_key": Wall(NOBODY),
         "api_key": Wall(

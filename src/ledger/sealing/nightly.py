@@ -50,8 +50,8 @@ _REST = 3.0
 _TOGETHER = 16
 """Neighbouring tiles that belong to the same seventh: 4,096 events, which are read in order."""
 
-# A ledger that was never verified waits for the first night after its upgrade to this version.
-_SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0020_verification.sql'"
+# A ledger that was never verified waits for its first night.
+_SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0001_ledger.sql'"
 
 # The tile of leaves that has an event, by its position.
 _TILE = """

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.log import walls
-from ledger.log.migrate import SchemaError, migrate, refuse_outdated
+from ledger.log.migrate import SchemaError, is_older, migrate, refuse_outdated
 from ledger.log.reader import tidy
 from ledger.log.vault import Vault, load_master_key, parse_master_key
 from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
@@ -50,7 +50,7 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
     Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
     """
     conninfo = pin(conninfo)
-    _compare_kept_key(settings, conninfo)
+    _refuse_foreign(settings, conninfo)
     vault = open_vault(settings)
     if settings.migrate == "auto":
         _bring_up_to_date(settings, conninfo)
@@ -68,10 +68,11 @@ def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]
     """Bring the schema up to date: tables, views' tables and policies, and nothing else.
 
     Return the connection string, and the names of the migrations that were applied. Raises as
-    ``prepare_database`` does. Another master key than the database's is refused before any change.
+    ``prepare_database`` does. A ledger that is too old, or of another master key, is refused before
+    any change.
     """
     conninfo = pin(conninfo)
-    _compare_kept_key(settings, conninfo)
+    _refuse_foreign(settings, conninfo)
     applied = _bring_up_to_date(settings, conninfo)
     with _connected(conninfo) as connection:
         _raise_walls(connection)
@@ -162,12 +163,13 @@ def _connected(conninfo: str) -> psycopg.Connection[TupleRow]:
     return connection
 
 
-def _compare_kept_key(settings: Settings, conninfo: str) -> None:
-    """Raise ConfigurationError if the database belongs to a key that is not known, or to another.
+def _refuse_foreign(settings: Settings, conninfo: str) -> None:
+    """Raise SchemaError if the ledger is too old, and ConfigurationError if its key is not known.
 
     Nothing is made or changed: a new key in place of one that is lost would open no run.
     """
     with _connected(conninfo) as connection:
+        is_older(connection)
         is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
         if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
             _compare_key(connection, Vault(_known_key(settings)))
