@@ -1,9 +1,8 @@
 """A full sample of every event class: the values to which the golden files decode.
 
-The files of format 2 are in the folder ``format_2``; beside this file are those of format 1, which
-is no longer written. The folder ``grown`` has a second file for each class that has gained fields
-since: its sample sets them too. ``python -m tests.golden.samples`` writes the files that do not
-exist yet; a file that exists is never written again.
+The folder ``grown`` has a second file for each class that has gained fields since: its sample sets
+them too. ``python -m tests.golden.samples`` writes the files that do not exist yet; a file that
+exists is never written again.
 """
 
 from datetime import UTC, datetime
@@ -19,9 +18,8 @@ from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.log.codec import EnvelopeMapper
 
-FORMAT_1 = Path(__file__).parent
-FORMAT_2 = FORMAT_1 / "format_2"
-GROWN = FORMAT_1 / "grown"
+FIRST = Path(__file__).parent
+GROWN = FIRST / "grown"
 SEALED = bytes(range(64))
 CREW = e.Resource(
     type="talent",
@@ -200,14 +198,14 @@ def envelope(body: Event) -> Recorded:
     )
 
 
-def file_of(topic: str, folder: Path = FORMAT_2) -> Path:
-    """The golden file of a topic in the folder of a format."""
+def file_of(topic: str, folder: Path = FIRST) -> Path:
+    """The golden file of a topic."""
     return folder / f"{topic.replace('/', '_')}.json"
 
 
 def main() -> None:
     mapper = EnvelopeMapper()
-    for folder, bodies in ((FORMAT_2, BODIES), (GROWN, GROWN_BODIES)):
+    for folder, bodies in ((FIRST, BODIES), (GROWN, GROWN_BODIES)):
         for body in bodies:
             path = file_of(body.TOPIC, folder)
             if not path.exists():

@@ -1,14 +1,12 @@
-"""Stored events are permanent: each class decodes the bytes that were written, in both formats.
+"""Stored events are permanent: each class decodes the bytes that were written.
 
-The ``.json`` files in ``format_2`` are stored ``state`` bytes, and each class encodes them. The
-files beside this test are of format 1, which earlier versions wrote. No file is EVER edited or
-written again. A change of an event class after which a file no longer decodes, or is encoded
-differently, breaks every existing ledger. Make a new class with the next version instead, and add
-its sample to ``samples.py``.
+The ``.json`` files are stored ``state`` bytes, and each class encodes them. No file is EVER edited
+or written again. A change of an event class after which a file no longer decodes, or is encoded
+differently, breaks every existing ledger. Make a new class with the next version instead, add its
+sample to ``samples.py``, and an upcaster for the old class (``log/codec.py``).
 """
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,20 +23,15 @@ from ledger.domain.recorded import Event
 from ledger.log.codec import EnvelopeMapper
 from tests.golden.samples import (
     BODIES,
-    FORMAT_1,
-    FORMAT_2,
+    FIRST,
     GROWN,
     GROWN_BODIES,
     envelope,
     file_of,
 )
-from tests.support.stored import stored_object
 
 MAPPER = EnvelopeMapper()
-IN_FORMAT_1 = [kind for kind in EVENTS if file_of(kind.TOPIC, FORMAT_1).is_file()]
-"""The classes that format 1 was written with."""
 CLASSES = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.TOPIC)
-OLD_CLASSES = pytest.mark.parametrize("kind", IN_FORMAT_1, ids=lambda kind: kind.TOPIC)
 INSTANTS = st.datetimes(timezones=st.just(UTC))
 FULL = {type(body): body for body in BODIES}
 FULL_GROWN = {type(body): body for body in GROWN_BODIES}
@@ -90,16 +83,8 @@ NONCE = "AAECAwQFBgcICQoLDA0ODw=="
 MICROS = 1_776_241_800_000_000  # 2026-04-15T08:30:00Z
 
 
-def object_of(body: Any) -> bytes:
-    """A state of format 1 whose envelope has only what every event has."""
-    instant, actor = "2026-04-15T08:30:00Z", {"type": "system", "id": "s"}
-    envelope = {"occurred_at": instant, "recorded_at": instant, "actor": actor}
-    envelope |= {"reported_by": "s", "nonce": NONCE, "body": body}
-    return json.dumps(envelope).encode()
-
-
 def array_of(body: Any) -> bytes:
-    """A state of format 2 whose envelope has only what every event has."""
+    """A state whose envelope has only what every event has."""
     who, nothing = [["system", "s"], "s"], [None, None, None]
     return json.dumps([2, *nothing, MICROS, MICROS, *who, *nothing, NONCE, body]).encode()
 
@@ -109,14 +94,10 @@ def test_every_class_has_a_golden_file(kind: type[Event]) -> None:
     assert file_of(kind.TOPIC).is_file()
 
 
-@pytest.mark.parametrize("folder", [FORMAT_1, FORMAT_2, GROWN], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [FIRST, GROWN], ids=lambda folder: folder.name)
 def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
     known = {file_of(kind.TOPIC).name for kind in EVENTS}
     assert {path.name for path in folder.glob("*.json")} <= known
-
-
-def test_every_class_of_format_1_keeps_its_file() -> None:
-    assert len(IN_FORMAT_1) == 32
 
 
 @CLASSES
@@ -133,11 +114,6 @@ def test_golden_bytes_of_a_class_that_gained_fields_are_those_of_its_sample(
     assert MAPPER.to_stored_event(sample).state == state
 
 
-@OLD_CLASSES
-def test_golden_bytes_of_format_1_decode_to_the_sample(kind: type[Event]) -> None:
-    assert_decodes_to_sample(kind, file_of(kind.TOPIC, FORMAT_1).read_bytes())
-
-
 def assert_decodes_to_sample(kind: type[Event], state: bytes) -> None:
     decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, state, 42)
     assert decoded == envelope(FULL[kind])
@@ -151,15 +127,9 @@ def test_the_sample_encodes_to_the_golden_bytes(kind: type[Event]) -> None:
     assert stored == StoredEvent("LIN-26-084729", 7, kind.TOPIC, state)
 
 
-@OLD_CLASSES
-def test_both_formats_hold_the_same(kind: type[Event]) -> None:
-    first, second = (file_of(kind.TOPIC, folder).read_bytes() for folder in (FORMAT_1, FORMAT_2))
-    assert stored_object(second) == stored_object(first)
-
-
 @CLASSES
 def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
-    folder = GROWN if kind in FULL_GROWN else FORMAT_2
+    folder = GROWN if kind in FULL_GROWN else FIRST
     stored = json.loads(file_of(kind.TOPIC, folder).read_bytes())
     assert len(stored) == 13
     assert None not in stored
@@ -167,12 +137,11 @@ def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
 
 
 @CLASSES
-@pytest.mark.parametrize("state_of", [object_of, array_of])
 def test_a_minimal_body_decodes_with_defaults_and_needs_each_of_its_fields(
-    kind: type[Event], state_of: Callable[[Any], bytes]
+    kind: type[Event],
 ) -> None:
     body = MINIMAL.get(kind.TOPIC, {})
-    decoded = MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state_of(body), 1)
+    decoded = MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, array_of(body), 1)
     assert decoded.fact is None
     assert decoded.organization_id is None
     assert decoded.recorded_at == datetime(2026, 4, 15, 8, 30, tzinfo=UTC)
@@ -186,20 +155,13 @@ def test_a_minimal_body_decodes_with_defaults_and_needs_each_of_its_fields(
     for name in body:
         incomplete = {key: value for key, value in body.items() if key != name}
         with pytest.raises(MapperDeserialisationError):
-            MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state_of(incomplete), 1)
+            MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, array_of(incomplete), 1)
 
 
 @CLASSES
 def test_an_unknown_field_of_a_later_version_is_ignored(kind: type[Event]) -> None:
     stored = json.loads(file_of(kind.TOPIC).read_bytes())
     stored[-1]["later"] = 1
-    assert_decodes_to_sample(kind, json.dumps(stored).encode())
-
-
-@OLD_CLASSES
-def test_an_unknown_field_in_format_1_is_ignored(kind: type[Event]) -> None:
-    stored = json.loads(file_of(kind.TOPIC, FORMAT_1).read_bytes())
-    stored["later"] = stored["body"]["later"] = 1
     assert_decodes_to_sample(kind, json.dumps(stored).encode())
 
 

@@ -2,14 +2,12 @@
 
 import itertools
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from ledger.application.log_check import LogCheck
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import ConfigurationError, prepare_database
@@ -22,7 +20,6 @@ from tests.support.documents import ROOT
 from tests.support.edge import edge_of
 from tests.support.embedded import query
 from tests.support.served import run_ledger
-from tests.support.views import until
 
 _numbers = itertools.count(1)
 
@@ -78,13 +75,13 @@ def test_migrate_prints_what_it_applied_and_then_has_nothing_to_do(
 def test_migrate_refuses_another_master_key_before_any_change(
     conninfo: str, tmp_path: Path
 ) -> None:
-    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0005_tile_check.sql'")
+    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0006_oldest_rows.sql'")
     for key in ({"LEDGER_MASTER_KEY": "ab" * 32}, {}):
         given = {**os.environ, "LEDGER_DATABASE_URL": conninfo, **key}
         ended = run_ledger({**given, "LEDGER_DATA_DIR": str(tmp_path / "data")}, "migrate")
         assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
         assert "master key" in ended.stderr
-    assert query(conninfo, "SELECT FROM ledger.migration WHERE name = '0005_tile_check.sql'") == []
+    assert query(conninfo, "SELECT FROM ledger.migration WHERE name = '0006_oldest_rows.sql'") == []
     assert not (tmp_path / "data").exists()
 
 
@@ -102,25 +99,10 @@ def test_a_service_that_must_not_migrate_works_for_a_user_who_may_not(
     assert query(limited, creates) == [(False,)]
 
 
-def test_the_check_of_older_rows_ends_for_a_user_who_may_not_make_it(
-    limited: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The nightly verification compares these rows all the same."""
-    threads = threading.active_count()
-    with caplog.at_level("INFO"):
-        check = LogCheck(limited)
-        check.start()
-        try:
-            until(lambda: threading.active_count() == threads, "the end of the loop", 5.0)
-        finally:
-            check.stop()
-    assert [record.levelname for record in caplog.records] == ["INFO"]
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        "DELETE FROM ledger.migration WHERE name = '0005_tile_check.sql'",
+        "DELETE FROM ledger.migration WHERE name = '0006_oldest_rows.sql'",
         "DELETE FROM ledger.projection WHERE name = 'run'",
         "COMMENT ON VIEW ledger.run IS 'of an earlier version'",
         "DROP POLICY {policy} ON ledger.run_g1",
@@ -170,8 +152,8 @@ def test_a_command_that_must_not_migrate_works_where_the_schema_is_up_to_date(
     given = {**os.environ, **settings, "LEDGER_DATA_DIR": str(tmp_path), "LEDGER_MIGRATE": "never"}
     made = run_ledger(given, "keys", "create", "--admin")
     assert (made.returncode, made.stdout[:4]) == (0, "elk_"), made.stderr
-    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0005_tile_check.sql'")
+    query(conninfo, "DELETE FROM ledger.migration WHERE name = '0006_oldest_rows.sql'")
     for command in (("keys", "create", "--admin"), ("serve", "--port", "0")):
         refused = run_ledger(given, *command)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
-        assert "0005_tile_check.sql" in refused.stderr
+        assert "0006_oldest_rows.sql" in refused.stderr

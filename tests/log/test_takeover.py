@@ -59,7 +59,7 @@ BEFORE = """
 
 # The names and checksums as the last commit before 0.1.0 kept them: four files followed the 24.
 AGED = f"""
-DELETE FROM ledger.migration WHERE name = '0001_ledger.sql';
+DELETE FROM ledger.migration WHERE name = '0001_ledger.sql' OR name >= '0006';
 UPDATE ledger.migration SET name = to_char(left(name, 4)::int + 23, 'FM0000') || substr(name, 5);
 INSERT INTO ledger.migration (name, checksum, applied_at)
 SELECT split_part(line, ' ', 1), split_part(line, ' ', 2), date '2026-11-01' + day::int
@@ -144,13 +144,26 @@ def test_one_of_the_nodes_that_start_together_takes_over_a_ledger_of_e6d622b(
 
 def test_of_a_ledger_that_is_up_to_date_the_names_alone_are_replaced(up_to_date: str) -> None:
     before = everything(up_to_date)
-    assert migrate(up_to_date) == NAMES[:1]
+    assert migrate(up_to_date) == [NAMES[0], *NAMES[5:]]
     after = everything(up_to_date)
     assert len(before.pop("migration")) == 28
     assert len(after.pop("migration")) == len(NAMES)
     assert after == before
     assert names(up_to_date) == NAMES
     assert migrate(up_to_date) == []
+
+
+def test_the_finding_about_the_oldest_rows_which_no_night_replaces_is_dropped(
+    up_to_date: str,
+) -> None:
+    found = "SELECT part FROM ledger.verification ORDER BY part"
+    query(
+        up_to_date,
+        "INSERT INTO ledger.verification SELECT part, now(), now(), 1, 1, 0, 1, '[]'"
+        " FROM unnest(ARRAY['recorded_at', 'tables']) AS part",
+    )
+    migrate(up_to_date)
+    assert query(up_to_date, found) == [("tables",)]
 
 
 def test_a_function_that_knows_the_format_before_is_mended_as_in_an_upgrade(
@@ -174,7 +187,7 @@ def test_a_process_that_is_killed_in_the_midst_has_taken_over_nothing(up_to_date
         process.wait()
         assert len(names(up_to_date)) == 28
     # The next start waits until PostgreSQL has ended the session of the killed process.
-    assert migrate(up_to_date) == NAMES[:1]
+    assert migrate(up_to_date) == [NAMES[0], *NAMES[5:]]
     assert names(up_to_date) == NAMES
 
 

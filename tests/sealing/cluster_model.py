@@ -103,8 +103,6 @@ class Node:
 
     def keep_again(self) -> None:
         if self.unkept is not None and not self.is_full:
-            if self.witness is None and self.lineage is None:
-                self.lineage = ""
             self.witness, self.unkept = self.unkept, None
 
     def keep_lineage(self, lineage: str) -> None:
@@ -157,8 +155,6 @@ class Cluster:
         self._sign(made)
         self._commit(made)
         if not node.is_full and (node.witness is None or node.witness[:2] < made[:2]):
-            if node.witness is None and node.lineage is None:
-                node.lineage = ""
             node.witness = made
         return True
 
@@ -324,8 +320,6 @@ class Cluster:
         if verdict.contradicted is not None:
             self.database.stopped = self.database.has_key = True
         if verdict.takes and self.database.newest is not None:
-            if node.own is None and node.lineage is None:
-                node.keep_lineage("")
             assert (
                 node.own is None
                 or node.own.origin < self.database.origin

@@ -13,7 +13,7 @@ from tests.conftest import MASTER_KEY, Databases
 from tests.support.databases import copied, named
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, working
-from tests.support.sealing import Node, seal
+from tests.support.sealing import Node, keep_lineage, seal
 
 _numbers = itertools.count(1)
 
@@ -56,12 +56,13 @@ def full(
         copied(server.url, name, sealed_once[0]) as conninfo,
         working(conninfo, settings) as ledger,
     ):
+        keep_lineage(conninfo, folder)
         yield ledger
 
 
 @pytest.fixture
 def a(full: Ledger, folder: Path) -> Iterator[Node]:
-    """The node that has sealed the ledger so far, by a version without reports."""
+    """The node that has sealed the ledger so far, and has waited for the others."""
     with Node(full.conninfo, folder) as node:
         yield node
 

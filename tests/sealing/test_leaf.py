@@ -1,9 +1,8 @@
-"""The leaf of a stored event: its ``v``, its keys and its bytes (contract, Proof)."""
+"""The leaf of a stored event: its keys and its bytes (contract, Proof)."""
 
 import hashlib
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,32 +13,27 @@ from ledger.domain.execution_events import CheckedIn, Woken
 from ledger.domain.recorded import Actor
 from ledger.domain.values import format_instant, micros_of
 from ledger.log.codec import EnvelopeMapper
-from ledger.sealing.leaf import leaf_and_instant, leaf_of
-from tests.golden.samples import FORMAT_1, FORMAT_2, envelope, file_of
+from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
+from tests.golden.samples import envelope, file_of
 
-LEAVES = {
-    FORMAT_1: (
-        '{"v":1,"position":42,"stream":"LIN-26-084729","version":7,"type":"execution.checked_in/1",'
-        '"occurred_at":"2026-04-15T08:30:00Z","recorded_at":"2026-04-15T08:30:00.123456Z",'
-        '"actor":{"type":"agent","id":"AGT-1"},'
-        '"stored_sha256":"949eecb31ba80ebb61354150dd628bbada3a65c129058dcb78dc620687869232",'
-        '"nonce":"AAECAwQFBgcICQoLDA0ODw=="}'
-    ),
-    FORMAT_2: (
-        '{"v":2,"position":42,"stream":"LIN-26-084729","version":7,"type":"execution.checked_in/1",'
-        '"occurred_at":"2026-04-15T08:30:00Z","recorded_at":"2026-04-15T08:30:00.123456Z",'
-        '"actor":{"type":"agent","id":"AGT-1"},"reported_by":"KEY-26-000001",'
-        '"stored_sha256":"8665dcf302e9bdcb7d24c20e2dea7bbd8650b887b518904cce166396cff92af6",'
-        '"nonce":"AAECAwQFBgcICQoLDA0ODw=="}'
-    ),
-}
+LEAF = (
+    '{"v":2,"position":42,"stream":"LIN-26-084729","version":7,"type":"execution.checked_in/1",'
+    '"occurred_at":"2026-04-15T08:30:00Z","recorded_at":"2026-04-15T08:30:00.123456Z",'
+    '"actor":{"type":"agent","id":"AGT-1"},"reported_by":"KEY-26-000001",'
+    '"stored_sha256":"8665dcf302e9bdcb7d24c20e2dea7bbd8650b887b518904cce166396cff92af6",'
+    '"nonce":"AAECAwQFBgcICQoLDA0ODw=="}'
+)
 
 
-@pytest.mark.parametrize("folder", LEAVES, ids=lambda folder: folder.name)
-def test_the_format_of_the_stored_event_decides_its_leaf(folder: Path) -> None:
-    state = file_of(CheckedIn.TOPIC, folder).read_bytes()
-    leaf = leaf_of("LIN-26-084729", 7, CheckedIn.TOPIC, state, 42)
-    assert leaf.decode() == LEAVES[folder]
+def test_the_leaf_of_a_golden_event_has_these_bytes() -> None:
+    state = file_of(CheckedIn.TOPIC).read_bytes()
+    assert leaf_of("LIN-26-084729", 7, CheckedIn.TOPIC, state, 42).decode() == LEAF
+
+
+@pytest.mark.parametrize("state", [b'{"recorded_at":"2026-04-15T08:30:00Z"}', b"[2]", b""])
+def test_no_leaf_is_made_of_what_is_no_event(state: bytes) -> None:
+    with pytest.raises(UnreadableEvent):
+        leaf_of("LIN-26-084729", 7, CheckedIn.TOPIC, state, 42)
 
 
 INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))

@@ -39,7 +39,7 @@ def signer(ledger: Ledger) -> Signer:
 
 
 def checkpoint_outside(folder: Path) -> Path:
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.checkpoint")
     return path
 
 

@@ -44,7 +44,7 @@ def size_of(node: Node) -> int:
     return max((parse(file.read_text()).checkpoint.size for file in files), default=0)
 
 
-def test_an_upgraded_node_signs_at_once_and_shows_what_it_signs_while_it_is_alone(
+def test_a_node_that_has_waited_signs_at_once_and_shows_what_it_signs_while_it_is_alone(
     full: Ledger, a: Node
 ) -> None:
     full.line()

@@ -40,10 +40,9 @@ def test_another_process_that_beats_as_this_node_is_not_gone_while_the_database_
 
 
 @pytest.mark.parametrize("has_room_again", [False, True])
-def test_a_new_node_that_can_keep_no_file_is_not_taken_for_an_upgraded_one(
+def test_a_new_node_that_can_keep_no_file_waits_for_the_others_reports(
     has_room_again: bool,
 ) -> None:
-    """The node waits for the others' reports, as any node on a new PostgreSQL."""
     cluster = Cluster(2)
     signer, other = cluster.nodes
     cluster.append(2)

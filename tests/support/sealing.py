@@ -18,7 +18,7 @@ from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.shelf import Mark
 from ledger.sealing.watch import Watch
-from ledger.sealing.witness import Witness
+from ledger.sealing.witness import Lineage, Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from ledger.views.definitions import load
@@ -52,6 +52,13 @@ def keep_witness(conninfo: str, folder: Path) -> None:
         sealed, name = shelf.latest(connection), shelf.verifier_of(connection).name
     assert sealed.note is not None
     Witness(folder, name).keep(sealed.note)
+    keep_lineage(conninfo, folder)
+
+
+def keep_lineage(conninfo: str, folder: Path) -> None:
+    """Let a node have waited for the others' reports on this PostgreSQL."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        Lineage(folder).keep(shelf.state(connection, "").lineage)
 
 
 class Node:

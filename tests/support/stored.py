@@ -1,19 +1,11 @@
 """Stored events as the documentation describes them, without the ledger's code.
 
-A stored event's state is JSON. In format 1 it is an object of names; in format 2 it is an array,
-whose elements have the same names by their places.
+A stored event's state is a JSON array, whose elements have names by their places.
 """
 
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import msgspec
-import psycopg
-from psycopg.rows import tuple_row
-
-_STATES = "SELECT notification_id, state FROM ledger.ledger_events"
-_STORE = "UPDATE ledger.ledger_events SET state = %s WHERE notification_id = %s"
 
 DROP_CHECK = (
     b"ALTER TABLE ledger.ledger_events"
@@ -37,21 +29,8 @@ _NAMES = (
 
 
 def stored_object(text: str | bytes) -> dict[str, Any]:
-    """The state of either format with the names and values of format 1, without null values."""
-    stored = json.loads(text)
-    return stored if isinstance(stored, dict) else _named(stored)
-
-
-def store_in_format_1(conninfo: str) -> None:
-    """Rewrite all stored events as versions before format 2 wrote them; no other code may."""
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        connection.execute("SET LOCAL session_replication_role = replica")
-        for position, state in connection.execute(_STATES).fetchall():
-            stored = msgspec.json.encode(stored_object(state))
-            connection.execute(_STORE, (stored, position))
-
-
-def _named(elements: list[Any]) -> dict[str, Any]:
+    """A stored state as an object of names, with texts as instants and without null values."""
+    elements = json.loads(text)
     named = dict(zip(_NAMES, elements, strict=True))
     assert named.pop("format") == 2
     for name in ("occurred_at", "recorded_at"):

@@ -64,10 +64,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     fact: FactIdentity | None
     request_id: str | None
     causation_id: str | None
-    """The EVT id of the event that caused this one; on a void, of the check-in that it voids.
-
-    Voids of earlier versions have None.
-    """
+    """The EVT id of the event that caused this one; on a void, of the check-in that it voids."""
     nonce: bytes
     """16 random bytes: a reader of other leaves in the sealed log cannot guess this event."""
     body: Event

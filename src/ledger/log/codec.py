@@ -1,39 +1,35 @@
-"""Events to stored bytes and back: stable topics, one decoder for each topic and format, JSON.
+"""Events to stored bytes and back: stable topics, one decoder for each topic, JSON.
 
 A stored event is (stream id, version, topic, state). The topic is the event class's ``TOPIC``,
-``name/version``; the state is the envelope as JSON, with the event's own fields as an object, the
-body. The envelope has two formats:
-
-    2   a JSON array, whose elements ``StoredArray`` names; its first element is the number 2
-    1   a JSON object with the names of ``_StoredObject``, which earlier versions wrote
-
-New events are stored in format 2, which repeats no names. Stored events are never rewritten, so
-format 1 stays readable for ever. PostgreSQL can read both: ``convert_from(state, 'UTF8')::json``.
-The format also decides which leaf an event has in the sealed log (``sealing/leaf.py``).
+``name/version``; the state is the envelope: a JSON array, whose elements ``StoredArray`` names. The
+array repeats no names, and begins with the number of this format, which is 2. Stored events are
+never rewritten. PostgreSQL can read them: ``convert_from(state, 'UTF8')::json``. The format is also
+that of the event's leaf in the sealed log (``sealing/leaf.py``).
 
 An event's schema changes in one of two ways. A new field of the body gets a default, and old bytes
-decode as they are. Any other change needs a new class with the next version in its topic. The old
-class then stays in the table of events, and an upcaster in ``decode`` must turn it into the new
-class, so that folds see one schema. So far no event has needed an upcaster. A change of the
-envelope needs a new format.
+decode as they are. Any other change needs a new class with the next version in its topic, which
+takes the old one's place in the table of events. The old class gets a row in ``UPCASTERS``, with
+the function that turns it into the new class: so folds and views see one schema. So far no event
+has needed an upcaster. A change of the envelope needs a new format.
 """
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
 from ledger.domain.events import EVENTS
-from ledger.domain.recorded import Actor, FactIdentity, Recorded
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.values import ActorType, instant_of, micros_of
 
 B = TypeVar("B")
 
 
 class StoredArray(msgspec.Struct, Generic[B], frozen=True, array_like=True, gc=False):
-    """The envelope in format 2: a JSON array of these elements in this order."""
+    """The envelope: a JSON array of these elements in this order."""
 
     format: Literal[2]
     organization_id: str | None
@@ -52,36 +48,30 @@ class StoredArray(msgspec.Struct, Generic[B], frozen=True, array_like=True, gc=F
     body: B
 
 
-class _StoredObject(msgspec.Struct, Generic[B], frozen=True, kw_only=True):
-    """The envelope in format 1: a JSON object of these names, with RFC 3339 instants."""
+Upcasters = Mapping[type[Event], tuple[type[Event], Callable[[Any], Event]]]
+"""By an old class of events: the class in its place, and the function from one to the other."""
 
-    occurred_at: datetime
-    recorded_at: datetime
-    actor: Actor
-    reported_by: str
-    organization_id: str | None = None
-    workspace_id: str | None = None
-    service_line_id: str | None = None
-    fact: FactIdentity | None = None
-    request_id: str | None = None
-    causation_id: str | None = None
-    nonce: bytes
-    body: B
+UPCASTERS: Upcasters = MappingProxyType({})
 
 
 class EnvelopeMapper(Mapper[str]):
     """The library's mapper interface for ``Recorded`` envelopes."""
 
-    def __init__(self) -> None:
+    def __init__(self, upcasters: Upcasters = UPCASTERS) -> None:
         self._encode = msgspec.json.Encoder().encode
-        self._decode_array: dict[str, Callable[[bytes], StoredArray[Any]]] = {
+        self._upcasters = upcasters
+        self._decode: dict[str, Callable[[bytes], StoredArray[Any]]] = {
             cls.TOPIC: msgspec.json.Decoder(StoredArray[cls]).decode  # type: ignore[valid-type]
-            for cls in EVENTS
+            for cls in (*EVENTS, *upcasters)
         }
-        self._decode_object: dict[str, Callable[[bytes], _StoredObject[Any]]] = {
-            cls.TOPIC: msgspec.json.Decoder(_StoredObject[cls]).decode  # type: ignore[valid-type]
-            for cls in EVENTS
-        }
+        for old, (_, upcast) in upcasters.items():
+            self._decode[old.TOPIC] = partial(_decode_old, self._decode[old.TOPIC], upcast)
+
+    def topics_of(self, events: Iterable[type[Event]]) -> dict[str, type[Event]]:
+        """The topics under which events of the classes are stored, each with its class."""
+        topics = {cls.TOPIC: cls for cls in events}
+        older = {old.TOPIC: new for old, (new, _) in self._upcasters.items()}
+        return topics | {topic: new for topic, new in older.items() if new.TOPIC in topics}
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """Encode a ``Recorded``. Its position is not in the bytes, but in a column of its own."""
@@ -91,7 +81,7 @@ class EnvelopeMapper(Mapper[str]):
         )
 
     def encode(self, event: Recorded) -> bytes:
-        """The state of an event, in format 2."""
+        """The state of an event."""
         fact = event.fact
         return self._encode(
             StoredArray(
@@ -128,20 +118,10 @@ class EnvelopeMapper(Mapper[str]):
         self, originator_id: str, version: int, topic: str, state: bytes, position: int
     ) -> Recorded:
         """Decode an event from its columns, without a ``StoredEvent``: for the hot paths."""
-        s: StoredArray[Any] | _StoredObject[Any]
         try:
-            if state[:1] == b"[":
-                s = self._decode_array[topic](state)
-                occurred_at, recorded_at = instant_of(s.occurred_at), instant_of(s.recorded_at)
-                actor, fact = Actor(*s.actor), FactIdentity(*s.fact) if s.fact else None
-            else:
-                s = self._decode_object[topic](state)
-                occurred_at, recorded_at, actor, fact = (
-                    s.occurred_at,
-                    s.recorded_at,
-                    s.actor,
-                    s.fact,
-                )
+            s = self._decode[topic](state)
+            occurred_at, recorded_at = instant_of(s.occurred_at), instant_of(s.recorded_at)
+            actor, fact = Actor(*s.actor), FactIdentity(*s.fact) if s.fact else None
         except (KeyError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise MapperDeserialisationError(
                 f"{topic} at position {position} ({originator_id} version {version}): {error!r}"
@@ -163,3 +143,10 @@ class EnvelopeMapper(Mapper[str]):
             nonce=s.nonce,
             body=s.body,
         )
+
+
+def _decode_old(
+    decode: Callable[[bytes], StoredArray[Any]], upcast: Callable[[Any], Event], state: bytes
+) -> StoredArray[Any]:
+    stored = decode(state)
+    return msgspec.structs.replace(stored, body=upcast(stored.body))

@@ -13,9 +13,6 @@ import psycopg
 
 from ledger.domain.values import escaped
 
-RECORDED_AT = "recorded_at"
-"""The rows that are older than the constraint on ``recorded_at`` (``application/log_check.py``)."""
-
 NEW = "new"
 """The events since the last nightly comparison, with their leaves and checkpoints."""
 

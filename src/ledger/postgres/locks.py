@@ -36,9 +36,6 @@ VERIFICATION = 7_300_011
 REBUILDER = 7_300_012
 """Held by the process that builds new views, and views of another version, after its start."""
 
-LOG_CHECK = 7_300_013
-"""Held by the process that checks the log's older rows after an upgrade."""
-
 STORY = 7_300_014
 """Held by a process that records facts under another time than now. Shared by the rounds of loops
 that decide by the present time."""

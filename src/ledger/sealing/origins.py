@@ -167,7 +167,7 @@ def adopt(
             },
         )
         shelf.keep(connection, growth.tree.take_changed(), growth.first_positions, sealed)
-    watch.begin(Verifier(signer.vkey), note)
+    watch.take(Verifier(signer.vkey), note)
     return Adopted(signer.name, line, base.size)
 
 

@@ -91,8 +91,6 @@ class Heard(NamedTuple):
     """Whether each living node has had the time to report to this PostgreSQL."""
     is_first: bool
     """Whether this node has never waited for reports, on any PostgreSQL."""
-    is_upgraded: bool
-    """Whether that is so since it was upgraded from a version without reports."""
     is_doubled: bool
     """Whether another process beats as this node, since its data directory is shared or copied."""
 
@@ -132,8 +130,8 @@ class Vigil:
         """Take the nodes' rows, which were read between two instants.
 
         A wait begins when the answer has come, and ends before the question was asked.
-        ``remembered`` is the PostgreSQL on which the node has waited last, by its own files; empty
-        for a new node. Between two beats of the node a beat under its id is another process's.
+        ``remembered`` is the PostgreSQL on which the node has waited last, by its own files.
+        Between two beats of the node a beat under its id is another process's.
         """
         # Reports may have been impossible while this node could not read them.
         if self._last is None or asked - self._last > self._patience / 3:
@@ -163,7 +161,7 @@ class Vigil:
         others = [self._other(row, asked) for row in rows if row.node_id != self._node_id]
         has_waited = settled or waited >= self._patience
         is_doubled = self._foreign >= _DOUBLED_AFTER and self._is_foreign_near(asked)
-        return Heard(others, has_waited, not known, known is None, is_doubled)
+        return Heard(others, has_waited, not known, is_doubled)
 
     def _expect_own(self, own: Row | None, now: float) -> None:
         """Note a beat under this node's id that is not the last one of this process."""
@@ -259,10 +257,8 @@ def judge(known: Known, compare: Compare) -> Verdict:
         if own is None
         else newest.size > own.size and fits[own[:3]] is Fit.SAME
     )
-    # The first node of a new ledger has nobody to wait for; neither has one that was upgraded from
-    # a version without reports, which keeps a witness already.
+    # The first node of a new ledger has nobody to wait for.
     is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
-    is_new = is_new or (known.own is not None and known.keeps and known.heard.is_upgraded)
     verdict = Verdict(Standing.FOLLOWER, takes=takes, settles=known.heard.has_waited or is_new)
     if not known.leads:
         return verdict

@@ -12,6 +12,7 @@ from psycopg.pq import Format
 
 from ledger.domain.events import EVENTS as EVENT_CLASSES
 from ledger.domain.values import format_instant, instant_of
+from ledger.log.codec import UPCASTERS
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
@@ -199,7 +200,7 @@ def _altered_columns(
     or its stream.
     """
     stream, version, topic, state, position = leaf.event
-    topics = {event.TOPIC for event in EVENT_CLASSES}
+    topics = {event.TOPIC for event in (*EVENT_CLASSES, *UPCASTERS)}
     if any(_is(sealed, (stream, version, other, state, position)) for other in topics):
         return ("topic",)
     ((due,),) = connection.execute(_VERSION, (stream, position))

@@ -145,16 +145,8 @@ class Watch:
                     )
         return max(strays, key=lambda stray: stray[:2], default=None)
 
-    def begin(self, verifier: Verifier, note: str) -> None:
-        """Make the first checkpoint of an adopted log the witness, once it is in the database."""
-        if self.kept(verifier.name) is None:
-            self._lineage.begin()
-        self.take(verifier, note)
-
     def follow(self, sight: Sight) -> None:
         """Make the newest checkpoint of the database the witness."""
-        if sight.known.own is None:
-            self._lineage.begin()
         if sight.state.sealed.note is not None:
             self.take(sight.verifier, sight.state.sealed.note)
 
@@ -190,8 +182,6 @@ class Watch:
             note = self._unkept[1]
             origin = parse(note).origin
             with suppress(OSError):
-                if self.kept(origin) is None:
-                    self._lineage.begin()
                 Witness(self.folder, origin).keep(note)
                 self._unkept = None
 

@@ -45,11 +45,7 @@ class Witness:
 
 
 class Lineage:
-    """The file of the PostgreSQL on which the node has waited for the others' reports.
-
-    A node that has a witness and no such file was upgraded from a version without reports. The file
-    of a new node is empty.
-    """
+    """The file of the PostgreSQL on which the node has waited for the others' reports."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lineage"
@@ -59,11 +55,6 @@ class Lineage:
         with suppress(OSError):
             return self._path.read_text("utf-8", "replace").strip()
         return None
-
-    def begin(self) -> None:
-        """Make the file of a new node, before it keeps its first witness."""
-        if self.read() is None:
-            self.keep("")
 
     def keep(self, lineage: str) -> None:
         """Replace what is kept. Where that fails, the node waits again after its next start."""

@@ -160,9 +160,7 @@ class Projector(BackgroundLoop):
     ) -> None:
         super().__init__("projector")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
-        self._wanted: dict[str, type[Event]] = {
-            cls.TOPIC: cls for projection in projections for cls in projection.events
-        }
+        self._wanted = codec.topics_of(cls for view in projections for cls in view.events)
         self._views: list[_View] = []
         self._standing: set[tuple[str, int, int]] = set()
         """(name, version, generation) of every view when this projector took the lead."""

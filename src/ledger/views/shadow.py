@@ -95,7 +95,7 @@ class Shadow:
         self._pipeline = Pipeline(connection)
         self._log = self._pipeline if source is None else Pipeline(source)
         self._codec, self._progress = codec, progress
-        self._wanted = {event.TOPIC for event in projection.events}
+        self._wanted = codec.topics_of(projection.events)
 
     def live(self) -> Live:
         return live_in(self._source, self.projection)

@@ -12,7 +12,7 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present, services_of
 from ledger.log.nodes import LIVING_SECONDS
-from ledger.log.verifications import FINDINGS, NEW, OLD, RECORDED_AT, SCHEMA, TABLES, Finding
+from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
 from ledger.sealing.nightly import next_night
 from ledger.sealing.note import BadNote, parse
@@ -50,7 +50,6 @@ _PARTS = {
     NEW: "New events, their leaves and checkpoints",
     TABLES: "Tables on which decisions rest",
     SCHEMA: "Functions, views, constraints and rights of the database",
-    RECORDED_AT: "Times of recording in the oldest rows",
     **{part: f"Older events, part {number} of {len(OLD)}" for number, part in enumerate(OLD, 1)},
 }
 """The parts of a verification in words, in the order of the page."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from ledger.application.log_check import LogCheck
 from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
 from ledger.application.writer import Writer
@@ -45,7 +44,6 @@ class Loops:
         self.lease_watch = LeaseWatch(conninfo, self._writer)
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(conninfo, self._writer, self._beat.corrected(clock))
-        self.log_check = LogCheck(conninfo)
 
     def start(self) -> None:
         """Start all loops."""
@@ -56,11 +54,9 @@ class Loops:
         self.sweeper.start()
         self.lease_watch.start()
         self.housekeeper.start()
-        self.log_check.start()
 
     def stop(self) -> None:
         """End all loops, each after the work in hand."""
-        self.log_check.stop()
         self.housekeeper.stop()
         self.lease_watch.stop()
         self.sweeper.stop()
