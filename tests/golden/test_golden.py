@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ledger.domain.events import EVENTS
 from ledger.domain.execution_events import Woken
 from ledger.domain.recorded import Event
-from ledger.log.codec import EnvelopeMapper
+from ledger.log.codec import UPCASTERS, EnvelopeMapper
 from tests.golden.samples import (
     BODIES,
     FIRST,
@@ -31,6 +31,8 @@ from tests.golden.samples import (
 )
 
 MAPPER = EnvelopeMapper()
+EVER = (*EVENTS, *UPCASTERS)
+"""Every class that was ever stored."""
 CLASSES = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.TOPIC)
 INSTANTS = st.datetimes(timezones=st.just(UTC))
 FULL = {type(body): body for body in BODIES}
@@ -89,14 +91,18 @@ def array_of(body: Any) -> bytes:
     return json.dumps([2, *nothing, MICROS, MICROS, *who, *nothing, NONCE, body]).encode()
 
 
-@CLASSES
-def test_every_class_has_a_golden_file(kind: type[Event]) -> None:
-    assert file_of(kind.TOPIC).is_file()
+@pytest.mark.parametrize("kind", EVER, ids=lambda kind: kind.TOPIC)
+def test_every_class_has_a_golden_file_and_an_older_class_is_decoded_as_a_newer_one(
+    kind: type[Event],
+) -> None:
+    state = file_of(kind.TOPIC).read_bytes()
+    decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, state, 42)
+    assert type(decoded.body) is (UPCASTERS[kind][0] if kind in UPCASTERS else kind)
 
 
 @pytest.mark.parametrize("folder", [FIRST, GROWN], ids=lambda folder: folder.name)
 def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
-    known = {file_of(kind.TOPIC).name for kind in EVENTS}
+    known = {file_of(kind.TOPIC).name for kind in EVER}
     assert {path.name for path in folder.glob("*.json")} <= known
 
 

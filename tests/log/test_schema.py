@@ -18,12 +18,12 @@ Connection = psycopg.Connection[Any]
 
 EVENT = {
     "originator_id": "LIN-26-000001", "originator_version": 1, "topic": "t/1",
-    "state": b'{"recorded_at":"2026-04-15T12:00:00Z"}',
+    "state": b"[2,null,null,null,0,1776254400000000,[]]",
     "notification_id": 1, "recorded_at": "2026-04-15T12:00:00Z",
 }  # fmt: skip
 ANOTHER = EVENT | {
     "originator_version": 2, "notification_id": 2,
-    "state": b'[2,null,null,null,0,1776254401000000,[]]', "recorded_at": "2026-04-15T12:00:01Z",
+    "state": b"[2,null,null,null,0,1776254401000000,[]]", "recorded_at": "2026-04-15T12:00:01Z",
 }  # fmt: skip
 KEY = {
     "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
@@ -83,7 +83,7 @@ INSTANT = 1776254400123456
 @pytest.mark.parametrize(
     "state",
     [ARRAY % INSTANT, b'{"recorded_at":"2026-04-15T14:00:00.123456+02:00","body":{}}'],
-    ids=["format 2", "format 1"],
+    ids=["an array", "an object, as before 0.1.0"],
 )
 def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(
     connection: Connection, state: bytes

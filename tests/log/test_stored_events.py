@@ -31,7 +31,7 @@ OWNERS: dict[int, tuple[str | None, str | None]] = {
 """The organization and the workspace of the event at each position."""
 
 CLAIMED = {"reported_by": f'[2,"{OTHER}","{WORKSPACE}",', "body": [2, OTHER, WORKSPACE]}
-"""What a sender says, who claims another tenant's ids."""
+"""The claims of a sender on another tenant's ids."""
 
 AT = "SELECT position FROM ledger.stored_events(%s::bigint[]) ORDER BY position"
 

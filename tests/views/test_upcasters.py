@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError
 
-from ledger.domain.execution_events import CheckedIn
+from ledger.domain.execution_events import CheckedIn, Woken
 from ledger.domain.recorded import Event
-from ledger.log.codec import UPCASTERS, EnvelopeMapper
+from ledger.log.codec import EnvelopeMapper
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.projector import Projector
@@ -57,9 +57,10 @@ def test_an_older_event_that_cannot_be_read_is_named_by_its_position() -> None:
         MAPPER.decode(LINE, 7, CheckedInByMinutes.TOPIC, SAMPLE.replace(OLD, b'"hours":1'), 42)
 
 
-def test_no_event_of_today_is_an_older_one() -> None:
-    assert not UPCASTERS
-    assert EnvelopeMapper().topics_of([CheckedIn]) == {CheckedIn.TOPIC: CheckedIn}
+def test_the_topics_of_a_class_include_those_of_the_older_classes_that_it_replaced() -> None:
+    assert MAPPER.topics_of([Woken]) == {Woken.TOPIC: Woken}
+    both = {CheckedIn.TOPIC: CheckedIn, CheckedInByMinutes.TOPIC: CheckedIn}
+    assert MAPPER.topics_of([CheckedIn]) == both
 
 
 def store_as(conninfo: str, topic: str, old: bytes, new: bytes) -> None:
