@@ -157,8 +157,8 @@ def test_instants_are_compared_beside_other_damage(
 
 
 OBJECT = (
-    '{{"occurred_at":"2026-04-15T12:00:00Z","recorded_at":{},"actor":{{"type":"user","id":"u"}},'
-    '"reported_by":"u","nonce":"AAECAwQFBgcICQoLDA0ODw==","body":{{}}}}'
+    '{"occurred_at":"2026-04-15T12:00:00Z","recorded_at":"noon","actor":{"type":"user","id":"u"},'
+    '"reported_by":"u","nonce":"AAECAwQFBgcICQoLDA0ODw==","body":{}}'
 )
 ARRAY = (
     '[2,null,null,null,1776254400000000,{},["user","u"],"u",null,null,null,'
@@ -168,8 +168,11 @@ ARRAY = (
 
 @pytest.mark.parametrize(
     "state",
-    [OBJECT.format(f'"{text}"') for text in ("noon", "\\u0000", "2026-04-15T12:p0:00.000219Z")]
-    + [ARRAY.format(text) for text in ("null", '"noon"', "1776254400.5", "1776254400000000000")],
+    [OBJECT]
+    + [
+        ARRAY.format(text)
+        for text in ("null", '"noon"', '"\\u0000"', "1776254400.5", "1776254400000000000")
+    ],
 )
 def test_an_unsealed_event_with_an_unreadable_instant_is_named_without_quoting_it(
     full: Ledger, folder: Path, state: str
