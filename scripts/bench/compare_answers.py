@@ -12,14 +12,13 @@ from pathlib import Path
 import psycopg
 import tale
 from corpus import Corpus
-from corpus_request import Answer, Request, Send, compared, sending
+from corpus_request import Answer, Request, Send, compared, reason_of, sending
+from lag import await_views
 from product import NEVER_IDLE, Product, UnmeasuredError, copy_ledger, serving
 from teller import Teller
 from told_ledgers import Tale, tale_of
-from unasked import unasked
-from upgrade import await_views
+from unasked import LEFT_OUT, unasked
 from versions import HERE, OLD, Version
-from wanted_differences import LEFT_OUT, wanted
 
 SHOWN = 10  # differences that are printed
 AROUND = 60  # bytes of a difference that are printed
@@ -39,7 +38,7 @@ class Difference:
     @property
     def reason(self) -> str | None:
         """The reason why the difference is wanted; None if it is not."""
-        return wanted(self.request, self.old)
+        return reason_of(self.request, self.old, self.new)
 
     def __str__(self) -> str:
         old, new = (compared(self.request, answer) for answer in (self.old, self.new))
@@ -50,7 +49,6 @@ class Difference:
         return f"{self.request}\n  differs from byte {at} on:\n{both}"
 
 
-# Reads of runs are recorded, which would move the positions of later answers.
 _HOLD_READS = """
 CREATE FUNCTION public.hold_read() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -71,14 +69,17 @@ def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]
     with serving(
         data_dir, told.keys["organization"], 1, log, ledger=version.ledger, settings=settings
     ) as product:
-        if version is HERE:
-            await_views(product)
+        await_views(product)
         teller = Teller(product)
         teller.keys = told.keys
         teller.settle()
-        with psycopg.connect(product.database_url) as connection:
-            connection.execute(_HOLD_READS)
         yield product
+
+
+def hold_reads(product: Product) -> None:
+    """Refuse to record reads of runs from now on: they would move the positions of answers."""
+    with psycopg.connect(product.database_url) as connection:
+        connection.execute(_HOLD_READS)
 
 
 def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
@@ -88,10 +89,12 @@ def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
         # Beside the work trees, since PostgreSQL's user, if another, can reach that folder.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=OLD)))
         folder.chmod(0o755)
-        ports = [
-            stack.enter_context(served_tale(told, version, folder)).port for version in (old, HERE)
-        ]
-        ask_old, ask_new = (stack.enter_context(sending(port, told.keys)) for port in ports)
+        sends = []
+        for version in (old, HERE):
+            product = stack.enter_context(served_tale(told, version, folder))
+            hold_reads(product)
+            sends.append(stack.enter_context(sending(product.port, told.keys)))
+        ask_old, ask_new = sends
         corpus = Corpus(ask_old)
         corpus.ask()
         for ask in (ask_old, ask_new):

@@ -41,6 +41,7 @@ class Corpus:
             self.feeds,
             self.types,
             self.webhooks,
+            self.keys,
             self.audit,
             self.proofs,
             self.conditions,
@@ -120,7 +121,9 @@ class Corpus:
             self.get(f"{path}?state=blocked&workspace_id={tale.FIRST}&product_line=talent")
         for role in READERS:
             list(self.walk("/v1/execution?limit=2", role))
-            self.by_each("/v1/directory", {"type": ("workspace", "project", "none")}, role)
+            kinds = ("workspace", "project", "resource", "none")
+            self.by_each("/v1/directory", {"type": kinds}, role)
+            list(self.walk("/v1/directory?type=resource&limit=1", role))
             self.by_each("/v1/search", {"q": ("payments", "000001", "zoë", "", "x")}, role)
         list(self.walk(f"/v1/execution?limit=3&as_of={self.instants()[8]}", "admin"))
 
@@ -188,13 +191,7 @@ class Corpus:
         for at in self.instants():
             self.get(f"/v1/runs?as_of={at}&limit=100", "admin")
             self.get(f"/v1/runs/export?as_of={at}", "admin")
-        # An old version has no such routes: `conditions` asks again only for what it answered.
-        new = "/v1/runs", "/v1/runs/export", "/v1/directory?type=resource&limit=1", "/v1/search?q=9"
-        keys = "/v1/keys", "/v1/keys/KEY-26-000001"
-        for path in (*new, *keys, "/v1/log/proof?position=1"):
-            self.get(path, ledger_min_position="1")
         self.get("/v1/runs", if_none_match="*")
-        self.get("/v1/directory?type=resource&cursor=none")
 
     def feeds(self) -> None:
         """The feed by every filter, each event, and the stream."""
@@ -213,8 +210,6 @@ class Corpus:
             list(self.walk("/v1/events?limit=60", role))
             self.by_each("/v1/events?limit=100", choices, role)
             self.by_each("/v1/events/export", choices | {"format": ("jsonl", "csv", "none")}, role)
-        # An old version has no such route: `conditions` asks again only for what it answered.
-        self.get("/v1/events/export", ledger_min_position="1")
         list(self.walk("/v1/events?limit=7&type=run.started,run.requested"))
         for event in self.events:
             self.get(f"/v1/events/{event['id']}", "admin")
@@ -249,6 +244,16 @@ class Corpus:
                 list(self.walk(f"{path}/deliveries?limit=100", role))
                 for status in ("pending", "delivered", "failed"):
                     list(self.walk(f"{path}/deliveries?limit=50&status={status}", role))
+
+    def keys(self) -> None:
+        """Lists of keys, and each key."""
+        for role in READERS:
+            list(self.walk("/v1/keys?limit=3", role))
+            tenant = f"organization_id={tale.ORGANIZATION}&workspace_id={tale.SECOND}"
+            self.get(f"/v1/keys?{tenant}", role)
+        for key in self.walk("/v1/keys", "admin"):
+            for role in READERS:
+                self.get(f"/v1/keys/{key['id']}", role)
 
     def _audited(self) -> Iterator[Json]:
         for organization in (tale.ORGANIZATION, tale.OTHER):
@@ -320,7 +325,7 @@ class Corpus:
         first: dict[str, Request] = {}
         for request, answer in self.told.items():
             if answer.status == 200 and not request.until:
-                first.setdefault(_kind(request.path), request)
+                first.setdefault(kind_of(request.path), request)
         for request in first.values():
             self.get(request.path, request.role, method="HEAD")
             self.get(request.path, request.role, ledger_min_position="1")
@@ -341,8 +346,9 @@ class Corpus:
                 "/v1/execution/LIN-26-999999/usage",
                 "/v1/runs/RUN-26-999999",
                 "/v1/keys",
-                f"/v1/keys?{ours}&workspace_id=WS-26-000001&limit=1&cursor=none",
-                "/v1/keys/KEY-26-000001",
+                "/v1/keys?cursor=none",
+                "/v1/keys/KEY-26-999999",
+                "/v1/directory?type=resource&cursor=none",
                 "/v1/runs?cursor=none",
                 "/v1/runs/export?after=none",
                 "/v1/events/EVT-26-999999",
@@ -378,6 +384,6 @@ class Corpus:
                 self.get(path, role)
 
 
-def _kind(path: str) -> str:
+def kind_of(path: str) -> str:
     """A path without ids and query: roughly the template of its route."""
     return re.sub(r"/([A-Z]+-\d+-\d+|\d+)(?=/|$)", "/", urlsplit(path).path)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import loadgen
 import psycopg
+from lag import await_sealed, await_views
 from measure import Bench, Row, at_most
 from processes import children_of
 from product import BATCH_CLIENTS, MANY, Product, UnmeasuredError, serving
 from story import BATCH, ORGANIZATION, Story, batch_of, line_id, story_of_new
-from upgrade import await_sealed, await_shown
 
 LINES = 500
 FACTS = 20_000  # of each kind
@@ -62,7 +62,7 @@ def bytes_of(bench: Bench, facts: Iterable[bytes]) -> float:
 
 
 def _size(product: Product) -> int:
-    await_shown(product)
+    await_views(product)
     await_sealed(product)
     with psycopg.connect(product.database_url, autocommit=True) as connection:
         connection.execute("VACUUM")
@@ -136,7 +136,7 @@ def _measured(product: Product, job: loadgen.Job, status: int, facts: int) -> tu
     result = loadgen.run_load(job)
     if set(result.statuses) != {status}:
         raise UnmeasuredError(f"answers {result.statuses}: {result.refusal}")
-    await_shown(product)
+    await_views(product)
     await_sealed(product)
     return facts / result.seconds, (_microseconds(product.pid) - before) / facts
 

@@ -1,12 +1,23 @@
-"""The time from each event's recording until every view has it, and a read would see it."""
+"""How far views and seal are behind the log: each event's way into the views, and their end.
 
+``Watch`` takes the time from each event's recording until every view has it, and a read would see
+it.
+"""
+
+import json
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 import psycopg
-from product import UnmeasuredError
+from corpus_request import Request, Send, sending
+from product import LEDGER, Product, UnmeasuredError
 from psycopg.rows import tuple_row
+
+import projections
+
+PATIENCE = 3600.0  # seconds for the views of a large ledger, or for its seal
 
 _RECORDED = """
 SELECT notification_id, recorded_at FROM ledger.ledger_events
@@ -65,3 +76,46 @@ class Watch:
                 at, position = following
             taken.append(1e3 * (at - instant.timestamp()))
         return sorted(taken)
+
+
+def await_views(product: Product) -> None:
+    """Wait until every view has the whole log, and is rebuilt if another version has built it.
+
+    Raises UnmeasuredError if a view has stopped.
+    """
+    wanted = {view.name: view.version for view in projections.projections()}
+
+    def are_current(send: Send) -> bool:
+        views = json.loads(send(Request("nobody", "/readyz")).body)["projections"]
+        if product.ledger == (LEDGER,):
+            # A view of another version stands still until it is rebuilt.
+            current = [view for view in views if view["version"] == wanted[view["name"]]]
+        else:
+            current = views
+        if stopped := [view["name"] for view in current if view["stopped"]]:
+            raise UnmeasuredError(f"stopped: {', '.join(stopped)}")
+        return len(current) == len(views) and not any(view["lag"] for view in views)
+
+    _await(product, are_current, "the views do not reach the end of the log")
+
+
+def await_sealed(product: Product) -> None:
+    """Wait until the whole log is sealed: no work on earlier writes is left then."""
+
+    def is_sealed(send: Send) -> bool:
+        recorded, sealed = (
+            send(Request("reader", path)).headers["ledger-position"]
+            for path in ("/healthz", "/v1/log/checkpoint")
+        )
+        return recorded == sealed
+
+    _await(product, is_sealed, "the log is not sealed up to its end")
+
+
+def _await(product: Product, is_so: Callable[[Send], bool], lacking: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    with sending(product.port, {"reader": product.key}) as send:
+        while not is_so(send):
+            if time.monotonic() > deadline:
+                raise UnmeasuredError(lacking)
+            time.sleep(0.05)

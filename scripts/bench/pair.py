@@ -1,8 +1,8 @@
 """This version beside an earlier one: does it give the same answers, and as fast?
 
-    python scripts/bench/pair.py --old 57058cd                    answers, then every row
-    python scripts/bench/pair.py --old 57058cd lists facts        answers, then some rows
-    python scripts/bench/pair.py --old 57058cd --corpus-only      answers: half a minute
+    python scripts/bench/pair.py --old e6d622b                    answers, then every row
+    python scripts/bench/pair.py --old e6d622b lists facts        answers, then some rows
+    python scripts/bench/pair.py --old e6d622b --corpus-only      answers: half a minute
 
 Answers: the old version has written a ledger with every kind of content (`tale.py`) through its
 public interface. Both versions serve a copy of that ledger and get the same requests (`corpus.py`);
@@ -11,7 +11,7 @@ version has made; the new version migrates its copy first. The versions are meas
 other round in the reverse order. The ratio is the median of the rounds' ratios, so it holds while
 the machine's speed drifts.
 
-Exit code 1: an answer differs without being wanted to (`wanted_differences.py`), or a ratio is
+Exit code 1: an answer differs without being wanted to (`corpus_request.WANTED`), or a ratio is
 below --at-least.
 """
 
@@ -30,18 +30,18 @@ from pathlib import Path
 import psycopg
 from compare_answers import print_comparison
 from dataset import DataSet
+from lag import await_views
 from measure import Bench, interleave
 from pair_rows import WORKS, Work, measured
 from product import copy_ledger, serving
 from story import Story
-from upgrade import await_views
 from versions import HERE, OLD, Version, version_of
 
 
 def data_of(old: Version, size: DataSet) -> Path:
     """The old version's own data set of a size, made once."""
     folder = OLD / f"data-{old.name}"
-    (script,) = (old.folder / "scripts").rglob("dataset.py")
+    script = old.folder / "scripts" / "bench" / "dataset.py"
     command = [str(old.python), str(script)]
     command += ["--events", str(size.events), "--lines", str(size.lines)]
     environment = os.environ | {"LEDGER_BENCH_DATA": str(folder)}
@@ -62,8 +62,8 @@ def served_data(
     log = folder / f"{version.name[:7]}.log"
     began = time.perf_counter()
     with serving(data_dir, key, asked.workers, log, ledger=version.ledger) as product:
+        await_views(product)
         if version is HERE:
-            await_views(product)
             taken = time.perf_counter() - began
             print(f"Started on the old ledger, migrated, views built: {taken:.1f} s.\n")
         # Otherwise PostgreSQL would vacuum the new tables of one version during its first rows.

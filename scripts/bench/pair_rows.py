@@ -15,6 +15,7 @@ from cost_rows import (
 )
 from feed_rows import delivered_rate, exported_rate, receiving, streamed
 from import_row import write_facts
+from lag import await_sealed
 from line_requests import PAGE, paths
 from loadgen import percentile
 from measure import LONG, Bench
@@ -22,7 +23,6 @@ from read_rows import FRESH
 from rebuild_row import count_events
 from story import BATCH
 from story_requests import DRAWS, Walker
-from upgrade import await_sealed
 from write_rows import batched_facts
 
 PATIENCE = 3600.0  # seconds for a rebuild or an import

@@ -62,6 +62,7 @@ def tell(product: Product, version: Version) -> dict[str, str]:
         be_idle(teller)
         have_runs(teller)
         be_named(teller)
+        keep_keys(teller)
         close(teller)
         erase(teller)
         be_refused(teller)
@@ -246,10 +247,8 @@ def have_runs(teller: Teller) -> None:
 
 
 def be_named(teller: Teller) -> None:
-    """Name a workspace and a project; lend a run that its reporter names; if the version can."""
+    """Name a workspace and a project; lend a run that its reporter names."""
     fact = teller.fact
-    if "directory.named" not in consts(teller.get("/openapi.json"), "Fact"):
-        return
     teller.report(
         fact("directory.named", FIRST, name=NAMES),
         fact("directory.named", "PROJ-26-000001", name="Payments ü"),
@@ -260,6 +259,16 @@ def be_named(teller: Teller) -> None:
         fact("run.started", None, service_line_id=AGENT, external_id="nightly", lease_seconds=3600)
     )
     teller.command("POST", f"/v1/runs/{lent['subject']}/heartbeat", status=204)
+
+
+def keep_keys(teller: Teller) -> None:
+    """Create a key over HTTP, then change, rotate and revoke it."""
+    new = {"name": NAMES, "organization_id": ORGANIZATION, "permissions": ["read"]}
+    made = teller.command("POST", "/v1/keys", new, role="admin", status=201)
+    path = f"/v1/keys/{made['data']['id']}"
+    teller.command("PATCH", path, {"name": "Payments ü"}, role="admin")
+    teller.command("POST", f"{path}/rotate", {"grace_seconds": 60}, role="admin")
+    teller.command("DELETE", path, role="admin", status=204)
 
 
 def close(teller: Teller) -> None:

@@ -48,8 +48,8 @@ class Teller:
 
     def revoke_key(self, role: str) -> None:
         """Revoke a role's key, and wait until it is refused."""
-        table = self.product.command("keys", "list")
-        (key,) = re.findall(rf"(KEY-\d+-\d+)\W+{role}\W", table)
+        keys = self.get("/v1/keys?limit=100", "admin")["data"]
+        (key,) = (key["id"] for key in keys if key["name"] == role)
         self.product.command("keys", "revoke", key)
         self.wait(lambda: self._send("GET", "/v1/execution", role).status_code == 401, "revocation")
 

@@ -12,7 +12,7 @@ import short_limits
 import tale
 import tale_webhooks
 from product import serving
-from versions import OLD, Version
+from versions import HERE, OLD, Version
 
 from ledger.postgres.embedded.place import find_place
 
@@ -26,11 +26,14 @@ class Tale:
 
 
 def tale_of(version: Version) -> Tale:
-    """The tale as a version wrote it; told now if that version has not written this tale yet."""
+    """The tale as a version wrote it; told now if that version has not written this tale yet.
+
+    To this work tree, whose code changes, it is told each time.
+    """
     data_dir = OLD / f"tale-{version.name}"
     marker = data_dir / "tale.json"
     found = json.loads(marker.read_text()) if marker.exists() else {}
-    if found.get("tale") != _digest():
+    if version is HERE or found.get("tale") != _digest():
         for folder in (find_place(data_dir).base, data_dir):
             shutil.rmtree(folder, ignore_errors=True)
         began = time.perf_counter()
