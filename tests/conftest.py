@@ -30,7 +30,7 @@ from tests.support.data_dirs import QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere, served
-from tests.support.rebuilding import PatientRebuilder
+from tests.support.rebuilding import patient_rebuilder
 
 _numbers = itertools.count(1)
 
@@ -75,7 +75,7 @@ LONGEST = (
     "feed/test_dispatching.py",
     "test_demo.py",
     "sealing/test_every_column.py",
-    "upgrade/test_upgrade_in_place.py",
+    "upgrade/test_old_ledgers.py",
 )
 """The files, and the folder, that take longest; the longest first."""
 
@@ -228,11 +228,10 @@ def waits_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def gate() -> Iterator[threading.Event]:
     """The event that lets a service, which the test starts, go on to build a view."""
-    PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
-    monkeypatch.setattr("ledger.service.composition.loops.Rebuilder", PatientRebuilder)
-    return PatientRebuilder.may_go_on
+    with patient_rebuilder() as may_go_on:
+        yield may_go_on
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.log.test_takeover import AGED, FEWER
 from tests.support.databases import empty
 from tests.support.embedded import folder_in_tmp, query
 from tests.support.facts import LINE, activation, encode, fact
+from tests.support.restored import OldLedger
 from tests.support.served import LEDGER, Served, free_port, post, run_ledger
 from tests.support.views import until
 
@@ -236,13 +237,10 @@ def test_a_backup_writes_nothing_and_says_that_the_key_is_not_in_it(
     assert rows(kept) == before, "a backup writes nothing"
 
 
-def test_a_backup_of_the_version_before_0_1_0_is_brought_up_to_date(
-    kept: str, vacant: str, tmp_path: Path
-) -> None:
-    file = str(tmp_path / "ledger.dump")
-    query(kept, AGED)
-    assert run_ledger(settings_of(kept), "backup", file).returncode == 0
-    restored = run_ledger(settings_of(vacant), "restore", file)
+def test_a_backup_of_the_version_before_0_1_0_is_brought_up_to_date(vacant: str) -> None:
+    old = OldLedger("e6d622b")
+    key = {"LEDGER_MASTER_KEY": old.settings.master_key or ""}
+    restored = run_ledger(settings_of(vacant) | key, "restore", str(old.file))
     assert restored.returncode == 0, restored.stderr
     assert restored.stdout.count(" 0 differing") == 6
     assert query(vacant, "SELECT name FROM ledger.migration ORDER BY name") == [*zip(NAMES)]

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import psycopg
+import pytest
 from psycopg.rows import tuple_row
 
 from ledger.application.report import command_of
@@ -65,6 +66,15 @@ class PatientRebuilder(Rebuilder):
         while not self._stopping.is_set() and not self.may_go_on.wait(0.01):
             pass
         super()._go_on(position, end)
+
+
+@contextlib.contextmanager
+def patient_rebuilder() -> Iterator[threading.Event]:
+    """The event that lets services, which start meanwhile, go on to build views."""
+    PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ledger.service.composition.loops.Rebuilder", PatientRebuilder)
+        yield PatientRebuilder.may_go_on
 
 
 def ignore_progress(position: int, end: int) -> None:

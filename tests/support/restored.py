@@ -14,27 +14,28 @@ from urllib.parse import unquote
 
 from ledger.postgres.embedded.programs import find_programs
 from ledger.service.composition.api import create_api
-from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from projections import projections
 from scripts.bench.corpus_request import Answer, Request, headers_of
-from tests.support.databases import drop, execute, named
-from tests.support.rebuilding import rebuild
+from tests.support.databases import empty
 from tests.support.service import Clock
-from tests.support.views import query
 
 FOLDER = Path(__file__).parents[1] / "fixtures"
 
 
 @dataclass(frozen=True)
 class OldLedger:
-    """The fixtures of the ledger that one commit wrote: a dump, keys, and answers."""
+    """The fixtures of the ledger that one version wrote: a dump, keys, and answers."""
 
-    commit: str
+    version: str
+
+    @property
+    def file(self) -> Path:
+        """The dump."""
+        return FOLDER / f"ledger-{self.version}.dump"
 
     @cached_property
     def _about(self) -> Any:
-        return json.loads((FOLDER / f"answers-{self.commit}.json").read_text())
+        return json.loads((FOLDER / f"answers-{self.version}.json").read_text())
 
     @property
     def settings(self) -> Settings:
@@ -54,42 +55,23 @@ class OldLedger:
     @property
     def answers(self) -> Iterator[tuple[Request, str]]:
         """Every request with the digest of its answer."""
-        for digest, role, method, path, *headers in self._about["answers"]:
-            pairs = zip(headers[::2], headers[1::2], strict=True)
-            yield Request(role, path, method, tuple(pairs)), digest
+        for digest, role, path in self._about["answers"]:
+            yield Request(role, path), digest
 
     @contextmanager
     def restored(self, server: str) -> Iterator[str]:
-        """Restore the ledger as a database of a server, upgraded to today's code; the address."""
-        with self.as_written(server, f"written_by_{self.commit}") as conninfo:
-            upgrade(self.settings, conninfo)
-            yield conninfo
-
-    @contextmanager
-    def as_written(self, server: str, name: str) -> Iterator[str]:
         """Restore the ledger as its version left it, as a database of a server; the address.
 
-        The dump grants rights to a role. Roles belong to the cluster, so the role exists already.
+        Its rights name a role of the cluster in which it was written: a start makes them anew.
         """
-        execute(server, f"CREATE DATABASE {name}")
-        conninfo = named(server, name)
         program = find_programs(None) / "bin" / "pg_restore"
-        file = str(FOLDER / f"ledger-{self.commit}.dump")
-        options = ("--exit-on-error", "--no-owner", f"--dbname={conninfo}")
-        try:
-            subprocess.run([program, *options, file], check=True)
+        options = ("--exit-on-error", "--no-owner", "--no-privileges")
+        with empty(server, f"written_by_{self.version.replace('.', '_')}") as conninfo:
+            subprocess.run([program, *options, f"--dbname={conninfo}", self.file], check=True)
             yield conninfo
-        finally:
-            drop(server, name)
 
 
-def upgrade(settings: Settings, conninfo: str) -> None:
-    """Upgrade in place: migrate, and rebuild views of another version, as a service does."""
-    prepare_database(settings, conninfo)
-    built = dict(query(conninfo, "SELECT name, version FROM ledger.projection"))
-    for view in projections():
-        if built.get(view.name) != view.version:
-            rebuild(conninfo, view)
+OLD_LEDGERS = (OldLedger("e6d622b"),)
 
 
 @contextmanager
@@ -99,6 +81,7 @@ def answering(ledger: OldLedger, conninfo: str) -> Iterator[Callable[[Request], 
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
+        app.state.services.read_notes.stop()
         try:
             yield lambda request: runner.run(_ask(app, request, ledger.keys))
         finally:
