@@ -71,7 +71,7 @@ class OldLedger:
             yield conninfo
 
 
-OLD_LEDGERS = (OldLedger("e6d622b"),)
+OLD_LEDGERS = (OldLedger("e6d622b"), OldLedger("0.1.0"))
 
 
 @contextmanager
