@@ -28,7 +28,7 @@ from tests.support.views import query, report, until
 
 # Costs.
 
-ROUNDS, NEW_LINES, CHANGES = 20, 100, 900
+ROUNDS, NEW_LINES, CHANGES = 10, 100, 900
 """Each round activates new lines, then changes any of the lines: 11 events a line on average."""
 
 
@@ -44,7 +44,7 @@ class Past(NamedTuple):
 
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
-    """2,000 lines in two organizations, activated in rounds, with changes after each round."""
+    """1,000 lines in two organizations, activated in rounds, with changes after each round."""
     with database_after(server, "plan", work) as (connection, ends):
         at = [
             connection.execute("SELECT ledger.recorded_at(%s)", (end,)).fetchall()[0][0]
@@ -117,9 +117,14 @@ UNLED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("moment", ["long_ago", "half_way"])
-@pytest.mark.parametrize("limit", [10, 100])
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize(
+    ("name", "limit", "moment"),
+    [
+        (name, limit, ("long_ago", "half_way")[(turn + number) % 2])
+        for turn, name in enumerate(FILTERS)
+        for number, limit in enumerate((10, 100))
+    ],
+)
 def test_a_list_of_the_past_touches_rows_in_proportion_to_its_page(
     past: Past, name: str, limit: int, moment: str
 ) -> None:
@@ -206,7 +211,7 @@ def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
 ) -> None:
     def write(number: int, writer: Writer) -> int:
         racer = Racer(number)
-        for step in range(40):
+        for step in range(16):
             chunk = racer.next_commands(step)
             racer.count_outcomes(chunk, writer.submit(chunk))
         return racer.counts["done"]
@@ -232,8 +237,8 @@ def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
         working = [others.submit(write, n, writer) for n, writer in enumerate(writers)]
         reading = [others.submit(read, n, edge, working) for n in range(READERS)]
         assert [future.result() for future in reading] == [None] * READERS
-        assert sum(future.result() for future in working) > 1_000
+        assert sum(future.result() for future in working) > 350
         assert {answer.status for _, _, answer in given} <= {200, 404}
-        assert len({answer.position for _, _, answer in given}) > 40
+        assert len({answer.position for _, _, answer in given}) > 8
         for path, moment, answer in given:
             assert answered(edge, path, moment) == answer, (path, moment)
