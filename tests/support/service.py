@@ -1,6 +1,7 @@
 """The whole service in this process: writer, projector, HTTP application, with a clock to set."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,9 @@ from ledger.service.composition.api import create_api
 from ledger.service.composition.loops import Loops
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, encode
+
+# The HTTP client tries to import this package at each request, in vain; that took half its time.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
