@@ -4,8 +4,9 @@ The test walks the catalog. A new table or column fails by its name, until it is
 log or named among those that are outside of it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +126,40 @@ def altered(ledger: Ledger, table: str, statement: str) -> Iterator[None]:
     """Alter one table as its owner can, without triggers, and restore it afterwards."""
     with psycopg.connect(ledger.conninfo, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
-        connection.execute(f"CREATE TABLE before AS TABLE ledger.{table}".encode())
+        connection.execute(f"CREATE TABLE {table}_before AS TABLE ledger.{table}".encode())
         try:
             assert connection.execute(statement.encode()).rowcount == 1
             yield
         finally:
             connection.execute(f"TRUNCATE ledger.{table}".encode())
-            connection.execute(f"INSERT INTO ledger.{table} TABLE before".encode())
-            connection.execute("DROP TABLE before")
+            connection.execute(f"INSERT INTO ledger.{table} TABLE {table}_before".encode())
+            connection.execute(f"DROP TABLE {table}_before".encode())
+
+
+def together(columns: Mapping[str, Iterable[str]]) -> list[dict[str, str]]:
+    """Groups of tables, each with a column, that are altered at a time.
+
+    A sealed table is altered alone. The others are compared with the log one by one, so a change of
+    one of them cannot hide a change of another.
+    """
+    alone = [{table: column} for table in _SEALED for column in columns[table]]
+    others = [
+        [(table, column) for column in names]
+        for table, names in columns.items()
+        if table not in _SEALED
+    ]
+    return alone + [dict(filter(None, group)) for group in zip_longest(*others)]
+
+
+def found_after(
+    ledger: Ledger, folder: Path, statements: Mapping[str, str]
+) -> dict[str, list[Difference]]:
+    """The differences of each table, found while the tables are altered by the statements."""
+    with ExitStack() as stack:
+        for table, statement in statements.items():
+            stack.enter_context(altered(ledger, table, statement))
+        differences = found(ledger, folder)
+    return {table: [d for d in differences if d.table == table] for table in statements}
 
 
 def row_of(ledger: Ledger, table: str, column: str) -> dict[str, Any]:
@@ -168,20 +195,23 @@ def test_each_altered_column_is_named_by_table_key_and_column(
     ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
 ) -> None:
     unnamed = []
-    for table, types in columns.items():
-        for column, type_ in types.items():
-            if (table, column) in outside.COLUMNS:
-                continue
+    compared = {
+        table: [column for column in types if (table, column) not in outside.COLUMNS]
+        for table, types in columns.items()
+    }
+    for group in together(compared):
+        rows = {table: row_of(ledger, table, column) for table, column in group.items()}
+        updates = {}
+        for table, column in group.items():
+            type_ = columns[table][column]
             change = MAY_BE_AHEAD.get((table, column), CHANGES[type_]).format(column)
-            row = row_of(ledger, table, column)
-            update = f"UPDATE ledger.{table} SET {column} = {change} WHERE ctid = '{row['ctid']}'"
-            with altered(ledger, table, update):
-                differences = found(ledger, folder)
-            key = key_of(table, row)
+            where = f"WHERE ctid = '{rows[table]['ctid']}'"
+            updates[table] = f"UPDATE ledger.{table} SET {column} = {change} {where}"
+        for table, differences in found_after(ledger, folder, updates).items():
+            key, column = key_of(table, rows[table]), group[table]
             is_named = any(
                 f"{column}=" in d.key or (d.key == key and column in str(d.column).split(", "))
                 for d in differences
-                if d.table == table
             )
             if not is_named:
                 unnamed.append((table, column, differences[:3]))
@@ -192,14 +222,17 @@ def test_each_deleted_row_is_named_by_table_and_key(
     ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
 ) -> None:
     unnamed = []
-    for table in columns.keys() - outside.CACHES.keys():
-        row = row_of(ledger, table, KEYS[table][0])
-        with altered(ledger, table, f"DELETE FROM ledger.{table} WHERE ctid = '{row['ctid']}'"):
-            differences = found(ledger, folder)
-        by_neighbour = {"ledger_events": "leaf=0", "checkpoint": "size="}
-        key = by_neighbour.get(table, key_of(table, row))
-        if not any(d.table == table and d.key.startswith(key) for d in differences):
-            unnamed.append((table, key, differences[:3]))
+    by_neighbour = {"ledger_events": "leaf=0", "checkpoint": "size="}
+    for group in together({table: KEYS[table][:1] for table in columns.keys() - outside.CACHES}):
+        rows = {table: row_of(ledger, table, column) for table, column in group.items()}
+        deletes = {
+            table: f"DELETE FROM ledger.{table} WHERE ctid = '{row['ctid']}'"
+            for table, row in rows.items()
+        }
+        for table, differences in found_after(ledger, folder, deletes).items():
+            key = by_neighbour.get(table, key_of(table, rows[table]))
+            if not any(d.key.startswith(key) for d in differences):
+                unnamed.append((table, key, differences[:3]))
     assert unnamed == []
 
 
@@ -207,23 +240,21 @@ def test_each_inserted_row_is_named_by_table_and_key(
     ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
 ) -> None:
     unnamed = []
-    for table, types in columns.items():
-        last = KEYS[table][-1]
-        new = INSERTED.get(table, {}).get(last) or CHANGES[types[last]].replace("+ 1", "+ 1000")
-        names = ", ".join(types)
-        values = ", ".join(new.format(last) if name == last else name for name in types)
-        row = row_of(ledger, table, last)
-        insert = (
-            f"INSERT INTO ledger.{table} ({names})"
-            f" SELECT {values} FROM ledger.{table} WHERE ctid = '{row['ctid']}'"
-        )
-        with altered(ledger, table, insert):
-            differences = found(ledger, folder)
-        if not any(
-            d.table == table and f"{last}=" in d.key and d.key != key_of(table, row)
-            for d in differences
-        ):
-            unnamed.append((table, differences[:3]))
+    for group in together({table: KEYS[table][-1:] for table in columns}):
+        rows = {table: row_of(ledger, table, last) for table, last in group.items()}
+        inserts = {}
+        for table, last in group.items():
+            types = columns[table]
+            new = INSERTED.get(table, {}).get(last) or CHANGES[types[last]].replace("+ 1", "+ 1000")
+            values = ", ".join(new.format(last) if name == last else name for name in types)
+            inserts[table] = (
+                f"INSERT INTO ledger.{table} ({', '.join(types)})"
+                f" SELECT {values} FROM ledger.{table} WHERE ctid = '{rows[table]['ctid']}'"
+            )
+        for table, differences in found_after(ledger, folder, inserts).items():
+            key = key_of(table, rows[table])
+            if not any(f"{group[table]}=" in d.key and d.key != key for d in differences):
+                unnamed.append((table, differences[:3]))
     assert unnamed == []
 
 
