@@ -7,6 +7,7 @@ tests that kill processes start servers of their own, on copies of a whole data 
 """
 
 import contextlib
+import functools
 import gc
 import itertools
 import os
@@ -82,11 +83,12 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no test process is alone with one at the end."""
-    items.sort(key=_turn)
+    items.sort(key=lambda item: _turn(item.path))
 
 
-def _turn(item: pytest.Item) -> int:
-    place = item.path.relative_to(Path(__file__).parent)
+@functools.cache
+def _turn(path: Path) -> int:
+    place = path.relative_to(Path(__file__).parent)
     names = {path.as_posix() for path in (place, *place.parents)}
     return next((turn for turn, name in enumerate(LONGEST) if name in names), len(LONGEST))
 
