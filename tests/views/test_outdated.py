@@ -11,12 +11,15 @@ import pytest
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres import leadership
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.views import rebuilder as rebuilder_module
 from ledger.views.rebuilder import Rebuilder
 from projections import projections
 from projections.run.view import RunView
+from tests.support.databases import copied
+from tests.support.edge import edge_of
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import (
@@ -52,6 +55,23 @@ def writer(conninfo: str) -> Iterator[Writer]:
 
 def start(run: str) -> dict[str, object]:
     return fact("run.started", run, {"service_line_id": LINE})
+
+
+@pytest.fixture(scope="module")
+def begun_once(server: EmbeddedPostgres) -> Iterator[str]:
+    """The name of a database in which a service has recorded a line and a run of it."""
+    name = "begun_once"
+    with copied(server.url, name) as conninfo:
+        with edge_of(Settings(master_key="0f" * 32), conninfo) as edge:
+            edge.accept(activation(), start(RUNS[0]))
+        yield name
+
+
+@pytest.fixture
+def begun(server: EmbeddedPostgres, begun_once: str) -> Iterator[str]:
+    """A copy of the database ``begun_once``, for one test."""
+    with copied(server.url, "begun", begun_once) as conninfo:
+        yield conninfo
 
 
 def test_every_view_has_a_route_that_shows_its_rows() -> None:
@@ -100,20 +120,18 @@ async def until_built(service: Service, conninfo: str, name: str, generation: in
 @pytest.mark.usefixtures("waits_without_end")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_view_of_another_version_serves_its_old_rows_until_it_is_built_anew(
-    settings: Settings, conninfo: str, gate: threading.Event, name: str
+    settings: Settings, begun: str, gate: threading.Event, name: str
 ) -> None:
     async def play() -> None:
-        async with serving(settings, conninfo) as service:
-            await service.accept(activation(), start(RUNS[0]))
         old = query(
-            conninfo,
+            begun,
             "UPDATE ledger.projection SET version = version - 1 WHERE name = %s"
             " RETURNING version, position",
             name,
         )[0]
-        async with serving(settings, conninfo) as service:
+        async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            await until_true(lambda: tracking(conninfo)[name][3], "the view to stand still")
+            await until_true(lambda: tracking(begun)[name][3], "the view to stand still")
             assert await readiness(service, name) == ("degraded", True, old[0])
             before = (await service.http.get(SHOWS[name])).content
             await service.accept(start("RUN-26-800001"))  # by now the worker knows of the stop
@@ -123,7 +141,7 @@ def test_a_view_of_another_version_serves_its_old_rows_until_it_is_built_anew(
             assert answer.content == before
             assert answer.headers["ledger-position"] == str(old[1])
             gate.set()
-            await until_built(service, conninfo, name, generation=2)
+            await until_built(service, begun, name, generation=2)
 
     asyncio.run(play())
 
@@ -139,17 +157,15 @@ def forget_view(conninfo: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["execution", "event"])
 def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
     settings: Settings,
-    conninfo: str,
+    begun: str,
     gate: threading.Event,
     name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def play() -> None:
-        async with serving(settings, conninfo) as service:
-            await service.accept(activation(), start(RUNS[0]))
-        forget_view(conninfo, name)
-        prepare_database(settings, conninfo)
-        async with serving(settings, conninfo) as service:
+        forget_view(begun, name)
+        prepare_database(settings, begun)
+        async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
             assert await readiness(service, name) == ("degraded", True, 0)
             await service.accept(start("RUN-26-800001"))
@@ -161,7 +177,7 @@ def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
             # A wrong statement would be answered alike: only the log line tells of it.
             assert f'relation "ledger.{name}" does not exist' in caplog.text
             gate.set()
-            await until_built(service, conninfo, name, generation=1)
+            await until_built(service, begun, name, generation=1)
 
     asyncio.run(play())
 
@@ -176,14 +192,12 @@ def give_other_columns(conninfo: str, name: str) -> None:
 @pytest.mark.usefixtures("waits_without_end")
 @pytest.mark.parametrize("name", ["execution", "run", "event"])
 def test_a_view_whose_tables_had_other_columns_answers_behind_until_it_is_built_anew(
-    settings: Settings, conninfo: str, gate: threading.Event, name: str
+    settings: Settings, begun: str, gate: threading.Event, name: str
 ) -> None:
     async def play() -> None:
-        async with serving(settings, conninfo) as service:
-            await service.accept(activation(), start(RUNS[0]))
-        give_other_columns(conninfo, name)
-        prepare_database(settings, conninfo)
-        async with serving(settings, conninfo) as service:
+        give_other_columns(begun, name)
+        prepare_database(settings, begun)
+        async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
             await work_beside(service, name)
             for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
@@ -193,29 +207,27 @@ def test_a_view_whose_tables_had_other_columns_answers_behind_until_it_is_built_
                 stream = await service.http.get("/v1/events/stream")
                 assert (stream.status_code, stream.json()["code"]) == (503, "behind")
             gate.set()
-            await until_built(service, conninfo, name, generation=2)
+            await until_built(service, begun, name, generation=2)
 
     asyncio.run(play())
 
 
 def test_a_service_that_stops_while_it_builds_a_view_keeps_the_old_view_and_leaves_no_table(
-    settings: Settings, conninfo: str, gate: threading.Event
+    settings: Settings, begun: str, gate: threading.Event
 ) -> None:
     async def play() -> None:
-        async with serving(settings, conninfo) as service:
-            await service.accept(activation(), start(RUNS[0]))
-        query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
-        before, rows = tracking(conninfo), rows_of(conninfo)
-        async with serving(settings, conninfo) as service:
+        query(begun, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+        before, rows = tracking(begun), rows_of(begun)
+        async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            assert leftover_tables(conninfo) == ["run_day_g2", "run_g2", "run_payload_g2"]
+            assert leftover_tables(begun) == ["run_day_g2", "run_g2", "run_payload_g2"]
             async with asyncio.timeout(30):
                 await asyncio.to_thread(service.loops.rebuilder.stop)
-            assert leftover_tables(conninfo) == []
+            assert leftover_tables(begun) == []
         assert not gate.is_set()
-        assert tracking(conninfo)["run"][:3] == before["run"][:3]
+        assert tracking(begun)["run"][:3] == before["run"][:3]
         # The second service created a key, which only the event view's audit log shows.
-        now = rows_of(conninfo)
+        now = rows_of(begun)
         assert {row: now[row] for row in rows} == rows
         assert {table for table, _ in now.keys() - rows.keys()} == {"event"}
 

@@ -78,9 +78,12 @@ def test_odd_text_is_stored_alike_in_batches_and_one_by_one(conninfo: str, write
     for _ in range(12):
         for text in odd:
             blocker = {"blocker_id": text, "cause": "capacity_issue", "reason": f"{text}\t\r\n"}
-            report(writer, fact("execution.blocked", LINE, blocker, actorid=text, actortype="user"))
-            report(writer, fact("execution.unblocked", LINE, {"blocker_id": text}))
-            report(writer, fact("execution.checked_in", LINE, {"hours": 1, "resource_id": text}))
+            report(
+                writer,
+                fact("execution.blocked", LINE, blocker, actorid=text, actortype="user"),
+                fact("execution.unblocked", LINE, {"blocker_id": text}),
+                fact("execution.checked_in", LINE, {"hours": 1, "resource_id": text}),
+            )
     for projection in projections():
         rebuild(conninfo, projection)
     rows = rows_of(conninfo)
@@ -196,7 +199,7 @@ def test_a_views_lock_is_free_as_soon_as_its_holder_has_returned(conninfo: str) 
     held = b"""SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
         WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
     with psycopg.connect(conninfo, autocommit=True) as watching:
-        for _ in range(20):
+        for _ in range(8):
             clean_up(conninfo, view("run"))
             assert watching.execute(held).fetchone() == (0,)
             with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):

@@ -78,9 +78,9 @@ def cells() -> list[tuple[Any, Any, str]]:
 
 def test_no_row_of_a_sound_ledger_is_named(worked: str) -> None:
     rows = rows_of(worked)
-    assert verify_all(worked) == []
     for projection in projections():
-        found, _ = verify(worked, projection)
+        found, named = verify(worked, projection)
+        assert named == []
         names = {table.name for table in projection.tables}
         assert found.rows == sum(table in names for table, _ in rows)
         assert found.position == head(worked)
@@ -174,7 +174,7 @@ def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writ
         thread = threading.Thread(target=write)
         thread.start()
         try:
-            for _ in range(3):
+            for _ in range(2):
                 before = written[0]
                 assert as_named(verify_all(conninfo)) == expected
                 assert written[0] > before
