@@ -17,6 +17,7 @@ from tests.support.conformance import BASE, InProcess, accepted_but_for_state
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.sealing import seal
+from tests.support.soak import repeated
 
 FOR_ANY_CREDENTIAL = {"/v1/log/checkpoint", "/v1/log/key", "/v1/log/proof/consistency"}
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -357,9 +358,15 @@ def has_empty_words(sent: Any) -> bool:
     return isinstance(words, list) and len(words) > 1 and "" in words
 
 
+@pytest.mark.parametrize("examples", repeated([3, 8]))
 @pytest.mark.parametrize(("method", "path", "mode"), CASES)
 def test_the_service_conforms_to_its_document(
-    schema: Any, session: requests.Session, method: str, path: str, mode: GenerationMode
+    schema: Any,
+    session: requests.Session,
+    method: str,
+    path: str,
+    mode: GenerationMode,
+    examples: int,
 ) -> None:
     operation = schema[path][method]
     excluded = EXCLUDED | ({BATCHED} if path == "/v1/facts" else set())
@@ -369,7 +376,7 @@ def test_the_service_conforms_to_its_document(
     checks = [*CHECKS.get_by_names(names), accepted_but_for_state]
 
     @settings(
-        max_examples=8,
+        max_examples=examples,
         derandomize=True,
         deadline=None,
         database=None,

@@ -13,6 +13,8 @@ from tests.support.random_lines import OF_NOW, RandomLines, asked_at_random, mat
 from tests.support.soak import repeated
 
 PAGE = 4
+SEEDS = repeated([(0, 35), (0, 100), (1, 100)])
+"""(seed, number of filters that are asked for, each of three times)"""
 
 
 def listed(
@@ -41,15 +43,15 @@ def listed(
 
 
 @pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
-@pytest.mark.parametrize("seed", repeated(range(2)))
+@pytest.mark.parametrize(("seed", "asked"), SEEDS)
 def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
-    ledger: Ledger, seed: int, past: bool
+    ledger: Ledger, seed: int, asked: int, past: bool
 ) -> None:
     mix = RandomLines(ledger, seed)
     long_lists = 0
     for _ in range(3):
         mix.go_on(15)
-        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(100))):
+        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(asked))):
             if past and not OF_NOW.isdisjoint(filters):
                 continue
             expected = sorted(
@@ -58,7 +60,7 @@ def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
             assert list(listed(ledger, filters, past)) == expected, filters
             assert list(listed(ledger, filters, past, back=True)) == expected[::-1], filters
             long_lists += len(expected) > PAGE
-    assert long_lists > 60
+    assert long_lists > asked * 3 // 5
 
 
 def place(row: dict[str, Any], sort: orders.Sort) -> tuple[Any, ...]:
@@ -70,18 +72,18 @@ def place(row: dict[str, Any], sort: orders.Sort) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("sort", ["state_since", "health_score"])
-@pytest.mark.parametrize("seed", repeated(range(2)))
+@pytest.mark.parametrize(("seed", "asked"), SEEDS)
 def test_ordered_lists_return_exactly_the_matching_lines_in_their_order(
-    ledger: Ledger, seed: int, sort: orders.Sort
+    ledger: Ledger, seed: int, asked: int, sort: orders.Sort
 ) -> None:
     mix = RandomLines(ledger, seed)
     long_lists = 0
     for _ in range(3):
         mix.go_on(15)
-        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(100))):
+        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(asked))):
             rows = sorted(matching(ledger, filters), key=lambda row: place(row, sort))
             expected = [row["record_key"] for row in rows]
             assert list(listed(ledger, filters, sort=sort)) == expected, filters
             assert list(listed(ledger, filters, sort=sort, back=True)) == expected[::-1], filters
             long_lists += len(expected) > PAGE
-    assert long_lists > 60
+    assert long_lists > asked * 3 // 5

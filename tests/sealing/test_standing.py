@@ -263,13 +263,19 @@ class MoreLosslessHistories(LosslessHistory):
     """The same, for long."""
 
 
+class MoreAttackedHistories(AttackedHistory):
+    """The same, for long."""
+
+
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = _settings(100)
+TestAnyHistory.settings = _settings(25)
 TestLosslessHistory = LosslessHistory.TestCase
-TestLosslessHistory.settings = _settings(100)
+TestLosslessHistory.settings = _settings(25)
 TestAttackedHistory = AttackedHistory.TestCase
-TestAttackedHistory.settings = _settings(100)
+TestAttackedHistory.settings = _settings(25)
 TestMoreHistories = pytest.mark.soak(MoreHistories.TestCase)
 TestMoreHistories.settings = _settings(1_000)
 TestMoreLosslessHistories = pytest.mark.soak(MoreLosslessHistories.TestCase)
 TestMoreLosslessHistories.settings = _settings(1_000)
+TestMoreAttackedHistories = pytest.mark.soak(MoreAttackedHistories.TestCase)
+TestMoreAttackedHistories.settings = _settings(100)
