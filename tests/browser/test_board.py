@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in, watched
+from tests.support.browser import Watch, assert_accessible, enter, screenshot, show, watched
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
 from tests.support.soak import repeated
@@ -20,7 +20,8 @@ def block(edge: Edge, line_id: str, reason: str = "Waiting for the sign-off") ->
 @pytest.fixture
 def board(page: Page, edge: Edge) -> Page:
     """The board, opened by a visitor who may read."""
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
+    page.goto("/ui")
     expect(page.locator("[data-live]")).to_contain_text("live")
     return page
 
@@ -61,7 +62,7 @@ def test_a_filter_is_a_link_that_can_be_shared(
     board.wait_for_url("/ui?execution_model=agent_runtime&blocked_cause=approval_gap")
     with watched(chromium, address) as watch:
         colleague = watch.context.new_page()
-        sign_in(colleague, edge.token("read"))
+        enter(colleague, edge.token("read"))
         colleague.goto(board.url)
         expect(colleague.locator(f"#{line_id}")).to_be_visible()
         expect(colleague.locator(".group")).to_have_count(1)
@@ -121,30 +122,24 @@ def test_an_instant_is_chosen_and_the_banner_names_it(board: Page, edge: Edge) -
     expect(board.locator(f".s-blocked #{line_id}")).to_be_visible()
 
 
-def test_the_latest_instant_to_look_back_at_goes_on_with_time(
+def test_the_zone_is_printed_and_switched_and_the_latest_instant_goes_on_with_time(
     chromium: Browser, address: str, edge: Edge
 ) -> None:
     """A board may stay open on a wall for days."""
-    with watched(chromium, address, timezone_id="Asia/Kolkata") as watch:
-        page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
-        page.get_by_role("button", name="UTC").click()
-        expect(page.get_by_role("button", name="Asia/")).to_be_visible()
-        page.clock.set_fixed_time("2097-12-31T23:00:00Z")
-        page.get_by_text("Look back").click()
-        field = page.get_by_label("As known at")
-        expect(field).to_have_attribute("max", "2098-01-01T04:30:00")
-
-
-def test_the_zone_is_printed_and_switched(chromium: Browser, address: str, edge: Edge) -> None:
     line_id = edge.fresh(time="2026-04-15T11:00:00Z")
     with watched(chromium, address, timezone_id="Asia/Kolkata") as watch:
         page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
+        enter(page, edge.token("read"))
+        page.goto("/ui")
         expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 11:00:00")
         page.get_by_role("button", name="UTC").click()
         expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 16:30:00")
         expect(page.get_by_text("Since (Asia/").first).to_be_visible()
+        page.clock.set_fixed_time("2097-12-31T23:00:00Z")
+        page.get_by_text("Look back").click()
+        field = page.get_by_label("As known at")
+        expect(field).to_have_attribute("max", "2098-01-01T04:30:00")
+        page.keyboard.press("Escape")
         page.get_by_role("button", name="Asia/").click()
         expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 11:00:00")
 
@@ -224,18 +219,15 @@ def test_all_lines_of_a_project_are_two_clicks_away(board: Page, edge: Edge) -> 
 
 
 def test_a_shared_address_keeps_filters_and_order_through_the_sign_in(
-    board: Page, edge: Edge, chromium: Browser, address: str, watch: Watch
+    page: Page, edge: Edge, watch: Watch
 ) -> None:
-    board.goto("/ui?state=running&sort=health_score")
-    with watched(chromium, address) as other:
-        other.expect("status of 401")
-        colleague = other.context.new_page()
-        colleague.goto(board.url)
-        colleague.get_by_label("Token").fill(edge.token("read"))
-        colleague.keyboard.press("Enter")
-        colleague.wait_for_url("/ui?state=running&sort=health_score")
-        expect(colleague.get_by_role("heading", level=1)).to_have_text("Running lines")
-        expect(colleague.locator(".orders [aria-current]")).to_have_text("health")
+    watch.expect("status of 401")
+    page.goto("/ui?state=running&sort=health_score")
+    page.get_by_label("Token").fill(edge.token("read"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("/ui?state=running&sort=health_score")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Running lines")
+    expect(page.locator(".orders [aria-current]")).to_have_text("health")
 
 
 def test_on_a_phone_the_states_that_need_nobody_begin_folded(board: Page, edge: Edge) -> None:
@@ -256,6 +248,7 @@ def test_on_a_phone_the_states_that_need_nobody_begin_folded(board: Page, edge: 
     assert_accessible(board)
 
 
+@pytest.mark.soak
 def test_without_script_sections_fold_and_panels_open(
     chromium: Browser, address: str, edge: Edge
 ) -> None:
@@ -263,7 +256,8 @@ def test_without_script_sections_fold_and_panels_open(
     block(edge, line_id)
     with watched(chromium, address, java_script_enabled=False) as watch:
         page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
+        enter(page, edge.token("read"))
+        page.goto("/ui")
         expect(page.locator(f"#{line_id}")).to_be_visible()
         page.locator(".group.s-blocked summary").click()
         expect(page.locator(f"#{line_id}")).to_be_hidden()
@@ -289,7 +283,7 @@ def test_the_board_is_walked_by_keyboard(board: Page, edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("scheme", repeated(["light", "dark"]))
-@pytest.mark.parametrize("width", [390, 720, 800, 1024, 1440])
+@pytest.mark.parametrize("width", repeated([390, 720, 800, 1024, 1440]))
 def test_nothing_is_cut_off_and_everything_can_be_read(
     board: Page, edge: Edge, width: int, scheme: str
 ) -> None:
@@ -301,6 +295,7 @@ def test_nothing_is_cut_off_and_everything_can_be_read(
     assert_accessible(board)
 
 
+@pytest.mark.soak
 def test_a_refresh_of_two_hundred_lines_keeps_the_rows_that_did_not_change(
     page: Page, edge: Edge
 ) -> None:
@@ -308,7 +303,7 @@ def test_a_refresh_of_two_hundred_lines_keeps_the_rows_that_did_not_change(
     workspace = "WS-26-001000"
     facts = [activation(edge.fresh_id(), workspace_id=workspace) for _ in range(200)]
     edge.accept(*facts)
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     page.goto(f"/ui?workspace_id={workspace}&limit=200")
     expect(page.locator("tbody tr")).to_have_count(200, timeout=90_000)
     rows = "[...document.querySelectorAll('tbody tr')]"

@@ -38,6 +38,7 @@ def facts() -> Iterator[dict[str, object]]:
             yield fact("service_line.paused", line_id, {"reason": "Review"})
 
 
+@pytest.mark.soak
 def test_the_board_is_painted_within_a_second(chromium: Browser, address: str) -> None:
     port = int(address.rsplit(":", 1)[1])
     with folder_in_tmp(0o755) as folder, watched(chromium, address) as watch:

@@ -3,8 +3,9 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import Scheme, Watch, screenshot, sign_in
+from tests.support.browser import Scheme, Watch, enter, screenshot
 from tests.support.edge import Edge
+from tests.support.soak import repeated
 
 
 def test_the_api_is_read_and_tried_with_nothing_from_elsewhere(
@@ -27,25 +28,24 @@ def test_the_api_is_read_and_tried_with_nothing_from_elsewhere(
     expect(shown.locator(".live-responses-table")).to_contain_text(line)
 
 
+@pytest.mark.soak
 def test_the_viewer_stands_in_the_pages_frame_with_a_way_back(page: Page, edge: Edge) -> None:
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
+    page.goto("/ui")
     page.get_by_role("link", name="API").click()
     expect(page.locator(".opblock").first).to_be_visible()
     page.get_by_role("link", name="Board", exact=True).click()
     page.wait_for_url("/ui")
 
 
-@pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
-def test_the_viewer_has_the_colours_of_the_page(page: Page, scheme: Scheme, is_dark: bool) -> None:
+@pytest.mark.parametrize(("scheme", "is_dark"), repeated([("dark", True), ("light", False)]))
+def test_the_viewer_has_the_colours_of_the_page_and_neither_disturbs_the_others_styles(
+    page: Page, scheme: Scheme, is_dark: bool
+) -> None:
     page.emulate_media(color_scheme=scheme)
     page.goto("/docs")
     expect(page.locator(".opblock").first).to_be_visible()
     assert page.evaluate("document.documentElement.classList.contains('dark-mode')") is is_dark
-
-
-def test_the_styles_of_page_and_viewer_do_not_disturb_each_other(page: Page) -> None:
-    page.goto("/docs")
-    expect(page.locator(".opblock").first).to_be_visible()
 
     def style(selector: str, name: str) -> str:
         return str(

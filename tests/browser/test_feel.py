@@ -3,9 +3,10 @@
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.support.browser import Scheme, assert_accessible, sign_in, watched
+from tests.support.browser import Scheme, assert_accessible, enter, watched
 from tests.support.edge import Edge
 from tests.support.facts import fact
+from tests.support.soak import repeated
 
 SIGN = "getComputedStyle(document.documentElement, '::before')"
 """The style of the sign that a page is loading."""
@@ -36,7 +37,8 @@ def held(page: Page, pattern: str) -> list[Route]:
 
 
 def test_a_slow_page_shows_that_it_is_awaited(page: Page, edge: Edge) -> None:
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
+    page.goto("/ui")
     assert not is_loading(page)
     waiting = held(page, "**/ui/events")
     # While a page is awaited, the browser answers no questions: the page itself tells.
@@ -58,7 +60,7 @@ def test_a_slow_page_shows_that_it_is_awaited(page: Page, edge: Edge) -> None:
 def test_a_slow_step_of_the_slider_shows_that_it_is_awaited(
     page: Page, edge: Edge, line_id: str
 ) -> None:
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     waiting = held(page, "**/ui/lines/*as_of=*")
     with page.expect_request("**/ui/lines/*as_of=*"):
@@ -70,7 +72,7 @@ def test_a_slow_step_of_the_slider_shows_that_it_is_awaited(
 
 
 def test_a_refresh_by_itself_shows_no_sign(page: Page, edge: Edge, line_id: str) -> None:
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     expect(page.locator("[data-live]")).to_contain_text("live")
     waiting = held(page, f"**/ui/lines/{line_id}")
@@ -84,7 +86,7 @@ def test_a_refresh_by_itself_shows_no_sign(page: Page, edge: Edge, line_id: str)
 def test_paper_has_whole_sections_and_nothing_to_press(
     page: Page, edge: Edge, line_id: str
 ) -> None:
-    sign_in(page, edge.token("read", "service_lines:manage"))
+    enter(page, edge.token("read", "service_lines:manage"))
     edge.clock.advance(hours=1)
     page.goto(f"/ui/lines/{line_id}?as_of={edge.clock.now:%Y-%m-%dT%H:%M:%SZ}")
     interval = page.locator("#intervals tbody tr").first
@@ -106,23 +108,25 @@ def test_paper_has_whole_sections_and_nothing_to_press(
     expect(interval).to_be_hidden()
 
 
+@pytest.mark.soak
 def test_paper_has_whole_sections_without_script_too(
     chromium: Browser, address: str, edge: Edge, line_id: str
 ) -> None:
     with watched(chromium, address, java_script_enabled=False) as watch:
         page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
+        enter(page, edge.token("read"))
         page.goto(f"/ui/lines/{line_id}")
         page.emulate_media(media="print")
         expect(page.locator("#intervals tbody tr").first).to_be_visible()
 
 
-@pytest.mark.parametrize("system", ["light", "dark"])
+@pytest.mark.parametrize("system", repeated(["light", "dark"]))
 def test_the_switch_changes_the_colours_at_once_and_for_later_visits(
     page: Page, edge: Edge, system: Scheme
 ) -> None:
     page.emulate_media(color_scheme=system)
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
+    page.goto("/ui")
 
     def ground() -> str:
         return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))

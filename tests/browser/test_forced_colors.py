@@ -3,14 +3,14 @@
 import pytest
 from playwright.sync_api import Locator, Page
 
-from tests.support.browser import screenshot, sign_in
+from tests.support.browser import enter, screenshot
 from tests.support.edge import Edge
 
 
 @pytest.fixture
 def visit(page: Page, edge: Edge) -> Page:
     """A visitor whose system forces its own colours."""
-    sign_in(page, edge.token("read", "webhooks:manage"))
+    enter(page, edge.token("read", "webhooks:manage"))
     page.emulate_media(forced_colors="active")
     return page
 

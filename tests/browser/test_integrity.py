@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import assert_accessible, sign_in
+from tests.support.browser import assert_accessible, enter
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.sealing import seal
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_events_page_turns_to_sealed_by_itself_and_its_file_is_proved(
     page: Page, edge: Edge, folder: Path, tmp_path: Path
 ) -> None:
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     line = edge.fresh("capacity")
     (item,) = edge.accept(fact("execution.checked_in", line, {"hours": 1}))
     event = item["event_ids"][0]
@@ -55,7 +55,8 @@ def test_an_events_page_turns_to_sealed_by_itself_and_its_file_is_proved(
 def test_the_page_integrity_follows_the_log(page: Page, edge: Edge, folder: Path) -> None:
     line = edge.fresh("capacity")
     seal(edge.conninfo, folder)
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
+    page.goto("/ui")
     page.get_by_role("link", name="Integrity").click()
     size = page.locator("dt", has_text="Size").locator("+ dd")
     before = size.text_content() or ""

@@ -1,11 +1,9 @@
 """API keys in a real browser: created, copied, rotated and revoked, with and without script."""
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import assert_accessible, screenshot, show, sign_in, watched
+from tests.support.browser import assert_accessible, enter, screenshot, show
 from tests.support.edge import Edge
 from tests.support.keys_api import Keys
 
@@ -16,12 +14,10 @@ def keys(edge: Edge) -> Keys:
 
 
 @pytest.fixture
-def visit(chromium: Browser, address: str, edge: Edge) -> Iterator[Page]:
+def visit(page: Page, edge: Edge) -> Page:
     """A page of a visitor who manages keys."""
-    with watched(chromium, address) as watch:
-        page = watch.context.new_page()
-        sign_in(page, edge.token("read", "write", "keys:manage"))
-        yield page
+    enter(page, edge.token("read", "write", "keys:manage"))
+    return page
 
 
 def create(page: Page, name: str) -> None:
@@ -83,19 +79,22 @@ def test_the_field_for_an_exact_time_shows_when_it_is_chosen(visit: Page, keys: 
     expect(visit.locator("dl.tiles")).to_contain_text("expires 2091-01-02 03:04:05")
 
 
-def test_keys_are_managed_without_script(visit: Page, keys: Keys, chromium: Browser) -> None:
+@pytest.mark.soak
+def test_keys_are_managed_without_script(
+    visit: Page, keys: Keys, chromium: Browser, address: str
+) -> None:
     made = keys.create(name="by hand")
     state = visit.context.storage_state()
-    without = chromium.new_context(java_script_enabled=False, storage_state=state)
+    without = chromium.new_context(java_script_enabled=False, storage_state=state, base_url=address)
     page = without.new_page()
-    page.goto(visit.url.split("/ui")[0] + "/ui/keys")
+    page.goto("/ui/keys")
     page.get_by_text("Create a key", exact=True).click()
     page.get_by_label("Name", exact=True).fill("no script")
     page.get_by_label("Report facts").check()
     page.get_by_role("button", name="Create key").click()
     expect(page.locator("pre code").first).to_contain_text("elk_")
     expect(page.get_by_text("Copy secret")).to_be_hidden()
-    page.goto(visit.url.split("/ui")[0] + f"/ui/keys/{made.id}")
+    page.goto(f"/ui/keys/{made.id}")
     page.get_by_role("button", name="Revoke…").click()
     page.get_by_role("button", name="Revoke key").click()
     expect(page.get_by_text("Key revoked.")).to_be_visible()

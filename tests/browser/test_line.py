@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.support.browser import Watch, assert_accessible, screenshot, sign_in, watched
+from tests.support.browser import Watch, assert_accessible, enter, screenshot, watched
 from tests.support.edge import Edge
 from tests.support.facts import fact
 
@@ -33,7 +33,7 @@ def line_id(edge: Edge) -> str:
 @pytest.fixture
 def line(page: Page, edge: Edge, line_id: str) -> Page:
     """The line's page, opened by a visitor who may manage the line."""
-    sign_in(page, edge.token(*ALL))
+    enter(page, edge.token(*ALL))
     page.goto(f"/ui/lines/{line_id}")
     expect(page.locator("[data-live]")).to_contain_text("live")
     return page
@@ -121,7 +121,7 @@ def test_a_refusal_is_a_sentence_beside_the_typed_reason(
 def test_without_the_right_to_manage_there_is_no_button(
     page: Page, edge: Edge, line_id: str
 ) -> None:
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     expect(standing(page)).to_have_text("running")
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
@@ -273,12 +273,13 @@ def test_a_slow_answer_does_not_lose_the_last_place_of_the_thumb(
     as_api_says(edge, line, line_id)
 
 
+@pytest.mark.soak
 def test_without_script_a_place_of_the_slider_is_sent_by_a_button(
     chromium: Browser, address: str, edge: Edge, line_id: str
 ) -> None:
     with watched(chromium, address, java_script_enabled=False) as watch:
         page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
+        enter(page, edge.token("read"))
         page.goto(f"/ui/lines/{line_id}")
         page.get_by_role("slider").press("PageDown")
         page.get_by_role("button", name="Show this time").click()
@@ -288,12 +289,13 @@ def test_without_script_a_place_of_the_slider_is_sent_by_a_button(
         expect(page.get_by_text("looking at the past")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_without_script_the_past_is_walked_by_links(
     chromium: Browser, address: str, edge: Edge, line_id: str
 ) -> None:
     with watched(chromium, address, java_script_enabled=False) as watch:
         page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
+        enter(page, edge.token("read"))
         page.goto(f"/ui/lines/{line_id}")
         page.get_by_role("link", name="First").click()
         expect(page.get_by_text("looking at the past")).to_be_visible()

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ledger.postgres.embedded import EmbeddedPostgres
-from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in
+from tests.support.browser import Watch, assert_accessible, enter, screenshot, show
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.receiver import Answer, Receiver
@@ -35,7 +35,7 @@ def edge(hooks: Hooks) -> Edge:
 @pytest.fixture
 def visit(page: Page, edge: Edge) -> Page:
     """A visitor who may open all of these pages."""
-    sign_in(page, edge.token(*ALL))
+    enter(page, edge.token(*ALL))
     return page
 
 
@@ -280,7 +280,7 @@ def test_a_refused_target_is_announced_beside_the_typed_url(visit: Page, watch: 
 
 def test_a_missing_permission_is_named(page: Page, edge: Edge, watch: Watch) -> None:
     watch.expect("status of 403")
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     page.goto("/ui/audit")
     expect(page.get_by_text("The credential lacks the permission audit:read.")).to_be_visible()
     assert ORGANIZATION in page.locator("footer").inner_text()

@@ -3,15 +3,16 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import assert_accessible, show, sign_in
+from tests.support.browser import assert_accessible, enter, show
 from tests.support.edge import Edge
 from tests.support.facts import fact
+from tests.support.soak import repeated
 
-WIDTHS = (390, 768, 1024, 1440)
 URL = "https://drive.example.com/" + "a-folder-within-a-folder/" * 8
 TAG = "PROJ-" + "x" * 195
 RESOURCE = "SCR-" + "r" * 176
 ACTOR = "service-account-" + "s" * 180
+AT_EACH_WIDTH = pytest.mark.parametrize("width", repeated([390, 768, 1024, 1440]))
 BEYOND_THEIR_CARD = """() => [...document.querySelectorAll('.card')].flatMap((card) => {
     const edge = card.getBoundingClientRect().right
     return [...card.querySelectorAll('table, p, dl, dd, .id, .chip')]
@@ -25,7 +26,7 @@ ROWS = """(element) => {
 }"""
 
 
-@pytest.fixture(scope="module", params=["capacity", "agent_runtime"])
+@pytest.fixture(scope="module", params=repeated(["agent_runtime", "capacity"]))
 def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
     """A line with very long words in every field that allows them."""
     line_id = edge.fresh(request.param, project_tags=["PROJ-26-004281", TAG], name="L" * 190)
@@ -48,7 +49,7 @@ def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def line(page: Page, edge: Edge, line_id: str) -> Page:
     """The page of that line."""
-    sign_in(page, edge.token("read"))
+    enter(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     expect(page.locator(".happened")).to_contain_text(URL)
     return page
@@ -59,33 +60,31 @@ def assert_whole(page: Page, width: int) -> None:
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
 
 
-def test_a_line_stays_within_its_page(line: Page) -> None:
-    for width in WIDTHS:
-        show(line, width)
-        assert_whole(line, width)
-        assert line.evaluate(BEYOND_THEIR_CARD) == [], width
-        assert_accessible(line)
+@AT_EACH_WIDTH
+def test_a_line_stays_within_its_page_and_short_words_are_not_broken(
+    line: Page, width: int
+) -> None:
+    show(line, width)
+    assert_whole(line, width)
+    assert line.evaluate(BEYOND_THEIR_CARD) == []
+    assert_accessible(line)
+    for short in (
+        line.locator(".why .chip", has_text="policy violation"),
+        line.locator(".marks .tag", has_text="PROJ-26-004281"),
+        line.locator(".happened th .id").first,
+        *line.locator(".facts dd", has_text="123,456.25").all(),
+    ):
+        assert short.evaluate(ROWS) == 1, short.inner_text()
 
 
-def test_short_words_are_not_broken(line: Page) -> None:
-    for width in WIDTHS:
-        show(line, width)
-        for short in (
-            line.locator(".why .chip", has_text="policy violation"),
-            line.locator(".marks .tag", has_text="PROJ-26-004281"),
-            line.locator(".happened th .id").first,
-            *line.locator(".facts dd", has_text="123,456.25").all(),
-        ):
-            assert short.evaluate(ROWS) == 1, (width, short.inner_text())
-
-
-def test_the_other_pages_stay_whole_too(line: Page, line_id: str) -> None:
+@AT_EACH_WIDTH
+def test_the_other_pages_stay_whole_too(page: Page, edge: Edge, line_id: str, width: int) -> None:
+    enter(page, edge.token("read"))
+    show(page, width)
     for path in (
         "/ui?state=blocked",
         f"/ui?project_tag={TAG}",
         f"/ui/events?service_line_id={line_id}",
     ):
-        line.goto(path)
-        for width in WIDTHS:
-            show(line, width)
-            assert_whole(line, width)
+        page.goto(path)
+        assert_whole(page, width)

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.support.browser import Watch, assert_accessible, show, sign_in
+from tests.support.browser import Watch, assert_accessible, enter, show
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.soak import repeated
@@ -24,7 +24,8 @@ def lines(edge: Edge) -> dict[str, str]:
 @pytest.fixture
 def board(page: Page, edge: Edge, lines: dict[str, str]) -> Page:
     """The board, as a person sees it who has just signed in."""
-    sign_in(page, edge.token("read", organization_id=ORGANIZATION))
+    enter(page, edge.token("read", organization_id=ORGANIZATION))
+    page.goto("/ui")
     return page
 
 
@@ -59,7 +60,7 @@ def test_a_click_and_typing_find_a_line(board: Page, lines: dict[str, str]) -> N
     board.wait_for_url(f"/ui/lines/{lines['Payments core']}")
 
 
-@pytest.mark.parametrize("key", ["/", "Control+k", "Meta+k"])
+@pytest.mark.parametrize("key", repeated(["/", "Control+k", "Meta+k"]))
 def test_a_key_opens_the_palette_and_escape_returns_to_where_the_focus_was(
     board: Page, key: str
 ) -> None:
@@ -196,7 +197,7 @@ def test_no_key_does_anything_in_a_field_or_with_a_modifier(board: Page) -> None
 
 
 @pytest.mark.parametrize("scheme", repeated(["light", "dark"]))
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", repeated([390, 1280]))
 def test_the_palette_is_accessible_and_fits(board: Page, width: int, scheme: str) -> None:
     show(board, width, scheme)  # type: ignore[arg-type]
     board.keyboard.press("/")

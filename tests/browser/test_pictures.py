@@ -17,7 +17,6 @@ from tests.support.browser import (
 )
 from tests.support.embedded import folder_in_tmp
 from tests.support.served import Served, free_port, run_ledger
-from tests.support.soak import repeated
 
 WIDTHS: dict[Scheme, tuple[int, ...]] = {
     "light": (390, 720, 800, 960, 1024, 1440),
@@ -97,7 +96,8 @@ def addresses(page: Page) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("scheme", repeated(["light", "dark"]))
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_whole_at_every_width(visit: Watch, scheme: Scheme) -> None:
     page = visit.context.new_page()
     for name, path in addresses(page).items():

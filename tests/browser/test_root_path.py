@@ -14,6 +14,7 @@ from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.nginx import PREFIX, behind_nginx, needs_nginx
+from tests.support.soak import repeated
 from tests.support.streaming import listening
 
 pytestmark = needs_nginx
@@ -27,7 +28,7 @@ def below(server: EmbeddedPostgres) -> Iterator[Edge]:
         yield edge
 
 
-@pytest.mark.parametrize("strips", [False, True], ids=["passes on", "strips"])
+@pytest.mark.parametrize("strips", repeated([False, True]), ids=["passes on", "strips"])
 def test_a_person_pauses_a_line_and_sees_it_move(
     chromium: Browser, below: Edge, tmp_path: Path, strips: bool
 ) -> None:

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Watch, assert_accessible, screenshot, sign_in, watched
+from tests.support.browser import Watch, assert_accessible, enter, screenshot, sign_in, watched
 from tests.support.edge import Edge
 
 
@@ -48,7 +48,7 @@ def test_a_link_on_another_site_finds_the_session(
     """The browser sends no strict cookie when a link of another site is followed."""
     with watched(chromium, address) as watch:
         page = watch.context.new_page()
-        sign_in(page, edge.token("read"))
+        enter(page, edge.token("read"))
         page.goto(f"data:text/html,<a href='{address}/ui?state=paused'>the paused ones</a>")
         page.get_by_role("link").click()
         expect(page.locator(".tile.s-paused")).to_have_attribute("aria-current", "true")
