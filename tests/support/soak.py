@@ -1,4 +1,4 @@
-"""Cases that repeat a test with other random data, for ``make soak`` alone."""
+"""Cases of a test's long form, for ``make soak`` alone (``make browser`` for those of the page)."""
 
 from collections.abc import Iterable
 from typing import Any

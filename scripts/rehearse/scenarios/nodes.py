@@ -86,7 +86,7 @@ def _await_views(course: Course, other: Node) -> None:
     course.expect(took <= 15.0, f"the projector was taken over after {took:.1f} s")
 
 
-def restart_in_turn(course: Course) -> None:
+def _restart_in_turn(course: Course) -> None:
     """Each node is stopped and started again, while the other one serves."""
     course.lanes = ("front",)
     for node in course.stage.nodes:
@@ -165,7 +165,7 @@ SCENARIOS = [
     Scenario("node-killed", "leading node -9", kill_leading_node, AT_ONCE),
     Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), TAKEN_OVER),
     Scenario("node-vanished", "leading node vanished", _lose, TAKEN_OVER),
-    Scenario("rolling-restart", "rolling restart", restart_in_turn, AT_ONCE),
+    Scenario("rolling-restart", "rolling restart", _restart_in_turn, AT_ONCE),
     Scenario(
         "clock",
         "clock of a node + 1 h",
