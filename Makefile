@@ -15,7 +15,7 @@ TESTERS ?= 4
 BESIDE := -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak rehearse rehearse-short rehearse-written clean
+.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak rehearse rehearse-short rehearse-written clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -41,7 +41,9 @@ static: $(READY) ## Format, lint, strict types, imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-check: static test ## The static checks and the tests: the one verdict
+check: static test rehearse-short ## All that a change can break: the one verdict, without Node and Chromium
+
+nightly: check crash soak browser clients rehearse bench ## The long forms: `make -k` goes on after a failure
 
 $(BROWSER_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -55,9 +57,9 @@ browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to bu
 	@rm -rf build/screenshots
 	$(BIN)/python -m pytest $(BROWSERS) -m browser tests/browser
 
-browser-short: $(BROWSER_READY) ## The same without the pictures in dark colours
+browser-short: $(BROWSER_READY) ## Each behaviour of the page at one width, in one browser; few pictures
 	@rm -rf build/screenshots
-	$(BIN)/python -m pytest $(BROWSERS) -m 'browser and not soak' tests/browser
+	$(BIN)/python -m pytest -m 'browser and not soak' tests/browser
 
 bench: $(READY) ## Measure the ledger beside this machine's limits; both figures are printed
 	$(BIN)/python scripts/bench
@@ -72,7 +74,7 @@ bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, an
 	@test -n "$(OLD)" || { echo "Name a commit: make bench-pair OLD=e6d622b"; exit 2; }
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
-clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them
+clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them (Node 20)
 	@$(BIN)/python scripts/clients
 
 clients-short: $(READY) ## The same with two generators, if node is installed
@@ -81,13 +83,13 @@ clients-short: $(READY) ## The same with two generators, if node is installed
 crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
 
-soak: $(READY) ## Repeat the tests of random data with more data
+soak: $(READY) ## The long forms of tests: more random data, more rounds, more cases
 	@$(BIN)/python -m pytest $(BESIDE) -m 'soak and not browser'
 
 rehearse: $(READY) ## Break a real cluster in every way; ONLY="NAME…" performs single scenarios
 	$(BIN)/python -m scripts.rehearse $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE))
 
-rehearse-short: $(READY) ## Kill and freeze two nodes on one PostgreSQL, in two minutes
+rehearse-short: $(READY) ## Kill and freeze two nodes on one PostgreSQL, in half a minute
 	$(BIN)/python -m scripts.rehearse.short
 
 rehearse-written: $(READY) ## Type the commands of the operator's pages on seven machines with systemd
