@@ -5,6 +5,8 @@ PORT ?= 8000
 PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo "$$p" && break; done)
+# The packages beside the service's own: CI installs those of all targets at once.
+EXTRAS ?= dev
 BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
@@ -24,7 +26,7 @@ $(READY): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer (with venv) is needed."; exit 1; }
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c .ci/constraints.txt -e '.[dev]'
+		-c .ci/constraints.txt -e '.[$(EXTRAS)]'
 	@touch $(READY)
 
 setup: $(READY) ## Make the virtual environment
@@ -46,8 +48,9 @@ check: static test rehearse-short ## All that a change can break: the one verdic
 nightly: check crash soak browser clients rehearse bench ## The long forms: `make -k` goes on after a failure
 
 $(BROWSER_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c .ci/constraints.txt -e '.[browser]'
+	@$(BIN)/python -c 'import axe_playwright_python, playwright' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+			-c .ci/constraints.txt -e '.[browser]'
 	@scripts/chromium.sh
 	@touch $(BROWSER_READY)
 

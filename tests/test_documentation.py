@@ -24,6 +24,7 @@ from ledger.domain.values import (
 from ledger.intake.fact_types import ALIASES, FACT_TYPES
 from ledger.settings import Settings
 from projections import projections
+from tests.conftest import LONGEST
 from tests.support.documents import CONTRACT, ROOT
 
 PREFIXES = {
@@ -113,6 +114,10 @@ def test_every_view_is_among_those_that_know_nothing_of_each_other() -> None:
         assert type(view).__module__ == f"projections.{view.name}.view", "a view is a folder"
     folders = {path.parent.name for path in ROOT.glob("projections/*/view.py")}
     assert folders - {view.name for view in projections()} == set(), "no line in projections()"
+
+
+def test_each_file_of_tests_that_begins_first_exists() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).exists()] == []
 
 
 def test_each_test_that_the_page_on_security_names_exists() -> None:

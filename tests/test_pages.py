@@ -45,6 +45,14 @@ ANALYSIS = ("duckdb", "pandas")
 
 MARK = "--- exit code "
 LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
+TOGETHER = (
+    "contract/health page contract/state contract/access security",
+    "contract/reading integrating",
+    "contract/feeds contract/command-line",
+)
+"""Pages that are followed one after the other beside one service, whose start costs 2 s of
+processor time: no page of these changes what a later one shows. Any other page has its own."""
+
 TOURED = "toured"
 """The database that README's tour leaves behind."""
 
@@ -65,6 +73,18 @@ def own_steps(page: Path) -> list[Step]:
     """The steps of a page behind README's tour, which all other pages go on from."""
     found = [] if page == README else steps(page)
     return [step for step in found if not is_make(step) and has_packages(step)]
+
+
+def visits() -> list[list[Path]]:
+    """The pages with steps of their own, each list beside a service of its own."""
+    here = ROOT / "docs"
+    pages_by_name = {
+        page.relative_to(here).with_suffix("").as_posix(): page
+        for page in pages()
+        if own_steps(page)
+    }
+    together = [[pages_by_name.pop(name) for name in names.split()] for names in TOGETHER]
+    return [*together, *([page] for page in pages_by_name.values())]
 
 
 def has_packages(step: Step) -> bool:
@@ -92,7 +112,7 @@ def follow(conninfo: str, folder: Path, commands: list[str], **environment: str)
             # As on a terminal: pages show the errors and the chatter of commands too.
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
     parts = re.split(rf"\n{MARK}(\d+)\n", done.stdout)
@@ -148,14 +168,13 @@ def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: T
     assert sum(bool(step.output) for step in tour()) == 7
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in pages() if own_steps(page)], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("visited", visits(), ids=lambda v: "+".join(page.stem for page in v))
 def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
-    page: Path, server: EmbeddedPostgres, toured: Toured, tmp_path: Path
+    visited: list[Path], server: EmbeddedPostgres, toured: Toured, tmp_path: Path
 ) -> None:
     kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
-    commands = [*kept, *(step.command for step in own_steps(page))]
+    shown = [step for page in visited for step in own_steps(page)]
+    commands = [*kept, *(step.command for step in shown)]
     # A service with another data directory would be another node, and one without a witness.
     shutil.copytree(toured.data, tmp_path / "data")
     with (
@@ -168,7 +187,7 @@ def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
         execute(conninfo, "DELETE FROM ledger.node")
         (tmp_path / "data" / "sealed" / "lineage").unlink()
         printed = follow(conninfo, tmp_path, commands, RESTORED_DATABASE_URL=restored)
-    assert_shown(own_steps(page), printed[len(kept) :])
+    assert_shown(shown, printed[len(kept) :])
 
 
 def test_make_commands_that_pages_name_are_targets() -> None:

