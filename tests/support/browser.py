@@ -73,15 +73,15 @@ class Watch:
             assert self._matches([pattern], *self._complaints), f"never seen: {pattern}"
 
     def tidy(self) -> None:
-        """Make the window as new for the next test; its page stays open, on an address of text."""
+        """Make the window as new for the next test; its page stays open, where visitors sign in."""
         page, *others = self.context.pages
         for other in others:
             other.close()
         page.unroute_all(behavior="ignoreErrors")
         self.context.set_offline(False)
-        page.goto("/livez")
-        page.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")
         self.context.clear_cookies()
+        page.goto("/")  # an address without an icon of its own would complain about that, later
+        page.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")
         self.context.clear_permissions()
         page.set_viewport_size({"width": 1280, "height": 720})
         page.emulate_media(media="null", color_scheme="light", forced_colors="none")
