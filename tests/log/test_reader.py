@@ -16,12 +16,13 @@ from ledger.postgres.walls import POWERS
 from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.service.composition.reading import prepare_reading
 from ledger.settings import Settings
+from ledger.views.schema import HOLD
 from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.embedded import served
 from tests.support.facts import fact
 from tests.support.reader import MASTER_KEY, set_tenant
-from tests.support.views import query
+from tests.support.views import query, until
 
 PAGE = "docs/operating.md"
 
@@ -284,6 +285,23 @@ def test_a_lock_of_the_service_that_the_role_of_reads_holds_keeps_no_service_fro
                 starting.result(60)
             finally:
                 reader.close()
+
+
+@pytest.mark.parametrize("views", [("event", "run"), ("run", "event")])
+def test_a_start_gives_rights_before_or_after_a_view_is_swapped(
+    views: tuple[str, str], conninfo: str, settings: Settings
+) -> None:
+    made = prepare_reading(settings, conninfo)
+    role = conninfo_to_dict(made)["user"]
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with ThreadPoolExecutor(1) as beside, psycopg.connect(conninfo) as swapping:
+        swapping.execute(HOLD, ("run",))
+        swapping.execute(f"GRANT SELECT ON ledger.{views[0]} TO {role}".encode())
+        starting = beside.submit(prepare_reading, settings, conninfo)
+        until(lambda: query(conninfo, waiting) == [(1,)], "the start waits for the swap")
+        swapping.execute(f"GRANT SELECT ON ledger.{views[1]} TO {role}".encode())
+        swapping.commit()
+        assert starting.result(60) == made
 
 
 def test_an_append_waits_for_no_transaction_that_has_awaited_one(

@@ -27,6 +27,10 @@ from ledger.views.schema import grant
 from ledger.views.shadow import live_generations
 from projections import projections
 
+# A rebuild holds its view's row while it grants rights on the new generation: it would otherwise
+# meet the rights that a start gives and takes, in another order.
+_KEEP_GENERATIONS = b"LOCK TABLE ledger.projection IN EXCLUSIVE MODE"
+
 
 def prepare_all(
     settings: Settings, conninfo: str, announce: Callable[[str], None]
@@ -64,11 +68,13 @@ def admit_reads(
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
         try:
             reader = _reader(connection, settings, conninfo)
-            live = [*live_generations(connection, projections())]
-            with connection.pipeline(), connection.transaction():
-                admit(connection, reader)
-                for view, generation in live:
-                    grant(connection, view.tables, generation, reader.role)
+            with connection.transaction():
+                connection.execute(_KEEP_GENERATIONS)
+                live = [*live_generations(connection, projections())]
+                with connection.pipeline():
+                    admit(connection, reader)
+                    for view, generation in live:
+                        grant(connection, view.tables, generation, reader.role)
             if settings.api_database_url is not None:
                 compare(connection, reader)
         except BadReader as error:
