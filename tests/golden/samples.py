@@ -1,12 +1,15 @@
 """A full sample of every event class: the values to which the golden files decode.
 
 The folder ``grown`` has a second file for each class that has gained fields since: its sample sets
-them too. ``python -m tests.golden.samples`` writes the files that do not exist yet; a file that
+them too. The folder ``minimal`` has each class without the fields that may be left out.
+``python -m tests.golden.samples`` writes the files that do not exist yet; a file that
 exists is never written again.
 """
 
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
@@ -20,6 +23,7 @@ from ledger.log.codec import EnvelopeMapper
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"
+MINIMAL = FIRST / "minimal"
 SEALED = bytes(range(64))
 CREW = e.Resource(
     type="talent",
@@ -198,6 +202,12 @@ def envelope(body: Event) -> Recorded:
     )
 
 
+def minimal(body: Event) -> Event:
+    """The body with only those fields that the class requires now."""
+    fields = msgspec.structs.fields(body)
+    return type(body)(**{f.name: getattr(body, f.name) for f in fields if f.required})
+
+
 def file_of(topic: str, folder: Path = FIRST) -> Path:
     """The golden file of a topic."""
     return folder / f"{topic.replace('/', '_')}.json"
@@ -205,7 +215,8 @@ def file_of(topic: str, folder: Path = FIRST) -> Path:
 
 def main() -> None:
     mapper = EnvelopeMapper()
-    for folder, bodies in ((FIRST, BODIES), (GROWN, GROWN_BODIES)):
+    least = tuple(map(minimal, BODIES))
+    for folder, bodies in ((FIRST, BODIES), (GROWN, GROWN_BODIES), (MINIMAL, least)):
         for body in bodies:
             path = file_of(body.TOPIC, folder)
             if not path.exists():
