@@ -18,12 +18,14 @@ from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import STREAM_PREFIX
 from ledger.intake import envelope
+from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
 from ledger.log.snapshots import KINDS, Aggregate
 from ledger.service.composition.writing import create_writer
+from tests.support.fact_samples import DATA
 from tests.support.facts import encode, fact
 from tests.support.ledger import REPORTER, Ledger
 
@@ -161,6 +163,11 @@ def repacked(aggregate: Aggregate) -> Aggregate:
     return found
 
 
+ON_LINES = {type for type in DATA if FACT_TYPES[type].subject == "line"}
+NEVER = {"service_line.activated", "service_line.closed", "execution.check_in_voided"}
+"""The facts that begin a line, end it, or need another fact's id."""
+
+
 class Chance:
     """Random facts about one line, which together set every field of its aggregate."""
 
@@ -201,20 +208,20 @@ class Chance:
         health = {"signal": signal, "status": pick(["green", "amber", "red"])}
         blocker = {"blocker_id": name}
         cause = {"cause": pick(["approval_gap", "capacity_issue"]), "reason": pick(["r", None])}
-        type, data = pick(
-            [
-                ("execution.checked_in", {"hours": 1.25}),
-                ("service_line.updated", {"project_tags": pick([[], ["b", "a"], ["ü"]])}),
-                ("service_line.paused", {"reason": pick(["why", None])}),
-                ("service_line.resumed", {}),
-                ("execution.blocked", blocker | cause),
-                ("execution.unblocked", blocker),
-                ("resource.allocated", resource | named),
-                ("resource.released", {"id": name}),
-                ("health.signal_reported", health | {"value": self.value()}),
-                ("health.signal_reported", health | {"evidence": self.value()}),
-            ]
-        )
+        known = [
+            ("execution.checked_in", {"hours": 1.25}),
+            ("service_line.updated", {"project_tags": pick([[], ["b", "a"], ["ü"]])}),
+            ("service_line.paused", {"reason": pick(["why", None])}),
+            ("service_line.resumed", {}),
+            ("execution.blocked", blocker | cause),
+            ("execution.unblocked", blocker),
+            ("resource.allocated", resource | named),
+            ("resource.released", {"id": name}),
+            ("health.signal_reported", health | {"value": self.value()}),
+            ("health.signal_reported", health | {"evidence": self.value()}),
+        ]
+        others = ON_LINES - NEVER - {type for type, _ in known}
+        type, data = pick([*known, *((type, DATA[type]) for type in sorted(others))])
         return fact(type, line, data, **time, **by)
 
     def report(self, ledger: Ledger, until: int) -> None:

@@ -44,14 +44,16 @@ from tests.support.log_checker import check
 from tests.support.soak import repeated
 from tests.support.transactions import undone
 
-PINNED = (6, "1a89446309a5df83")
-"""FOLD, and the digest of the aggregates that the folds then made of every event."""
+PINNED = (6, {"LIN": "09bf19f1d5f6ee16", "RUN": "12ed385e8d176fe7", "KEY": "4870eaaf4847a8db"})
+"""FOLD, and the digests of the aggregates that the folds then made of every event."""
 
 FAMILIES: dict[str, Sequence[type[Event]]] = {
     "LIN": EXECUTION_EVENTS,
     "RUN": RUN_EVENTS,
     "KEY": API_KEY_EVENTS,
 }
+
+SAMPLES = [type(body) for body in BODIES]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -66,9 +68,11 @@ def test_an_aggregate_from_a_snapshot_equals_that_of_the_whole_stream(
             seen = cold.look(chance.line)
             assert cold.decoded < EVERY
         assert_same(seen, replayed(own_ledger, chance.line))
-    # The workload has every event but a closing and a void.
     kinds = {type(recorded.body) for recorded in stored_events(own_ledger, chance.line)}
-    assert kinds == set(EXECUTION_EVENTS) - {Closed, CheckInVoided}
+    assert kinds & {Closed, CheckInVoided} == set()
+    assert set(SAMPLES) & set(EXECUTION_EVENTS) - kinds - {Closed, CheckInVoided} == set(), (
+        "The workload lacks an event that no fact reports: let Chance record it (long_streams.py)."
+    )
 
 
 @pytest.mark.parametrize("seed", [4, 5])
@@ -314,22 +318,24 @@ def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger, r
     assert check(own_ledger.conninfo).findings == []
 
 
-def test_a_changed_fold_needs_a_new_fold_version() -> None:
-    digest = hashlib.sha256()
-    for prefix, events in FAMILIES.items():
-        digest.update(msgspec.json.encode(_undescribed(msgspec.json.schema(KINDS[prefix]))))
-        samples = [body for body in (*BODIES, *GROWN_BODIES) if type(body) in events]
-        for seed in range(60):
-            aggregate = KINDS[prefix](prefix)
-            chosen = random.Random(seed).choices(samples, k=12)
-            for version, body in enumerate([*samples, *chosen] if seed == 0 else chosen, 1):
-                aggregate.evolve(_at(version, body))
-                digest.update(msgspec.json.encode(aggregate))
-    assert (FOLD, digest.hexdigest()[:16]) == PINNED, (
-        "A fold of Execution, Run or ApiKey changed, or a field of theirs, or a sample event. "
-        "Snapshots made by the old fold would pass for snapshots of the new fold: raise FOLD in "
-        "src/ledger/log/snapshots.py by one, then pin the pair here. (If it is only a sample "
-        "that changed, pin the digest alone.)"
+@pytest.mark.parametrize("prefix", FAMILIES)
+def test_a_changed_fold_needs_a_new_fold_version(prefix: str) -> None:
+    kind, events = KINDS[prefix], FAMILIES[prefix]
+    digest = hashlib.sha256(msgspec.json.encode(_undescribed(msgspec.json.schema(kind))))
+    samples = [body for body in (*BODIES, *GROWN_BODIES) if type(body) in events]
+    for seed in range(60):
+        aggregate = kind(prefix)
+        chosen = random.Random(seed).choices(samples, k=12)
+        for version, body in enumerate([*samples, *chosen] if seed == 0 else chosen, 1):
+            aggregate.evolve(_at(version, body))
+            digest.update(msgspec.json.encode(aggregate))
+    fold, digests = PINNED
+    found = digest.hexdigest()[:16]
+    assert (FOLD, found) == (fold, digests[prefix]), (
+        f"The fold of {kind.__name__} or its fields changed, or a sample of its events. Is it the"
+        " sample alone, of a new event that changes no kept field? Then pin the digest alone."
+        " Otherwise snapshots made by the old fold would pass for snapshots of the new fold: raise"
+        f" FOLD in log/snapshots.py by one, then pin it with the digest {found!r}."
     )
 
 

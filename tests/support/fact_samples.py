@@ -1,0 +1,35 @@
+"""The data of each type of facts with all of its fields, from the golden sample of its event."""
+
+from typing import Any
+
+import msgspec
+
+from ledger.domain.event_table import EventRow, Part
+from ledger.domain.events import EVENT_TABLE
+from ledger.domain.recorded import Event
+from ledger.intake.fact_types import FACT_TYPES
+from tests.golden.samples import BODIES, GROWN_BODIES, envelope
+
+_FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_BODIES)}
+
+
+def _data(row: EventRow) -> dict[str, Any]:
+    """What the fact has of the envelope and of the body, or of the part that is published."""
+    recorded = envelope(_FULL[row.event])
+    part = getattr(recorded.body, row.told.field) if isinstance(row.told, Part) else recorded.body
+    values = _as_json(recorded) | _as_json(part)
+    fields = FACT_TYPES[row.fact or ""].data.model_fields
+    return {name: values[name] for name in fields if name in values}
+
+
+def _as_json(value: msgspec.Struct) -> dict[str, Any]:
+    return msgspec.json.decode(msgspec.json.encode(value), type=dict[str, Any])
+
+
+RECORDED_AS = {row.fact: row.event for row in EVENT_TABLE if row.fact in FACT_TYPES}
+"""The type of each fact → the event that records it."""
+
+DATA = {
+    row.fact: _data(row) for row in EVENT_TABLE if row.fact in FACT_TYPES and row.event in _FULL
+}
+"""The type of each fact → its data, if the event has a sample."""
