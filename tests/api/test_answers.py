@@ -7,11 +7,10 @@ the views' tracking tell it that a view has moved.
 import asyncio
 import random
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
@@ -44,20 +43,10 @@ def deaf_reads(services: Any, **options: Any) -> Reads:
 @contextmanager
 def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
     """A second worker for the same clients, whose cache gets no notifications of the views."""
-    stack, app = AsyncExitStack(), create_api(SETTINGS, edge.conninfo, edge.clock)
-    services = app.state.services
-    services.reads = deaf_reads(services, **options)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    http = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
-    http.headers.update(edge.service.http.headers)
-    for context in (app.router.lifespan_context(app), http):
-        edge.run(stack.enter_async_context(context))
-    try:
-        worker = edge.second_worker(Service(app, edge.service.loops, edge.clock, http))
-        worker.hold_read_notes()
+    app = create_api(SETTINGS, edge.conninfo, edge.clock)
+    app.state.services.reads = deaf_reads(app.state.services, **options)
+    with edge.second_worker(app) as worker:
         yield worker
-    finally:
-        edge.run(stack.aclose())
 
 
 @pytest.fixture(scope="module")

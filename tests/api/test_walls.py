@@ -1,7 +1,11 @@
-"""The second wall: without the code's own filters, a tenant still sees nothing of a neighbour."""
+"""Each wall alone: by policies or by the statements' own filters, a tenant sees no neighbour.
+
+Together they hide each other's gaps: a statement that lacks ``where_tenant`` shows nothing foreign
+as long as policies bind its reader.
+"""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import psycopg
@@ -10,7 +14,11 @@ import pytest
 from ledger.api import reading
 from ledger.api.lean import LeanRoute
 from ledger.intake.principal import Principal
-from ledger.postgres.scope import ANY, Tenant
+from ledger.postgres.door import Door
+from ledger.postgres.exchange import Rows
+from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.service.composition.api import create_api
+from ledger.settings import Settings
 from projections import projections
 from tests.api.test_every_route import ENDLESS, READS, label, takes_as_of
 from tests.support.edge import Edge
@@ -18,6 +26,8 @@ from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.reader import become_reader, set_tenant
 from tests.support.views import query
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
+
+SETTINGS = Settings(master_key="0f" * 32, idle_sweep_seconds=3600)
 
 PERMISSIONS = ("read", "audit:read", "webhooks:manage", "keys:manage", "write")
 
@@ -43,19 +53,22 @@ class Neighbour(NamedTuple):
 
 
 class Street(NamedTuple):
-    """Two tenants beside each other in a service."""
+    """Tenants beside each other in a service."""
 
     edge: Edge
     foreign: Neighbour
+    adjacent: Neighbour
+    """Another workspace of the own organization."""
     own: Neighbour
 
 
 @pytest.fixture(scope="module")
 def street(edge: Edge) -> Street:
     foreign = settle(edge, "foreign", ORGANIZATION, WORKSPACE)
+    adjacent = settle(edge, "adjacent", OTHER_ORGANIZATION, "WS-26-000023")
     own = settle(edge, "homely", OTHER_ORGANIZATION, OTHER_WORKSPACE)
     edge.clock.advance(seconds=1)
-    return Street(edge, foreign, own)
+    return Street(edge, foreign, adjacent, own)
 
 
 def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbour:
@@ -107,12 +120,12 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
     return Neighbour(mark, organization, workspace, names)
 
 
-@pytest.fixture(params=[False, True], ids=["an organization", "a workspace"])
+@pytest.fixture(scope="module", params=[False, True], ids=["an organization", "a workspace"])
 def is_narrow(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def token(street: Street, is_narrow: bool) -> str:
     """A token of the own tenant."""
     tenant = {"organization_id": street.own.organization, "workspace_id": None}
@@ -121,22 +134,66 @@ def token(street: Street, is_narrow: bool) -> str:
     return street.edge.token(*PERMISSIONS, **tenant)
 
 
-@pytest.fixture
-def unfiltered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statements without a tenant's filters, as an administrator's, in every module."""
+@pytest.fixture(scope="module")
+def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
+    """The tenants of whom the token shows nothing."""
+    return [street.foreign, street.adjacent] if is_narrow else [street.foreign]
 
-    def none(principal: Principal) -> dict[str, Any]:
-        return {}
 
-    whole = reading.tenant_filters
-    for module in [*sys.modules.values()]:
-        if getattr(module, "tenant_filters", None) is whole:
-            monkeypatch.setattr(module, "tenant_filters", none)
+class UnboundDoor(Door):
+    """A door whose statements no policy binds: each reads as the service's own statements do."""
+
+    async def fetch(
+        self,
+        tenant: Tenant,
+        statement: str,
+        parameters: Mapping[str, Any],
+        planning: Planning = Planning.SHORT,
+    ) -> Rows:
+        return await super().fetch(EVERYONE, statement, parameters, planning)
+
+
+def no_filters(principal: Principal) -> dict[str, Any]:
+    """The filters of an administrator."""
+    return {}
+
+
+@pytest.fixture(scope="module", params=["policies", "filters"])
+def wall(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def behind(street: Street, wall: str) -> Iterator[Edge]:
+    """A worker whose only wall is this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if wall == "filters":
+            patch.setattr("ledger.service.composition.api.Door", UnboundDoor)
+        else:
+            whole = reading.tenant_filters
+            for module in [*sys.modules.values()]:
+                if getattr(module, "tenant_filters", None) is whole:
+                    patch.setattr(module, "tenant_filters", no_filters)
+        app = create_api(SETTINGS, street.edge.conninfo, street.edge.clock)
+        with street.edge.second_worker(app) as worker:
+            yield worker
 
 
 ROUTES = [r for r in READS if r.path != ENDLESS and not r.path.startswith("/v1/event-types")]
-OWNED = [r for r in ROUTES if "{" in r.path]
-LISTS = [r for r in ROUTES if "{" not in r.path and not r.path.startswith("/v1/log/")]
+TIMES = [(r, past) for r in ROUTES for past in (False, True) if takes_as_of(r) or not past]
+OWNED = [(r, past) for r, past in TIMES if "{" in r.path]
+LISTS = [(r, past) for r, past in TIMES if "{" not in r.path and "/log/" not in r.path]
+BY_FUNCTION = "/v1/log/entries/{position}"
+"""The read whose only wall is a function of the database (``tests/log/test_stored_events.py``)."""
+
+LACKS = {"filters": "the statement lacks where_tenant", "policies": "a table lacks its policy"}
+"""The wall that was tried → what is missing if it hides nothing."""
+
+
+def named(value: Any) -> str:
+    if isinstance(value, bool):
+        return "past" if value else "present"
+    return label(value)
 
 
 def asked_of(route: LeanRoute, whose: Neighbour) -> dict[str, str]:
@@ -144,48 +201,54 @@ def asked_of(route: LeanRoute, whose: Neighbour) -> dict[str, str]:
     return ASKED.get(route.path, {}) | more
 
 
-@pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
-@pytest.mark.parametrize("route", OWNED, ids=label)
-def test_without_its_filters_a_route_finds_nothing_of_a_neighbours(
-    street: Street, unfiltered: None, token: str, route: LeanRoute, past: bool
-) -> None:
-    if past and not takes_as_of(route):
-        pytest.skip("has no past")
-    params = {"as_of": street.edge.clock.now.isoformat()} if past else {}
-    for whose, status in ((street.foreign, 404), (street.own, 200)):
-        path = route.path.format(**whose.names)
-        answer = street.edge.get(path, token, params=params)
-        if route.path.startswith("/v1/log/"):  # an event that is not sealed yet: 503
-            assert (answer.status_code == 404) == (status == 404)
-        else:
-            assert answer.status_code == status, answer.text
-        assert street.foreign.mark not in answer.text
-
-
-@pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
-@pytest.mark.parametrize("route", LISTS, ids=label)
-def test_without_its_filters_a_list_has_nothing_of_a_neighbours(
+@pytest.mark.parametrize(("route", "past"), OWNED, ids=named)
+def test_a_route_finds_nothing_of_a_neighbours_behind_one_wall(
     street: Street,
-    unfiltered: None,
+    behind: Edge,
+    wall: str,
     token: str,
-    is_narrow: bool,
+    strangers: list[Neighbour],
     route: LeanRoute,
     past: bool,
 ) -> None:
-    if past and not takes_as_of(route):
-        pytest.skip("has no past")
+    if wall == "filters" and route.path == BY_FUNCTION:
+        return
+    params = {"as_of": street.edge.clock.now.isoformat()} if past else {}
+    for whose, status in (*((one, 404) for one in strangers), (street.own, 200)):
+        path = route.path.format(**whose.names)
+        answer = behind.get(path, token, params=params)
+        if route.path.startswith("/v1/log/"):  # an event that is not sealed yet: 503
+            assert (answer.status_code == 404) == (status == 404)
+        else:
+            assert answer.status_code == status, f"{LACKS[wall]}: {answer.text}"
+        assert not any(one.mark in answer.text for one in strangers), LACKS[wall]
+
+
+@pytest.mark.parametrize(("route", "past"), LISTS, ids=named)
+def test_a_list_has_nothing_of_a_neighbours_behind_one_wall(
+    street: Street,
+    behind: Edge,
+    wall: str,
+    token: str,
+    is_narrow: bool,
+    strangers: list[Neighbour],
+    route: LeanRoute,
+    past: bool,
+) -> None:
     params = asked_of(route, street.own)
     params |= {"as_of": street.edge.clock.now.isoformat()} if past else {}
-    answer = street.edge.get(route.path, token, params=params)
+    answer = behind.get(route.path, token, params=params)
     assert answer.status_code == 200, answer.text
-    if not (is_narrow and route.path in OF_WHOLE):
-        shown = (*street.own.names.values(), street.own.mark, '"total":1')
-        assert any(word in answer.text for word in shown), "the own rows are there"
-    assert street.foreign.mark not in answer.text
-    assert not any(
-        f'"{street.foreign.names[name]}"' in answer.text
-        for name in ("line_id", "run_id", "endpoint_id", "event_id")
-    )
+    if not (is_narrow and wall == "policies" and route.path in OF_WHOLE):
+        total = f'"total":{1 if is_narrow else 2}'
+        shown = (*street.own.names.values(), street.own.mark, total)
+        assert any(word in answer.text for word in shown), "the own rows are there, and no others"
+    for stranger in strangers:
+        assert stranger.mark not in answer.text, LACKS[wall]
+        assert not any(
+            f'"{stranger.names[name]}"' in answer.text
+            for name in ("line_id", "run_id", "endpoint_id", "event_id")
+        ), LACKS[wall]
 
 
 @pytest.fixture(scope="module")

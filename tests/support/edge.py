@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 import psycopg
+from fastapi import FastAPI
 
 from ledger.settings import Settings
 from tests.support.facts import activation, encode
@@ -40,9 +41,24 @@ class Edge:
         self._loop = loop
         self._lines = lines or itertools.count(100_001)
 
-    def second_worker(self, service: Service) -> "Edge":
-        """An edge of another worker on the same loop and database; fresh lines are new to both."""
-        return Edge(service, self._loop, self.conninfo, self._lines)
+    @contextmanager
+    def second_worker(self, app: FastAPI) -> Iterator["Edge"]:
+        """Another worker of the service, for the same clients; fresh lines are new to both."""
+        http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://ledger.test",
+            headers=self.service.http.headers,
+        )
+        stack = AsyncExitStack()
+        for context in (app.router.lifespan_context(app), http):
+            self.run(stack.enter_async_context(context))
+        try:
+            service = Service(app, self.service.loops, self.clock, http)
+            worker = Edge(service, self._loop, self.conninfo, self._lines)
+            worker.hold_read_notes()
+            yield worker
+        finally:
+            self.run(stack.aclose())
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine on the service's loop; return its result."""
