@@ -61,15 +61,21 @@ class Target(NamedTuple):
     """A service with a line, a run, an event and an endpoint of a tenant."""
 
     edge: Edge
-    tenant: Mapping[str, str]
+    tenant: dict[str, str | None]
     names: Mapping[str, str]
     """The values of the parameters in paths."""
+    tokens: dict[tuple[object, ...], str]
 
     def path(self, route: LeanRoute) -> str:
         return route.path.format(**self.names)
 
-    def token(self, *permissions: str) -> str:
-        return self.edge.token(*permissions, **self.tenant)
+    def token(self, *permissions: str, **tenant: str | None) -> str:
+        """The token of these permissions, of another tenant if one is given: one for all tests."""
+        whose = self.tenant | tenant
+        key = (*permissions, *whose.values())
+        if key not in self.tokens:
+            self.tokens[key] = self.edge.token(*permissions, **whose)
+        return self.tokens[key]
 
 
 def label(route: LeanRoute) -> str:
@@ -97,7 +103,10 @@ def target(edge: Edge) -> Target:
         fact("execution.checked_in", line, {"hours": 1}),
         fact("execution.blocked", line, blocker),
     )
-    tenant = {"organization_id": ORGANIZATION, "workspace_id": WORKSPACE}
+    tenant: dict[str, str | None] = {
+        "organization_id": ORGANIZATION,
+        "workspace_id": WORKSPACE,
+    }
     hook = edge.post(
         "/v1/webhooks",
         edge.token("webhooks:manage", **tenant),
@@ -118,7 +127,7 @@ def target(edge: Edge) -> Target:
         "type": "execution.paused",
         "position": str(run["position"]),
     }
-    return Target(edge, tenant, names)
+    return Target(edge, tenant, names, {})
 
 
 @pytest.fixture
@@ -143,6 +152,14 @@ def test_every_router_is_served() -> None:
     )
     routers = {module.__name__ for module in modules if hasattr(module, "router")}
     assert routers - {module.__name__ for module in ROUTED} == set(), "name it in api/app.py"
+
+
+def test_no_route_takes_the_requests_of_a_later_one() -> None:
+    for route in ROUTES:
+        path = re.sub("{.*?}", "any", route.path)
+        scopes = [{"method": method, "path": path} for method in route.methods]
+        taken = [next(label(r) for r in ROUTES if r.takes(scope)) for scope in scopes]
+        assert taken == [label(route)], "in ROUTED (api/app.py) its module comes first"
 
 
 def test_every_route_of_the_api_is_a_lean_route() -> None:
@@ -233,7 +250,7 @@ def test_no_read_shows_anything_of_another_tenant(
     if route.path == ENDLESS:
         return
     organization, workspace = tenant
-    token = target.edge.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
+    token = target.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
     query = REQUIRED.get(route.path, {})
     answer = target.edge.get(target.path(route), token, params=query)
     if any(f"{{{name}}}" in route.path for name in OWNED):
