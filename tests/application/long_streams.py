@@ -18,14 +18,13 @@ from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import STREAM_PREFIX
 from ledger.intake import envelope
-from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
 from ledger.log.snapshots import KINDS, Aggregate
 from ledger.service.composition.writing import create_writer
-from tests.support.fact_samples import DATA
+from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact
 from tests.support.ledger import REPORTER, Ledger
 
@@ -163,11 +162,6 @@ def repacked(aggregate: Aggregate) -> Aggregate:
     return found
 
 
-ON_LINES = {type for type in DATA if FACT_TYPES[type].subject == "line"}
-NEVER = {"service_line.activated", "service_line.closed", "execution.check_in_voided"}
-"""The facts that begin a line, end it, or need another fact's id."""
-
-
 class Chance:
     """Random facts about one line, which together set every field of its aggregate."""
 
@@ -220,8 +214,9 @@ class Chance:
             ("health.signal_reported", health | {"value": self.value()}),
             ("health.signal_reported", health | {"evidence": self.value()}),
         ]
-        others = ON_LINES - NEVER - {type for type, _ in known}
-        type, data = pick([*known, *((type, DATA[type]) for type in sorted(others))])
+        names = {type for type, _ in known}
+        others = [each for each in ON_OPEN_LINES.items() if each[0] not in names]
+        type, data = pick([*known, *others])
         return fact(type, line, data, **time, **by)
 
     def report(self, ledger: Ledger, until: int) -> None:

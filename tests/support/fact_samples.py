@@ -33,3 +33,13 @@ DATA = {
     row.fact: _data(row) for row in EVENT_TABLE if row.fact in FACT_TYPES and row.event in _FULL
 }
 """The type of each fact → its data, if the event has a sample."""
+
+_ONCE = {"service_line.activated", "service_line.closed", "execution.check_in_voided"}
+"""The facts that begin a line, end it, or name another fact."""
+
+ON_OPEN_LINES = {
+    type: data
+    for type, data in DATA.items()
+    if FACT_TYPES[type].subject == "line" and type not in _ONCE
+}
+"""Of ``DATA``, those that an open line takes one after the other."""
