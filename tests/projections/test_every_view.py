@@ -7,6 +7,7 @@ import pytest
 from ledger.postgres.table import Table
 from ledger.views.contract import Projection
 from projections import projections
+from tests.support.documents import ROOT
 
 
 @pytest.mark.parametrize("view", projections(), ids=lambda view: view.name)
@@ -15,3 +16,9 @@ def test_every_view_has_a_test_file_that_covers_all_its_tables(view: Projection)
     tests = import_module(f"tests.projections.test_{view.name}_view")
     tested = {value.name for value in vars(tests).values() if isinstance(value, Table)}
     assert {table.name for table in view.tables} - tested == set(), "tables without a test"
+
+
+@pytest.mark.parametrize("view", projections(), ids=lambda view: view.name)
+def test_every_view_is_a_package_so_that_import_linter_sees_it(view: Projection) -> None:
+    name = f"projections/{view.name}/__init__.py"
+    assert (ROOT / name).is_file(), f"add the empty file {name}"
