@@ -87,7 +87,8 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
         fact(
             "run.started",
             None,
-            {"service_line_id": line, "input": {"said": mark}, "external_id": f"{mark}-1"},
+            {"service_line_id": line, "input": {"said": mark}, "external_id": "zebra"},
+            source=f"/{mark}",
         ),
         fact("execution.checked_in", line, {"hours": 1, "note": f"{mark} note"}),
         fact("execution.blocked", line, {
@@ -249,6 +250,16 @@ def test_a_list_has_nothing_of_a_neighbours_behind_one_wall(
             f'"{stranger.names[name]}"' in answer.text
             for name in ("line_id", "run_id", "endpoint_id", "event_id")
         ), LACKS[wall]
+
+
+def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_wall(
+    street: Street, behind: Edge, wall: str, token: str, strangers: list[Neighbour]
+) -> None:
+    for whose in (street.own, *strangers):
+        for identifier in (whose.names["line_id"], whose.names["run_id"]):
+            number = int(identifier.rsplit("-", 1)[1])
+            answer = behind.get("/v1/search", token, params={"q": str(number)})
+            assert (f'"{identifier}"' in answer.text) == (whose is street.own), LACKS[wall]
 
 
 @pytest.fixture(scope="module")
