@@ -10,12 +10,13 @@ from ledger.domain.recorded import Event
 from ledger.intake.fact_types import FACT_TYPES
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 
-_FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_BODIES)}
+FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_BODIES)}
+"""The fullest sample of each class."""
 
 
 def _data(row: EventRow) -> dict[str, Any]:
     """What the fact has of the envelope and of the body, or of the part that is published."""
-    recorded = envelope(_FULL[row.event])
+    recorded = envelope(FULL[row.event])
     part = getattr(recorded.body, row.told.field) if isinstance(row.told, Part) else recorded.body
     values = _as_json(recorded) | _as_json(part)
     fields = FACT_TYPES[row.fact or ""].data.model_fields
@@ -29,9 +30,7 @@ def _as_json(value: msgspec.Struct) -> dict[str, Any]:
 RECORDED_AS = {row.fact: row.event for row in EVENT_TABLE if row.fact in FACT_TYPES}
 """The type of each fact → the event that records it."""
 
-DATA = {
-    row.fact: _data(row) for row in EVENT_TABLE if row.fact in FACT_TYPES and row.event in _FULL
-}
+DATA = {row.fact: _data(row) for row in EVENT_TABLE if row.fact in FACT_TYPES and row.event in FULL}
 """The type of each fact → its data, if the event has a sample."""
 
 _ONCE = {"service_line.activated", "service_line.closed", "execution.check_in_voided"}
