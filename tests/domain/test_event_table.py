@@ -61,7 +61,7 @@ def subclasses(above: type[Event] = Event) -> Iterator[type[Event]]:
 
 
 def test_every_class_of_events_has_one_row() -> None:
-    assert {event.__name__ for event in subclasses()} - {e.__name__ for e in EVENTS} == set()
+    assert set(subclasses()) - set(EVENTS) == set(), "Add its row to the table of its aggregate."
     assert len(EVENTS) == len(set(EVENTS))
 
 
