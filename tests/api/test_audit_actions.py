@@ -178,7 +178,9 @@ def test_each_command_whose_refusal_is_audited_has_an_action() -> None:
     for name in ("TurnDown", "SubjectCommand", "_EndpointCommand", "_KeyCommand"):
         del audited[name]
     assert len(audited) >= 10
-    assert {name for name, action in audited.items() if action not in COMMANDS} == set()
+    assert {name for name, action in audited.items() if action not in COMMANDS} == set(), (
+        "no row of an event names the command's action"
+    )
 
 
 def test_each_command_action_belongs_to_a_command() -> None:
