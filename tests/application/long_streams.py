@@ -223,7 +223,11 @@ class Chance:
         """Report batches of random size until the stream has at least ``until`` events."""
         while (version := length(ledger, self.line)) < until:
             size = self.random.choice([1, 2, 30, 120])
-            ledger.report(*[self.fact(ledger) for _ in range(min(size, until - version))])
+            events = [self.fact(ledger) for _ in range(min(size, until - version))]
+            for event, item in zip(events, ledger.report(*events), strict=True):
+                assert item.status != 503, (
+                    f"no handler of {event['type']}, or a fold without a case"
+                )
             if self.random.random() < 0.5:
                 ledger.pause(self.line)
             else:
