@@ -15,6 +15,7 @@ from ledger.domain.values import format_id
 from ledger.reads.question import Answer, Question
 from projections import projections
 from tests.support.edge import Edge, assert_problem
+from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
@@ -266,13 +267,9 @@ def test_later_events_do_not_change_a_read_of_the_past(target: Target, route: Le
     edge.clock.advance(hours=1)
     before = edge.get(target.path(route), token, params=query)
     assert before.status_code == 200, before.text
-    for word in ("paused", "resumed"):
-        edge.accept(fact(f"service_line.{word}", line, {"reason": "r"}))
     edge.accept(
-        fact("service_line.updated", line, {"project_tags": ["later"]}),
-        fact("execution.checked_in", line, {"hours": 3}),
+        *(fact(type, line, data) for type, data in ON_OPEN_LINES.items()),
         fact("run.requested", None, {"service_line_id": line}),
-        fact("health.signal_reported", line, {"signal": "sla_compliance", "status": "red"}),
     )
     if edge.data(f"/v1/runs/{run}", token)["completed_at"] is None:
         edge.accept(fact("run.completed", run, {"tokens_used": 5}))

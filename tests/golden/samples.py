@@ -2,8 +2,8 @@
 
 The folder ``grown`` has a second file for each class that has gained fields since: its sample sets
 them too. The folder ``minimal`` has each class with those fields alone that it required when it was
-new. ``python -m tests.golden.samples`` writes the files that do not exist yet; a file that exists is
-never written again.
+new. ``python -m tests.golden.samples`` writes the files that do not exist yet; a file that exists
+is never written again.
 """
 
 from datetime import UTC, datetime
