@@ -12,6 +12,7 @@ import gc
 import itertools
 import os
 import queue
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,11 @@ if (_memory := memory()) is not None and "PYTEST_DEBUG_TEMPROOT" not in os.envir
     # own folders stay on the disk, since pytest keeps those of the last three sessions.
     os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()
     os.environ["TMPDIR"] = tempfile.tempdir = str(_memory)
+
+# A shell that runs the tests in the background, and nohup, have these ignored, which all processes
+# that the tests start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Other test processes may take a processor away for longer than any deadline of an example.
 hypothesis.settings.register_profile("beside others", deadline=None)

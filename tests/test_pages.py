@@ -19,6 +19,7 @@ from ledger.postgres.embedded.programs import find_programs
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied, empty, execute
 from tests.support.documents import CONTRACT, README, ROOT, Step, fences, pages, steps
+from tests.support.sealing import keep_lineage
 from tests.support.served import LEDGER, serving_at
 
 BEGIN = [
@@ -185,7 +186,7 @@ def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
         # would be signed before all nodes have had the time to report.
         execute(conninfo, "DELETE FROM ledger.lineage")
         execute(conninfo, "DELETE FROM ledger.node")
-        (tmp_path / "data" / "sealed" / "lineage").unlink()
+        keep_lineage(conninfo, tmp_path / "data" / "sealed")
         printed = follow(conninfo, tmp_path, commands, RESTORED_DATABASE_URL=restored)
     assert_shown(shown, printed[len(kept) :])
 
