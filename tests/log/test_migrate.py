@@ -11,7 +11,7 @@ import pytest
 from ledger.log.migrate import SchemaError, migrate
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.walls import reader_of
-from ledger.service.composition.database import prepare_database
+from ledger.service.composition.database import inspect_database, prepare_database
 from ledger.settings import Settings
 from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of
@@ -33,6 +33,22 @@ def test_each_migration_is_applied_by_one_of_the_processes_that_start_together(e
         applied = list(pool.map(migrate, [empty] * 6))
     assert sorted(applied) == [[]] * 5 + [NAMES]
     assert migrate(empty) == []
+
+
+def test_a_first_start_goes_on_where_another_is_under_way_or_was_killed(
+    empty: str, settings: Settings
+) -> None:
+    # The table of migrations is there, and that of events is not yet.
+    execute(empty, "CREATE SCHEMA ledger")
+    execute(
+        empty,
+        "CREATE TABLE ledger.migration (name text PRIMARY KEY, checksum text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())",
+    )
+    with pytest.raises(SchemaError, match="no ledger yet: run `ledger migrate`"):
+        inspect_database(settings, empty)
+    prepare_database(settings, empty)
+    inspect_database(settings, empty)
 
 
 def test_code_older_than_the_schema_is_refused_and_changes_nothing(conninfo: str) -> None:

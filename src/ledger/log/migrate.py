@@ -49,6 +49,11 @@ END $$
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
 
+# The table of events is made after that of the migrations.
+_BEGUN = """
+SELECT to_regclass('ledger.migration') IS NOT NULL
+    AND to_regclass('ledger.ledger_events') IS NOT NULL
+"""
 
 # Whether the ledger is of a version before 0.1.0, and the reason if it is refused. The first format
 # of events was a JSON object. The digest is that of the 24 files, by their names and checksums.
@@ -135,7 +140,8 @@ def refuse_outdated(connection: psycopg.Connection[TupleRow]) -> None:
 
 
 def _has_begun(connection: psycopg.Connection[TupleRow]) -> bool:
-    return connection.execute("SELECT to_regclass('ledger.migration')").fetchone() != (None,)
+    """Whether both tables are there: of a first start under way, or killed, one may be missing."""
+    return connection.execute(_BEGUN).fetchone() == (True,)
 
 
 def _take_over(
