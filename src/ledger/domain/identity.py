@@ -22,11 +22,7 @@ class Identity(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """The stored form: the first 16 bytes of SHA-256.
-
-        NUL divides the parts, since no sent text contains NUL. Migration 0013 computes the same
-        bytes in SQL.
-        """
+        """The stored form: the first 16 bytes of SHA-256. No sent text contains NUL."""
         return hashlib.sha256("\0".join(self).encode()).digest()[:16]
 
 

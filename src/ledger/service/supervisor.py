@@ -3,8 +3,8 @@
     supervisor (this) ── postgres            the embedded server, when no URL is set
                       ├─ api worker × N      uvicorn over one shared listening socket
                       ├─ loops               projector, rebuilder, sweeper, lease watch,
-                      │                      housekeeper, log check: not in the workers, which would
-                      │                      wait for the interpreter lock
+                      │                      housekeeper: not in the workers, which would wait for
+                      │                      the interpreter lock
                       ├─ dispatcher          sends webhooks: beside the loops for the same reason
                       └─ sealer              seals the log: hashing would hold up the loops, too
 
