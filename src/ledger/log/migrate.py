@@ -80,7 +80,7 @@ INSERT INTO ledger.migration (name, checksum, applied_at) SELECT %s, %s, max(app
 """
 _RENUMBER = """
 UPDATE ledger.migration SET name = to_char(left(name, 4)::int - 23, 'FM0000') || substr(name, 5)
-WHERE name COLLATE "C" >= '0025'
+WHERE name COLLATE "C" >= '0025' AND name COLLATE "C" < '0029'
 """
 
 
