@@ -106,10 +106,15 @@ class LogChecker:
         self._last: tuple[int, datetime] | None = None
 
     def take(
-        self, stream: str, version: int, topic: str, text: str, position: int, at: datetime
+        self,
+        stream: str,
+        version: int,
+        topic: str,
+        state: dict[str, Any],
+        position: int,
+        at: datetime,
     ) -> None:
-        """Check one event, then fold it."""
-        state = stored_object(text)
+        """Check one event, then fold it. ``state`` has the names of ``stored_object``."""
         self._at = f"position {position} ({topic} of {stream})"
         self.topics[topic] += 1
         self.reporters.append(state["reported_by"])
@@ -340,8 +345,8 @@ class LogChecker:
 def check(conninfo: str) -> LogChecker:
     """Check the whole log of a database."""
     checker = LogChecker()
-    for row in _events(conninfo):
-        checker.take(*row)
+    for stream, version, topic, text, position, at in _events(conninfo):
+        checker.take(stream, version, topic, stored_object(text), position, at)
     return checker
 
 
