@@ -79,6 +79,7 @@ class Watch:
             other.close()
         page.unroute_all(behavior="ignoreErrors")
         self.context.set_offline(False)
+        page.goto("about:blank")  # a page that lives would ask again, and open the sign-in itself
         self.context.clear_cookies()
         page.goto("/")  # an address without an icon of its own would complain about that, later
         page.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")
