@@ -59,7 +59,7 @@ def test_a_new_node_takes_the_newest_checkpoint_once_a_node_with_a_witness_has_b
     b.beat()
     assert size_of(b) == 0
     a.beat()
-    b.beat()
+    b.join()
     assert size_of(b) == 601
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(
     full: Ledger, a: Node, b: Node
 ) -> None:
     a.beat()
-    b.beat()
+    b.join()
     full.line()
     assert a.seal() == 1
     assert shown(full) == 601
@@ -144,7 +144,7 @@ def test_a_beat_whose_acknowledgement_was_lost_is_no_other_process(full: Ledger,
 
 def test_no_answer_tells_a_checkpoint_that_is_not_shown_yet(full: Ledger, a: Node, b: Node) -> None:
     a.beat()
-    b.beat()
+    b.join()
     full.line()
     a.seal()
     with edge_of(Settings(master_key=MASTER_KEY), full.conninfo) as edge:

@@ -25,7 +25,7 @@ def test_a_checkpoint_that_a_node_could_not_keep_is_kept_and_reported_once_there
 ) -> None:
     """Nothing else is recorded meanwhile, so no later checkpoint comes."""
     a.beat()
-    b.beat()
+    b.join()
     full.line()
     with without_room(b):
         assert a.seal() == 1
@@ -52,7 +52,7 @@ def test_a_checkpoint_that_its_signer_could_not_keep_is_not_shown_for_one_other_
     full: Ledger, a: Node, b: Node
 ) -> None:
     a.beat()
-    b.beat()
+    b.join()
     full.line()
     with without_room(a):
         assert a.seal() == 1

@@ -26,6 +26,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
 from tests.support.stored import CHECK, DROP_CHECK
+from tests.support.views import until
 
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
@@ -75,6 +76,13 @@ class Node:
     def beat(self) -> None:
         """Follow, and report."""
         self._beat.beat_once()
+
+    def join(self) -> None:
+        """Beat until the node has a witness.
+
+        After a slow answer, a node does not know whether the others have beaten since its start.
+        """
+        until(lambda: self.beat() or any(self.folder.glob("*.checkpoint")), "the first witness")
 
     def seal(self) -> int:
         """A round of the sealer; return how many events were sealed."""
