@@ -15,7 +15,7 @@ FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_
 
 
 def _data(row: EventRow) -> dict[str, Any]:
-    """What the fact has of the envelope and of the body, or of the part that is published."""
+    """The values of the envelope, and those of the body or of the part that is published."""
     recorded = envelope(FULL[row.event])
     part = getattr(recorded.body, row.told.field) if isinstance(row.told, Part) else recorded.body
     values = _as_json(recorded) | _as_json(part)

@@ -73,7 +73,8 @@ FROM (
 ) AS older
 """
 
-# One name in place of 24, applied when the last of them was. 0025 becomes 0002, and so on.
+# The name of the first file replaces 24 names, with the latest time at which one of these files was
+# applied. The name 0025 becomes 0002, and so on.
 _TAKE_OVER = """
 WITH files AS (DELETE FROM ledger.migration WHERE name COLLATE "C" < '0025' RETURNING applied_at)
 INSERT INTO ledger.migration (name, checksum, applied_at) SELECT %s, %s, max(applied_at) FROM files
