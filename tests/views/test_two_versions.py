@@ -158,12 +158,13 @@ def test_an_older_node_that_starts_again_does_not_undo_the_rebuild(conninfo: str
     query(conninfo, "UPDATE ledger.projection SET version = version + 1 WHERE name = 'run'")
     with psycopg.connect(conninfo, autocommit=True) as connection:
         nodes.beat(connection, "ab" * 8, "9.0.0", "all", None)
-    with pytest.raises(CannotBuild, match="newer version that still runs"):
-        is_outdated(conninfo, older)
+        with pytest.raises(CannotBuild, match="newer version that still runs"):
+            is_outdated(connection, older)
     assert not Rebuilder(conninfo, EnvelopeMapper(), (older,)).run_once()
     assert tracking(conninfo)["run"][0] == older.version + 1
     # Once the newer node is gone, the operator has gone back to the older version.
     query(conninfo, "UPDATE ledger.node SET beaten_at = beaten_at - interval '1 minute'")
-    assert is_outdated(conninfo, older)
+    with psycopg.connect(conninfo) as connection:
+        assert is_outdated(connection, older)
     assert Rebuilder(conninfo, EnvelopeMapper(), (older,)).run_once()
     assert tracking(conninfo)["run"][0] == older.version

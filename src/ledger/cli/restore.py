@@ -25,7 +25,7 @@ from ledger.service.composition.database import (
 )
 from ledger.service.composition.reading import admit_reads
 from ledger.settings import Settings
-from ledger.views.shadow import is_outdated
+from ledger.views.shadow import connect, is_outdated
 from projections import projections
 
 _CHUNK = 1 << 18
@@ -116,7 +116,8 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
         position, recorded_at = connection.execute(_END).fetchone() or (None, None)
     conninfo, _ = migrate_database(settings, conninfo)
     admit_reads(settings, conninfo)
-    outdated = [view.name for view in projections() if is_outdated(conninfo, view)]
+    with connect(conninfo) as connection:
+        outdated = [view.name for view in projections() if is_outdated(connection, view)]
     if outdated:
         views.rebuild(conninfo, outdated)
     told = (

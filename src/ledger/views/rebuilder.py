@@ -72,7 +72,7 @@ class Rebuilder(BackgroundLoop):
         for projection in self._projections:
             try:
                 clean_up(self._conninfo, projection, session)
-                if is_outdated(self._conninfo, projection):
+                if is_outdated(session, projection):
                     self._say("building %s, version %s", projection.name, projection.version)
                     built = rebuild(self._conninfo, self._codec, projection, self._go_on, session)
                     _logger.info("built %s up to position %s", projection.name, built.position)

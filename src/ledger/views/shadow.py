@@ -244,18 +244,17 @@ def clean_up(conninfo: str, projection: Projection, session: Session = None) -> 
             drop_others(connection, projection)
 
 
-def is_outdated(conninfo: str, projection: Projection) -> bool:
+def is_outdated(connection: psycopg.Connection[TupleRow], projection: Projection) -> bool:
     """Whether the live rows were made by another version of the projection, or not at all.
 
     Raises CannotBuild if a newer version made them and a node of another version of the service
     beats: in an upgrade node by node, an older node that starts again would undo the rebuild.
     """
-    with connect(conninfo) as connection:
-        row = connection.execute(_LIVE, (projection.name,)).fetchone()
-        is_newer = row is not None and row[0] > projection.version
-        if is_newer and any(n.lives and n.version != __version__ for n in nodes(connection)):
-            raise CannotBuild(f"{projection.name} belongs to a newer version that still runs.")
-        return row is None or row[0] != projection.version
+    row = connection.execute(_LIVE, (projection.name,)).fetchone()
+    is_newer = row is not None and row[0] > projection.version
+    if is_newer and any(n.lives and n.version != __version__ for n in nodes(connection)):
+        raise CannotBuild(f"{projection.name} belongs to a newer version that still runs.")
+    return row is None or row[0] != projection.version
 
 
 def live_generations(
