@@ -117,9 +117,11 @@ def write_document(address: str) -> None:
 
 def install(is_short: bool) -> None:
     """Install the generators, each in its exact version."""
-    if not (BUILD / "venv/bin/python").exists():
-        venv.create(BUILD / "venv", with_pip=True)
-    run(BUILD / "venv/bin/python", "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt")
+    python = BUILD / "venv/bin/python"
+    if not python.exists():
+        venv.create(BUILD / "venv", symlinks=True)
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")
+    run(*pip, "-r", HERE / "requirements.txt")
     wanted = (HERE / ("package.json" if is_short else "package-all.json")).read_text()
     TYPESCRIPT.mkdir(exist_ok=True)
     package = TYPESCRIPT / "package.json"
