@@ -53,6 +53,9 @@ class Forked(CONTEXT.Process):
             written = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(written, number)
             os.close(written)
+        # The first of these processes ignores an import that fails, and would then load nothing.
+        import tests.support.preloaded  # noqa: F401
+
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         os.environ.clear()
         os.environ.update(self._environment | {"PROMETHEUS_MULTIPROC_DIR": folder})

@@ -21,7 +21,6 @@ from ledger.cli import (  # noqa: E402, F401
     keys,
     line_parser,
     load,
-    migrate,
     restore,
     seal,
     verify,
