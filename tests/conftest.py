@@ -32,6 +32,7 @@ from tests.support.data_dirs import QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere, served
+from tests.support.programs import program_in
 from tests.support.rebuilding import patient_rebuilder
 
 _numbers = itertools.count(1)
@@ -161,6 +162,13 @@ def folder() -> Iterator[Path]:
     """A folder that every user can enter. (pytest's own folders are closed to other users.)"""
     with folder_in_tmp(0o755) as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Path]:
+    """A program ``ledger`` for shells and pipes."""
+    with folder_in_tmp(0o755, memory()) as folder, program_in(folder) as program:
+        yield program
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from sysconfig import get_path
 from typing import NamedTuple
 
 import pytest
@@ -47,11 +48,11 @@ ANALYSIS = ("duckdb", "pandas")
 MARK = "--- exit code "
 LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
 TOGETHER = (
-    "contract/health page contract/state contract/access security",
+    "contract/facts contract/health page contract/state contract/access security",
     "contract/reading integrating",
     "contract/feeds contract/command-line",
 )
-"""Pages that are followed one after the other beside one service, whose start costs 2 s of
+"""Pages that are followed one after the other beside one service, whose start costs 1 s of
 processor time: no page of these changes what a later one shows. Any other page has its own."""
 
 TOURED = "toured"
@@ -94,7 +95,9 @@ def has_packages(step: Step) -> bool:
     return all(map(find_spec, named))
 
 
-def follow(conninfo: str, folder: Path, commands: list[str], **environment: str) -> list[str]:
+def follow(
+    conninfo: str, folder: Path, program: Path, commands: list[str], **environment: str
+) -> list[str]:
     """Run commands in one shell, beside a service on a database; return the output of each.
 
     The folder stands for the repository's: commands write files into it.
@@ -107,7 +110,8 @@ def follow(conninfo: str, folder: Path, commands: list[str], **environment: str)
         script = ISSUED.sub(rf"\1-{datetime.now(UTC):%y}-", script)
         done = subprocess.run(
             ["bash", "-c", script.replace("localhost:8000", f"localhost:{served.port}")],
-            env=served.environment | {"PATH": path_of(folder / "bin"), "LEDGER": served.address},
+            env=served.environment
+            | {"PATH": path_of(folder / "bin", program), "LEDGER": served.address},
             cwd=folder,
             stdout=subprocess.PIPE,
             # As on a terminal: pages show the errors and the chatter of commands too.
@@ -122,13 +126,16 @@ def follow(conninfo: str, folder: Path, commands: list[str], **environment: str)
     return parts[:-1:2]
 
 
-def path_of(folder: Path) -> str:
-    """Where programs are found: ``jq``, ``ledger``, PostgreSQL's, then the machine's."""
+def path_of(folder: Path, program: Path) -> str:
+    """Where programs are found: ``jq``, ``ledger``, Python, PostgreSQL's, then the machine's."""
     folder.mkdir()
     jq = folder / "jq"
-    jq.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/support/jq_command.py" "$@"\n')
+    # Without the packages' own search, an interpreter starts in half the time.
+    command = f'"{sys.executable}" -S "{ROOT}/tests/support/jq_command.py"'
+    jq.write_text(f'#!/bin/sh\nPYTHONPATH="{get_path("platlib")}" exec {command} "$@"\n')
     jq.chmod(0o755)
-    places = [folder, Path(LEDGER).parent, find_programs(None) / "bin", os.environ["PATH"]]
+    found = [program.parent, Path(LEDGER).parent, find_programs(None) / "bin"]
+    places = [folder, *found, os.environ["PATH"]]
     return ":".join(map(str, places))
 
 
@@ -155,12 +162,14 @@ class Toured(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def toured(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toured]:
+def toured(
+    server: EmbeddedPostgres, program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Toured]:
     """The tour, followed once. Pages go on from copies of its database."""
     with copied(server.url, TOURED) as conninfo:
         commands = [*(step.command for step in tour()), "echo $TOKEN"]
         folder = tmp_path_factory.mktemp("tour")
-        *printed, token = follow(conninfo, folder, commands)
+        *printed, token = follow(conninfo, folder, program, commands)
         yield Toured(printed, token.strip(), folder / "data")
 
 
@@ -171,7 +180,7 @@ def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: T
 
 @pytest.mark.parametrize("visited", visits(), ids=lambda v: "+".join(page.stem for page in v))
 def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
-    visited: list[Path], server: EmbeddedPostgres, toured: Toured, tmp_path: Path
+    visited: list[Path], server: EmbeddedPostgres, program: Path, toured: Toured, tmp_path: Path
 ) -> None:
     kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
     shown = [step for page in visited for step in own_steps(page)]
@@ -187,7 +196,7 @@ def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
         execute(conninfo, "DELETE FROM ledger.lineage")
         execute(conninfo, "DELETE FROM ledger.node")
         keep_lineage(conninfo, tmp_path / "data" / "sealed")
-        printed = follow(conninfo, tmp_path, commands, RESTORED_DATABASE_URL=restored)
+        printed = follow(conninfo, tmp_path, program, commands, RESTORED_DATABASE_URL=restored)
     assert_shown(shown, printed[len(kept) :])
 
 

@@ -56,9 +56,7 @@ class Forked(CONTEXT.Process):
         # The first of these processes ignores an import that fails, and would then load nothing.
         import tests.support.preloaded  # noqa: F401
 
-        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-        os.environ.clear()
-        os.environ.update(self._environment | {"PROMETHEUS_MULTIPROC_DIR": folder})
+        take_environment(self._environment)
         sys.exit(self._entry(self._arguments))
 
     @property
@@ -77,3 +75,10 @@ class Forked(CONTEXT.Process):
     def send_signal(self, number: int) -> None:
         if self.exitcode is None:
             os.kill(self.pid, number)
+
+
+def take_environment(environment: Mapping[str, str]) -> None:
+    """Replace this process's variables, save the folder of the metrics (``preloaded.py``)."""
+    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    os.environ.clear()
+    os.environ.update({**environment, "PROMETHEUS_MULTIPROC_DIR": folder})
