@@ -43,13 +43,19 @@ def ledger(
 @pytest.fixture
 def ledger_process(conninfo: str, tmp_path: Path) -> Ledger:
     """Runs each command by an interpreter of its own, as an operator does."""
-    return _process(conninfo, tmp_path)
+    return _process(conninfo, tmp_path, sys.executable, "-m", "ledger")
 
 
 @pytest.fixture
 def ledger_alone(tmp_path: Path) -> Ledger:
     """Runs each command by an interpreter of its own, which can reach no database."""
-    return _process("postgresql://127.0.0.1:1/nothing", tmp_path)
+    return _process("postgresql://127.0.0.1:1/nothing", tmp_path, sys.executable, "-m", "ledger")
+
+
+@pytest.fixture
+def ledger_fork(conninfo: str, tmp_path: Path, program: Path) -> Ledger:
+    """Runs each command in a process of its own, which has loaded the code before."""
+    return _process(conninfo, tmp_path, str(program))
 
 
 def environment(conninfo: str) -> dict[str, str]:
@@ -58,10 +64,10 @@ def environment(conninfo: str) -> dict[str, str]:
     return kept | {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
 
 
-def _process(conninfo: str, folder: Path) -> Ledger:
+def _process(conninfo: str, folder: Path, *command: str) -> Ledger:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "ledger", *arguments],
+            [*command, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=environment(conninfo),

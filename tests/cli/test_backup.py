@@ -27,8 +27,10 @@ from tests.log.test_takeover import AGED, FEWER
 from tests.support.databases import empty
 from tests.support.embedded import folder_in_tmp, query
 from tests.support.facts import LINE, activation, encode, fact
+from tests.support.forked import Forked
 from tests.support.restored import OldLedger
 from tests.support.served import LEDGER, Served, free_port, post, run_ledger
+from tests.support.soak import repeated
 from tests.support.views import until
 
 KEY = {"LEDGER_MASTER_KEY": MASTER_KEY}
@@ -119,16 +121,9 @@ def open_transaction(conninfo: str, statement: str) -> Iterator[None]:
         connection.rollback()
 
 
-def command(conninfo: str, *arguments: str) -> "subprocess.Popen[str]":
+def command(conninfo: str, errors: Path, *arguments: str) -> Forked:
     """A running command."""
-    return subprocess.Popen(
-        [LEDGER, *arguments],
-        env=settings_of(conninfo),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Forked(arguments, settings_of(conninfo), Path(os.devnull), errors)
 
 
 # A running service, of the user who runs the tests, and of an ordinary one where that is root.
@@ -146,7 +141,9 @@ class ServedAs(Served):
         self.account = account
         self.command = command_as(account, LEDGER) if account else None
 
-    def follow(self, heading: str, number: int = 0) -> "subprocess.CompletedProcess[str]":
+    def follow(
+        self, program: Path, heading: str, number: int = 0
+    ) -> "subprocess.CompletedProcess[str]":
         """Type a block of the page on operating, as the account, beside the data directory."""
         folder = self.data_dir.parent
         script = commands("operating.md", heading, number).replace("/safe", f"{folder}/safe")
@@ -156,7 +153,7 @@ class ServedAs(Served):
         done = subprocess.run(
             command_as(self.account, *shell) if self.account else shell,
             cwd=folder,
-            env=self.environment | {"PATH": f"{Path(LEDGER).parent}:{os.environ['PATH']}"},
+            env=self.environment | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -169,12 +166,12 @@ class ServedAs(Served):
 
 @contextmanager
 def reporting(client: httpx.Client) -> Iterator[list[str]]:
-    """Check-ins without end, at most twenty a second; their ids once they were recorded."""
+    """Check-ins without end, at most ten a second; their ids once they were recorded."""
     recorded: list[str] = []
     stopping = threading.Event()
 
     def report() -> None:
-        while not stopping.wait(0.05):
+        while not stopping.wait(0.1):
             event = fact("execution.checked_in", LINE)
             assert post(client, event).status_code == 201
             recorded.append(event["id"])
@@ -188,12 +185,14 @@ def reporting(client: httpx.Client) -> Iterator[list[str]]:
         thread.join()
 
 
-@pytest.mark.parametrize("account", ACCOUNTS, ids=["oneself", "another"][: len(ACCOUNTS)])
+@pytest.mark.parametrize("account", repeated(ACCOUNTS), ids=["oneself", "another"][: len(ACCOUNTS)])
 def test_a_running_service_is_backed_up_and_restored_as_the_page_on_operating_says(
-    account: Account | None,
+    account: Account | None, program: Path
 ) -> None:
-    if account is not None and not account.reaches(Path(LEDGER).parent):
-        pytest.skip("the account cannot run the command")
+    if account is not None:
+        program = Path(LEDGER)
+        if not account.reaches(program.parent):
+            pytest.skip("the account cannot run the command")
     with folder_in_tmp(0o700) as folder:
         give(folder, account)
         with ServedAs(folder / ".ledger", account) as service:
@@ -203,10 +202,10 @@ def test_a_running_service_is_backed_up_and_restored_as_the_page_on_operating_sa
                 with reporting(client) as recorded:
                     until(lambda: len(recorded) > 5, "the first check-ins")
                     before = recorded[:]
-                    assert service.follow("Back up").stdout == "Backed up to ledger.dump\n"
+                    assert service.follow(program, "Back up").stdout == "Backed up to ledger.dump\n"
                     after = len(recorded)
                     until(lambda: len(recorded) > after, "a check-in behind the backup")
-            service.follow("Back up", 1)
+            service.follow(program, "Back up", 1)
         info = (folder / "ledger.dump").stat()
         assert stat.S_IMODE(info.st_mode) == 0o600
         assert info.st_uid == (account.uid if account else os.geteuid())
@@ -214,7 +213,7 @@ def test_a_running_service_is_backed_up_and_restored_as_the_page_on_operating_sa
 
         # The data directory is lost; another one is filled and served.
         again = ServedAs(folder / "restored", account)
-        restored = again.follow("Restore", 1)
+        restored = again.follow(program, "Restore", 1)
         assert restored.stdout.count(" 0 differences") == 3
         assert restored.stdout.count(" 0 differing") == 6
         with again, again.client(token) as client:
@@ -278,11 +277,11 @@ def test_an_interrupted_backup_leaves_the_one_before(kept: str, tmp_path: Path) 
     file = tmp_path / "ledger.dump"
     file.write_bytes(b"yesterday's")
     with open_transaction(kept, "LOCK TABLE ledger.api_key"):
-        made = command(kept, "backup", str(file))
+        made = command(kept, tmp_path / "errors", "backup", str(file))
         until(lambda: query(kept, _WAITS.format("ledger backup")), "the dump to wait")
         assert len(list(tmp_path.glob("ledger.dump*"))) == 2
         made.send_signal(signal.SIGINT)
-        made.communicate(timeout=30)
+        made.wait(30)
     assert made.returncode == 130
     assert [path.read_bytes() for path in tmp_path.glob("ledger.dump*")] == [b"yesterday's"]
 
@@ -291,19 +290,20 @@ def test_a_backup_whose_server_ends_the_session_fails_and_leaves_nothing(
     kept: str, tmp_path: Path
 ) -> None:
     with open_transaction(kept, "LOCK TABLE ledger.api_key"):
-        made = command(kept, "backup", str(tmp_path / "ledger.dump"))
+        made = command(kept, tmp_path / "errors", "backup", str(tmp_path / "ledger.dump"))
         until(lambda: query(kept, _WAITS.format("ledger backup")), "the dump to wait")
         end = _WAITS.format("ledger backup").replace("pid", "pg_terminate_backend(pid)", 1)
         assert query(kept, end) == [(True,)]
-        _, said = made.communicate(timeout=30)
+        made.wait(30)
     assert made.returncode == 1
+    said = (tmp_path / "errors").read_text()
     assert said.startswith("ledger: Nothing was backed up: pg_dump: ")
     assert said.count("\n") == 1
     assert list(tmp_path.glob("ledger.dump*")) == []
 
 
 def test_a_killed_restore_leaves_an_empty_database_and_a_second_try_restores_rows_and_rights(
-    kept: str, vacant: str, tmp_path: Path
+    kept: str, vacant: str, program: Path, tmp_path: Path
 ) -> None:
     """Policies, triggers and constraints are compared, too. The backup came through a pipe.
 
@@ -311,12 +311,12 @@ def test_a_killed_restore_leaves_an_empty_database_and_a_second_try_restores_row
     """
     file = str(tmp_path / "ledger.dump")
     with open(file, "wb") as piped:
-        subprocess.run([LEDGER, "backup", "-"], env=settings_of(kept), stdout=piped, check=True)
+        subprocess.run([program, "backup", "-"], env=settings_of(kept), stdout=piped, check=True)
     with open_transaction(vacant, "CREATE SCHEMA ledger"):
-        restoring = command(vacant, "restore", file)
+        restoring = command(vacant, tmp_path / "errors", "restore", file)
         until(lambda: query(vacant, _WAITS.format("psql")), "the restore to wait")
         restoring.kill()
-        restoring.communicate(timeout=30)
+        restoring.wait(30)
     until(lambda: not query(vacant, _SESSIONS), "the end of psql")
     assert query(vacant, "SELECT nspname FROM pg_namespace WHERE nspname = 'ledger'") == []
     restored = run_ledger(settings_of(vacant), "restore", file)

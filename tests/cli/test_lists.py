@@ -6,7 +6,6 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,13 @@ PERMISSIONS = ("read", "service_lines:manage", "webhooks:manage", "keys:manage")
 LISTS = (("keys", "list"), ("projections", "list"), ("seal", "status"))
 
 
-def on_a_terminal(conninfo: str, folder: Path, columns: int, *arguments: str) -> list[str]:
+def on_a_terminal(conninfo: str, program: Path, columns: int, *arguments: str) -> list[str]:
     """The lines of a command's output on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     given = environment(conninfo) | {"TERM": "dumb"}
     given.pop("COLUMNS", None)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ledger", *arguments], env=given, cwd=folder, stdout=theirs
-    )
+    process = subprocess.Popen([program, *arguments], env=given, stdout=theirs)
     os.close(theirs)
     shown = b""
     try:
@@ -56,14 +53,14 @@ def make(ledger: Ledger, name: str, *options: str) -> str:
 
 
 def test_a_terminal_of_80_columns_shows_each_key_whole(
-    ledger: Ledger, conninfo: str, tmp_path: Path
+    ledger: Ledger, conninfo: str, program: Path
 ) -> None:
     long = "a-name-of-many-parts-without-a-blank-" * 5
     ids = [
         make(ledger, "reports", "--workspace", WORKSPACE, "--expires-at", "2091-05-01"),
         make(ledger, long),
     ]
-    lines = on_a_terminal(conninfo, tmp_path, 80, "keys", "list")
+    lines = on_a_terminal(conninfo, program, 80, "keys", "list")
     assert max(map(len, lines)) <= 80
     words = " ".join(lines).split()
     for whole in (*ids, "reports", ORGANIZATION, WORKSPACE, *PERMISSIONS, "2091-05-01"):
@@ -71,9 +68,9 @@ def test_a_terminal_of_80_columns_shows_each_key_whole(
     assert long in "".join(part for part in words if part in long)
 
 
-def test_a_narrow_terminal_cuts_no_id(ledger: Ledger, conninfo: str, tmp_path: Path) -> None:
+def test_a_narrow_terminal_cuts_no_id(ledger: Ledger, conninfo: str, program: Path) -> None:
     key_id = make(ledger, "reports")
-    shown = " ".join(on_a_terminal(conninfo, tmp_path, 20, "keys", "list"))
+    shown = " ".join(on_a_terminal(conninfo, program, 20, "keys", "list"))
     assert {key_id, ORGANIZATION, "service_lines:manage"} <= set(shown.split())
 
 
@@ -115,7 +112,7 @@ def test_a_list_is_given_as_json(ledger: Ledger, command: tuple[str, ...]) -> No
 
 
 def test_the_control_characters_of_an_earlier_version_are_escaped(
-    ledger: Ledger, conninfo: str, tmp_path: Path
+    ledger: Ledger, conninfo: str, program: Path
 ) -> None:
     make(ledger, "k")
     # An earlier version took such a name.
@@ -123,7 +120,7 @@ def test_the_control_characters_of_an_earlier_version_are_escaped(
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("UPDATE ledger.api_key SET name = %s", (name,))
     piped = ledger("keys", "list")
-    shown = "\n".join(on_a_terminal(conninfo, tmp_path, 80, "keys", "list"))
+    shown = "\n".join(on_a_terminal(conninfo, program, 80, "keys", "list"))
     verified = ledger("verify")
     assert verified.returncode == 1
     for text in (piped.stdout, shown, ledger("keys", "list", "--json").stdout, verified.stdout):

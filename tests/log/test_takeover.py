@@ -25,6 +25,7 @@ from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.golden.samples import envelope
 from tests.log.test_migrate import NAMES
+from tests.support.data_dirs import QUICK
 from tests.support.embedded import served
 from tests.support.served import run_ledger
 from tests.support.views import query, until
@@ -272,15 +273,13 @@ def test_a_service_that_may_not_migrate_refuses_a_ledger_of_e6d622b_as_outdated(
     assert everything(of_e6d622b) == before
 
 
-def test_an_embedded_ledger_that_is_too_old_is_refused_in_one_line(folder: Path) -> None:
-    data = folder / "data"
-    given = {**os.environ, "LEDGER_DATA_DIR": str(data), "LEDGER_MASTER_KEY": MASTER_KEY}
-    with served(data, purpose="tests", settings={"fsync": "off"}) as postgres:
-        migrate(postgres.url)
+def test_an_embedded_ledger_that_is_too_old_is_refused_in_one_line(data_dir: Path) -> None:
+    given = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), "LEDGER_MASTER_KEY": MASTER_KEY}
+    with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         age(postgres.url)
         query(postgres.url, "DELETE FROM ledger.migration WHERE name > '0023'")
         before = everything(postgres.url)
     ended = run_ledger(given, "serve", "--port", "0")
     assert (ended.returncode, ended.stderr) == (1, f"ledger: {FEWER}\n")
-    with served(data, purpose="tests", settings={"fsync": "off"}) as postgres:
+    with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         assert everything(postgres.url) == before

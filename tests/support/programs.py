@@ -70,16 +70,16 @@ def _perform(stub: socket.socket) -> int:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
+    sys.stdin, sys.stdout, sys.stderr = (
+        os.fdopen(number, mode, buffering=lines, encoding="utf-8", closefd=False)
+        for number, mode, lines in ((0, "r", -1), (1, "w", -1), (2, "w", 1))
+    )
     os.chdir(folder)
     take_environment(environment)
     try:
         code = main(arguments)
-    except SystemExit as ended:
-        assert isinstance(ended.code, int)
-        code = ended.code
+    except SystemExit as ended:  # a misuse of the command
+        code = int(ended.code or 0)
     sys.stdout.flush()
     stub.send(bytes([code]))
     return code
