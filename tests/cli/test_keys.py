@@ -25,8 +25,8 @@ def keys(conninfo: str) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_create_prints_one_token_alone(ledger_process: Ledger, conninfo: str) -> None:
-    done = ledger_process("keys", "create", *ORGANIZATION, "--permission", "read", "--name", "a b")
+def test_create_prints_one_token_alone(ledger_fork: Ledger, conninfo: str) -> None:
+    done = ledger_fork("keys", "create", *ORGANIZATION, "--permission", "read", "--name", "a b")
     assert done.returncode == 0
     assert done.stdout.endswith("\n")
     assert is_well_formed(done.stdout[:-1])

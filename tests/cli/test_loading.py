@@ -3,14 +3,14 @@
 import gzip
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import psycopg
@@ -18,9 +18,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.cli import load as loading
+from ledger.cli.arguments import main
 from ledger.log.recorder import LedgerRecorder
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
+from tests.support.forked import CONTEXT, Forked
 from tests.support.rebuilding import NAMES
 from tests.support.served import name_of
 from tests.support.views import head, until
@@ -93,21 +95,48 @@ def test_refused_and_broken_lines_are_listed_and_the_rest_recorded(
     assert "0 recorded, 4 duplicate, 8 refused" in again.stderr
 
 
+class Import(Forked):
+    """A running ``ledger import -``; the test writes its standard input, a pipe."""
+
+    def __init__(self, conninfo: str, folder: Path) -> None:
+        reading, writing = CONTEXT.Pipe(duplex=False)
+        self._written = folder / "output", folder / "errors"
+        entry = partial(import_from, reading)
+        super().__init__(("import", "-"), environment(conninfo), *self._written, entry)
+        reading.close()
+        self.stdin = os.fdopen(os.dup(writing.fileno()), "wb")
+        writing.close()
+
+    def communicate(self, given: bytes = b"") -> tuple[bytes, bytes]:
+        """Write the rest of the input, and await the end; what was written to stdout and stderr."""
+        with suppress(BrokenPipeError):
+            self.stdin.write(given)
+        self.end_input()
+        self.wait(60)
+        output, errors = (path.read_bytes() for path in self._written)
+        return output, errors
+
+    def end_input(self) -> None:
+        with suppress(BrokenPipeError):
+            self.stdin.close()
+
+
+def import_from(reading: Connection, arguments: Sequence[str]) -> int:
+    sys.stdin = os.fdopen(reading.fileno(), closefd=False)
+    return main(arguments)
+
+
 @contextmanager
-def importing(conninfo: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+def importing(conninfo: str, folder: Path) -> Iterator[tuple[Import, int]]:
     """An import that is reading its input, and the id of its parser process."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "ledger", "import", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(conninfo),
-    ) as command:
-        try:
-            until(lambda: parsers(command.pid), "the parser")
-            yield command, parsers(command.pid)[0]
-        finally:
-            command.kill()
+    command = Import(conninfo, folder)
+    try:
+        until(lambda: parsers(command.pid), "the parser")
+        yield command, parsers(command.pid)[0]
+    finally:
+        command.kill()
+        command.wait(20)
+        command.end_input()
 
 
 def parsers(pid: int) -> list[int]:
@@ -116,18 +145,21 @@ def parsers(pid: int) -> list[int]:
     return [int(child) for child in children if name_of(int(child)) == b"ledger-parser\n"]
 
 
-def test_an_import_whose_parser_is_killed_says_so(conninfo: str) -> None:
-    with importing(conninfo) as (command, parser):
+def test_an_import_whose_parser_is_killed_says_so(conninfo: str, tmp_path: Path) -> None:
+    with importing(conninfo, tmp_path) as (command, parser):
         os.kill(parser, signal.SIGKILL)
-        _, errors = command.communicate(lines(*GOOD), 30)
+        _, errors = command.communicate(lines(*GOOD))
         assert command.returncode == 1
         last = errors.decode().splitlines()[-1]
         assert last == "ledger: The process that parses the file has ended."
         assert b"Traceback" not in errors
 
 
-def test_a_parser_ends_with_its_import(conninfo: str) -> None:
-    with importing(conninfo) as (command, parser), open(os.pidfd_open(parser), "rb") as end:
+def test_a_parser_ends_with_its_import(conninfo: str, tmp_path: Path) -> None:
+    with (
+        importing(conninfo, tmp_path) as (command, parser),
+        open(os.pidfd_open(parser), "rb") as end,
+    ):
         assert not wait([end], 0)
         command.kill()
         assert wait([end], 15)
@@ -144,10 +176,11 @@ def close_for_all(conninfo: str) -> None:
         )
 
 
-def test_an_import_that_loses_its_database_ends_and_names_the_line(conninfo: str) -> None:
+def test_an_import_that_loses_its_database_ends_and_names_the_line(
+    conninfo: str, tmp_path: Path
+) -> None:
     # An import once read on to the end, waited for each group, and listed each line as refused.
-    with importing(conninfo) as (command, _):
-        assert command.stdin is not None
+    with importing(conninfo, tmp_path) as (command, _):
         command.stdin.write(lines(*GOOD))
         command.stdin.flush()
         until(lambda: events(conninfo) == 2, "the first lines")
@@ -202,31 +235,31 @@ def test_an_import_whose_database_refuses_writes_ends_and_names_the_line(
     assert events(conninfo) == 0
 
 
-def test_a_dash_reads_standard_input_without_a_last_newline(conninfo: str) -> None:
-    with importing(conninfo) as (command, _):
-        _, errors = command.communicate(lines(*GOOD).rstrip(), 30)
+def test_a_dash_reads_standard_input_without_a_last_newline(conninfo: str, tmp_path: Path) -> None:
+    with importing(conninfo, tmp_path) as (command, _):
+        _, errors = command.communicate(lines(*GOOD).rstrip())
     assert command.returncode == 0
     assert b"2 recorded" in errors
     assert events(conninfo) == 2
 
 
-def test_facts_that_trickle_in_are_recorded_as_they_come(conninfo: str) -> None:
+def test_facts_that_trickle_in_are_recorded_as_they_come(conninfo: str, tmp_path: Path) -> None:
     whole, begun = lines(*GOOD, b"nonsense"), lines(fact("execution.checked_in", LINE, id="i-6"))
-    with importing(conninfo) as (command, _):
-        assert command.stdin is not None
+    with importing(conninfo, tmp_path) as (command, _):
         command.stdin.write(whole + begun[:20])
         command.stdin.flush()
         until(lambda: events(conninfo) == 2, "the facts that came whole")
         command.stdin.write(begun[20:])
         command.stdin.flush()
         until(lambda: events(conninfo) == 3, "the fact that came in two parts")
-        _, errors = command.communicate(timeout=30)
+        _, errors = command.communicate()
         assert b"3 recorded, 0 duplicate, 1 refused" in errors
 
 
-def test_an_oversized_line_is_dropped_while_it_is_read_and_refused_alone(conninfo: str) -> None:
-    with importing(conninfo) as (command, parser):
-        assert command.stdin is not None
+def test_an_oversized_line_is_dropped_while_it_is_read_and_refused_alone(
+    conninfo: str, tmp_path: Path
+) -> None:
+    with importing(conninfo, tmp_path) as (command, parser):
         held = {pid: peak_memory(pid) for pid in (command.pid, parser)}
         command.stdin.write(lines(GOOD[0]))
         for _ in range(200):
@@ -238,7 +271,7 @@ def test_an_oversized_line_is_dropped_while_it_is_read_and_refused_alone(conninf
         until(lambda: events(conninfo) == 2, "the facts around it")
         for pid, before in held.items():
             assert peak_memory(pid) - before < 64_000, "kB"
-        listed, errors = command.communicate(timeout=30)
+        listed, errors = command.communicate()
     refusal = "line 2: too_large A fact may have at most 256 KiB.\n"
     assert (command.returncode, listed.decode()) == (1, refusal)
     assert b"2 recorded, 0 duplicate, 1 refused" in errors
@@ -250,17 +283,18 @@ def peak_memory(pid: int) -> int:
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def test_an_import_of_large_lines_holds_at_most_a_batch_in_memory(conninfo: str) -> None:
+def test_an_import_of_large_lines_holds_at_most_a_batch_in_memory(
+    conninfo: str, tmp_path: Path
+) -> None:
     """Neither lines nor refusals pile up: a thousand such lines are a quarter of a gigabyte."""
     large = encode(fact("execution.checked_in", LINE, {"note": "x" * 250_000})) + b"\n"
-    with importing(conninfo) as (command, _):
-        assert command.stdin is not None
+    with importing(conninfo, tmp_path) as (command, _):
         before = peak_memory(command.pid)
         for _ in range(700):
             command.stdin.write(large)
         command.stdin.flush()
         assert peak_memory(command.pid) - before < 150_000, "kB"
-        _, errors = command.communicate(timeout=60)
+        _, errors = command.communicate()
     assert b"0 recorded, 0 duplicate, 700 refused" in errors
 
 
