@@ -290,12 +290,12 @@ def test_an_import_of_large_lines_holds_at_most_a_batch_in_memory(
     large = encode(fact("execution.checked_in", LINE, {"note": "x" * 250_000})) + b"\n"
     with importing(conninfo, tmp_path) as (command, _):
         before = peak_memory(command.pid)
-        for _ in range(700):
+        for _ in range(450):
             command.stdin.write(large)
         command.stdin.flush()
-        assert peak_memory(command.pid) - before < 150_000, "kB"
+        assert peak_memory(command.pid) - before < 80_000, "kB"
         _, errors = command.communicate()
-    assert b"0 recorded, 0 duplicate, 700 refused" in errors
+    assert b"0 recorded, 0 duplicate, 450 refused" in errors
 
 
 def test_an_empty_file_is_imported(ledger: Ledger) -> None:

@@ -115,11 +115,13 @@ def age(conninfo: str) -> None:
 
 def everything(conninfo: str) -> dict[str, Any]:
     """All rows of the tables, all objects and rights, and the roles of reads."""
-    found: dict[str, Any] = {
-        table: query(conninfo, f"SELECT t::text FROM ledger.{table} AS t ORDER BY 1")
-        for (table,) in query(conninfo, TABLES)
-    }
     with psycopg.connect(conninfo) as connection:
+        found: dict[str, Any] = {
+            table: connection.execute(
+                f"SELECT t::text FROM ledger.{table} AS t ORDER BY 1".encode()
+            ).fetchall()
+            for (table,) in connection.execute(TABLES).fetchall()
+        }
         found["objects"] = sorted(items(connection), key=str)
         found["rights"] = sorted(rights(connection), key=str)
     found["roles"] = query(conninfo, READERS)
