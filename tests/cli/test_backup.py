@@ -13,18 +13,16 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import Account, command_as, default_account, give
 from ledger.postgres.embedded.programs import find_programs
 from scripts.rehearse.pages import commands
-from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.log.test_migrate import NAMES
 from tests.log.test_takeover import AGED, FEWER
-from tests.support.databases import empty
+from tests.support.databases import copied, empty
 from tests.support.embedded import folder_in_tmp, query
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.forked import Forked
@@ -91,21 +89,30 @@ def rows(conninfo: str) -> dict[str, list[tuple[str]]]:
     return found
 
 
-@pytest.fixture
-def kept(ledger: Ledger, conninfo: str) -> str:
-    """A database with two facts, and the login of reads."""
+@pytest.fixture(scope="module")
+def told(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database with two facts."""
     facts = [activation(), fact("execution.checked_in", LINE)]
-    assert ledger("import", "-", stdin=b"\n".join(map(encode, facts))).returncode == 0
-    assert ledger("migrate").returncode == 0
-    return conninfo
+    file = tmp_path_factory.mktemp("told") / "facts.jsonl"
+    file.write_bytes(b"\n".join(map(encode, facts)))
+    with copied(server.url, "told_backup") as conninfo:
+        assert run_ledger(settings_of(conninfo), "import", str(file)).returncode == 0
+        yield "told_backup"
 
 
 @pytest.fixture
-def vacant(server: EmbeddedPostgres, conninfo: str) -> Iterator[str]:
+def kept(server: EmbeddedPostgres, told: str) -> Iterator[str]:
+    """A database with two facts, and the login of reads."""
+    with copied(server.url, "kept_backup", told) as conninfo:
+        assert run_ledger(settings_of(conninfo), "migrate").returncode == 0
+        yield conninfo
+
+
+@pytest.fixture
+def vacant(server: EmbeddedPostgres) -> Iterator[str]:
     """An empty database."""
-    name = conninfo_to_dict(conninfo)["dbname"]
-    with empty(server.url, f"vacant_{name}") as vacant:
-        yield vacant
+    with empty(server.url, "vacant_backup") as conninfo:
+        yield conninfo
 
 
 def settings_of(conninfo: str) -> dict[str, str]:
