@@ -47,15 +47,15 @@ def ledger_process(conninfo: str, tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def ledger_alone(tmp_path: Path) -> Ledger:
-    """Runs each command by an interpreter of its own, which can reach no database."""
-    return _process("postgresql://127.0.0.1:1/nothing", tmp_path, sys.executable, "-m", "ledger")
-
-
-@pytest.fixture
 def ledger_fork(conninfo: str, tmp_path: Path, program: Path) -> Ledger:
     """Runs each command in a process of its own, which has loaded the code before."""
     return _process(conninfo, tmp_path, str(program))
+
+
+@pytest.fixture
+def ledger_alone(tmp_path: Path, program: Path) -> Ledger:
+    """Runs each command in a process of its own, which can reach no database."""
+    return _process("postgresql://127.0.0.1:1/nothing", tmp_path, str(program))
 
 
 def environment(conninfo: str) -> dict[str, str]:
