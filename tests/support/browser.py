@@ -28,7 +28,7 @@ _PALE_HINTS = """() => {
   });
 }"""
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 _GRAVE = {"serious", "critical"}
 
 Scheme = Literal["light", "dark"]
