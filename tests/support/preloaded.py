@@ -9,23 +9,18 @@ import gc
 import os
 import shutil
 import tempfile
+from importlib import import_module
+from pkgutil import iter_modules
+
+from ledger import cli
 
 _folder = tempfile.mkdtemp(prefix="ledger-test-metrics-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder
 
-from ledger.cli import (  # noqa: E402, F401
-    backup,
-    dispatch,
-    erasures,
-    keys,
-    line_parser,
-    load,
-    restore,
-    seal,
-    verify,
-    views,
-)
+for _module in iter_modules(cli.__path__, "ledger.cli."):
+    import_module(_module.name)
+
 from ledger.service import supervisor, workers  # noqa: E402, F401
 
 workers.make_ready()
