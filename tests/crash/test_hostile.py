@@ -14,7 +14,7 @@ from tests.support.served import serving_at
 from tests.support.views import until
 
 CONNECTIONS = 200
-SECONDS = 2.0
+SECONDS = 1.0
 REQUESTS = {
     "without a Host": b"GET / HTTP/1.1\r\n\r\n",
     "a page": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",

@@ -50,8 +50,11 @@ def conninfo(server: EmbeddedPostgres, conninfo: str) -> str:
 
 def users(service: Served) -> set[int]:
     """The users of the service's own processes, but for the supervisor."""
-    own = [service.loops(), service.dispatcher(), service.sealer(), *service.api_workers()]
-    assert len(own) == 3 + service.workers
+    own = [service.sealer(), *service.api_workers()]
+    if service.role == "all":
+        own += [service.loops(), service.dispatcher()]
+    assert sorted(own) == service.named(b"ledger-")
+    assert len(service.api_workers()) == service.workers
     return {Path(f"/proc/{pid}").stat().st_uid for pid in own}
 
 
@@ -66,7 +69,7 @@ def test_started_as_root_no_process_is_roots_or_postgresqls_also_after_a_restart
     open_folder: Path,
 ) -> None:
     data_dir = open_folder / "data"
-    with Served(data_dir, free_port()) as service:
+    with Served(data_dir, free_port(), workers=1) as service:
         account = SERVICE.uid
         assert account not in (0, (data_dir / "postgres").stat().st_uid)
         assert users(service) == {account}
@@ -97,7 +100,7 @@ def test_a_data_directory_of_an_earlier_version_is_taken_over_from_postgresqls_u
     data_dir: Path,
 ) -> None:
     """An earlier version gave everything but the master key to the user of PostgreSQL."""
-    with Served(data_dir, free_port()) as service:
+    with Served(data_dir, free_port(), workers=1) as service:
         token = service.token()
         until(lambda: list((data_dir / "sealed").glob("*.checkpoint")), "the kept checkpoint")
     apart = owners(data_dir)
@@ -108,7 +111,7 @@ def test_a_data_directory_of_an_earlier_version_is_taken_over_from_postgresqls_u
     data_dir.chmod(0o700)
     stray = data_dir / "sealed" / "stray"
     stray.symlink_to(data_dir / "master.key")
-    with Served(data_dir, free_port()) as service:
+    with Served(data_dir, free_port(), workers=1) as service:
         assert users(service) == {SERVICE.uid}
         with service.client(token) as client:
             assert post(client, activation()).status_code == 201
@@ -137,7 +140,7 @@ def test_a_superuser_who_rewrites_history_reaches_neither_witness_nor_processes(
     data_dir: Path,
 ) -> None:
     sealed = data_dir / "sealed"
-    with Served(data_dir, free_port()) as service:
+    with Served(data_dir, free_port(), workers=1) as service:
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
             until(lambda: client.get("/readyz").json()["sealing"]["lag"] == 0, "the seal")
@@ -164,7 +167,10 @@ def test_a_superuser_who_rewrites_history_reaches_neither_witness_nor_processes(
             assert [service.sealer(), service.loops(), *service.api_workers()] == own
         with psycopg.connect(url) as superuser:
             superuser.execute(FORGE.encode())
-    with Served(data_dir, free_port()) as service, service.client(service.token()) as client:
+    with (
+        Served(data_dir, free_port(), workers=1) as service,
+        service.client(service.token()) as client,
+    ):
         until(lambda: client.get("/readyz").json()["sealing"]["stopped"], "the stop")
         with psycopg.connect(url) as superuser:
             assert superuser.execute("SELECT FROM ledger.checkpoint").fetchall() == []
@@ -180,7 +186,7 @@ def test_a_ledger_of_root_is_taken_over_by_the_user(open_folder: Path, conninfo:
     earlier = sealed / "another.checkpoint"
     earlier.write_text("kept by root")
     url = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
-    with Served(data_dir, free_port(), **url) as service:
+    with Served(data_dir, free_port(), workers=1, **url) as service:
         assert users(service) == {account.uid}
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
@@ -193,7 +199,7 @@ def test_a_missing_data_directory_is_made_for_the_user(open_folder: Path, connin
     data_dir = open_folder / "new" / "data"
     url = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
     data_dir.parent.mkdir()
-    with Served(data_dir, free_port(), **url) as service:
+    with Served(data_dir, free_port(), workers=1, role="api", **url) as service:
         assert users(service) == {SERVICE.uid}
     info = data_dir.stat()
     assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (SERVICE.uid, 0o700)
@@ -205,7 +211,7 @@ def test_where_the_user_cannot_reach_the_data_the_processes_stay_root_and_say_so
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
     url = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
-    with Served(closed / "data", free_port(), **url) as service:
+    with Served(closed / "data", free_port(), workers=1, **url) as service:
         assert users(service) == {0}
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
@@ -226,7 +232,7 @@ def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(
         shutil.copytree(source, closed / source.name)
     url = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
     url["PYTHONPATH"] = str(closed)
-    with Installed(open_folder / "data", free_port(), **url) as service:
+    with Installed(open_folder / "data", free_port(), workers=1, role="api", **url) as service:
         assert users(service) == {0}
     (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
     assert line.startswith(f"{STAY} (user {SERVICE.name} cannot read the code in ")
@@ -259,14 +265,14 @@ def test_folders_that_are_not_roots_keep_their_owner_and_their_files(open_folder
 
 
 def test_without_another_user_the_processes_run_as_postgresqls_and_one_line_says_so(
-    open_folder: Path,
+    data_dir: Path,
 ) -> None:
     """As in an image that has only this user: here its other files are in the way."""
-    data_dir, account = open_folder / "data", default_account()
-    data_dir.mkdir(mode=0o700)
+    account = default_account()
+    data_dir.chmod(0o700)
     (data_dir / "notes").touch()
     os.chown(data_dir, account.uid, account.gid)
-    with Served(data_dir, free_port()) as service:
+    with Served(data_dir, free_port(), workers=1) as service:
         assert users(service) == {account.uid}
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201

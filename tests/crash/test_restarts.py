@@ -4,17 +4,20 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+import socket
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 
+from ledger.api.services import ApiServices
+from ledger.service.workers import run_reading_api
+from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
 from tests.support.relay import Relay
-from tests.support.served import Served, post, serving_at
+from tests.support.served import Served, post, run_ledger, serving_at
 from tests.support.views import until
 
 PROCESSES = {"supervisor", "loops", "dispatcher", "sealer", "api-1", "api-2"}
@@ -58,24 +61,20 @@ def test_a_worker_that_cannot_start_is_told_in_one_line_and_counted_at_each_atte
     assert {one["path"] for one in asked} >= {"/metrics"}
 
 
-_WORKER = """
-import socket
-from ledger.api.services import ApiServices
-from ledger.service.workers import run_reading_api
-from ledger.settings import Settings
-
-async def fail(services):
+async def _fail(_: ApiServices) -> None:
     raise OSError("the database is away")
 
-ApiServices.open = fail
-with socket.socket() as listener:
-    run_reading_api(Settings(master_key="0f" * 32), "postgresql://", listener, print)
-"""
+
+def _run_worker(_: Sequence[str]) -> int:
+    ApiServices.open = _fail  # type: ignore[method-assign]
+    with socket.socket() as listener:
+        run_reading_api(Settings(master_key=MASTER_KEY), "postgresql://", listener, print)
+    return 0
 
 
 def test_a_worker_that_cannot_open_its_services_ends_with_the_error() -> None:
     """The supervisor tells the error. Uvicorn's exit once took its place: "exit 3"."""
-    done = subprocess.run([sys.executable, "-c", _WORKER], capture_output=True, text=True)
+    done = run_ledger(os.environ, entry=_run_worker)
     assert done.stderr.splitlines()[-1:] == ["OSError: the database is away"]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -60,7 +61,7 @@ def clients_of_both_workers(served: Served, token: str) -> list[httpx.Client]:
     raise AssertionError(f"one worker takes no connections: {connections(served)}")
 
 
-@pytest.mark.parametrize("pairs", [60, pytest.param(600, marks=pytest.mark.crash)])
+@pytest.mark.parametrize("pairs", [30, pytest.param(600, marks=pytest.mark.crash)])
 def test_a_read_after_a_write_sees_it_on_any_worker(served: Served, pairs: int) -> None:
     token = served.token()
     clients = clients_of_both_workers(served, token)
@@ -207,11 +208,11 @@ def test_the_supervisor_has_one_thread_and_its_children_hold_none_of_its_files(
 def test_a_killed_supervisors_processes_end_and_a_new_service_can_start_at_once(
     data_dir: Path,
 ) -> None:
-    with serving_at(data_dir) as served:
+    with serving_at(data_dir, workers=1) as served:
         left = {*children(served), served.postmaster()}
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait()
-        with Served(served.data_dir, free_port()) as following:
+        with serving_at(served.data_dir, workers=1) as following:
             assert is_ready(following)
             until(lambda: not left & {*served.processes()}, "the end of the old processes")
 
@@ -262,12 +263,13 @@ def test_a_key_beside_the_databases_files_is_told_and_a_key_elsewhere_is_not(
     elsewhere = folder / "key"
     elsewhere.write_text(MASTER_KEY)
     elsewhere.chmod(0o600)
-    with Served(data_dir, free_port(), LEDGER_MASTER_KEY_FILE=str(elsewhere)) as served:
+    alone: dict[str, Any] = {"workers": 1, "role": "api"}
+    with serving_at(data_dir, LEDGER_MASTER_KEY_FILE=str(elsewhere), **alone) as served:
         assert "master key" not in served.said
     beside = data_dir / "key"
     beside.write_text(MASTER_KEY)
     beside.chmod(0o600)
-    with Served(data_dir, free_port(), LEDGER_MASTER_KEY_FILE=str(beside)) as served:
+    with serving_at(data_dir, LEDGER_MASTER_KEY_FILE=str(beside), **alone) as served:
         told = f"The master key {beside} lies beside the database's files"
         assert served.said.count(told) == 1
 

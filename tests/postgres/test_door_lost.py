@@ -23,6 +23,7 @@ from tests.support.door import (
     until_async,
 )
 from tests.support.relay import IMPOSSIBLE_LENGTH, Relay
+from tests.support.soak import repeated
 from tests.support.views import query
 
 KILL = """
@@ -33,7 +34,8 @@ WHERE datname = current_database() AND application_name = 'ledger api'
 Tell = Callable[..., None]
 
 
-def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str) -> None:
+@pytest.mark.parametrize("kills", repeated([10, 30]))
+def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, kills: int) -> None:
     async def play(door: Door) -> None:
         # All of them while idle, found out before anybody asks, or not.
         for _ in range(3):
@@ -53,7 +55,7 @@ def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str) ->
         await killing
 
     def kill() -> None:
-        for _ in range(30):
+        for _ in range(kills):
             query(conninfo, KILL)
 
     tell(play)

@@ -204,12 +204,12 @@ def name_of(pid: int) -> bytes:
 
 
 def run_ledger(
-    environment: Mapping[str, str], *arguments: str
+    environment: Mapping[str, str], *arguments: str, entry: Entry = main
 ) -> "subprocess.CompletedProcess[str]":
     """Run a short ``ledger`` command to its end."""
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
-        command = Forked(arguments, environment, output, errors)
+        command = Forked(arguments, environment, output, errors, entry)
         try:
             code = command.wait(120)
         finally:
