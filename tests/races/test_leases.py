@@ -31,10 +31,11 @@ from tests.support.leases import listen
 from tests.support.log_checker import LogChecker, check
 from tests.support.racing_writers import parsed, principal
 from tests.support.service import Clock
+from tests.support.soak import repeated
 
 WRITERS = 3
 COMMANDS = 500
-"""The number of commands of each writer."""
+"""The number of commands of each writer at the most."""
 
 HEAT = 50
 """The commands of each writer in a part of a race that ends once the damage is found."""
@@ -60,7 +61,7 @@ class Race:
         self._numbers = iter(range(1, 10**6))
         self._heat = -1
 
-    def go(self, commands: int = COMMANDS) -> LogChecker:
+    def go(self, commands: int) -> LogChecker:
         """Let each writer go on for so many commands; check the log."""
         self._ended = threading.Event()
         self._heat += 1
@@ -172,11 +173,12 @@ def findings(race: Race, log: LogChecker) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("commands", repeated([COMMANDS // 2, COMMANDS]))
 def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
-    conninfo: str, settings: Settings
+    conninfo: str, settings: Settings, commands: int
 ) -> None:
     race = Race(conninfo, settings)
-    log = race.go()
+    log = race.go(commands)
     assert findings(race, log) == []
     # The race did reach what it is about.
     assert len(log.expired) > 30
