@@ -54,6 +54,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 hypothesis.settings.register_profile("beside others", deadline=None)
 hypothesis.settings.load_profile("beside others")
 
+# Each test process loads all tests: half a second of collections would find nothing meanwhile.
+gc.disable()
+
 collect_ignore = [] if find_spec("playwright") else ["browser"]
 """Only `make browser` installs the packages that the browser tests import."""
 
@@ -121,6 +124,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 def pytest_collection_finish() -> None:
     """Exclude the tests and all loaded code from garbage collection, which would revisit them."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
