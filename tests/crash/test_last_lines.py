@@ -9,6 +9,7 @@ import pytest
 
 from ledger.api.machinery import access_log
 from ledger.cli.arguments import main
+from tests.conftest import MASTER_KEY
 from tests.support.served import Served, free_port
 
 
@@ -25,11 +26,12 @@ class Unhurried(Served):
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_a_service_that_is_stopped_writes_the_lines_of_all_answered_requests_first(
-    data_dir: Path, log_format: str
+    conninfo: str, tmp_path: Path, log_format: str
 ) -> None:
     settings = {"LEDGER_ACCESS_LOG": "true", "LEDGER_LOG_FORMAT": log_format}
+    settings |= {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
     names = [f"req-{number}" for number in range(100)]
-    with Unhurried(data_dir, free_port(), **settings) as service:
+    with Unhurried(tmp_path / "data", free_port(), 1, role="api", **settings) as service:
         with httpx.Client(base_url=service.address) as client:
             for name in names:
                 assert client.get("/healthz", headers={"x-request-id": name}).status_code == 200
