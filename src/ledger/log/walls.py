@@ -170,6 +170,15 @@ FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS asked (t, c)
 """
 
 
+# Whether a role has a right on anything in this database.
+_HAS_ANY_RIGHT = """
+SELECT FROM pg_shdepend
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = quote_ident(%s)::regrole AND deptype = 'a'
+  AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+LIMIT 1
+"""
+
+
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
     for table, wall in WALLS.items():
@@ -184,7 +193,12 @@ def are_raised(connection: Connection[Any]) -> bool:
 
 
 def withdraw(connection: Connection[Any], role: str) -> None:
-    """Take every right in the schema from a role."""
+    """Take every right in the schema from a role.
+
+    REVOKE writes the rows of all tables and functions anew, also where it takes nothing away.
+    """
+    if connection.execute(_HAS_ANY_RIGHT, (role,)).fetchone() is None:
+        return
     for kind in ("TABLES", "FUNCTIONS", "SEQUENCES"):
         connection.execute(
             SQL(f"REVOKE ALL ON ALL {kind} IN SCHEMA ledger FROM {{}}").format(Identifier(role))

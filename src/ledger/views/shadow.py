@@ -54,10 +54,13 @@ _GENERATION_OF_VIEWS = "SELECT name, generation FROM ledger.projection"
 _HOLD = _LIVE + " FOR UPDATE"
 _HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
 
-# The tables of all generations of a view's table.
+# The tables of all generations but one, in the order of the names of a view's tables.
 _GENERATIONS = """
-SELECT relname FROM pg_class
-WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r' AND relname ~ %s
+SELECT c.relname FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, turn)
+JOIN pg_class AS c ON c.relname ~ ('^' || t.name || '_g[0-9]+$')
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r'
+  AND c.relname <> t.name || '_g' || %s
+ORDER BY t.turn
 """
 
 
@@ -334,12 +337,9 @@ def drop_others(connection: psycopg.Connection[TupleRow], projection: Projection
     row = connection.execute(_LIVE, (projection.name,)).fetchone()
     assert row is not None
     # The policy of a table may name a table before it, which is dropped after it.
-    for table in reversed(projection.tables):
-        live = table_of(table, row[1]).removeprefix("ledger.")
-        pattern = f"^{table.name}_g[0-9]+$"
-        for (found,) in connection.execute(_GENERATIONS, (pattern,)).fetchall():
-            if found != live:
-                _drop(connection, found)
+    names = [table.name for table in reversed(projection.tables)]
+    for (found,) in connection.execute(_GENERATIONS, (names, row[1])).fetchall():
+        _drop(connection, found)
 
 
 def _drop(connection: psycopg.Connection[TupleRow], name: str) -> None:
