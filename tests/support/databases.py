@@ -1,17 +1,25 @@
 """Databases of the tests' server: copies of a migrated template, or of what a test has made."""
 
 import atexit
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.rows import tuple_row
 
 TEMPLATE = "ledger_template"
 
 _sessions: dict[tuple[str, int], psycopg.Connection[Any]] = {}
 """A session for each server and thread: a new one would cost as much as the copy of a database."""
+
+_looks: dict[str, psycopg.Connection[Any] | None] = {}
+"""A session, once there is one, for the statements of tests on each database that is made here."""
+
+_OF_SESSION = re.compile(rb"\s*(?!SELECT|INSERT|UPDATE|DELETE)|.*\b(pg_|set_config)", re.DOTALL)
+"""A statement about sessions or other objects of the server, which needs a session of its own."""
 
 
 def named(url: str, database: str) -> str:
@@ -38,11 +46,52 @@ def _manage(url: str, statement: str) -> None:
     _sessions[place].execute(statement.encode())
 
 
+def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """The rows of a statement. A new session for each would cost ten times as much."""
+    is_shared = conninfo in _looks and threading.current_thread() is threading.main_thread()
+    if not is_shared or _OF_SESSION.match(statement.encode()):
+        with _session(conninfo) as connection:
+            return _rows(connection, statement, values)
+    for _ in range(2):
+        connection = _looks[conninfo] = _looks[conninfo] or _session(conninfo)
+        try:
+            return _rows(connection, statement, values)
+        except psycopg.OperationalError:
+            # A test may end all sessions.
+            if not connection.closed:
+                raise
+            _looks[conninfo] = None
+    raise AssertionError("two sessions ended at once")
+
+
+def _session(conninfo: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        conninfo, autocommit=True, row_factory=tuple_row, prepare_threshold=None
+    )
+
+
+def _rows(
+    connection: psycopg.Connection[Any], statement: str, values: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    cursor = connection.execute(statement.encode(), values or None)
+    return cursor.fetchall() if cursor.description else []
+
+
+def _leave(url: str, name: str) -> None:
+    """Close the session on a database."""
+    session = _looks.pop(named(url, name), None)
+    if session is not None:
+        session.close()
+
+
 def copy(url: str, name: str, template: str = TEMPLATE) -> None:
+    _leave(url, template)
     _manage(url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    _looks[named(url, name)] = None
 
 
 def drop(url: str, name: str) -> None:
+    _leave(url, name)
     _manage(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

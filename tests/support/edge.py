@@ -13,10 +13,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanag
 from typing import Any, TypeVar
 
 import httpx
-import psycopg
 from fastapi import FastAPI
 
 from ledger.settings import Settings
+from tests.support.databases import query
 from tests.support.facts import activation, encode
 from tests.support.service import BATCH, STRUCTURED, Clock, Service, serving
 
@@ -129,8 +129,7 @@ class Edge:
         )
 
     def select(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.conninfo, autocommit=True) as connection:
-            return connection.execute(statement.encode()).fetchall()
+        return query(self.conninfo, statement)
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

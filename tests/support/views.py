@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg.rows import tuple_row
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
@@ -26,6 +25,7 @@ from ledger.views.projector import Projector
 from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RUN, RunFold, RunRow, RunView, row_of
+from tests.support.databases import query
 from tests.support.racing_writers import parsed
 from tests.support.stored import DROP_CHECK
 
@@ -167,11 +167,6 @@ def insert_raw(conninfo: str, topic: str, state: bytes, stream: str = "LIN-26-99
     return int(query(conninfo, _INSERT_RAW, stream, topic, state)[0][0])
 
 
-def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """The rows of a statement."""
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        cursor = connection.execute(statement.encode(), values or None)
-        return cursor.fetchall() if cursor.description else []
 
 
 def view_positions(conninfo: str) -> dict[str, tuple[int, bool]]:
