@@ -28,7 +28,7 @@ from tests.support.views import query, report, until
 
 # Costs.
 
-ROUNDS, NEW_LINES, CHANGES = 10, 100, 900
+ROUNDS, NEW_LINES, CHANGES = 8, 100, 900
 """Each round activates new lines, then changes any of the lines: 11 events a line on average."""
 
 
@@ -44,7 +44,7 @@ class Past(NamedTuple):
 
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
-    """1,000 lines in two organizations, activated in rounds, with changes after each round."""
+    """800 lines in two organizations, activated in rounds, with changes after each round."""
     with database_after(server, "plan", work) as (connection, ends):
         at = [
             connection.execute("SELECT ledger.recorded_at(%s)", (end,)).fetchall()[0][0]

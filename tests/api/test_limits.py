@@ -123,7 +123,7 @@ def test_an_absurd_content_length_is_no_server_error(edge: Edge, length: bytes) 
 def test_a_body_that_is_slow_to_parse_does_not_block_other_requests(
     edge: Edge, part: bytes
 ) -> None:
-    stranger, body = edge.token("audit:read"), part * 1_500_000
+    stranger, body = edge.token("audit:read"), part * 700_000
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(edge.post, "/v1/facts", stranger, content=body, headers=BATCH)
         meanwhile = 0
@@ -132,4 +132,4 @@ def test_a_body_that_is_slow_to_parse_does_not_block_other_requests(
             meanwhile += 1
     assert_problem(answer.result(), 403, "forbidden")
     # Each request takes a turn of the event loop. The loop makes some hundred turns meanwhile.
-    assert meanwhile > 30
+    assert meanwhile > 15

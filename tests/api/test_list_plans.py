@@ -19,7 +19,7 @@ from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, SIGNALS, WORKSPACES
 from tests.support.views import report
 
-LINES, RUNS, RARE = 2_000, 800, 3
+LINES, RUNS, RARE = 1_200, 400, 3
 TENANT = {"organization": ORGANIZATION}
 USUAL, SELDOM = WORKSPACES
 

@@ -15,7 +15,7 @@ def test_a_fact_is_answered_while_a_neighbours_batches_wait(edge: Edge) -> None:
     token = edge.token("read", "write", organization_id=OTHER)
     edge.accept(activation(other_line, organization_id=OTHER), token=token)
     batches = [
-        [encode(fact("execution.checked_in", line, {"hours": 1})) for _ in range(1_000)]
+        [encode(fact("execution.checked_in", line, {"hours": 1})) for _ in range(500)]
         for _ in range(FLOODING)
     ]
     shares = edge.service.app.state.services.shares

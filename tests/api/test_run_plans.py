@@ -17,7 +17,7 @@ from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
 
-RUNS, FEW = 3_000, 3
+RUNS, FEW = 1_500, 3
 USUAL, SELDOM = WORKSPACES
 LINE, RARE_LINE, OTHERS_LINE = "LIN-26-000001", "LIN-26-000002", "LIN-26-000003"
 PARENT, FORMER = "RUN-26-700000", "RUN-26-700001"

@@ -16,7 +16,7 @@ from tests.support.plans import Cost, cost, database_after, plan_for
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
 
-LINES = 1_500
+LINES = 800
 USUAL, SELDOM = WORKSPACES
 TENANTS: dict[str, dict[str, str]] = {
     "an organization": {"organization": ORGANIZATION},

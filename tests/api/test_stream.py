@@ -138,7 +138,7 @@ def test_pollers_and_streams_see_the_same_events_in_the_same_order(
         assert events == expected
 
 
-@pytest.mark.parametrize("times", repeated([200, 1_000]))
+@pytest.mark.parametrize("times", repeated([80, 1_000]))
 def test_resuming_many_times_gives_exactly_the_feed(
     edge: Edge, address: Address, token: str, times: int
 ) -> None:

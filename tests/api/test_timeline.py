@@ -17,6 +17,7 @@ from tests.support.log_checker import check
 from tests.support.model import CAUSES, STATES, Turn, model_of
 from tests.support.plans import rows_touched
 from tests.support.random_life import Life
+from tests.support.soak import repeated
 
 MORNING = "2026-04-15T"
 """The day on which the edge's clock stands, at 12:00."""
@@ -220,7 +221,7 @@ def test_the_timeline_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
 # Random workloads, compared with the model of the raw log.
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+@pytest.fixture(scope="module", params=repeated([1, 2, 3, 4], 2))
 def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     life = Life(edge, request.param)
     life.live(70)

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from ledger.api.routes import stories
 from ledger.domain.values import format_instant
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.ledger import new_id
+from tests.support.soak import repeated
 
 
 def run(line: str, started: str, ended: str | None = None, **data: Any) -> list[dict[str, Any]]:
@@ -238,13 +240,19 @@ def test_the_usage_of_an_unknown_line_or_of_another_tenants_line_is_a_404(edge: 
         assert_problem(edge.get(f"/v1/execution/{name}/usage", token), 404, "not_found")
 
 
+@pytest.mark.parametrize("most", repeated([200, 10_000]))
 def test_ten_thousand_pairs_of_day_and_resource_are_an_answer_and_more_are_a_422(
-    edge: Edge,
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
+    assert stories.MAX_PAIRS == 10_000
+    monkeypatch.setattr(stories, "MAX_PAIRS", most)
     line = edge.fresh()
     for day in range(1, 11):
         edge.accept(
-            *(check_in(line, f"2026-04-{day:02}T10:00:00Z", 0.01, f"r{n}") for n in range(1_000))
+            *(
+                check_in(line, f"2026-04-{day:02}T10:00:00Z", 0.01, f"r{n}")
+                for n in range(most // 10)
+            )
         )
     # On a day in part a resource counts once, and not at all if all its hours were voided.
     part = {"from_": "2026-04-01", "to": "2026-04-10T12:00:00Z"}
@@ -256,8 +264,8 @@ def test_ten_thousand_pairs_of_day_and_resource_are_an_answer_and_more_are_a_422
     before = format_instant(edge.clock.now)
     for bounds in (APRIL, part):
         data = ask(edge, line, **bounds)
-        assert sum(len(day["hours_by_resource"]) for day in data["by_day"]) == 10_000
-        assert data["total"]["hours"] == 100.01
+        assert sum(len(day["hours_by_resource"]) for day in data["by_day"]) == most
+        assert data["total"]["hours"] == (most + 1) / 100
     edge.clock.advance(seconds=1)
     edge.accept(check_in(line, "2026-04-10T11:00:00Z", 0.01))
     for bounds in (APRIL, part):
@@ -266,5 +274,8 @@ def test_ten_thousand_pairs_of_day_and_resource_are_an_answer_and_more_are_a_422
         (error,) = assert_problem(answer, 422, "invalid_request")["errors"]
         assert error["pointer"] == "/from"
         assert error["detail"].endswith("narrow it")
-        assert ask(edge, line, **bounds, as_of=before)["total"]["hours"] == 100.01
-    assert ask(edge, line, **APRIL | {"from_": "2026-04-02"})["total"]["hours"] == 90.02
+        assert ask(edge, line, **bounds, as_of=before)["total"]["hours"] == (most + 1) / 100
+    assert (
+        ask(edge, line, **APRIL | {"from_": "2026-04-02"})["total"]["hours"]
+        == (most * 9 // 10 + 2) / 100
+    )

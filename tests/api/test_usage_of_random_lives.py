@@ -14,10 +14,11 @@ from tests.support.log_checker import check
 from tests.support.model import STATUSES, model_of
 from tests.support.plans import rows_touched
 from tests.support.random_life import Life
+from tests.support.soak import repeated
 from tests.support.stored import stored_object
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+@pytest.fixture(scope="module", params=repeated([1, 2, 3, 4], 2))
 def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     life = Life(edge, request.param)
     life.live(70)

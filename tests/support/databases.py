@@ -65,9 +65,7 @@ def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def _session(conninfo: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        conninfo, autocommit=True, row_factory=tuple_row, prepare_threshold=None
-    )
+    return psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row, prepare_threshold=None)
 
 
 def _rows(

@@ -278,9 +278,9 @@ def listening(conninfo: str) -> Iterator[Notifications]:
             thread.join(10)
 
 
-def _live_table(connection: psycopg.Connection[Row], projection: Projection, table: Table) -> str:
+def _live_table(conninfo: str, projection: Projection, table: Table) -> str:
     statement = "SELECT generation FROM ledger.projection WHERE name = %s"
-    ((generation,),) = connection.execute(statement, (projection.name,)).fetchall()
+    ((generation,),) = query(conninfo, statement, projection.name)
     return table_of(table, generation)
 
 
@@ -293,23 +293,19 @@ class Vandal:
     def spoil_cell(self, projection: Projection, table: Table, column: str) -> bool:
         """Change one column of one row; False if constraints forbid this in all rows tried."""
         where = " AND ".join(f"{part} = %s" for part in table.key)
-        with self._connected() as connection:
-            name = _live_table(connection, projection, table)
-            for _ in range(20):
-                statement = f"UPDATE {name} SET {column} = {self._other(table, column)}"
-                key = self._pick(connection, table, name)
-                with contextlib.suppress(psycopg.errors.IntegrityError):
-                    connection.execute(f"{statement} WHERE {where}".encode(), key)
-                    return True
+        name = _live_table(self._conninfo, projection, table)
+        for _ in range(20):
+            statement = f"UPDATE {name} SET {column} = {self._other(table, column)}"
+            with contextlib.suppress(psycopg.errors.IntegrityError):
+                query(self._conninfo, f"{statement} WHERE {where}", *self._pick(table, name))
+                return True
         return False
 
     def remove(self, projection: Projection, table: Table) -> None:
         """Delete one row."""
         where = " AND ".join(f"{part} = %s" for part in table.key)
-        with self._connected() as connection:
-            name = _live_table(connection, projection, table)
-            key = self._pick(connection, table, name)
-            connection.execute(f"DELETE FROM {name} WHERE {where}".encode(), key)
+        name = _live_table(self._conninfo, projection, table)
+        query(self._conninfo, f"DELETE FROM {name} WHERE {where}", *self._pick(table, name))
 
     def add(self, projection: Projection, table: Table) -> None:
         """Insert a copy of a row under another key."""
@@ -318,22 +314,18 @@ class Vandal:
         # ``record_key`` is unique, too.
         values = {"record_key": "-record_key", key: other}
         where = " AND ".join(f"{part} = %s" for part in table.key)
-        with self._connected() as connection:
-            name = _live_table(connection, projection, table)
-            statement = (
-                f"INSERT INTO {name} ({', '.join(table.columns)})"
-                f" SELECT {', '.join(values.get(c, c) for c in table.columns)}"
-                f" FROM {name} WHERE {where}"
-            )
-            connection.execute(statement.encode(), self._pick(connection, table, name))
+        name = _live_table(self._conninfo, projection, table)
+        statement = (
+            f"INSERT INTO {name} ({', '.join(table.columns)})"
+            f" SELECT {', '.join(values.get(c, c) for c in table.columns)}"
+            f" FROM {name} WHERE {where}"
+        )
+        query(self._conninfo, statement, *self._pick(table, name))
 
-    def _connected(self) -> psycopg.Connection[Row]:
-        return psycopg.connect(self._conninfo, autocommit=True, row_factory=tuple_row)
-
-    def _pick(self, connection: psycopg.Connection[Row], table: Table, name: str) -> Row:
+    def _pick(self, table: Table, name: str) -> Row:
         """The key of a row."""
         key = ", ".join(table.key)
-        rows = connection.execute(f"SELECT {key} FROM {name} ORDER BY {key}".encode()).fetchall()
+        rows = query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}")
         assert rows, (
             f"nothing fills {name}: neither the demo's story, a Racer nor a EndpointManager"
         )

@@ -167,8 +167,6 @@ def insert_raw(conninfo: str, topic: str, state: bytes, stream: str = "LIN-26-99
     return int(query(conninfo, _INSERT_RAW, stream, topic, state)[0][0])
 
 
-
-
 def view_positions(conninfo: str) -> dict[str, tuple[int, bool]]:
     """(position, whether it has stopped) of each view, by name."""
     rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")

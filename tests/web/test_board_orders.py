@@ -12,7 +12,7 @@ def test_a_walk_shows_every_line_once_in_the_boards_order(edge: Edge) -> None:
     edge.accept(*(blocked(line_id, "approval_gap") for line_id in all_lines[:4]))
     edge.accept(*(fact("service_line.paused", line_id) for line_id in all_lines[4:6]))
     guest = visitor(edge)
-    for limit in (1, 2, 3, 4, 6, 9, 200):
+    for limit in (1, 4, 9, 200):
         pages = walk(guest, f"{at.path}&limit={limit}")
         assert len(pages) == -(-9 // limit)
         found = [line for page in pages for line in lines(page)]
