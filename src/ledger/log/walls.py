@@ -226,6 +226,5 @@ def grant(connection: Connection[Any], role: str) -> None:
     connection.execute(SQL("GRANT USAGE ON SCHEMA ledger TO {}").format(name))
     for table, columns in granted().items():
         walls.grant(connection, table, columns, role)
-    for function in FUNCTIONS:
-        statement = SQL(f"GRANT EXECUTE ON FUNCTION ledger.{function} TO {{}}").format(name)
-        connection.execute(statement)
+    functions = ", ".join(f"ledger.{function}" for function in FUNCTIONS)
+    connection.execute(SQL(f"GRANT EXECUTE ON FUNCTION {functions} TO {{}}").format(name))

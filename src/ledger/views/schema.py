@@ -35,14 +35,19 @@ HOLD = "SELECT generation FROM ledger.projection WHERE name = %s FOR UPDATE"
 # The digest of the statement that made a database view.
 _MARK = "SELECT obj_description(to_regclass(%s), 'pg_class')"
 
-# The columns of a table with their types; none if the table does not exist.
-_COLUMNS = """
-SELECT attname, atttypid::regtype::text FROM pg_attribute
-WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+# Whether tables exist with exactly these columns: one row for each column, with its type.
+_HAVE_COLUMNS = """
+WITH asked AS (
+    SELECT to_regclass(t)::oid AS place, c, type::regtype::oid AS type
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (t, c, type)
+),
+found AS (
+    SELECT attrelid AS place, attname::text AS c, atttypid AS type FROM pg_attribute
+    WHERE attrelid IN (SELECT place FROM asked) AND attnum > 0 AND NOT attisdropped
+)
+SELECT NOT EXISTS (SELECT FROM asked FULL JOIN found USING (place, c, type)
+                   WHERE asked IS NULL OR found IS NULL)
 """
-
-# Types by the names that PostgreSQL gives them.
-_TYPES = "SELECT type::regtype::text FROM unnest(%s::text[]) AS type"
 
 
 @lru_cache(256)
@@ -194,13 +199,14 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
 
 
 def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
-    return all(_has_columns(connection, table, generation) for table in tables)
-
-
-def _has_columns(connection: Connection[Any], table: Table, generation: int) -> bool:
-    found = connection.execute(_COLUMNS, (table_of(table, generation),)).fetchall()
-    types = connection.execute(_TYPES, (list(table.columns.values()),)).fetchall()
-    return dict(found) == dict(zip(table.columns, (type_ for (type_,) in types), strict=True))
+    """Whether the tables of a generation exist with the columns of their descriptions."""
+    columns = [
+        (table_of(table, generation), column, type_)
+        for table in tables
+        for column, type_ in table.columns.items()
+    ]
+    asked = [list(each) for each in zip(*columns, strict=True)]
+    return bool(connection.execute(_HAVE_COLUMNS, asked).fetchone() == (True,))
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:
