@@ -7,8 +7,9 @@ the writer runs in the background, so the views advance exactly when a test asks
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,8 +20,9 @@ from ledger.api.problems import status_of
 from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
-from ledger.application.loops import LeaseWatch
+from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.application.report import command_of
+from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
 from ledger.intake import envelope
@@ -73,27 +75,54 @@ def new_id(prefix: str) -> str:
 
 
 class Ledger:
-    """A database with a writer, a projector and a sweeper."""
+    """A database with a writer, a projector and loops, each of which begins when it is used."""
 
     def __init__(self, conninfo: str, settings: Settings, clock: Clock) -> None:
         self.conninfo, self.settings, self.clock = conninfo, settings, clock
-        self.log = Log(conninfo)
-        self.writer = create_writer(settings, self.log, clock)
-        self.projector = HandProjector(conninfo)
-        self.sweeper = create_sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
-        self.lease_watch = LeaseWatch(conninfo, self.writer)
-        self.reader = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
-        set_tenant(self.reader, EVERYONE)
-        self.writer.start()
-        assert self.projector.lead()
+        self._begun = ExitStack()
+
+    @cached_property
+    def log(self) -> Log:
+        log = Log(self.conninfo)
+        self._begun.callback(log.close)
+        return log
+
+    @cached_property
+    def writer(self) -> Writer:
+        writer = create_writer(self.settings, self.log, self.clock)
+        writer.start()
+        self._begun.callback(writer.stop)
+        return writer
+
+    @cached_property
+    def projector(self) -> HandProjector:
+        projector = HandProjector(self.conninfo)
+        self._begun.callback(projector.disconnect)
+        assert projector.lead()
+        return projector
+
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        idle_after = self.settings.idle_after
+        sweeper = create_sweeper(self.conninfo, self.writer, self.clock, idle_after, 3600)
+        self._begun.callback(sweeper.disconnect)
+        return sweeper
+
+    @cached_property
+    def lease_watch(self) -> LeaseWatch:
+        lease_watch = LeaseWatch(self.conninfo, self.writer)
+        self._begun.callback(lease_watch.disconnect)
+        return lease_watch
+
+    @cached_property
+    def reader(self) -> psycopg.Connection[dict[str, Any]]:
+        reader = psycopg.connect(self.conninfo, autocommit=True, row_factory=dict_row)
+        self._begun.callback(reader.close)
+        set_tenant(reader, EVERYONE)
+        return reader
 
     def close(self) -> None:
-        self.writer.stop()
-        self.projector.disconnect()
-        self.sweeper.disconnect()
-        self.lease_watch.disconnect()
-        self.reader.close()
-        self.log.close()
+        self._begun.close()
 
     # Facts and commands in.
 
