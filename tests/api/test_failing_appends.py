@@ -25,12 +25,13 @@ def test_readyz_is_503_once_appends_have_failed_for_10_s_without_any_fact(
         with psycopg.connect(conninfo) as other:
             other.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
             ready_while_failing = 0
+            failing_seconds = edge.service.app.state.services.failing_seconds
 
             def has_failed_for_long() -> bool:
                 """Whether ``/readyz`` is 503. Asserts 200 until appends have failed for 10 s."""
                 nonlocal ready_while_failing
-                before, status = failing_seconds(edge), edge.get("/readyz").status_code
-                after = failing_seconds(edge)
+                before, status = failing_seconds(), edge.get("/readyz").status_code
+                after = failing_seconds()
                 assert status == (503 if before >= 10 else 200) or before < 10 <= after
                 ready_while_failing += before > 0 and status == 200
                 return status == 503

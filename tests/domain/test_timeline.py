@@ -59,7 +59,7 @@ def found_at(found: list[Interval], at: datetime) -> list[tuple[str, tuple[str, 
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_intervals_give_the_state_and_the_causes_at_each_instant_of_the_range(case: Case) -> None:
     found = intervals(*case)
     lasts = case.end is None or case.end > case.now
@@ -71,7 +71,7 @@ def test_intervals_give_the_state_and_the_causes_at_each_instant_of_the_range(ca
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_neighbouring_intervals_touch_and_differ_and_all_intervals_cover_the_range(
     case: Case,
 ) -> None:
@@ -93,7 +93,7 @@ def test_neighbouring_intervals_touch_and_differ_and_all_intervals_cover_the_ran
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_intervals_of_a_range_are_those_of_the_whole_life_cut_at_its_bounds(case: Case) -> None:
     cut = []
     for interval in intervals(case.turns, None, None, case.now):

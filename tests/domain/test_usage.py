@@ -23,7 +23,7 @@ INSTANTS = st.builds(
 
 
 @given(INSTANTS, INSTANTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_range_has_each_day_that_it_overlaps_marked_as_whole_or_not(
     first: datetime, second: datetime
 ) -> None:

@@ -20,6 +20,7 @@ from tests.support.ledger import Ledger, instant
 from tests.support.model import Model
 from tests.support.racing_writers import parsed
 from tests.support.rebuilding import rebuild, verify, view
+from tests.support.soak import repeated
 from tests.support.views import projecting, query
 from tests.support.webhook_workload import SECRET
 
@@ -135,45 +136,45 @@ _STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(steps=_STEPS, first=st.booleans())
+@pytest.mark.parametrize("examples", repeated([15, 60]))
 def test_sequence_numbers_count_the_matching_events_while_an_endpoint_is_enabled(
-    ledger: Ledger, steps: list[Any], first: bool
+    ledger: Ledger, examples: int
 ) -> None:
-    story = Story(ledger)
-    before = ledger.head()
-    story.create(None, first, 0)
-    story.create(["webhook.delivery_failed", "health.changed"], True, 2)
-    for step in steps:
-        story.step(*step)
-        if step[1] % 4 == 0:
-            ledger.catch_up()
-    ledger.catch_up()
-    own = {"organization_id": story.organization}.items()
-    events = [event for event in ledger.events() if own <= event["state"].items()]
-    topics = Counter(event["topic"] for event in events)
-    model = Model(events)
-    for endpoint in story.endpoints:
-        expected = model.due_to(endpoint)
-        assert numbered(ledger.conninfo, endpoint) == expected
-        rows = ledger.rows("SELECT * FROM ledger.webhook WHERE endpoint_id = %s", endpoint)
-        assert [row["sequence"] for row in rows] == [len(expected)]
-        assert rows[0]["position"] > before
-        latest = max((int(e.rsplit("-", 1)[1]) for e in expected.values()), default=0)
-        assert rows[0]["latest"] == latest
-    kinds = ledger.rows(
-        "SELECT kind, count(*) AS n FROM ledger.webhook_message JOIN ledger.webhook"
-        " USING (endpoint_id) WHERE organization_id = %s AND kind <> 'event' GROUP BY kind",
-        story.organization,
-    )
-    counts = {row["kind"]: row["n"] for row in kinds}
-    assert counts.get("test", 0) == topics["webhook.test_requested/1"]
-    requested = ("webhook.recovery_requested/1", "webhook.resend_requested/1")
-    assert counts.get("recovery", 0) == sum(topics[topic] for topic in requested)
+    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(steps=_STEPS, first=st.booleans())
+    def holds(steps: list[Any], first: bool) -> None:
+        story = Story(ledger)
+        before = ledger.head()
+        story.create(None, first, 0)
+        story.create(["webhook.delivery_failed", "health.changed"], True, 2)
+        for step in steps:
+            story.step(*step)
+            if step[1] % 4 == 0:
+                ledger.catch_up()
+        ledger.catch_up()
+        own = {"organization_id": story.organization}.items()
+        events = [event for event in ledger.events() if own <= event["state"].items()]
+        topics = Counter(event["topic"] for event in events)
+        model = Model(events)
+        for endpoint in story.endpoints:
+            expected = model.due_to(endpoint)
+            assert numbered(ledger.conninfo, endpoint) == expected
+            rows = ledger.rows("SELECT * FROM ledger.webhook WHERE endpoint_id = %s", endpoint)
+            assert [row["sequence"] for row in rows] == [len(expected)]
+            assert rows[0]["position"] > before
+            latest = max((int(e.rsplit("-", 1)[1]) for e in expected.values()), default=0)
+            assert rows[0]["latest"] == latest
+        kinds = ledger.rows(
+            "SELECT kind, count(*) AS n FROM ledger.webhook_message JOIN ledger.webhook"
+            " USING (endpoint_id) WHERE organization_id = %s AND kind <> 'event' GROUP BY kind",
+            story.organization,
+        )
+        counts = {row["kind"]: row["n"] for row in kinds}
+        assert counts.get("test", 0) == topics["webhook.test_requested/1"]
+        requested = ("webhook.recovery_requested/1", "webhook.resend_requested/1")
+        assert counts.get("recovery", 0) == sum(topics[topic] for topic in requested)
+
+    holds()
 
 
 def test_a_rebuild_of_emptied_tables_gives_the_same_sequence_numbers(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
 
 TEMPLATE = "ledger_template"
@@ -72,7 +73,8 @@ def _rows(
     connection: psycopg.Connection[Any], statement: str, values: tuple[Any, ...]
 ) -> list[tuple[Any, ...]]:
     cursor = connection.execute(statement.encode(), values or None)
-    return cursor.fetchall() if cursor.description else []
+    has_rows = cursor.pgresult.status == ExecStatus.TUPLES_OK  # also rows without columns
+    return cursor.fetchall() if has_rows else []
 
 
 def _leave(url: str, name: str) -> None:
