@@ -37,7 +37,8 @@ KEY = {"LEDGER_MASTER_KEY": MASTER_KEY}
 _RIGHTS = r"""
 SELECT what, name, owner, regexp_replace(rights, 'ledger_api_\d+', 'reader', 'g') FROM (
     SELECT 'relation' AS what, relname AS name, relowner::regrole::text AS owner,
-        concat(relacl, relrowsecurity, relforcerowsecurity) AS rights
+        concat(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char",
+            relowner)), relrowsecurity, relforcerowsecurity) AS rights
     FROM pg_class WHERE relnamespace = 'ledger'::regnamespace
     UNION ALL
     SELECT 'column', concat(attrelid::regclass, '.', attname), '', attacl::text FROM pg_attribute
