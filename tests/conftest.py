@@ -66,33 +66,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 LONGEST = (
+    "api/test_vanished_database.py",
+    "standby",
     "test_pages.py",
     "cli/test_backup.py",
     "crash/test_serve.py",
-    "standby",
     "cli/test_projections.py",
-    "crash/test_privileges.py",
     "cli/test_loading.py",
-    "cli/test_demo_address.py",
-    "api/test_vanished_database.py",
-    "api/test_metrics.py",
-    "log/test_takeover.py",
-    "cli/test_keys.py",
-    "postgres/test_door.py",
+    "sealing/test_nightly.py",
+    "api/test_failing_appends.py",
+    "views/test_outdated.py",
+    "crash/test_privileges.py",
+    "views/test_rebuild.py",
     "postgres/test_door_lost.py",
-    "crash/test_roles.py",
+    "postgres/test_embedded.py",
+    "test_demo.py",
     "crash/test_kills.py",
     "api/test_openapi.py",
-    "log/test_reader.py",
-    "postgres/test_embedded_accounts.py",
-    "cli/test_lists.py",
-    "views/test_rebuild.py",
-    "postgres/test_embedded.py",
-    "views/test_outdated.py",
     "api/test_feed_plans.py",
-    "application/test_snapshots.py",
+    "postgres/test_door.py",
+    "api/test_taken_back.py",
+    "feed/test_dispatching.py",
+    "cli/test_standard_streams.py",
+    "api/test_metrics.py",
+    "cli/test_demo_address.py",
 )
-"""The files, and the folder, that take longest; the longest first."""
+"""The files, and the folder, that take longest, waiting included; the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
