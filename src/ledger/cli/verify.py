@@ -20,7 +20,7 @@ from ledger.sealing.note import BadNote
 from ledger.sealing.origins import former_origins
 from ledger.service.composition.database import known_master_key
 from ledger.service.composition.sealing import witness_folder
-from ledger.service.processes import end_with_parent
+from ledger.service.processes import Lifeline
 from ledger.settings import Settings
 from ledger.views.definitions import Definitions
 from ledger.views.definitions import compare as compare_definitions
@@ -38,31 +38,34 @@ def verify(settings: Settings, conninfo: str) -> int:
     """
     differences, key = _Differences(), known_master_key(settings)
     schema = _compare_schema(conninfo, differences)
-    with progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown:
-        context = get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
-        beside = context.Process(target=_compare, args=(conninfo, theirs), daemon=True)
-        beside.start()
-        theirs.close()
-        with ThreadPoolExecutor(1) as threads:
-            received = threads.submit(_receive, ours, differences, shown["the tables beside it"])
-            try:
-                found = check(
-                    conninfo,
-                    witness_folder(settings),
-                    differences.take,
-                    shown["the sealed log"],
-                    vault=Vault(key) if key is not None else None,
-                )
-            except BadNote as error:
-                print(f"signer is_only=true: its column vkey: {error}")
-                beside.terminate()
-                return 1
-            except BaseException:
-                beside.terminate()
-                raise
-            tables = received.result()
-        beside.join()
+    # Forked before the progress bars begin a thread: to load the code anew takes half a second.
+    context, lifeline = get_context("fork"), Lifeline()
+    ours, theirs = context.Pipe(duplex=False)
+    beside = context.Process(target=_compare, args=(conninfo, theirs, lifeline), daemon=True)
+    beside.start()
+    theirs.close()
+    with (
+        progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        received = threads.submit(_receive, ours, differences, shown["the tables beside it"])
+        try:
+            found = check(
+                conninfo,
+                witness_folder(settings),
+                differences.take,
+                shown["the sealed log"],
+                vault=Vault(key) if key is not None else None,
+            )
+        except BadNote as error:
+            print(f"signer is_only=true: its column vkey: {error}")
+            beside.terminate()
+            return 1
+        except BaseException:
+            beside.terminate()
+            raise
+        tables = received.result()
+    beside.join()
     differences.print_rest()
     _print_adopted(conninfo)
     _print_uncompared(schema)
@@ -103,9 +106,9 @@ def _print_adopted(conninfo: str) -> None:
             )
 
 
-def _compare(conninfo: str, pipe: Connection) -> None:
+def _compare(conninfo: str, pipe: Connection, lifeline: Lifeline) -> None:
     """Compare the tables beside the log, in a process of its own; send what is found."""
-    end_with_parent()
+    lifeline.watch()
     # Ctrl-C reaches this process too: the command ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
