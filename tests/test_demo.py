@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -49,6 +49,18 @@ MOMENTS = {
 
 RECORDED_AT = "SELECT notification_id, recorded_at FROM ledger.ledger_events"
 
+IDLE_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE topic = 'execution.idle/1'"
+
+
+class Told(NamedTuple):
+    """The log after the story was told: its model, and what the checker found in it."""
+
+    model: Model
+    log: LogChecker
+    idle_at: list[datetime]
+    """The instants at which lines went idle while the story was told."""
+
+
 # The story of `ledger demo`.
 
 
@@ -63,8 +75,7 @@ def facts(now: datetime) -> list[Fact]:
 
 
 @pytest.fixture(scope="module")
-def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> tuple[Model, LogChecker]:
-    """The log after the story was told: its model, and what the checker found in it."""
+def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Told:
     settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "told_demo") as conninfo:
         with writing(settings, conninfo, lambda: now.astimezone(UTC)) as writer:
@@ -72,8 +83,9 @@ def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> tuple[Mo
         assert len(outcomes) == len(facts)
         assert [outcome for outcome in outcomes if not is_recorded(outcome)] == []
         with working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger:
+            idle_at = [at for (at,) in query(conninfo, IDLE_AT)]
             ledger.sweep()
-            return Model(ledger.events()), check(conninfo)
+            return Told(Model(ledger.events()), check(conninfo), idle_at)
 
 
 def is_recorded(outcome: Outcome) -> bool:
@@ -81,8 +93,8 @@ def is_recorded(outcome: Outcome) -> bool:
 
 
 @pytest.fixture(scope="module")
-def demo_model(told: tuple[Model, LogChecker]) -> Model:
-    return told[0]
+def demo_model(told: Told) -> Model:
+    return told.model
 
 
 def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_time(
@@ -92,13 +104,13 @@ def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_t
 
     The append waits for a lock, and gives up.
     """
-    settings, some = Settings(master_key=MASTER_KEY), facts[:2500]
+    settings, some = Settings(master_key=MASTER_KEY), facts[:900]
     holder = psycopg.connect(conninfo)
     released = threading.Thread(target=lambda: release(holder, caplog))
 
     def story() -> Iterator[Fact]:
         for number, each in enumerate(some):
-            if number == 1500:
+            if number == 400:
                 holder.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
                 released.start()
             yield each
@@ -120,14 +132,16 @@ def release(holder: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -
     holder.rollback()
 
 
-def test_the_told_story_is_sound_and_has_runs_that_failed_by_their_leases(
-    told: tuple[Model, LogChecker],
-) -> None:
-    log = told[1]
+def test_the_told_story_is_sound_and_has_runs_that_failed_by_their_leases(told: Told) -> None:
+    log = told.log
     assert log.findings == []
     assert log.leases == {}
     assert len(log.expired) >= 1
     assert {expiry.seconds for expiry in log.expired.values()} == {600}
+
+
+def test_lines_go_idle_on_many_days_of_the_story(told: Told) -> None:
+    assert len({at.date() for at in told.idle_at}) > 10
 
 
 def test_every_fact_has_a_utc_time_a_complete_actor_or_none_and_no_null_value(

@@ -3,33 +3,42 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from ledger.cli.arguments import main
 from tests.cli.conftest import environment
-from tests.support.served import LEDGER, free_port
+from tests.support.served import LEDGER, free_port, run_ledger
 from tests.support.views import until
 
 REFUSED = b'{"specversion": "1.0"}\n' * 5000
 """Facts whose refusals are more than any buffer holds."""
 
+STREAMS = ("stdin", "stdout", "stderr")
 
-def ledger(conninfo: str, *arguments: str, shell: str = "", **streams: object) -> tuple[int, str]:
-    """The exit code and stderr of a command under a shell's redirections."""
-    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "ledger", *arguments]
-    done = subprocess.run(
-        command,
-        stderr=subprocess.PIPE,
-        env=environment(conninfo),
-        timeout=60,
-        check=False,
-        **streams,  # type: ignore[call-overload]
-    )
-    return done.returncode, done.stderr.decode()
+
+def redirected(streams: Mapping[int, str], arguments: Sequence[str]) -> int:
+    """Run a command whose streams are closed, or lead to a file."""
+    for number, path in streams.items():
+        os.close(number)
+        if path:
+            os.open(path, os.O_WRONLY)  # gets the lowest number that is free
+        else:
+            # An interpreter that finds the stream closed at its start has none either.
+            setattr(sys, STREAMS[number], None)
+    return main(arguments)
+
+
+def ledger(conninfo: str, *arguments: str, **streams: str) -> "subprocess.CompletedProcess[str]":
+    """A command with other streams: the names of files, or nothing for those that are closed."""
+    numbers = {STREAMS.index(name): path for name, path in streams.items()}
+    entry = partial(redirected, numbers)
+    return run_ledger(environment(conninfo), *arguments, entry=entry)
 
 
 @contextmanager
@@ -42,10 +51,10 @@ def without_reader() -> Iterator[int]:
 
 
 def test_an_import_of_a_closed_standard_input_says_so(conninfo: str) -> None:
-    code, errors = ledger(conninfo, "import", "-", shell="<&-")
-    assert code == 1
-    assert errors.splitlines()[-1] == "ledger: Cannot read standard input: it is closed."
-    assert "Traceback" not in errors
+    done = ledger(conninfo, "import", "-", stdin="")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ledger: Cannot read standard input: it is closed."
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("lines", [1, 5000])
@@ -54,33 +63,40 @@ def test_an_import_whose_output_has_no_reader_blames_the_output(
 ) -> None:
     file = tmp_path / "refused.jsonl"
     file.write_bytes(REFUSED[: len(REFUSED) // 5000 * lines])
+    command = [sys.executable, "-m", "ledger", "import", str(file)]
     with without_reader() as output:
-        code, errors = ledger(conninfo, "import", str(file), stdout=output)
-    assert code == 1
-    assert errors.splitlines()[-1] == "ledger: The output cannot be written: Broken pipe."
-    assert "Traceback" not in errors
-    assert "Exception ignored" not in errors
+        done = subprocess.run(
+            command,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env=environment(conninfo),
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ledger: The output cannot be written: Broken pipe."
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_creating_a_key_that_cannot_be_printed_fails(conninfo: str) -> None:
+    done = ledger(conninfo, "keys", "create", "--admin", stdout="/dev/full")
     errors = "ledger: The output cannot be written: No space left on device.\n"
-    assert ledger(conninfo, "keys", "create", "--admin", shell=">/dev/full") == (1, errors)
+    assert (done.returncode, done.stderr) == (1, errors)
 
 
 @pytest.mark.parametrize("command", [("keys", "create", "--admin"), ("projections", "list")])
 def test_a_command_whose_output_is_closed_does_nothing(
     conninfo: str, command: tuple[str, ...]
 ) -> None:
-    errors = "ledger: Standard output is closed.\n"
-    assert ledger(conninfo, *command, shell=">&-") == (1, errors)
+    done = ledger(conninfo, *command, stdout="")
+    assert (done.returncode, done.stderr) == (1, "ledger: Standard output is closed.\n")
 
 
 def test_a_closed_standard_error_does_not_lead_messages_to_the_output(conninfo: str) -> None:
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as output:
-        code, _ = ledger(conninfo, "keys", "revoke", "nobody's", shell="2>&-", stdout=writing)
-        os.close(writing)
-        assert (code, output.read()) == (1, "")
+    done = ledger(conninfo, "keys", "revoke", "nobody's", stderr="")
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def is_ready(port: int) -> bool:
