@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ledger.service.address import address_kept, keeping_address, reachable
+from ledger.service.supervisor import address_of
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
@@ -84,15 +85,6 @@ def test_the_address_is_that_of_the_newest_running_service(
     assert not list(data_dir.glob("serving*")), "the file is removed with the service"
 
 
-def test_the_address_has_the_prefix_of_all_paths(
-    data_dir: Path, database: dict[str, str], page: Page
-) -> None:
-    prefix = {"LEDGER_ROOT_PATH": "/ledger/"}
-    with Served(data_dir, free_port(), workers=1, **database, **prefix) as served:
-        assert f"Serving on {served.address}/ledger\n" in served.said
-        assert page(served, **prefix) == f"Page:  {served.address}/ledger/"
-
-
 def test_a_killed_services_address_is_not_claimed(
     data_dir: Path, database: dict[str, str], page: Page
 ) -> None:
@@ -113,12 +105,13 @@ def test_a_killed_services_address_is_not_claimed(
     ("host", "shown"),
     repeated([("::", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")]),
 )
-def test_a_wildcard_address_is_printed_as_the_loopback_address(
+def test_a_wildcard_address_is_printed_as_the_loopback_address_with_the_prefix_of_all_paths(
     data_dir: Path, database: dict[str, str], page: Page, host: str, shown: str
 ) -> None:
-    with served_at(data_dir, database, host) as served:
-        served.address = f"http://{shown}:{served.port}"
-        assert page(served) == f"Page:  {served.address}/"
+    prefix = {"LEDGER_ROOT_PATH": "/ledger/"}
+    with served_at(data_dir, database | prefix, host) as served:
+        assert f"Serving on {address_of(host, served.port)}/ledger\n" in served.said
+        assert page(served, **prefix) == f"Page:  http://{shown}:{served.port}/ledger/"
 
 
 def test_a_service_runs_though_its_address_file_cannot_be_written(
