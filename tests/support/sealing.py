@@ -26,7 +26,12 @@ from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
 from tests.support.stored import CHECK, DROP_CHECK
-from tests.support.views import until
+from tests.support.views import query, until
+
+_SEALERS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE application_name = 'ledger sealer' AND datname = current_database()
+"""
 
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
@@ -69,7 +74,7 @@ class Node:
         self, conninfo: str, folder: Path, patience: float = 30.0, node_id: str | None = None
     ) -> None:
         self.watch = watch_of(folder, patience, node_id)
-        self.folder = folder
+        self.conninfo, self.folder = conninfo, folder
         self.sealer = sealer_of(conninfo, folder, watch=self.watch)
         self._beat = NodeBeat(conninfo, self.watch, "all", Clock())
 
@@ -98,6 +103,11 @@ class Node:
         """Close both connections. The next step opens others."""
         self._beat.disconnect()
         self.sealer.disconnect()
+
+    def leave(self) -> None:
+        """Disconnect, and wait until the server has noticed: it then lets another node lead."""
+        self.disconnect()
+        until(lambda: query(self.conninfo, _SEALERS) == [(0,)], "the end of the session")
 
 
 def shown(ledger: Ledger) -> int:
