@@ -17,6 +17,7 @@ from ledger.service.composition.database import ConfigurationError, prepare_data
 from ledger.service.composition.reading import prepare_reading
 from ledger.settings import Settings
 from ledger.views.schema import HOLD
+from tests.support.data_dirs import QUICK
 from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.embedded import served
@@ -180,8 +181,8 @@ def test_reads_of_another_database_are_refused(
             prepare_reading(chosen, conninfo)
 
 
-def test_the_password_of_the_ledgers_login_follows_from_the_master_key(folder: Path) -> None:
-    with served(folder / "data") as postgres:
+def test_the_password_of_the_ledgers_login_follows_from_the_master_key(data_dir: Path) -> None:
+    with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         settings = Settings(master_key=MASTER_KEY)
         conninfo = prepare_database(settings, postgres.url)
         rules = Path(str(query(postgres.url, "SHOW hba_file")[0][0]))

@@ -9,7 +9,13 @@ import pytest
 from ledger.domain.values import day_of, parse_instant, week_of
 from projections.execution import lists, orders
 from tests.support.ledger import Ledger
-from tests.support.random_lines import OF_NOW, RandomLines, asked_at_random, matching
+from tests.support.random_lines import (
+    OF_NOW,
+    RandomLines,
+    asked_at_random,
+    matching,
+    rows_of_lines,
+)
 from tests.support.soak import repeated
 
 PAGE = 4
@@ -51,12 +57,11 @@ def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
     long_lists = 0
     for _ in range(3):
         mix.go_on(15)
+        lines = rows_of_lines(ledger)
         for filters in ({}, *(asked_at_random(mix.dice) for _ in range(asked))):
             if past and not OF_NOW.isdisjoint(filters):
                 continue
-            expected = sorted(
-                (row["record_key"] for row in matching(ledger, filters)), reverse=True
-            )
+            expected = sorted((row["record_key"] for row in matching(lines, filters)), reverse=True)
             assert list(listed(ledger, filters, past)) == expected, filters
             assert list(listed(ledger, filters, past, back=True)) == expected[::-1], filters
             long_lists += len(expected) > PAGE
@@ -80,8 +85,9 @@ def test_ordered_lists_return_exactly_the_matching_lines_in_their_order(
     long_lists = 0
     for _ in range(3):
         mix.go_on(15)
+        lines = rows_of_lines(ledger)
         for filters in ({}, *(asked_at_random(mix.dice) for _ in range(asked))):
-            rows = sorted(matching(ledger, filters), key=lambda row: place(row, sort))
+            rows = sorted(matching(lines, filters), key=lambda row: place(row, sort))
             expected = [row["record_key"] for row in rows]
             assert list(listed(ledger, filters, sort=sort)) == expected, filters
             assert list(listed(ledger, filters, sort=sort, back=True)) == expected[::-1], filters

@@ -18,7 +18,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_check import position_at
-from tests.support.edge import edge_of
+from tests.support.edge import Edge, edge_of
 from tests.support.ledger import Ledger
 from tests.support.sealing import VAULT, seal, vandalize
 from tests.support.service import Clock
@@ -58,10 +58,16 @@ def kept(ledger: Ledger) -> dict[str, Finding]:
         return findings(connection)
 
 
-def shown(ledger: Ledger) -> tuple[str, bool, float]:
+@pytest.fixture
+def edge(full: Ledger) -> Iterator[Edge]:
+    """A service on the ledger; only the test verifies."""
+    with edge_of(Settings(master_key=MASTER_KEY), full.conninfo) as edge:
+        yield edge
+
+
+def shown(edge: Edge) -> tuple[str, bool, float]:
     """The status, whether the log differs, and the number of differences in the metrics."""
-    with edge_of(Settings(master_key=MASTER_KEY), ledger.conninfo) as edge:
-        ready, metrics = edge.get("/readyz").json(), edge.get("/metrics").text
+    ready, metrics = edge.get("/readyz").json(), edge.get("/metrics").text
     (line,) = [row for row in metrics.splitlines() if row.startswith("ledger_verify_differences ")]
     return ready["status"], ready["log"]["differs"], float(line.split()[1])
 
@@ -133,33 +139,33 @@ def test_the_older_events_are_compared_within_seven_nights(
 
 
 def test_a_difference_degrades_the_service_until_the_part_is_compared_without_one(
-    full: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
+    full: Ledger, folder: Path, edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert shown(full) == ("ok", False, 0)
+    assert shown(edge) == ("ok", False, 0)
     moved = "UPDATE ledger.line_activity SET open_runs = open_runs {} 1"
     vandalize(full.conninfo, moved.format("+"))
     verify(full, folder, night(0))
-    assert shown(full) == ("degraded", True, 1)
+    assert shown(edge) == ("degraded", True, 1)
     assert "stored data differ from the log, 1 times (tables)" in caplog.text
     (line,) = full.rows("SELECT line_id FROM ledger.line_activity")
     assert kept(full)[TABLES].named == [
         {"table": "line_activity", "key": f"line_id={line['line_id']}", "column": "open_runs"}
     ]
     vandalize(full.conninfo, moved.format("-"))
-    assert shown(full) == ("degraded", True, 1)
+    assert shown(edge) == ("degraded", True, 1)
     verify(full, folder, night(1))
-    assert shown(full) == ("ok", False, 0)
+    assert shown(edge) == ("ok", False, 0)
 
 
 def test_an_altered_function_degrades_the_service_until_it_is_mended(
-    full: Ledger, folder: Path
+    full: Ledger, folder: Path, edge: Edge
 ) -> None:
     vandalize(full.conninfo, "ALTER FUNCTION ledger.log_end() RESET ALL")
     verify(full, folder, night(0))
     assert kept(full)[SCHEMA].named == [{"table": "function", "key": "log_end()", "column": None}]
-    assert shown(full) == ("degraded", True, 1)
+    assert shown(edge) == ("degraded", True, 1)
     prepare_database(Settings(master_key=MASTER_KEY), full.conninfo)
-    assert shown(full) == ("ok", False, 0)
+    assert shown(edge) == ("ok", False, 0)
 
 
 def test_the_schema_waits_while_a_node_of_another_version_runs(full: Ledger, folder: Path) -> None:
@@ -174,7 +180,7 @@ def test_the_schema_waits_while_a_node_of_another_version_runs(full: Ledger, fol
 
 
 def test_a_part_that_differs_is_compared_again_at_the_next_start(
-    full: Ledger, folder: Path
+    full: Ledger, folder: Path, edge: Edge
 ) -> None:
     moved = "UPDATE ledger.line_activity SET open_runs = open_runs {} 1"
     vandalize(full.conninfo, moved.format("+"))
@@ -183,9 +189,9 @@ def test_a_part_that_differs_is_compared_again_at_the_next_start(
         assert loop.run_once() == 4
         vandalize(full.conninfo, moved.format("-"))
         assert loop.run_once() == 0, "the service goes on"
-    assert shown(full)[1]
+    assert shown(edge)[1]
     assert verify(full, folder, noon) == 1
-    assert not shown(full)[1]
+    assert not shown(edge)[1]
 
 
 def test_new_events_that_differ_stay_new(full: Ledger, folder: Path) -> None:

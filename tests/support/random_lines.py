@@ -101,8 +101,12 @@ def asked_at_random(dice: random.Random) -> dict[str, Any]:
     return filters
 
 
-def matching(ledger: Ledger, filters: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the lines that match all filters; each row is checked by itself."""
+Row = tuple[dict[str, Any], dict[str, set[Any]]]
+"""A row of the view, and its values of each filter."""
+
+
+def rows_of_lines(ledger: Ledger) -> list[Row]:
+    """The rows of all lines, to be asked for by any filters."""
     found = []
     for row in ledger.rows("SELECT * FROM ledger.execution"):
         shown = json.loads(f"{{{row['head']},{row['extra']}}}")
@@ -119,6 +123,14 @@ def matching(ledger: Ledger, filters: dict[str, Any]) -> list[dict[str, Any]]:
             "health": {shown["health_status"] or "none"},
             "resource_id": {resource["id"] for resource in shown["resources"]},
         }
-        if all(has[n] & ({values} if n in OWN else set(values)) for n, values in filters.items()):
-            found.append(row)
+        found.append((row, has))
     return found
+
+
+def matching(rows: list[Row], filters: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the lines that match all filters; each row is checked by itself."""
+    return [
+        row
+        for row, has in rows
+        if all(has[n] & ({values} if n in OWN else set(values)) for n, values in filters.items())
+    ]

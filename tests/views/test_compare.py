@@ -11,20 +11,18 @@ from ledger.postgres.table import Table
 from ledger.views.compare import count_differing
 from ledger.views.contract import Projection
 from ledger.views.schema import create_tables, table_of
-from projections import projections
 from tests.support.rebuilding import NAMES, Vandal, view
 
 LIVE, COPY = 1, 7
 
 
 @pytest.fixture
-def connection(worked: str) -> Iterator[Connection[TupleRow]]:
-    """A connection to a ledger whose views have a second generation with the same rows."""
+def connection(worked: str, name: str) -> Iterator[Connection[TupleRow]]:
+    """A connection to a ledger in which the view has a second generation with the same rows."""
     with psycopg.connect(worked, autocommit=True, row_factory=tuple_row) as opened:
-        for projection in projections():
-            create_tables(opened, projection.tables, COPY)
-            for table in projection.tables:
-                restore(opened, table, COPY, LIVE)
+        create_tables(opened, view(name).tables, COPY)
+        for table in view(name).tables:
+            restore(opened, table, COPY, LIVE)
         yield opened
 
 

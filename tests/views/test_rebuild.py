@@ -62,28 +62,30 @@ def test_rebuilt_rows_equal_the_live_rows_and_a_replay_of_the_log(worked: str) -
     before = rows_of(worked)
     assert {table for table, _ in before} == {t.name for p in projections() for t in p.tables}
     assert before == rows_from_log(worked)
-    for times in (2, 3):
-        for projection in projections():
-            built = rebuild(worked, projection)
-            assert (built.differing, built.generation) == (0, times)
-            assert built.position == head(worked)
-            assert built.rows == sum(t.name == n for t in projection.tables for n, _ in before)
-        assert rows_of(worked) == before
-        assert leftover_tables(worked) == []
+    for projection in (*projections(), view("run")):
+        times = tracking(worked)[projection.name][1]
+        built = rebuild(worked, projection)
+        assert (built.differing, built.generation) == (0, times + 1)
+        assert built.position == head(worked)
+        assert built.rows == sum(t.name == n for t in projection.tables for n, _ in before)
+    assert tracking(worked)["run"][1] == 3
+    assert rows_of(worked) == before
+    assert leftover_tables(worked) == []
 
 
 def test_odd_text_is_stored_alike_in_batches_and_one_by_one(conninfo: str, writer: Writer) -> None:
     odd = ["\\N", "a b", "\\r\\n", "\\", '"{},', "\\x41", "ü\U0001f600", "\u2028", "NULL", "\\."]
     report(writer, activation(project_tags=["PROJ-26-000001"]))
     for _ in range(12):
+        facts = []
         for text in odd:
             blocker = {"blocker_id": text, "cause": "capacity_issue", "reason": f"{text}\t\r\n"}
-            report(
-                writer,
+            facts += [
                 fact("execution.blocked", LINE, blocker, actorid=text, actortype="user"),
                 fact("execution.unblocked", LINE, {"blocker_id": text}),
                 fact("execution.checked_in", LINE, {"hours": 1, "resource_id": text}),
-            )
+            ]
+        report(writer, *facts)
     for projection in projections():
         rebuild(conninfo, projection)
     rows = rows_of(conninfo)
@@ -153,7 +155,7 @@ def test_a_rebuild_that_fails_while_filling_leaves_everything_as_it_was(worked: 
         with pytest.raises(GivenUp):
             rebuild(worked, view(name), give_up)
         assert leftover_tables(worked) == [], name
-        assert (rows_of(worked), tracking(worked)) == (rows, before), name
+    assert (rows_of(worked), tracking(worked)) == (rows, before)
     for name in NAMES:
         rebuild(worked, view(name))
     assert rows_of(worked) == rows

@@ -29,7 +29,6 @@ from tests.support.rebuilding import (
     verify,
     verify_all,
     view,
-    work,
 )
 from tests.support.views import (
     PoisonedRunView,
@@ -147,18 +146,17 @@ def test_rows_added_by_hand_are_named_as_extra(worked: str) -> None:
     assert as_named(verify_all(worked)) == expected
 
 
-def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writer) -> None:
-    work(conninfo)
-    right, vandal = rows_of(conninfo), Vandal(conninfo, 7)
+def test_damage_is_named_exactly_while_writers_go_on(worked: str) -> None:
+    right, vandal = rows_of(worked), Vandal(worked, 7)
     # Every later event writes the rows of these two tables anew, which would mend them.
     lasting = [cell for cell in cells() if cell[1].name not in ("webhook", "execution_count")]
     for projection, table, column in random.Random(7).choices(lasting, k=40):
         assert vandal.spoil_cell(projection, table, column)
-    expected = damage(rows_of(conninfo), right)
-    report(writer, activation())
+    expected = damage(rows_of(worked), right)
     ending, written = threading.Event(), [0]
 
-    def write() -> None:
+    def write(writer: Writer) -> None:
+        report(writer, activation())
         while not ending.is_set():
             number = written[0] = written[0] + 1
             run = f"RUN-26-{500_000 + number}"
@@ -169,17 +167,17 @@ def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writ
                 fact("run.completed", run, {"tokens_used": 3}),
             )
 
-    with following(conninfo):
-        thread = threading.Thread(target=write)
+    with running_writer(worked, idle_after=timedelta(hours=1)) as writer, following(worked):
+        thread = threading.Thread(target=write, args=[writer])
         thread.start()
         try:
             before = written[0]
-            assert as_named(verify_all(conninfo)) == expected
+            assert as_named(verify_all(worked)) == expected
             assert written[0] > before
         finally:
             ending.set()
             thread.join(20)
-    assert leftover_tables(conninfo) == []
+    assert leftover_tables(worked) == []
 
 
 def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
