@@ -56,7 +56,7 @@ FAMILIES: dict[str, Sequence[type[Event]]] = {
 SAMPLES = [type(body) for body in BODIES]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", repeated([1, 2, 3]))
 def test_an_aggregate_from_a_snapshot_equals_that_of_the_whole_stream(
     own_ledger: Ledger, seed: int
 ) -> None:
@@ -75,7 +75,7 @@ def test_an_aggregate_from_a_snapshot_equals_that_of_the_whole_stream(
     )
 
 
-@pytest.mark.parametrize("seed", [4, 5])
+@pytest.mark.parametrize("seed", repeated([4, 5]))
 def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
     own_ledger: Ledger, seed: int
 ) -> None:

@@ -74,13 +74,15 @@ def test_changed_events_are_named_by_their_positions(full: Ledger, folder: Path)
 def test_any_flipped_bit_of_any_event_is_found(full: Ledger, folder: Path) -> None:
     dice = random.Random(7)
     positions = [position_at(full, rank) for rank in sorted(dice.sample(range(601), 40))]
-    for at in positions:
-        bit = f"{dice.randrange(10**6)} % (length(state) * 8)"
-        vandalize(
-            full.conninfo,
+    bits = [f"{dice.randrange(10**6)} % (length(state) * 8)" for _ in positions]
+    vandalize(
+        full.conninfo,
+        *(
             f"UPDATE ledger.ledger_events SET state = set_bit(state, {bit},"
-            f" 1 - get_bit(state, {bit})) WHERE notification_id = {at}",
-        )
+            f" 1 - get_bit(state, {bit})) WHERE notification_id = {at}"
+            for at, bit in zip(positions, bits, strict=True)
+        ),
+    )
     faults = checked(full.conninfo, folder)[1]
     assert faults == [altered_event(at, "originator_id, state") for at in sorted(positions)]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 import psycopg
@@ -46,6 +46,9 @@ SHOWS = {
 READS_TOO = {"search": {"execution", "run", "directory"}}
 """The other views that these routes read."""
 
+HALVES = (("execution", "run", "event"), ("webhook", "directory", "search"))
+"""The views of one half show what is written while those of the other one stand still."""
+
 
 @pytest.fixture
 def writer(conninfo: str) -> Iterator[Writer]:
@@ -77,6 +80,7 @@ def begun(server: EmbeddedPostgres, begun_once: str) -> Iterator[str]:
 def test_every_view_has_a_route_that_shows_its_rows() -> None:
     assert set(NAMES) - SHOWS.keys() == set(), "Name in SHOWS a route that shows the view's rows."
     assert SHOWS.keys() - set(NAMES) == set(), "no such view"
+    assert sorted(sum(HALVES, ())) == sorted(NAMES)
 
 
 async def until_true(condition: object, what: str) -> None:
@@ -91,23 +95,30 @@ async def readiness(service: Service, name: str) -> tuple[str, bool, int]:
     return answer.json()["status"], shown["stopped"], shown["version"]
 
 
-async def work_beside(service: Service, name: str) -> None:
-    """Write while a view stands still: no write waits for it, and the other views show it."""
+async def work_beside(service: Service, names: Collection[str]) -> None:
+    """Write while views stand still: no write waits for them, and the other views show it."""
+    others = [each for each in NAMES if {each, *READS_TOO.get(each, ())}.isdisjoint(names)]
+    assert others
     for run in RUNS[1:]:
         async with asyncio.timeout(30):
             (item,) = await service.accept(start(run))
-        for other in (each for each in NAMES if name not in {each, *READS_TOO.get(each, ())}):
+        for other in others:
             path = SHOWS[other].replace(RUNS[0], run)
             answer = await service.http.get(path)
             assert answer.status_code == 200
             assert int(answer.headers["ledger-position"]) >= item["position"]
 
 
-async def until_built(service: Service, conninfo: str, name: str, generation: int) -> None:
-    """Wait until the view is at the head again; then it must show every event."""
-    expected = (view(name).version, generation, head(conninfo), False)
-    await until_true(lambda: tracking(conninfo)[name] == expected, "the view at the head")
-    assert await readiness(service, name) == ("ok", False, view(name).version)
+async def until_built(
+    service: Service, conninfo: str, names: Collection[str], generation: int
+) -> None:
+    """Wait until the views are at the head again; then they must show every event."""
+    expected = {name: (view(name).version, generation, head(conninfo), False) for name in names}
+    await until_true(
+        lambda: expected.items() <= tracking(conninfo).items(), "the views at the head"
+    )
+    for name in names:
+        assert await readiness(service, name) == ("ok", False, view(name).version)
     (item,) = await service.accept(fact("run.completed", RUNS[0]))
     for path in SHOWS.values():
         answer = await service.http.get(path)
@@ -118,30 +129,33 @@ async def until_built(service: Service, conninfo: str, name: str, generation: in
 
 
 @pytest.mark.usefixtures("waits_without_end")
-@pytest.mark.parametrize("name", NAMES)
-def test_a_view_of_another_version_serves_its_old_rows_until_it_is_built_anew(
-    settings: Settings, begun: str, gate: threading.Event, name: str
+@pytest.mark.parametrize("names", HALVES)
+def test_views_of_another_version_serve_their_old_rows_until_they_are_built_anew(
+    settings: Settings, begun: str, gate: threading.Event, names: Collection[str]
 ) -> None:
     async def play() -> None:
         old = query(
             begun,
-            "UPDATE ledger.projection SET version = version - 1 WHERE name = %s"
-            " RETURNING version, position",
-            name,
-        )[0]
+            "UPDATE ledger.projection SET version = version - 1 WHERE name = ANY(%s)"
+            " RETURNING name, version, position",
+            [*names],
+        )
         async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            await until_true(lambda: tracking(begun)[name][3], "the view to stand still")
-            assert await readiness(service, name) == ("degraded", True, old[0])
-            before = (await service.http.get(SHOWS[name])).content
+            await until_true(
+                lambda: all(tracking(begun)[name][3] for name in names), "the views to stand still"
+            )
+            before = {name: (await service.http.get(SHOWS[name])).content for name in names}
             await service.accept(start("RUN-26-800001"))  # by now the worker knows of the stop
-            await work_beside(service, name)
-            answer = await service.http.get(SHOWS[name])
-            assert answer.status_code == 200
-            assert answer.content == before
-            assert answer.headers["ledger-position"] == str(old[1])
+            await work_beside(service, names)
+            for name, version, position in old:
+                assert await readiness(service, name) == ("degraded", True, version)
+                answer = await service.http.get(SHOWS[name])
+                assert answer.status_code == 200
+                assert answer.content == before[name]
+                assert answer.headers["ledger-position"] == str(position)
             gate.set()
-            await until_built(service, begun, name, generation=2)
+            await until_built(service, begun, names, generation=2)
 
     asyncio.run(play())
 
@@ -154,30 +168,29 @@ def forget_view(conninfo: str, name: str) -> None:
 
 
 @pytest.mark.usefixtures("waits_without_end")
-@pytest.mark.parametrize("name", ["execution", "event"])
-def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
-    settings: Settings,
-    begun: str,
-    gate: threading.Event,
-    name: str,
-    caplog: pytest.LogCaptureFixture,
+def test_new_views_of_an_old_log_answer_behind_until_they_are_built(
+    settings: Settings, begun: str, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
+    names = ("execution", "event")
+
     async def play() -> None:
-        forget_view(begun, name)
+        for name in names:
+            forget_view(begun, name)
         prepare_database(settings, begun)
         async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            assert await readiness(service, name) == ("degraded", True, 0)
             await service.accept(start("RUN-26-800001"))
-            await work_beside(service, name)
-            for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
-                answer = await service.http.get(path)
-                assert (answer.status_code, answer.json()["code"]) == (503, "behind")
-                assert answer.headers["retry-after"] == "1"
-            # A wrong statement would be answered alike: only the log line tells of it.
-            assert f'relation "ledger.{name}" does not exist' in caplog.text
+            await work_beside(service, names)
+            for name in names:
+                assert await readiness(service, name) == ("degraded", True, 0)
+                for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
+                    answer = await service.http.get(path)
+                    assert (answer.status_code, answer.json()["code"]) == (503, "behind")
+                    assert answer.headers["retry-after"] == "1"
+                # A wrong statement would be answered alike: only the log line tells of it.
+                assert f'relation "ledger.{name}" does not exist' in caplog.text
             gate.set()
-            await until_built(service, begun, name, generation=1)
+            await until_built(service, begun, names, generation=1)
 
     asyncio.run(play())
 
@@ -190,24 +203,26 @@ def give_other_columns(conninfo: str, name: str) -> None:
 
 
 @pytest.mark.usefixtures("waits_without_end")
-@pytest.mark.parametrize("name", ["execution", "run", "event"])
-def test_a_view_whose_tables_had_other_columns_answers_behind_until_it_is_built_anew(
-    settings: Settings, begun: str, gate: threading.Event, name: str
+def test_views_whose_tables_had_other_columns_answer_behind_until_they_are_built_anew(
+    settings: Settings, begun: str, gate: threading.Event
 ) -> None:
+    names = ("execution", "run", "event")
+
     async def play() -> None:
-        give_other_columns(begun, name)
+        for name in names:
+            give_other_columns(begun, name)
         prepare_database(settings, begun)
         async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            await work_beside(service, name)
-            for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
-                answer = await service.http.get(path)
-                assert (answer.status_code, answer.json()["code"]) == (503, "behind")
-            if name == "event":
-                stream = await service.http.get("/v1/events/stream")
-                assert (stream.status_code, stream.json()["code"]) == (503, "behind")
+            await work_beside(service, names)
+            for shown in (SHOWS[name] for name in names):
+                for path in (shown, f"{shown}?as_of=2026-04-15T12:00:00Z"):
+                    answer = await service.http.get(path)
+                    assert (answer.status_code, answer.json()["code"]) == (503, "behind")
+            stream = await service.http.get("/v1/events/stream")
+            assert (stream.status_code, stream.json()["code"]) == (503, "behind")
             gate.set()
-            await until_built(service, begun, name, generation=2)
+            await until_built(service, begun, names, generation=2)
 
     asyncio.run(play())
 
