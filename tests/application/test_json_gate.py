@@ -1,17 +1,17 @@
 """JSON that refuses the whole body, and JSON that refuses one item alone (contract, Facts)."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from ledger.settings import Settings
+from tests.support.edge import Edge
 from tests.support.facts import LINE, activation, encode, fact
-from tests.support.service import BATCH, STRUCTURED, Service, serving
+from tests.support.service import BATCH, STRUCTURED, Service
 
 Test = Callable[[Service], Awaitable[None]]
+Play = Callable[[Test], None]
 
 ITEMS: dict[str, bytes] = {
     "duplicate keys": b'{"id": "a", "id": "b"}',
@@ -36,15 +36,11 @@ BROKEN: dict[str, bytes] = {
 }
 
 
-def with_service(settings: Settings, conninfo: str, test: Test) -> None:
-    """Run a test against a service that has one line."""
-
-    async def run() -> None:
-        async with serving(settings, conninfo) as service:
-            await service.accept(activation())
-            await test(service)
-
-    asyncio.run(run())
+@pytest.fixture(scope="module")
+def play(edge: Edge) -> Play:
+    """Run a test against a service that has one line, and that the module's tests share."""
+    edge.accept(activation())
+    return lambda test: edge.run(test(edge.service))
 
 
 async def post(service: Service, body: bytes, headers: dict[str, str] = BATCH) -> Any:
@@ -60,26 +56,24 @@ async def surrounded(service: Service, item: bytes) -> tuple[int, list[Any]]:
     return 200, [i["error"] and i["error"]["status"] for i in answer.json()["data"]]
 
 
-def test_json_on_which_parsers_disagree_refuses_its_item_only(
-    settings: Settings, conninfo: str
-) -> None:
+def test_json_on_which_parsers_disagree_refuses_its_item_only(play: Play) -> None:
     async def test(service: Service) -> None:
         for name, item in ITEMS.items():
             assert await surrounded(service, item) == (200, [None, 422, None]), name
             assert (await post(service, item, STRUCTURED)).status_code == 422, name
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_a_lone_surrogate_refuses_its_item_only(settings: Settings, conninfo: str) -> None:
+def test_a_lone_surrogate_refuses_its_item_only(play: Play) -> None:
     async def test(service: Service) -> None:
         assert (await post(service, SURROGATE, STRUCTURED)).status_code == 422
         assert await surrounded(service, SURROGATE) == (200, [None, 422, None])
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_broken_json_refuses_the_whole_body(settings: Settings, conninfo: str) -> None:
+def test_broken_json_refuses_the_whole_body(play: Play) -> None:
     async def test(service: Service) -> None:
         for name, item in BROKEN.items():
             assert (await surrounded(service, item))[0] == 400, name
@@ -88,24 +82,20 @@ def test_broken_json_refuses_the_whole_body(settings: Settings, conninfo: str) -
         for name, item in BROKEN.items():
             assert (await post(service, item, STRUCTURED)).status_code == 400, name
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
 @pytest.mark.parametrize("tail", [b"", b"]" * 100_000 + b"]] rubbish"])
-def test_a_deeply_nested_body_that_is_not_json_is_a_400(
-    settings: Settings, conninfo: str, tail: bytes
-) -> None:
+def test_a_deeply_nested_body_that_is_not_json_is_a_400(play: Play, tail: bytes) -> None:
     async def test(service: Service) -> None:
         good = encode(fact("execution.checked_in", LINE))
         answer = await post(service, b"[" + good + b"," + b"[" * 100_000 + tail)
         assert answer.status_code == 400
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_a_body_an_item_or_a_batch_over_its_size_limit_is_a_413(
-    settings: Settings, conninfo: str
-) -> None:
+def test_a_body_an_item_or_a_batch_over_its_size_limit_is_a_413(play: Play) -> None:
     async def test(service: Service) -> None:
         large = encode(fact("execution.checked_in", LINE, {"note": "x" * 256 * 1024}))
         assert await surrounded(service, large) == (200, [None, 413, None])
@@ -117,12 +107,10 @@ def test_a_body_an_item_or_a_batch_over_its_size_limit_is_a_413(
         assert (await post(service, b"[" + b",".join([b"7"] * 1001) + b"]")).status_code == 413
         assert (await post(service, b" " * (8 * 1024 * 1024) + b"[]")).status_code == 413
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_outcomes_of_a_batch_are_in_order_and_its_status_is_always_200(
-    settings: Settings, conninfo: str
-) -> None:
+def test_outcomes_of_a_batch_are_in_order_and_its_status_is_always_200(play: Play) -> None:
     async def test(service: Service) -> None:
         assert (await post(service, b"[]")).json() == {"data": []}
         good, bad = fact("execution.checked_in", LINE), fact("service_line.resumed", LINE)
@@ -138,19 +126,17 @@ def test_outcomes_of_a_batch_are_in_order_and_its_status_is_always_200(
         assert fresh.status_code == 201
         assert await service.refuse(bad) == (409, "invalid_state")
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_a_credential_without_write_permission_gets_a_403_whatever_it_sends(
-    settings: Settings, conninfo: str
-) -> None:
+def test_a_credential_without_write_permission_gets_a_403_whatever_it_sends(play: Play) -> None:
     async def test(service: Service) -> None:
         token = await service.token("read")
         headers = STRUCTURED | {"authorization": f"Bearer {token}"}
         for event in (fact("run.completed", "RUN-26-000009"), fact("nonsense", "x")):
             assert (await post(service, encode(event), headers)).status_code == 403
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
 BINARY = {
@@ -163,9 +149,7 @@ BINARY = {
 }
 
 
-def test_a_fact_in_binary_mode_equals_the_same_fact_in_structured_mode(
-    settings: Settings, conninfo: str
-) -> None:
+def test_a_fact_in_binary_mode_equals_the_same_fact_in_structured_mode(play: Play) -> None:
     async def test(service: Service) -> None:
         data = {"project_tags": ["a"]}
         first = await post(service, encode(data), BINARY)
@@ -175,22 +159,20 @@ def test_a_fact_in_binary_mode_equals_the_same_fact_in_structured_mode(
         for body in (b"{", b'{"project_tags": NaN}', b"\xef\xbb\xbf{}"):
             assert (await post(service, body, BINARY)).status_code == 400
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_binary_data_must_be_one_json_value(settings: Settings, conninfo: str) -> None:
+def test_binary_data_must_be_one_json_value(play: Play) -> None:
     async def test(service: Service) -> None:
         body = json.dumps({"project_tags": []}).encode() + b',"more":1'
         assert (await post(service, body, BINARY)).status_code == 400
 
-    with_service(settings, conninfo, test)
+    play(test)
 
 
-def test_an_instant_before_the_calendar_refuses_its_item_only(
-    settings: Settings, conninfo: str
-) -> None:
+def test_an_instant_before_the_calendar_refuses_its_item_only(play: Play) -> None:
     async def test(service: Service) -> None:
         item = encode(fact("execution.checked_in", LINE, time="0001-01-01T00:00:00+01:00"))
         assert await surrounded(service, item) == (200, [None, 422, None])
 
-    with_service(settings, conninfo, test)
+    play(test)

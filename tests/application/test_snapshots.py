@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +23,9 @@ from ledger.log.derived import compare
 from ledger.log.migrate import migrate
 from ledger.log.snapshots import EVERY, FOLD, KINDS, keep, restore
 from ledger.log.verifications import Difference
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.pipeline import Transaction
+from ledger.settings import Settings
 from tests.application.long_streams import (
     Chance,
     assert_same,
@@ -37,9 +39,11 @@ from tests.application.long_streams import (
     stored_events,
     submit,
 )
+from tests.conftest import MASTER_KEY
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
+from tests.support.databases import copied
 from tests.support.facts import fact
-from tests.support.ledger import Ledger
+from tests.support.ledger import Ledger, working
 from tests.support.log_checker import check
 from tests.support.soak import repeated
 from tests.support.transactions import undone
@@ -226,6 +230,28 @@ def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
     assert own_ledger.rows("SELECT fold FROM ledger.snapshot") == [{"fold": FOLD}]
 
 
+@pytest.fixture(scope="module")
+def two_lines_once(server: EmbeddedPostgres) -> Iterator[tuple[str, str, str]]:
+    """The name of a database with two lines that have gone on since their snapshots."""
+    name = "two_lines_once"
+    with copied(server.url, name) as conninfo:
+        with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
+            line, other = ledger.line(), ledger.line()
+            for stream, count in ((line, EVERY), (other, EVERY + 30), (line, 3), (other, 4)):
+                fill(ledger, stream, count)
+        yield name, line, other
+
+
+@pytest.fixture
+def two_lines(
+    server: EmbeddedPostgres, two_lines_once: tuple[str, str, str], settings: Settings
+) -> Iterator[tuple[Ledger, str, str]]:
+    """A copy of that ledger, and the two lines."""
+    name, line, other = two_lines_once
+    with copied(server.url, "two_lines", name) as conninfo, working(conninfo, settings) as ledger:
+        yield ledger, line, other
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -243,19 +269,17 @@ def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
     ids=["empty", "half", "bytes", "list", "type", "other", "version", "enumeration", "depth"],
 )
 def test_a_snapshot_that_cannot_be_read_is_ignored_and_replaced(
-    own_ledger: Ledger, state: bytes, caplog: pytest.LogCaptureFixture
+    two_lines: tuple[Ledger, str, str], state: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line, other = own_ledger.line(), own_ledger.line()
-    fill(own_ledger, line, EVERY)
-    spoil(own_ledger, "state = %s", state.replace(b"LINE", line.encode()))
-    fill(own_ledger, other, EVERY + 30)
-    fill(own_ledger, line, 3)
-    fill(own_ledger, other, 4)
+    own_ledger, line, other = two_lines
+    at_line = f"state = %s WHERE stream = '{line}'"
+    spoil(own_ledger, at_line, state.replace(b"LINE", line.encode()))
     with process(own_ledger) as cold, caplog.at_level(logging.WARNING):
         # One read fetches the broken snapshot together with a sound snapshot.
         cold.accept(*check_ins(line, 1), *check_ins(other, 1))
         assert cold.decoded == EVERY + 1 + 3 + 4
-        assert [line in record.getMessage() for record in caplog.records] == [True]
+        told = [each.getMessage() for each in caplog.records if each.name == snapshots.__name__]
+        assert [line in message for message in told] == [True]
         for stream in (line, other):
             assert_same(cold.look(stream), replayed(own_ledger, stream))
     with process(own_ledger) as cold:

@@ -5,7 +5,7 @@ log or named among those that are outside of it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -122,18 +122,19 @@ def found(ledger: Ledger, folder: Path) -> list[Difference]:
 
 
 @contextmanager
-def altered(ledger: Ledger, table: str, statement: str) -> Iterator[None]:
-    """Alter one table as its owner can, without triggers, and restore it afterwards."""
+def altered(ledger: Ledger, statements: Mapping[str, str]) -> Iterator[None]:
+    """Alter tables as their owner can, without triggers, and restore them afterwards."""
+    keep = "CREATE TABLE {0}_before AS TABLE ledger.{0}"
+    restore = "TRUNCATE ledger.{0}; INSERT INTO ledger.{0} TABLE {0}_before; DROP TABLE {0}_before"
     with psycopg.connect(ledger.conninfo, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
-        connection.execute(f"CREATE TABLE {table}_before AS TABLE ledger.{table}".encode())
+        connection.execute("; ".join(map(keep.format, statements)).encode())
         try:
-            assert connection.execute(statement.encode()).rowcount == 1
+            for statement in statements.values():
+                assert connection.execute(statement.encode()).rowcount == 1
             yield
         finally:
-            connection.execute(f"TRUNCATE ledger.{table}".encode())
-            connection.execute(f"INSERT INTO ledger.{table} TABLE {table}_before".encode())
-            connection.execute(f"DROP TABLE {table}_before".encode())
+            connection.execute("; ".join(map(restore.format, statements)).encode())
 
 
 def together(columns: Mapping[str, Iterable[str]]) -> list[dict[str, str]]:
@@ -155,9 +156,7 @@ def found_after(
     ledger: Ledger, folder: Path, statements: Mapping[str, str]
 ) -> dict[str, list[Difference]]:
     """The differences of each table, found while the tables are altered by the statements."""
-    with ExitStack() as stack:
-        for table, statement in statements.items():
-            stack.enter_context(altered(ledger, table, statement))
+    with altered(ledger, statements):
         differences = found(ledger, folder)
     return {table: [d for d in differences if d.table == table] for table in statements}
 
@@ -263,10 +262,10 @@ def test_a_damaged_column_that_is_outside_of_the_log_still_tells_whether_a_key_e
 ) -> None:
     row = row_of(ledger, "run_key", "wrapped")
     gone = f"UPDATE ledger.run_key SET wrapped = NULL WHERE ctid = '{row['ctid']}'"
-    with altered(ledger, "run_key", gone):
+    with altered(ledger, {"run_key": gone}):
         (difference,) = found(ledger, folder)
     assert difference[:3] == ("run_key", key_of("run_key", row), "wrapped")
     erased = "UPDATE ledger.run_key SET wrapped = '\\x01' WHERE destroyed_at IS NOT NULL"
-    with altered(ledger, "run_key", erased):
+    with altered(ledger, {"run_key": erased}):
         (difference,) = found(ledger, folder)
     assert (difference.table, difference.column) == ("run_key", "wrapped")

@@ -25,7 +25,7 @@ from tests.support.rebuilding import (
 from tests.support.views import head, query
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def beside(server: EmbeddedPostgres) -> Iterator[str]:
     with empty(server.url, "beside") as conninfo:
         migrate(conninfo)

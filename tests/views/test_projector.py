@@ -1,6 +1,5 @@
 """The projector against a real log and a real database."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ from ledger.views.projector import LostLead, Projector
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact
+from tests.support.forked import CONTEXT
 from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import NAMES
 from tests.support.views import (
@@ -123,9 +123,8 @@ def _lead_for_ever(conninfo: str, leading: Any) -> None:
 def test_another_projector_stands_by_and_takes_over_when_the_first_is_killed(
     conninfo: str, writer: Writer
 ) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    leading = spawn.Event()
-    first = spawn.Process(target=_lead_for_ever, args=(conninfo, leading))
+    leading = CONTEXT.Event()
+    first = CONTEXT.Process(target=_lead_for_ever, args=(conninfo, leading))
     first.start()
     try:
         assert leading.wait(30)
@@ -194,7 +193,7 @@ def test_two_projectors_that_both_think_they_lead_never_fold_an_event_twice(
     threads = [threading.Thread(target=follow, args=(each,)) for each in projectors]
     for thread in threads:
         thread.start()
-    for number in range(150):
+    for number in range(80):
         report(writer, checked_in(1), run(number + 10))
     done.set()
     for thread in threads:

@@ -27,7 +27,6 @@ from tests.support.rebuilding import (
     view,
 )
 from tests.support.service import Service, serving
-from tests.support.soak import repeated
 from tests.support.views import head, query, until
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'ledger.projection'"
@@ -277,7 +276,9 @@ SPOIL = f"""UPDATE ledger.execution_g1 SET position = position + 1 WHERE line_id
 
 
 @pytest.mark.usefixtures("waits_without_end")
-@pytest.mark.parametrize(("names",), repeated([(("execution", "run"),), (NAMES,)]))
+@pytest.mark.parametrize(
+    "names", [("execution", "run"), pytest.param(NAMES, marks=pytest.mark.soak)]
+)
 def test_writes_are_answered_while_a_view_is_replayed_and_while_its_rows_are_compared(
     settings: Settings, conninfo: str, names: Sequence[str]
 ) -> None:
