@@ -12,7 +12,6 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.databases import copied, named
 from tests.support.facts import fact
-from tests.support.forked import CONTEXT
 from tests.support.ledger import Ledger, working
 from tests.support.sealing import Node, keep_lineage, seal
 
@@ -23,12 +22,6 @@ _numbers = itertools.count(1)
 def ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
     with working(conninfo, settings) as own:
         yield own
-
-
-@pytest.fixture(autouse=True)
-def second_process_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the second process of ``ledger verify``: a new one would load the code for 0.5 s."""
-    monkeypatch.setattr("ledger.cli.verify.get_context", lambda _: CONTEXT)
 
 
 @pytest.fixture
