@@ -312,14 +312,12 @@ def test_times_are_shown_in_utc_with_z(edge: Edge) -> None:
 
 @pytest.fixture(scope="module")
 def long(edge: Edge) -> str:
-    """A line with 3,000 runs, recorded after 3,000 events of another line."""
+    """A line with 1,000 runs, recorded after 1,000 events of another line."""
     other = edge.fresh()
-    for _ in range(3):
-        edge.accept(*(fact("execution.checked_in", other) for _ in range(1_000)))
+    edge.accept(*(fact("execution.checked_in", other) for _ in range(1_000)))
     line = edge.fresh()
-    for _ in range(3):
-        runs = [new_id("RUN") for _ in range(1_000)]
-        edge.accept(*(fact("run.started", run, {"service_line_id": line}) for run in runs))
+    runs = [new_id("RUN") for _ in range(1_000)]
+    edge.accept(*(fact("run.started", run, {"service_line_id": line}) for run in runs))
     return line
 
 
@@ -330,10 +328,10 @@ def touched_by_page(edge: Edge, line: str, after: int = 0, by: str = ORGANIZATIO
 
 def test_a_line_with_many_runs_has_its_whole_history(edge: Edge, long: str) -> None:
     history = history_of(edge, long)
-    assert [event["type"] for event in history] == ["execution.started", *["run.started"] * 3_000]
+    assert [event["type"] for event in history] == ["execution.started", *["run.started"] * 1_000]
 
 
-@pytest.mark.parametrize("page", [0, 1_500, 2_990])
+@pytest.mark.parametrize("page", [0, 500, 990])
 def test_a_page_of_a_line_with_many_runs_touches_few_rows(edge: Edge, long: str, page: int) -> None:
     after = history_of(edge, long)[page]["position"] if page else 0
     assert touched_by_page(edge, long, after) < 300
