@@ -181,15 +181,18 @@ LIMIT 1
 
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
-    for table, wall in WALLS.items():
-        walls.ensure_policy(connection, table, wall.rows)
+    walls.ensure_policies(connection, _conditions())
     # A dump that is restored without its grants has functions that everybody may execute.
     connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
 
 
 def are_raised(connection: Connection[Any]) -> bool:
     """Whether ``protect`` would change nothing. Nothing is written."""
-    return all(walls.has_policy(connection, table, wall.rows) for table, wall in WALLS.items())
+    return walls.have_policies(connection, _conditions())
+
+
+def _conditions() -> dict[str, str]:
+    return {table: wall.rows for table, wall in WALLS.items()}
 
 
 def withdraw(connection: Connection[Any], role: str) -> None:

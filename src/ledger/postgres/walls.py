@@ -8,7 +8,7 @@ table's owner, who fills the tables, and superusers (architecture, Walls).
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection
@@ -62,11 +62,11 @@ POWERS = _POWERS.format(role="current_user")
 POWERS_OF = _POWERS.format(role="%s")
 """The fault of a role, or null."""
 
-# The policies of a table, and whether they are on.
+# The policies of tables, and whether they are on.
 _POLICIES = """
-SELECT c.relrowsecurity, array_agg(p.polname::text) FILTER (WHERE p.polname IS NOT NULL)
-FROM pg_class AS c LEFT JOIN pg_policy AS p ON p.polrelid = c.oid
-WHERE c.oid = %s::regclass GROUP BY c.relrowsecurity
+SELECT c.relname, c.relrowsecurity,
+    array(SELECT p.polname::text FROM pg_policy AS p WHERE p.polrelid = c.oid)
+FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('ledger') AND c.relname = ANY(%s)
 """
 
 
@@ -97,38 +97,41 @@ def of_owner(table: str, owner: str, column: str) -> str:
     return _OF_OWNER.format(table=table, owner=owner, column=column).strip()
 
 
-def ensure_policy(connection: Connection[Any], table: str, condition: str) -> None:
-    """Ensure that row-level security is on for a table, with one policy that has the condition.
+def ensure_policies(connection: Connection[Any], conditions: Mapping[str, str]) -> None:
+    """Ensure that row-level security is on for tables, with one policy each: of the condition.
 
     The policy's name has a digest of the condition, the same in each generation of a view's table:
     a policy of another condition is replaced. Reading is all that the policy allows.
     """
-    name, (is_on, policies) = _policy_of(condition), _policies(connection, table)
-    if is_on and policies == [name]:
-        return
-    place = Identifier("ledger", table)
-    for policy in policies or ():
-        connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), place))
-    connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
-    made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
-    connection.execute(made.format(Identifier(name), place, SQL(condition)))
+    for table, policies in _lacking(connection, conditions).items():
+        condition, place = conditions[table], Identifier("ledger", table)
+        for policy in policies:
+            connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), place))
+        connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
+        made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
+        name = Identifier(_policy_of(condition))
+        connection.execute(made.format(name, place, SQL(condition)))
 
 
-def has_policy(connection: Connection[Any], table: str, condition: str) -> bool:
-    """Whether ``ensure_policy`` would change nothing."""
-    return _policies(connection, table) == (True, [_policy_of(condition)])
+def have_policies(connection: Connection[Any], conditions: Mapping[str, str]) -> bool:
+    """Whether ``ensure_policies`` would change nothing."""
+    return not _lacking(connection, conditions)
+
+
+def _lacking(connection: Connection[Any], conditions: Mapping[str, str]) -> dict[str, list[str]]:
+    """The tables that lack their policy, with the policies that they have."""
+    found = connection.execute(_POLICIES, ([*conditions],)).fetchall()
+    states = {table: (is_on, policies) for table, is_on, policies in found}
+    return {
+        table: states.get(table, (False, []))[1]
+        for table, condition in conditions.items()
+        if states.get(table) != (True, [_policy_of(condition)])
+    }
 
 
 def _policy_of(condition: str) -> str:
     of_all_generations = re.sub(r"_g[0-9]+", "_g", condition)
     return f"seen_{hashlib.sha256(of_all_generations.encode()).hexdigest()[:12]}"
-
-
-def _policies(connection: Connection[Any], table: str) -> tuple[bool, list[str] | None]:
-    """Whether row-level security is on for a table, and the names of its policies."""
-    row = connection.execute(_POLICIES, (f"ledger.{table}",)).fetchone()
-    assert row is not None, f"there is no table {table}"
-    return row[0], row[1]
 
 
 def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: str) -> None:

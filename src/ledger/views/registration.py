@@ -1,18 +1,19 @@
 """Registering views: the tables of new views, and the database views of all, before a start."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.postgres import locks
+from ledger.postgres.table import Table
 from ledger.views.contract import Projection
 from ledger.views.schema import (
+    are_exposed,
     create_indexes,
     create_tables,
     expose,
     has_columns,
-    is_exposed,
     renew,
 )
 
@@ -44,6 +45,11 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
         # Of two processes that start at once, the second waits until the first has disconnected.
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.VIEW_TABLES,))
         known = _known(connection)
+        own = _own(projections, known)
+        if len(own) == sum(len(view.tables) for view in projections) and are_exposed(
+            connection, own
+        ):
+            return
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
             if projection.name in known:
@@ -71,15 +77,21 @@ def is_registered(
     A view of another version counts: a rebuild replaces it, not ``register``.
     """
     known = _known(connection)
-    for projection in projections:
-        if projection.name not in known:
-            return False
-        version, generation = known[projection.name]
-        if version == projection.version and not is_exposed(
-            connection, projection.tables, generation
-        ):
-            return False
-    return True
+    if not known.keys() >= {projection.name for projection in projections}:
+        return False
+    return are_exposed(connection, _own(projections, known))
+
+
+def _own(
+    projections: Sequence[Projection], known: Mapping[str, tuple[int, int]]
+) -> list[tuple[Table, int]]:
+    """The live tables that this version made, each with its generation."""
+    return [
+        (table, known[view.name][1])
+        for view in projections
+        if view.name in known and known[view.name][0] == view.version
+        for table in view.tables
+    ]
 
 
 def _known(connection: psycopg.Connection[TupleRow]) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ beginning; the API's role gets its grants with the database view, on the columns
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -32,8 +32,11 @@ _BY_READING = "CREATE VIEW ledger.{name} WITH (security_barrier = true) AS {sele
 
 HOLD = "SELECT generation FROM ledger.projection WHERE name = %s FOR UPDATE"
 
-# The digest of the statement that made a database view.
-_MARK = "SELECT obj_description(to_regclass(%s), 'pg_class')"
+# Each database view with the digest of the statement that made it.
+_MARKS = """
+SELECT relname, obj_description(oid, 'pg_class')
+FROM pg_class WHERE relnamespace = to_regnamespace('ledger') AND relkind = 'v'
+"""
 
 # Whether tables exist with exactly these columns: one row for each column, with its type.
 _HAVE_COLUMNS = """
@@ -65,7 +68,7 @@ def create_tables(connection: Connection[Any], tables: Sequence[Table], generati
     for table in tables:
         for statement in table_statements(table, generation):
             connection.execute(statement.encode())
-        protect(connection, table, generation)
+    protect(connection, tables, generation)
 
 
 def create_indexes(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
@@ -78,17 +81,18 @@ def create_indexes(connection: Connection[Any], tables: Sequence[Table], generat
             connection.execute(statement.encode())
 
 
-def protect(connection: Connection[Any], table: Table, generation: int) -> None:
-    """Ensure the policy of a generation's table."""
-    walls.ensure_policy(
-        connection, of_generation(table, generation).name, _condition_of(table, generation)
-    )
+def protect(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
+    """Ensure the policies of a generation's tables."""
+    walls.ensure_policies(connection, _conditions((table, generation) for table in tables))
 
 
 def expose(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
     """Point the database views at this generation's tables, and let the API's role read them."""
+    marks = _marks(connection)
     for table in tables:
-        _expose(connection, table, generation)
+        for name, statement in _views_of(table, generation):
+            if marks.get(name) != _mark_of(statement):
+                _make_view(connection, name, statement)
     reader = walls.reader_of(connection)
     if reader is not None:
         grant(connection, tables, generation, reader)
@@ -125,20 +129,16 @@ def readable(
             yield name, (*compared, *table.tenant)
 
 
-def is_exposed(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
-    """Whether ``renew`` would change nothing. Nothing is written."""
-    return all(
-        walls.has_policy(
-            connection, of_generation(table, generation).name, _condition_of(table, generation)
-        )
-        and all(_is_made(connection, *view) for view in _views_of(table, generation))
-        for table in tables
-    )
+def are_exposed(connection: Connection[Any], tables: Sequence[tuple[Table, int]]) -> bool:
+    """Whether ``renew`` would change nothing of tables, each with its generation, live all.
 
-
-def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
-    for name, statement in _views_of(table, generation):
-        _ensure_view(connection, name, statement)
+    Nothing is written.
+    """
+    if not walls.have_policies(connection, _conditions(tables)):
+        return False
+    marks = _marks(connection)
+    views = (view for table in tables for view in _views_of(*table))
+    return all(marks.get(name) == _mark_of(statement) for name, statement in views)
 
 
 def _views_of(table: Table, generation: int) -> Iterator[tuple[str, str]]:
@@ -157,21 +157,24 @@ def _views_of(table: Table, generation: int) -> Iterator[tuple[str, str]]:
         yield table.reading.name, _BY_READING.format(name=table.reading.name, select=select)
 
 
-def _ensure_view(connection: Connection[Any], name: str, statement: str) -> None:
-    """Create a database view, or replace it, unless this statement has made it."""
-    if _is_made(connection, name, statement):
-        return
+def _make_view(connection: Connection[Any], name: str, statement: str) -> None:
+    """Create a database view, or replace it."""
     connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
     connection.execute(statement.encode())
     connection.execute(f"COMMENT ON VIEW ledger.{name} IS '{_mark_of(statement)}'".encode())
 
 
-def _is_made(connection: Connection[Any], name: str, statement: str) -> bool:
-    return connection.execute(_MARK, (f"ledger.{name}",)).fetchone() == (_mark_of(statement),)
+def _marks(connection: Connection[Any]) -> dict[str, str | None]:
+    return dict(connection.execute(_MARKS).fetchall())
 
 
 def _mark_of(statement: str) -> str:
     return hashlib.sha256(statement.encode()).hexdigest()[:12]
+
+
+def _conditions(tables: Iterable[tuple[Table, int]]) -> dict[str, str]:
+    """The conditions of the policies, by the names of the generations' tables."""
+    return {of_generation(*table).name: _condition_of(*table) for table in tables}
 
 
 def _condition_of(table: Table, generation: int) -> str:
@@ -190,10 +193,9 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
 
     The caller's transaction locks the view's tracking, so that no rebuild swaps meanwhile.
     """
-    for table in tables:
-        protect(connection, table, generation)
+    protect(connection, tables, generation)
     ((live,),) = connection.execute(HOLD, (name,)).fetchall()
-    if live == generation and not is_exposed(connection, tables, generation):
+    if live == generation and not are_exposed(connection, [(t, live) for t in tables]):
         # With the grants: nodes that run read these views all the time.
         expose(connection, tables, generation)
 

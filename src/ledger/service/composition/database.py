@@ -50,11 +50,11 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
     Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
     """
     conninfo = pin(conninfo)
-    _refuse_foreign(settings, conninfo)
-    vault = open_vault(settings)
-    if settings.migrate == "auto":
-        _bring_up_to_date(settings, conninfo)
     with _connected(conninfo) as connection:
+        _refuse_foreign(settings, connection)
+        vault = open_vault(settings)
+        if settings.migrate == "auto":
+            _bring_up_to_date(settings, connection, conninfo)
         if settings.migrate == "never":
             refuse_old_schema(connection)
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
@@ -72,9 +72,9 @@ def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]
     any change.
     """
     conninfo = pin(conninfo)
-    _refuse_foreign(settings, conninfo)
-    applied = _bring_up_to_date(settings, conninfo)
     with _connected(conninfo) as connection:
+        _refuse_foreign(settings, connection)
+        applied = _bring_up_to_date(settings, connection, conninfo)
         _raise_walls(connection)
     return conninfo, applied
 
@@ -114,14 +114,14 @@ def refuse_old_schema(connection: psycopg.Connection[TupleRow]) -> None:
             )
 
 
-def _bring_up_to_date(settings: Settings, conninfo: str) -> list[str]:
-    with _connected(conninfo) as connection:
-        tidy(connection, settings.api_database_url)
+def _bring_up_to_date(
+    settings: Settings, connection: psycopg.Connection[TupleRow], conninfo: str
+) -> list[str]:
+    tidy(connection, settings.api_database_url)
     applied = migrate(conninfo)
-    with _connected(conninfo) as connection:
-        if applied:
-            _raise_walls(connection)
-        _mend(connection, is_upgrade=bool(applied))
+    if applied:
+        _raise_walls(connection)
+    _mend(connection, is_upgrade=bool(applied))
     register(conninfo, projections())
     return applied
 
@@ -163,16 +163,15 @@ def _connected(conninfo: str) -> psycopg.Connection[TupleRow]:
     return connection
 
 
-def _refuse_foreign(settings: Settings, conninfo: str) -> None:
+def _refuse_foreign(settings: Settings, connection: psycopg.Connection[TupleRow]) -> None:
     """Raise SchemaError if the ledger is too old, and ConfigurationError if its key is not known.
 
     Nothing is made or changed: a new key in place of one that is lost would open no run.
     """
-    with _connected(conninfo) as connection:
-        is_older(connection)
-        is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
-        if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
-            _compare_key(connection, Vault(_known_key(settings)))
+    is_older(connection)
+    is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
+    if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
+        _compare_key(connection, Vault(_known_key(settings)))
 
 
 def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None:
