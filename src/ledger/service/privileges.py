@@ -178,13 +178,16 @@ def _obstacle(account: Account, folders: Iterable[Path], conninfos: Sequence[str
 
 
 def _tried(
-    account: Account, code: list[Path], folders: list[Path], conninfos: Sequence[str]
+    account: Account, code: list[str], folders: list[Path], conninfos: Sequence[str]
 ) -> str:
     """The first obstacle that this process meets as the user; empty if there is none."""
     become(account)
+    for place in dict.fromkeys(map(os.path.dirname, code)):
+        if not os.access(place, os.R_OK | os.X_OK):
+            return f"cannot read the code in {place}"
     for file in code:
-        if not (os.access(file, os.R_OK) and os.access(file.parent, os.R_OK | os.X_OK)):
-            return f"cannot read the code in {file.parent}"
+        if not os.access(file, os.R_OK):
+            return f"cannot read the code in {os.path.dirname(file)}"
     for folder in folders:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             return _closed(folder)
@@ -204,9 +207,9 @@ def _closed(folder: Path) -> str:
     return f"cannot write in {folder}"
 
 
-def _code() -> Iterator[Path]:
+def _code() -> Iterator[str]:
     """The files of the loaded modules, from whose folders more may be loaded later."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and os.path.isabs(file) and os.path.exists(file):
-            yield Path(file)
+            yield file
