@@ -101,7 +101,7 @@ def test_a_killed_loop_or_worker_delays_no_expiry_and_doubles_none(
             os.kill(served.loops(), signal.SIGKILL)
             os.kill(served.api_workers()[0], signal.SIGKILL)
         with served.client(token) as client:
-            until(lambda: {shown(client, run)["status"] for run in runs} == {"failed"}, "expiries")
+            until(lambda: all(shown(client, run)["status"] == "failed" for run in runs), "expiries")
     log = check(conninfo)
     assert log.findings == []
     assert set(log.expired) == set(runs)

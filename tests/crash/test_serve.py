@@ -121,7 +121,7 @@ def by_a_hang_up(served: Served) -> None:
     os.killpg(served.process.pid, signal.SIGHUP)
 
 
-@pytest.mark.parametrize("stop", [by_sigterm, by_a_hang_up])
+@pytest.mark.parametrize("stop", [by_sigterm, pytest.param(by_a_hang_up, marks=pytest.mark.crash)])
 def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_no_process(
     served: Served, conninfo: str, stop: Callable[[Served], None]
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_stop_refuses_new_connections_and_answers_requests_that_have_begun(
         for name, value in (headers | {"content-length": str(len(body))}).items():
             client.putheader(name, value)
         client.endheaders(body[:-1])
-        served.process.terminate()
+        by_a_hang_up(served)
         until(lambda: is_refused(served), "refusals")
         client.send(body[-1:])
         assert client.getresponse().status == 201

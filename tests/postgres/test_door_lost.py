@@ -34,7 +34,7 @@ WHERE datname = current_database() AND application_name = 'ledger api'
 Tell = Callable[..., None]
 
 
-@pytest.mark.parametrize("kills", repeated([10, 30]))
+@pytest.mark.parametrize("kills", repeated([5, 30]))
 def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, kills: int) -> None:
     async def play(door: Door) -> None:
         # All of them while idle, found out before anybody asks, or not.

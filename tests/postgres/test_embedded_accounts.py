@@ -30,6 +30,7 @@ from tests.support.embedded import (
     until,
     words,
 )
+from tests.support.soak import repeated
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="changes users, which needs root"
@@ -71,7 +72,8 @@ def test_as_root_files_go_elsewhere_if_the_account_cannot_reach_the_data_directo
             assert words(server.url) == ["kept"]
 
 
-def test_as_root_concurrent_first_starts_make_the_same_folders(folder: Path) -> None:
+@pytest.mark.parametrize("starts", repeated([12, 50]))
+def test_as_root_concurrent_first_starts_make_the_same_folders(folder: Path, starts: int) -> None:
     folder.chmod(0o700)
     together = threading.Barrier(4)
 
@@ -80,7 +82,7 @@ def test_as_root_concurrent_first_starts_make_the_same_folders(folder: Path) -> 
         place.make()
 
     with ThreadPoolExecutor(4) as pool:
-        for number in range(50):
+        for number in range(starts):
             place = find_place(folder / f"project{number}" / ".ledger")
             with removed_at_end(place.base):
                 list(pool.map(make, [place] * 4))

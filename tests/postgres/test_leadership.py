@@ -89,6 +89,7 @@ def test_a_leader_whose_process_beats_is_left_alone(conninfo: str, opened: ExitS
             waiting = opened.enter_context(_Waiting(leader))
             while time.monotonic() < end:
                 assert not rival.take(second)
+                waiting.thread.join(0.02)
         waiting.thread.join(5)
         assert waiting.done
         assert_alive(leader)

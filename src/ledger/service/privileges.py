@@ -177,9 +177,7 @@ def _obstacle(account: Account, folders: Iterable[Path], conninfos: Sequence[str
     return reason or None
 
 
-def _tried(
-    account: Account, code: list[str], folders: list[Path], conninfos: Sequence[str]
-) -> str:
+def _tried(account: Account, code: list[str], folders: list[Path], conninfos: Sequence[str]) -> str:
     """The first obstacle that this process meets as the user; empty if there is none."""
     become(account)
     for place in dict.fromkeys(map(os.path.dirname, code)):
