@@ -38,18 +38,19 @@ SELECT relname, obj_description(oid, 'pg_class')
 FROM pg_class WHERE relnamespace = to_regnamespace('ledger') AND relkind = 'v'
 """
 
-# Whether tables exist with exactly these columns: one row for each column, with its type.
-_HAVE_COLUMNS = """
+# The tables that are missing, or have other columns: asked by a row for each column, with its type.
+_OTHER_COLUMNS = """
 WITH asked AS (
-    SELECT to_regclass(t)::oid AS place, c, type::regtype::oid AS type
-    FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (t, c, type)
+    SELECT t, c, type::regtype::oid AS type
+    FROM unnest(%(tables)s::text[], %(columns)s::text[], %(types)s::text[]) AS a (t, c, type)
 ),
 found AS (
-    SELECT attrelid AS place, attname::text AS c, atttypid AS type FROM pg_attribute
-    WHERE attrelid IN (SELECT place FROM asked) AND attnum > 0 AND NOT attisdropped
+    SELECT t, attname::text AS c, atttypid AS type
+    FROM (SELECT DISTINCT t FROM unnest(%(tables)s::text[]) AS t) AS a
+    JOIN pg_attribute ON attrelid = to_regclass(t) AND attnum > 0 AND NOT attisdropped
 )
-SELECT NOT EXISTS (SELECT FROM asked FULL JOIN found USING (place, c, type)
-                   WHERE asked IS NULL OR found IS NULL)
+SELECT DISTINCT t FROM asked FULL JOIN found USING (t, c, type)
+WHERE asked IS NULL OR found IS NULL
 """
 
 
@@ -202,13 +203,21 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
 
 def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
     """Whether the tables of a generation exist with the columns of their descriptions."""
+    return not with_other_columns(connection, [(table, generation) for table in tables])
+
+
+def with_other_columns(
+    connection: Connection[Any], tables: Sequence[tuple[Table, int]]
+) -> set[str]:
+    """The names of those tables of generations that are missing, or not as their descriptions."""
     columns = [
         (table_of(table, generation), column, type_)
-        for table in tables
+        for table, generation in tables
         for column, type_ in table.columns.items()
     ]
-    asked = [list(each) for each in zip(*columns, strict=True)]
-    return bool(connection.execute(_HAVE_COLUMNS, asked).fetchone() == (True,))
+    names, found, types = [list(each) for each in zip(*columns, strict=True)]
+    asked = {"tables": names, "columns": found, "types": types}
+    return {name for (name,) in connection.execute(_OTHER_COLUMNS, asked)}
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:

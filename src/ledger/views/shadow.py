@@ -24,7 +24,7 @@ from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of
 from ledger.views.contract import Projection, is_passing, take, told
 from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, has_columns, table_of
+from ledger.views.schema import create_indexes, create_tables, table_of, with_other_columns
 
 _CLEANING = "2s"
 """How long a builder waits for a process that cleans up."""
@@ -265,10 +265,12 @@ def live_generations(
 ) -> Iterator[tuple[Projection, int]]:
     """Yield the views whose database views this version's statements can read."""
     generations: dict[str, int] = dict(connection.execute(_GENERATION_OF_VIEWS).fetchall())
-    for projection in projections:
-        generation = generations.get(projection.name, 0)
-        if has_columns(connection, projection.tables, generation):
-            yield projection, generation
+    views = [(projection, generations.get(projection.name, 0)) for projection in projections]
+    tables = [(table, generation) for view, generation in views for table in view.tables]
+    others = with_other_columns(connection, tables)
+    for view, generation in views:
+        if others.isdisjoint(table_of(table, generation) for table in view.tables):
+            yield view, generation
 
 
 @contextmanager
