@@ -12,6 +12,7 @@ import pytest
 from ledger.log import nodes
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Text
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.views.contract import Projection
 from ledger.views.projector import Projector
@@ -151,6 +152,17 @@ def test_a_renewed_view_is_readable_at_every_moment(settings: Settings, conninfo
             assert await answer(service, f"/v1/runs/{RUN}") == (200, None)
 
     asyncio.run(play())
+
+
+def test_a_start_protects_the_tables_of_another_versions_view_if_it_reads_their_columns(
+    settings: Settings, conninfo: str
+) -> None:
+    query(conninfo, "UPDATE ledger.projection SET version = version + 1 WHERE name = 'run'")
+    query(conninfo, "ALTER TABLE ledger.run_g1 DISABLE ROW LEVEL SECURITY")
+    prepare_database(settings, conninfo)
+    assert query(
+        conninfo, "SELECT relrowsecurity FROM pg_class WHERE oid = 'ledger.run_g1'::regclass"
+    ) == [(True,)]
 
 
 def test_an_older_node_that_starts_again_does_not_undo_the_rebuild(conninfo: str) -> None:

@@ -45,11 +45,6 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
         # Of two processes that start at once, the second waits until the first has disconnected.
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.VIEW_TABLES,))
         known = _known(connection)
-        own = _own(projections, known)
-        if len(own) == sum(len(view.tables) for view in projections) and are_exposed(
-            connection, own
-        ):
-            return
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
             if projection.name in known:
@@ -70,16 +65,23 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
 
 
 def is_registered(
-    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
+    connection: psycopg.Connection[TupleRow],
+    projections: Sequence[Projection],
+    *,
+    by_this_version: bool = False,
 ) -> bool:
     """Whether ``register`` would change nothing. Nothing is written.
 
-    A view of another version counts: a rebuild replaces it, not ``register``.
+    A view of another version counts, unless ``by_this_version``: a rebuild replaces it, and
+    ``register`` renews it at most.
     """
     known = _known(connection)
     if not known.keys() >= {projection.name for projection in projections}:
         return False
-    return are_exposed(connection, _own(projections, known))
+    own = _own(projections, known)
+    if by_this_version and len(own) < sum(len(view.tables) for view in projections):
+        return False
+    return are_exposed(connection, own)
 
 
 def _own(

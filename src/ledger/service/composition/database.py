@@ -122,7 +122,8 @@ def _bring_up_to_date(
     if applied:
         _raise_walls(connection)
     _mend(connection, is_upgrade=bool(applied))
-    register(conninfo, projections())
+    if not is_registered(connection, projections(), by_this_version=True):
+        register(conninfo, projections())
     return applied
 
 
