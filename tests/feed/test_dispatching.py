@@ -94,7 +94,7 @@ def test_one_dispatcher_leads_and_another_takes_over_when_it_stops(ledger: Webho
         assert len(leaders(ledger)) == 1
         assert len(receiver.requests) == 100, "a leader that stops cleanly repeats no request"
         second.stop()
-        assert leaders(ledger) == []
+        until(lambda: leaders(ledger) == [], "the server to notice the end of the session")
 
 
 def test_no_event_is_sent_to_an_address_that_was_replaced_before_it(ledger: WebhookLedger) -> None:

@@ -92,11 +92,14 @@ def test_beats_that_come_old_are_behind_by_the_standbys_clock_and_the_reason_is_
         def why() -> str:
             return str(get("/readyz").json().get("why"))
 
+        def is_named() -> bool:
+            refused = get("/v1/execution")
+            assert (refused.status_code, refused.json()["code"]) == (503, "behind")
+            return "the clocks of the standby and the primary differ" in refused.json()["detail"]
+
         until(lambda: "beats come" in why(), "beats that are old", 20.0)
         assert get("/readyz").json()["clock"] == "skewed"
-        refused = get("/v1/execution")
-        assert (refused.status_code, refused.json()["code"]) == (503, "behind")
-        assert "the clocks of the standby and the primary differ" in refused.json()["detail"]
+        until(is_named, "the reason in a refusal", 20.0)
         with cluster.standby.paused():
             until(lambda: "last beat came" in why(), "the end of the beats", 10.0)
 
