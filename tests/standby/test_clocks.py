@@ -18,6 +18,7 @@ from tests.support.edge import entered, run_on
 from tests.support.embedded import query
 from tests.support.facts import activation
 from tests.support.served import post
+from tests.support.soak import repeated
 from tests.support.views import until
 
 LINE = "LIN-26-700001"
@@ -65,7 +66,7 @@ def replaying_late(cluster: Cluster, delay: str) -> Iterator[None]:
         cluster.standby.catch_up()
 
 
-@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("hours", repeated([1, -1]))
 def test_a_read_node_with_a_wrong_clock_says_so_and_answers_reads(
     cluster: Cluster, hours: int, caplog: pytest.LogCaptureFixture
 ) -> None:

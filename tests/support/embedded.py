@@ -108,11 +108,11 @@ class Command:
 
 
 def until(condition: Callable[[], Any], awaited: str, limit: float = 20) -> None:
-    tick = threading.Event()
-    deadline = time.monotonic() + limit
+    tick, began = threading.Event(), time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {limit} s for: {awaited}"
-        tick.wait(0.01)
+        waited = time.monotonic() - began
+        assert waited < limit, f"waited {limit} s for: {awaited}"
+        tick.wait(min(0.01 + waited / 10, 0.1))
 
 
 def postgres_processes(folder: Path) -> list[int]:

@@ -212,4 +212,4 @@ def until(condition: Callable[[], Any], awaited: str, seconds: float = 15.0) -> 
     while not condition():
         waited = time.monotonic() - began
         assert waited < seconds, f"waited {seconds} s for {awaited}"
-        pause.wait(min(0.01 + waited / 20, 0.1))
+        pause.wait(min(0.01 + waited / 10, 0.1))
