@@ -7,10 +7,8 @@ each organization that has the id, in the order of the organizations' ids.
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.views.statements import position_of, where
+from ledger.views.statements import Read, read_of, where
 from projections.directory.rows import WHOLE
-
-_POSITION = position_of(False, "directory")
 
 _CONDITIONS: Mapping[str, str] = {
     "organization": "d.organization_id = %(organization)s",
@@ -21,14 +19,14 @@ _CONDITIONS: Mapping[str, str] = {
 # For administrators.
 _AFTER_BOTH = "(d.id, d.organization_id) > (%(after)s, %(after_organization)s)"
 
-_PAGE = f"""
+_PAGE = """
 SELECT p.position, page.id, page.organization_id, page.name, page.lines
-FROM ({_POSITION}) AS p
+FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT d.id, d.organization_id, COALESCE(d.name, n.name) AS name, d.lines
     FROM (
         SELECT d.type, d.id, d.organization_id, d.name, d.lines FROM ledger.directory AS d
-        WHERE d.type = %(type)s AND d.lines > 0 AND {{where}}
+        WHERE d.type = %(type)s AND d.lines > 0 AND {where}
         ORDER BY d.id, d.organization_id LIMIT %(limit)s
     ) AS d
     LEFT JOIN ledger.directory_name AS n
@@ -39,41 +37,47 @@ ORDER BY page.id, page.organization_id
 
 # The names of these workspaces and projects. An administrator sees those of all organizations: a
 # name is shown if only one organization has given one.
-_NAMES = f"""
+_NAMES = """
 SELECT p.position, named.id, named.name
-FROM ({_POSITION}) AS p
+FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT d.id, min(d.name) AS name FROM ledger.directory_name AS d
-    WHERE d.id = ANY(%(ids)s) AND d.name IS NOT NULL AND {{where}}
+    WHERE d.id = ANY(%(ids)s) AND d.name IS NOT NULL AND {where}
     GROUP BY d.id HAVING count(*) = 1
 ) AS named ON true
 """
 
 # The names of these workspaces, each of the organization that is asked for beside it.
-SCOPES = f"""
+SCOPES = read_of(
+    """
 SELECT p.position, d.id, d.organization_id, d.name
-FROM ({_POSITION}) AS p
+FROM ({position}) AS p
 LEFT JOIN (
     unnest(%(ids)s::text[], %(organizations)s::text[]) AS asked (id, organization_id)
     JOIN ledger.directory_name AS d USING (id, organization_id)
 ) ON d.name IS NOT NULL
-"""
+""",
+    "directory",
+    is_kept=True,
+)
 
 
 @cache
-def page_statement(filters: frozenset[str]) -> str:
+def page_read(filters: frozenset[str]) -> Read:
     """(position, id, organization, name, lines) rows; a row of nulls if there is no entry."""
     always = [] if "workspace" in filters else [f"d.workspace_id = '{WHOLE}'"]
     if "after" in filters and "organization" not in filters:
         always.append(_AFTER_BOTH)
         filters -= {"after"}
-    return _PAGE.format(where=where(filters, _CONDITIONS, *always))
+    shown = where(filters, _CONDITIONS, *always)
+    return read_of(_PAGE, "directory", is_kept=True, where=shown)
 
 
 @cache
-def names_statement(filters: frozenset[str]) -> str:
+def names_read(filters: frozenset[str]) -> Read:
     """(position, id, name) rows; a row of nulls if no id has a name.
 
     A name is an organization's own: a credential of one workspace is told it too.
     """
-    return _NAMES.format(where=where(filters & {"organization"}, _CONDITIONS))
+    own = where(filters & {"organization"}, _CONDITIONS)
+    return read_of(_NAMES, "directory", is_kept=True, where=own)

@@ -11,7 +11,7 @@ from functools import cache
 from ledger.language.audited import FACT_EVENT_TYPES
 from ledger.language.published import UNCHANGED_HEALTH
 from ledger.postgres.scope import Planning
-from ledger.views.statements import where_tenant
+from ledger.views.statements import Read, read_of, where_tenant
 from projections.event.items import with_stored
 from projections.event.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
 
@@ -22,9 +22,6 @@ FEED_POSITION = """
 SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
 """
-
-# The position of the view ``event``: for single events, which never change, and the audit log.
-_VIEW_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE name = 'event'"
 
 _IN_FEED = f"e.type <> '{UNCHANGED_HEALTH}'"
 
@@ -70,7 +67,10 @@ ORDER BY e.position LIMIT %(limit)s
 """
 
 # The feed's events after a position, with the columns by which the streams of clients filter.
-TAIL = _PAGE.format(
+TAIL = read_of(
+    _PAGE,
+    "event",
+    is_behind_all=True,
     position=FEED_POSITION,
     events=with_stored(
         _TAIL.format(in_feed=_IN_FEED), "organization_id", "workspace_id", "line_id"
@@ -90,13 +90,8 @@ WHERE e.position = %(at)s AND e.position <= p.position AND {in_feed} AND {where}
 """
 
 
-def planning_of(filters: frozenset[str]) -> Planning:
-    """How PostgreSQL plans a page: by the values, unless the filters allow a single index."""
-    return Planning.SHORT if filters <= _TENANT_AND_TIME else Planning.BY_VALUES
-
-
 @cache
-def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
+def feed_read(filters: frozenset[str], backwards: bool = False) -> Read:
     """(position, columns of a found event) rows; a row of nulls if there is no event.
 
     The events after ``after``, the oldest first; with ``backwards`` only those before ``before``,
@@ -106,7 +101,15 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
         rows = walk_types(TYPES, filters, _IN_FEED, backwards)
     else:
         rows = walk(filters, _IN_FEED, backwards)
-    return _page(FEED_POSITION, rows, backwards)
+    return read_of(
+        _PAGE,
+        "event",
+        planning=_planning(filters),
+        is_behind_all=True,
+        position=FEED_POSITION,
+        events=with_stored(rows),
+        way=way(backwards),
+    )
 
 
 # Entries of a line: its facts, and the commands, refusals and reads about it.
@@ -117,23 +120,29 @@ ORDER BY position{way} LIMIT %(limit)s
 
 
 @cache
-def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
+def audit_read(filters: frozenset[str], backwards: bool = False) -> Read:
     """(position, columns of a found event) rows; a row of nulls if there is no entry.
 
     With ``action`` and ``service_line_id``, ``type`` gives the types of the actions' facts.
     """
-    if "service_line_id" in filters:
-        return _page(_VIEW_POSITION, _walk_line(filters, backwards), backwards)
     always = "e.audit IS NOT NULL"
-    rows = walk(filters, always, backwards)
-    if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
+    if "service_line_id" in filters:
+        rows = _walk_line(filters, backwards)
+    elif "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
         rows = _WALK_ACTIONS.format(
             facts=walk_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
             others=walk(filters | {"no_fact"}, always, backwards),
-            all=rows,
+            all=walk(filters, always, backwards),
             way=way(backwards),
         )
-    return _page(_VIEW_POSITION, rows, backwards)
+    else:
+        rows = walk(filters, always, backwards)
+    return _page(rows, backwards, _planning(filters))
+
+
+def _planning(filters: frozenset[str]) -> Planning:
+    """How PostgreSQL plans a page: by the values, unless the filters allow a single index."""
+    return Planning.SHORT if filters <= _TENANT_AND_TIME else Planning.BY_VALUES
 
 
 def _walk_line(filters: frozenset[str], backwards: bool) -> str:
@@ -145,11 +154,13 @@ def _walk_line(filters: frozenset[str], backwards: bool) -> str:
 
 
 @cache
-def event_statement(tenant: frozenset[str]) -> str:
+def event_read(tenant: frozenset[str]) -> Read:
     """A single (position, columns of a found event) row."""
     rows = _EVENT.format(in_feed=_IN_FEED, where=where_tenant(tenant, "e"))
-    return _page(_VIEW_POSITION, rows, backwards=False)
+    return _page(rows)
 
 
-def _page(position: str, rows: str, backwards: bool) -> str:
-    return _PAGE.format(position=position, events=with_stored(rows), way=way(backwards))
+def _page(rows: str, backwards: bool = False, planning: Planning = Planning.SHORT) -> Read:
+    """A read at the position of the view ``event``: of a single event, or of the audit log."""
+    events = with_stored(rows)
+    return read_of(_PAGE, "event", planning=planning, events=events, way=way(backwards))

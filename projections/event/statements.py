@@ -7,12 +7,7 @@ the present history. The view ``run`` tells which events belong to a run.
 
 from functools import cache
 
-from ledger.views.statements import (
-    POSITION_THEN,
-    json_of_instant,
-    position_of,
-    where_tenant,
-)
+from ledger.views.statements import POSITION_THEN, Read, json_of_instant, read_of, where_tenant
 from projections.event.items import with_stored
 from projections.event.view import key_of
 
@@ -123,31 +118,31 @@ ORDER BY e.position LIMIT %(limit)s
 
 
 @cache
-def history_statement(tenant: frozenset[str], past: bool = False) -> str:
+def history_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, line or null, columns of a found event) rows."""
-    position, visible = position_of(past, "event"), where_tenant(tenant, "l")
-    return _HISTORY.format(position=position, where=visible, events=with_stored(_AFTER))
+    visible, events = where_tenant(tenant, "l"), with_stored(_AFTER)
+    return read_of(_HISTORY, "event", past=past, where=visible, events=events)
 
 
 @cache
-def place_statement(tenant: frozenset[str], past: bool = False) -> str:
+def place_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, line or null, kind, columns of a found event) rows.
 
     The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has its position, its instant as JSON
     in the place of the type, and a state.
     """
-    position, visible = position_of(False, "event"), where_tenant(tenant, "l")
-    return _PLACE.format(
-        position=position,
+    return read_of(
+        _PLACE,
+        "event",
         at=POSITION_THEN if past else "p.position",
-        where=visible,
+        where=where_tenant(tenant, "l"),
         events=with_stored(_AROUND, "kind"),
         ticks=_TICKS,
     )
 
 
 @cache
-def run_events_statement(tenant: frozenset[str], past: bool = False) -> str:
+def run_events_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, run or null, columns of a found event) rows."""
-    position, visible = position_of(past, "event", "run"), where_tenant(tenant, "l")
-    return _RUN_EVENTS.format(position=position, where=visible, events=with_stored(_OF_RUN))
+    visible, events = where_tenant(tenant, "l"), with_stored(_OF_RUN)
+    return read_of(_RUN_EVENTS, "event", "run", past=past, where=visible, events=events)

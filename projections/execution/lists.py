@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import Any
 
 from ledger.postgres.scope import Planning
-from ledger.views.statements import position_of
-from projections.execution.orders import Sort, planning_of_ranked, ranked_statement
+from ledger.views.statements import Read, read_of
+from projections.execution.orders import Sort, ranked_read
 from projections.execution.statements import (
     CHANGING_FILTERS,
     ITEM_OF_PAST,
@@ -70,13 +70,13 @@ SELECT e.* FROM (
 """
 
 
-def list_statement(
+def list_read(
     filters: Mapping[str, Any],
     past: bool = False,
     whole: bool = False,
     sort: Sort | None = None,
     back: bool = False,
-) -> str:
+) -> Read:
     """(position, record_key, item JSON) rows, of the past (position, record_key, ITEM_OF_PAST).
 
     A present list in an order ``sort``, or by health, has the key of the order as a fourth column
@@ -89,33 +89,22 @@ def list_statement(
     """
     widths = {name: min(len(filters[name]), MOST_WALKS + 1) for name in WIDE if name in filters}
     names, counted = frozenset(filters), tuple(widths.items())
-    if _is_ranked(names, sort):
-        return ranked_statement(names, counted, tuple(filters.get("health", ())), sort, whole, back)
-    return _statement(names, counted, past, whole, back)
+    if sort is not None or "health" in filters:  # the page needs keys of lines that move
+        return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
+    return _read(names, counted, past, whole, back)
 
 
-def planning_of(
-    filters: Mapping[str, Any], past: bool = False, sort: Sort | None = None
-) -> Planning:
+def _planning(filters: frozenset[str], past: bool, mark: str | None) -> Planning:
     """The planning of a page: by its values if few lines or most lines may have these values.
 
     If few lines have the values, it is best to find these lines first; if most lines have them, it
     is best to walk the list.
     """
-    names = frozenset(filters)
-    if _is_ranked(names, sort):
-        return planning_of_ranked(names, sort)
-    if names.isdisjoint(TENANTS):
-        is_by_values = not names <= {"after"}
+    if filters.isdisjoint(TENANTS):
+        is_by_values = not filters <= {"after"}
     else:
-        widths = {name: len(filters[name]) for name in _MARKS if name in filters}
-        is_by_values = bool(widths) and (past or _mark(names, widths) is None)
+        is_by_values = not filters.isdisjoint(_MARKS) and (past or mark is None)
     return Planning.BY_VALUES if is_by_values else Planning.SHORT
-
-
-def _is_ranked(filters: frozenset[str], sort: Sort | None) -> bool:
-    """Whether a page needs the keys of lines that move."""
-    return sort is not None or "health" in filters
 
 
 def _mark(filters: frozenset[str], widths: Mapping[str, int]) -> str | None:
@@ -131,23 +120,26 @@ def _mark(filters: frozenset[str], widths: Mapping[str, int]) -> str | None:
 
 
 @lru_cache(1000)
-def _statement(
+def _read(
     filters: frozenset[str],
     widths: tuple[tuple[str, int], ...],
     past: bool,
     whole: bool,
     back: bool,
-) -> str:
-    walks = Walks(filters, dict(widths), back=back)
+) -> Read:
+    walks, mark = Walks(filters, dict(widths), back=back), _mark(filters, dict(widths))
     if not past:
-        mark = _mark(filters, dict(widths))
         lines = _present(walks) if mark is None else _marked(walks, mark)
     elif filters & CHANGING_FILTERS.keys():
         lines = _intervals(walks)
     else:
         lines = _activated(walks)
-    return (_PAST_LIST if past else _LIST).format(
-        position=position_of(past, "execution"),
+    return read_of(
+        _PAST_LIST if past else _LIST,
+        "execution",
+        past=past,
+        planning=_planning(filters, past, mark),
+        is_kept=True,
         extra="|| ',' || l.extra" if whole else "",
         metrics=METRICS,
         item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ledger.domain import health
 from ledger.postgres.scope import Planning
-from ledger.views.statements import position_of, where
+from ledger.views.statements import Read, read_of, where
 from projections.execution.rank import NO_SCORE, NO_STATUS
 from projections.execution.statements import METRICS, RANK_FILTERS
 from projections.execution.walks import ALL, TENANTS, Walks
@@ -63,14 +63,14 @@ def _scores(status: str) -> str:
 
 
 @lru_cache(1000)
-def ranked_statement(
+def ranked_read(
     filters: frozenset[str],
     widths: tuple[tuple[str, int], ...],
     statuses: tuple[str, ...],
     sort: Sort | None,
     whole: bool,
     back: bool,
-) -> str:
+) -> Read:
     """(position, record_key, item JSON, key) rows in the order; a row of nulls if no line matches.
 
     ``key`` is the value of the order's column, null without an order. ``statuses`` are the health
@@ -88,9 +88,9 @@ def ranked_statement(
     walked = {*led, "after", "after_key"} | (set() if sort == "state_since" else {"health"})
     is_bound = bool(filters & _OWN) or "workspace_id" in led
     indexed = {} if is_bound else {"state": "l.state || ''"}
-    conditions = dict(RANK_FILTERS)
+    conditions, planning = dict(RANK_FILTERS), _planning(filters, sort)
     is_of_workspace = "workspace" in filters or "workspace_id" in led
-    if is_of_workspace and planning_of_ranked(filters, sort) is not Planning.BY_VALUES:
+    if is_of_workspace and planning is not Planning.BY_VALUES:
         # No index condition, so that a generic plan walks the index of the workspace.
         conditions["organization"] = "l.organization_id || '' = %(organization)s"
     place = _PLACE[sort].format(op="<" if back else ">")
@@ -100,8 +100,11 @@ def ranked_statement(
     keys = [f"l.{sort}", "l.newest"] if sort else ["l.newest"]
     order = ", ".join(f"{each} {direction}" for each in keys)
     columns = f"l.line_id, l.newest, {key} AS key"
-    return _PAGE.format(
-        position=position_of(False, "execution"),
+    return read_of(
+        _PAGE,
+        "execution",
+        planning=planning,
+        is_kept=True,
         extra="|| ',' || l.extra" if whole else "",
         metrics=METRICS,
         direction=direction,
@@ -114,7 +117,7 @@ def ranked_statement(
     )
 
 
-def planning_of_ranked(filters: frozenset[str], sort: Sort | None) -> Planning:
+def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
     """The planning of a page: by its values if few lines or most lines may have these values."""
     if filters & {"project_tag", "resource_id"} or (sort == "state_since" and "health" in filters):
         return Planning.BY_VALUES

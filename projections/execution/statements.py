@@ -6,7 +6,8 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.views.statements import json_of_instant, position_of, tenant_conditions, where
+from ledger.postgres.scope import Planning
+from ledger.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
 
 # Projects of the line now: a semijoin, too.
 _HAS_PROJECT = """EXISTS (
@@ -235,13 +236,16 @@ def where_line(filters: frozenset[str], back: bool = False, past: bool = False) 
 
 
 @cache
-def detail_statement(filters: frozenset[str], past: bool = False) -> str:
+def detail_read(filters: frozenset[str], past: bool = False) -> Read:
     """A single (position, detail JSON or null) row.
 
     Of the past the row has the columns ``ITEM_OF_PAST`` in place of the JSON.
     """
-    return (_PAST_DETAIL if past else _DETAIL).format(
-        position=position_of(past, "execution"),
+    return read_of(
+        _PAST_DETAIL if past else _DETAIL,
+        "execution",
+        past=past,
+        is_kept=True,
         metrics=METRICS,
         item=ITEM_OF_PAST.format(extra="v.extra"),
         where=where_line(filters),
@@ -250,12 +254,14 @@ def detail_statement(filters: frozenset[str], past: bool = False) -> str:
 
 
 @cache
-def summary_statement(filters: frozenset[str], past: bool = False) -> str:
+def summary_read(filters: frozenset[str], past: bool = False) -> Read:
     """(position, state, model, product line, causes, lines) rows; a row of nulls if there is none.
 
     Several rows may differ only in ``lines``: their numbers are to be added up. The requested tags
     must be distinct.
     """
+    # Where single lines are counted, they are few or many, depending on the values.
+    planning = Planning.BY_VALUES
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
     elif "resource_id" in filters:
@@ -270,13 +276,15 @@ def summary_statement(filters: frozenset[str], past: bool = False) -> str:
     else:
         per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"
         lines = _COUNTED.format(per=per, where=where(filters, RANK_FILTERS))
-    return _SUMMARY.format(position=position_of(past, "execution"), lines=lines)
+        planning = Planning.SHORT
+    return read_of(_SUMMARY, "execution", past=past, planning=planning, is_kept=True, lines=lines)
 
 
 @cache
-def timeline_statement(tenant: frozenset[str], past: bool = False) -> str:
+def timeline_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, line or null, since, state, causes) rows."""
-    return _TIMELINE.format(position=position_of(past, "execution"), line=line_then(tenant))
+    line, planning = line_then(tenant), Planning.LONG
+    return read_of(_TIMELINE, "execution", past=past, planning=planning, line=line)
 
 
 def line_then(tenant: frozenset[str]) -> str:
@@ -285,10 +293,13 @@ def line_then(tenant: frozenset[str]) -> str:
 
 
 @cache
-def names_statement(tenant: frozenset[str], past: bool = False) -> str:
+def names_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, line, name) rows; nulls for what is not known or has no name."""
-    return _NAMES.format(
-        position=position_of(past, "execution"),
+    return read_of(
+        _NAMES,
+        "execution",
+        past=past,
+        is_kept=True,
         head=_HEAD_THEN if past else "l.head",
         where=where_line(tenant),
     )

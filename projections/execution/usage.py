@@ -5,7 +5,8 @@ The hours come from this view; runs and tokens come from the days of the view ``
 
 from functools import cache
 
-from ledger.views.statements import position_of
+from ledger.postgres.scope import Planning
+from ledger.views.statements import Read, read_of
 from projections.execution.statements import line_then
 
 # For whole days the totals, for parts of days the sums of the changes: a change is the difference
@@ -90,10 +91,11 @@ LEFT JOIN LATERAL (
 
 
 @cache
-def usage_statement(tenant: frozenset[str], past: bool = False) -> str:
+def usage_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, line or null, kind, day, amounts JSON) rows; no amounts if there are too many.
 
     The kinds: ``hours``, with pairs of a resource and hundredths of hours; and ``runs``, with the
     numbers of running, completed, failed and cancelled runs, and the tokens.
     """
-    return _USAGE.format(position=position_of(past, "execution", "run"), line=line_then(tenant))
+    line, planning = line_then(tenant), Planning.LONG
+    return read_of(_USAGE, "execution", "run", past=past, planning=planning, line=line)

@@ -7,10 +7,10 @@ An export reads its pages at the position of its first page, so that it shows on
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from ledger.postgres.scope import Planning
-from ledger.views.statements import position_of, where, where_tenant
+from ledger.views.statements import Read, read_of, where, where_tenant
 from projections.run.shown import RunColumns
 
 _NOW: Mapping[str, str] = {
@@ -159,9 +159,9 @@ Shows = Literal["all", "errors", "none"]
 
 
 @cache
-def runs_statement(
+def runs_read(
     tenant: frozenset[str], filters: frozenset[str], past: bool = False, shows: Shows = "all"
-) -> str:
+) -> Read:
     """(position, model or null, run columns or nulls) rows.
 
     The run columns: those of ``RunColumns``; then input, output and error of an event. A run has a
@@ -174,8 +174,12 @@ def runs_statement(
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
     columns = _COLUMNS.format(**changing)
-    return _RUNS.format(
-        position=position_of(past, "execution", "run"),
+    return read_of(
+        _RUNS,
+        "execution",
+        "run",
+        past=past,
+        is_kept=True,
         line_where=of_line,
         runs=_OF_LINE.format(columns=columns, where=of_runs),
         **_content(past, shows),
@@ -183,61 +187,52 @@ def runs_statement(
 
 
 @cache
-def run_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """(position, run columns or nulls) rows, with the run columns of ``runs_statement``."""
+def run_read(tenant: frozenset[str], past: bool = False) -> Read:
+    """(position, run columns or nulls) rows, with the run columns of ``runs_read``."""
     own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
     columns = _COLUMNS.format(**changing)
     known = f"{own} AND r.opened <= p.position" if past else own
-    return _ANYWHERE.format(
-        position=position_of(past, "run"),
+    return read_of(
+        _ANYWHERE,
+        "run",
+        past=past,
+        is_kept=True,
         runs=_OF_ID.format(columns=columns, where=known),
         **_content(past),
     )
 
 
 @cache
-def all_runs_statement(
+def all_runs_read(
     tenant: frozenset[str], filters: frozenset[str], past: bool = False, shows: Shows = "all"
-) -> str:
-    """(position, run columns or nulls) rows, as those of ``runs_statement``, of all lines."""
+) -> Read:
+    """(position, run columns or nulls) rows, as those of ``runs_read``, of all lines."""
     always = ["r.opened <= p.position", _REQUESTED_BY_THEN] if past else []
-    return _all_runs(position_of(past, "run"), tenant, filters, past, shows, *always)
+    # By the values, if several indexes may serve.
+    planning = Planning.SHORT if filters | tenant <= _IN_ORDER else Planning.BY_VALUES
+    parts = _all_runs(tenant, filters, past, shows, *always)
+    is_kept = shows != "none"
+    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_kept=is_kept, **parts)
 
 
 @cache
-def later_runs_statement(tenant: frozenset[str], filters: frozenset[str]) -> str:
-    """The rows of ``all_runs_statement``, without payloads, at the position ``end``."""
-    return _all_runs(_END, tenant, filters, True, "none", "r.opened <= p.position")
+def later_runs_read(tenant: frozenset[str], filters: frozenset[str]) -> Read:
+    """The rows of ``all_runs_read``, without payloads, at the position ``end``."""
+    parts = _all_runs(tenant, filters, True, "none", "r.opened <= p.position")
+    return read_of(_ANYWHERE, "run", planning=Planning.WALK, position=_END, **parts)
 
 
 def _all_runs(
-    position: str,
-    tenant: frozenset[str],
-    filters: frozenset[str],
-    past: bool,
-    shows: Shows,
-    *always: str,
-) -> str:
+    tenant: frozenset[str], filters: frozenset[str], past: bool, shows: Shows, *always: str
+) -> Mapping[str, Any]:
     changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
     conditions = {name: text.format(**changing) for name, text in named.items()}
     columns = _COLUMNS.format(**changing)
     found = where(filters, conditions, where_tenant(tenant, "r"), *always)
-    return _ANYWHERE.format(
-        position=position,
-        runs=_OF_ALL.format(columns=columns, where=found),
-        **_content(past, shows),
-    )
+    return {"runs": _OF_ALL.format(columns=columns, where=found), **_content(past, shows)}
 
 
-def planning_of(filters: frozenset[str]) -> Planning:
-    """How PostgreSQL plans a page of all runs: by the values, if several indexes may serve.
-
-    The filters include those of the tenant.
-    """
-    return Planning.SHORT if filters <= _IN_ORDER else Planning.BY_VALUES
-
-
-def _content(past: bool, shows: Shows = "all") -> Mapping[str, str]:
+def _content(past: bool, shows: Shows = "all") -> Mapping[str, Any]:
     """The parts of a statement that follow from the payloads that it shows."""
     if shows == "none":
         return {"shown": _shown(_OF_NO_CONTENT), "content": "", "by_event": ""}

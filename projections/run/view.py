@@ -104,7 +104,7 @@ RUN = Table(
         Index("line_key, requested_at DESC, run_key DESC, opened"),
         # Runs that are open or have failed, among the many completed runs.
         Index("line_key, requested_at DESC, run_key DESC", where="status <> 'completed'"),
-        # The runs of all lines (``all_runs_statement``): of a ledger, an organization, a workspace.
+        # The runs of all lines (``all_runs_read``): of a ledger, an organization, a workspace.
         Index("requested_at DESC, run_key DESC, opened"),
         Index("organization_id, requested_at DESC, run_key DESC, opened"),
         Index("workspace_id, requested_at DESC, run_key DESC, opened"),

@@ -8,7 +8,7 @@ and runs by their number, and runs by their whole external id, are found by thei
 
 from functools import cache
 
-from ledger.views.statements import position_of, tenant_conditions, where, where_tenant
+from ledger.views.statements import Read, read_of, tenant_conditions, where, where_tenant
 from projections.search.rows import WHOLE
 
 CANDIDATES = 200
@@ -16,8 +16,6 @@ CANDIDATES = 200
 
 FOUND = 20
 """The most results."""
-
-VIEWS = ("search", "directory", "execution", "run")
 
 _ENTRIES = ("workspace", "project", "resource")
 
@@ -137,7 +135,7 @@ LEFT JOIN ({found}) AS found ON true
 
 
 @cache
-def search_statement(filters: frozenset[str], by_number: bool) -> str:
+def search_read(filters: frozenset[str], by_number: bool) -> Read:
     """(position, type, id, name, line id, folded name, line's name); a row of nulls if none.
 
     Lines that were found by their number and runs have no folded name: whether the words fit them
@@ -182,8 +180,13 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
             _RUNS.format(tenant=runs, line_id=_LINE_ID),
         ]
     known = f"w.word <> '' AND {_OF_ORGANIZATION}"
-    return _SEARCH.format(
+    return read_of(
+        _SEARCH,
+        "search",
+        "directory",
+        "execution",
+        "run",
+        is_kept=True,
         organizations="" if filters else _ORGANIZATIONS.format(known=known),
-        position=position_of(False, *VIEWS),
         found=" UNION ALL ".join(found),
     )

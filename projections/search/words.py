@@ -56,7 +56,7 @@ class Sought(NamedTuple):
     """The first number, without leading zeros."""
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of ``search_statement``, beside the tenant's."""
+        """The parameters of ``search_read``, beside the tenant's."""
         first = self.words[0] if self.words else ""
         return {
             "text": self.text,

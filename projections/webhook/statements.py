@@ -6,10 +6,9 @@ message that has no delivery yet is shown as pending.
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
-from ledger.views.statements import position_of, tenant_conditions, where
-
-_POSITION = "SELECT position FROM ledger.projection WHERE name = 'webhook'"
+from ledger.views.statements import Read, read_of, tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("w"),
@@ -36,7 +35,7 @@ _ITEM = (
 
 _LIST = f"""
 SELECT p.position, page.endpoint_key, page.item
-FROM ({_POSITION}) AS p
+FROM ({{position}}) AS p
 LEFT JOIN LATERAL (
     SELECT w.endpoint_key, {_ITEM} AS item
     FROM ledger.webhook AS w LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
@@ -47,7 +46,7 @@ ORDER BY page.endpoint_key DESC
 
 _ENDPOINT = f"""
 SELECT p.position, w.item
-FROM ({_POSITION}) AS p
+FROM ({{position}}) AS p
 LEFT JOIN LATERAL (
     SELECT {_ITEM} AS item
     FROM ledger.webhook AS w LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
@@ -73,7 +72,7 @@ _DELIVERY = (
 _DELIVERIES = f"""
 WITH found AS MATERIALIZED (
     SELECT p.position AS reached, w.endpoint_id, page.*
-    FROM ({position_of(False, "event", "webhook")}) AS p
+    FROM ({{position}}) AS p
     LEFT JOIN ledger.webhook AS w ON w.endpoint_id = %(endpoint_id)s AND {{where}}
     LEFT JOIN ledger.dispatch AS t ON t.endpoint_id = w.endpoint_id
     LEFT JOIN LATERAL (
@@ -92,22 +91,22 @@ ORDER BY found.position DESC
 """
 
 # The deliveries that a recovery since an instant sends again: the condition is the dispatcher's.
-_RECOVERY = f"""
+_RECOVERY = """
 SELECT p.position, (SELECT count(*) FROM (
     SELECT FROM ledger.webhook AS w JOIN ledger.delivery AS d USING (endpoint_id)
-    WHERE w.endpoint_id = %(endpoint_id)s AND {{where}}
+    WHERE w.endpoint_id = %(endpoint_id)s AND {where}
       AND d.status IN ('failed', 'pending') AND d.sequence > 0
       AND d.position >= (SELECT ledger.position_from(%(since)s))
     LIMIT %(limit)s
 ) AS found)
-FROM ({_POSITION}) AS p
+FROM ({position}) AS p
 """
 
 # A message that becomes a delivery, or has become one.
-_MESSAGE = f"""
+_MESSAGE = """
 SELECT p.position, m.position
-FROM ({_POSITION}) AS p
-LEFT JOIN ledger.webhook AS w ON w.endpoint_id = %(endpoint_id)s AND {{where}}
+FROM ({position}) AS p
+LEFT JOIN ledger.webhook AS w ON w.endpoint_id = %(endpoint_id)s AND {where}
 LEFT JOIN ledger.webhook_message AS m
   ON m.endpoint_id = w.endpoint_id AND m.kind <> 'recovery' AND m.number = %(number)s
  AND m.position = %(at)s
@@ -157,19 +156,19 @@ STATUSES = tuple(_PARTS)
 
 
 @cache
-def list_statement(filters: frozenset[str]) -> str:
+def list_read(filters: frozenset[str]) -> Read:
     """(position, endpoint's key, item JSON) rows; a row of nulls if there is no endpoint."""
-    return _LIST.format(where=where(filters, _FILTERS, _NOT_DELETED))
+    return _read_of(_LIST, filters)
 
 
 @cache
-def endpoint_statement(tenant: frozenset[str]) -> str:
+def endpoint_read(tenant: frozenset[str]) -> Read:
     """A single (position, item JSON or null) row."""
-    return _ENDPOINT.format(where=where(tenant, _FILTERS, _NOT_DELETED))
+    return _read_of(_ENDPOINT, tenant)
 
 
 @cache
-def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> str:
+def deliveries_read(tenant: frozenset[str], statuses: frozenset[str]) -> Read:
     """(position, endpoint or null, event's position or null, item JSON, …) rows, at least one.
 
     The further columns are the request of the latest attempt (``ledger.feed.signing``).
@@ -177,16 +176,21 @@ def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> st
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL
-    return _DELIVERIES.format(where=where(tenant, _FILTERS, _NOT_DELETED), rows=rows)
+    return _read_of(_DELIVERIES, tenant, "event", rows=rows)
 
 
 @cache
-def recovery_statement(tenant: frozenset[str]) -> str:
+def recovery_read(tenant: frozenset[str]) -> Read:
     """A single (position, number of deliveries, at most ``limit``) row."""
-    return _RECOVERY.format(where=where(tenant, _FILTERS, _NOT_DELETED))
+    return _read_of(_RECOVERY, tenant)
 
 
 @cache
-def message_statement(tenant: frozenset[str]) -> str:
+def message_read(tenant: frozenset[str]) -> Read:
     """A single (position, position of the endpoint's event or test, or null) row."""
-    return _MESSAGE.format(where=where(tenant, _FILTERS, _NOT_DELETED))
+    return _read_of(_MESSAGE, tenant)
+
+
+def _read_of(statement: str, filters: frozenset[str], *more: str, **parts: Any) -> Read:
+    shown = where(filters, _FILTERS, _NOT_DELETED)
+    return read_of(statement, *more, "webhook", where=shown, **parts)

@@ -29,7 +29,7 @@ from ledger.domain.values import (
     week_of,
 )
 from projections.execution import lists, statements
-from projections.run.statements import runs_statement
+from projections.run.statements import runs_read
 
 PAGE = 25
 _TENANT = frozenset({"organization"})
@@ -103,7 +103,7 @@ class Asker:
         if as_of is not None:
             parameters["as_of"] = as_of
         asked = {name: values[name] for name in values.keys() - self._clock.keys() - {"limit"}}
-        return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_statement(asked), values))
+        return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_read(asked).sql, values))
 
     def past_pages(self, count: int) -> list[Ask]:
         """Pages of the past, about the middle of the data set; their SQL is the live page's."""
@@ -127,7 +127,7 @@ class Asker:
     def detail(self, line: str) -> Ask:
         """The detail of a line."""
         values = {**self._tenant(), "line_id": line}
-        return Ask(f"/v1/execution/{line}", (statements.detail_statement(_TENANT), values))
+        return Ask(f"/v1/execution/{line}", (statements.detail_read(_TENANT).sql, values))
 
     def runs(self, count: int) -> list[Ask]:
         """Pages of the big line's runs, from its whole life."""
@@ -149,7 +149,7 @@ class Asker:
             parameters["cursor"] = encode_cursor(key, {"line": line})
             values |= {"after": sort_key(run), "after_at": moment}
             names = frozenset({"after"})
-        statement = runs_statement(_TENANT, names)
+        statement = runs_read(_TENANT, names).sql
         return Ask(f"/v1/execution/{line}/runs?{urlencode(parameters)}", (statement, values))
 
     def summaries(self, name: str) -> list[str]:

@@ -18,7 +18,7 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections.execution import lists, statements
-from projections.run.statements import run_statement
+from projections.run.statements import run_read
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after
@@ -140,9 +140,9 @@ def test_an_unfiltered_list_of_a_workspace_or_of_all_tenants_touches_few_rows(
 
 def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> float:
     """The rows that a list of the past touches. Asserts that the list is not empty."""
-    statement = lists.list_statement(filters, past=True)
+    read = lists.list_read(filters, past=True)
     parameters = parameters_at(getattr(past, moment), **filters, limit=limit)
-    page = cost(past.connection, statement, parameters)
+    page = cost(past.connection, read, parameters)
     assert page.found > 0
     return page.rows
 
@@ -150,15 +150,15 @@ def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> f
 @pytest.mark.parametrize("moment", ["long_ago", "half_way"])
 @pytest.mark.parametrize("kind", ["detail", "run"])
 def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, kind: str, moment: str) -> None:
-    statement = statements.detail_statement(frozenset(TENANT), past=True)
+    read = statements.detail_read(frozenset(TENANT), past=True)
     known: dict[str, Any] = {"line_id": "LIN-26-000001"}
     if kind == "run":
-        statement = run_statement(frozenset(TENANT), past=True)
+        read = run_read(frozenset(TENANT), past=True)
         known = {"run_id": past.run}
     parameters = parameters_at(getattr(past, moment), **TENANT, **known)
-    read = cost(past.connection, statement, parameters)
-    assert read.found == 1
-    assert read.rows <= 15
+    found = cost(past.connection, read, parameters)
+    assert found.found == 1
+    assert found.rows <= 15
 
 
 # Near now.

@@ -8,10 +8,9 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Planning
-from projections.directory.statements import SCOPES, names_statement, page_statement
+from projections.directory.statements import SCOPES, names_read, page_read
 from tests.support.facts import ORGANIZATION, activation
-from tests.support.plans import cost, database_after, plan_for
+from tests.support.plans import cost, database_after
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
 
@@ -60,10 +59,9 @@ def test_a_page_of_the_directory_touches_rows_in_proportion_to_its_limit(
     after: dict[str, str],
     limit: int,
 ) -> None:
-    plan_for(connection, Planning.SHORT)
     filters = {**tenant, **after}
-    statement = page_statement(frozenset(filters) - {"after_organization"})
-    page = cost(connection, statement, {**filters, "type": "project", "limit": limit})
+    read = page_read(frozenset(filters) - {"after_organization"})
+    page = cost(connection, read, {**filters, "type": "project", "limit": limit})
     is_last_page = "workspace" in tenant and after is AFTER
     assert page.found == (min(limit, 50) if is_last_page else limit)
     assert page.rows <= 4 * limit + 40
@@ -72,15 +70,13 @@ def test_a_page_of_the_directory_touches_rows_in_proportion_to_its_limit(
 def test_the_names_of_a_page_are_looked_up_one_by_one(
     connection: psycopg.Connection[Any],
 ) -> None:
-    plan_for(connection, Planning.SHORT)
     ids = [f"PROJ-26-{number:06d}" for number in range(0, 100, 10)]
     for tenant in ({"organization": ORGANIZATION}, {}):
-        found = cost(connection, names_statement(frozenset(tenant)), {**tenant, "ids": ids})
+        found = cost(connection, names_read(frozenset(tenant)), {**tenant, "ids": ids})
         assert found.rows <= 40
 
 
 def test_the_names_of_scopes_are_looked_up_one_by_one(connection: psycopg.Connection[Any]) -> None:
-    plan_for(connection, Planning.SHORT)
     ids = [f"PROJ-26-{number:06d}" for number in range(0, 100, 10)]
     found = cost(connection, SCOPES, {"ids": ids, "organizations": [ORGANIZATION] * len(ids)})
     assert found.rows <= 40

@@ -55,7 +55,6 @@ REQUIRED = {
 """Parameters without which a read is a 422."""
 
 _VIEWS = {table.name: view.name for view in projections() for table in view.tables}
-_POSITION_OF = re.compile(r"FROM ledger\.projection\s+WHERE name (?:IN \(([^)]*)\)|= ('\w+'))")
 
 
 class Target(NamedTuple):
@@ -219,7 +218,7 @@ def test_a_command_with_a_wrong_body_is_refused_and_audited_under_its_own_action
 
 @pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
 @pytest.mark.parametrize("route", READS, ids=label)
-def test_a_question_names_the_views_that_its_statement_reads(
+def test_a_read_names_the_views_whose_rows_its_statement_reads(
     target: Target, questions: list[tuple[Question, int | None]], route: LeanRoute, past: bool
 ) -> None:
     if route.path == ENDLESS or (past and not takes_as_of(route)):
@@ -230,13 +229,10 @@ def test_a_question_names_the_views_that_its_statement_reads(
     target.edge.get(target.path(route), target.token(*PERMISSIONS), params=query)
     assert bool(questions) == reads_views(route)
     for question, _ in questions:
-        tables = set(re.findall(r"ledger\.(\w+)", question.statement))
+        tables = set(re.findall(r"ledger\.(\w+)", question.read.sql))
         read = {_VIEWS[table] for table in tables if table in _VIEWS}
-        positions = [a or b for a, b in _POSITION_OF.findall(question.statement)]
-        assert positions, "its first column is position_of(past, …views)"
-        standing = set(re.findall(r"\w+", " ".join(positions)))
-        assert read - standing == set(), "position_of names each view whose rows are read"
-        assert question.views == standing, "the question names the views of position_of"
+        assert "projection" in tables, "the statement begins with its {position}"
+        assert question.read.views == read, "read_of names the views whose rows are read"
 
 
 @pytest.mark.parametrize("route", READS, ids=label)

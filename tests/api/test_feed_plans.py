@@ -17,11 +17,11 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.audited import FACT_EVENT_TYPES, actions_of
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Planning
+from ledger.views.statements import Read
 from projections import projections
 from projections.event import feeds
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import Cost, cost, database_after, plan_for
+from tests.support.plans import Cost, cost, database_after
 from tests.support.racing_writers import parsed
 
 OTHER = "ORG-26-000002"
@@ -44,7 +44,7 @@ class Past(NamedTuple):
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """Events of two organizations; some lines, workspaces, types and commands are rare."""
-    with database_after(server, "feed_plans", work, Planning.BY_VALUES) as (connection, _):
+    with database_after(server, "feed_plans", work) as (connection, _):
         late = f"""SELECT ledger.recorded_at(position) FROM ledger.event
             ORDER BY position OFFSET {EVENTS * 9 // 10} LIMIT 1"""
         ((at,),) = connection.execute(late.encode()).fetchall()
@@ -90,10 +90,9 @@ def send(writer: Writer, *events: dict[str, Any]) -> None:
     assert len(writer.submit(commands).result(30)) == len(events)
 
 
-def page_of(past: Past, statement: str, **values: Any) -> Cost:
-    plan_for(past.connection, feeds.planning_of(values.keys() - {"after", "before"}))
+def page_of(past: Past, read: Read, /, **values: Any) -> Cost:
     values = {"after": 0, "before": 2**63 - 1, "limit": LIMIT} | values
-    return cost(past.connection, statement, values)
+    return cost(past.connection, read, values)
 
 
 ORG = {"organization": ORGANIZATION}
@@ -231,8 +230,8 @@ def test_a_page_of_the_feed_costs_in_proportion_to_its_rows(
     past: Past, name: str, bound: str, backwards: bool
 ) -> None:
     values = bounded(past, FEEDS[name], bound)
-    statement = feeds.feed_statement(frozenset(values) - {"after", "before"}, backwards)
-    assert_cheap(page_of(past, statement, **values))
+    read = feeds.feed_read(frozenset(values) - {"after", "before"}, backwards)
+    assert_cheap(page_of(past, read, **values))
 
 
 @pytest.mark.parametrize(("name", "bound", "backwards"), walks(AUDITS))
@@ -240,14 +239,14 @@ def test_a_page_of_the_audit_log_costs_in_proportion_to_its_rows(
     past: Past, name: str, bound: str, backwards: bool
 ) -> None:
     values = bounded(past, AUDITS[name], bound)
-    statement = feeds.audit_statement(frozenset(values) - {"after", "before"}, backwards)
-    assert_cheap(page_of(past, statement, **values))
+    read = feeds.audit_read(frozenset(values) - {"after", "before"}, backwards)
+    assert_cheap(page_of(past, read, **values))
 
 
 @pytest.mark.parametrize("name", FEEDS)
 def test_walks_forwards_and_backwards_give_the_same_events(past: Past, name: str) -> None:
     def walk(backwards: bool) -> list[int]:
-        statement = feeds.feed_statement(frozenset(FEEDS[name]), backwards)
+        statement = feeds.feed_read(frozenset(FEEDS[name]), backwards).sql
         bounds = {"after": past.end // 2, "before": past.end // 2 + 200, "limit": 1000}
         rows = past.connection.execute(statement.encode(), FEEDS[name] | bounds).fetchall()
         return [row[1] for row in rows if row[1] and row[1] < bounds["before"]]
@@ -256,39 +255,37 @@ def test_walks_forwards_and_backwards_give_the_same_events(past: Past, name: str
 
 
 def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Past) -> None:
-    def found(filters: dict[str, Any], statement: Any = feeds.feed_statement) -> int:
-        ways = (
-            page_of(past, statement(frozenset(filters), way), **filters) for way in (False, True)
-        )
+    def found(filters: dict[str, Any], read: Any = feeds.feed_read) -> int:
+        ways = (page_of(past, read(frozenset(filters), way), **filters) for way in (False, True))
         (count,) = {way.found for way in ways}
         return count
 
     assert found(ORG) == LIMIT
     assert 0 < found(FEEDS["rare type"]) < LIMIT
     assert 0 < found(FEEDS["rare workspace"]) < LIMIT
-    assert 0 < found(AUDITS["refused"], feeds.audit_statement) < LIMIT
-    assert 0 < found(AUDITS["commands"], feeds.audit_statement) < LIMIT
-    assert 0 < found(AUDITS["rare actor"], feeds.audit_statement) < LIMIT
-    assert 0 < found(AUDITS["rare actions"], feeds.audit_statement) < LIMIT
-    assert 0 < found(AUDITS["action, only refused"], feeds.audit_statement) < LIMIT
-    assert found(AUDITS["action"], feeds.audit_statement) == LIMIT
-    assert found(AUDITS["line"], feeds.audit_statement) == LIMIT
-    assert found(AUDITS["line, rare actor"], feeds.audit_statement) > 0
-    assert found(AUDITS["line, refused"], feeds.audit_statement) > 0
-    assert found(AUDITS["line, commands"], feeds.audit_statement) > 0
-    assert found(AUDITS["line, rare actions"], feeds.audit_statement) == 1
-    assert found(AUDITS["another's line"], feeds.audit_statement) == 0
-    assert found(AUDITS["reads"], feeds.audit_statement) == 4
-    assert found(AUDITS["reads, line"], feeds.audit_statement) == 4
-    assert found(AUDITS["no organization"], feeds.audit_statement) == 4
-    assert found(AUDITS["no organization, unknown line"], feeds.audit_statement) == 4
-    assert found(AUDITS["no organization, line"], feeds.audit_statement) == 0
+    assert 0 < found(AUDITS["refused"], feeds.audit_read) < LIMIT
+    assert 0 < found(AUDITS["commands"], feeds.audit_read) < LIMIT
+    assert 0 < found(AUDITS["rare actor"], feeds.audit_read) < LIMIT
+    assert 0 < found(AUDITS["rare actions"], feeds.audit_read) < LIMIT
+    assert 0 < found(AUDITS["action, only refused"], feeds.audit_read) < LIMIT
+    assert found(AUDITS["action"], feeds.audit_read) == LIMIT
+    assert found(AUDITS["line"], feeds.audit_read) == LIMIT
+    assert found(AUDITS["line, rare actor"], feeds.audit_read) > 0
+    assert found(AUDITS["line, refused"], feeds.audit_read) > 0
+    assert found(AUDITS["line, commands"], feeds.audit_read) > 0
+    assert found(AUDITS["line, rare actions"], feeds.audit_read) == 1
+    assert found(AUDITS["another's line"], feeds.audit_read) == 0
+    assert found(AUDITS["reads"], feeds.audit_read) == 4
+    assert found(AUDITS["reads, line"], feeds.audit_read) == 4
+    assert found(AUDITS["no organization"], feeds.audit_read) == 4
+    assert found(AUDITS["no organization, unknown line"], feeds.audit_read) == 4
+    assert found(AUDITS["no organization, line"], feeds.audit_read) == 0
 
 
 def test_a_single_event_costs_few_rows(past: Past) -> None:
-    statement = feeds.event_statement(frozenset(ORG))
+    read = feeds.event_read(frozenset(ORG))
     # The rows of the event, and each view's position, which the feed does not overtake.
-    assert page_of(past, statement, **ORG, at=past.end).rows <= 4 + len(projections())
+    assert page_of(past, read, **ORG, at=past.end).rows <= 4 + len(projections())
 
 
 def test_a_tail_of_the_log_costs_in_proportion_to_its_rows(past: Past) -> None:

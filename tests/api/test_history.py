@@ -323,7 +323,7 @@ def long(edge: Edge) -> str:
 
 def touched_by_page(edge: Edge, line: str, after: int = 0, by: str = ORGANIZATION) -> int:
     values = {"organization": by, "line_id": line, "after": after, "limit": 26}
-    return rows_touched(edge, statements.history_statement(frozenset({"organization"})), values)
+    return rows_touched(edge, statements.history_read(frozenset({"organization"})), values)
 
 
 def test_a_line_with_many_runs_has_its_whole_history(edge: Edge, long: str) -> None:

@@ -9,12 +9,11 @@ import pytest
 from ledger.application.writer import Writer
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Planning
 from projections.execution import lists
 from projections.execution.orders import Sort
-from projections.run.statements import runs_statement
+from projections.run.statements import runs_read
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import cost, database_after, plan_for
+from tests.support.plans import cost, database_after
 from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, SIGNALS, WORKSPACES
 from tests.support.views import report
@@ -124,10 +123,9 @@ def found(
     sort: Sort | None = None,
 ) -> int:
     """The number of lines on a page. Asserts that the page touches few rows."""
-    plan_for(connection, lists.planning_of(filters, sort=sort))
     moment = now()
     parameters = {**filters, "today": day_of(moment), "week": week_of(moment), "limit": limit}
-    page = cost(connection, lists.list_statement(filters, sort=sort), parameters)
+    page = cost(connection, lists.list_read(filters, sort=sort), parameters)
     assert page.rows <= 7 * limit + 40
     return page.found
 
@@ -266,10 +264,9 @@ def test_a_page_far_behind_the_first_touches_rows_in_proportion_to_its_limit(
 def test_uncompleted_runs_among_many_completed_runs_are_found_with_few_rows(
     connection: psycopg.Connection[Any], statuses: list[str], runs: int
 ) -> None:
-    plan_for(connection, Planning.SHORT)
     filters = {"status": statuses, "not_completed": True}
-    statement = runs_statement(frozenset(), frozenset(filters))
+    read = runs_read(frozenset(), frozenset(filters))
     line = f"LIN-26-{LINES:06d}"
-    page = cost(connection, statement, {**filters, "line_id": line, "limit": 10})
+    page = cost(connection, read, {**filters, "line_id": line, "limit": 10})
     assert page.rows <= 60
     assert page.found == (runs or 1)  # without runs, the only row has the line's model

@@ -49,9 +49,9 @@ def past(edge: Edge, busy: Busy) -> Iterator[Past]:
 
 
 def place(past: Past, line_id: str, is_past: bool, **values: Any) -> Cost:
-    statement = statements.place_statement(frozenset(OWN), is_past)
+    read = statements.place_read(frozenset(OWN), is_past)
     given = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
-    return cost(past.connection, statement, given)
+    return cost(past.connection, read, given)
 
 
 def half_way(past: Past) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def test_a_place_in_another_tenants_line_costs_few_rows(past: Past, busy: Busy) 
 def test_the_events_of_a_run_are_found_without_reading_all_events_of_its_line(
     past: Past, busy: Busy
 ) -> None:
-    statement = statements.run_events_statement(frozenset(OWN))
+    read = statements.run_events_read(frozenset(OWN))
     given = {"run_id": busy.run, "limit": LIMIT, **OWN}
-    found = cost(past.connection, statement, given)
+    found = cost(past.connection, read, given)
     assert found.found == 3
     assert found.rows <= 20
     assert found.blocks <= 40

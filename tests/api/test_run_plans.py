@@ -9,10 +9,9 @@ import pytest
 from ledger.application.writer import Writer
 from ledger.domain.values import sort_key
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Planning
-from projections.run.statements import all_runs_statement, later_runs_statement, planning_of
+from projections.run.statements import all_runs_read, later_runs_read
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import cost, database_after, plan_for
+from tests.support.plans import cost, database_after
 from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
@@ -81,11 +80,9 @@ def found(
     """The number of runs on a page of 10. Asserts that the page touches few rows."""
     tenant = frozenset(filters.keys() & {"organization", "workspace"})
     names = frozenset(filters) - tenant
-    planning = planning_of(names | tenant)
-    plan_for(connection, Planning.LONG if past and planning is Planning.SHORT else planning)
-    statement = all_runs_statement(tenant, names, past, "none")
+    read = all_runs_read(tenant, names, past, "none")
     instant = {"as_of": now(), "settled": True} if past else {}
-    page = cost(connection, statement, {**filters, **instant, "limit": 10})
+    page = cost(connection, read, {**filters, **instant, "limit": 10})
     assert page.rows <= 110
     return page.found
 
@@ -126,9 +123,8 @@ def test_a_page_of_an_organization_with_few_runs_touches_few_rows(
 
 
 def test_a_later_page_of_an_export_touches_few_rows(connection: psycopg.Connection[Any]) -> None:
-    plan_for(connection, Planning.WALK)
     key = sort_key(f"RUN-26-{700_000 + RUNS // 2}")
     filters = {"after": key, "after_at": now(), "end": 2**40, "limit": 10}
-    statement = later_runs_statement(frozenset({"organization"}), frozenset({"after"}))
-    page = cost(connection, statement, {"organization": ORGANIZATION} | filters)
+    read = later_runs_read(frozenset({"organization"}), frozenset({"after"}))
+    page = cost(connection, read, {"organization": ORGANIZATION} | filters)
     assert (page.found, page.rows <= 110) == (10, True)

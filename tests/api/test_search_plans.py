@@ -8,11 +8,10 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Planning
-from projections.search.statements import CANDIDATES, FOUND, search_statement
+from projections.search.statements import CANDIDATES, FOUND, search_read
 from projections.search.words import sought
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import Cost, cost, database_after, plan_for
+from tests.support.plans import Cost, cost, database_after
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
 
@@ -57,11 +56,10 @@ def work(writer: Writer) -> None:
 
 
 def searched(connection: psycopg.Connection[Any], tenant: dict[str, str], text: str) -> Cost:
-    plan_for(connection, Planning.SHORT)
     wanted = sought(text)
     assert wanted is not None
-    statement = search_statement(frozenset(tenant), by_number=wanted.number is not None)
-    return cost(connection, statement, tenant | wanted.parameters())
+    read = search_read(frozenset(tenant), by_number=wanted.number is not None)
+    return cost(connection, read, tenant | wanted.parameters())
 
 
 @pytest.mark.parametrize("tenant", TENANTS.values(), ids=TENANTS)

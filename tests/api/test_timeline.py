@@ -313,9 +313,7 @@ def test_ten_thousand_intervals_are_an_answer_and_a_further_interval_is_a_422(ed
     # A read of a narrow range touches few rows.
     values = {"organization": ORGANIZATION, "line_id": line, "limit": 20_000}
     values |= {"from": start + timedelta(seconds=9_000), "to": start + timedelta(seconds=9_010)}
-    assert (
-        rows_touched(edge, statements.timeline_statement(frozenset({"organization"})), values) < 300
-    )
+    assert rows_touched(edge, statements.timeline_read(frozenset({"organization"})), values) < 300
 
 
 # 20,000 copies of a pause, each undone at its own instant, written without any event.

@@ -6,7 +6,7 @@ import pytest
 
 from ledger.api.models import UsageAnswer
 from ledger.domain.values import format_instant
-from projections.execution.usage import usage_statement
+from projections.execution.usage import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION
@@ -108,4 +108,4 @@ def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge:
     days = [start + timedelta(days=n) for n in range(30)]
     values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
     values |= {"days": days[:-1], "parts": [], "limit": 10_000}
-    assert rows_touched(edge, usage_statement(frozenset({"organization"})), values) < 900
+    assert rows_touched(edge, usage_read(frozenset({"organization"})), values) < 900

@@ -53,7 +53,7 @@ class Rig:
     async def _read(
         self, tenant: Tenant, statement: str, values: Mapping[str, Any], planning: Planning
     ) -> Rows:
-        self.reads += statement == feeds.TAIL
+        self.reads += statement == feeds.TAIL.sql
         await self._meet("tail")
         return await self.door.fetch(tenant, statement, values, planning)
 

@@ -18,7 +18,7 @@ Counted = Counter[tuple[str, str, str, frozenset[str]]]
 
 
 def summarized(ledger: Ledger, filters: dict[str, Any]) -> Counted:
-    statement = statements.summary_statement(frozenset(filters)).encode()
+    statement = statements.summary_read(frozenset(filters)).sql.encode()
     counted: Counted = Counter()
     for row in ledger.reader.execute(statement, filters).fetchall():
         if row["state"] is not None:

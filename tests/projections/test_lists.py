@@ -38,7 +38,7 @@ def listed(
     after: dict[str, Any] = {}
     while True:
         parameters = filters | after
-        statement = lists.list_statement(parameters, past, sort=sort, back=back).encode()
+        statement = lists.list_read(parameters, past, sort=sort, back=back).sql.encode()
         rows = ledger.reader.execute(statement, parameters | more).fetchall()
         rows = [row for row in rows if row["record_key"] is not None]
         keys = [row["record_key"] for row in rows]

@@ -9,7 +9,7 @@ from ledger.domain.run import RUN_EVENTS, Run
 from ledger.language.rendering import json_text, time_text
 from ledger.log.codec import EnvelopeMapper
 from projections.run.shown import RunColumns, shown_run
-from projections.run.statements import run_statement
+from projections.run.statements import run_read
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, new_id
 from tests.support.views import query
@@ -120,9 +120,9 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
     for event in events:
         folded.evolve(event)
         asked = {"run_id": run, "as_of": event.recorded_at, "settled": True}
-        statement = run_statement(frozenset(), past=True).encode()
+        statement = run_read(frozenset(), past=True).sql.encode()
         row = ledger.reader.execute(statement, asked).fetchall()[0]
         assert shown(row) == json_text(expected(folded)), type(event.body)
-    now = run_statement(frozenset()).encode()
+    now = run_read(frozenset()).sql.encode()
     row = ledger.reader.execute(now, {"run_id": run}).fetchall()[0]
     assert shown(row) == json_text(expected(folded))

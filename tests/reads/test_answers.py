@@ -12,10 +12,10 @@ import pytest
 
 from ledger.api.replies import Reply, answer
 from ledger.intake.principal import Principal
-from ledger.postgres.scope import Planning
 from ledger.reads.answers import Answers
 from ledger.reads.asking import Reads
 from ledger.reads.question import Answer, Question
+from ledger.views.statements import read_of
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.views import head, until
@@ -51,11 +51,8 @@ class Asker:
     async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
         question = Question(
             tenant=by.tenant,
-            statement=f"SELECT 0, ({statement})",
+            read=read_of(f"SELECT 0, ({statement})", is_kept=True),
             parameters=parameters,
-            views=frozenset(),
-            planning=Planning.SHORT,
-            is_kept=True,
         )
         reply = (await self._reads.ask(question)).once(text_reply)
         return bytes(reply.body).decode()
@@ -184,13 +181,10 @@ def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
     answers = Answers(nothing)
     question = Question(
         tenant=ANYONE.tenant,
-        statement="SELECT %(as_of)s",
+        read=read_of("SELECT %(as_of)s", "execution", is_kept=True),
         parameters={},
-        views=frozenset({"execution"}),
-        planning=Planning.SHORT,
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
         is_settled=True,
-        is_kept=True,
     )
     answers.keep(question, Answer([(None,)]), answers.moves)
     assert answers.bytes_kept == 0

@@ -36,7 +36,7 @@ from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from projections.execution import statements
 from projections.run.shown import RunColumns, shown_run
-from projections.run.statements import run_statement
+from projections.run.statements import run_read
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.leases import listen
 from tests.support.reader import set_tenant
@@ -246,7 +246,7 @@ class Ledger:
         self.catch_up()
         now = self.clock.now
         values = {"line_id": line, "today": day_of(now), "week": week_of(now)}
-        statement = statements.detail_statement(frozenset()).encode()
+        statement = statements.detail_read(frozenset()).sql.encode()
         (row,) = self.reader.execute(statement, values).fetchall()
         assert row["item"] is not None
         shown: dict[str, Any] = json.loads(row["item"])
@@ -259,7 +259,7 @@ class Ledger:
     def shown_run(self, run: str) -> dict[str, Any]:
         """The run as GET shows it, without its payloads."""
         self.catch_up()
-        statement = run_statement(frozenset()).encode()
+        statement = run_read(frozenset()).sql.encode()
         row = self.reader.execute(statement, {"run_id": run}).fetchall()[0]
         columns = RunColumns(*(row[name] for name in RunColumns._fields))
         shown: dict[str, Any] = json.loads(json_text(shown_run(columns)))

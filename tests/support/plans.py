@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Literal
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.views.statements import Read
 from tests.support.databases import copied
 from tests.support.edge import Edge
 from tests.support.racing_writers import running_writer
@@ -29,10 +30,7 @@ _TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
 
 @contextmanager
 def database_after(
-    server: EmbeddedPostgres,
-    name: str,
-    work: Callable[[Writer], T],
-    planning: Planning = Planning.SHORT,
+    server: EmbeddedPostgres, name: str, work: Callable[[Writer], T]
 ) -> Iterator[tuple[psycopg.Connection[Any], T]]:
     """A database of its own after some work, as reads of the API see it; and the work's result."""
     with copied(server.url, name) as conninfo:
@@ -43,11 +41,10 @@ def database_after(
         with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
             connection.execute("VACUUM ANALYZE")
             become_reader(connection, conninfo, EVERYONE)
-            plan_for(connection, planning)
             yield connection, result
 
 
-def plan_for(connection: psycopg.Connection[Any], planning: Planning) -> None:
+def _plan_for(connection: psycopg.Connection[Any], planning: Planning) -> None:
     """Have statements planned as reads of the API are: once, or at each execution."""
     plan_cache_mode, enable_seqscan = planning.settings
     connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (plan_cache_mode,))
@@ -72,11 +69,13 @@ class Cost(NamedTuple):
     """Pages of tables and indexes that were read, from shared buffers or from disk."""
 
 
-def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> Cost:
-    """The cost of an execution of a prepared statement, as in a service.
+def cost(connection: psycopg.Connection[Any], read: Read, parameters: dict[str, Any]) -> Cost:
+    """The cost of an execution of the read as a prepared statement, as in a service.
 
     Every execution has the same plan, since each ``Planning`` says whether a plan is generic.
     """
+    _plan_for(connection, read.planning)
+    statement = read.sql
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
     text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
     text = text.replace("%%", "%")
@@ -93,16 +92,16 @@ def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[s
     return Cost(found, _scanned_rows(root), blocks)
 
 
-def rows_touched(edge: Edge, statement: str, values: dict[str, Any]) -> int:
-    """The rows that all nodes of a statement's plan returned or removed by a filter.
+def rows_touched(edge: Edge, read: Read, values: dict[str, Any]) -> int:
+    """The rows that all nodes of the statement's plan returned or removed by a filter.
 
-    The statement is one of the organization that the values name.
+    The read is one of the organization that the values name.
     """
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         # Collect the statistics that a database has after a while, by its autovacuum.
         connection.execute("ANALYZE")
         become_reader(connection, edge.conninfo, Tenant(values["organization"], ANY))
-        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode()
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {read.sql}".encode()
         ((plans,),) = connection.execute(explain, values).fetchall()
 
     def rows(node: dict[str, Any]) -> int:

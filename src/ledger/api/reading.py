@@ -18,8 +18,8 @@ from ledger.api.services import ApiServices
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from ledger.intake.principal import Principal
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
+from ledger.views.statements import Read
 
 R = TypeVar("R", bound=Refused)
 
@@ -181,32 +181,10 @@ def instant_of(request: Request, query: Present) -> datetime:
 
 
 def asked(
-    principal: Principal,
-    query: Present,
-    statement: str,
-    parameters: Mapping[str, Any],
-    views: frozenset[str],
-    planning: Planning = Planning.SHORT,
-    *,
-    is_behind_all: bool = False,
-    is_kept: bool = False,
+    principal: Principal, query: Present, read: Read, parameters: Mapping[str, Any]
 ) -> Question:
-    """A principal's question about the instant that the query names.
-
-    A statement about the past takes long even if it follows an index.
-    """
-    if query.is_past and planning is Planning.SHORT:
-        planning = Planning.LONG
-    return Question(
-        principal.tenant,
-        statement,
-        parameters,
-        views,
-        planning,
-        query.instant,
-        is_behind_all=is_behind_all,
-        is_kept=is_kept,
-    )
+    """A principal's question about the instant that the query names."""
+    return Question(principal.tenant, read, parameters, query.instant)
 
 
 def periods(instant: datetime) -> dict[str, Any]:

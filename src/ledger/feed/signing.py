@@ -60,7 +60,7 @@ def body_of(test: str | None, found: Sequence[Any], sequence: int) -> str:
 def delivery_text(row: Sequence[Any]) -> str:
     """A delivery with its latest request, whose signature is masked: null before the first attempt.
 
-    The row is one of ``deliveries_statement`` behind the endpoint. The body is rendered from the
+    The row is one of ``deliveries_read`` behind the endpoint. The body is rendered from the
     stored event, by the version that runs, as it was for the attempt.
     """
     position, item, number, sequence, url, last, test, *found = row

@@ -68,7 +68,7 @@ class Stream:
     ) -> None:
         self._tail, self._fetch = tail, fetch
         self._selection = Selection(filters)
-        self._statement = feeds.feed_statement(frozenset(filters))
+        self._statement = feeds.feed_read(frozenset(filters)).sql
         self._opening = opening
         self._has_ended = False
         self._woken: asyncio.Future[int] | None = None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from ledger.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.postgres.scope import EVERYONE, Fetch
 from ledger.telemetry.lines import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
@@ -221,7 +221,7 @@ class Tail:
     async def _read_once(self) -> bool:
         """Read new events into memory and wake their listeners; return whether more may follow."""
         values = {"after": self._position, "limit": _BATCH}
-        rows = await self._fetch(EVERYONE, feeds.TAIL, values, Planning.SHORT)
+        rows = await self._fetch(EVERYONE, feeds.TAIL.sql, values, feeds.TAIL.planning)
         events = [
             FeedEvent(found[0], organization, workspace, line, found[1], message(feed_item(found)))
             for _, organization, workspace, line, *found in rows

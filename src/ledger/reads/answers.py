@@ -151,7 +151,7 @@ class Answers:
         again, a look finds the known standing, but the answer lacks these events: so it is not
         kept.
         """
-        stand = (self._standing.get(view, (0, 0))[1] for view in question.views)
+        stand = (self._standing.get(view, (0, 0))[1] for view in question.read.views)
         if question.as_of is None and answer.position < min(stand, default=0):
             return
         if question.as_of is not None and not answer.is_known:

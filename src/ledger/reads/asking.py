@@ -49,7 +49,7 @@ class Reads:
             raise Unavailable("The database does not answer.") from error
 
     async def _ask(self, question: Question, min_position: int | None) -> Answer:
-        self.require_readable(question.views)
+        self.require_readable(question.read.views)
         if min_position is not None and not await self._reach(question, min_position):
             raise Behind("The views have not reached the asked position.")
         if question.as_of is not None and question.as_of > self._clock():
@@ -57,14 +57,14 @@ class Reads:
         least, time = min_position or 0, asyncio.get_running_loop().time
         due, deadline = self._due(question, least), time() + WAIT_SECONDS
         while True:
-            if not question.is_kept:
+            if not question.read.is_kept:
                 answer = Answer(await self._fetch(*question.asked))
             elif (kept := await self.answers.find(question)) is not None:
                 answer = kept
             else:
                 answer = await self._turns.take(question.key, question)
             if answer.position >= due and (answer.is_known or question.as_of is None):
-                self.require_readable(question.views)  # a view may have been rebuilt meanwhile
+                self.require_readable(question.read.views)  # a view may have been rebuilt meanwhile
                 return answer
             if question.as_of is not None:
                 question = await self._settle(question)
@@ -95,7 +95,7 @@ class Reads:
         """The position that the rows must show; 0 for the past: its statement checks by itself."""
         if question.as_of is not None:
             return 0
-        views = None if question.is_behind_all else question.views
+        views = None if question.read.is_behind_all else question.read.views
         return max(least, self._positions.due(views))
 
     async def _settle(self, question: Question) -> Question:
@@ -108,7 +108,7 @@ class Reads:
         as_of = question.as_of
         if as_of is None or question.is_settled:
             raise Behind("The views have not reached the asked instant.")
-        fetch, tenant, planning = self._fetch, question.tenant, question.planning
+        fetch, tenant, planning = self._fetch, question.tenant, question.read.planning
         await fetch(tenant, AWAIT_APPEND, {}, planning)
         ((position, known, is_standby),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         # Under load ``recorded_at`` may be some microseconds ahead of the clock.
@@ -124,6 +124,6 @@ class Reads:
 
     async def _reach(self, question: Question, position: int) -> bool:
         """Wait for the question's views. Return whether they reached the position in time."""
-        if question.is_behind_all and not await self._positions.wait(position):
+        if question.read.is_behind_all and not await self._positions.wait(position):
             return False
-        return await self._positions.wait_for(question.views, position)
+        return await self._positions.wait_for(question.read.views, position)

@@ -1,4 +1,4 @@
-"""A read as a value (the question), and its rows (the answer)."""
+"""A read with its parameters (the question), and its rows (the answer)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from ledger.postgres.scope import Planning, Tenant
+from ledger.views.statements import Read
 
 T = TypeVar("T")
 
@@ -16,21 +18,12 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     """A read of the views: of the present, or of the state known at an instant of the past."""
 
     tenant: Tenant
-    statement: str
-    """SQL whose rows begin with the position that they show; it returns at least one row."""
+    read: Read
     parameters: Mapping[str, Any]
-    views: frozenset[str]
-    """The views that the statement reads."""
-    planning: Planning
     as_of: datetime | None = None
     """The asked instant, the statement's parameter ``as_of``; None: the present."""
     is_settled: bool = False
     """Whether no further event can be recorded by that instant: the parameter ``settled``."""
-    is_behind_all: bool = False
-    """Whether the rows may show only events that every other live view shows too, as in feeds."""
-    is_kept: bool = False
-    """Whether the answer follows from the views' rows alone, so that it may be cached
-    (``answers.py``). The day and the week of the clock are then among the parameters."""
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -42,14 +35,18 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     @property
     def asked(self) -> tuple[Tenant, str, Mapping[str, Any], Planning]:
         """The arguments of the door's ``fetch``."""
-        return self.tenant, self.statement, self.values, self.planning
+        return self.tenant, self.read.sql, self.values, self.read.planning
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """The key of the answer in the cache: everything that it depends on, except the views."""
         values = self.values
         words = [tuple(v) if isinstance(v, list) else v for v in values.values()]
-        return (self.tenant, self.statement, *values, *words)
+        return (self.tenant, self.read.sql, *values, *words)
+
+    def walked(self) -> "Question":
+        """The same question as a page of an export."""
+        return replace(self, read=self.read._replace(planning=Planning.WALK))
 
 
 class Answer(list[Any]):

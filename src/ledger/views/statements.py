@@ -1,4 +1,4 @@
-"""Common parts of statements that read views: the position of the views, and the tenant's filter.
+"""Reads of views as values, and their common parts: position, and the tenant's filter.
 
 A statement returns position and rows in one round trip. Stored JSON is returned as stored, without
 parsing. Every statement is scoped to the credential's tenant by its filters. Lists use keyset
@@ -11,6 +11,9 @@ be in flight, or the view may lag. The caller then waits and sends the statement
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
+
+from ledger.postgres.scope import Planning
 
 # The position that all views of the statement have reached.
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
@@ -43,6 +46,41 @@ SELECT p.name, p.version, p.generation, p.position,
        COALESCE(ledger.log_end(), 0) AS head, p.stopped_at, p.error
 FROM ledger.projection AS p ORDER BY p.name
 """
+
+
+class Read(NamedTuple):
+    """A statement that reads views, with all that follows from it."""
+
+    sql: str
+    """The statement. The rows, at least one, begin with the position that they show."""
+    views: frozenset[str]
+    """The views that the statement reads."""
+    planning: Planning
+    is_kept: bool
+    """Whether the rows follow from the views' rows alone, so that an answer may be cached
+    (``reads/answers.py``). The day and the week of the clock are then among the parameters."""
+    is_behind_all: bool
+    """Whether the rows may show only events that every other live view shows too, as in feeds."""
+
+
+def read_of(
+    statement: str,
+    *views: str,
+    past: bool = False,
+    planning: Planning = Planning.SHORT,
+    is_kept: bool = False,
+    is_behind_all: bool = False,
+    **parts: str,
+) -> Read:
+    """The read of these views by a statement: it is filled with its position and with the parts.
+
+    The position is that of the views, or of an instant, unless the parts name another one. A
+    statement about the past takes long even if it follows an index.
+    """
+    if past and planning is Planning.SHORT:
+        planning = Planning.LONG
+    sql = statement.format(**{"position": position_of(past, *views)} | parts)
+    return Read(sql, frozenset(views), planning, is_kept, is_behind_all)
 
 
 def position_of(past: bool, *views: str) -> str:

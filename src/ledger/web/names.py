@@ -15,7 +15,7 @@ from ledger.api.routes import directory, executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.web.pages import may_read, read_answer
-from projections.execution.statements import names_statement
+from projections.execution.statements import names_read
 
 
 async def names_for(
@@ -69,11 +69,9 @@ async def names_of_lines(
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
     tenant = tenant_filters(principal)
-    statement = names_statement(frozenset(tenant), query.is_past)
+    read = names_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "ids": sorted(set(line_ids))}
-    views = frozenset({"execution"})
-    question = asked(principal, query, statement, parameters, views, is_kept=True)
-    rows = await services_of(request).reads.ask(question)
+    rows = await services_of(request).reads.ask(asked(principal, query, read, parameters))
     named: Mapping[str, str] = rows.once(
         lambda answer: {line: name for _, line, name in answer if name is not None}
     )

@@ -257,9 +257,8 @@ async def _would_recover(
     question = asked(
         principal,
         Present(),
-        statements.recovery_statement(frozenset(tenant)),
+        statements.recovery_read(frozenset(tenant)),
         {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1},
-        frozenset({"webhook"}),
     )
     rows = await services_of(request).reads.ask(question)
     count: int = rows[0][1]

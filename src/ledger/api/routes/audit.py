@@ -24,7 +24,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply
-from ledger.api.routes.feeds import VIEW, Walk, position_in, time_filters
+from ledger.api.routes.feeds import Walk, position_in, time_filters
 from ledger.domain.errors import Invalid
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType
@@ -184,10 +184,8 @@ async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Reco
 
 def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` entries of a walk along the audit log."""
-    filters = frozenset(walk.filters)
-    statement = feeds.audit_statement(filters, walk.is_backwards)
-    parameters, planning = walk.parameters(cursor, limit), feeds.planning_of(filters)
-    return Question(principal.tenant, statement, parameters, VIEW, planning)
+    read = feeds.audit_read(frozenset(walk.filters), walk.is_backwards)
+    return Question(principal.tenant, read, walk.parameters(cursor, limit))
 
 
 def audit_filters(

@@ -25,11 +25,9 @@ from ledger.api.replies import Reply
 from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
-from projections.directory.statements import SCOPES, names_statement, page_statement
+from projections.directory.statements import SCOPES, names_read, page_read
 
 router = APIRouter(prefix="/v1/directory", tags=["directory"], route_class=LeanRoute)
-
-_VIEW = frozenset({"directory"})
 
 
 class DirectoryQuery(Present, Page):
@@ -72,9 +70,9 @@ async def list_directory(
     filters = tenant_filters(principal)
     if query.cursor is not None:
         filters |= _after(decode_cursor(query.cursor, chosen))
-    statement = page_statement(frozenset(filters) - {"after_organization"})
+    read = page_read(frozenset(filters) - {"after_organization"})
     parameters = {**filters, **chosen, "limit": query.limit + 1}
-    question = asked(principal, query, statement, parameters, _VIEW, is_kept=True)
+    question = asked(principal, query, read, parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     return rows.once(_reply, query.limit, chosen)
 
@@ -102,9 +100,8 @@ async def names_of(request: Request, principal: Principal, ids: Collection[str])
         return {}
     filters = tenant_filters(principal)
     filters.pop("workspace", None)
-    statement = names_statement(frozenset(filters))
     parameters = {**filters, "ids": sorted(ids)}
-    question = asked(principal, Present(), statement, parameters, _VIEW, is_kept=True)
+    question = asked(principal, Present(), names_read(frozenset(filters)), parameters)
     rows = await services_of(request).reads.ask(question)
     named: dict[str, str] = rows.once(
         lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
@@ -123,7 +120,7 @@ async def names_of_workspaces(
         return {}
     organizations, ids = zip(*sorted(scopes), strict=True)
     parameters = {"ids": [*ids], "organizations": [*organizations]}
-    question = asked(principal, Present(), SCOPES, parameters, _VIEW, is_kept=True)
+    question = asked(principal, Present(), SCOPES, parameters)
     rows = await services_of(request).reads.ask(question)
     named: dict[tuple[str, str], str] = rows.once(
         lambda answer: {(row[2], row[1]): row[3] for row in answer if row[1] is not None}

@@ -47,7 +47,6 @@ from ledger.domain.values import (
     sort_key,
 )
 from ledger.intake.principal import Principal
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
@@ -55,9 +54,6 @@ from projections.execution.rank import NO_SCORE, NO_STATUS
 from projections.execution.shown import item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
-
-_VIEW = frozenset({"execution"})
-
 
 HEALTH = ("green", "amber", "red", NO_STATUS)
 """The words of the filter by health."""
@@ -181,10 +177,9 @@ def _lines_asked(
         raise Invalid.at("/sort", _OF_NOW)
     if query.cursor is not None:
         filters |= _after(query, chosen)
-    statement = lists.list_statement(filters, query.is_past, whole, query.sort, back)
-    planning = lists.planning_of(filters, query.is_past, query.sort)
+    read = lists.list_read(filters, query.is_past, whole, query.sort, back)
     parameters = {**filters, **periods(instant_of(request, query)), "limit": query.limit + 1}
-    return asked(principal, query, statement, parameters, _VIEW, planning, is_kept=True)
+    return asked(principal, query, read, parameters)
 
 
 def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
@@ -258,12 +253,8 @@ async def summarize_executions(
     The filters are those of the list.
     """
     filters = {**tenant_filters(principal), **query.chosen()}
-    # With tags or resources, or in the past, single lines are counted: few or many, depending on
-    # the values.
-    is_counted = not filters.keys().isdisjoint(("project_tag", "resource_id")) or query.is_past
-    planning = Planning.BY_VALUES if is_counted else Planning.SHORT
-    statement = statements.summary_statement(frozenset(filters), query.is_past)
-    question = asked(principal, query, statement, filters, _VIEW, planning, is_kept=True)
+    read = statements.summary_read(frozenset(filters), query.is_past)
+    question = asked(principal, query, read, filters)
     return (await services_of(request).reads.ask(question, min_position)).once(_summary_reply)
 
 
@@ -316,9 +307,9 @@ async def show_execution(
 def line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
     """The question for a line's detail, if the credential sees the line."""
     filters = tenant_filters(principal)
-    statement = statements.detail_statement(frozenset(filters), query.is_past)
+    read = statements.detail_read(frozenset(filters), query.is_past)
     parameters = {**filters, **periods(instant_of(request, query)), "line_id": line_id}
-    return asked(principal, query, statement, parameters, _VIEW, is_kept=True)
+    return asked(principal, query, read, parameters)
 
 
 def line_reply(rows: Answer, is_past: bool) -> Reply:

@@ -43,7 +43,6 @@ from ledger.intake.principal import Principal
 from ledger.language.audited import Resource
 from ledger.language.envelopes import AuditEntry, Envelope, FactReference, audit_entry_of
 from ledger.language.rendering import json_text
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.event.items import feed_envelope
 
@@ -183,7 +182,7 @@ async def export_audit_log(
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(request, principal)
     walk = Walk(audit_filters(query, query, principal), position_in(query.after))
-    question = _walked(entries_asked(principal, walk, query.cursor, PAGE))
+    question = entries_asked(principal, walk, query.cursor, PAGE).walked()
     goes_on = query.after is not None or query.cursor is not None
     first = await services_of(request).reads.ask(question, min_position)
     pages = _named(request, principal, _pages(request, principal, question, first))
@@ -210,17 +209,12 @@ async def export_events(
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(request, principal)
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
-    question = _walked(events_asked(principal, walk, None, PAGE))
+    question = events_asked(principal, walk, None, PAGE).walked()
     # The first page is read before the answer begins, so that a refusal gets its own status.
     first = await services_of(request).reads.ask(question, min_position)
     pages = _pages(request, principal, question, first)
     goes_on = query.after is not None
     return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
-
-
-def _walked(question: Question) -> Question:
-    """The same question as a page of an export."""
-    return replace(question, planning=Planning.WALK)
 
 
 async def _named(
@@ -248,9 +242,5 @@ async def _pages(
                 raise Behind("The view has fallen behind the end of the export.")
             return
         await require_valid(request, principal)
-        values = {**question.parameters, "after": found[-1][1]}
-        rows = Answer(
-            await services.door.fetch(
-                question.tenant, question.statement, values, question.planning
-            )
-        )
+        question = replace(question, parameters={**question.parameters, "after": found[-1][1]})
+        rows = Answer(await services.door.fetch(*question.asked))

@@ -40,8 +40,6 @@ from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 
-VIEW = frozenset({"event"})
-
 BEYOND = 2**63 - 1
 """A position beyond every event."""
 
@@ -119,10 +117,8 @@ async def events_page(
 
 def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` events of a walk along the feed."""
-    filters = frozenset(walk.filters)
-    statement = feeds.feed_statement(filters, walk.is_backwards)
-    parameters, planning = walk.parameters(cursor, limit), feeds.planning_of(filters)
-    return Question(principal.tenant, statement, parameters, VIEW, planning, is_behind_all=True)
+    read = feeds.feed_read(frozenset(walk.filters), walk.is_backwards)
+    return Question(principal.tenant, read, walk.parameters(cursor, limit))
 
 
 def feed_filters(
@@ -201,9 +197,8 @@ async def show_event(
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)
-    statement = feeds.event_statement(frozenset(tenant))
     parameters = {**tenant, "at": position_in(event_id)}
-    question = asked(principal, query, statement, parameters, VIEW)
+    question = asked(principal, query, feeds.event_read(frozenset(tenant)), parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     found = rows[0][1:]
     envelope = None if found[0] is None else items.feed_envelope(found)

@@ -30,10 +30,9 @@ from ledger.api.routes.runs import AllRunsFilters, all_runs_asked, implied, run_
 from ledger.domain.errors import Behind, Invalid
 from ledger.domain.values import RUN_ID, sort_key
 from ledger.intake.principal import Principal
-from ledger.postgres.scope import Planning
-from ledger.reads.question import Answer
+from ledger.reads.question import Answer, Question
 from projections.run.shown import RunColumns, ShownRun, shown_run
-from projections.run.statements import later_runs_statement
+from projections.run.statements import later_runs_read
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=LeanRoute)
 
@@ -118,14 +117,14 @@ async def export_runs(
     reads, filters = services_of(request).reads, implied(query.chosen())
     if query.after is not None:
         # A kept answer may have lost its rows already.
-        question = replace(run_asked(principal, query.after, query), is_kept=False)
+        question = run_asked(principal, query.after, query)
+        question = replace(question, read=question.read._replace(is_kept=False))
         known, *_ = await reads.ask(question, min_position)
         if known[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
         filters |= {"after": sort_key(query.after), "after_at": known[2]}
     # The first page is read before the answer begins, so that a refusal gets its own status.
-    question = all_runs_asked(principal, query, filters, PAGE, "none")
-    question = replace(question, planning=Planning.WALK)
+    question = all_runs_asked(principal, query, filters, PAGE, "none").walked()
     first = await reads.ask(question, min_position)
     pages = _pages(request, principal, filters, first)
     return _RUNS.file(turn, query.format, pages, first.position, goes_on=query.after is not None)
@@ -144,9 +143,9 @@ async def _pages(
         await require_valid(request, principal)
         filters |= {"after": sort_key(found[-1][1]), "after_at": found[-1][2]}
         names = frozenset(filters) - {"after_at"}
-        statement = later_runs_statement(frozenset(tenant), names)
         values = {**tenant, **filters, "limit": PAGE, "end": end}
-        rows = Answer(await services.door.fetch(principal.tenant, statement, values, Planning.WALK))
+        question = Question(principal.tenant, later_runs_read(frozenset(tenant), names), values)
+        rows = Answer(await services.door.fetch(*question.asked))
         if rows.position < end:
             # A crash of the database took the view back: the missing rows existed before.
             raise Behind("The view has fallen behind the end of the export.")

@@ -51,9 +51,6 @@ from projections.run.statements import Shows
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
-_VIEWS = frozenset({"execution", "run"})
-OWN_VIEW = frozenset({"run"})
-
 AnyRunId = Annotated[str, path_id("A RUN id.", "RUN-26-001812", RUN_ID)]
 
 
@@ -163,10 +160,9 @@ async def _line_runs(
     if query.cursor is not None:
         filters |= _after(query.cursor, bound_to)
     names = frozenset(filters) - {"after_at"}
-    statement = statements.runs_statement(frozenset(tenant), names, query.is_past, shows)
+    read = statements.runs_read(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
-    question = asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
-    rows = await services.reads.ask(question, min_position)
+    rows = await services.reads.ask(asked(principal, query, read, parameters), min_position)
     return rows.once(line_runs_reply, query.limit, bound_to, services.vault)
 
 
@@ -232,12 +228,8 @@ def all_runs_asked(
 ) -> Question:
     """The question for so many runs of all lines."""
     tenant, names = tenant_filters(principal), frozenset(filters) - {"after_at"}
-    statement = statements.all_runs_statement(frozenset(tenant), names, query.is_past, shows)
-    parameters = {**tenant, **filters, "limit": limit}
-    planning = statements.planning_of(names | tenant.keys())
-    return asked(
-        principal, query, statement, parameters, OWN_VIEW, planning, is_kept=shows != "none"
-    )
+    read = statements.all_runs_read(frozenset(tenant), names, query.is_past, shows)
+    return asked(principal, query, read, {**tenant, **filters, "limit": limit})
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -274,9 +266,8 @@ async def show_run(
 def run_asked(principal: Principal, run_id: str, query: Query) -> Question:
     """The question for a run, if the credential sees the run."""
     tenant = tenant_filters(principal)
-    statement = statements.run_statement(frozenset(tenant), query.is_past)
-    parameters = {**tenant, "run_id": run_id}
-    return asked(principal, query, statement, parameters, OWN_VIEW, is_kept=True)
+    read = statements.run_read(frozenset(tenant), query.is_past)
+    return asked(principal, query, read, {**tenant, "run_id": run_id})
 
 
 @command_route(

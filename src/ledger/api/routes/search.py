@@ -17,12 +17,10 @@ from ledger.domain.errors import Invalid
 from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer, Question
-from projections.search.statements import FOUND, VIEWS, search_statement
+from projections.search.statements import FOUND, search_read
 from projections.search.words import Sought, folded_name, sought
 
 router = APIRouter(prefix="/v1/search", tags=["search"], route_class=LeanRoute)
-
-_VIEWS = frozenset(VIEWS)
 
 MOST_CHARACTERS = 200
 
@@ -92,9 +90,8 @@ async def search_names(
 
 def _asked(principal: Principal, query: SearchQuery, wanted: Sought) -> Question:
     filters = tenant_filters(principal)
-    statement = search_statement(frozenset(filters), by_number=wanted.number is not None)
-    parameters = filters | wanted.parameters()
-    return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
+    read = search_read(frozenset(filters), by_number=wanted.number is not None)
+    return asked(principal, query, read, filters | wanted.parameters())
 
 
 def _reply(rows: Answer, wanted: Sought) -> SearchReply:

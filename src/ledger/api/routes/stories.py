@@ -31,20 +31,13 @@ from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Amounts, Interval, Range, Turn, intervals, totals
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from ledger.intake.principal import Principal
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer
 from projections.event.items import history_item
-from projections.event.statements import (
-    history_statement,
-    place_statement,
-    run_events_statement,
-)
-from projections.execution.statements import timeline_statement
-from projections.execution.usage import usage_statement
+from projections.event.statements import history_read, place_read, run_events_read
+from projections.execution.statements import timeline_read
+from projections.execution.usage import usage_read
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
-
-_EVENTS = frozenset({"event"})
 
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
@@ -89,9 +82,9 @@ async def show_history(
     if query.cursor is not None:
         after = event_position(decode_cursor(query.cursor, of_line))
     tenant = tenant_filters(principal)
-    statement = history_statement(frozenset(tenant), query.is_past)
+    read = history_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1}
-    question = asked(principal, query, statement, parameters, _EVENTS)
+    question = asked(principal, query, read, parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     return paged(
@@ -114,7 +107,7 @@ async def show_place(
     require_line_id(line_id)
     tenant = tenant_filters(principal)
     # The statement reads the present, whatever instant the place is at.
-    statement = place_statement(frozenset(tenant), query.is_past)
+    read = place_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "line_id": line_id,
@@ -122,8 +115,7 @@ async def show_place(
         "limit": _LATEST,
         "ticks": _TICKS,
     }
-    question = asked(principal, Query(), statement, parameters, _EVENTS)
-    rows = await services_of(request).reads.ask(question)
+    rows = await services_of(request).reads.ask(asked(principal, Query(), read, parameters))
     _require_line(rows)
     ends, until, following = (
         [history_item(row[3:]) for row in rows if row[2] == kind]
@@ -142,10 +134,9 @@ async def show_run_events(
 ) -> Response:
     """A run's own events, as its line's history has them. Only the web pages use this."""
     tenant = tenant_filters(principal)
-    statement = run_events_statement(frozenset(tenant), query.is_past)
+    read = run_events_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
-    question = asked(principal, query, statement, parameters, frozenset({"event", "run"}))
-    rows = await services_of(request).reads.ask(question)
+    rows = await services_of(request).reads.ask(asked(principal, query, read, parameters))
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such run."))
     found = [history_item(row[2:]) for row in rows if row[2] is not None]
@@ -171,7 +162,7 @@ async def show_timeline(
     tenant = tenant_filters(principal)
     # More turns than intervals are read: turns without length do not count as intervals.
     limit = 2 * MAX_INTERVALS
-    statement = timeline_statement(frozenset(tenant), query.is_past)
+    read = timeline_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "from": start or EARLIEST,
@@ -179,8 +170,7 @@ async def show_timeline(
         "line_id": line_id,
         "limit": limit,
     }
-    views = frozenset({"execution"})
-    question = asked(principal, query, statement, parameters, views, Planning.LONG)
+    question = asked(principal, query, read, parameters)
     now = instant_of(request, query)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
@@ -236,7 +226,7 @@ async def show_usage(
     if len(days) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
     tenant = tenant_filters(principal)
-    statement = usage_statement(frozenset(tenant), query.is_past)
+    read = usage_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "line_id": line_id,
@@ -246,8 +236,7 @@ async def show_usage(
         "parts": [day for day, is_whole in days.items() if not is_whole],
         "limit": MAX_PAIRS,
     }
-    views = frozenset({"execution", "run"})
-    question = asked(principal, query, statement, parameters, views, Planning.LONG)
+    question = asked(principal, query, read, parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:

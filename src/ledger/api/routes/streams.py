@@ -18,8 +18,7 @@ from ledger.api.routes.feeds import EventFilters, position_in
 from ledger.domain.errors import Invalid
 from ledger.domain.values import EVENT_ID
 from ledger.feed.stream import Stream, Streams
-
-_VIEWS = frozenset({"event"})
+from projections.event.feeds import feed_read
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 
@@ -94,11 +93,9 @@ async def stream_events(
     query: Annotated[StreamQuery, QueryParameters()],
 ) -> Response:
     """Follow the feed as Server-Sent Events, from now on or after the given event."""
-    streams = services_of(request).streams
-    services_of(request).reads.require_readable(_VIEWS)
-    stream = await streams.open(
-        principal, tenant_filters(principal) | query.chosen(), _begin(request, query)
-    )
+    streams, filters = services_of(request).streams, tenant_filters(principal) | query.chosen()
+    services_of(request).reads.require_readable(feed_read(frozenset(filters)).views)
+    stream = await streams.open(principal, filters, _begin(request, query))
     return StreamAnswer(streams, stream)
 
 

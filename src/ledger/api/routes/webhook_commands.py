@@ -145,14 +145,13 @@ async def _has_delivery(
     question = asked(
         principal,
         Present(),
-        statements.message_statement(frozenset(tenant)),
+        statements.message_read(frozenset(tenant)),
         {
             **tenant,
             "endpoint_id": endpoint_id,
             "number": event_id.removeprefix("EVT-"),
             "at": position_in(event_id),
         },
-        frozenset({"webhook"}),
     )
     rows = await services_of(request).reads.ask(question)
     return rows[0][1] is not None

@@ -52,7 +52,6 @@ from projections.webhook import statements
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
 
-_VIEW = frozenset({"webhook"})
 _PERMISSION = "webhooks:manage"
 _UNKNOWN = "No such webhook endpoint."
 
@@ -101,9 +100,8 @@ async def list_webhooks(
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
-    statement = statements.list_statement(frozenset(filters))
     parameters = {**filters, "limit": query.limit + 1}
-    question = asked(principal, query, statement, parameters, _VIEW)
+    question = asked(principal, query, statements.list_read(frozenset(filters)), parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     return paged(
         rows, query.limit, 1, lambda row: encode_cursor({"id": _endpoint_id(row[1])}, chosen)
@@ -136,9 +134,8 @@ async def show_webhook(
     """Show an endpoint and the state of its deliveries."""
     _require_id(endpoint_id)
     tenant = tenant_filters(principal)
-    statement = statements.endpoint_statement(frozenset(tenant))
     parameters = {**tenant, "endpoint_id": endpoint_id}
-    question = asked(principal, query, statement, parameters, _VIEW)
+    question = asked(principal, query, statements.endpoint_read(frozenset(tenant)), parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
@@ -285,9 +282,9 @@ async def list_deliveries(
     before = BEYOND
     if query.cursor is not None:
         before = event_position(decode_cursor(query.cursor, bound_to))
-    statement = statements.deliveries_statement(frozenset(tenant), frozenset(statuses))
+    read = statements.deliveries_read(frozenset(tenant), frozenset(statuses))
     parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
-    question = asked(principal, query, statement, parameters, _VIEW | {"event"})
+    question = asked(principal, query, read, parameters)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
