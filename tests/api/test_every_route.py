@@ -12,6 +12,7 @@ from ledger.api import routes
 from ledger.api.app import ROUTED
 from ledger.api.lean import LeanRoute
 from ledger.domain.values import format_id
+from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections import projections
 from tests.support.edge import Edge, assert_problem
@@ -233,6 +234,8 @@ def test_a_read_names_the_views_whose_rows_its_statement_reads(
         read = {_VIEWS[table] for table in tables if table in _VIEWS}
         assert "projection" in tables, "the statement begins with its {position}"
         assert question.read.views == read, "read_of names the views whose rows are read"
+        is_short = question.read.planning is Planning.SHORT
+        assert not (past and is_short), "read_of(…, past=past): a statement about the past is long"
 
 
 @pytest.mark.parametrize("route", READS, ids=label)
@@ -298,4 +301,4 @@ def test_a_read_of_views_waits_for_the_requested_position(
     token = target.token(*PERMISSIONS)
     target.edge.get(target.path(route), token, headers=headers, params=query)
     expected = {1} if reads_views(route) else set()
-    assert {least for _, least in questions} == expected, "min_position is handed to reads.ask"
+    assert {least for _, least in questions} == expected, "the route takes asking: Asks"

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import params as fastapi_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,7 +25,7 @@ from ledger.api.machinery.headers import header
 from ledger.api.machinery.shares import Share
 from ledger.api.models import TEMPLATE
 from ledger.api.problems import REFUSALS, WRITE_ERRORS, as_refusal, problem, refusals
-from ledger.api.reading import OR, services_of
+from ledger.api.reading import OR, Asking, services_of
 from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
 from ledger.application.command import OwnCommand
 from ledger.domain.errors import Invalid, LedgerError, Refused
@@ -34,7 +34,7 @@ from ledger.intake.principal import Principal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_Filler = Callable[[Request], Any]
+_Filler = Callable[[Request, Principal], Any]
 
 _LARGEST = 2**63 - 1
 
@@ -47,6 +47,14 @@ MinPosition = Annotated[
         description="Wait up to 2 s until the views have reached this position, else 503 `behind`.",
     ),
 ]
+
+
+def _asking(request: Request, principal: Authenticated, min_position: MinPosition = None) -> Asking:
+    """Describes the parameter to FastAPI, and so in OpenAPI. ``LeanRoute`` fills it directly."""
+    return Asking(request, principal, min_position)
+
+
+Asks = Annotated[Asking, Depends(_asking)]
 
 _IDEMPOTENT: dict[str, Any] = {
     "parameters": [
@@ -145,12 +153,9 @@ class LeanRoute(APIRoute):
         self._is_stream = path.endswith("/stream")
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
-        self._principal = next(n for n, p in parameters.items() if p.annotation == Authenticated)
-        self._fillers: list[tuple[str, _Filler]] = [
-            (name, _filler(name, parameter.annotation))
-            for name, parameter in parameters.items()
-            if name != self._principal
-        ]
+        # Of two faults, the one in the query is told before the one in the header of ``Asks``.
+        ordered = sorted(parameters.items(), key=lambda named: named[1].annotation == Asks)
+        self._fillers = [(name, _filler(name, p.annotation)) for name, p in ordered]
 
     def takes(self, scope: Scope) -> bool:
         """Whether this route matches the request; if so, note the names in its path."""
@@ -200,33 +205,36 @@ class LeanRoute(APIRoute):
         try:
             if self._permission is not None:
                 principal.require(self._permission)
-            arguments = {name: fill(request) for name, fill in self._fillers}
+            arguments = {name: fill(request, principal) for name, fill in self._fillers}
         except Refused as refusal:
             if self._turns_down is None:
                 raise
             await turn_down(request, principal, refusal, self._turns_down)
         self.weigh(request, arguments)
-        arguments[self._principal] = principal
         return await self._call(**arguments)
 
 
 def _filler(name: str, annotation: Any) -> _Filler:
     if annotation is Request:
-        return lambda request: request
+        return lambda request, _: request
+    if annotation == Authenticated:
+        return lambda _, principal: principal
     if annotation == MinPosition:
-        return _min_position
+        return lambda request, _: _min_position(request)
+    if annotation == Asks:
+        return lambda request, principal: Asking(request, principal, _min_position(request))
     if get_origin(annotation) is Annotated:
         kind, *details = get_args(annotation)
         if any(isinstance(detail, fastapi_params.Query) for detail in details):
             return _query_filler(kind)
-    return lambda request: request.path_params[name]
+    return lambda request, _: request.path_params[name]
 
 
 def _query_filler(model: type[BaseModel]) -> _Filler:
     needed = any(field.is_required() for field in model.model_fields.values())
     empty = None if needed else model()
 
-    def fill(request: Request) -> BaseModel:
+    def fill(request: Request, _: Principal) -> BaseModel:
         raw: bytes = request.scope["query_string"]
         return parse_query(raw, model) if raw or empty is None else empty
 

@@ -3,10 +3,10 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from fastapi import Path, Request
@@ -107,6 +107,9 @@ class Present(BaseModel):
         return self.instant is not None
 
 
+_PRESENT = Present()
+
+
 class Query(Present):
     """The parameters that every route about lines and runs takes."""
 
@@ -175,16 +178,38 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-def instant_of(request: Request, query: Present) -> datetime:
-    """The instant that the answer is about; metrics are shown for its day and its week."""
-    return query.instant or services_of(request).clock()
+class Asking(NamedTuple):
+    """A request that asks: its principal, and the position that the answers must show."""
 
+    request: Request
+    principal: Principal
+    min_position: int | None = None
 
-def asked(
-    principal: Principal, query: Present, read: Read, parameters: Mapping[str, Any]
-) -> Question:
-    """A principal's question about the instant that the query names."""
-    return Question(principal.tenant, read, parameters, query.instant)
+    @property
+    def services(self) -> ApiServices:
+        return services_of(self.request)
+
+    @property
+    def tenant(self) -> dict[str, Any]:
+        return tenant_filters(self.principal)
+
+    def instant(self, query: Present) -> datetime:
+        """The instant that the answer is about; metrics are shown for its day and its week."""
+        return query.instant or self.services.clock()
+
+    def rows(
+        self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
+    ) -> Awaitable[Answer]:
+        """The rows at the instant that the query names. Raises as ``Reads.ask`` does."""
+        return self.ask(self.question(read, parameters, query))
+
+    def question(
+        self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
+    ) -> Question:
+        return Question(self.principal.tenant, read, parameters, query.instant)
+
+    def ask(self, question: Question) -> Awaitable[Answer]:
+        return self.services.reads.ask(question, self.min_position)
 
 
 def periods(instant: datetime) -> dict[str, Any]:

@@ -8,16 +8,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Response
 from msgspec import Raw
 
 from ledger.api.machinery.middleware import is_head
-from ledger.api.reading import encode_cursor, paged, read_at, services_of
+from ledger.api.reading import Asking, encode_cursor, paged, read_at
 from ledger.api.replies import Reply, answer
 from ledger.application.read_notes import SeenLine
 from ledger.domain.errors import NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.domain.values import MODELS_WITH_RUNS, format_instant, id_of_key
-from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer
@@ -116,7 +115,7 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
     return input_, output, error
 
 
-async def noted(request: Request, principal: Principal, response: R) -> R:
+async def noted(asking: Asking, response: R) -> R:
     """Return the response once it is noted, if it holds data of runs.
 
     A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
@@ -125,7 +124,7 @@ async def noted(request: Request, principal: Principal, response: R) -> R:
     """
     if not isinstance(response, Reply) or not response.seen:
         return response
-    services = services_of(request)
+    request, services = asking.request, asking.services
     notes = services.read_notes
     if not services.shows_payloads:
         raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
@@ -137,5 +136,5 @@ async def noted(request: Request, principal: Principal, response: R) -> R:
         if time() >= deadline:
             raise Unavailable("The audit log cannot record at present who reads runs.")
         await asyncio.sleep(_BREATH_SECONDS)
-    notes.note(principal, request.state.request_id, response.seen)
+    notes.note(asking.principal, request.state.request_id, response.seen)
     return response

@@ -10,6 +10,7 @@ from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
+from ledger.api.reading import Asking
 from ledger.api.routes import audit, exports
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import ActorType
@@ -50,7 +51,8 @@ async def show_audit_log(
     whose = query.organization_id or principal.organization_id
     asked = query.model_copy(update={"organization_id": whose})
     found = await read_answer(
-        audit.entries_page(request, principal, asked, is_backwards=True), feed_models.AuditPage
+        audit.entries_page(Asking(request, principal), asked, is_backwards=True),
+        feed_models.AuditPage,
     )
     return show(
         request,
@@ -111,6 +113,6 @@ async def export_audit_log(
     query: Annotated[exports.ExportQuery, QueryParameters()],
 ) -> Response:
     """The API's export, authenticated by the session."""
-    response = await exports.export_audit_log(request, principal, query)
+    response = await exports.export_audit_log(Asking(request, principal), query)
     response.headers.update(HEADERS)
     return response

@@ -11,6 +11,7 @@ from pydantic import Field
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
+from ledger.api.reading import Asking
 from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import HEALTH, Filters
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
@@ -139,7 +140,7 @@ def _filters(query: BoardQuery) -> Filters:
 
 
 async def _summary(request: Request, principal: Principal, filters: Filters) -> models.SummaryModel:
-    answer = executions.summarize_executions(request, principal, filters)
+    answer = executions.summarize_executions(Asking(request, principal), filters)
     return (await read_answer(answer, models.SummaryAnswer)).data
 
 

@@ -12,7 +12,7 @@ from fastapi import Request
 
 from ledger.api import models
 from ledger.api.problems import InvalidCursor
-from ledger.api.reading import split_words
+from ledger.api.reading import Asking, split_words
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LinesQuery
 from ledger.domain.values import State
@@ -97,7 +97,9 @@ async def read_page(
     InvalidCursor.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    walk = _Walk(request, principal, filters, asked, [s for s in BOARD_ORDER if s in states])
+    walk = _Walk(
+        Asking(request, principal), filters, asked, [s for s in BOARD_ORDER if s in states]
+    )
     is_back = asked.before is not None
     cursor = asked.before if is_back else asked.cursor
     found, beyond = await walk.go(matching, cursor, back=is_back)
@@ -127,14 +129,9 @@ class _Walk:
     """A walk through the lines of the board's states."""
 
     def __init__(
-        self,
-        request: Request,
-        principal: Principal,
-        filters: Filters,
-        asked: BoardPage,
-        states: list[State],
+        self, asking: Asking, filters: Filters, asked: BoardPage, states: list[State]
     ) -> None:
-        self._request, self._principal = request, principal
+        self._asking = asking
         self._asked, self.states = asked, states
         given = {name: getattr(filters, name) for name in Filters.model_fields}
         self._query = _LongQuery.model_construct(
@@ -164,7 +161,7 @@ class _Walk:
                 more = f"{state}~"
                 break
             part = self._of(state, cursor=after or None, limit=left)
-            reply = executions.whole_lines(self._request, self._principal, part, back=back)
+            reply = executions.lines_page(self._asking, part, whole=True, back=back)
             page = await read_answer(reply, _Lines)
             after = ""
             if page.data:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.api.reading import Present
+from ledger.api.reading import Asking, Present
 from ledger.api.routes import exports, feeds, proofs
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
@@ -39,7 +39,8 @@ async def show_events(
     if address is not None:
         return go(address)
     found = await read_answer(
-        feeds.events_page(request, principal, query, is_backwards=True), feed_models.EventPage
+        feeds.events_page(Asking(request, principal), query, is_backwards=True),
+        feed_models.EventPage,
     )
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -72,7 +73,7 @@ async def export_events(
     query: Annotated[exports.EventsExportQuery, QueryParameters()],
 ) -> Response:
     """The events that match the filters, from all pages, as a file in log order."""
-    response = await exports.export_events(request, principal, query)
+    response = await exports.export_events(Asking(request, principal), query)
     response.headers.update(HEADERS)
     return response
 
@@ -85,7 +86,7 @@ async def show_event(
     query: Annotated[Present, QueryParameters()],
 ) -> Response:
     """An event with its whole envelope, and its place in the sealed log."""
-    answer = await feeds.show_event(request, principal, event_id, query)
+    answer = await feeds.show_event(Asking(request, principal), event_id, query)
     body = bytes(answer.body)
     event = feed_models.EventAnswer.model_validate_json(body).data
     return show(
@@ -123,7 +124,7 @@ async def download_proof(
     query: Annotated[Present, QueryParameters()],
 ) -> Response:
     """The API's proof of an event, as a file."""
-    answer = await feeds.show_event(request, principal, event_id, query)
+    answer = await feeds.show_event(Asking(request, principal), event_id, query)
     event = feed_models.EventAnswer.model_validate_json(bytes(answer.body)).data
     asked = proofs.ProofQuery(position=event.position)
     response = await proofs.show_proof(request, principal, asked)

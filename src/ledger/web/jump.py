@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
-from ledger.api.reading import encode_cursor
+from ledger.api.reading import Asking, encode_cursor
 from ledger.api.routes import executions
 from ledger.domain.errors import Invalid
 from ledger.domain.values import (
@@ -128,7 +128,7 @@ async def _line_of_record(request: Request, principal: Principal, record_id: str
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
     query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
     found = await read_answer(
-        executions.list_executions(request, principal, query), models.ExecutionList
+        executions.list_executions(Asking(request, principal), query), models.ExecutionList
     )
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 

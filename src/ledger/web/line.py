@@ -14,7 +14,7 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
-from ledger.api.reading import Query, services_of
+from ledger.api.reading import Asking, Query, services_of
 from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId
 from ledger.api.routes.stories import RangeQuery
@@ -180,7 +180,7 @@ async def _page(
     entered: Entered | None = None,
 ) -> Response:
     async def read(of: Query) -> models.ExecutionDetail:
-        answer = executions.show_execution(request, principal, line_id, of)
+        answer = executions.show_execution(Asking(request, principal), line_id, of)
         return (await read_answer(answer, models.ExecutionAnswer)).data
 
     line = await as_known(read, query.as_of, "This line was not known yet at that time.")
@@ -242,7 +242,7 @@ async def _usage(
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = RangeQuery(as_of=query.as_of, **bounds)
-    answer = stories.show_usage(request, principal, line_id, asked)
+    answer = stories.show_usage(Asking(request, principal), line_id, asked)
     try:
         return (await read_answer(answer, models.UsageAnswer)).data
     except Invalid:
@@ -252,7 +252,7 @@ async def _usage(
 async def _place(
     request: Request, principal: Principal, line_id: str, query: Query
 ) -> feed_models.PlaceModel:
-    answer = stories.show_place(request, principal, line_id, query)
+    answer = stories.show_place(Asking(request, principal), line_id, query)
     return (await read_answer(answer, feed_models.PlaceAnswer)).data
 
 
@@ -267,5 +267,5 @@ async def _runs(
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.runs_with_errors(request, principal, line.service_line_id, asked)
+    answer = runs.runs_with_errors(Asking(request, principal), line.service_line_id, asked)
     return chart_of((await read_answer(answer, models.RunList)).data, seen_at)

@@ -10,7 +10,7 @@ from fastapi import Request
 
 from ledger.api import models
 from ledger.api.problems import UNBUILT
-from ledger.api.reading import Query, asked, services_of, tenant_filters
+from ledger.api.reading import Asking, Query
 from ledger.api.routes import directory, executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
@@ -30,7 +30,7 @@ async def names_for(
     """
     ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
     try:
-        return await directory.names_of(request, principal, ids)
+        return await directory.names_of(Asking(request, principal), ids)
     except (Behind, *UNBUILT):
         return {}
 
@@ -59,7 +59,7 @@ async def names_of_scopes(
         if each.organization_id is not None and each.workspace_id is not None
     }
     try:
-        return await directory.names_of_workspaces(request, principal, scopes)
+        return await directory.names_of_workspaces(Asking(request, principal), scopes)
     except (Behind, *UNBUILT):
         return {}
 
@@ -68,10 +68,11 @@ async def names_of_lines(
     request: Request, principal: Principal, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
-    tenant = tenant_filters(principal)
+    asking = Asking(request, principal)
+    tenant = asking.tenant
     read = names_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "ids": sorted(set(line_ids))}
-    rows = await services_of(request).reads.ask(asked(principal, query, read, parameters))
+    rows = await asking.rows(read, parameters, query)
     named: Mapping[str, str] = rows.once(
         lambda answer: {line: name for _, line, name in answer if name is not None}
     )
@@ -82,5 +83,5 @@ async def name_of_line(
     request: Request, principal: Principal, line_id: str, as_of: str | None
 ) -> str | None:
     """The name of a line that the credential sees, as it was known at the instant."""
-    answer = executions.show_execution(request, principal, line_id, Query(as_of=as_of))
+    answer = executions.show_execution(Asking(request, principal), line_id, Query(as_of=as_of))
     return (await read_answer(answer, models.ExecutionAnswer)).data.name

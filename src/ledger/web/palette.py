@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.api.reading import AsOf
+from ledger.api.reading import Asking, AsOf
 from ledger.api.routes.search import (
     MOST_CHARACTERS,
     Found,
@@ -84,7 +84,7 @@ async def _results(request: Request, principal: Principal, text: str) -> list[Re
     if not text:
         return None
     try:
-        reply = await search_names(request, principal, SearchQuery(q=text))
+        reply = await search_names(Asking(request, principal), SearchQuery(q=text))
     except Invalid:
         return None
     found = SearchResults.model_validate_json(bytes(reply.body)).data

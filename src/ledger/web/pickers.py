@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
+from ledger.api.reading import Asking
 from ledger.api.routes import directory
 from ledger.api.routes.directory import DirectoryEntry, DirectoryList, DirectoryQuery
 from ledger.domain.errors import Behind
@@ -115,7 +116,7 @@ async def _read(
     request: Request, principal: Principal, kind: Kind, cursor: str | None = None
 ) -> DirectoryList:
     query = DirectoryQuery(type=kind, limit=100, cursor=cursor)
-    answer = directory.list_directory(request, principal, query)
+    answer = directory.list_directory(Asking(request, principal), query)
     return await read_answer(answer, DirectoryList)
 
 

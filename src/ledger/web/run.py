@@ -11,7 +11,7 @@ from pydantic import Field
 from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.api.reading import Query, Words, services_of
+from ledger.api.reading import Asking, Query, Words, services_of
 from ledger.api.routes import runs, stories
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
@@ -88,12 +88,12 @@ async def show_line_runs(
     async def read(of: Query) -> models.RunList:
         asked = query.model_copy(update={"as_of": of.as_of})
         if query.external_id is None and query.parent_run_id is None:
-            answer = runs.runs_with_errors(request, principal, line_id, asked)
+            answer = runs.runs_with_errors(Asking(request, principal), line_id, asked)
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.
             given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
             of_line = runs.AllRunsQuery(**given, service_line_id=line_id)
-            answer = runs.all_runs_with_errors(request, principal, of_line)
+            answer = runs.all_runs_with_errors(Asking(request, principal), of_line)
         return await read_answer(answer, models.RunList)
 
     page = await as_known(read, query.as_of, "This line was not known yet at that time.")
@@ -110,7 +110,7 @@ async def show_all_runs(
     """The runs of all lines, newest request first."""
     if (address := query.canonical(request)) is not None:
         return go(address)
-    answer = runs.all_runs_with_errors(request, principal, query)
+    answer = runs.all_runs_with_errors(Asking(request, principal), query)
     page = await read_answer(answer, models.RunList)
     named = await names_of_lines(request, principal, (r.service_line_id for r in page.data), query)
     return _runs_page(request, query, page, line_id=None, line_name=None, line_names=named)
@@ -169,15 +169,15 @@ async def show_run(
     """A run with its input, its output and its events."""
 
     async def read(of: Query) -> models.RunModel:
-        answer = runs.show_run(request, principal, run_id, of)
+        answer = runs.show_run(Asking(request, principal), run_id, of)
         return (await read_answer(answer, models.RunAnswer)).data
 
     run = await as_known(read, query.as_of, "This run was not known yet at that time.")
     events = await read_answer(
-        stories.show_run_events(request, principal, run_id, query), feed_models.HistoryPage
+        stories.show_run_events(Asking(request, principal), run_id, query), feed_models.HistoryPage
     )
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
-    answer = runs.all_runs_with_errors(request, principal, asked)
+    answer = runs.all_runs_with_errors(Asking(request, principal), asked)
     children = await read_answer(answer, models.RunList)
     others = (child.service_line_id for child in children.data)
     seen_at = query.instant or services_of(request).clock()

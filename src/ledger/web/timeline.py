@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from fastapi import Request
 
 from ledger.api import models
-from ledger.api.reading import Query
+from ledger.api.reading import Asking, Query
 from ledger.api.routes import stories
 from ledger.api.routes.stories import RangeQuery
 from ledger.domain.errors import Invalid
@@ -74,7 +74,7 @@ async def life_of(
     for days in (None, *_STRETCHES):
         since = None if days is None else format_instant(end - timedelta(days=days))
         asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
-        answer = stories.show_timeline(request, principal, line.service_line_id, asked)
+        answer = stories.show_timeline(Asking(request, principal), line.service_line_id, asked)
         try:
             timeline = (await read_answer(answer, models.TimelineAnswer)).data
         except Invalid:

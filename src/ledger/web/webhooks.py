@@ -17,14 +17,7 @@ from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
-from ledger.api.reading import (
-    Bound,
-    Present,
-    TenantQuery,
-    asked,
-    services_of,
-    tenant_filters,
-)
+from ledger.api.reading import Asking, Bound, Present, TenantQuery, services_of
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
@@ -144,7 +137,9 @@ async def _list_page(
     refused: Refused | None = None,
     form: NewForm | None = None,
 ) -> Response:
-    found = await read_answer(api.list_webhooks(request, principal, query), models.WebhookList)
+    found = await read_answer(
+        api.list_webhooks(Asking(request, principal), query), models.WebhookList
+    )
     return show(
         request,
         "webhooks.html",
@@ -214,11 +209,11 @@ async def _endpoint_page(
 ) -> Response:
     """The page of an endpoint. A refusal is shown at the form that was sent, with its values."""
     shown = await read_answer(
-        api.show_webhook(request, principal, endpoint_id, Present()), models.WebhookAnswer
+        api.show_webhook(Asking(request, principal), endpoint_id, Present()), models.WebhookAnswer
     )
     endpoint = shown.data
     found = await read_answer(
-        api.list_deliveries(request, principal, endpoint_id, query), models.DeliveryList
+        api.list_deliveries(Asking(request, principal), endpoint_id, query), models.DeliveryList
     )
     zone = zone_of(request)
     since = parse_bound(query.since) if query.since is not None else None
@@ -253,14 +248,10 @@ async def _would_recover(
     request: Request, principal: Principal, endpoint_id: str, since: datetime
 ) -> int:
     """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
-    tenant = tenant_filters(principal)
-    question = asked(
-        principal,
-        Present(),
-        statements.recovery_read(frozenset(tenant)),
-        {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1},
-    )
-    rows = await services_of(request).reads.ask(question)
+    asking = Asking(request, principal)
+    tenant = asking.tenant
+    parameters = {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1}
+    rows = await asking.rows(statements.recovery_read(frozenset(tenant)), parameters)
     count: int = rows[0][1]
     return count
 

@@ -3,23 +3,22 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api import feed_models
-from ledger.api.access.authentication import Authenticated
 from ledger.api.access.key_rows import KeyNames
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.problems import READ_ERRORS
 from ledger.api.reading import (
     OR,
+    Asking,
     Identifier,
     Page,
     Present,
     RangeParameters,
     any_of,
-    services_of,
     split_words,
     tenant_filters,
 )
@@ -140,39 +139,31 @@ class AuditQuery(Present, AuditFilters, RangeParameters, Page):
     responses={200: {"model": feed_models.AuditPage}, **READ_ERRORS},
 )
 async def list_audit_entries(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[AuditQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
     An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`
     and `to` are compared with `recorded_at`.
     """
-    return await entries_page(request, principal, query, min_position)
+    return await entries_page(asking, query)
 
 
-async def entries_page(
-    request: Request,
-    principal: Principal,
-    query: AuditQuery,
-    min_position: int | None = None,
-    is_backwards: bool = False,
-) -> Reply:
+async def entries_page(asking: Asking, query: AuditQuery, is_backwards: bool = False) -> Reply:
     """A page of the audit log; backwards, for people, the newest entry comes first."""
-    walk = Walk(audit_filters(query, query, principal), position_in(query.after), is_backwards)
-    question = entries_asked(principal, walk, query.cursor, query.limit + 1)
-    rows = await services_of(request).reads.ask(question, min_position)
+    filters = audit_filters(query, query, asking.principal)
+    walk = Walk(filters, position_in(query.after), is_backwards)
+    rows = await asking.ask(entries_asked(asking.principal, walk, query.cursor, query.limit + 1))
     found = [row[1:] for row in rows if row[1] is not None]
-    named = await named_events(found, key_names(request, principal))
+    named = await named_events(found, key_names(asking))
     texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
     return walk.page(rows, query, lambda row: texts[row[0]])
 
 
-def key_names(request: Request, principal: Principal) -> KeyNames:
+def key_names(asking: Asking) -> KeyNames:
     """The names of the keys that the credential sees."""
-    return KeyNames(services_of(request).door, principal.tenant, tenant_filters(principal))
+    return KeyNames(asking.services.door, asking.principal.tenant, asking.tenant)
 
 
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:

@@ -3,26 +3,22 @@
 from collections.abc import Collection, Mapping, Set
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.models import Meta, Model
 from ledger.api.problems import READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
+    Asking,
     Page,
     Present,
-    asked,
     decode_cursor,
     encode_cursor,
     paged,
-    services_of,
-    tenant_filters,
 )
 from ledger.api.replies import Reply
-from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
 from projections.directory.statements import SCOPES, names_read, page_read
@@ -60,20 +56,16 @@ class DirectoryList(Model):
     responses={200: {"model": DirectoryList}, **READ_ERRORS},
 )
 async def list_directory(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[DirectoryQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
-    chosen = {"type": query.type}
-    filters = tenant_filters(principal)
+    chosen, filters = {"type": query.type}, asking.tenant
     if query.cursor is not None:
         filters |= _after(decode_cursor(query.cursor, chosen))
     read = page_read(frozenset(filters) - {"after_organization"})
     parameters = {**filters, **chosen, "limit": query.limit + 1}
-    question = asked(principal, query, read, parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(read, parameters)
     return rows.once(_reply, query.limit, chosen)
 
 
@@ -94,15 +86,14 @@ def _after(key: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(part) for name, part in after.items()}
 
 
-async def names_of(request: Request, principal: Principal, ids: Collection[str]) -> dict[str, str]:
+async def names_of(asking: Asking, ids: Collection[str]) -> dict[str, str]:
     """The present names of these workspaces and projects, by id. Only the web pages use this."""
     if not ids:
         return {}
-    filters = tenant_filters(principal)
+    filters = asking.tenant
     filters.pop("workspace", None)
     parameters = {**filters, "ids": sorted(ids)}
-    question = asked(principal, Present(), names_read(frozenset(filters)), parameters)
-    rows = await services_of(request).reads.ask(question)
+    rows = await asking.rows(names_read(frozenset(filters)), parameters)
     named: dict[str, str] = rows.once(
         lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
     )
@@ -110,7 +101,7 @@ async def names_of(request: Request, principal: Principal, ids: Collection[str])
 
 
 async def names_of_workspaces(
-    request: Request, principal: Principal, scopes: Set[tuple[str, str]]
+    asking: Asking, scopes: Set[tuple[str, str]]
 ) -> dict[tuple[str, str], str]:
     """The present names of these workspaces by organization and id. Only the web pages use this.
 
@@ -120,8 +111,7 @@ async def names_of_workspaces(
         return {}
     organizations, ids = zip(*sorted(scopes), strict=True)
     parameters = {"ids": [*ids], "organizations": [*organizations]}
-    question = asked(principal, Present(), SCOPES, parameters)
-    rows = await services_of(request).reads.ask(question)
+    rows = await asking.rows(SCOPES, parameters)
     named: dict[tuple[str, str], str] = rows.once(
         lambda answer: {(row[2], row[1]): row[3] for row in answer if row[1] is not None}
     )

@@ -2,35 +2,31 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
 from ledger.api import models
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.problems import LINE_ERRORS, READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
+    Asking,
     PageQuery,
     Query,
     Words,
     any_of,
-    asked,
     decode_cursor,
     encode_cursor,
-    instant_of,
     paged,
     path_id,
     periods,
     read_at,
-    services_of,
     split_words,
-    tenant_filters,
 )
 from ledger.api.replies import Reply, answer, unless_known
 from ledger.domain.errors import Invalid, NotFound
@@ -46,8 +42,7 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
-from ledger.intake.principal import Principal
-from ledger.reads.question import Answer, Question
+from ledger.reads.question import Answer
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
 from projections.execution.rank import NO_SCORE, NO_STATUS
@@ -135,51 +130,33 @@ def require_line_id(line_id: str) -> None:
     responses={200: {"model": models.ExecutionList}, **READ_ERRORS},
 )
 async def list_executions(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[LinesQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
     The newest record id comes first, unless the request names another order.
     """
-    chosen = query.chosen()
-    question = _lines_asked(request, principal, query, chosen)
-    rows = await services_of(request).reads.ask(question, min_position)
-    return rows.once(_lines_reply, query, chosen)
+    return await lines_page(asking, query)
 
 
-async def whole_lines(
-    request: Request, principal: Principal, query: LinesQuery, *, back: bool = False
+async def lines_page(
+    asking: Asking, query: LinesQuery, *, whole: bool = False, back: bool = False
 ) -> Reply:
-    """A page of lines with the keys of the detail. Only the web pages use this.
+    """A page of lines; with the keys of the detail if ``whole``, for web pages.
 
     ``back`` gives the rows before the cursor, or the list's last rows, in the opposite order.
     """
     chosen = query.chosen()
-    question = _lines_asked(request, principal, query, chosen, whole=True, back=back)
-    return (await services_of(request).reads.ask(question)).once(_lines_reply, query, chosen)
-
-
-def _lines_asked(
-    request: Request,
-    principal: Principal,
-    query: LinesQuery,
-    chosen: Chosen,
-    *,
-    whole: bool = False,
-    back: bool = False,
-) -> Question:
-    """The question for a page of lines, each as the list shows it or ``whole``."""
-    filters = {**tenant_filters(principal), **chosen}
+    filters = {**asking.tenant, **chosen}
     if query.is_past and query.sort is not None:
         raise Invalid.at("/sort", _OF_NOW)
     if query.cursor is not None:
         filters |= _after(query, chosen)
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
-    parameters = {**filters, **periods(instant_of(request, query)), "limit": query.limit + 1}
-    return asked(principal, query, read, parameters)
+    parameters = {**filters, **periods(asking.instant(query)), "limit": query.limit + 1}
+    rows = await asking.rows(read, parameters, query)
+    return rows.once(_lines_reply, query, chosen)
 
 
 def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
@@ -243,19 +220,16 @@ def _record_key(key: dict[str, Any]) -> int:
     responses={200: {"model": models.SummaryAnswer}, **READ_ERRORS},
 )
 async def summarize_executions(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[Filters, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
     The filters are those of the list.
     """
-    filters = {**tenant_filters(principal), **query.chosen()}
+    filters = {**asking.tenant, **query.chosen()}
     read = statements.summary_read(frozenset(filters), query.is_past)
-    question = asked(principal, query, read, filters)
-    return (await services_of(request).reads.ask(question, min_position)).once(_summary_reply)
+    return (await asking.rows(read, filters, query)).once(_summary_reply)
 
 
 def _summary_reply(rows: Answer) -> Reply:
@@ -291,25 +265,22 @@ def _summary(rows: Sequence[Any]) -> dict[str, Any]:
     responses={200: {"model": models.ExecutionAnswer}, **LINE_ERRORS},
 )
 async def show_execution(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     line_id: AnyLineId,
     query: Annotated[Query, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     require_line_id(line_id)
-    question = line_asked(request, principal, line_id, query)
-    rows = await services_of(request).reads.ask(question, min_position)
-    return unless_known(request, rows.once(line_reply, query.is_past))
+    rows = await line_rows(asking, line_id, query)
+    return unless_known(asking.request, rows.once(line_reply, query.is_past))
 
 
-def line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
-    """The question for a line's detail, if the credential sees the line."""
-    filters = tenant_filters(principal)
+def line_rows(asking: Asking, line_id: str, query: Query) -> Awaitable[Answer]:
+    """The rows of a line's detail, if the credential sees the line."""
+    filters = asking.tenant
     read = statements.detail_read(frozenset(filters), query.is_past)
-    parameters = {**filters, **periods(instant_of(request, query)), "line_id": line_id}
-    return asked(principal, query, read, parameters)
+    parameters = {**filters, **periods(asking.instant(query)), "line_id": line_id}
+    return asking.rows(read, parameters, query)
 
 
 def line_reply(rows: Answer, is_past: bool) -> Reply:

@@ -6,18 +6,12 @@ An export goes up to the position that was reached when it began. The export the
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from msgspec.structs import replace
 
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.reading import (
-    Cursor,
-    Present,
-    RangeParameters,
-    services_of,
-)
+from ledger.api.lean import Asks, LeanRoute, needs
+from ledger.api.reading import Asking, Cursor, Present, RangeParameters
 from ledger.api.routes.audit import (
     AuditFilters,
     audit_filters,
@@ -39,7 +33,6 @@ from ledger.api.routes.files import (
     require_valid,
 )
 from ledger.domain.errors import Behind
-from ledger.intake.principal import Principal
 from ledger.language.audited import Resource
 from ledger.language.envelopes import AuditEntry, Envelope, FactReference, audit_entry_of
 from ledger.language.rendering import json_text
@@ -174,18 +167,16 @@ class EventsExportQuery(Present, EventFilters, RangeParameters):
     ),
 )
 async def export_audit_log(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[ExportQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = begin_export(request, principal)
-    walk = Walk(audit_filters(query, query, principal), position_in(query.after))
-    question = entries_asked(principal, walk, query.cursor, PAGE).walked()
+    turn = begin_export(asking)
+    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
+    question = entries_asked(asking.principal, walk, query.cursor, PAGE).walked()
     goes_on = query.after is not None or query.cursor is not None
-    first = await services_of(request).reads.ask(question, min_position)
-    pages = _named(request, principal, _pages(request, principal, question, first))
+    first = await asking.ask(question)
+    pages = _named(asking, _pages(asking, question, first))
     return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
@@ -201,38 +192,34 @@ async def export_audit_log(
     ),
 )
 async def export_events(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[EventsExportQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = begin_export(request, principal)
-    walk = Walk(feed_filters(query, query, principal), position_in(query.after))
-    question = events_asked(principal, walk, None, PAGE).walked()
+    turn = begin_export(asking)
+    walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after))
+    question = events_asked(asking.principal, walk, None, PAGE).walked()
     # The first page is read before the answer begins, so that a refusal gets its own status.
-    first = await services_of(request).reads.ask(question, min_position)
-    pages = _pages(request, principal, question, first)
+    first = await asking.ask(question)
+    pages = _pages(asking, question, first)
     goes_on = query.after is not None
     return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 async def _named(
-    request: Request, principal: Principal, pages: AsyncIterator[Sequence[Row]]
+    asking: Asking, pages: AsyncIterator[Sequence[Row]]
 ) -> AsyncIterator[Sequence[Row]]:
     """The rows of the audit log's pages as named events behind a position, in portions."""
-    names = key_names(request, principal)
+    names = key_names(asking)
     async for found in pages:
         for begin in range(0, len(found), PORTION):
             rows = [row[1:] for row in found[begin : begin + PORTION]]
             yield [(event.position, event, name) for event, name in await named_events(rows, names)]
 
 
-async def _pages(
-    request: Request, principal: Principal, question: Question, rows: Answer
-) -> AsyncIterator[Sequence[Row]]:
+async def _pages(asking: Asking, question: Question, rows: Answer) -> AsyncIterator[Sequence[Row]]:
     """The found rows of an export, from its first page on."""
-    services, end = services_of(request), rows.position
+    services, end = asking.services, rows.position
     while True:
         found = [row for row in rows if row[1] is not None and row[1] <= end]
         yield found
@@ -241,6 +228,6 @@ async def _pages(
                 # A crash of the database took the view back: the missing rows existed before.
                 raise Behind("The view has fallen behind the end of the export.")
             return
-        await require_valid(request, principal)
+        await require_valid(asking)
         question = replace(question, parameters={**question.parameters, "after": found[-1][1]})
         rows = Answer(await services.door.fetch(*question.asked))

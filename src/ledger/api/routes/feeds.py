@@ -4,28 +4,26 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
 from ledger.api import feed_models
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.problems import FEED_ERRORS, READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
+    Asking,
     Identifier,
     Page,
     Present,
     RangeParameters,
     any_of,
-    asked,
     decode_cursor,
     encode_cursor,
     paged,
     path_id,
     read_at,
-    services_of,
     split_words,
     tenant_filters,
 )
@@ -89,29 +87,21 @@ def position_in(identifier: str | None) -> int:
     responses={200: {"model": feed_models.EventPage}, **READ_ERRORS},
 )
 async def list_events(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[FeedQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page repeats the cursor that was sent.
     """
-    return await events_page(request, principal, query, min_position)
+    return await events_page(asking, query)
 
 
-async def events_page(
-    request: Request,
-    principal: Principal,
-    query: FeedQuery,
-    min_position: int | None = None,
-    is_backwards: bool = False,
-) -> Reply:
+async def events_page(asking: Asking, query: FeedQuery, is_backwards: bool = False) -> Reply:
     """A page of the feed; backwards, for people, the newest event comes first."""
-    walk = Walk(feed_filters(query, query, principal), position_in(query.after), is_backwards)
-    question = events_asked(principal, walk, query.cursor, query.limit + 1)
-    rows = await services_of(request).reads.ask(question, min_position)
+    filters = feed_filters(query, query, asking.principal)
+    walk = Walk(filters, position_in(query.after), is_backwards)
+    rows = await asking.ask(events_asked(asking.principal, walk, query.cursor, query.limit + 1))
     return walk.page(rows, query, items.feed_item)
 
 
@@ -187,19 +177,16 @@ def event_position(key: dict[str, Any]) -> int:
     responses={200: {"model": feed_models.EventAnswer}, **FEED_ERRORS},
 )
 async def show_event(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
     query: Annotated[Present, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show an event of the feed."""
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     parameters = {**tenant, "at": position_in(event_id)}
-    question = asked(principal, query, feeds.event_read(frozenset(tenant)), parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(feeds.event_read(frozenset(tenant)), parameters)
     found = rows[0][1:]
     envelope = None if found[0] is None else items.feed_envelope(found)
     # The statement looks for the position; an id with another year is the id of no event.

@@ -15,15 +15,13 @@ from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import psycopg
-from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.problems import READ_ERRORS, Unauthorized
-from ledger.api.reading import services_of
+from ledger.api.reading import Asking
 from ledger.domain.errors import LedgerError
-from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 
 _logger = logging.getLogger(__name__)
@@ -124,16 +122,16 @@ def harmless_json(text: str) -> str:
     return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
-def begin_export(request: Request, principal: Principal) -> Turn:
+def begin_export(asking: Asking) -> Turn:
     """Count the request as an export; how it waits for its slices. Raises RateLimited."""
-    services = services_of(request)
-    request.state.share.count(services.shares.exports)
-    return partial(services.slices.next, principal.party)
+    services = asking.services
+    asking.request.state.share.count(services.shares.exports)
+    return partial(services.slices.next, asking.principal.party)
 
 
-async def require_valid(request: Request, principal: Principal) -> None:
+async def require_valid(asking: Asking) -> None:
     """End the export of a credential that ended meanwhile, of the API and of the page alike."""
-    if await services_of(request).authenticator.lapsed([principal]):
+    if await asking.services.authenticator.lapsed([asking.principal]):
         raise Unauthorized("The credential was revoked or has expired.")
 
 

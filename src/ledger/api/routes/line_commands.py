@@ -6,9 +6,9 @@ from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, NoParameters, command_route
 from ledger.api.models import OptionalReason, Reason
-from ledger.api.reading import Query, services_of
+from ledger.api.reading import Asking, Query
 from ledger.api.replies import Reply
-from ledger.api.routes.executions import AnyLineId, line_asked, line_reply
+from ledger.api.routes.executions import AnyLineId, line_reply, line_rows
 from ledger.api.writing import as_left, execute_on, read_command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.intake.principal import Principal
@@ -67,7 +67,7 @@ async def _manage(
     receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)
 
     async def show(query: Query) -> Reply:
-        question = line_asked(request, principal, line_id, query)
-        return (await services_of(request).reads.ask(question)).once(line_reply, query.is_past)
+        rows = await line_rows(Asking(request, principal), line_id, query)
+        return rows.once(line_reply, query.is_past)
 
     return await as_left(request, receipt, show)

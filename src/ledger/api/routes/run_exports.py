@@ -7,14 +7,13 @@ its first page, which is its ``Ledger-Position``.
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from msgspec.structs import replace
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.reading import Query, services_of, tenant_filters
+from ledger.api.lean import Asks, LeanRoute, needs
+from ledger.api.reading import Asking, Query
 from ledger.api.routes.exports import PAGE
 from ledger.api.routes.files import (
     Cells,
@@ -29,8 +28,7 @@ from ledger.api.routes.files import (
 from ledger.api.routes.runs import AllRunsFilters, all_runs_asked, implied, run_asked
 from ledger.domain.errors import Behind, Invalid
 from ledger.domain.values import RUN_ID, sort_key
-from ledger.intake.principal import Principal
-from ledger.reads.question import Answer, Question
+from ledger.reads.question import Answer
 from projections.run.shown import RunColumns, ShownRun, shown_run
 from projections.run.statements import later_runs_read
 
@@ -107,45 +105,41 @@ _RUNS = Exported("runs", _entry, COLUMNS, _cells)
     ),
 )
 async def export_runs(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[RunsExportQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
-    turn = begin_export(request, principal)
-    reads, filters = services_of(request).reads, implied(query.chosen())
+    turn, filters = begin_export(asking), implied(query.chosen())
     if query.after is not None:
         # A kept answer may have lost its rows already.
-        question = run_asked(principal, query.after, query)
+        question = run_asked(asking, query.after, query)
         question = replace(question, read=question.read._replace(is_kept=False))
-        known, *_ = await reads.ask(question, min_position)
+        known, *_ = await asking.ask(question)
         if known[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
         filters |= {"after": sort_key(query.after), "after_at": known[2]}
     # The first page is read before the answer begins, so that a refusal gets its own status.
-    question = all_runs_asked(principal, query, filters, PAGE, "none").walked()
-    first = await reads.ask(question, min_position)
-    pages = _pages(request, principal, filters, first)
+    first = await asking.ask(all_runs_asked(asking, query, filters, PAGE, "none").walked())
+    pages = _pages(asking, filters, first)
     return _RUNS.file(turn, query.format, pages, first.position, goes_on=query.after is not None)
 
 
 async def _pages(
-    request: Request, principal: Principal, filters: dict[str, Any], rows: Answer
+    asking: Asking, filters: dict[str, Any], rows: Answer
 ) -> AsyncIterator[Sequence[Row]]:
     """The found rows of an export, from its first page on."""
-    services, end, tenant = services_of(request), rows.position, tenant_filters(principal)
+    door, end, tenant = asking.services.door, rows.position, asking.tenant
     while True:
         found = [row for row in rows if row[1] is not None]
         yield found
         if len(found) < PAGE:
             return
-        await require_valid(request, principal)
+        await require_valid(asking)
         filters |= {"after": sort_key(found[-1][1]), "after_at": found[-1][2]}
         names = frozenset(filters) - {"after_at"}
         values = {**tenant, **filters, "limit": PAGE, "end": end}
-        question = Question(principal.tenant, later_runs_read(frozenset(tenant), names), values)
-        rows = Answer(await services.door.fetch(*question.asked))
+        question = asking.question(later_runs_read(frozenset(tenant), names), values)
+        rows = Answer(await door.fetch(*question.asked))
         if rows.position < end:
             # A crash of the database took the view back: the missing rows existed before.
             raise Behind("The view has fallen behind the end of the export.")

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,22 +15,20 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs
 from ledger.api.models import Reason
 from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
 from ledger.api.reading import (
     OR,
+    Asking,
     PageQuery,
     Query,
     RangeParameters,
     Words,
     any_of,
-    asked,
     decode_cursor,
     path_id,
-    services_of,
     split_words,
-    tenant_filters,
 )
 from ledger.api.replies import Reply, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
@@ -44,7 +43,6 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
-from ledger.intake.principal import Principal
 from ledger.reads.question import Question
 from projections.run import statements
 from projections.run.statements import Shows
@@ -116,54 +114,42 @@ class AllRunsQuery(PageQuery, AllRunsFilters):
     responses={200: {"model": models.RunList}, **RUN_LIST_ERRORS},
 )
 async def list_execution_runs(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     line_id: AnyLineId,
     query: Annotated[RunsQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
     `from` and `to` are compared with `requested_at`.
     """
-    reply = await _line_runs(request, principal, line_id, query, "all", min_position)
-    return await noted(request, principal, unless_known(request, reply))
+    reply = await _line_runs(asking, line_id, query, "all")
+    return await noted(asking, unless_known(asking.request, reply))
 
 
-async def runs_with_errors(
-    request: Request, principal: Principal, line_id: str, query: RunsQuery
-) -> Reply:
+async def runs_with_errors(asking: Asking, line_id: str, query: RunsQuery) -> Reply:
     """A page of a line's runs whose input and output are null. Only the web pages use this.
 
     Errors are null, too, where no payload may be shown.
     """
-    reply = await _line_runs(request, principal, line_id, query, _on_pages(request))
-    return await noted(request, principal, reply)
+    return await noted(asking, await _line_runs(asking, line_id, query, _on_pages(asking)))
 
 
-def _on_pages(request: Request) -> Shows:
-    return "errors" if services_of(request).shows_payloads else "none"
+def _on_pages(asking: Asking) -> Shows:
+    return "errors" if asking.services.shows_payloads else "none"
 
 
-async def _line_runs(
-    request: Request,
-    principal: Principal,
-    line_id: str,
-    query: RunsQuery,
-    shows: Shows,
-    min_position: int | None = None,
-) -> Reply:
+async def _line_runs(asking: Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
     require_line_id(line_id)
-    chosen, services = query.chosen(), services_of(request)
-    tenant, filters = tenant_filters(principal), implied(chosen)
+    chosen = query.chosen()
+    tenant, filters = asking.tenant, implied(chosen)
     bound_to = {**chosen, "line": line_id}
     if query.cursor is not None:
         filters |= _after(query.cursor, bound_to)
     names = frozenset(filters) - {"after_at"}
     read = statements.runs_read(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
-    rows = await services.reads.ask(asked(principal, query, read, parameters), min_position)
-    return rows.once(line_runs_reply, query.limit, bound_to, services.vault)
+    rows = await asking.rows(read, parameters, query)
+    return rows.once(line_runs_reply, query.limit, bound_to, asking.services.vault)
 
 
 def implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,50 +172,38 @@ def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
     responses={200: {"model": models.RunList}, **LIST_ERRORS},
 )
 async def list_all_runs(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[AllRunsQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List the runs of all lines, newest request first.
 
     `from` and `to` are compared with `requested_at`.
     """
-    reply = await _all_runs(request, principal, query, "all", min_position)
-    return await noted(request, principal, unless_known(request, reply))
+    reply = await _all_runs(asking, query, "all")
+    return await noted(asking, unless_known(asking.request, reply))
 
 
-async def all_runs_with_errors(
-    request: Request, principal: Principal, query: AllRunsQuery
-) -> Reply:
+async def all_runs_with_errors(asking: Asking, query: AllRunsQuery) -> Reply:
     """A page of all runs, with payloads as in ``runs_with_errors``. Only the web pages use this."""
-    reply = await _all_runs(request, principal, query, _on_pages(request))
-    return await noted(request, principal, reply)
+    return await noted(asking, await _all_runs(asking, query, _on_pages(asking)))
 
 
-async def _all_runs(
-    request: Request,
-    principal: Principal,
-    query: AllRunsQuery,
-    shows: Shows,
-    min_position: int | None = None,
-) -> Reply:
-    chosen, services = query.chosen(), services_of(request)
+async def _all_runs(asking: Asking, query: AllRunsQuery, shows: Shows) -> Reply:
+    chosen = query.chosen()
     filters, bound_to = implied(chosen), {**chosen, "line": None}
     if query.cursor is not None:
         filters |= _after(query.cursor, bound_to)
-    question = all_runs_asked(principal, query, filters, query.limit + 1, shows)
-    rows = await services.reads.ask(question, min_position)
-    return rows.once(runs_reply, 1, query.limit, bound_to, services.vault)
+    rows = await asking.ask(all_runs_asked(asking, query, filters, query.limit + 1, shows))
+    return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
 
 
 def all_runs_asked(
-    principal: Principal, query: Query, filters: Mapping[str, Any], limit: int, shows: Shows
+    asking: Asking, query: Query, filters: Mapping[str, Any], limit: int, shows: Shows
 ) -> Question:
     """The question for so many runs of all lines."""
-    tenant, names = tenant_filters(principal), frozenset(filters) - {"after_at"}
+    tenant, names = asking.tenant, frozenset(filters) - {"after_at"}
     read = statements.all_runs_read(frozenset(tenant), names, query.is_past, shows)
-    return asked(principal, query, read, {**tenant, **filters, "limit": limit})
+    return asking.question(read, {**tenant, **filters, "limit": limit}, query)
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -248,26 +222,27 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     responses={200: {"model": models.RunAnswer}, **LINE_ERRORS},
 )
 async def show_run(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     run_id: AnyRunId,
     query: Annotated[Query, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show a run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound(UNKNOWN)
-    services = services_of(request)
-    rows = await services.reads.ask(run_asked(principal, run_id, query), min_position)
-    reply = rows.once(run_reply, services.vault)
-    return await noted(request, principal, unless_known(request, reply))
+    reply = await _run_reply(asking, run_id, query)
+    return await noted(asking, unless_known(asking.request, reply))
 
 
-def run_asked(principal: Principal, run_id: str, query: Query) -> Question:
+async def _run_reply(asking: Asking, run_id: str, query: Query) -> Reply:
+    rows = await asking.ask(run_asked(asking, run_id, query))
+    return rows.once(run_reply, asking.services.vault)
+
+
+def run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     """The question for a run, if the credential sees the run."""
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
-    return asked(principal, query, read, {**tenant, "run_id": run_id})
+    return asking.question(read, {**tenant, "run_id": run_id}, query)
 
 
 @command_route(
@@ -292,12 +267,7 @@ async def erase_run(
     sent = await read_command(request, principal, ErasureReason)
     reason = sent.body.reason if sent.body is not None else ""
     receipt = await execute_on(request, principal, EraseRun, run_id, sent, reason=reason)
-
-    async def show(query: Query) -> Reply:
-        rows = await services_of(request).reads.ask(run_asked(principal, run_id, query))
-        return rows.once(run_reply, services_of(request).vault)
-
-    return await as_left(request, receipt, show)
+    return await as_left(request, receipt, partial(_run_reply, Asking(request, principal), run_id))
 
 
 @router.post(

@@ -3,20 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.models import Model
 from ledger.api.problems import READ_ERRORS
-from ledger.api.reading import Present, asked, services_of, tenant_filters
+from ledger.api.reading import Present
 from ledger.api.replies import Reply
 from ledger.domain.errors import Invalid
-from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
-from ledger.reads.question import Answer, Question
+from ledger.reads.question import Answer
 from projections.search.statements import FOUND, search_read
 from projections.search.words import Sought, folded_name, sought
 
@@ -73,25 +71,18 @@ class SearchReply(Reply):
     responses={200: {"model": SearchResults}, **READ_ERRORS},
 )
 async def search_names(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[SearchQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)
     if wanted is None:
         raise Invalid.at("/q", "must have a word of two characters or more, or a number")
-    question = _asked(principal, query, wanted)
-    rows = await services_of(request).reads.ask(question, min_position)
+    filters = asking.tenant
+    read = search_read(frozenset(filters), by_number=wanted.number is not None)
+    rows = await asking.rows(read, filters | wanted.parameters())
     reply: SearchReply = rows.once(_reply, wanted)
     return reply
-
-
-def _asked(principal: Principal, query: SearchQuery, wanted: Sought) -> Question:
-    filters = tenant_filters(principal)
-    read = search_read(frozenset(filters), by_number=wanted.number is not None)
-    return asked(principal, query, read, filters | wanted.parameters())
 
 
 def _reply(rows: Answer, wanted: Sought) -> SearchReply:

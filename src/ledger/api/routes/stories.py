@@ -4,25 +4,21 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 
 from ledger.api import feed_models, models
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.problems import STORY_ERRORS
 from ledger.api.reading import (
+    Asking,
     PageQuery,
     Query,
     RangeParameters,
-    asked,
     decode_cursor,
     encode_cursor,
-    instant_of,
     paged,
     read_at,
-    services_of,
-    tenant_filters,
 )
 from ledger.api.replies import answer, page
 from ledger.api.routes.executions import AnyLineId, require_line_id
@@ -30,7 +26,6 @@ from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Amounts, Interval, Range, Turn, intervals, totals
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
-from ledger.intake.principal import Principal
 from ledger.reads.question import Answer
 from projections.event.items import history_item
 from projections.event.statements import history_read, place_read, run_events_read
@@ -67,11 +62,9 @@ class RangeQuery(Query, RangeParameters):
     responses={200: {"model": feed_models.HistoryPage}, **STORY_ERRORS},
 )
 async def show_history(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     line_id: AnyLineId,
     query: Annotated[PageQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List the events of a line and of its runs in log order.
 
@@ -81,11 +74,10 @@ async def show_history(
     of_line, after = {"line": line_id}, 0
     if query.cursor is not None:
         after = event_position(decode_cursor(query.cursor, of_line))
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     read = history_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1}
-    question = asked(principal, query, read, parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(read, parameters, query)
     _require_line(rows)
     return paged(
         rows,
@@ -96,16 +88,14 @@ async def show_history(
     )
 
 
-async def show_place(
-    request: Request, principal: Principal, line_id: str, query: Query
-) -> Response:
+async def show_place(asking: Asking, line_id: str, query: Query) -> Response:
     """A place in a line's history, now or at an instant, with the events around it.
 
     The statement reads the present: one about the past would not know the events that follow. Only
     the web pages use this; programs walk the history itself.
     """
     require_line_id(line_id)
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     # The statement reads the present, whatever instant the place is at.
     read = place_read(frozenset(tenant), query.is_past)
     parameters = {
@@ -115,7 +105,7 @@ async def show_place(
         "limit": _LATEST,
         "ticks": _TICKS,
     }
-    rows = await services_of(request).reads.ask(asked(principal, Query(), read, parameters))
+    rows = await asking.rows(read, parameters)
     _require_line(rows)
     ends, until, following = (
         [history_item(row[3:]) for row in rows if row[2] == kind]
@@ -129,14 +119,12 @@ async def show_place(
     return answer(data, rows.position)
 
 
-async def show_run_events(
-    request: Request, principal: Principal, run_id: str, query: Query
-) -> Response:
+async def show_run_events(asking: Asking, run_id: str, query: Query) -> Response:
     """A run's own events, as its line's history has them. Only the web pages use this."""
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     read = run_events_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
-    rows = await services_of(request).reads.ask(asked(principal, query, read, parameters))
+    rows = await asking.rows(read, parameters, query)
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such run."))
     found = [history_item(row[2:]) for row in rows if row[2] is not None]
@@ -150,16 +138,14 @@ async def show_run_events(
     responses={200: {"model": models.TimelineAnswer}, **STORY_ERRORS},
 )
 async def show_timeline(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     line_id: AnyLineId,
     query: Annotated[RangeQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     require_line_id(line_id)
     start, end = query.bounds()
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     # More turns than intervals are read: turns without length do not count as intervals.
     limit = 2 * MAX_INTERVALS
     read = timeline_read(frozenset(tenant), query.is_past)
@@ -170,9 +156,8 @@ async def show_timeline(
         "line_id": line_id,
         "limit": limit,
     }
-    question = asked(principal, query, read, parameters)
-    now = instant_of(request, query)
-    rows = await services_of(request).reads.ask(question, min_position)
+    now = asking.instant(query)
+    rows = await asking.rows(read, parameters, query)
     _require_line(rows)
     too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
@@ -210,22 +195,20 @@ def _seconds(lengths: dict[str, timedelta]) -> dict[str, float]:
     responses={200: {"model": models.UsageAnswer}, **STORY_ERRORS},
 )
 async def show_usage(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     line_id: AnyLineId,
     query: Annotated[RangeQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by UTC day.
 
     Without `from` and `to` the answer covers the last 30 days.
     """
     require_line_id(line_id)
-    wanted = _wanted(query, instant_of(request, query))
+    wanted = _wanted(query, asking.instant(query))
     days = dict(wanted.days())
     if len(days) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     read = usage_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
@@ -236,8 +219,7 @@ async def show_usage(
         "parts": [day for day, is_whole in days.items() if not is_whole],
         "limit": MAX_PAIRS,
     }
-    question = asked(principal, query, read, parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(read, parameters, query)
     _require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"

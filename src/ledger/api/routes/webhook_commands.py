@@ -11,7 +11,7 @@ from fastapi import Request, Response
 
 from ledger.api import webhook_models as models
 from ledger.api.models import Nothing
-from ledger.api.reading import Present, asked, services_of, tenant_filters
+from ledger.api.reading import Asking, services_of
 from ledger.api.replies import answer
 from ledger.api.routes.feeds import position_in
 from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down, with_secret
@@ -141,19 +141,15 @@ async def _has_delivery(
     """Whether the endpoint has a delivery of the event, or a test of this id."""
     if not re.fullmatch(EVENT_ID, event_id):
         return False
-    tenant = tenant_filters(principal)
-    question = asked(
-        principal,
-        Present(),
-        statements.message_read(frozenset(tenant)),
-        {
-            **tenant,
-            "endpoint_id": endpoint_id,
-            "number": event_id.removeprefix("EVT-"),
-            "at": position_in(event_id),
-        },
-    )
-    rows = await services_of(request).reads.ask(question)
+    asking = Asking(request, principal)
+    tenant = asking.tenant
+    parameters = {
+        **tenant,
+        "endpoint_id": endpoint_id,
+        "number": event_id.removeprefix("EVT-"),
+        "at": position_in(event_id),
+    }
+    rows = await asking.rows(statements.message_read(frozenset(tenant)), parameters)
     return rows[0][1] is not None
 
 

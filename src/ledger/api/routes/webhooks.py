@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs
 from ledger.api.models import Nothing
 from ledger.api.problems import FEED_ERRORS, READ_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
@@ -22,15 +22,12 @@ from ledger.api.reading import (
     Present,
     TenantQuery,
     any_of,
-    asked,
     decode_cursor,
     encode_cursor,
     paged,
     path_id,
     read_at,
-    services_of,
     split_words,
-    tenant_filters,
 )
 from ledger.api.replies import answer
 from ledger.api.routes import webhook_commands as commands
@@ -90,19 +87,16 @@ async def create_webhook(request: Request, principal: Authenticated, _: NoParame
     openapi_extra=needs(_PERMISSION),
 )
 async def list_webhooks(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[TenantQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
     chosen = query.chosen()
-    filters = tenant_filters(principal) | chosen
+    filters = asking.tenant | chosen
     if query.cursor is not None:
         filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
     parameters = {**filters, "limit": query.limit + 1}
-    question = asked(principal, query, statements.list_read(frozenset(filters)), parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(statements.list_read(frozenset(filters)), parameters)
     return paged(
         rows, query.limit, 1, lambda row: encode_cursor({"id": _endpoint_id(row[1])}, chosen)
     )
@@ -125,18 +119,15 @@ def _endpoint_key(key: dict[str, Any]) -> int:
     openapi_extra=needs(_PERMISSION),
 )
 async def show_webhook(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     endpoint_id: AnyEndpointId,
     query: Annotated[Present, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show an endpoint and the state of its deliveries."""
     _require_id(endpoint_id)
-    tenant = tenant_filters(principal)
+    tenant = asking.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id}
-    question = asked(principal, query, statements.endpoint_read(frozenset(tenant)), parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(statements.endpoint_read(frozenset(tenant)), parameters)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
     return answer('{"data":' + rows[0][1] + "}", rows.position)
@@ -269,23 +260,20 @@ async def send_webhook_test(
     openapi_extra=needs(_PERMISSION),
 )
 async def list_deliveries(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     endpoint_id: AnyEndpointId,
     query: Annotated[DeliveriesQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     _require_id(endpoint_id)
-    tenant, statuses = tenant_filters(principal), split_words(query.status) or []
+    tenant, statuses = asking.tenant, split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
     before = BEYOND
     if query.cursor is not None:
         before = event_position(decode_cursor(query.cursor, bound_to))
     read = statements.deliveries_read(frozenset(tenant), frozenset(statuses))
     parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
-    question = asked(principal, query, read, parameters)
-    rows = await services_of(request).reads.ask(question, min_position)
+    rows = await asking.rows(read, parameters)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
     return paged(
