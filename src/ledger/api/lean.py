@@ -4,8 +4,8 @@ FastAPI resolves dependencies for every request through exit stacks and a walk o
 below five layers of middleware; for our reads this costs as much as the database. A lean route
 keeps FastAPI's declarations, from which OpenAPI is made. The application (``app.py``) calls a lean
 route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
-principal, one query model, the position to wait for, and the names in the path. The principal's
-permission is checked before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
+principal or an ``Asking``, one query model, and the names in the path. The principal's permission
+is checked before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
 """
 
 import inspect
@@ -219,8 +219,6 @@ def _filler(name: str, annotation: Any) -> _Filler:
         return lambda request, _: request
     if annotation == Authenticated:
         return lambda _, principal: principal
-    if annotation == MinPosition:
-        return lambda request, _: _min_position(request)
     if annotation == Asks:
         return lambda request, principal: Asking(request, principal, _min_position(request))
     if get_origin(annotation) is Annotated:

@@ -211,6 +211,10 @@ class Asking(NamedTuple):
     def ask(self, question: Question) -> Awaitable[Answer]:
         return self.services.reads.ask(question, self.min_position)
 
+    def fetch(self, statement: str, parameters: Mapping[str, Any]) -> Awaitable[list[Any]]:
+        """The rows of a statement that reads no view, as ``Door.fetch`` gives them."""
+        return self.services.door.fetch(self.principal.tenant, statement, parameters)
+
 
 def periods(instant: datetime) -> dict[str, Any]:
     """The day and the week for which metrics are shown."""

@@ -106,7 +106,7 @@ async def _sealed(
 ) -> proofs.SealedEntry | None:
     """The event in the sealed log; None: it is not sealed yet."""
     try:
-        return await proofs.sealed_entry(request, principal, position)
+        return await proofs.sealed_entry(Asking(request, principal), position)
     except Behind:
         return None
 
@@ -127,7 +127,7 @@ async def download_proof(
     answer = await feeds.show_event(Asking(request, principal), event_id, query)
     event = feed_models.EventAnswer.model_validate_json(bytes(answer.body)).data
     asked = proofs.ProofQuery(position=event.position)
-    response = await proofs.show_proof(request, principal, asked)
+    response = await proofs.show_proof(Asking(request, principal), asked)
     name = f'attachment; filename="{proof_file(event.id)}"'
     response.headers.update({**HEADERS, "Content-Disposition": name})
     return response

@@ -19,7 +19,7 @@ from ledger.api import key_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
-from ledger.api.reading import Present, TenantQuery, services_of
+from ledger.api.reading import Asking, Present, TenantQuery, services_of
 from ledger.api.routes import key_commands as commands
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
@@ -95,7 +95,7 @@ async def _list_page(
     refused: Refused | None = None,
     form: NewKeyForm | None = None,
 ) -> Response:
-    found = await read_answer(api.list_api_keys(request, principal, query), models.KeyList)
+    found = await read_answer(api.list_api_keys(Asking(request, principal), query), models.KeyList)
     own = PERMISSIONS if principal.is_admin else {p: PERMISSIONS[p] for p in _own(principal)}
     return show(
         request,
@@ -139,7 +139,7 @@ async def _own_end(request: Request, principal: Principal) -> datetime | None:
 
 
 async def _key(request: Request, principal: Principal, key_id: str) -> models.KeyModel:
-    shown = api.show_api_key(request, principal, key_id, Present())
+    shown = api.show_api_key(Asking(request, principal), key_id, Present())
     return (await read_answer(shown, models.KeyAnswer)).data
 
 

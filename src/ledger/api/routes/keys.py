@@ -13,9 +13,10 @@ from fastapi import Query as QueryParameters
 from ledger.api import key_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.access.key_rows import CREATED_AT, key_text, keys_statement
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs
 from ledger.api.problems import FEED_ERRORS, READ_ERRORS, InvalidCursor
 from ledger.api.reading import (
+    Asking,
     Present,
     TenantQuery,
     decode_cursor,
@@ -23,8 +24,6 @@ from ledger.api.reading import (
     paged,
     path_id,
     read_at,
-    services_of,
-    tenant_filters,
 )
 from ledger.api.replies import answer
 from ledger.api.routes import key_commands as commands
@@ -37,7 +36,6 @@ from ledger.application.commands.keys import (
 )
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import KEY_ID, format_instant, parse_instant
-from ledger.intake.principal import Principal
 from ledger.reads.question import Answer
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
@@ -73,17 +71,15 @@ async def create_api_key(request: Request, principal: Authenticated, _: NoParame
     openapi_extra=needs(_PERMISSION),
 )
 async def list_api_keys(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[TenantQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
-    filters = tenant_filters(principal) | chosen
+    filters = asking.tenant | chosen
     if query.cursor is not None:
         filters["before"] = _instant_in(decode_cursor(query.cursor, chosen))
-    rows = await _read(request, principal, filters, query.limit + 1, min_position)
+    rows = await _read(asking, filters, query.limit + 1)
 
     def cursor_after(row: Any) -> str:
         return encode_cursor({"at": format_instant(row[CREATED_AT])}, chosen)
@@ -105,41 +101,33 @@ def _instant_in(key: dict[str, Any]) -> Any:
     openapi_extra=needs(_PERMISSION),
 )
 async def show_api_key(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     key_id: AnyKeyId,
     query: Annotated[Present, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show a key. No answer shows its secret again."""
     unknown = NotFound("No such key.")
     if not re.fullmatch(KEY_ID, key_id):
         raise unknown
-    filters = tenant_filters(principal) | {"key_id": key_id}
-    rows = await _read(request, principal, filters, 1, min_position)
+    filters = asking.tenant | {"key_id": key_id}
+    rows = await _read(asking, filters, 1)
     if rows[0][1] is None:
         raise read_at(rows, unknown)
     return answer(f'{{"data":{key_text(rows[0])}}}', rows.position)
 
 
-async def _read(
-    request: Request,
-    principal: Principal,
-    filters: Mapping[str, Any],
-    limit: int,
-    min_position: int | None,
-) -> Answer:
+async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answer:
     """The keys that the filters let through, at a position that is as high as asked at least.
 
     Raises Behind if the log does not reach that position in time.
     """
-    services, parameters = services_of(request), {**filters, "limit": limit}
+    parameters, least = {**filters, "limit": limit}, asking.min_position or 0
     statement = keys_statement(frozenset(filters))
-    rows = Answer(await services.door.fetch(principal.tenant, statement, parameters))
-    if min_position is not None and rows.position < min_position:
-        await services.positions.wait(min_position)
-        rows = Answer(await services.door.fetch(principal.tenant, statement, parameters))
-        if rows.position < min_position:
+    rows = Answer(await asking.fetch(statement, parameters))
+    if rows.position < least:
+        await asking.services.positions.wait(least)
+        rows = Answer(await asking.fetch(statement, parameters))
+        if rows.position < least:
             raise Behind("The log has not reached the asked position.")
     return rows
 

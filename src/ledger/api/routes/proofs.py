@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, needs
 from ledger.api.problems import refusals
-from ledger.api.reading import digits, read_at, services_of
+from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.intake.principal import Principal
@@ -169,16 +168,14 @@ class ConsistencyQuery(BaseModel):
     responses=_of("text/plain", "A signed note") | _ANY,
 )
 async def show_checkpoint(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     _: NoParameters,
-    min_position: MinPosition = None,
 ) -> Response:
     """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint).
 
     With `Ledger-Min-Position` the answer waits until the log is sealed up to that position.
     """
-    position, _size, note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
+    position, _size, note, _vkey = await _read(asking, _SEALED, {})
     if note is None:
         raise Behind(_NOT_SEALED)
     return Reply(note.encode(), position, media=_TEXT)
@@ -192,17 +189,15 @@ async def show_checkpoint(
     responses=_of("text/plain", "A verifier key") | _ANY,
 )
 async def show_key(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     _: NoParameters,
-    min_position: MinPosition = None,
 ) -> Response:
     """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
     Each origin of the log has a line of its own, the present one first. Keep a copy of the keys: an
     attacker who changed the log could change this answer too.
     """
-    position, _size, _note, vkey, former = await _read(request, principal, _KEYS, {}, min_position)
+    position, _size, _note, vkey, former = await _read(asking, _KEYS, {})
     if vkey is None:
         raise Behind(_NOT_SEALED)
     text = "".join(f"{key}\n" for key in (vkey, *former))
@@ -217,16 +212,14 @@ async def show_key(
     responses=_of("application/octet-stream", "The leaf's bytes") | _OWN,
 )
 async def show_entry(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     position: AnyPosition,
     _: NoParameters,
-    min_position: MinPosition = None,
 ) -> Response:
     """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
         raise NotFound("No such position.")
-    entry = await sealed_entry(request, principal, int(position), min_position)
+    entry = await sealed_entry(asking, int(position))
     return Reply(entry.leaf, entry.sealed_until, media=_BYTES)
 
 
@@ -237,18 +230,16 @@ async def show_entry(
     responses={200: {"model": Proof}, **_OWN},
 )
 async def show_proof(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[ProofQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
-    entry = await sealed_entry(request, principal, query.position, min_position)
+    entry = await sealed_entry(asking, query.position)
     proof = {
         "leaf": _base64(entry.leaf),
         "leaf_index": entry.leaf_index,
         "tree_size": entry.size,
-        "hashes": await _roots(request, principal, inclusion(entry.leaf_index, entry.size)),
+        "hashes": await _roots(asking, inclusion(entry.leaf_index, entry.size)),
         "checkpoint": entry.note,
         "key": f"{entry.vkey}\n",
     }
@@ -262,24 +253,22 @@ async def show_proof(
     responses={200: {"model": Inclusion}, **_OWN},
 )
 async def prove_inclusion(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[InclusionQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Prove that the leaf of an event, which the credential sees, is in the tree of a size."""
-    entry = await sealed_entry(request, principal, query.position, min_position)
+    entry = await sealed_entry(asking, query.position)
     size = entry.size if query.size is None else query.size
     if entry.leaf_index >= size:
         raise Invalid.at(
             "/size", "must be larger: the tree of this size does not contain the event"
         )
-    await _require_sealed(request, principal, "/size", size, (entry.size, entry.sealed_until))
+    await _require_sealed(asking, "/size", size, (entry.size, entry.sealed_until))
     proof = {
         "leaf_index": entry.leaf_index,
         "leaf_hash": _base64(hash_leaf(entry.leaf)),
         "tree_size": size,
-        "hashes": await _roots(request, principal, inclusion(entry.leaf_index, size)),
+        "hashes": await _roots(asking, inclusion(entry.leaf_index, size)),
     }
     return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
@@ -291,37 +280,29 @@ async def prove_inclusion(
     responses={200: {"model": Consistency}, **_ANY},
 )
 async def prove_consistency(
-    request: Request,
-    principal: Authenticated,
+    asking: Asks,
     query: Annotated[ConsistencyQuery, QueryParameters()],
-    min_position: MinPosition = None,
 ) -> Response:
     """Prove that the tree of one size is the beginning of the tree of another size."""
     if query.from_ > query.to:
         raise Invalid.at("/to", "must not be smaller than from")
-    sealed_until, sealed, _note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
-    await _require_sealed(request, principal, "/to", query.to, (sealed, sealed_until))
-    hashes = await _roots(request, principal, consistency(query.from_, query.to))
+    sealed_until, sealed, _note, _vkey = await _read(asking, _SEALED, {})
+    await _require_sealed(asking, "/to", query.to, (sealed, sealed_until))
+    hashes = await _roots(asking, consistency(query.from_, query.to))
     proof = {"from": query.from_, "to": query.to, "hashes": hashes}
     return Reply(msgspec.json.encode(proof), sealed_until)
 
 
-async def _read(
-    request: Request,
-    principal: Principal,
-    statement: str,
-    parameters: Mapping[str, Any],
-    min_position: int | None,
-) -> Any:
+async def _read(asking: Asking, statement: str, parameters: Mapping[str, Any]) -> Any:
     """The statement's row, which begins with the position up to which the log is sealed.
 
-    Raises Behind if the log is not sealed up to ``min_position`` in time.
+    Raises Behind if the log is not sealed up to the asked position in time.
     """
     time = asyncio.get_running_loop().time
     deadline = time() + WAIT_SECONDS
     while True:
-        (row,) = await services_of(request).door.fetch(principal.tenant, statement, parameters)
-        if row[0] >= (min_position or 0):
+        (row,) = await asking.fetch(statement, parameters)
+        if row[0] >= (asking.min_position or 0):
             return row
         if time() >= deadline:
             raise Behind("The log is not sealed up to the requested position yet.")
@@ -341,17 +322,16 @@ class SealedEntry(NamedTuple):
     leaf: bytes
 
 
-async def sealed_entry(
-    request: Request, principal: Principal, position: int, min_position: int | None = None
-) -> SealedEntry:
+async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
     """The event at a position in the sealed log, with the latest checkpoint.
 
     Raises Forbidden if the credential may neither read nor audit, NotFound if it does not see the
     event, and Behind if the event is not sealed yet.
     """
+    principal = asking.principal
     if not principal.is_admin and not principal.permissions & {"read", "audit:read"}:
         raise Forbidden("The credential lacks the permission read or audit:read.")
-    row = await _read(request, principal, _ENTRY, {"at": position}, min_position)
+    row = await _read(asking, _ENTRY, {"at": position})
     sealed_until, size, note, vkey, stream, version, topic, state, index = row
     if stream is None or not _tells_of(principal, topic):
         raise read_at(Answer([row]), NotFound("No such position."))
@@ -367,19 +347,17 @@ def _tells_of(principal: Principal, topic: str) -> bool:
     return is_auditor or topic.partition("/")[0] in _IN_HISTORIES
 
 
-async def _roots(request: Request, principal: Principal, stretches: Iterable[Stretch]) -> list[str]:
+async def _roots(asking: Asking, stretches: Iterable[Stretch]) -> list[str]:
     """The roots over these stretches of leaves, in base64."""
     stretches = list(stretches)
     wanted = tiles_of(stretches)
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    rows = await services_of(request).door.fetch(principal.tenant, shelf.TILES, asked)
+    rows = await asking.fetch(shelf.TILES, asked)
     tiles = {(level, number): bytes(hashes) for level, number, hashes in rows}
     return [_base64(root_of(stretch, tiles)) for stretch in stretches]
 
 
-async def _require_sealed(
-    request: Request, principal: Principal, pointer: str, size: int, sealed: tuple[int, int]
-) -> None:
+async def _require_sealed(asking: Asking, pointer: str, size: int, sealed: tuple[int, int]) -> None:
     """Raise Behind for a size beyond the sealed one, Invalid if the log was never so long.
 
     ``sealed`` is the sealed size, and the position of its last event.
@@ -387,7 +365,7 @@ async def _require_sealed(
     if size <= sealed[0]:
         return
     asked = {"after": sealed[1], "more": min(size - sealed[0], _COUNTED)}
-    ((has_fewer,),) = await services_of(request).door.fetch(principal.tenant, _HAS_FEWER, asked)
+    ((has_fewer,),) = await asking.fetch(_HAS_FEWER, asked)
     if has_fewer:
         raise Invalid.at(pointer, "must be a size that the log has had under its present origin")
     raise Behind(_NOT_SEALED)
