@@ -21,12 +21,7 @@ from typing import Any
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
 from projections.execution.orders import Sort, ranked_read
-from projections.execution.statements import (
-    CHANGING_FILTERS,
-    ITEM_OF_PAST,
-    METRICS,
-    SHOWN_THEN,
-)
+from projections.execution.statements import CHANGING_FILTERS, ITEM_OF_PAST, METRICS, SHOWN_THEN
 from projections.execution.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {

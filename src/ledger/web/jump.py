@@ -17,15 +17,7 @@ from ledger.api.lean import NoParameters, needs
 from ledger.api.reading import Asking, encode_cursor
 from ledger.api.routes import executions
 from ledger.domain.errors import Invalid
-from ledger.domain.values import (
-    ENDPOINT_ID,
-    EVENT_ID,
-    KEY_ID,
-    LINE_ID,
-    RUN_ID,
-    format_id,
-    sort_key,
-)
+from ledger.domain.values import ENDPOINT_ID, EVENT_ID, KEY_ID, LINE_ID, RUN_ID, format_id, sort_key
 from ledger.intake.principal import Principal
 from ledger.web.pages import (
     HOME,

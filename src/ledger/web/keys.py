@@ -23,22 +23,10 @@ from ledger.api.reading import Asking, Present, TenantQuery, services_of
 from ledger.api.routes import key_commands as commands
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
-from ledger.application.commands.keys import (
-    CreateApiKey,
-    RevokeApiKey,
-    RotateApiKey,
-    UpdateApiKey,
-)
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.errors import NotFound, Refused
 from ledger.intake.principal import Principal
-from ledger.web.key_forms import (
-    GRACES,
-    LIVES,
-    PERMISSIONS,
-    ChangeKeyForm,
-    NewKeyForm,
-    RotateForm,
-)
+from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm
 from ledger.web.log import chips
 from ledger.web.names import names_of_scopes
 from ledger.web.pages import (

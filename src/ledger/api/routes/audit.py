@@ -139,8 +139,7 @@ class AuditQuery(Present, AuditFilters, RangeParameters, Page):
     responses={200: {"model": feed_models.AuditPage}, **READ_ERRORS},
 )
 async def list_audit_entries(
-    asking: Asks,
-    query: Annotated[AuditQuery, QueryParameters()],
+    asking: Asks, query: Annotated[AuditQuery, QueryParameters()]
 ) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 

@@ -10,14 +10,7 @@ from pydantic import Field
 from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.models import Meta, Model
 from ledger.api.problems import READ_ERRORS, InvalidCursor
-from ledger.api.reading import (
-    Asking,
-    Page,
-    Present,
-    decode_cursor,
-    encode_cursor,
-    paged,
-)
+from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
 from ledger.api.replies import Reply
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
@@ -56,8 +49,7 @@ class DirectoryList(Model):
     responses={200: {"model": DirectoryList}, **READ_ERRORS},
 )
 async def list_directory(
-    asking: Asks,
-    query: Annotated[DirectoryQuery, QueryParameters()],
+    asking: Asks, query: Annotated[DirectoryQuery, QueryParameters()]
 ) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
     chosen, filters = {"type": query.type}, asking.tenant

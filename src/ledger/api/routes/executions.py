@@ -130,8 +130,7 @@ def require_line_id(line_id: str) -> None:
     responses={200: {"model": models.ExecutionList}, **READ_ERRORS},
 )
 async def list_executions(
-    asking: Asks,
-    query: Annotated[LinesQuery, QueryParameters()],
+    asking: Asks, query: Annotated[LinesQuery, QueryParameters()]
 ) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
@@ -220,8 +219,7 @@ def _record_key(key: dict[str, Any]) -> int:
     responses={200: {"model": models.SummaryAnswer}, **READ_ERRORS},
 )
 async def summarize_executions(
-    asking: Asks,
-    query: Annotated[Filters, QueryParameters()],
+    asking: Asks, query: Annotated[Filters, QueryParameters()]
 ) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
@@ -265,9 +263,7 @@ def _summary(rows: Sequence[Any]) -> dict[str, Any]:
     responses={200: {"model": models.ExecutionAnswer}, **LINE_ERRORS},
 )
 async def show_execution(
-    asking: Asks,
-    line_id: AnyLineId,
-    query: Annotated[Query, QueryParameters()],
+    asking: Asks, line_id: AnyLineId, query: Annotated[Query, QueryParameters()]
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     require_line_id(line_id)

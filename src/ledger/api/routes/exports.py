@@ -167,8 +167,7 @@ class EventsExportQuery(Present, EventFilters, RangeParameters):
     ),
 )
 async def export_audit_log(
-    asking: Asks,
-    query: Annotated[ExportQuery, QueryParameters()],
+    asking: Asks, query: Annotated[ExportQuery, QueryParameters()]
 ) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(asking)
@@ -192,8 +191,7 @@ async def export_audit_log(
     ),
 )
 async def export_events(
-    asking: Asks,
-    query: Annotated[EventsExportQuery, QueryParameters()],
+    asking: Asks, query: Annotated[EventsExportQuery, QueryParameters()]
 ) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(asking)

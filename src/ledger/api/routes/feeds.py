@@ -86,10 +86,7 @@ def position_in(identifier: str | None) -> int:
     openapi_extra=needs("read"),
     responses={200: {"model": feed_models.EventPage}, **READ_ERRORS},
 )
-async def list_events(
-    asking: Asks,
-    query: Annotated[FeedQuery, QueryParameters()],
-) -> Response:
+async def list_events(asking: Asks, query: Annotated[FeedQuery, QueryParameters()]) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page repeats the cursor that was sent.

@@ -28,12 +28,7 @@ from ledger.api.reading import (
 from ledger.api.replies import answer
 from ledger.api.routes import key_commands as commands
 from ledger.api.writing import read_command
-from ledger.application.commands.keys import (
-    CreateApiKey,
-    RevokeApiKey,
-    RotateApiKey,
-    UpdateApiKey,
-)
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import KEY_ID, format_instant, parse_instant
 from ledger.reads.question import Answer
@@ -70,10 +65,7 @@ async def create_api_key(request: Request, principal: Authenticated, _: NoParame
     responses={200: {"model": models.KeyList}, **READ_ERRORS},
     openapi_extra=needs(_PERMISSION),
 )
-async def list_api_keys(
-    asking: Asks,
-    query: Annotated[TenantQuery, QueryParameters()],
-) -> Response:
+async def list_api_keys(asking: Asks, query: Annotated[TenantQuery, QueryParameters()]) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
     filters = asking.tenant | chosen
@@ -101,9 +93,7 @@ def _instant_in(key: dict[str, Any]) -> Any:
     openapi_extra=needs(_PERMISSION),
 )
 async def show_api_key(
-    asking: Asks,
-    key_id: AnyKeyId,
-    query: Annotated[Present, QueryParameters()],
+    asking: Asks, key_id: AnyKeyId, query: Annotated[Present, QueryParameters()]
 ) -> Response:
     """Show a key. No answer shows its secret again."""
     unknown = NotFound("No such key.")

@@ -167,10 +167,7 @@ class ConsistencyQuery(BaseModel):
     response_class=Response,
     responses=_of("text/plain", "A signed note") | _ANY,
 )
-async def show_checkpoint(
-    asking: Asks,
-    _: NoParameters,
-) -> Response:
+async def show_checkpoint(asking: Asks, _: NoParameters) -> Response:
     """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint).
 
     With `Ledger-Min-Position` the answer waits until the log is sealed up to that position.
@@ -188,10 +185,7 @@ async def show_checkpoint(
     response_class=Response,
     responses=_of("text/plain", "A verifier key") | _ANY,
 )
-async def show_key(
-    asking: Asks,
-    _: NoParameters,
-) -> Response:
+async def show_key(asking: Asks, _: NoParameters) -> Response:
     """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
     Each origin of the log has a line of its own, the present one first. Keep a copy of the keys: an
@@ -211,11 +205,7 @@ async def show_key(
     response_class=Response,
     responses=_of("application/octet-stream", "The leaf's bytes") | _OWN,
 )
-async def show_entry(
-    asking: Asks,
-    position: AnyPosition,
-    _: NoParameters,
-) -> Response:
+async def show_entry(asking: Asks, position: AnyPosition, _: NoParameters) -> Response:
     """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
         raise NotFound("No such position.")
@@ -229,10 +219,7 @@ async def show_entry(
     openapi_extra=needs(None),
     responses={200: {"model": Proof}, **_OWN},
 )
-async def show_proof(
-    asking: Asks,
-    query: Annotated[ProofQuery, QueryParameters()],
-) -> Response:
+async def show_proof(asking: Asks, query: Annotated[ProofQuery, QueryParameters()]) -> Response:
     """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
     entry = await sealed_entry(asking, query.position)
     proof = {
@@ -253,8 +240,7 @@ async def show_proof(
     responses={200: {"model": Inclusion}, **_OWN},
 )
 async def prove_inclusion(
-    asking: Asks,
-    query: Annotated[InclusionQuery, QueryParameters()],
+    asking: Asks, query: Annotated[InclusionQuery, QueryParameters()]
 ) -> Response:
     """Prove that the leaf of an event, which the credential sees, is in the tree of a size."""
     entry = await sealed_entry(asking, query.position)
@@ -280,8 +266,7 @@ async def prove_inclusion(
     responses={200: {"model": Consistency}, **_ANY},
 )
 async def prove_consistency(
-    asking: Asks,
-    query: Annotated[ConsistencyQuery, QueryParameters()],
+    asking: Asks, query: Annotated[ConsistencyQuery, QueryParameters()]
 ) -> Response:
     """Prove that the tree of one size is the beginning of the tree of another size."""
     if query.from_ > query.to:

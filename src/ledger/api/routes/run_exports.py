@@ -105,8 +105,7 @@ _RUNS = Exported("runs", _entry, COLUMNS, _cells)
     ),
 )
 async def export_runs(
-    asking: Asks,
-    query: Annotated[RunsExportQuery, QueryParameters()],
+    asking: Asks, query: Annotated[RunsExportQuery, QueryParameters()]
 ) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
     turn, filters = begin_export(asking), implied(query.chosen())

@@ -36,13 +36,7 @@ from ledger.api.run_answers import UNKNOWN, line_runs_reply, noted, run_reply, r
 from ledger.api.writing import as_left, execute, execute_on, read_command
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.domain.errors import NotFound
-from ledger.domain.values import (
-    LINE_ID,
-    RUN_ID,
-    RUN_STATUSES,
-    parse_instant,
-    sort_key,
-)
+from ledger.domain.values import LINE_ID, RUN_ID, RUN_STATUSES, parse_instant, sort_key
 from ledger.reads.question import Question
 from projections.run import statements
 from projections.run.statements import Shows
@@ -114,9 +108,7 @@ class AllRunsQuery(PageQuery, AllRunsFilters):
     responses={200: {"model": models.RunList}, **RUN_LIST_ERRORS},
 )
 async def list_execution_runs(
-    asking: Asks,
-    line_id: AnyLineId,
-    query: Annotated[RunsQuery, QueryParameters()],
+    asking: Asks, line_id: AnyLineId, query: Annotated[RunsQuery, QueryParameters()]
 ) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
@@ -172,8 +164,7 @@ def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
     responses={200: {"model": models.RunList}, **LIST_ERRORS},
 )
 async def list_all_runs(
-    asking: Asks,
-    query: Annotated[AllRunsQuery, QueryParameters()],
+    asking: Asks, query: Annotated[AllRunsQuery, QueryParameters()]
 ) -> Response:
     """List the runs of all lines, newest request first.
 
@@ -222,9 +213,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     responses={200: {"model": models.RunAnswer}, **LINE_ERRORS},
 )
 async def show_run(
-    asking: Asks,
-    run_id: AnyRunId,
-    query: Annotated[Query, QueryParameters()],
+    asking: Asks, run_id: AnyRunId, query: Annotated[Query, QueryParameters()]
 ) -> Response:
     """Show a run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):

@@ -71,8 +71,7 @@ class SearchReply(Reply):
     responses={200: {"model": SearchResults}, **READ_ERRORS},
 )
 async def search_names(
-    asking: Asks,
-    query: Annotated[SearchQuery, QueryParameters()],
+    asking: Asks, query: Annotated[SearchQuery, QueryParameters()]
 ) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)

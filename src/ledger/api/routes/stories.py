@@ -62,9 +62,7 @@ class RangeQuery(Query, RangeParameters):
     responses={200: {"model": feed_models.HistoryPage}, **STORY_ERRORS},
 )
 async def show_history(
-    asking: Asks,
-    line_id: AnyLineId,
-    query: Annotated[PageQuery, QueryParameters()],
+    asking: Asks, line_id: AnyLineId, query: Annotated[PageQuery, QueryParameters()]
 ) -> Response:
     """List the events of a line and of its runs in log order.
 
@@ -138,9 +136,7 @@ async def show_run_events(asking: Asking, run_id: str, query: Query) -> Response
     responses={200: {"model": models.TimelineAnswer}, **STORY_ERRORS},
 )
 async def show_timeline(
-    asking: Asks,
-    line_id: AnyLineId,
-    query: Annotated[RangeQuery, QueryParameters()],
+    asking: Asks, line_id: AnyLineId, query: Annotated[RangeQuery, QueryParameters()]
 ) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     require_line_id(line_id)
@@ -195,9 +191,7 @@ def _seconds(lengths: dict[str, timedelta]) -> dict[str, float]:
     responses={200: {"model": models.UsageAnswer}, **STORY_ERRORS},
 )
 async def show_usage(
-    asking: Asks,
-    line_id: AnyLineId,
-    query: Annotated[RangeQuery, QueryParameters()],
+    asking: Asks, line_id: AnyLineId, query: Annotated[RangeQuery, QueryParameters()]
 ) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by UTC day.
 

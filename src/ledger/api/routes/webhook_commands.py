@@ -27,13 +27,7 @@ from ledger.application.commands.webhooks import (
     UpdateEndpoint,
 )
 from ledger.domain.errors import Forbidden, Invalid
-from ledger.domain.values import (
-    EVENT_ID,
-    ORGANIZATION_ID,
-    WORKSPACE_ID,
-    id_named,
-    parse_bound,
-)
+from ledger.domain.values import EVENT_ID, ORGANIZATION_ID, WORKSPACE_ID, id_named, parse_bound
 from ledger.feed.signing import create_secret
 from ledger.feed.target import ForbiddenTarget
 from ledger.intake.principal import Principal

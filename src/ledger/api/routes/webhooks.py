@@ -86,10 +86,7 @@ async def create_webhook(request: Request, principal: Authenticated, _: NoParame
     responses={200: {"model": models.WebhookList}, **READ_ERRORS},
     openapi_extra=needs(_PERMISSION),
 )
-async def list_webhooks(
-    asking: Asks,
-    query: Annotated[TenantQuery, QueryParameters()],
-) -> Response:
+async def list_webhooks(asking: Asks, query: Annotated[TenantQuery, QueryParameters()]) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
     chosen = query.chosen()
     filters = asking.tenant | chosen
@@ -119,9 +116,7 @@ def _endpoint_key(key: dict[str, Any]) -> int:
     openapi_extra=needs(_PERMISSION),
 )
 async def show_webhook(
-    asking: Asks,
-    endpoint_id: AnyEndpointId,
-    query: Annotated[Present, QueryParameters()],
+    asking: Asks, endpoint_id: AnyEndpointId, query: Annotated[Present, QueryParameters()]
 ) -> Response:
     """Show an endpoint and the state of its deliveries."""
     _require_id(endpoint_id)
@@ -260,9 +255,7 @@ async def send_webhook_test(
     openapi_extra=needs(_PERMISSION),
 )
 async def list_deliveries(
-    asking: Asks,
-    endpoint_id: AnyEndpointId,
-    query: Annotated[DeliveriesQuery, QueryParameters()],
+    asking: Asks, endpoint_id: AnyEndpointId, query: Annotated[DeliveriesQuery, QueryParameters()]
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     _require_id(endpoint_id)
