@@ -277,10 +277,10 @@ class Download:
         return self.answer.read(size)
 
     def rest(self) -> tuple[int, bytes]:
-        """Read to the end. Return (number of bytes, last part)."""
+        """Read to the end. Return (number of bytes, the last ones): a part may end in a line."""
         size, last = 0, b""
         while part := self.answer.read(1 << 18):
-            size, last = size + len(part), part
+            size, last = size + len(part), (last + part)[-10_000:]
         return size, last
 
     def close(self) -> None:
