@@ -11,10 +11,8 @@ BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
 # Four test processes at a time, since tests spend some of their time waiting; each process has a
-# PostgreSQL of its own, and a file's tests stay together. Browsers need more CPU time. TESTERS=3 is
-# for a machine that does other work meanwhile.
-TESTERS ?= 4
-BESIDE := -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+# PostgreSQL of its own, and a file's tests stay together. Browsers need more CPU time.
+BESIDE := -n 4 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
 .PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak rehearse rehearse-short rehearse-written clean

@@ -128,15 +128,15 @@ def audit_read(filters: frozenset[str], backwards: bool = False) -> Read:
     always = "e.audit IS NOT NULL"
     if "service_line_id" in filters:
         rows = _walk_line(filters, backwards)
-    elif "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
-        rows = _WALK_ACTIONS.format(
-            facts=walk_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
-            others=walk(filters | {"no_fact"}, always, backwards),
-            all=walk(filters, always, backwards),
-            way=way(backwards),
-        )
     else:
         rows = walk(filters, always, backwards)
+        if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
+            rows = _WALK_ACTIONS.format(
+                facts=walk_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
+                others=walk(filters | {"no_fact"}, always, backwards),
+                all=rows,
+                way=way(backwards),
+            )
     return _page(rows, backwards, _planning(filters))
 
 

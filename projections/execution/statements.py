@@ -260,7 +260,7 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
     Several rows may differ only in ``lines``: their numbers are to be added up. The requested tags
     must be distinct.
     """
-    # Where single lines are counted, they are few or many, depending on the values.
+    # Single lines that are counted are few or many, depending on the values.
     planning = Planning.BY_VALUES
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
