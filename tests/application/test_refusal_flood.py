@@ -4,7 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +25,7 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
-from tests.support.databases import copied
+from tests.support.databases import TEMPLATE, copied
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, instant, working
 from tests.support.racing_writers import parsed
@@ -34,13 +34,21 @@ UNKNOWN = "LIN-26-999999"
 BATCH = 1_000
 
 
+@contextmanager
+def flooded_copy(
+    server: EmbeddedPostgres, name: str, count: int, template: str = TEMPLATE
+) -> Iterator[str]:
+    """The name of a copy in which so many more refusals of a credential are recorded."""
+    with copied(server.url, name, template) as conninfo:
+        with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
+            flood(ledger, count)
+        yield name
+
+
 @pytest.fixture(scope="module")
 def nearly_once(server: EmbeddedPostgres) -> Iterator[str]:
     """The name of a database in which a credential may be recorded 3,000 more refusals today."""
-    name = "nearly_once"
-    with copied(server.url, name) as conninfo:
-        with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
-            flood(ledger, DAILY - 3_000)
+    with flooded_copy(server, "nearly_once", DAILY - 3_000) as name:
         yield name
 
 
@@ -57,10 +65,7 @@ def nearly(server: EmbeddedPostgres, nearly_once: str, settings: Settings) -> It
 @pytest.fixture(scope="module")
 def flooded_once(server: EmbeddedPostgres, nearly_once: str) -> Iterator[str]:
     """The name of a database in which a credential has reached its daily limit of refusals."""
-    name = "flooded_once"
-    with copied(server.url, name, nearly_once) as conninfo:
-        with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
-            flood(ledger, 3_000)
+    with flooded_copy(server, "flooded_once", 3_000, nearly_once) as name:
         yield name
 
 

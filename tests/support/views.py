@@ -2,8 +2,6 @@
 
 import contextlib
 import random
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +23,7 @@ from ledger.views.projector import Projector
 from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RUN, RunFold, RunRow, RunView, row_of
+from tests.support import embedded
 from tests.support.databases import query
 from tests.support.racing_writers import parsed
 from tests.support.stored import DROP_CHECK
@@ -208,8 +207,4 @@ def folded(conninfo: str) -> dict[str, Any]:
 
 def until(condition: Callable[[], Any], awaited: str, seconds: float = 15.0) -> None:
     """Wait until a condition holds, checking often at first; fail after ``seconds``."""
-    pause, began = threading.Event(), time.monotonic()
-    while not condition():
-        waited = time.monotonic() - began
-        assert waited < seconds, f"waited {seconds} s for {awaited}"
-        pause.wait(min(0.01 + waited / 10, 0.1))
+    embedded.until(condition, awaited, seconds)
