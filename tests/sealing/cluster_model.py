@@ -9,10 +9,15 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 from ledger.sealing.standing import (
+    FOLLOWS,
+    SEALS,
+    STOPPED,
+    UNHEARD,
+    UNVOUCHED,
+    Case,
     Fit,
     Known,
     Row,
-    Standing,
     Verdict,
     Vigil,
     Witnessed,
@@ -117,6 +122,8 @@ class Cluster:
         self.now = 0.0
         self.database = Database()
         self.nodes = [Node(f"n{number}") for number in range(nodes)]
+        self.cases: list[Case] = []
+        """The cases of the nodes, in order."""
         self.signed: list[Witnessed] = []
         self.committed: list[Witnessed] = []
         """The notes that reached the database, and not only the file of a node that died."""
@@ -241,8 +248,8 @@ class Cluster:
         verdict = self._judge(node, leads=True)
         self._obey(node, verdict)
         database = self.database
-        database.waits = verdict.is_degraded
-        if verdict.standing is not Standing.SEALER:
+        database.waits = verdict.case.is_degraded
+        if verdict.case is not SEALS:
             return
         self._show(node, verdict.shows)
         is_new = not database.has_key
@@ -363,4 +370,18 @@ class Cluster:
                 return Fit.SHORTER if leads else Fit.UNKNOWN
             return Fit.SAME if repr(log[: witness.size]).encode() == witness.root else Fit.OTHER
 
-        return judge(known, compare)
+        verdict = judge(known, compare)
+        knows = known.own is not None and known.own.origin == known.origin
+        assert verdict.case is (
+            STOPPED
+            if database.stopped or verdict.contradicted is not None
+            else FOLLOWS
+            if not leads
+            else UNHEARD
+            if not verdict.settles
+            else SEALS
+            if newest is None or knows or verdict.takes
+            else UNVOUCHED
+        )
+        self.cases.append(verdict.case)
+        return verdict

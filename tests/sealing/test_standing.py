@@ -7,7 +7,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from ledger.sealing.standing import Row, Vigil
+from ledger.sealing.standing import (
+    CASES,
+    FOLLOWS,
+    SEALS,
+    STOPPED,
+    UNHEARD,
+    UNVOUCHED,
+    Row,
+    Vigil,
+)
 from tests.sealing.cluster_model import Cluster, Database, Node, contradict
 
 NODES = 3
@@ -62,6 +71,29 @@ def test_a_new_node_that_can_keep_no_file_waits_for_the_others_reports(
     for _ in range(20):
         cluster.second(cluster.nodes, other)
     assert cluster.database.stopped
+
+
+def test_a_node_is_in_each_case_at_some_time() -> None:
+    cluster = Cluster(2)
+    signer, other = cluster.nodes
+    cluster.append(2)
+    cluster.start(signer)
+    cluster.second(cluster.nodes, signer)
+    assert cluster.cases == [FOLLOWS, SEALS]
+    kept = cluster.backup()
+    cluster.stop(signer)
+    cluster.start(other)
+    cluster.seal(other)
+    assert cluster.cases[2:] == [UNHEARD], "another PostgreSQL than the node knows: none"
+    for _ in range(20):
+        cluster.second(cluster.nodes, other)
+    assert cluster.cases[-1] is UNVOUCHED
+    cluster.restore(kept)
+    cluster.database.log = (7, 7)
+    cluster.start(signer)
+    cluster.second(cluster.nodes, signer)
+    assert cluster.cases[-1] is STOPPED
+    assert set(cluster.cases) == set(CASES)
 
 
 class _Machine(RuleBasedStateMachine):

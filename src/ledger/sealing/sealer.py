@@ -34,7 +34,7 @@ from ledger.sealing.growth import Contradiction, Growth
 from ledger.sealing.leaf import UnreadableEvent
 from ledger.sealing.note import BadNote, Checkpoint, Signer
 from ledger.sealing.shelf import Mark, Sealed
-from ledger.sealing.standing import Fit, Standing, Verdict, Witnessed, judge
+from ledger.sealing.standing import SEALS, Case, Fit, Verdict, Witnessed, judge
 from ledger.sealing.watch import CannotSign, Sight, Watch
 
 _EVERY_SECONDS = 0.4
@@ -114,8 +114,8 @@ class Sealer(Periodic):
             raise Contradiction(_told(*verdict.contradicted, growth))
         if verdict.takes:
             self._watch.follow(sight)
-        self._tell_waiting(connection, sight, verdict)
-        if verdict.standing is not Standing.SEALER:
+        self._tell_waiting(connection, sight, verdict.case)
+        if verdict.case is not SEALS:
             return 0, False
         if verdict.shows > sight.state.shown_size:
             shelf.show(connection, sight.state.vkey, verdict.shows)
@@ -197,15 +197,15 @@ class Sealer(Periodic):
                 shelf.mark(connection, shelf.sealed_secret(self._vault, signer, mark))
 
     def _tell_waiting(
-        self, connection: psycopg.Connection[TupleRow], sight: Sight, verdict: Verdict
+        self, connection: psycopg.Connection[TupleRow], sight: Sight, case: Case
     ) -> None:
         """Tell why nothing is signed: in the log, and in the database if time alone won't help."""
-        told = verdict.waits_for if verdict.is_degraded else None
+        told = case.waits_for if case.is_degraded else None
         if told != sight.state.waits_for:
             shelf.wait(connection, sight.state.vkey, told)
-        if verdict.waits_for not in (None, self._why):
-            _logger.warning("sealer: nothing is signed yet: %s", verdict.waits_for)
-        self._why = verdict.waits_for
+        if case.waits_for not in (None, self._why):
+            _logger.warning("sealer: nothing is signed yet: %s", case.waits_for)
+        self._why = case.waits_for
 
     def _postpone(self, connection: psycopg.Connection[TupleRow], why: str) -> tuple[int, bool]:
         """Note what is to be mended before anything is signed."""

@@ -3,9 +3,9 @@
 Pure: neither input nor output, and no clock of its own. ``Vigil`` remembers for how long a node has
 been able to hear the others; ``judge`` decides by what the node knows.
 
-    follower    takes the newest checkpoint of the database as its witness
-    sealer      a follower that leads, and may sign and show checkpoints
-    stopped     the log contradicts a witness: nothing is signed until an operator adopts the log
+    a follower  takes the newest checkpoint of the database as its witness
+    a sealer    is a follower that leads, and may sign and show checkpoints (the case ``SEALS``)
+    a stopped   node signs nothing until an operator adopts the log, which contradicts a witness
 
 A database may lose its last transactions: by a failover to a standby that was behind, or by the
 restore of a backup. The checkpoints that were lost live on in the witnesses of the nodes. So a
@@ -20,6 +20,7 @@ the mark, which the log must continue like any witness.
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
 from ledger.log.nodes import LIVING_SECONDS
@@ -42,14 +43,6 @@ class Fit(Enum):
     KEYLESS = "the key that signed is gone from the database"
     EMPTIED = "the log has a key, and no checkpoint that was signed by it"
     UNKNOWN = "whoever leads must compare them"
-
-
-class Standing(Enum):
-    """The state of a node."""
-
-    FOLLOWER = "follower"
-    SEALER = "sealer"
-    STOPPED = "stopped"
 
 
 class Witnessed(NamedTuple):
@@ -207,20 +200,35 @@ class Known(NamedTuple):
     """Whether the newest checkpoint is the origin's first, and was not shown."""
 
 
+class Case(NamedTuple):
+    """A case of a node: its situation, and why a leading node doesn't sign in it."""
+
+    situation: str
+    waits_for: str | None = None
+    is_degraded: bool = False
+    """Whether it waits for more than time."""
+
+
+STOPPED = Case("the log contradicts a witness")
+FOLLOWS = Case("another node leads")
+UNHEARD = Case("nodes may not have reported yet", NEW_POSTGRESQL)
+UNVOUCHED = Case("nobody has seen what is sealed", NO_WITNESS, is_degraded=True)
+SEALS = Case("the log continues all that was seen")
+
+CASES = (STOPPED, FOLLOWS, UNHEARD, UNVOUCHED, SEALS)
+"""All cases, of which the first that holds is the node's. In the last three the node leads."""
+
+
 class Verdict(NamedTuple):
     """The decision about a node."""
 
-    standing: Standing
+    case: Case
     contradicted: tuple[Witnessed, Fit] | None = None
     """The witness that the log contradicts: signing stops for good, on all nodes."""
     takes: bool = False
     """Whether the newest checkpoint of the database becomes the node's witness."""
     settles: bool = False
     """Whether the node has waited for reports on this PostgreSQL."""
-    waits_for: str | None = None
-    """Why a leading node doesn't sign."""
-    is_degraded: bool = False
-    """Whether it waits for more than time."""
     is_alone: bool = False
     """Whether what is signed is shown at once."""
     shows: int = 0
@@ -234,43 +242,48 @@ Compare = Callable[[Witnessed], Fit]
 def judge(known: Known, compare: Compare) -> Verdict:
     """Decide what a node may do now."""
     if known.is_stopped:
-        return Verdict(Standing.STOPPED)
-    if (fault := _removed(known)) is not None:
-        return Verdict(Standing.STOPPED, fault)
+        return Verdict(STOPPED)
+    compare = cache(compare)
+    if (fault := _removed(known) or _contradicted(known, compare)) is not None:
+        return Verdict(STOPPED, fault)
+    newest = known.newest
+    own = known.own if known.own is not None and known.own.origin == known.origin else None
+    takes = newest is not None and _takes(known, own, newest, compare)
+    # The first node of a new ledger has nobody to wait for.
+    is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
+    verdict = Verdict(FOLLOWS, takes=takes, settles=known.heard.has_waited or is_new)
+    if not known.leads:
+        return verdict
+    if not verdict.settles:
+        return verdict._replace(case=UNHEARD)
+    if own is None and newest is not None and not takes:
+        return verdict._replace(case=UNVOUCHED)
+    # A checkpoint that nobody keeps would be forgotten with this process.
+    can_show = known.keeps and not known.heard.is_doubled
+    is_alone = can_show and not any(other.lives for other in known.heard.others)
+    shows = _shown(known, own, newest, is_alone, compare)
+    return verdict._replace(case=SEALS, is_alone=is_alone, shows=shows)
+
+
+def _contradicted(known: Known, compare: Compare) -> tuple[Witnessed, Fit] | None:
+    """The witness that the log contradicts: of those that this node knows, the smallest."""
     living = [other.witness for other in known.heard.others if other.lives]
     witnesses = [known.own, known.mark, *(living if known.leads else ())]
     found = [witness for witness in witnesses if witness is not None]
     for witness in found:
         if witness.origin > known.origin:
-            return Verdict(Standing.STOPPED, (witness, Fit.LATER))
+            return witness, Fit.LATER
     ours = sorted((w for w in found if w.origin == known.origin), key=lambda w: w.size)
-    fits = {witness[:3]: compare(witness) for witness in ours}
-    for witness in ours:
-        if fits[witness[:3]] in (Fit.SHORTER, Fit.OTHER):
-            return Verdict(Standing.STOPPED, (witness, fits[witness[:3]]))
-    own = known.own if known.own in ours else None
-    newest = known.newest
+    fits = [(witness, compare(witness)) for witness in ours]
+    return next((fit for fit in fits if fit[1] in (Fit.SHORTER, Fit.OTHER)), None)
+
+
+def _takes(known: Known, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:
+    """Whether the newest checkpoint of the database becomes the node's witness."""
+    if own is not None:
+        return newest.size > own.size and compare(own) is Fit.SAME
     # A node that was killed when it had signed the first checkpoint of an origin has not kept it.
-    is_unseen = known.is_unseen and known.heard.has_waited
-    takes = newest is not None and (
-        is_unseen or _is_vouched(known)
-        if own is None
-        else newest.size > own.size and fits[own[:3]] is Fit.SAME
-    )
-    # The first node of a new ledger has nobody to wait for.
-    is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
-    verdict = Verdict(Standing.FOLLOWER, takes=takes, settles=known.heard.has_waited or is_new)
-    if not known.leads:
-        return verdict
-    if not verdict.settles:
-        return verdict._replace(waits_for=NEW_POSTGRESQL)
-    if own is None and newest is not None and not takes:
-        return verdict._replace(waits_for=NO_WITNESS, is_degraded=True)
-    # A checkpoint that nobody keeps would be forgotten with this process.
-    can_show = known.keeps and not known.heard.is_doubled
-    is_alone = can_show and not any(other.lives for other in known.heard.others)
-    shows = _shown(known, own, newest, is_alone, compare)
-    return verdict._replace(standing=Standing.SEALER, is_alone=is_alone, shows=shows)
+    return (known.is_unseen and known.heard.has_waited) or _is_vouched(known)
 
 
 def _removed(known: Known) -> tuple[Witnessed, Fit] | None:
