@@ -1,18 +1,38 @@
-"""Sentences name what they speak of: a noun is the subject, no pronoun in its place (style, 21)."""
+"""A sentence has a noun as its subject, no pronoun (style, 21); a class name means one thing."""
 
 import ast
 import io
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ledger.intake.fact_types import FACT_TYPES
 from tests.support.documents import ROOT, pages
 
 FOLDERS = ("src", "projections", "scripts", "tests", "docs")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+SHARED = {
+    "AuditEntry",
+    "DayRow",
+    "Difference",
+    "DirectoryEntry",
+    "EndpointRow",
+    "ExecutionRow",
+    "FactReference",
+    "Found",
+    "KeyChanges",
+    "LineFold",
+    "LineRow",
+    "Move",
+    "Resource",
+    "Turns",
+}
+"""Names of two classes: exceptions, of which there may only be fewer."""
 
 PRONOUN = re.compile(r"\b(What|Whatever|Who|Whoever|That|It|They|Those|Which)\s(?!of\b|the\b)")
 PRONOUN_OF_A_TEST = re.compile(r"test_(what|whatever|who|whoever|that|it|they|those|which)_")
@@ -76,3 +96,16 @@ def test_a_tests_name_has_a_noun_as_its_subject() -> None:
     ]
     assert len(sources) >= 200
     assert found == []
+
+
+def test_a_public_class_name_means_one_thing() -> None:
+    """A fact and the event that it becomes share a name by intent."""
+    found = Counter(
+        node.name
+        for folder in ("src", "projections")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    facts = {each.data.__name__ for each in FACT_TYPES.values()}
+    assert {name for name, count in found.items() if count > 1} - facts == SHARED

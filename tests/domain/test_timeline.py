@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.domain.timeline import Interval, Turn, intervals, totals
+from ledger.domain.timeline import StateInterval, TurningPoint, intervals, totals
 from ledger.domain.values import CAUSES, STATES
 from tests.support.domain import START, minute
 
@@ -16,7 +16,7 @@ from tests.support.domain import START, minute
 class Case(NamedTuple):
     """A line's turning points, and the bounds and the clock of a read."""
 
-    turns: list[Turn]
+    turns: list[TurningPoint]
     start: datetime | None
     end: datetime | None
     now: datetime
@@ -32,7 +32,9 @@ TURNS = st.lists(
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Turns as the statement returns them: in effective order, none at or after the end."""
-    turns = [Turn(minute(at), *rest) for at, *rest in sorted(draw(TURNS), key=lambda t: t[0])]
+    turns = [
+        TurningPoint(minute(at), *rest) for at, *rest in sorted(draw(TURNS), key=lambda t: t[0])
+    ]
     start, end = draw(st.none() | st.integers(-10, 69)), draw(st.none() | st.integers(-10, 70))
     if start is not None and end is not None and start >= end:
         start, end = end, start + 1
@@ -41,7 +43,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(kept, *(None if b is None else minute(b) for b in (start, end)), now)
 
 
-def held_at(turns: list[Turn], at: datetime) -> tuple[str, tuple[str, ...]] | None:
+def held_at(turns: list[TurningPoint], at: datetime) -> tuple[str, tuple[str, ...]] | None:
     """The state and causes of the last turning point up to an instant; None before the first."""
     past = [turn for turn in turns if turn.since <= at]
     if not past:
@@ -49,7 +51,7 @@ def held_at(turns: list[Turn], at: datetime) -> tuple[str, tuple[str, ...]] | No
     return past[-1].state, tuple(cause for cause in CAUSES if cause in past[-1].causes)
 
 
-def found_at(found: list[Interval], at: datetime) -> list[tuple[str, tuple[str, ...]]]:
+def found_at(found: list[StateInterval], at: datetime) -> list[tuple[str, tuple[str, ...]]]:
     """The state and the causes of each interval that contains an instant."""
     return [
         (interval.state, interval.causes)
@@ -120,7 +122,7 @@ def test_totals_are_the_sums_of_the_intervals(case: Case) -> None:
         assert length == sum((i.length for i in found if cause in i.causes), timedelta())
 
 
-RUNNING = [Turn(START, "running", frozenset())]
+RUNNING = [TurningPoint(START, "running", frozenset())]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +152,11 @@ def test_no_interval_begins_before_the_first_turning_point() -> None:
 
 def test_turns_that_are_reverted_at_the_same_instant_add_no_interval() -> None:
     turns = [
-        Turn(START, "running", frozenset()),
-        Turn(minute(2), "paused", frozenset()),
-        Turn(minute(2), "blocked", frozenset({"approval_gap"})),
-        Turn(minute(2), "running", frozenset()),
-        Turn(minute(5), "closed", frozenset()),
+        TurningPoint(START, "running", frozenset()),
+        TurningPoint(minute(2), "paused", frozenset()),
+        TurningPoint(minute(2), "blocked", frozenset({"approval_gap"})),
+        TurningPoint(minute(2), "running", frozenset()),
+        TurningPoint(minute(5), "closed", frozenset()),
     ]
     found = intervals(turns, None, None, minute(9))
     assert [(i.state, i.since, i.until) for i in found] == [
@@ -166,10 +168,10 @@ def test_turns_that_are_reverted_at_the_same_instant_add_no_interval() -> None:
 def test_a_cause_that_comes_or_goes_begins_another_interval_in_the_same_state() -> None:
     both: Any = frozenset({"delivery_blocker", "approval_gap"})
     turns = [
-        Turn(START, "blocked", frozenset({"delivery_blocker"})),
-        Turn(minute(1), "blocked", both),
-        Turn(minute(3), "paused", both),
-        Turn(minute(6), "blocked", frozenset({"approval_gap"})),
+        TurningPoint(START, "blocked", frozenset({"delivery_blocker"})),
+        TurningPoint(minute(1), "blocked", both),
+        TurningPoint(minute(3), "paused", both),
+        TurningPoint(minute(6), "blocked", frozenset({"approval_gap"})),
     ]
     found = intervals(turns, None, None, minute(10))
     assert [(i.state, i.causes) for i in found] == [
@@ -185,7 +187,9 @@ def test_a_cause_that_comes_or_goes_begins_another_interval_in_the_same_state() 
 
 
 def test_a_future_interval_counts_up_to_its_own_end() -> None:
-    found = intervals([*RUNNING, Turn(minute(5), "paused", frozenset())], None, None, minute(1))
+    found = intervals(
+        [*RUNNING, TurningPoint(minute(5), "paused", frozenset())], None, None, minute(1)
+    )
     assert [(i.state, i.until, i.length) for i in found] == [
         ("running", minute(5), timedelta(minutes=5)),
         ("paused", None, timedelta()),
@@ -195,8 +199,8 @@ def test_a_future_interval_counts_up_to_its_own_end() -> None:
 def test_an_open_interval_counts_up_to_now_though_later_turns_changed_nothing() -> None:
     turns = [
         *RUNNING,
-        Turn(minute(5), "paused", frozenset()),
-        Turn(minute(5), "running", frozenset()),
+        TurningPoint(minute(5), "paused", frozenset()),
+        TurningPoint(minute(5), "running", frozenset()),
     ]
     (interval,) = intervals(turns, None, None, minute(1))
     assert (interval.since, interval.until, interval.length) == (START, None, timedelta(minutes=1))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.feed.answer import Answer, NoAnswer
+from ledger.feed.answer import NoAnswer, ReceiverAnswer
 
 FINE = b"HTTP/1.1 200 Fine\r\ncontent-length: 2\r\n\r\nok"
 HEAD = b"HTTP/1.1 200 Fine\r\n"
@@ -14,9 +14,9 @@ OTHER = b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n"
 CUTS = pytest.mark.parametrize("size", [1_000_000, 1, 40], ids=["whole", "bytes", "halves"])
 
 
-def fed(data: bytes, size: int) -> Answer:
+def fed(data: bytes, size: int) -> ReceiverAnswer:
     """The answer after data that comes in pieces of a size. Raises NoAnswer."""
-    answer = Answer()
+    answer = ReceiverAnswer()
     for begin in range(0, len(data), size):
         if not answer.is_over:
             answer.feed(data[begin : begin + size])
@@ -130,7 +130,7 @@ def test_an_answer_of_another_form_is_refused(data: bytes, size: int) -> None:
     ids=range(4),
 )
 def test_a_body_that_goes_wrong_ends_behind_a_head_that_counts(rest: bytes) -> None:
-    answer = Answer()
+    answer = ReceiverAnswer()
     with pytest.raises(NoAnswer):
         answer.feed(CHUNKED + rest)
     assert answer.status == 200

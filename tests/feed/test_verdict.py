@@ -9,7 +9,7 @@ import pytest
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
-from ledger.feed.verdict import Claimed, Verdict, attempt_text, failure_of, judge
+from ledger.feed.verdict import AttemptVerdict, Claimed, attempt_text, failure_of, judge
 
 NOW = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 SCHEDULE = Schedule((5, 300))
@@ -43,7 +43,7 @@ def attempt(status: int | None = 500, **more: Any) -> Attempt:
     return Attempt(**(values | more))
 
 
-def after(delivery: Claimed, tried: Attempt, jitter: float = 0.0) -> Verdict:
+def after(delivery: Claimed, tried: Attempt, jitter: float = 0.0) -> AttemptVerdict:
     return judge(delivery, tried, SCHEDULE, NOW, jitter)
 
 
@@ -99,7 +99,7 @@ def test_a_410_counts_as_no_attempt_and_leaves_the_delivery_pending(tried: int) 
 @pytest.mark.parametrize("status", [None, 410, 500])
 def test_a_test_event_is_not_tried_again_and_changes_nothing_else(status: int | None) -> None:
     verdict = after(claimed(sequence=0), attempt(status))
-    assert verdict == Verdict(verdict.result)
+    assert verdict == AttemptVerdict(verdict.result)
     assert (verdict.result.status, verdict.result.due_at) == ("failed", None)
     assert not verdict.result.counts
     assert after(claimed(sequence=0), attempt(200)).result.status == "delivered"

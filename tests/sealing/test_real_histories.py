@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from psycopg.rows import tuple_row
 
 from ledger.sealing.leaf import leaf_of
-from ledger.sealing.note import Note, parse
+from ledger.sealing.note import UncheckedNote, parse
 from ledger.sealing.origins import NothingIsWrong
 from ledger.sealing.tiles import GrowingTree
 from ledger.sealing.tree import hash_leaf
@@ -57,7 +57,7 @@ class Histories(RuleBasedStateMachine):
         self.own = self.folder / f"history-{next(self.numbers)}"
         self.cluster.lose_to("fresh")
         self.copies = ["fresh"]
-        self.signed: list[tuple[Note, tuple[bytes, ...]]] = []
+        self.signed: list[tuple[UncheckedNote, tuple[bytes, ...]]] = []
         self.folders = [self.own / f"n{number}" / "sealed" for number in range(NODES)]
         self.nodes: dict[int, Node] = {}
         self.start(0)
@@ -183,7 +183,7 @@ class Histories(RuleBasedStateMachine):
                 assert self.running_that_saw(earlier) == [], (earlier, note)
         self.signed.append((note, leaves))
 
-    def running_that_saw(self, note: Note) -> list[int]:
+    def running_that_saw(self, note: UncheckedNote) -> list[int]:
         name = f"{note.origin.replace('/', '-')}.checkpoint"
         return [
             number

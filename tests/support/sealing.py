@@ -18,7 +18,7 @@ from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.shelf import Mark
 from ledger.sealing.watch import Watch
-from ledger.sealing.witness import Lineage, Witness
+from ledger.sealing.witness import LineageFile, Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from ledger.views.definitions import load
@@ -64,7 +64,7 @@ def keep_witness(conninfo: str, folder: Path) -> None:
 def keep_lineage(conninfo: str, folder: Path) -> None:
     """Let a node have waited for the others' reports on this PostgreSQL."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        Lineage(folder).keep(shelf.state(connection, "").lineage)
+        LineageFile(folder).keep(shelf.state(connection, "").lineage)
 
 
 class Node:

@@ -89,7 +89,7 @@ class Interruption:
 
 
 @dataclass(frozen=True)
-class Line:
+class CastLine:
     """One service line: its owner, its fate and its dates.
 
     `quiet` is its last ordinary activity; `over` is the last moment of any of its facts.
@@ -150,7 +150,7 @@ class Line:
         return Random(f"{SEED}/{self.id}/{purpose}")
 
 
-def cast(now: datetime) -> list[Line]:
+def cast(now: datetime) -> list[CastLine]:
     """Make the lines, in the order of their activation."""
     rng = Random(SEED)
     parts = []
@@ -190,7 +190,7 @@ def _line(
     rng: Random,
     incidents: Iterator[int],
     blocked: Iterator[int],
-) -> Line:
+) -> CastLine:
     year = f"{now:%y}"
     line_id, execution_id, tag = SEED_LINES.get((product_line, position), (None, None, None))
     organization_id = ORGANIZATIONS[position % 3 == 2]
@@ -205,7 +205,7 @@ def _line(
         interruptions.append(Interruption(last, None, reason, ending))
     elif fate == "blocked":
         interruptions += _open_blockers(next(blocked), last, now, rng, incidents, year)
-    return Line(
+    return CastLine(
         id=line_id or f"LIN-{year}-{FIRST_LINE_NUMBER + index * 100 + rng.randrange(100):06d}",
         index=index,
         product_line=product_line,

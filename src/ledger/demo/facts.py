@@ -15,7 +15,7 @@ from ledger.demo.cast import (
     PRIMARY_ORGANIZATION,
     SEED_LINES,
     SEED_TALENT,
-    Line,
+    CastLine,
 )
 from ledger.demo.cast import WORKSPACES as WORKSPACE_IDS
 
@@ -89,7 +89,7 @@ def tell(
     return StoryFact(at, fact)
 
 
-def line_name(line: Line) -> str:
+def line_name(line: CastLine) -> str:
     """The name of a line: the client's, and that of the team, unit or agent."""
     if line.product_line == "agent_gateway":
         part = words.AGENTS[line.position].name
@@ -101,7 +101,7 @@ def line_name(line: Line) -> str:
     return f"{WORKSPACES[line.workspace_id]}: {part}"
 
 
-def directory_facts(lines: Sequence[Line]) -> Iterator[StoryFact]:
+def directory_facts(lines: Sequence[CastLine]) -> Iterator[StoryFact]:
     """Name an organization's workspaces and projects shortly before its first line begins."""
     first = {line.organization_id: line for line in reversed(lines)}
     for organization_id, line in first.items():

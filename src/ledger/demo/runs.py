@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from ledger.demo import words
-from ledger.demo.cast import Line
+from ledger.demo.cast import CastLine
 from ledger.demo.facts import Actor, StoryFact, rfc3339, tell
 from ledger.demo.work import agent_id
 
@@ -26,10 +26,10 @@ LONGEST_RUN_MS = 170_000
 
 
 @dataclass(frozen=True)
-class Run:
+class CastRun:
     """One run; instants that have not come are None, `outcome` is None while the run is open."""
 
-    line: Line
+    line: CastLine
     requested: datetime | None
     started: datetime | None
     ended: datetime | None
@@ -52,7 +52,7 @@ class Run:
         return first
 
 
-def runs_of(line: Line) -> Iterator[Run]:
+def runs_of(line: CastLine) -> Iterator[CastRun]:
     """Make a line's runs; the four continuous models have none."""
     if line.product_line == "agent_gateway":
         yield from _invocations(line)
@@ -60,7 +60,7 @@ def runs_of(line: Line) -> Iterator[Run]:
         yield from _cycles(line)
 
 
-def run_facts(run: Run, run_id: str, parent_id: str | None) -> Iterator[StoryFact]:
+def run_facts(run: CastRun, run_id: str, parent_id: str | None) -> Iterator[StoryFact]:
     """Tell a run: requested, started, ended, as far as the run got."""
     source = SOURCES[run.line.product_line]
     cause: dict[str, Any] = {"triggered_by": run.triggered_by, "input": run.input}
@@ -84,13 +84,13 @@ def run_facts(run: Run, run_id: str, parent_id: str | None) -> Iterator[StoryFac
         yield say(run.ended, run.outcome, run.closing, actor)
 
 
-def _worker(line: Line) -> Actor:
+def _worker(line: CastLine) -> Actor:
     return (
         ("agent", agent_id(line)) if line.product_line == "agent_gateway" else ("user", line.lead)
     )
 
 
-def _requester(run: Run) -> Actor:
+def _requester(run: CastRun) -> Actor:
     """Name who asked for the run. A key of the caller's own is no actor of the ledger's."""
     kinds = {"user": "user", "agent": "agent", "schedule": "agent", "system": "agent"}
     kind = kinds.get(run.triggered_by["type"])
@@ -100,7 +100,7 @@ def _requester(run: Run) -> Actor:
 # Agents: many short runs per day, most of them in working hours.
 
 
-def _invocations(line: Line) -> Iterator[Run]:
+def _invocations(line: CastLine) -> Iterator[CastRun]:
     """Let an agent run as often as `INVOCATIONS` says, up to its quiet moment or the present."""
     rng = line.chance("runs")
     special = [
@@ -114,7 +114,7 @@ def _invocations(line: Line) -> Iterator[Run]:
         yield _invocation(line, rng, at, wait)
 
 
-def _moments(line: Line, rng: Random, count: int, last: datetime) -> Iterator[datetime]:
+def _moments(line: CastLine, rng: Random, count: int, last: datetime) -> Iterator[datetime]:
     """Draw moments at which the line was free, dense by day and thin by night and weekend."""
     longest_wait = timedelta(milliseconds=LONGEST_QUEUE_MS)
     span = (last - line.opened) // timedelta(milliseconds=1)
@@ -131,13 +131,13 @@ def _moments(line: Line, rng: Random, count: int, last: datetime) -> Iterator[da
 
 
 def _invocation(
-    line: Line,
+    line: CastLine,
     rng: Random,
     at: datetime,
     wait: int | None,
     *,
     certain: bool = False,
-) -> Run:
+) -> CastRun:
     """Make one invocation that ended; `wait` is its time in the queue, None without a queue."""
     agent = words.AGENTS[line.position]
     lasted = min(max(int(agent.base_ms * rng.lognormvariate(0, 0.55)), 180), LONGEST_RUN_MS)
@@ -160,7 +160,7 @@ def _invocation(
         closing = {"reason": rng.choice(words.CANCELLATIONS)}
         if wait is not None:
             started = None
-    return Run(
+    return CastRun(
         line=line,
         requested=None if wait is None else at,
         started=started,
@@ -173,20 +173,20 @@ def _invocation(
 
 
 def _open(
-    line: Line,
+    line: CastLine,
     rng: Random,
     requested: datetime | None,
     started: datetime | None,
     lease_seconds: int | None = None,
-) -> Run:
+) -> CastRun:
     """Make one invocation that hasn't ended."""
     triggered_by, ask, _ = _ask(line, rng)
-    return Run(
+    return CastRun(
         line, requested, started, None, None, triggered_by, ask, {}, lease_seconds=lease_seconds
     )
 
 
-def _ask(line: Line, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+def _ask(line: CastLine, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Choose the requester, the prompt, and the answer that would come."""
     kind = rng.choices(("api", "schedule", "user", "agent", "system"), (40, 24, 18, 13, 5))[0]
     actor = {
@@ -211,7 +211,7 @@ def _ask(line: Line, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[
     return {"type": kind, "actor_id": actor}, {"prompt": ask.format(**blanks)}, output
 
 
-def _during_holds(line: Line, rng: Random) -> Iterator[Run]:
+def _during_holds(line: CastLine, rng: Random) -> Iterator[CastRun]:
     """Let people ask while the agent is held: it answers after the hold, or has not answered."""
     for each in line.interruptions:
         if each.end is None:
@@ -225,7 +225,7 @@ def _during_holds(line: Line, rng: Random) -> Iterator[Run]:
         )
 
 
-def _right_now(line: Line, rng: Random) -> Iterator[Run]:
+def _right_now(line: CastLine, rng: Random) -> Iterator[CastRun]:
     """Show a running agent at work: some runs just ended, some in progress, one waiting.
 
     The worker of another run has died: the run fails by its lease.
@@ -248,7 +248,7 @@ def _right_now(line: Line, rng: Random) -> Iterator[Run]:
 # Outcome lines: one cycle after the other, each some days long.
 
 
-def _cycles(line: Line) -> Iterator[Run]:
+def _cycles(line: CastLine) -> Iterator[CastRun]:
     """Let an outcome line go from cycle to cycle until its quiet moment.
 
     A cycle starts when the line is free. The last cycle is open on a line that runs or is held, has
@@ -279,7 +279,7 @@ def _cycles(line: Line) -> Iterator[Run]:
         yield _cycle(line, rng, turn, requested, None, None, failed)
 
 
-def _free(line: Line, at: datetime) -> datetime:
+def _free(line: CastLine, at: datetime) -> datetime:
     """Move a start past every hold that it would fall into."""
     for each in line.interruptions:
         if each.covers(at) and each.end is not None:
@@ -288,14 +288,14 @@ def _free(line: Line, at: datetime) -> datetime:
 
 
 def _cycle(
-    line: Line,
+    line: CastLine,
     rng: Random,
     turn: int,
     requested: datetime,
     started: datetime | None,
     ended: datetime | None,
     failed: str | None,
-) -> Run:
+) -> CastRun:
     """Make one cycle; now and then its deliverables are rejected.
 
     The cycle after a failed one remedies it.
@@ -311,7 +311,7 @@ def _cycle(
     elif ended is not None:
         outcome = "completed"
         closing = {"output": {"delivered": list(deliverables), "accepted_by": line.lead}}
-    return Run(
+    return CastRun(
         line=line,
         requested=requested,
         started=started,

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from ledger.demo import words
-from ledger.demo.cast import SEED_AGENT, SEED_TALENT, Interruption, Line
+from ledger.demo.cast import SEED_AGENT, SEED_TALENT, CastLine, Interruption
 from ledger.demo.facts import Actor, StoryFact, line_name, rfc3339, tell
 
 Resource = dict[str, Any]
@@ -53,7 +53,7 @@ class Assignment(NamedTuple):
     change: tuple[datetime, Resource] | None = None
 
 
-def line_facts(line: Line) -> Iterator[StoryFact]:
+def line_facts(line: CastLine) -> Iterator[StoryFact]:
     """Tell all facts about a line but its runs: activation first, the rest in any order."""
     assignments = _assignments(line)
     yield _activation(line, [each.resource for each in assignments if each.begin == line.opened])
@@ -74,7 +74,7 @@ def line_facts(line: Line) -> Iterator[StoryFact]:
         yield _own(line, line.over, "service_line.closed", "closing", {"reason": reason})
 
 
-def _own(line: Line, at: datetime, type: str, word: str, data: dict[str, Any]) -> StoryFact:
+def _own(line: CastLine, at: datetime, type: str, word: str, data: dict[str, Any]) -> StoryFact:
     """Tell a fact that the product line's own desk reports."""
     return tell(
         at,
@@ -87,7 +87,7 @@ def _own(line: Line, at: datetime, type: str, word: str, data: dict[str, Any]) -
     )
 
 
-def _activation(line: Line, resources: list[Resource]) -> StoryFact:
+def _activation(line: CastLine, resources: list[Resource]) -> StoryFact:
     data = {
         "organization_id": line.organization_id,
         "workspace_id": line.workspace_id,
@@ -104,7 +104,7 @@ def _activation(line: Line, resources: list[Resource]) -> StoryFact:
     return _own(line, line.opened, "service_line.activated", "activation", data)
 
 
-def _assignments(line: Line) -> list[Assignment]:
+def _assignments(line: CastLine) -> list[Assignment]:
     """Choose the resources that work on a line, and until when."""
     if line.product_line == "talent":
         return _people(line)
@@ -130,7 +130,7 @@ def _assignments(line: Line) -> list[Assignment]:
     ]
 
 
-def _people(line: Line) -> list[Assignment]:
+def _people(line: CastLine) -> list[Assignment]:
     """Staff a talent line: one to three people; some leave, join late or change their hours."""
     rng = line.chance("people")
     people = []
@@ -161,7 +161,7 @@ def _people(line: Line) -> list[Assignment]:
     return assignments
 
 
-def agent_id(line: Line) -> str:
+def agent_id(line: CastLine) -> str:
     """The agent that an agent line runs; the seed's line keeps the seed's agent."""
     if (line.product_line, line.position) == SEED_AGENT:
         return "AGT-26-000012"
@@ -183,7 +183,7 @@ def _resource(
     }
 
 
-def _allocations(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]:
+def _allocations(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryFact]:
     """Tell which resources joined, changed and left after the activation."""
     numbers = count(1)
 
@@ -200,7 +200,7 @@ def _allocations(line: Line, assignments: list[Assignment]) -> Iterator[StoryFac
             yield allocation(each.end, "resource.released", {"id": each.resource["id"]})
 
 
-def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]:
+def _check_ins(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryFact]:
     """Tell the check-ins of every working day, and the last one at the line's quiet moment."""
     if line.product_line not in CADENCE:
         return
@@ -219,7 +219,7 @@ def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]
 
 
 def _check_in(
-    line: Line, at: datetime, assignment: Assignment, rng: Random, numbers: count[int]
+    line: CastLine, at: datetime, assignment: Assignment, rng: Random, numbers: count[int]
 ) -> Iterator[StoryFact]:
     """Tell one check-in; now and then also that it was wrong, followed by the right check-in."""
     source, prefix = REPORTS[line.product_line]
@@ -248,7 +248,7 @@ def _check_in(
     yield check_in(later + timedelta(minutes=2), round(max(hours - 2, 0.5), 2))
 
 
-def _working_moments(line: Line, rng: Random) -> Iterator[datetime]:
+def _working_moments(line: CastLine, rng: Random) -> Iterator[datetime]:
     """Choose a moment on each working day on which the line wasn't held, then its quiet moment."""
     day = line.opened.date() + timedelta(days=1)
     while True:
@@ -275,7 +275,7 @@ def _hours(product_line: str, resource: Resource, rng: Random) -> float | None:
     return None
 
 
-def _holds(line: Line) -> Iterator[StoryFact]:
+def _holds(line: CastLine) -> Iterator[StoryFact]:
     """Tell every pause and blocker, and its end if it has one."""
     pauses = count(1)
     for each in line.interruptions:
@@ -285,7 +285,7 @@ def _holds(line: Line) -> Iterator[StoryFact]:
             yield from _block(line, each)
 
 
-def _pause(line: Line, pause: Interruption, number: int) -> Iterator[StoryFact]:
+def _pause(line: CastLine, pause: Interruption, number: int) -> Iterator[StoryFact]:
     yield _own(
         line, pause.begin, "service_line.paused", f"pause-{number}", {"reason": pause.reason}
     )
@@ -295,7 +295,7 @@ def _pause(line: Line, pause: Interruption, number: int) -> Iterator[StoryFact]:
         )
 
 
-def _block(line: Line, block: Interruption) -> Iterator[StoryFact]:
+def _block(line: CastLine, block: Interruption) -> Iterator[StoryFact]:
     actor = GATEWAY if block.cause == "policy_violation" else ("user", line.lead)
     data = {"blocker_id": block.blocker_id, "cause": block.cause, "reason": block.reason}
     if block.cause != "capacity_issue":
@@ -315,7 +315,7 @@ def _block(line: Line, block: Interruption) -> Iterator[StoryFact]:
         )
 
 
-def _health(line: Line) -> Iterator[StoryFact]:
+def _health(line: CastLine) -> Iterator[StoryFact]:
     """Report each signal weekly: mostly green at first, finally by the line's mood."""
     rng = line.chance("health")
     signals = words.SIGNALS[line.execution_model]

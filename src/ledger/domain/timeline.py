@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ledger.domain.values import CAUSES, RUN_STATUSES, STATES, day_of
 
 
-class Turn(NamedTuple):
+class TurningPoint(NamedTuple):
     """A turning point: from ``since`` on (effective time) this state and these causes held."""
 
     since: datetime
@@ -19,7 +19,7 @@ class Turn(NamedTuple):
     causes: frozenset[str]
 
 
-class Interval(NamedTuple):
+class StateInterval(NamedTuple):
     """An interval in one state with the same open causes; ``until`` is None while it lasts."""
 
     state: str
@@ -31,8 +31,8 @@ class Interval(NamedTuple):
 
 
 def intervals(
-    turns: Sequence[Turn], start: datetime | None, end: datetime | None, now: datetime
-) -> list[Interval]:
+    turns: Sequence[TurningPoint], start: datetime | None, end: datetime | None, now: datetime
+) -> list[StateInterval]:
     """The intervals between turning points, clipped to ``start`` (inclusive) and ``end``.
 
     Intervals without length are left out, and neighbours with the same state and causes are then
@@ -41,7 +41,7 @@ def intervals(
     """
     if start is not None and end is not None and end <= start:
         return []
-    found: list[Interval] = []
+    found: list[StateInterval] = []
     for number, turn in enumerate(turns):
         since = turn.since if start is None else max(turn.since, start)
         following = turns[number + 1].since if number + 1 < len(turns) else None
@@ -53,11 +53,11 @@ def intervals(
         if found and (found[-1].state, found[-1].causes) == (turn.state, causes):
             since = found.pop().since
         length = (max(now, since) if until is None else until) - since
-        found.append(Interval(turn.state, causes, since, until, length))
+        found.append(StateInterval(turn.state, causes, since, until, length))
     return found
 
 
-def totals(found: Iterable[Interval]) -> tuple[dict[str, timedelta], dict[str, timedelta]]:
+def totals(found: Iterable[StateInterval]) -> tuple[dict[str, timedelta], dict[str, timedelta]]:
     """(time by state, time by cause), zero-filled; an interval counts for each of its causes."""
     by_state: dict[str, timedelta] = {state: timedelta() for state in STATES}
     by_cause: dict[str, timedelta] = {cause: timedelta() for cause in CAUSES}

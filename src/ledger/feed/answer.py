@@ -25,7 +25,7 @@ class NoAnswer(Exception):
     """No acceptable answer came. The message says why, and repeats nothing that was sent."""
 
 
-class Answer:
+class ReceiverAnswer:
     """The answer, with which its connection is fed.
 
     The parser gets one answer and no more: it would go on with whatever stands behind it.

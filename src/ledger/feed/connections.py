@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 import httpcore
 
-from ledger.feed.answer import Answer, NoAnswer
+from ledger.feed.answer import NoAnswer, ReceiverAnswer
 from ledger.feed.resolver import CannotConnect
 from ledger.feed.target import Connector, Target
 
@@ -41,16 +41,16 @@ class Origin(NamedTuple):
     organization_id: str | None
 
 
-class Connection(asyncio.Protocol):
+class ReceiverConnection(asyncio.Protocol):
     """A connection on which one request after the other is sent and answered."""
 
-    def __init__(self, origin: Origin, forget: Callable[["Connection"], object]) -> None:
+    def __init__(self, origin: Origin, forget: Callable[["ReceiverConnection"], object]) -> None:
         self.origin, self._forget = origin, forget
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._plain: asyncio.Transport
         """The transport below TLS. Only a pause of this one leaves the data in the system."""
-        self._answer: Answer | None = None
+        self._answer: ReceiverAnswer | None = None
         """The answer that is awaited."""
         self._ended: asyncio.Future[None]
         self._reads = 0
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
             raise CannotConnect("TLS failed") from error
         self._transport = cast(asyncio.Transport, secured)
 
-    async def exchange(self, request: bytes, answer: Answer) -> None:
+    async def exchange(self, request: bytes, answer: ReceiverAnswer) -> None:
         """Send a request, and return when its answer is over. Raises NoAnswer or OSError."""
         if self._transport.is_closing():
             raise NoAnswer("no HTTP answer came")
@@ -156,11 +156,11 @@ class Connections:
         self._connector, self._phase_seconds = connector, phase_seconds
         self._ssl_context = ssl_context or httpcore.default_ssl_context()
         self._ssl_context.set_alpn_protocols(["http/1.1"])
-        self._idle: dict[Connection, asyncio.TimerHandle] = {}
+        self._idle: dict[ReceiverConnection, asyncio.TimerHandle] = {}
         """The idle connections, the longest idle first, and what ends them."""
 
     async def exchange(
-        self, target: Target, organization_id: str | None, request: bytes, answer: Answer
+        self, target: Target, organization_id: str | None, request: bytes, answer: ReceiverAnswer
     ) -> None:
         """Send a request, and return when its answer is over.
 
@@ -182,7 +182,9 @@ class Connections:
     def close(self) -> None:
         self._drop_idle(0)
 
-    async def _use(self, connection: Connection, request: bytes, answer: Answer) -> None:
+    async def _use(
+        self, connection: ReceiverConnection, request: bytes, answer: ReceiverAnswer
+    ) -> None:
         try:
             await connection.exchange(request, answer)
         finally:
@@ -191,9 +193,12 @@ class Connections:
             else:
                 connection.abort()
 
-    async def _open(self, origin: Origin) -> Connection:
+    async def _open(self, origin: Origin) -> ReceiverConnection:
         _, connection = await self._connector.connect(
-            origin.host, origin.port, lambda: Connection(origin, self._forget), self._phase_seconds
+            origin.host,
+            origin.port,
+            lambda: ReceiverConnection(origin, self._forget),
+            self._phase_seconds,
         )
         if origin.scheme == "https":
             try:
@@ -204,7 +209,7 @@ class Connections:
                 raise
         return connection
 
-    def _take(self, origin: Origin) -> Connection | None:
+    def _take(self, origin: Origin) -> ReceiverConnection | None:
         """The connection to an origin that was used last, if it may be used again."""
         for connection in [one for one in reversed(self._idle) if one.origin == origin]:
             if connection.is_quiet():
@@ -213,7 +218,7 @@ class Connections:
             self._drop(connection)
         return None
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: ReceiverConnection) -> None:
         loop = asyncio.get_running_loop()
         self._idle[connection] = loop.call_later(KEEPALIVE_SECONDS, self._drop, connection)
         self._drop_idle(_MOST_IDLE)
@@ -223,11 +228,11 @@ class Connections:
         while len(self._idle) > most:
             self._drop(next(iter(self._idle)))
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: ReceiverConnection) -> None:
         self._forget(connection)
         connection.abort()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ReceiverConnection) -> None:
         timer = self._idle.pop(connection, None)
         if timer is not None:
             timer.cancel()

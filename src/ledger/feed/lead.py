@@ -27,7 +27,7 @@ from ledger.feed.deliveries import Deliveries, News
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
-from ledger.feed.verdict import FAILING_FOR, Claimed, Result, Verdict
+from ledger.feed.verdict import FAILING_FOR, AttemptVerdict, Claimed, Result
 from ledger.intake.request import Outcome, Receipt
 
 _logger = logging.getLogger(__name__)
@@ -242,10 +242,12 @@ class Lead:
             for claimed in one_given.claimed:
                 self._begin(self._send(claimed))
 
-    def _judge(self, claimed: Claimed, attempt: Attempt, now: datetime) -> Verdict:
+    def _judge(self, claimed: Claimed, attempt: Attempt, now: datetime) -> AttemptVerdict:
         return verdict.judge(claimed, attempt, self._means.schedule, now, random.random())
 
-    def _failing(self, verdicts: Sequence[tuple[Verdict, Attempt]]) -> dict[str, datetime | None]:
+    def _failing(
+        self, verdicts: Sequence[tuple[AttemptVerdict, Attempt]]
+    ) -> dict[str, datetime | None]:
         """Since when endpoints fail, for the endpoints of which that has changed."""
         changed: dict[str, datetime | None] = {}
         for one, attempt in verdicts:
@@ -260,7 +262,7 @@ class Lead:
                 watched.failing_since = changed[watched.id] = since
         return changed
 
-    def _conclude(self, one: Verdict, url: str, now: datetime) -> None:
+    def _conclude(self, one: AttemptVerdict, url: str, now: datetime) -> None:
         """Draw the consequences of a recorded attempt at ``url``."""
         claimed = one.result.claimed
         watched = self._roster.get(claimed.endpoint_id)
@@ -354,7 +356,7 @@ class Lead:
         return self._loop.time() - self._began_at >= _KEPT_SECONDS
 
 
-def _count_result(one: Verdict) -> None:
+def _count_result(one: AttemptVerdict) -> None:
     """Count a recorded attempt. Tests, whose results have no consequences, are not counted."""
     # A delivery that is given up counts once the log has its failure.
     if not (one.gives_up or one.result.claimed.is_test):

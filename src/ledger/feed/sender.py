@@ -10,7 +10,7 @@ from types import TracebackType
 import msgspec
 
 from ledger.feed import signing
-from ledger.feed.answer import Answer, NoAnswer
+from ledger.feed.answer import NoAnswer, ReceiverAnswer
 from ledger.feed.connections import Connections
 from ledger.feed.resolver import CannotConnect
 from ledger.feed.schedule import parse_retry_after
@@ -110,7 +110,7 @@ class Sender:
         A whole answer is read to its end if it is not too long, so that its connection can be kept;
         but only its head decides.
         """
-        at, begun, answer = self._clock(), time.perf_counter(), Answer()
+        at, begun, answer = self._clock(), time.perf_counter(), ReceiverAnswer()
         try:
             async with asyncio.timeout(self._deadline):
                 target = parse_url(url)

@@ -58,7 +58,7 @@ class Result(NamedTuple):
     """The address that the attempt was sent to; None if none was made."""
 
 
-class Verdict(NamedTuple):
+class AttemptVerdict(NamedTuple):
     """The result to record, and its consequences once it is recorded."""
 
     result: Result
@@ -70,25 +70,25 @@ class Verdict(NamedTuple):
 
 def judge(
     claimed: Claimed, attempt: Attempt, schedule: Schedule, now: datetime, jitter: float
-) -> Verdict:
+) -> AttemptVerdict:
     """Decide what an attempt means for its delivery and endpoint."""
     made = attempt_text(attempt), attempt.url
     if attempt.delivered:
-        return Verdict(Result(claimed, "delivered", None, False, *made))
+        return AttemptVerdict(Result(claimed, "delivered", None, False, *made))
     if claimed.is_test:
         # A test is not tried again: its requester looks at the result now.
-        return Verdict(Result(claimed, "failed", None, False, *made))
+        return AttemptVerdict(Result(claimed, "failed", None, False, *made))
     if attempt.gone:
         # The delivery keeps its remaining attempts, and waits until somebody enables the endpoint.
-        return Verdict(Result(claimed, "pending", now, False, *made), gone=True)
+        return AttemptVerdict(Result(claimed, "pending", now, False, *made), gone=True)
     again = schedule.next_attempt(claimed.tried + 1, now, jitter, attempt.retry_after)
     if again is not None:
-        return Verdict(Result(claimed, "pending", again, True, *made))
+        return AttemptVerdict(Result(claimed, "pending", again, True, *made))
     if gives_up_silently(claimed):
-        return Verdict(Result(claimed, "failed", None, True, *made))
+        return AttemptVerdict(Result(claimed, "failed", None, True, *made))
     # The delivery stays pending until the log has its failure. After a crash in between, the next
     # dispatcher gives the delivery up.
-    return Verdict(Result(claimed, "pending", now, True, *made), gives_up=True)
+    return AttemptVerdict(Result(claimed, "pending", now, True, *made), gives_up=True)
 
 
 def gives_up_silently(claimed: Claimed) -> bool:

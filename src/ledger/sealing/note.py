@@ -43,7 +43,7 @@ class Checkpoint(NamedTuple):
     root: bytes
 
 
-class Note(NamedTuple):
+class UncheckedNote(NamedTuple):
     """A note whose signature nobody has checked."""
 
     origin: str
@@ -52,13 +52,13 @@ class Note(NamedTuple):
     """The lines after the root, each with its end."""
 
 
-def parse(note: str) -> Note:
+def parse(note: str) -> UncheckedNote:
     """The parts of a note. Raises BadNote if it is no checkpoint."""
     found = _NOTE.fullmatch(note)
     if found is None:
         raise BadNote("no checkpoint")
     checkpoint = Checkpoint(int(found["size"]), base64.b64decode(found["root"]))
-    return Note(found["origin"], checkpoint, found["extensions"])
+    return UncheckedNote(found["origin"], checkpoint, found["extensions"])
 
 
 def number_of(origin: str) -> int:

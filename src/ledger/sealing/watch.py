@@ -16,7 +16,7 @@ from ledger.sealing import shelf
 from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier, number_of, parse
 from ledger.sealing.shelf import Mark, Sealed, State
 from ledger.sealing.standing import Known, Row, Vigil, Witnessed
-from ledger.sealing.witness import Lineage, Witness, kept_notes, latest_origin
+from ledger.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Watch:
         self.node_id, self.folder = node_id, folder
         self._now = now
         self._vigil = Vigil(node_id, now(), patience)
-        self._lineage = Lineage(folder)
+        self._lineage = LineageFile(folder)
         self._lock = threading.Lock()
         self.newborn = Signer.create()
         """The name and key that this node would give to a log that has none."""

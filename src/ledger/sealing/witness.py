@@ -44,7 +44,7 @@ class Witness:
             os.close(folder)
 
 
-class Lineage:
+class LineageFile:
     """The file of the PostgreSQL on which the node has waited for the others' reports."""
 
     def __init__(self, folder: Path) -> None:

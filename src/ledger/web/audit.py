@@ -30,7 +30,7 @@ _PUBLISHED = frozenset[str]().union(*map(actions_of, TYPES)) - {UNCHANGED_HEALTH
 """The actions whose events are in the feed. A report of health is there only if it changes it."""
 
 
-class AuditQuery(audit.AuditQuery, WrittenRange):
+class AuditPageQuery(audit.AuditQuery, WrittenRange):
     """The audit log's parameters; without an organization, the credential's own is shown."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
@@ -40,7 +40,7 @@ class AuditQuery(audit.AuditQuery, WrittenRange):
 async def show_audit_log(
     request: Request,
     principal: Authenticated,
-    query: Annotated[AuditQuery, QueryParameters()],
+    query: Annotated[AuditPageQuery, QueryParameters()],
 ) -> Response:
     """A page of entries, newest first; the first page refreshes as the log grows."""
     address = query.canonical(request)
@@ -100,7 +100,7 @@ def _has_event(entry: feed_models.AuditEntry) -> bool:
     return entry.outcome == "succeeded" and entry.action in _PUBLISHED
 
 
-def _chosen(query: AuditQuery) -> dict[str, Any]:
+def _chosen(query: AuditPageQuery) -> dict[str, Any]:
     """The filters under their names in addresses."""
     chosen = {name: getattr(query, name) for name in audit.AuditFilters.model_fields}
     return chosen | {"from": query.from_, "to": query.to}

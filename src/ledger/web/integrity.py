@@ -55,7 +55,7 @@ _PARTS = {
 """The parts of a verification in words, in the order of the page."""
 
 
-class Sealed(NamedTuple):
+class SealedLog(NamedTuple):
     """How far the log is sealed."""
 
     note: str | None
@@ -75,7 +75,7 @@ class Sealed(NamedTuple):
         return (self.note or "").split("\n")[:3]
 
 
-class Node(NamedTuple):
+class NodeReport(NamedTuple):
     """A node, as it has last reported itself."""
 
     node_id: str
@@ -99,7 +99,7 @@ class Node(NamedTuple):
         return (self.note or "").split("\n", 1)[0]
 
 
-class Part(NamedTuple):
+class VerifiedPart(NamedTuple):
     """A part of a verification, and what was found in it last."""
 
     name: str
@@ -123,13 +123,13 @@ async def show_integrity(
     fetch = services_of(request).door.fetch
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
-    nodes = [Node(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
+    nodes = [NodeReport(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
     findings = [Finding(*row) for row in await fetch(EVERYONE, FINDINGS, {})]
     parts = _parts(findings, services_of(request).verified_at, services_of(request).clock())
     return show(
         request,
         "integrity.html",
-        sealed=Sealed(*sealed),
+        sealed=SealedLog(*sealed),
         keys="\n".join([sealed[2] or "", *(origin.vkey for origin in former)]),
         former=former,
         nodes=nodes,
@@ -141,12 +141,12 @@ async def show_integrity(
     )
 
 
-def _parts(findings: Sequence[Finding], at: time | None, now: datetime) -> list[Part]:
+def _parts(findings: Sequence[Finding], at: time | None, now: datetime) -> list[VerifiedPart]:
     """All parts in the order of the page, also those that were not compared yet."""
     found = {one.part: one._replace(named=_named(one.named)) for one in findings}
     names = _PARTS | {part: part for part in found if part not in _PARTS}
     return [
-        Part(name, found.get(part), None if at is None else next_night(part, at, now))
+        VerifiedPart(name, found.get(part), None if at is None else next_night(part, at, now))
         for part, name in names.items()
     ]
 

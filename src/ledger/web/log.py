@@ -48,7 +48,7 @@ class WrittenRange(BaseModel):
         return None if address == here(request) else address
 
 
-class Chip(NamedTuple):
+class FilterInForce(NamedTuple):
     """An active filter."""
 
     name: str
@@ -57,11 +57,11 @@ class Chip(NamedTuple):
     """The address of the page without this filter."""
 
 
-def chips(request: Request, chosen: Mapping[str, Any]) -> list[Chip]:
+def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
     """The active filters, each with the address of the page without it."""
     begun = with_parameter(here(request), "cursor", None)
     return [
-        Chip(name, str(value), with_parameter(begun, name, None))
+        FilterInForce(name, str(value), with_parameter(begun, name, None))
         for name, value in chosen.items()
         if value is not None
     ]

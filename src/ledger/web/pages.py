@@ -163,7 +163,7 @@ async def visitor_of(request: Request) -> Principal:
     return principal
 
 
-class Page(Response):
+class PageResponse(Response):
     """A page, whose text is made in slices: at last when it is sent."""
 
     def __init__(
@@ -215,7 +215,7 @@ class PageRoute(LeanRoute):
         """Return a page, also after an unexpected error. Raises one of REFUSALS."""
         try:
             response = await super().answer(request)
-            if isinstance(response, Page):
+            if isinstance(response, PageResponse):
                 await response.make()
             return response
         except REFUSALS:
@@ -315,7 +315,7 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
     }
     text = _templates.get_template(template).generate(common | context)
     party = principal.party if principal is not None else ""
-    response = Page(text, status, services.slices, party, services.root_path)
+    response = PageResponse(text, status, services.slices, party, services.root_path)
     if found is not None and found.is_aging(now):
         session.keep(request, response, found.prolonged(now))
     return response

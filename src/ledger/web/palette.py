@@ -40,7 +40,7 @@ class Typed(BaseModel):
         return (self.q or self.id).strip()
 
 
-class Result(NamedTuple):
+class Hit(NamedTuple):
     """A result, as the page shows it."""
 
     found: Found
@@ -79,7 +79,7 @@ async def show_results(
     return show(request, "palette_results.html", text=query.text, results=results)
 
 
-async def _results(request: Request, principal: Principal, text: str) -> list[Result] | None:
+async def _results(request: Request, principal: Principal, text: str) -> list[Hit] | None:
     """The results of the API; None: the text has no usable word."""
     if not text:
         return None
@@ -89,8 +89,7 @@ async def _results(request: Request, principal: Principal, text: str) -> list[Re
         return None
     found = SearchResults.model_validate_json(bytes(reply.body)).data
     return [
-        Result(each, *_place(each), reply.line_names.get(each.service_line_id or ""))
-        for each in found
+        Hit(each, *_place(each), reply.line_names.get(each.service_line_id or "")) for each in found
     ]
 
 

@@ -25,7 +25,7 @@ _LISTED = 200
 """The most intervals in the table; the newest are listed."""
 
 
-class Share(NamedTuple):
+class TimeShare(NamedTuple):
     """The total time of a state or of a cause."""
 
     name: str
@@ -55,8 +55,8 @@ class Band(NamedTuple):
     pieces: list[Piece]
     lanes: list[tuple[str, list[Piece]]]
     axis: list[Label]
-    by_state: list[Share]
-    by_cause: list[Share]
+    by_state: list[TimeShare]
+    by_cause: list[TimeShare]
     listed: list[models.IntervalModel]
     """Newest first."""
     total: int
@@ -105,9 +105,11 @@ def band_of(
     by_state = timeline.totals.by_state
     whole = sum(seconds for state, seconds in by_state.items() if state != "closed")
 
-    def shares(totals: Mapping[Any, float]) -> list[Share]:
+    def shares(totals: Mapping[Any, float]) -> list[TimeShare]:
         return [
-            Share(name, seconds, None if name == "closed" or not whole else 100 * seconds / whole)
+            TimeShare(
+                name, seconds, None if name == "closed" or not whole else 100 * seconds / whole
+            )
             for name, seconds in totals.items()
             if seconds or name == line.state
         ]

@@ -112,7 +112,7 @@ class EndpointsQuery(TenantQuery):
     done: Done | None = None
 
 
-class DeliveriesQuery(api.DeliveriesQuery):
+class DeliveriesPageQuery(api.DeliveriesQuery):
     """The deliveries' parameters, the form that was just carried out, and a recovery's start."""
 
     done: Done | None = None
@@ -189,7 +189,7 @@ async def show_webhook(
     request: Request,
     principal: Authenticated,
     endpoint_id: str,
-    query: Annotated[DeliveriesQuery, QueryParameters()],
+    query: Annotated[DeliveriesPageQuery, QueryParameters()],
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
@@ -203,7 +203,7 @@ async def _endpoint_page(
     request: Request,
     principal: Principal,
     endpoint_id: str,
-    query: DeliveriesQuery,
+    query: DeliveriesPageQuery,
     refused: Refused | None = None,
     form: Form | None = None,
 ) -> Response:
@@ -271,7 +271,7 @@ async def _carried_out(
     except NotFound:
         raise
     except Refused as refusal:
-        query = DeliveriesQuery()
+        query = DeliveriesPageQuery()
         return await _endpoint_page(request, principal, endpoint_id, query, refusal, form)
     return go(with_parameter(target or f"{PATH}/{endpoint_id}", "done", done))
 
@@ -358,7 +358,7 @@ async def rotate_secret(
     except NotFound:
         raise
     except Refused as refusal:
-        query = DeliveriesQuery()
+        query = DeliveriesPageQuery()
         return await _endpoint_page(request, principal, endpoint_id, query, refusal, form)
     return _secret(request, made.data, is_new=False)
 

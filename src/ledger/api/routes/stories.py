@@ -24,7 +24,7 @@ from ledger.api.replies import answer, page
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
-from ledger.domain.timeline import Amounts, Interval, Range, Turn, intervals, totals
+from ledger.domain.timeline import Amounts, Range, StateInterval, TurningPoint, intervals, totals
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from ledger.reads.question import Answer
 from projections.event.items import history_item
@@ -158,7 +158,7 @@ async def show_timeline(
     too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
         raise too_many
-    turns = [Turn(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
+    turns = [TurningPoint(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
     found = intervals(turns, start, end, now)
     if len(found) > MAX_INTERVALS:
         raise too_many
@@ -170,7 +170,7 @@ async def show_timeline(
     return answer(_encode({"data": data}).decode(), rows.position)
 
 
-def _shown(interval: Interval) -> dict[str, Any]:
+def _shown(interval: StateInterval) -> dict[str, Any]:
     return {
         "state": interval.state,
         "causes": interval.causes,
