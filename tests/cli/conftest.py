@@ -10,7 +10,6 @@ import pytest
 
 from ledger.cli import arguments as cli
 from tests.conftest import MASTER_KEY
-from tests.support import forked
 
 Ledger = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -23,7 +22,6 @@ def ledger(
     capsys: pytest.CaptureFixture[str],
 ) -> Ledger:
     """Runs ``ledger("keys", "list")`` in this interpreter; gives its exit code, stdout, stderr."""
-    forked.load()
     monkeypatch.setenv("LEDGER_DATABASE_URL", conninfo)
     monkeypatch.setenv("LEDGER_MASTER_KEY", MASTER_KEY)
     monkeypatch.chdir(tmp_path)

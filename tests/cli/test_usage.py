@@ -1,6 +1,8 @@
 """Help, and usage errors, which exit with 2 before any connection (contract, Command line)."""
 
 import re
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -23,21 +25,25 @@ def test_help_names_every_command(ledger_alone: Ledger) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("serve",), ("demo",), ("import",), ("keys",), ("keys", "create"), ("keys", "list"),
-        ("keys", "rotate"), ("keys", "revoke"), ("runs",), ("runs", "erase"), ("projections",),
-        ("projections", "list"), ("backup",), ("restore",),
-    ],
-)  # fmt: skip
-def test_every_command_has_help(
-    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("name", [*cli.GROUPS, *(command.name for command in cli.COMMANDS)])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([*command, "--help"])
+        cli.main([*name.split(), "--help"])
     assert ended.value.code == 0
-    assert "usage: ledger" in capsys.readouterr().out
+    assert f"usage: ledger {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_the_function_of_a_command_takes_its_arguments(command: cli.ShellCommand) -> None:
+    module, _, name = command.function.partition(":")
+    function = getattr(import_module(f"ledger.cli.{module}"), name)
+    given = {
+        options.get("dest", flags[0].strip("-").replace("-", "_"))
+        for flags, options in command.arguments
+    }
+    conninfo = () if command.needs == "nothing" else ("conninfo",)
+    bound = signature(function).bind("settings", *conninfo, **dict.fromkeys(given))
+    assert set(bound.arguments) == set(signature(function).parameters)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_the_commands_show_stop_adopt_and_verify(
     name = checkpoint_outside(folder).read_text().split("\n")[0]
     go_back_to_501(full.conninfo)
     seal(full.conninfo, folder)
-    assert show_status(full.conninfo, as_json=False) == 0
+    assert show_status(settings, full.conninfo, as_json=False) == 0
     printed = capsys.readouterr().out
     assert "state\tstopped" in printed
     assert "601 events were sealed" in printed
@@ -129,7 +129,7 @@ def test_the_commands_show_stop_adopt_and_verify(
         verify(settings, full.conninfo)
         assert "501 events in 3 checkpoints, 0 differences" in capsys.readouterr().out
         node.seal()
-        assert show_status(full.conninfo, as_json=False) == 0
+        assert show_status(settings, full.conninfo, as_json=False) == 0
         printed = capsys.readouterr().out
         assert node.watch.node_id in printed
     for said in (f"{name}/2", REASON, "signing", "501"):

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import forkserver
 from pathlib import Path
 
 from ledger.cli.arguments import main
@@ -22,11 +21,6 @@ Entry = Callable[[Sequence[str]], int]
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
-
-
-def load() -> None:
-    """Load the code now: before a command in this process has multiprocessing load other code."""
-    forkserver.ensure_running()
 
 
 class Forked(CONTEXT.Process):

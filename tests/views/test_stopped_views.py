@@ -211,7 +211,7 @@ def test_a_stopped_view_is_shown_by_readiness_metrics_and_the_command(
             assert 'ledger_projection_stopped{projection="execution"} 1.0' in metrics
             assert 'ledger_projection_stopped{projection="run"} 0.0' in metrics
             assert f'ledger_projection_lag{{projection="execution"}} {lag}.0' in metrics
-            assert list_projections(conninfo, as_json=False) == 0
+            assert list_projections(settings, conninfo, as_json=False) == 0
             listed = capsys.readouterr().out
             assert f"stopped\tat position {broken}: MapperDeserialisationError" in listed
 

@@ -1,4 +1,4 @@
-"""The commands and their options (contract, Command line). ``dispatch.py`` runs the commands.
+"""The commands (contract, Command line), each described once. ``dispatch.py`` runs them.
 
 Exit codes: 0 done, 1 refused or failed with one clear line, 2 usage, 130 interrupted by Ctrl-C.
 
@@ -9,8 +9,10 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
 
 from ledger import __version__
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
@@ -20,16 +22,46 @@ from ledger.service.roles import ROLES
 _LONGEST_REASON = 500
 """Characters of the reason why an operator adopts the log."""
 
+Needs = Literal["nothing", "an address", "to read", "to verify", "to write", "to begin"]
+"""Why a command is given a database, if it is. A command that may begin a ledger makes an embedded
+database where there is none. Before one that writes, the schema is brought up to date."""
+
+_Argument = tuple[tuple[str, ...], Mapping[str, Any]]
+"""An argument as argparse takes it."""
+
+
+class ShellCommand:
+    """A command of the shell."""
+
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        function: str,
+        needs: Needs,
+        *arguments: _Argument,
+        fault: Callable[[argparse.Namespace], str | None] = lambda _: None,
+    ) -> None:
+        """The function is ``module:function`` below ``ledger.cli``. It takes the settings, the
+        database if the command needs it, and the arguments by their names; it returns the exit
+        code. The ``fault`` is the usage error of arguments that exclude each other.
+        """
+        self.name, self.help, self.function, self.needs = name, help, function, needs
+        self.arguments, self.fault = arguments, fault
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``ledger`` command; returns the exit code."""
     _occupy_closed_streams()
-    parsed = _parser().parse_args(arguments)
-    parsed.check(parsed)
+    parsed = vars(_parser().parse_args(arguments))
+    command, parser = parsed.pop("command"), parsed.pop("parser")
+    fault = command.fault(argparse.Namespace(**parsed))
+    if fault is not None:
+        parser.error(fault)
     try:
         from ledger.cli.dispatch import dispatch
 
-        return dispatch(parsed)
+        return dispatch(command, parsed)
     except KeyboardInterrupt:
         return 130
 
@@ -56,163 +88,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="ledger", description="The whole truth about work in progress."
     )
     parser.add_argument("--version", action="version", version=f"ledger {__version__}")
-    parser.set_defaults(check=lambda _: None)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    _add_serve(commands.add_parser("serve", help="run everything on this machine"))
-
-    demo = commands.add_parser("demo", help="load a realistic story; print a token and an address")
-    demo.set_defaults(action="demo")
-
-    for name, text, file in (
-        ("import", "record facts, one structured CloudEvent a line", "or - for standard input"),
-        ("backup", "write the database to a file, while it serves", "or - for standard output"),
-        (
-            "restore",
-            "fill an empty database from a backup; verify it",
-            "as `ledger backup` wrote it",
-        ),
-    ):
-        one = commands.add_parser(name, help=text)
-        one.add_argument("file", metavar="FILE", help=f"a file, {file}")
-        one.set_defaults(action=name)
-
-    _add_keys(commands.add_parser("keys", help="API keys").add_subparsers(required=True))
-
-    runs = commands.add_parser("runs", help="runs").add_subparsers(required=True)
-    erase = runs.add_parser("erase", help="after a restore, erase again what had been erased")
-    erase.add_argument(
-        "--from-audit",
-        required=True,
-        metavar="FILE",
-        help="an audit export as JSON lines, or - for standard input",
-    )
-    erase.set_defaults(action="runs erase")
-
-    views = commands.add_parser("projections", help="the views").add_subparsers(required=True)
-    listing = views.add_parser("list", help="show the position and the lag of each view")
-    _add_json(listing, action="projections list")
-    for name, text in (
-        ("rebuild", "fill views anew beside the live ones, then swap"),
-        ("verify", "replay the log and name every row that differs"),
-    ):
-        one = views.add_parser(name, help=text)
-        help_ = "a view, as `projections list` shows it; all views if none is named"
-        one.add_argument("names", nargs="*", type=_view, metavar="NAME", help=help_)
-        one.set_defaults(action=f"projections {name}")
-
-    _add_seal(commands.add_parser("seal", help="signing").add_subparsers(required=True))
-
-    sealed = commands.add_parser("verify", help="compare the sealed log with the stored events")
-    sealed.set_defaults(action="verify")
-
-    migrate = commands.add_parser("migrate", help="bring the schema up to date, and nothing else")
-    migrate.set_defaults(action="migrate")
+    rooms = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
+    for command in COMMANDS:
+        room, _, name = command.name.rpartition(" ")
+        if room not in rooms:
+            group = rooms[""].add_parser(room, help=GROUPS[room])
+            rooms[room] = group.add_subparsers(required=True)
+        one = rooms[room].add_parser(name, help=command.help)
+        for flags, options in command.arguments:
+            one.add_argument(*flags, **options)
+        one.set_defaults(command=command, parser=one)
     return parser
 
 
-def _add_serve(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument("--host", type=_host, default="127.0.0.1", help="%(default)s unless given")
-    serve.add_argument(
-        "--port", type=_number(0, 65535), default=8000, help="%(default)s unless given; 0: any"
-    )
-    serve.add_argument(
-        "--workers",
-        type=_number(1, 64),
-        default=1,
-        metavar="N",
-        help="processes that answer requests, %(default)s unless given",
-    )
-    serve.add_argument(
-        "--role",
-        choices=ROLES,
-        default="all",
-        help="what runs on this node, %(default)s unless given: api answers requests and leads no"
-        " loop, loops answers probes only, read takes GETs only",
-    )
-    serve.set_defaults(action="serve")
-
-
-def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    create = keys.add_parser("create", help="create a key and print it, once")
-    create.add_argument(
-        "--organization",
-        type=_identifier(ORGANIZATION_ID),
-        metavar="ORG-…",
-        help="the organization that the key has access to",
-    )
-    create.add_argument(
-        "--workspace",
-        type=_identifier(WORKSPACE_ID),
-        metavar="WS-…",
-        help="only this workspace of the organization",
-    )
-    create.add_argument("--name", type=_label, metavar="N", help="a name, shown by keys list")
-    create.add_argument(
-        "--permission",
-        nargs="+",
-        action="extend",
-        choices=SINGLE_PERMISSIONS,
-        metavar="P",
-        help=f"may be repeated and takes several: {', '.join(SINGLE_PERMISSIONS)}",
-    )
-    create.add_argument(
-        "--admin", action="store_true", help="allow everything, in all organizations"
-    )
-    create.add_argument(
-        "--expires-at",
-        type=_instant,
-        metavar="T",
-        help="refuse the key from this instant on (RFC 3339, or a date meaning 00:00Z)",
-    )
-    create.set_defaults(action="keys create", check=_fitting(create))
-    listing = keys.add_parser("list", help="show the keys' ids and names, never the keys")
-    _add_json(listing, action="keys list")
-    rotate = keys.add_parser("rotate", help="give a key a new secret and print it, once")
-    rotate.add_argument("id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
-    rotate.add_argument(
-        "--grace-seconds",
-        type=_number(0, int(LONGEST_GRACE.total_seconds())),
-        default=int(GRACE.total_seconds()),
-        metavar="S",
-        help="how long the replaced secret still works, %(default)s unless given",
-    )
-    rotate.set_defaults(action="keys rotate")
-    revoke = keys.add_parser("revoke", help="revoke a key")
-    revoke.add_argument("id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
-    revoke.set_defaults(action="keys revoke")
-
-
-def _add_seal(seal: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    status = seal.add_parser("status", help="show what is signed, and what each node has seen")
-    _add_json(status, action="seal status")
-    adopt = seal.add_parser("adopt", help="go on signing, under a new origin, the log as it is now")
-    adopt.add_argument(
-        "--reason",
-        required=True,
-        type=_reason,
-        metavar="TEXT",
-        help=f"recorded for good, at most {_LONGEST_REASON} characters",
-    )
-    adopt.set_defaults(action="seal adopt")
-
-
-def _add_json(listing: argparse.ArgumentParser, action: str) -> None:
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.set_defaults(action=action)
-
-
-def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
-    """A check that makes options of ``keys create`` that exclude each other a usage error."""
-
-    def check(parsed: argparse.Namespace) -> None:
-        tenant = parsed.organization or parsed.workspace
-        if parsed.admin and (parsed.permission or tenant):
-            create.error("--admin excludes --organization, --workspace and --permission")
-        if not parsed.admin and not (parsed.organization and parsed.permission):
-            create.error("--organization and --permission are required (or --admin)")
-
-    return check
+def _fault_of_new_key(parsed: argparse.Namespace) -> str | None:
+    tenant = parsed.organization or parsed.workspace
+    if parsed.admin and (parsed.permission or tenant):
+        return "--admin excludes --organization, --workspace and --permission"
+    if not parsed.admin and not (parsed.organization and parsed.permission):
+        return "--organization and --permission are required (or --admin)"
+    return None
 
 
 def _instant(text: str) -> datetime:
@@ -275,3 +170,101 @@ def _identifier(pattern: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _argument(*flags: str, **options: Any) -> _Argument:
+    return flags, options
+
+
+def _file(what: str) -> _Argument:
+    return _argument("file", metavar="FILE", help=f"a file, {what}")
+
+
+_JSON = _argument("--json", dest="as_json", action="store_true", help="print JSON")
+_KEY = _argument("key_id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
+_AUDIT_HELP = "an audit export as JSON lines, or - for standard input"
+_GRACE_HELP = "how long the replaced secret still works, %(default)s unless given"
+_PERMISSIONS_HELP = f"may be repeated and takes several: {', '.join(SINGLE_PERMISSIONS)}"
+_REASON_HELP = f"recorded for good, at most {_LONGEST_REASON} characters"
+_VIEWS_HELP = "a view, as `projections list` shows it; all views if none is named"
+_VIEWS = _argument("names", nargs="*", type=_view, metavar="NAME", help=_VIEWS_HELP)
+
+GROUPS: Mapping[str, str] = MappingProxyType(
+    {"keys": "API keys", "runs": "runs", "projections": "the views", "seal": "signing"}
+)
+"""The help of the words that begin several commands."""
+
+COMMANDS = (
+    ShellCommand(
+        "serve", "run everything on this machine", "dispatch:serve", "nothing",
+        _argument("--host", type=_host, default="127.0.0.1", help="%(default)s unless given"),
+        _argument("--port", type=_number(0, 65535), default=8000,
+                  help="%(default)s unless given; 0: any"),
+        _argument("--workers", type=_number(1, 64), default=1, metavar="N",
+                  help="processes that answer requests, %(default)s unless given"),
+        _argument("--role", choices=ROLES, default="all",
+                  help="what runs on this node, %(default)s unless given: api answers requests and"
+                  " leads no loop, loops answers probes only, read takes GETs only")),
+    ShellCommand(
+        "demo", "load a realistic story; print a token and an address",
+        "load:load_demo", "to begin"),
+    ShellCommand(
+        "import", "record facts, one structured CloudEvent a line",
+        "load:import_facts", "to begin", _file("or - for standard input")),
+    ShellCommand(
+        "backup", "write the database to a file, while it serves",
+        "backup:back_up", "an address", _file("or - for standard output")),
+    ShellCommand(
+        "restore", "fill an empty database from a backup; verify it",
+        "dispatch:restore", "nothing", _file("as `ledger backup` wrote it")),
+    ShellCommand(
+        "keys create", "create a key and print it, once", "keys:create_key", "to begin",
+        _argument("--organization", type=_identifier(ORGANIZATION_ID), metavar="ORG-…",
+                  help="the organization that the key has access to"),
+        _argument("--workspace", type=_identifier(WORKSPACE_ID), metavar="WS-…",
+                  help="only this workspace of the organization"),
+        _argument("--name", type=_label, metavar="N", help="a name, shown by keys list"),
+        _argument("--permission", nargs="+", action="extend", choices=SINGLE_PERMISSIONS,
+                  metavar="P", help=_PERMISSIONS_HELP),
+        _argument("--admin", action="store_true",
+                  help="allow everything, in all organizations"),
+        _argument("--expires-at", type=_instant, metavar="T",
+                  help="refuse the key from this instant on (RFC 3339, or a date meaning 00:00Z)"),
+        fault=_fault_of_new_key),
+    ShellCommand(
+        "keys list", "show the keys' ids and names, never the keys",
+        "keys:list_keys", "to read", _JSON),
+    ShellCommand(
+        "keys rotate", "give a key a new secret and print it, once",
+        "keys:rotate_key", "to write", _KEY,
+        _argument("--grace-seconds", type=_number(0, int(LONGEST_GRACE.total_seconds())),
+                  default=int(GRACE.total_seconds()), metavar="S", help=_GRACE_HELP)),
+    ShellCommand("keys revoke", "revoke a key", "keys:revoke_key", "to write", _KEY),
+    ShellCommand(
+        "runs erase", "after a restore, erase again what had been erased",
+        "erasures:erase_again", "to write",
+        _argument("--from-audit", dest="file", required=True, metavar="FILE", help=_AUDIT_HELP)),
+    ShellCommand(
+        "projections list", "show the position and the lag of each view",
+        "views:list_projections", "to read", _JSON),
+    ShellCommand(
+        "projections rebuild", "fill views anew beside the live ones, then swap",
+        "views:rebuild", "to write", _VIEWS),
+    ShellCommand(
+        "projections verify", "replay the log and name every row that differs",
+        "views:verify", "to read", _VIEWS),
+    ShellCommand(
+        "seal status", "show what is signed, and what each node has seen",
+        "seal:show_status", "to read", _JSON),
+    ShellCommand(
+        "seal adopt", "go on signing, under a new origin, the log as it is now",
+        "seal:adopt_log", "to write",
+        _argument("--reason", required=True, type=_reason, metavar="TEXT", help=_REASON_HELP)),
+    ShellCommand(
+        "verify", "compare the sealed log with the stored events",
+        "verify:verify", "to verify"),
+    ShellCommand(
+        "migrate", "bring the schema up to date, and nothing else",
+        "dispatch:migrate", "nothing"),
+)  # fmt: skip
+"""The commands, in the order of the help."""

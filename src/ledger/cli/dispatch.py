@@ -4,19 +4,18 @@ This module is loaded once the arguments are valid. Each command loads its furth
 otherwise ``ledger keys list`` would wait for the web framework.
 """
 
-import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
-from types import MappingProxyType
-from typing import TextIO
+from importlib import import_module
+from typing import Any, TextIO
 
 import psycopg
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ledger.cli.arguments import ShellCommand
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import escaped
 from ledger.intake.places import full_detail
@@ -34,13 +33,14 @@ from ledger.service.composition.database import (
     migrate_database,
     prepare_database,
 )
+from ledger.service.roles import Role
 from ledger.settings import Settings, unknown_settings
 from ledger.views.shadow import CannotBuild
 
 
-def dispatch(parsed: argparse.Namespace) -> int:
-    """Run the parsed command; return the exit code. A refusal is one line on standard error."""
-    if sys.stdout is None and parsed.action != "serve":
+def dispatch(command: ShellCommand, arguments: Mapping[str, Any]) -> int:
+    """Run the command; return the exit code. A refusal is one line on standard error."""
+    if sys.stdout is None and command.name != "serve":
         return _fail("Standard output is closed.")
     try:
         for line in unknown_settings(os.environ):
@@ -48,7 +48,7 @@ def dispatch(parsed: argparse.Namespace) -> int:
         settings = Settings()
         if settings.database_url is None:
             forget_other_servers()
-        code = _ACTIONS[parsed.action](settings, parsed)
+        code = _run(settings, command, arguments)
         print(end="", flush=True)
         return code
     except ValidationError as error:
@@ -111,18 +111,17 @@ def _announce(line: str) -> None:
         _discard(sys.stderr)
 
 
-@contextmanager
-def _database(settings: Settings, purpose: str, *, begins: bool = False) -> Iterator[str]:
-    """A prepared database, which the command may begin if it ``begins`` a ledger."""
-    with _address(settings, purpose, begins=begins) as url:
-        yield prepare_database(settings, url)
-
-
-@contextmanager
-def _seen(settings: Settings, purpose: str, *, verifies: bool = False) -> Iterator[str]:
-    """A database that the command only reads: nothing is written, so it may be a standby."""
-    with _address(settings, purpose) as url:
-        yield inspect_database(settings, url, verifies=verifies)
+def _run(settings: Settings, command: ShellCommand, arguments: Mapping[str, Any]) -> int:
+    module, _, name = command.function.partition(":")
+    function = getattr(import_module(f"ledger.cli.{module}"), name)
+    if command.needs == "nothing":
+        return int(function(settings, **arguments))
+    with _address(settings, command.name, begins=command.needs == "to begin") as url:
+        if command.needs in ("to write", "to begin"):
+            url = prepare_database(settings, url)
+        elif command.needs != "an address":
+            url = inspect_database(settings, url, verifies=command.needs == "to verify")
+        return int(function(settings, url, **arguments))
 
 
 @contextmanager
@@ -145,160 +144,30 @@ def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Itera
         yield postgres.url
 
 
-def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.service.supervisor import serve
+def serve(settings: Settings, host: str, port: int, workers: int, role: Role) -> int:
+    """Serve until a signal. No database is made for a master key that is refused."""
+    from ledger.service import supervisor
 
-    known_master_key(settings)  # no database is made for a key that is refused
-    serve(settings, parsed.host, parsed.port, parsed.workers, _announce, role=parsed.role)
+    known_master_key(settings)
+    supervisor.serve(settings, host, port, workers, _announce, role=role)
     return 0
 
 
-def _migrate(settings: Settings, parsed: argparse.Namespace) -> int:
+def migrate(settings: Settings) -> int:
+    """Bring the schema up to date; print the names of the migrations that were applied."""
     from ledger.service.composition.reading import admit_reads
 
     with _address(settings, "migrate", begins=True) as url:
         conninfo, applied = migrate_database(settings, url)
         admit_reads(settings, conninfo)
-        for name in applied:
-            print(name)
-        if not applied:
-            print("No migration was due.")
+    print(*applied or ["No migration was due."], sep="\n")
     return 0
 
 
-def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.load import load_demo
+def restore(settings: Settings, file: str) -> int:
+    """Restore a backup, once the master key is known to be the backup's."""
+    from ledger.cli import restore as backups
 
-    with _database(settings, "demo", begins=True) as conninfo:
-        return load_demo(settings, conninfo)
-
-
-def _import(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.line_parser import parsing
-    from ledger.cli.load import import_facts
-
-    with parsing() as parser, _database(settings, "import", begins=True) as conninfo:
-        return import_facts(settings, conninfo, parsed.file, parser)
-
-
-def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.keys import create_key
-
-    with _database(settings, "keys create", begins=True) as conninfo:
-        return create_key(
-            settings,
-            conninfo,
-            name=parsed.name,
-            organization_id=parsed.organization,
-            workspace_id=parsed.workspace,
-            permissions=("admin",) if parsed.admin else tuple(dict.fromkeys(parsed.permission)),
-            expires_at=parsed.expires_at,
-        )
-
-
-def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.keys import list_keys
-
-    with _seen(settings, "keys list") as conninfo:
-        return list_keys(conninfo, as_json=parsed.json)
-
-
-def _keys_rotate(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.keys import rotate_key
-
-    with _database(settings, "keys rotate") as conninfo:
-        return rotate_key(settings, conninfo, parsed.id, timedelta(seconds=parsed.grace_seconds))
-
-
-def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.keys import revoke_key
-
-    with _database(settings, "keys revoke") as conninfo:
-        return revoke_key(settings, conninfo, parsed.id)
-
-
-def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.views import list_projections
-
-    with _seen(settings, "projections list") as conninfo:
-        return list_projections(conninfo, as_json=parsed.json)
-
-
-def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.views import rebuild
-
-    with _database(settings, "projections rebuild") as conninfo:
-        return rebuild(conninfo, parsed.names)
-
-
-def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.views import verify
-
-    with _seen(settings, "projections verify") as conninfo:
-        return verify(conninfo, parsed.names)
-
-
-def _runs_erase(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.erasures import erase_again
-
-    with _database(settings, "runs erase") as conninfo:
-        return erase_again(settings, conninfo, parsed.from_audit)
-
-
-def _seal_status(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.seal import show_status
-
-    with _seen(settings, "seal status") as conninfo:
-        return show_status(conninfo, as_json=parsed.json)
-
-
-def _seal_adopt(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.seal import adopt_log
-
-    with _database(settings, "seal adopt") as conninfo:
-        return adopt_log(settings, conninfo, parsed.reason)
-
-
-def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.verify import verify
-
-    with _seen(settings, "verify", verifies=True) as conninfo:
-        return verify(settings, conninfo)
-
-
-def _backup(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.backup import back_up
-
-    with _address(settings, "backup") as url:
-        return back_up(settings, url, parsed.file)
-
-
-def _restore(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.cli.restore import compare_master_key, restore
-
-    compare_master_key(settings, parsed.file)
+    backups.compare_master_key(settings, file)
     with _address(settings, "restore", begins=True) as url:
-        return restore(settings, url, parsed.file)
-
-
-_ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingProxyType(
-    {
-        "serve": _serve,
-        "demo": _demo,
-        "import": _import,
-        "migrate": _migrate,
-        "keys create": _keys_create,
-        "keys list": _keys_list,
-        "keys rotate": _keys_rotate,
-        "keys revoke": _keys_revoke,
-        "projections list": _projections_list,
-        "projections rebuild": _projections_rebuild,
-        "projections verify": _projections_verify,
-        "runs erase": _runs_erase,
-        "seal status": _seal_status,
-        "seal adopt": _seal_adopt,
-        "verify": _verify,
-        "backup": _backup,
-        "restore": _restore,
-    }
-)
+        return backups.restore(settings, url, file)

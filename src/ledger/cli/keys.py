@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import psycopg
@@ -53,10 +54,11 @@ def create_key(
     conninfo: str,
     *,
     name: str | None,
-    organization_id: str | None,
-    workspace_id: str | None,
-    permissions: tuple[Permission, ...],
-    expires_at: datetime | None = None,
+    organization: str | None,
+    workspace: str | None,
+    permission: Sequence[Permission] | None,
+    admin: bool,
+    expires_at: datetime | None,
 ) -> int:
     """Create a key and print it, alone: the key cannot be shown again."""
     if expires_at is not None and expires_at <= utc_now():
@@ -65,9 +67,9 @@ def create_key(
         key_id, token = make_key(
             writer,
             name=name,
-            organization_id=organization_id,
-            workspace_id=workspace_id,
-            permissions=permissions,
+            organization_id=organization,
+            workspace_id=workspace,
+            permissions=("admin",) if admin else tuple(dict.fromkeys(permission or ())),
             expires_at=expires_at,
         )
     print(token)
@@ -102,9 +104,10 @@ def make_key(
     return outcome.subject, token
 
 
-def rotate_key(settings: Settings, conninfo: str, key_id: str, grace: timedelta) -> int:
+def rotate_key(settings: Settings, conninfo: str, key_id: str, grace_seconds: int) -> int:
     """Give a key a new secret and print it, alone: the secret cannot be shown again."""
     token = create_token()
+    grace = timedelta(seconds=grace_seconds)
     _change(settings, conninfo, keys.RotateApiKey(key_id, COMMAND_LINE, token=token, grace=grace))
     print(token)
     return 0
@@ -129,7 +132,7 @@ def _change(settings: Settings, conninfo: str, command: SubjectCommand) -> None:
         raise outcome
 
 
-def list_keys(conninfo: str, *, as_json: bool) -> int:
+def list_keys(_: Settings, conninfo: str, *, as_json: bool) -> int:
     """Print every key's id, name, tenant and permissions, its expiry and its last use."""
     with psycopg.connect(conninfo, row_factory=dict_row) as connection:
         keys_ = connection.execute(_KEYS).fetchall()

@@ -22,7 +22,7 @@ from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
 from ledger.cli.input import opened
 from ledger.cli.keys import make_key
-from ledger.cli.line_parser import ParsedLine, Parser, in_order
+from ledger.cli.line_parser import ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.cast import KEYS
 from ledger.demo.telling import tell
@@ -52,7 +52,7 @@ FROM ledger.ledger_events
 """
 
 
-def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
+def import_facts(settings: Settings, conninfo: str, file: str) -> int:
     """Record every line of a file, and print the refused lines; return 1 if there are any.
 
     Raises Unavailable, after the counts are printed, if the database accepts no more, or the
@@ -62,6 +62,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
     lost_at, why = None, "The database accepts no more"
     with (
+        parsing() as parser,
         opened(file) as (stream, size),
         writing(settings, conninfo) as writer,
         _following(conninfo, writer),

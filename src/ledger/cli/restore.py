@@ -119,7 +119,7 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
     with connect(conninfo) as connection:
         outdated = [view.name for view in projections() if is_outdated(connection, view)]
     if outdated:
-        views.rebuild(conninfo, outdated)
+        views.rebuild(settings, conninfo, outdated)
     told = (
         "no event"
         if position is None
@@ -128,7 +128,7 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
     print(f"Restored {file}, with {told}. Comparing it with its log:", file=sys.stderr)
     # Also where a start would refuse the schema: the differences are to be named.
     seen = inspect_database(settings, conninfo, verifies=True)
-    codes = [log.verify(settings, seen), views.verify(seen, [])]
+    codes = [log.verify(settings, seen), views.verify(settings, seen, [])]
     print(_next_steps(any(codes)), file=sys.stderr)
     return max(codes)
 

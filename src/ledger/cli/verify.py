@@ -1,10 +1,9 @@
 """The command ``ledger verify``: compares what is stored with the log (contract, Proof)."""
 
-import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from multiprocessing.connection import Connection
 
 import psycopg
@@ -38,12 +37,7 @@ def verify(settings: Settings, conninfo: str) -> int:
     """
     differences, key = _Differences(), known_master_key(settings)
     schema = _compare_schema(conninfo, differences)
-    # Forked before the progress bars begin a thread: to load the code anew takes half a second.
-    context, lifeline = get_context("fork"), Lifeline()
-    ours, theirs = context.Pipe(duplex=False)
-    beside = context.Process(target=_compare, args=(conninfo, theirs, lifeline), daemon=True)
-    beside.start()
-    theirs.close()
+    ours, beside = Lifeline().fork(partial(_compare, conninfo))
     with (
         progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown,
         ThreadPoolExecutor(1) as threads,
@@ -106,11 +100,8 @@ def _print_adopted(conninfo: str) -> None:
             )
 
 
-def _compare(conninfo: str, pipe: Connection, lifeline: Lifeline) -> None:
+def _compare(conninfo: str, pipe: Connection) -> None:
     """Compare the tables beside the log, in a process of its own; send what is found."""
-    lifeline.watch()
-    # Ctrl-C reaches this process too: the command ends it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         pipe.send(compare(conninfo, pipe.send, lambda *places: pipe.send(places)))
     except BrokenPipeError:

@@ -1,11 +1,11 @@
 """The commands about views: list, rebuild, verify. Results go to standard output."""
 
-import multiprocessing
 import multiprocessing.connection
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -17,7 +17,8 @@ from ledger.log.migrate import migrate
 from ledger.postgres.embedded import temporary_server
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import options_of, pin
-from ledger.service.processes import calm_collector, end_with_parent
+from ledger.service.processes import Lifeline, calm_collector
+from ledger.settings import Settings
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.contract import Projection
@@ -27,7 +28,7 @@ from ledger.views.statements import LAG
 from projections import projections
 
 
-def list_projections(conninfo: str, *, as_json: bool) -> int:
+def list_projections(_: Settings, conninfo: str, *, as_json: bool) -> int:
     """Print each view's position, and its lag behind the log."""
     # In a session without a tenant the end of the log is unknown.
     options = options_of(conninfo, FOR_EVERYONE)
@@ -53,42 +54,38 @@ def list_projections(conninfo: str, *, as_json: bool) -> int:
     return 0
 
 
-def rebuild(conninfo: str, names: Sequence[str]) -> int:
+def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """Rebuild the named views, or all, beside the live ones; reads and writes go on.
 
     As many views are built at once as there are processors, each in a process of its own. Raises
     CannotBuild if a view could not be built, once the others are done.
     """
-    wanted = [view.name for view in _views_named(names)]
-    waiting = list(wanted)
-    # Each builder is a fork of a process that has loaded the code once, and has no threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    builders: dict[Connection, tuple[str, BaseProcess]] = {}
+    lifeline, wanted = Lifeline(), _views_named(names)
+    # The progress bars begin a thread, so each builder is forked before, and waits for its turn.
+    builders = {view.name: lifeline.fork(partial(_build, conninfo, view)) for view in wanted}
+    waiting = list(builders)
+    at_work: dict[Connection, str] = {}
     results: dict[str, Rebuilt | CannotBuild] = {}
     with progress_bars("Rebuilding", waiting) as shown:
-        while waiting or builders:
-            while waiting and len(builders) < (os.cpu_count() or 1):
+        while waiting or at_work:
+            while waiting and len(at_work) < (os.cpu_count() or 1):
                 name = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                builder: BaseProcess = context.Process(
-                    target=_build, args=(theirs, conninfo, name), daemon=True
-                )
-                builder.start()
-                theirs.close()
-                builders[ours] = (name, builder)
-            for pipe in multiprocessing.connection.wait(list(builders)):
+                ours = builders[name][0]
+                at_work[ours] = name
+                with suppress(BrokenPipeError):  # a builder that was killed says so below
+                    ours.send("begin")
+            for pipe in multiprocessing.connection.wait(list(at_work)):
                 assert isinstance(pipe, Connection)
-                name, builder = builders[pipe]
+                name = at_work[pipe]
                 message = _receive(pipe, name)
                 if isinstance(message, tuple) and not isinstance(message, Rebuilt):
                     shown[name](*message)
                 else:
                     results[name] = message
-                    del builders[pipe]
-                    builder.join()
+                    del at_work[pipe]
+                    builders[name][1].join()
     refused = [built for built in results.values() if isinstance(built, CannotBuild)]
-    for name in wanted:
+    for name in builders:
         built = results[name]
         if isinstance(built, Rebuilt):
             print(_summary(name, built))
@@ -110,11 +107,10 @@ def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotB
     return message
 
 
-def _build(pipe: Connection, conninfo: str, name: str) -> None:
-    """Build one view in a process of its own; send its progress, then its result."""
-    end_with_parent()
+def _build(conninfo: str, projection: Projection, pipe: Connection) -> None:
+    """Build one view in a process of its own, when told; send its progress, then its result."""
+    pipe.recv()
     calm_collector()
-    (projection,) = _views_named([name])
     end: Rebuilt | CannotBuild
     try:
         end = rebuilding.rebuild(
@@ -126,7 +122,7 @@ def _build(pipe: Connection, conninfo: str, name: str) -> None:
     except CannotBuild as error:
         end = error
     except psycopg.Error as error:
-        end = CannotBuild(f"{name}: {str(error).strip().splitlines()[0]}")
+        end = CannotBuild(f"{projection.name}: {str(error).strip().splitlines()[0]}")
     pipe.send(end)
 
 
@@ -142,7 +138,7 @@ def _summary(name: str, built: Rebuilt) -> str:
     )
 
 
-def verify(conninfo: str, names: Sequence[str]) -> int:
+def verify(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """Print each row of the named views, or of all, that differs from the log; 1 if any does.
 
     The views are filled anew in a PostgreSQL of the command's own, in a temporary folder.

@@ -10,6 +10,9 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 GRACE_SECONDS = 20
@@ -17,13 +20,6 @@ GRACE_SECONDS = 20
 
 _COLLECT_SECONDS = 10.0
 """Between two full collections."""
-
-
-def end_with_parent() -> None:
-    """Ask this spawned process to stop as soon as its parent has ended, in any way."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        _end_with(parent.sentinel)
 
 
 class Lifeline:
@@ -40,15 +36,31 @@ class Lifeline:
     def watch(self) -> None:
         """In a child: ask this process to stop as soon as the parent has ended."""
         os.close(self._writing)
-        _end_with(self._reading)
 
+        def watch() -> None:
+            multiprocessing.connection.wait([self._reading])
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def _end_with(sentinel: int) -> None:
-    def watch() -> None:
-        multiprocessing.connection.wait([sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Thread(target=watch, daemon=True).start()
 
-    threading.Thread(target=watch, daemon=True).start()
+    def fork(self, work: Callable[[Connection], None]) -> tuple[Connection, BaseProcess]:
+        """Do a part of a command's work in a fork; return the pipe between both, and the fork.
+
+        The fork has all code loaded, which takes a new process half a second. This process must not
+        have threads yet. Ctrl-C reaches the fork too, but the command ends it.
+        """
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+
+        def begin() -> None:
+            self.watch()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            work(theirs)
+
+        fork = context.Process(target=begin, daemon=True)
+        fork.start()
+        theirs.close()
+        return ours, fork
 
 
 def show_name() -> None:
