@@ -9,7 +9,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
-from ledger.log.walls import FUNCTIONS, INTERNAL, SHARED, WALLS
+from ledger.log.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.table import Table
 from projections import projections
@@ -100,7 +100,7 @@ def test_the_tables_owner_fills_views_by_copy_so_security_is_never_forced(prepar
 
 
 def test_the_role_of_reads_may_select_the_named_columns_and_no_others(prepared: str) -> None:
-    allowed = {name: wall.columns for name, wall in WALLS.items()} | dict(SHARED)
+    allowed = dict(granted())
     generations = dict(query(prepared, "SELECT name, generation FROM ledger.projection"))
     assert generations["run"] == 2
     for view in projections():

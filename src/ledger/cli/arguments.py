@@ -42,9 +42,9 @@ class ShellCommand:
         *arguments: _Argument,
         fault: Callable[[argparse.Namespace], str | None] = lambda _: None,
     ) -> None:
-        """The function is ``module:function`` below ``ledger.cli``. It takes the settings, the
-        database if the command needs it, and the arguments by their names; it returns the exit
-        code. The ``fault`` is the usage error of arguments that exclude each other.
+        """The ``function`` is ``module:function`` below ``ledger.cli``. Its parameters are the
+        settings, the database if the command needs it, and the arguments by their names; its result
+        is the exit code. The ``fault`` is the usage error of arguments that exclude each other.
         """
         self.name, self.help, self.function, self.needs = name, help, function, needs
         self.arguments, self.fault = arguments, fault

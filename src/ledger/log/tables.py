@@ -27,6 +27,7 @@ class DecisionTable(Table):
     """A table that decisions read under the append lock."""
 
     derived: Derived = Derived.NOT_DERIVABLE
+    is_internal: bool = True
 
 
 class LogRow(NamedTuple):
@@ -41,7 +42,7 @@ class LogRow(NamedTuple):
     recorded_at: Instant
 
 
-LOG = Table("ledger_events", LogRow, key=("originator_id", "originator_version"))
+LOG = Table("ledger_events", LogRow, key=("originator_id", "originator_version"), is_internal=True)
 
 
 class IdentityRow(NamedTuple):
@@ -140,6 +141,8 @@ API_KEY = DecisionTable(
     ApiKeyRow,
     key=("key_id",),
     tenant=("organization_id", "workspace_id"),
+    is_internal=False,
+    hidden=("secret_hash",),
     derived=Derived.AS_FOLDED,
 )
 
@@ -299,4 +302,4 @@ class SnapshotRow(NamedTuple):
     state: Octets
 
 
-SNAPSHOT = Table("snapshot", SnapshotRow, key=("stream",), replaces=True)
+SNAPSHOT = Table("snapshot", SnapshotRow, key=("stream",), is_internal=True, replaces=True)

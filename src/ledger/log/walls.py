@@ -1,8 +1,8 @@
 """The walls around the tables of migrations: what the API's role may see of each.
 
-The one list of policies and grants, beside those that views' tables have by their descriptions
-(``ledger/views/schema.py``). Each table is named in ``WALLS``, in ``SHARED`` or in ``INTERNAL``; a
-test names a table that is not.
+The one list of policies and grants, beside those that tables have by their descriptions
+(``tables.py``, ``ledger/views/schema.py``). Each other table is named in ``_OTHERS``, in
+``SHARED`` or in ``INTERNAL``; a test names a table that is not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
+from ledger.log.tables import DECISION_TABLES, LOG, SNAPSHOT
 from ledger.postgres import walls
-from ledger.postgres.walls import EVERYONE_ONLY, NOBODY, of_tenant
+from ledger.postgres.walls import EVERYONE_ONLY, condition_of, of_tenant
 
 
 class Wall(NamedTuple):
@@ -21,112 +22,42 @@ class Wall(NamedTuple):
 
     rows: str
     """The condition of the table's policy."""
-    columns: tuple[str, ...] = ()
-    """The columns that the role may select."""
+    columns: str
+    """The columns that the role may select, with blanks between them."""
 
 
 # Metrics count all rows: a look-up of the endpoint for each would take seconds.
 _OF_ENDPOINT = f"{EVERYONE_ONLY} OR ledger.sees_endpoint(endpoint_id)"
 
-WALLS: Mapping[str, Wall] = MappingProxyType(
-    {
-        # The log is read by functions only (migration 0001), keys of runs by the view of their
-        # payloads (projections/run/view.py).
-        "ledger_events": Wall(NOBODY),
-        "run_key": Wall(NOBODY),
-        "api_key": Wall(
-            of_tenant(("organization_id", "workspace_id")),
-            (
-                "key_id",
-                "name",
-                "organization_id",
-                "workspace_id",
-                "permissions",
-                "prefix",
-                "created_at",
-                "created_by_type",
-                "created_by_id",
-                "expires_at",
-                "revoked_at",
-            ),
-        ),
-        "key_use": Wall(
-            of_tenant(("organization_id", "workspace_id")),
-            ("key_id", "organization_id", "workspace_id", "used_at"),
-        ),
-        "former_secret": Wall(NOBODY),
-        "delivery": Wall(
-            _OF_ENDPOINT,
-            (
-                "endpoint_id",
-                "position",
-                "sequence",
-                "status",
-                "round",
-                "tried",
-                "attempts",
-                "due_at",
-                "url",
-            ),
-        ),
-        "dispatch": Wall(_OF_ENDPOINT, ("endpoint_id", "planned", "heeded", "failing_since")),
-        # The findings of verifications: differences may name ids of any tenant.
-        "verification": Wall(
-            EVERYONE_ONLY,
-            (
-                "part",
-                "started_at",
-                "ended_at",
-                "first",
-                "last",
-                "compared",
-                "differences",
-                "named",
-            ),
-        ),
-        # Counted for a metric.
-        "lease": Wall(EVERYONE_ONLY, ("run_id",)),
-        # Decisions alone read these.
-        "identity": Wall(NOBODY),
-        "open_run": Wall(NOBODY),
-        "line_activity": Wall(NOBODY),
-        "execution_record": Wall(NOBODY),
-        "endpoint": Wall(NOBODY),
-        "idempotency": Wall(NOBODY),
-        "refusals_omitted": Wall(NOBODY),
-        "snapshot": Wall(NOBODY),
-    }
-)
-"""The tables that hold rows of tenants."""
+_OTHERS = {
+    "key_use": Wall(
+        of_tenant(("organization_id", "workspace_id")),
+        "key_id organization_id workspace_id used_at",
+    ),
+    "delivery": Wall(
+        _OF_ENDPOINT, "endpoint_id position sequence status round tried attempts due_at url"
+    ),
+    "dispatch": Wall(_OF_ENDPOINT, "endpoint_id planned heeded failing_since"),
+    # The findings of verifications: differences may name ids of any tenant.
+    "verification": Wall(
+        EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
+    ),
+    # Internal, but for the number of rows, which is a metric.
+    "lease": Wall(EVERYONE_ONLY, "run_id"),
+}
 
-SHARED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+SHARED: Mapping[str, str] = MappingProxyType(
     {
         # Where views stand, and why one has stopped: for /readyz.
-        "projection": ("name", "version", "generation", "position", "stopped_at", "error"),
+        "projection": "name version generation position stopped_at error",
         # The tree of hashes and its signed heads, which any credential may read (contract, Proof).
-        "tile": ("level", "number", "hashes", "first_position"),
-        "checkpoint": ("size", "position", "note"),
-        "signer": (
-            "vkey",
-            "stopped_at",
-            "error",
-            "origin",
-            "shown_size",
-            "contradicts",
-            "waits_for",
-        ),
-        "former_origin": (
-            "number",
-            "vkey",
-            "ended_at",
-            "ended_by",
-            "reason",
-            "last_note",
-            "kept_size",
-        ),
+        "tile": "level number hashes first_position",
+        "checkpoint": "size position note",
+        "signer": "vkey stopped_at error origin shown_size contradicts waits_for",
+        "former_origin": "number vkey ended_at ended_by reason last_note kept_size",
         # The nodes that beat now, with their witnesses, and which session leads each loop.
-        "node": ("node_id", "version", "role", "started_at", "beaten_at", "witness"),
-        "leader": ("loop", "node_id", "beaten_at"),
+        "node": "node_id version role started_at beaten_at witness",
+        "leader": "loop node_id beaten_at",
     }
 )
 """Tables without rows of tenants, which the role reads: no policy, and these columns."""
@@ -144,6 +75,18 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
     }
 )
 """Tables without rows of tenants, with what they hold. The role has no right on them."""
+
+# The log is read by functions only (migration 0001), keys of runs by the view of their payloads
+# (projections/run/view.py), and what else is internal by decisions alone.
+WALLS: Mapping[str, Wall] = MappingProxyType(
+    {
+        table.name: Wall(condition_of(table), "" if table.is_internal else " ".join(table.shown))
+        for table in (LOG, *DECISION_TABLES, SNAPSHOT)
+        if table.name not in INTERNAL
+    }
+    | _OTHERS
+)
+"""The tables that hold rows of tenants."""
 
 FUNCTIONS = (
     "await_append()",
@@ -181,18 +124,9 @@ LIMIT 1
 
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
-    walls.ensure_policies(connection, _conditions())
+    walls.ensure_policies(connection, {table: wall.rows for table, wall in WALLS.items()})
     # A dump that is restored without its grants has functions that everybody may execute.
     connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
-
-
-def are_raised(connection: Connection[Any]) -> bool:
-    """Whether ``protect`` would change nothing. Nothing is written."""
-    return walls.have_policies(connection, _conditions())
-
-
-def _conditions() -> dict[str, str]:
-    return {table: wall.rows for table, wall in WALLS.items()}
 
 
 def withdraw(connection: Connection[Any], role: str) -> None:
@@ -220,7 +154,8 @@ def has_rights(connection: Connection[Any], role: str) -> bool:
 
 def granted() -> Mapping[str, Sequence[str]]:
     """The columns of each table that the role may select."""
-    return {**{table: wall.columns for table, wall in WALLS.items()}, **SHARED}
+    columns = {**{table: wall.columns for table, wall in WALLS.items()}, **SHARED}
+    return {table: listed.split() for table, listed in columns.items()}
 
 
 def grant(connection: Connection[Any], role: str) -> None:

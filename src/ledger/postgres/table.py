@@ -73,6 +73,8 @@ class Table:
     tenant sees a row if it sees such a row there. For tables without ``tenant``."""
     is_internal: bool = False
     """Whether no read of the API may see the table, so that only its owner does."""
+    hidden: tuple[str, ...] = ("fold",)
+    """The columns that no read of the API may see."""
     reading: Reading | None = None
     """How reads see rows of an internal table nevertheless."""
     is_seen_by_view: bool = False
@@ -99,8 +101,8 @@ class Table:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The columns that reads of the API may see: all but those of the fold itself."""
-        return tuple(name for name in self.columns if name != "fold")
+        """The columns that reads of the API may see."""
+        return tuple(name for name in self.columns if name not in self.hidden)
 
     @cached_property
     def nullable(self) -> frozenset[str]:

@@ -14,6 +14,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
+from ledger.postgres.table import Table
+
 NOBODY = "false"
 """The condition of rows that no role but the owner sees."""
 
@@ -97,6 +99,14 @@ def of_owner(table: str, owner: str, column: str) -> str:
     return _OF_OWNER.format(table=table, owner=owner, column=column).strip()
 
 
+def condition_of(table: Table) -> str:
+    """The condition of a table without an owner."""
+    if table.is_internal:
+        return NOBODY
+    assert table.tenant, f"whose are the rows of {table.name}? (Table.tenant, owner)"
+    return of_tenant(table.tenant)
+
+
 def ensure_policies(connection: Connection[Any], conditions: Mapping[str, str]) -> None:
     """Ensure that row-level security is on for tables, with one policy each: of the condition.
 
@@ -111,11 +121,6 @@ def ensure_policies(connection: Connection[Any], conditions: Mapping[str, str]) 
         made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
         name = Identifier(_policy_of(condition))
         connection.execute(made.format(name, place, SQL(condition)))
-
-
-def have_policies(connection: Connection[Any], conditions: Mapping[str, str]) -> bool:
-    """Whether ``ensure_policies`` would change nothing."""
-    return not _lacking(connection, conditions)
 
 
 def _lacking(connection: Connection[Any], conditions: Mapping[str, str]) -> dict[str, list[str]]:

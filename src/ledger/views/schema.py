@@ -131,12 +131,7 @@ def readable(
 
 
 def are_exposed(connection: Connection[Any], tables: Sequence[tuple[Table, int]]) -> bool:
-    """Whether ``renew`` would change nothing of tables, each with its generation, live all.
-
-    Nothing is written.
-    """
-    if not walls.have_policies(connection, _conditions(tables)):
-        return False
+    """Whether ``expose`` would change no database view of tables, each with its generation."""
     marks = _marks(connection)
     views = (view for table in tables for view in _views_of(*table))
     return all(marks.get(name) == _mark_of(statement) for name, statement in views)
@@ -179,11 +174,8 @@ def _conditions(tables: Iterable[tuple[Table, int]]) -> dict[str, str]:
 
 
 def _condition_of(table: Table, generation: int) -> str:
-    if table.is_internal:
-        return walls.NOBODY
-    if table.owner is None:
-        assert table.tenant, f"whose are the rows of {table.name}? (Table.tenant, owner)"
-        return walls.of_tenant(table.tenant)
+    if table.is_internal or table.owner is None:
+        return walls.condition_of(table)
     owner, column = table.owner
     name = of_generation(table, generation).name
     return walls.of_owner(name, f"{owner}_g{generation}", column)

@@ -104,7 +104,7 @@ def inspect_database(
 def refuse_old_schema(connection: psycopg.Connection[TupleRow]) -> None:
     """Raise SchemaError unless a start would change nothing in the schema."""
     refuse_outdated(connection)
-    if not is_registered(connection, projections()) or not walls.are_raised(connection):
+    if not is_registered(connection, projections()):
         raise SchemaError("The schema is not up to date: run `ledger migrate`.")
     for each in compare(connection, projections()).differing:
         if each.kind in MENDED and each.right is None:
