@@ -15,28 +15,10 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain.directory import DirectoryNamed, id_of
 from ledger.domain.recorded import Event, Recorded
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import Table
-from ledger.views.folds import Folds, Packing
+from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.directory.rows import DIRECTORY, LINE, NAME, WHOLE, DirectoryRow, LineRow, NameRow
-
-# The folds of these lines.
-_LOAD_LINES = "SELECT fold FROM ledger.directory_line_{g} WHERE line_id = ANY($1::text[])"
-
-# The requested entries, found by their whole keys.
-_LOAD_ENTRIES = """
-SELECT asked.type, asked.organization_id, asked.workspace_id, asked.id,
-       found.name, found.lines, found.position
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-    AS asked (type, organization_id, workspace_id, id)
-CROSS JOIN LATERAL (
-    SELECT name, lines, position FROM ledger.directory_{g} AS d
-    WHERE d.type = asked.type AND d.organization_id = asked.organization_id
-      AND d.workspace_id = asked.workspace_id AND d.id = asked.id
-    LIMIT 1
-) AS found
-"""
 
 
 class Key(NamedTuple):
@@ -116,7 +98,7 @@ _PACKING = Packing[LineFold](
 )
 
 
-class DirectoryView:
+class DirectoryView(Remembering):
     """The projection ``directory``."""
 
     name = "directory"
@@ -135,16 +117,13 @@ class DirectoryView:
     def __init__(self) -> None:
         self._lines: Folds[str, LineFold] = Folds(LineFold, _PACKING)
         self._entries: Folds[Key, _Entry] = Folds(_Entry)
-
-    @property
-    def waiting(self) -> int:
-        return self._lines.waiting + self._entries.waiting
+        super().__init__(self._lines, self._entries)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         own = [event for event in events if type(event.body) is not DirectoryNamed]
         self._lines.begin(e.originator_id for e in own if type(e.body) is lines.Activated)
         ids = {event.originator_id: None for event in own}
-        generation.ask(self._lines, ids, _LOAD_LINES, _read_lines)
+        generation.find(self._lines, ids, LINE)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch: write the names now; lines and entries wait for ``store``."""
@@ -165,7 +144,7 @@ class DirectoryView:
             self._lines.change(event.originator_id)
         generation.write(NAME, names.values())
         keys = {key: None for key, _, _ in changes}
-        generation.ask(self._entries, keys, _LOAD_ENTRIES, _read_entries)
+        generation.find(self._entries, keys, DIRECTORY, _entry)
         generation.load()
         for key, change, position in changes:
             entry = self._entries[key]
@@ -182,10 +161,6 @@ class DirectoryView:
             DIRECTORY, [DirectoryRow(*e.key, e.name, e.lines, e.position) for e in entries]
         )
 
-    def forget(self) -> None:
-        self._lines.clear()
-        self._entries.clear()
-
 
 def _keys(line: LineFold, change: _Change) -> Iterator[Key]:
     """The entries of a change: in the line's workspace, and in its whole organization."""
@@ -193,13 +168,6 @@ def _keys(line: LineFold, change: _Change) -> Iterator[Key]:
         yield Key(intern(change.type), line.organization_id, workspace_id, change.id)
 
 
-def _read_lines(rows: Rows) -> Iterator[tuple[str, LineFold]]:
-    for (stored,) in rows:
-        fold = _PACKING.unpack(stored)
-        yield fold.line_id, fold
-
-
-def _read_entries(rows: Rows) -> Iterator[tuple[Key, _Entry]]:
-    for *words, name, count, position in rows:
-        key = Key._make(words)
-        yield key, _Entry(key, name, count, position)
+def _entry(row: DirectoryRow) -> tuple[Key, _Entry]:
+    key = Key._make(row[: len(Key._fields)])
+    return key, _Entry(key, row.name, row.lines, row.position)

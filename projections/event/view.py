@@ -7,7 +7,7 @@ stored event when somebody reads it (``items.py``). ``event_line`` has the fold 
 which the view takes the states.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,9 +19,8 @@ from ledger.domain.recorded import Recorded
 from ledger.language.audited import about_line_of, write_of
 from ledger.language.envelopes import line_of
 from ledger.language.published import PUBLISHED, UNCHANGED_HEALTH, changes_health
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Index, Octets, Table, Text
-from ledger.views.folds import Folds, Packing
+from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 
 
@@ -111,9 +110,6 @@ LINE = Table(
     options="fillfactor = 80",
 )
 
-# The folds of these lines.
-_LOAD = "SELECT fold FROM ledger.event_line_{g} WHERE line_id = ANY($1::text[])"
-
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -127,7 +123,7 @@ class LineFold(msgspec.Struct, array_like=True):
 _decode = msgspec.msgpack.Decoder(LineFold).decode
 
 
-class EventView:
+class EventView(Remembering):
     """The projection ``event``."""
 
     name = "event"
@@ -139,15 +135,12 @@ class EventView:
         self._lines: Folds[str, LineFold] = Folds(
             lambda line_id: LineFold(Execution(line_id)), Packing(_encode, _decode)
         )
-
-    @property
-    def waiting(self) -> int:
-        return self._lines.waiting
+        super().__init__(self._lines)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         self._lines.begin(e.originator_id for e in events if type(e.body) is Activated)
         line_ids = {own: None for e in events if (own := line_of(e))}
-        generation.ask(self._lines, line_ids, _LOAD, _read)
+        generation.find(self._lines, line_ids, LINE)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         rows = []
@@ -168,15 +161,6 @@ class EventView:
     def store(self, generation: Generation, most: int | None = None) -> None:
         changed = self._lines.take_changed(most)
         generation.write(LINE, [LineRow(f.execution.id, _encode(f), f.position) for f in changed])
-
-    def forget(self) -> None:
-        self._lines.clear()
-
-
-def _read(rows: Rows) -> Iterator[tuple[str, LineFold]]:
-    for (stored,) in rows:
-        fold = _decode(stored)
-        yield fold.execution.id, fold
 
 
 def _tell_change(event: Recorded, fold: LineFold) -> ToldRow:

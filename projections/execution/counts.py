@@ -12,32 +12,11 @@ from sys import intern
 from typing import NamedTuple
 
 from ledger.domain.execution import Execution
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Table, Text, Texts
-from ledger.views.folds import Folds
+from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 from projections.execution.line import Interval
 from projections.execution.rank import status_of
-
-# The requested counts, found by their whole keys.
-_LOAD = """
-SELECT asked.per, asked.project_tag, asked.workspace_id, asked.organization_id,
-       asked.execution_model, asked.product_line, asked.state, asked.health_status,
-       found.causes, found.lines, found.position
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-            $8::text[], $9::text[])
-    AS asked (per, project_tag, workspace_id, organization_id, execution_model, product_line,
-              state, health_status, causes)
-CROSS JOIN LATERAL (
-    SELECT causes, lines, position FROM ledger.execution_count_{g} AS c
-    WHERE c.per = asked.per AND c.project_tag = asked.project_tag
-      AND c.workspace_id = asked.workspace_id AND c.organization_id = asked.organization_id
-      AND c.execution_model = asked.execution_model AND c.product_line = asked.product_line
-      AND c.state = asked.state AND c.health_status = asked.health_status
-      AND c.causes = asked.causes::text[]
-    LIMIT 1
-) AS found
-"""
 
 
 class Kind(NamedTuple):
@@ -105,20 +84,17 @@ class Move(NamedTuple):
     entered: set[Kind]
 
 
-class Counts:
+class Counts(Remembering):
     """The fold of moves into counts."""
 
     def __init__(self) -> None:
         self._counts: Folds[Kind, _Count] = Folds(_Count)
-
-    @property
-    def waiting(self) -> int:
-        return self._counts.waiting
+        super().__init__(self._counts)
 
     def fold(self, generation: Generation, moves: Sequence[Move]) -> None:
         kinds = (kind for move in moves for kind in (*move.left, *move.entered))
         touched = {_sharing(kind): None for kind in kinds}
-        generation.ask(self._counts, touched, _LOAD, _read)
+        generation.find(self._counts, touched, COUNT, _count_of)
         generation.load()
         for move in moves:
             for kind in move.left:
@@ -129,9 +105,6 @@ class Counts:
     def rows(self, most: int | None = None) -> list[CountRow]:
         """The changed rows of the table, which the caller stores now."""
         return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.take_changed(most)]
-
-    def forget(self) -> None:
-        self._counts.clear()
 
     def _add(self, kind: Kind, lines: int, position: int) -> None:
         count = self._counts[kind]
@@ -148,10 +121,9 @@ def _sharing(kind: Kind) -> Kind:
     return Kind._make((*map(intern, kind[:-1]), kind.causes))
 
 
-def _read(rows: Rows) -> Iterator[tuple[Kind, _Count]]:
-    for *names, causes, lines, position in rows:
-        kind = _sharing(Kind._make((*names, tuple(causes))))
-        yield kind, _Count(kind, lines, position)
+def _count_of(row: CountRow) -> tuple[Kind, _Count]:
+    kind = _sharing(Kind._make((*row[:-3], tuple(row.causes))))
+    return kind, _Count(kind, row.lines, row.position)
 
 
 def move(execution: Execution, before: Interval | None, after: Interval, position: int) -> Move:

@@ -6,7 +6,7 @@ the latest row of each resource at or before that instant. (If each row had all 
 day, the size of a day would grow with the square of their number.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -15,9 +15,8 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import day_of, sort_key
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Date, Instant, LineKey, Table, Text
-from ledger.views.folds import Folds
+from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 from projections.execution import line
 
@@ -44,17 +43,6 @@ DAY = Table(
     owner=("execution_interval", "line_key"),
 )
 
-# The latest sums of these days of these lines for these resources.
-_LOAD = """
-SELECT asked.line_key, asked.day, asked.resource_id, latest.total
-FROM unnest($1::bigint[], $2::date[], $3::text[]) AS asked (line_key, day, resource_id)
-CROSS JOIN LATERAL (
-    SELECT total FROM ledger.execution_day_{g} AS d
-    WHERE d.line_key = asked.line_key AND d.day = asked.day AND d.resource_id = asked.resource_id
-    ORDER BY d.position DESC LIMIT 1
-) AS latest
-"""
-
 _Key = tuple[int, date, str]
 """(line, day, resource); the resource is empty if there is none."""
 
@@ -64,15 +52,16 @@ class _Amount(msgspec.Struct):
     """Hundredths of hours."""
 
 
-class Hours:
+class Hours(Remembering):
     """The fold of check-ins and voids."""
 
     def __init__(self) -> None:
         self._amounts: Folds[_Key, _Amount] = Folds(lambda _: _Amount())
+        super().__init__(self._amounts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         keys = {key: None for key, _, _ in map(_moved, events)}
-        generation.ask(self._amounts, keys, _LOAD, _read)
+        generation.find(self._amounts, keys, DAY, _amount_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Add a batch's check-ins to their days, and subtract voided check-ins from theirs."""
@@ -88,13 +77,9 @@ class Hours:
                 )
         generation.write(DAY, rows)
 
-    def forget(self) -> None:
-        self._amounts.clear()
 
-
-def _read(rows: Rows) -> Iterator[tuple[_Key, _Amount]]:
-    for *key, total in rows:
-        yield (key[0], key[1], key[2]), _Amount(total)
+def _amount_of(row: DayRow) -> tuple[_Key, _Amount]:
+    return (row.line_key, row.day, row.resource_id), _Amount(row.total)
 
 
 def _moved(event: Recorded) -> tuple[_Key, datetime, int]:

@@ -26,9 +26,8 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
 from ledger.language.rendering import json_text, time_text
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import Table
-from ledger.views.folds import Folds, Packing
+from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.execution import counts, line, shown
 from projections.execution.counts import COUNT, Counts
@@ -53,9 +52,6 @@ from projections.execution.rows import (
     VersionRow,
 )
 
-# The folds of these lines.
-_LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY($1::text[])"
-
 M = TypeVar("M", TagRow, ResourceRow)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -79,7 +75,7 @@ class _Line:
 _PACKING = Packing[_Line](lambda found: _encode(found.fold), lambda packed: _Line(_decode(packed)))
 
 
-class ExecutionView:
+class ExecutionView(Remembering):
     """The projection ``execution``."""
 
     name = "execution"
@@ -108,14 +104,11 @@ class ExecutionView:
         """Lines whose rank differs from the stored row."""
         self._hours = Hours()
         self._counts = Counts()
-
-    @property
-    def waiting(self) -> int:
-        return self._lines.waiting + self._counts.waiting
+        super().__init__(self._lines, self._hours, self._counts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         self._lines.begin(e.line_id for e in events if type(e.body) is Activated)
-        generation.ask(self._lines, {e.line_id: None for e in events}, _LOAD, _read)
+        generation.find(self._lines, {e.line_id: None for e in events}, EXECUTION)
         self._hours.prepare(generation, _check_ins(events))
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -148,11 +141,9 @@ class ExecutionView:
         generation.write(COUNT, self._counts.rows(most))
 
     def forget(self) -> None:
-        self._lines.clear()
+        super().forget()
         self._quiet.clear()
         self._ranked.clear()
-        self._hours.forget()
-        self._counts.forget()
 
     def _changed_ranks(self, changed: Iterable[_Line]) -> Iterator[RankRow]:
         for found in changed:
@@ -172,12 +163,6 @@ class ExecutionView:
                     changed_at=quiet.changed_at,
                     position=quiet.position,
                 )
-
-
-def _read(rows: Rows) -> Iterator[tuple[str, _Line]]:
-    for (stored,) in rows:
-        fold = _decode(stored)
-        yield fold.execution.id, _Line(fold)
 
 
 def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:

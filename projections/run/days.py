@@ -5,7 +5,7 @@ difference from the row before is the change. Runs count on the day of their sta
 day of the run's end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -14,9 +14,8 @@ import msgspec
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run
 from ledger.domain.values import RunStatus, day_of, sort_key
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
-from ledger.views.folds import Folds
+from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 
 
@@ -40,16 +39,6 @@ class DayRow(NamedTuple):
 
 
 DAY = Table("run_day", DayRow, key=("line_key", "day", "position"), owner=("run", "line_key"))
-
-# The latest sums of these days of these lines.
-_LOAD = """
-SELECT asked.line_key, asked.day, latest.*
-FROM unnest($1::bigint[], $2::date[]) AS asked (line_key, day)
-CROSS JOIN LATERAL (
-    SELECT running, completed, failed, cancelled, tokens FROM ledger.run_day_{g} AS d
-    WHERE d.line_key = asked.line_key AND d.day = asked.day ORDER BY d.position DESC LIMIT 1
-) AS latest
-"""
 
 _Key = tuple[int, date]
 """(line, day)."""
@@ -96,20 +85,18 @@ def moves(run: Run, event: Recorded, before: RunStatus | None) -> Sequence[Move]
     return tuple(found.values())
 
 
-class Days:
+class Days(Remembering):
     """The fold of moves into the sums of days."""
 
     def __init__(self) -> None:
         self._sums: Folds[_Key, _Sums] = Folds(lambda _: _Sums())
+        super().__init__(self._sums)
 
     def fold(self, generation: Generation, changes: Sequence[Move]) -> None:
         """Write a row for each of a batch's moves."""
-        generation.ask(self._sums, {move.key: None for move in changes}, _LOAD, _read)
+        generation.find(self._sums, {move.key: None for move in changes}, DAY, _sums_of)
         generation.load()
         generation.write(DAY, [self._after(move) for move in changes])
-
-    def forget(self) -> None:
-        self._sums.clear()
 
     def _after(self, move: Move) -> DayRow:
         sums = self._sums[move.key]
@@ -132,6 +119,6 @@ class Days:
         )
 
 
-def _read(rows: Rows) -> Iterator[tuple[_Key, _Sums]]:
-    for line_key, day, running, completed, failed, cancelled, tokens in rows:
-        yield (line_key, day), _Sums(running, completed, failed, cancelled, int(tokens))
+def _sums_of(row: DayRow) -> tuple[_Key, _Sums]:
+    sums = _Sums(row.running, row.completed, row.failed, row.cancelled, int(row.tokens))
+    return (row.line_key, row.day), sums

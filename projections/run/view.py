@@ -6,7 +6,7 @@ position (see ``statements.py``). ``run_payload`` has the input, output and erro
 stay encrypted, as in the log. ``run_day`` has the sums of each UTC day (see ``days.py``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from ledger.domain import run as runs
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.values import id_of_key, sort_key
-from ledger.postgres.exchange import Rows
 from ledger.postgres.table import (
     BigInt,
     Bool,
@@ -31,7 +30,7 @@ from ledger.postgres.table import (
     Text,
 )
 from ledger.postgres.walls import of_tenant
-from ledger.views.folds import Folds, Packing
+from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.run.days import DAY, Days, Move, moves
 
@@ -156,9 +155,6 @@ PAYLOAD = Table(
     is_keyed_late=True,
 )
 
-# The rows of these runs.
-_LOAD = f"SELECT {', '.join(RunRow._fields)} FROM ledger.run_{{g}} WHERE run_id = ANY($1::text[])"
-
 
 class RunFold(msgspec.Struct, array_like=True):
     """The fold of one run: its state, and what the present state no longer tells of its past."""
@@ -205,7 +201,7 @@ class RunFold(msgspec.Struct, array_like=True):
 _PACKING = Packing(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(RunFold).decode)
 
 
-class RunView:
+class RunView(Remembering):
     """The projection ``run``."""
 
     name = "run"
@@ -216,14 +212,11 @@ class RunView:
     def __init__(self) -> None:
         self._runs: Folds[str, RunFold] = Folds(lambda run_id: RunFold(Run(run_id)), _PACKING)
         self._days = Days()
-
-    @property
-    def waiting(self) -> int:
-        return self._runs.waiting
+        super().__init__(self._runs, self._days)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
-        generation.ask(self._runs, {e.originator_id: None for e in events}, _LOAD, _read)
+        generation.find(self._runs, {e.originator_id: None for e in events}, RUN, _fold_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch: write payloads and days now; the rows of runs wait for ``store``."""
@@ -242,10 +235,6 @@ class RunView:
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         generation.write(RUN, map(row_of, self._runs.take_changed(most)))
-
-    def forget(self) -> None:
-        self._runs.clear()
-        self._days.forget()
 
 
 def row_of(fold: RunFold) -> RunRow:
@@ -287,12 +276,7 @@ def row_of(fold: RunFold) -> RunRow:
     )
 
 
-def _read(rows: Rows) -> Iterator[tuple[str, RunFold]]:
-    for row in map(RunRow._make, rows):
-        yield row.run_id, _fold_of(row)
-
-
-def _fold_of(row: RunRow) -> RunFold:
+def _fold_of(row: RunRow) -> tuple[str, RunFold]:
     """The fold of a row: the same as before it was stored, as far as later events depend on it."""
     has_ended = row.ended is not None
     run = Run(
@@ -313,7 +297,7 @@ def _fold_of(row: RunRow) -> RunFold:
         lease_seconds=row.lease_seconds,
         lease_expired=row.expired and not has_ended,
     )
-    return RunFold(
+    return run.id, RunFold(
         run,
         position=row.position,
         opened=row.opened,

@@ -18,7 +18,7 @@ from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RunRequested, RunStarted
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import Table
-from ledger.views.folds import Folds, Packing
+from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.search.rows import WHOLE, WORD, WordRow
 from projections.search.words import LONGEST, folded_name, leading, number_of
@@ -167,7 +167,7 @@ class Owner(msgspec.Struct, array_like=True):
 _PACKING = Packing[Owner](msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Owner).decode)
 
 
-class SearchView:
+class SearchView(Remembering):
     """The projection ``search``."""
 
     name = "search"
@@ -189,10 +189,7 @@ class SearchView:
 
     def __init__(self) -> None:
         self._owners: Folds[str, Owner] = Folds(Owner, _PACKING)
-
-    @property
-    def waiting(self) -> int:
-        return self._owners.waiting
+        super().__init__(self._owners)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         # A run is named once: it has no rows before.
@@ -227,9 +224,6 @@ class SearchView:
     def store(self, generation: Generation, most: int | None = None) -> None:
         changed = [owner for owner in self._owners.take_changed(most) if owner.slots]
         generation.write(WORD, [row for owner in changed for row in owner.take_rows()])
-
-    def forget(self) -> None:
-        self._owners.clear()
 
 
 _OF_LINES = frozenset(

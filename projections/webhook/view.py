@@ -29,7 +29,7 @@ from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import describe_endpoint, json_text, members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
-from ledger.views.folds import Folds
+from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 
 
@@ -130,11 +130,6 @@ SELECT organization_id, fold FROM ledger.webhook_{g}
 WHERE organization_id = ANY($1::text[]) AND NOT deleted
 """
 
-# The health of these lines.
-_LOAD_HEALTH = """
-SELECT line_id, statuses, position FROM ledger.webhook_health_{g} WHERE line_id = ANY($1::text[])
-"""
-
 _encode = msgspec.json.Encoder().encode
 _decode_statuses = msgspec.json.Decoder(dict[SignalName, SignalStatus]).decode
 
@@ -180,7 +175,7 @@ class _Health(msgspec.Struct):
     position: int = 0
 
 
-class WebhookView:
+class WebhookView(Remembering):
     """The projection ``webhook``."""
 
     name = "webhook"
@@ -191,16 +186,13 @@ class WebhookView:
     def __init__(self) -> None:
         self._tenants: Folds[str, _Tenant] = Folds(lambda _: _Tenant())
         self._health: Folds[str, _Health] = Folds(_Health)
-
-    @property
-    def waiting(self) -> int:
-        return self._tenants.waiting + self._health.waiting
+        super().__init__(self._tenants, self._health)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         organizations = {o: None for e in events if (o := e.organization_id)}
         generation.ask(self._tenants, organizations, _LOAD, _read)
         lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
-        generation.ask(self._health, lines, _LOAD_HEALTH, _read_health)
+        generation.find(self._health, lines, HEALTH, _health_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Number the events of a batch for each endpoint that they match."""
@@ -224,10 +216,6 @@ class WebhookView:
         rows = [HealthRow(h.line_id, json_text(h.statuses), h.position) for h in lines]
         generation.write(HEALTH, rows)
 
-    def forget(self) -> None:
-        self._tenants.clear()
-        self._health.clear()
-
     def _is_published(self, event: Recorded) -> bool:
         """Whether feeds carry the event; the status of a health report is noted along the way."""
         if not isinstance(event.body, HealthSignalReported):
@@ -249,9 +237,8 @@ def _read(rows: Rows) -> Iterable[tuple[str, _Tenant]]:
     return found.items()
 
 
-def _read_health(rows: Rows) -> Iterator[tuple[str, _Health]]:
-    for line_id, statuses, position in rows:
-        yield line_id, _Health(line_id, _decode_statuses(statuses), position)
+def _health_of(row: HealthRow) -> tuple[str, _Health]:
+    return row.line_id, _Health(row.line_id, _decode_statuses(row.statuses), row.position)
 
 
 def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:

@@ -24,6 +24,8 @@ class _Memory:
     def ask(self, folds: Folds[Any, Any], keys: Iterable[Any], *_: Any) -> None:
         folds.add(folds.recall(keys), ())
 
+    find = ask
+
     def load(self) -> None:
         """Load nothing: all folds are in memory."""
 

@@ -85,7 +85,7 @@ def test_a_forgotten_fold_is_loaded_again() -> None:
     kept.begin([1])
     kept[1].numbers.append(5)
     kept.change(1)
-    kept.clear()
+    kept.forget()
     assert (kept.waiting, Fold.alive + Packed.alive) == (0, before)
     missing = kept.recall([1])
     kept.add(missing, [(key, Fold([key, 8])) for key in missing])

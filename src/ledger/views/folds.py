@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -86,7 +86,12 @@ class Folds(Generic[K, R]):
         self._trim()
         return changed
 
-    def clear(self) -> None:
+    def unpacked(self, packed: bytes) -> R:
+        """The fold of its bytes, as a table has them."""
+        assert self._packing is not None, "these folds are stored as columns"
+        return self._packing.unpack(packed)
+
+    def forget(self) -> None:
         self._folds.clear()
         self._changed.clear()
         self._packed.clear()
@@ -122,3 +127,18 @@ class Folds(Generic[K, R]):
             return self._folds[key]
         packed = self._packed[key] = self._packed_changed.pop(key)
         return self._packing.unpack(packed)
+
+
+class Remembering:
+    """A projection, or a part of a projection, that has folds in memory (``Projection``)."""
+
+    def __init__(self, *parts: "Folds[Any, Any] | Remembering") -> None:
+        self._parts = parts
+
+    @property
+    def waiting(self) -> int:
+        return sum(part.waiting for part in self._parts)
+
+    def forget(self) -> None:
+        for part in self._parts:
+            part.forget()

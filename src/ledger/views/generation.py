@@ -4,6 +4,7 @@ The module gathers rows and loads folds; ``schema.py`` creates the tables.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from ledger.postgres.binary import array_text, copy_rows
@@ -68,6 +69,29 @@ class Generation:
         """Write rows of a table without replacement at once, without gathering them."""
         self._writes.send(of_generation(table, self.number), rows)
 
+    def find(
+        self,
+        folds: Folds[K, R],
+        keys: Iterable[K],
+        table: Table,
+        read: Callable[[Any], tuple[K, R]] | None = None,
+    ) -> None:
+        """Request the folds of these keys of a table, as ``ask`` does.
+
+        ``read`` makes a key and its fold of a row: of the row with the key, or of the latest one,
+        if a table's key ends with the position. Without ``read`` the column ``fold`` is the fold.
+        """
+        if read is not None:
+            row = table.row._make  # type: ignore[attr-defined]  # a NamedTuple
+            self.ask(folds, keys, _look_up(table), lambda rows: map(read, map(row, rows)))
+        else:
+            self.ask(
+                folds,
+                keys,
+                _look_up(table, *table.key, "fold"),
+                lambda rows: ((key, folds.unpacked(fold)) for key, fold in rows),
+            )
+
     def ask(
         self,
         folds: Folds[K, R],
@@ -94,6 +118,30 @@ class Generation:
     def load(self) -> None:
         """Load the requested folds into the cache, in one round trip."""
         self._writes.transaction.flush()
+
+
+@cache
+def _look_up(table: Table, *columns: str) -> str:
+    """The statement that finds rows by their whole keys, or the latest row of each key."""
+    is_history = table.key[-1] == "position"
+    key = table.key[:-1] if is_history else table.key
+    asked, shown = ", ".join(key), ", ".join(columns or table.columns)
+    if len(key) == 1 and not is_history:
+        type_ = table.columns[asked]
+        return f"SELECT {shown} FROM ledger.{table.name}_{{g}} WHERE {asked} = ANY($1::{type_}[])"
+    arrays, alike = [], []
+    for number, column in enumerate(key, 1):
+        type_ = table.columns[column]
+        is_array = type_.endswith("[]")  # and comes as text (``array_text``)
+        arrays.append(f"${number}::{'text' if is_array else type_}[]")
+        alike.append(f"t.{column} = asked.{column}{f'::{type_}' if is_array else ''}")
+    return f"""
+SELECT found.* FROM unnest({", ".join(arrays)}) AS asked ({asked})
+CROSS JOIN LATERAL (
+    SELECT {shown} FROM ledger.{table.name}_{{g}} AS t WHERE {" AND ".join(alike)}
+    {"ORDER BY position DESC" if is_history else ""} LIMIT 1
+) AS found
+"""
 
 
 def _copy(table: Table) -> bytes:
