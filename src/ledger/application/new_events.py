@@ -6,9 +6,11 @@ of the group sees the change.
 
 import os
 from collections.abc import Callable
+from copy import copy
 from datetime import UTC, datetime, timedelta
 
 from ledger.application.loader import Loader
+from ledger.domain.api_key import ApiKey
 from ledger.domain.errors import Unavailable
 from ledger.domain.events import SINCE
 from ledger.domain.execution import Execution
@@ -116,6 +118,8 @@ class NewEvents:
         )
         self._recorded.append(recorded)
         self.touched.add(aggregate.id)
+        if isinstance(aggregate, ApiKey):
+            self._append.decisions.keys.setdefault(aggregate.id, copy(aggregate))
         self._append.decisions.note(recorded)
         if is_loaded:
             aggregate.evolve(recorded)

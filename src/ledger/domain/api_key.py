@@ -73,9 +73,9 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
 # Columns: event, published type, published payload, fact, command, note.
 API_KEY_TABLE: tuple[EventRow, ...] = (
     EventRow(ApiKeyCreated, None, None, None, "key.create", Note.KEY_CREATED),
-    EventRow(ApiKeyUpdated, None, None, None, "key.update", Note.KEY_UPDATED),
-    EventRow(ApiKeyRotated, None, None, None, "key.rotate", Note.KEY_ROTATED),
-    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_REVOKED),
+    EventRow(ApiKeyUpdated, None, None, None, "key.update", Note.KEY_CHANGED),
+    EventRow(ApiKeyRotated, None, None, None, "key.rotate", Note.KEY_CHANGED),
+    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_CHANGED),
 )
 
 API_KEY_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in API_KEY_TABLE)

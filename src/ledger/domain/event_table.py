@@ -33,9 +33,7 @@ class Note(Enum):
     RUN_CANCELLED = auto()
     RUN_ERASED = auto()
     KEY_CREATED = auto()
-    KEY_UPDATED = auto()
-    KEY_ROTATED = auto()
-    KEY_REVOKED = auto()
+    KEY_CHANGED = auto()
     ENDPOINT_CREATED = auto()
     ENDPOINT_DELETED = auto()
 

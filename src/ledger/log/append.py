@@ -362,8 +362,6 @@ class Append:
         if decisions.ended:
             lines, runs = array("text", decisions.ended.values()), array("text", decisions.ended)
             self._change(_END_RUNS, line=lines, run=runs)
-        for statement in decisions.keys.statements():
-            self._transaction.defer(statement)
         for run, at in decisions.erased.items():
             self._change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
         for endpoint, row in decisions.deleted_endpoints.items():

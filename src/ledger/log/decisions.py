@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain import api_key, endpoint, identity, run
+from ledger.domain import endpoint, identity, run
 from ledger.domain import execution_events as execution
+from ledger.domain.api_key import ApiKey
 from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.identity import Identity
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
-from ledger.log.keys import KeyChanges
 from ledger.log.tables import (
     API_KEY,
     ENDPOINT,
@@ -26,8 +26,10 @@ from ledger.log.tables import (
     LEASE,
     LINE_ACTIVITY,
     OPEN_RUN,
+    ApiKeyRow,
     EndpointRow,
     ExecutionRecordRow,
+    FormerSecretRow,
     IdCounterRow,
     IdentityRow,
     LeaseRow,
@@ -79,7 +81,10 @@ class DecisionTables:
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         self.moved_counters: set[tuple[str, int]] = set()
-        self.keys = KeyChanges()
+        self.keys: dict[str, ApiKey] = {}
+        """The keys of the events: a key that is stored already must be put here before its event."""
+        self.former: dict[bytes, FormerSecretRow] = {}
+        """The replaced secrets whose rows are new, or were changed."""
         self.new_endpoints: dict[str, EndpointRow] = {}
         self.deleted_endpoints: dict[str, EndpointRow] = {}
         """Stored endpoints that were deleted."""
@@ -94,8 +99,8 @@ class DecisionTables:
             OPEN_RUN: [*self.opened.values()],
             EXECUTION_RECORD: [self.records[record] for record in self.new_records],
             ID_COUNTER: [IdCounterRow(*key, self.counters[key]) for key in self.moved_counters],
-            API_KEY: [*self.keys.new.values()],
-            FORMER_SECRET: self.keys.former,
+            API_KEY: [_key_row(key) for key in self.keys.values()],
+            FORMER_SECRET: [*self.former.values()],
             ENDPOINT: [*self.new_endpoints.values()],
             LEASE: [*self.leases.values()],
         }
@@ -239,18 +244,19 @@ class DecisionTables:
         self.counters[key] = sort_key(identifier) % 10**12
         self.moved_counters.add(key)
 
-    def _key_created(self, body: api_key.ApiKeyCreated, recorded: Recorded) -> None:
-        self.keys.created(body, recorded)
+    def _key_created(self, body: Event, recorded: Recorded) -> None:
+        self.keys[recorded.originator_id] = ApiKey(recorded.originator_id)
+        self._key_changed(body, recorded)
         self._issued(recorded.originator_id, recorded)
 
-    def _key_updated(self, body: api_key.ApiKeyUpdated, recorded: Recorded) -> None:
-        self.keys.updated(body, recorded)
-
-    def _key_rotated(self, body: api_key.ApiKeyRotated, recorded: Recorded) -> None:
-        self.keys.rotated(body, recorded)
-
-    def _key_revoked(self, body: api_key.ApiKeyRevoked, recorded: Recorded) -> None:
-        self.keys.revoked(body, recorded)
+    def _key_changed(self, body: Event, recorded: Recorded) -> None:
+        key = self.keys[recorded.originator_id]
+        key.evolve(recorded)
+        # A secret that has ended is no longer in the key: its row stays as it is.
+        self.former |= {
+            secret: FormerSecretRow(secret, key.id, key.organization_id, key.workspace_id, ends_at)
+            for secret, ends_at in key.former
+        }
 
     def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
         self.new_endpoints[recorded.originator_id] = _endpoint(recorded)
@@ -265,6 +271,24 @@ def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) 
     """A lease that begins when something of the run arrives."""
     ends_at = heard_at + timedelta(seconds=seconds)
     return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at, organization_id)
+
+
+def _key_row(key: ApiKey) -> ApiKeyRow:
+    assert key.created_at is not None and key.created_by is not None
+    return ApiKeyRow(
+        key_id=key.id,
+        secret_hash=key.secret_hash,
+        name=key.name,
+        organization_id=key.organization_id,
+        workspace_id=key.workspace_id,
+        permissions=key.permissions,
+        created_at=key.created_at,
+        revoked_at=key.revoked_at,
+        expires_at=key.expires_at,
+        prefix=key.prefix,
+        created_by_type=key.created_by.type,
+        created_by_id=key.created_by.id,
+    )
 
 
 def _endpoint(recorded: Recorded) -> EndpointRow:
@@ -282,9 +306,7 @@ _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
     Note.RUN_CANCELLED: DecisionTables._cancelled,
     Note.RUN_ERASED: DecisionTables._erased,
     Note.KEY_CREATED: DecisionTables._key_created,
-    Note.KEY_UPDATED: DecisionTables._key_updated,
-    Note.KEY_ROTATED: DecisionTables._key_rotated,
-    Note.KEY_REVOKED: DecisionTables._key_revoked,
+    Note.KEY_CHANGED: DecisionTables._key_changed,
     Note.ENDPOINT_CREATED: DecisionTables._endpoint_created,
     Note.ENDPOINT_DELETED: DecisionTables._endpoint_deleted,
 }

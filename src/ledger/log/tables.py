@@ -143,6 +143,7 @@ API_KEY = DecisionTable(
     tenant=("organization_id", "workspace_id"),
     is_internal=False,
     hidden=("secret_hash",),
+    replaces=True,
     derived=Derived.AS_FOLDED,
 )
 
@@ -163,6 +164,7 @@ FORMER_SECRET = DecisionTable(
     FormerSecretRow,
     key=("secret_hash",),
     tenant=("organization_id", "workspace_id"),
+    replaces=True,
     derived=Derived.AS_FOLDED,
 )
 
