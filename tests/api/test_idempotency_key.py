@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from ledger.api.problems import STATUS
-from ledger.application.idempotency import LASTING
+from ledger.application.group import LASTING
 from ledger.domain.errors import IdempotencyKeyReused, Refused
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings

@@ -4,25 +4,28 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from ledger.application import loader
+from ledger.application import memory
 from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import GoIdle
-from ledger.application.loader import Cache
+from ledger.application.group import Group
+from ledger.application.memory import Memory
 from ledger.application.report import command_of
-from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import STREAM_PREFIX
 from ledger.intake import envelope
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
+from ledger.log.append import Append
 from ledger.log.codec import EnvelopeMapper
+from ledger.log.decisions import DecisionTables
 from ledger.log.event_log import Log
 from ledger.log.snapshots import KINDS, Aggregate
+from ledger.log.vault import Vault
 from ledger.service.composition.writing import create_writer
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact
@@ -50,8 +53,8 @@ class Look(OwnCommand):
     def streams(self) -> Iterable[str]:
         return (self.stream,)
 
-    def decide(self, unit: Unit) -> Receipt:
-        self.seen = unit.loader.find(self.stream)
+    def decide(self, group: Group) -> Receipt:
+        self.seen = group.memory.find(self.stream)
         return Receipt(self.stream, (), 0)
 
 
@@ -150,13 +153,14 @@ def assert_same(one: Aggregate, other: Aggregate) -> None:
 
 
 def repacked(aggregate: Aggregate) -> Aggregate:
-    """The aggregate after the cache has packed it, as an aggregate that was not used for long."""
-    memory = Cache()
+    """The aggregate after it was packed in memory, as an aggregate that was not used for long."""
+    remembered = Memory(EnvelopeMapper(), Vault(bytes(32)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "_UNPACKED", 0)
-        memory.keep(aggregate)
-        memory.trim()
-    found = memory.find(aggregate.id)
+        patch.setattr(memory, "_UNPACKED", 0)
+        remembered.begin(Append(cast(Any, None)), DecisionTables())
+        remembered.keep(aggregate)
+        remembered.end()
+    found = remembered.known(aggregate.id)
     assert found is not None
     assert found is not aggregate
     return found

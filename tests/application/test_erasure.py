@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application import new_events
+from ledger.application import group
 from ledger.application.command import Command
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
@@ -170,7 +170,7 @@ def test_earlier_facts_of_an_erased_run_are_duplicates_whatever_their_content(
 def test_a_run_may_begin_end_and_be_erased_in_one_append(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
-    monkeypatch.setattr(new_events, "_AHEAD", ahead)
+    monkeypatch.setattr(group, "_AHEAD", ahead)
     line, run, late = ledger.line(), new_id("RUN"), ledger.at(seconds=-1)
     start = fact("run.started", run, {"service_line_id": line, "input": CANARY}, time=late)
     closed = fact("service_line.closed", line)

@@ -13,13 +13,11 @@ import pytest
 
 from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import Pause, Resume
-from ledger.application.idempotency import KEPT_FOR
-from ledger.application.loops import Housekeeper
-from ledger.application.unit import Unit
+from ledger.application.group import KEPT_FOR, Group
+from ledger.application.loops import DROP_EXPIRED, Housekeeper
 from ledger.domain.errors import Invalid, LedgerError, Refused
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey, Receipt
-from ledger.log.side_tables import DROP_EXPIRED
 from ledger.service.composition.writing import writing
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
 from tests.support.views import query, until
@@ -229,7 +227,7 @@ def test_an_outcome_is_stored_in_the_transaction_of_its_event(ledger: Ledger) ->
 class Breaks(OwnCommand):
     """A command with a bug: its group is rolled back and carried out again, one by one."""
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         raise RuntimeError("nobody thought of this")
 
 

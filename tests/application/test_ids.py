@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 
+import psycopg
 import pytest
 
-from ledger.application.unit import windows_after
+from ledger.application.group import windows_after
 from tests.support.facts import activation, fact
 from tests.support.ledger import Item, Ledger, new_id
 
@@ -70,6 +71,21 @@ def test_a_free_id_is_found_soon_behind_any_count_of_taken_ids(own_ledger: Ledge
     windows = list(islice(windows_after(1), 24))
     assert max(map(len, windows)) <= 256
     assert windows[-1].stop > 10**12, "the last number of a year that an id can have"
+
+
+def test_the_ids_of_a_large_batch_follow_one_another(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    issued = subjects(own_ledger.report(*(begin(line) for _ in range(700))))
+    assert issued == [f"RUN-26-{number:06d}" for number in range(2, 702)]
+
+
+def test_taken_ids_of_seven_digits_are_skipped(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    own_ledger.accept(*(begin(line, f"RUN-26-{number}") for number in (1_000_000, 1_000_002)))
+    with psycopg.connect(own_ledger.conninfo) as other:
+        other.execute("UPDATE ledger.id_counter SET last = 999998")
+    items = own_ledger.accept(*(begin(line) for _ in range(3)))
+    assert subjects(items) == ["RUN-26-999999", "RUN-26-1000001", "RUN-26-1000003"]
 
 
 @pytest.mark.parametrize("counter", [0, 1, 999_999])

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from ledger.application.carry_out import TellOmitted
 from ledger.application.command import Command, OwnCommand
+from ledger.application.commands.keys import TellOmitted
 from ledger.application.commands.lines import Pause
+from ledger.application.group import Group
 from ledger.application.loops import Housekeeper
 from ledger.application.report import command_of
-from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound
 from ledger.domain.refusals import DAILY, stream_of
@@ -268,7 +268,7 @@ def test_two_housekeepers_report_omitted_refusals_once(flooded: Ledger) -> None:
 class Breaks(OwnCommand):
     """A command with a bug: its group is rolled back and carried out again, one by one."""
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         raise RuntimeError("nobody thought of this")
 
 

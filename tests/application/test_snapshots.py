@@ -21,10 +21,12 @@ from ledger.domain.run import RUN_EVENTS
 from ledger.log import snapshots
 from ledger.log.derived import compare
 from ledger.log.migrate import migrate
-from ledger.log.snapshots import EVERY, FOLD, KINDS, keep, restore
+from ledger.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
+from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.pipeline import Transaction
+from ledger.postgres.rows import insert
 from ledger.settings import Settings
 from tests.application.long_streams import (
     Chance,
@@ -89,7 +91,7 @@ def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
     with undone(own_ledger.conninfo) as transaction:
         for recorded in stored_events(own_ledger, chance.line):
             aggregate.evolve(recorded)
-            keep(transaction, [aggregate])
+            transaction.defer(insert({SNAPSHOT: [row_of(aggregate)]}))
             again = restore(*kept_row(transaction))
             assert again is not None
             assert_same(again, aggregate)
@@ -107,7 +109,7 @@ def test_the_snapshot_of_a_run_comes_back_as_it_was(own_ledger: Ledger) -> None:
     run = own_ledger.run(own_ledger.line())
     own_ledger.accept(fact("run.completed", run, {"tokens_used": 7}))
     with undone(own_ledger.conninfo) as transaction:
-        keep(transaction, [replayed(own_ledger, run)])
+        transaction.defer(insert({SNAPSHOT: [row_of(replayed(own_ledger, run))]}))
         again = restore(*kept_row(transaction))
     assert again is not None
     assert_same(again, replayed(own_ledger, run))

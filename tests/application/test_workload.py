@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application import loader, new_events
+from ledger.application import group, memory
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
@@ -109,10 +109,10 @@ def test_tables_and_views_equal_a_fold_of_the_log_after_a_random_workload(
     ahead: int | None,
 ) -> None:
     if remembered is not None:
-        monkeypatch.setattr(loader, "_UNPACKED", remembered[0])
-        monkeypatch.setattr(loader, "_PACKED", remembered[1])
+        monkeypatch.setattr(memory, "_UNPACKED", remembered[0])
+        monkeypatch.setattr(memory, "_PACKED", remembered[1])
     if ahead is not None:
-        monkeypatch.setattr(new_events, "_AHEAD", ahead)
+        monkeypatch.setattr(group, "_AHEAD", ahead)
     chance = Chance(seed, own_ledger)
     outcomes: list[str] = []
     for _ in range(130):

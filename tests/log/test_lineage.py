@@ -19,6 +19,7 @@ from ledger.domain.errors import ClockSkew, InvalidState
 from ledger.domain.values import EVENT_ID, format_id
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
+from ledger.log.append import Wanted
 from ledger.log.event_log import Log
 from ledger.log.lineage import (
     _IDS_A_SECOND,
@@ -223,10 +224,10 @@ def test_an_append_that_fails_leaves_the_skip_to_the_next_one(
     log = Log(conninfo)
     try:
         with pytest.raises(DataError), log.ledger_recorder.append_transaction() as append:
-            append.taken(["a NUL byte\0"])
+            append.ended(["a NUL byte\0"])
         assert query(conninfo, LINEAGE)[0][1] == 0
         with log.ledger_recorder.append_transaction() as append:
-            append.read({})
+            append.read(Wanted())
             assert append.next_position == 2 + 2 * POSITIONS_MOVED
         assert query(conninfo, LINEAGE)[0][1] == 1
     finally:
@@ -251,7 +252,7 @@ def test_a_user_that_may_not_read_the_system_identifier_still_notices_another_ti
             for timeline, system, moves in ((1, "7", False), (0, "7", True)):
                 query(conninfo, f"UPDATE ledger.lineage SET timeline = {timeline}")
                 with log.ledger_recorder.append_transaction() as append:
-                    append.read({})
+                    append.read(Wanted())
                     is_moved = append.next_position > POSITIONS_MOVED
                 assert is_moved is moves
                 if not moves:

@@ -9,6 +9,7 @@ import pytest
 from eventsourcing.persistence import OperationalError
 from psycopg.conninfo import make_conninfo
 
+from ledger.log.append import Wanted
 from ledger.log.event_log import Log
 from tests.support.relay import Relay
 from tests.support.views import query, until
@@ -40,7 +41,7 @@ def test_a_connection_that_the_server_has_ended_is_not_used_again(conninfo: str)
     try:
         for _ in range(3):
             with log.ledger_recorder.append_transaction() as append:
-                append.read({})
+                append.read(Wanted())
                 assert append.next_position == 1
             with psycopg.connect(conninfo, autocommit=True) as other:
                 ended = other.execute(
@@ -62,7 +63,7 @@ def log(conninfo: str) -> Iterator[Log]:
 def next_position(log: Log) -> int:
     """The position at which an append that begins now would write."""
     with log.ledger_recorder.append_transaction() as append:
-        append.read({})
+        append.read(Wanted())
         return append.next_position
 
 
@@ -74,7 +75,7 @@ def test_a_vacuum_of_the_log_and_an_append_do_not_wait_for_each_other(
         vacuum.execute("LOCK TABLE ledger.ledger_events IN SHARE UPDATE EXCLUSIVE MODE")
         assert next_position(log) == 1
     with log.ledger_recorder.append_transaction() as append:
-        append.read({})
+        append.read(Wanted())
         with psycopg.connect(conninfo, autocommit=True) as vacuum:
             vacuum.execute("SET lock_timeout = '1s'")
             vacuum.execute("VACUUM (ANALYZE) ledger.ledger_events")
@@ -85,7 +86,7 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
     try:
         with ThreadPoolExecutor() as others:
             with log.ledger_recorder.append_transaction() as append:
-                append.read({})
+                append.read(Wanted())
                 found = others.submit(next_position, another)
                 until(lambda: query(conninfo, _WAITERS), "an append that waits")
                 assert not found.done()

@@ -12,10 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application import new_events
+from ledger.application import group
 from ledger.application.command import Command, OwnCommand
+from ledger.application.group import Group
 from ledger.application.report import command_of
-from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
 from ledger.domain.run import Run
@@ -51,9 +51,9 @@ class Breaks(OwnCommand):
     def streams(self) -> Iterable[str]:
         return (LINE,)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         if self._after_recording:
-            report(fact("service_line.updated", LINE, {"project_tags": ["no"]})).decide(unit)
+            report(fact("service_line.updated", LINE, {"project_tags": ["no"]})).decide(group)
         raise RuntimeError("nobody thought of this")
 
 
@@ -64,8 +64,8 @@ class Looks(OwnCommand):
         super().__init__(REPORTER)
         self.seen: list[tuple[int, str]] = []
 
-    def decide(self, unit: Unit) -> Receipt:
-        run = unit.loader.find(RUN)
+    def decide(self, group: Group) -> Receipt:
+        run = group.memory.find(RUN)
         assert isinstance(run, Run)
         self.seen.append((run.version, run.status))
         return Receipt(RUN, (), 0)
@@ -75,7 +75,7 @@ class Looks(OwnCommand):
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set after how many events a group begins to write them: by default at its end."""
     if request.param is not None:
-        monkeypatch.setattr(new_events, "_AHEAD", request.param)
+        monkeypatch.setattr(group, "_AHEAD", request.param)
 
 
 @pytest.fixture

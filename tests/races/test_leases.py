@@ -193,14 +193,14 @@ def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
 @pytest.mark.parametrize(
     ("name", "sabotage", "said"),
     [
-        ("_HEAR", lambda statement: statement + " AND false", "overtakes a heartbeat"),
+        ("HEAR", lambda statement: statement + " AND false", "overtakes a heartbeat"),
         (
-            "_ENDED",
+            "ENDED",
             lambda statement: statement.replace("AND l.ends_at <= s.listened_at", ""),
             "a lease that has not ended yet",
         ),
         (
-            "_LISTEN",
+            "LISTEN",
             lambda statement: statement + " AND false",
             "expires at",
         ),

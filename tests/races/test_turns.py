@@ -12,9 +12,9 @@ import pytest
 
 from ledger.application import turns
 from ledger.application.command import Command, OwnCommand
+from ledger.application.group import Group
 from ledger.application.report import command_of
 from ledger.application.turns import Neighbours, create_board
-from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.cli import load
 from ledger.domain.errors import NotFound, RateLimited
@@ -42,7 +42,7 @@ class Calls(OwnCommand):
         super().__init__(FLOOD)
         self._call = call
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         self._call()
         return Receipt(LINE, (), 0)
 

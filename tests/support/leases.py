@@ -11,7 +11,7 @@ def listen(log: Log, clock: Clock, seconds: float = 0.0) -> None:
     until = clock.now + timedelta(seconds=seconds)
     while True:
         with log.ledger_recorder.append_transaction() as append:
-            append.leases.beat(clock.now, listens=True)
+            append.beat(clock.now, listens=True)
         if clock.now >= until:
             return
         clock.now = min(until, clock.now + timedelta(seconds=1))

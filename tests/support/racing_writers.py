@@ -9,7 +9,7 @@ product's instance.
 import contextlib
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from ledger.intake import envelope
 from ledger.intake.envelope import Fact
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
-from ledger.log.append import Append, Found
+from ledger.log.append import Append, Loaded, Wanted
 from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
 from ledger.log.tables import OpenRunRow
@@ -54,8 +54,8 @@ class UnlockedRecorder(LedgerRecorder):
 class ForgetfulAppend(Append):
     """An append that finds no open run when a line closes."""
 
-    def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
-        return {}
+    def open_runs(self, line_id: str) -> list[OpenRunRow]:
+        return []
 
 
 class SabotagedRecorder(LedgerRecorder):
@@ -79,9 +79,9 @@ class ForgetfulRecorder(SabotagedRecorder):
 class StaleAppend(Append):
     """An append that takes every stream in memory to be up to date."""
 
-    def read(self, known: Mapping[str, int], **more: Any) -> Found:
-        state = super().read(known, **more)
-        return state._replace(tails=[tail for tail in state.tails if known[tail[0]] == 0])
+    def read(self, wanted: Wanted) -> Loaded:
+        read = super().read(wanted)
+        return read._replace(tails=[tail for tail in read.tails if wanted.streams[tail[0]] == 0])
 
 
 class StaleRecorder(SabotagedRecorder):

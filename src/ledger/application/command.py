@@ -1,21 +1,40 @@
-"""Commands: requests that may be refused, decided under the append lock with a group's unit."""
+"""Commands: requests that may be refused, and how one is carried out under the append lock.
+
+A refused command leaves one record for the audit log, in the transaction of its group: the subject
+of the command and the error code, never the command's content (contract, Feeds). A refusal changes
+nothing else.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from ledger.application.unit import Unit
-from ledger.domain.errors import Invalid, Refused
+from ledger.application.group import EventTenant, Group
+from ledger.application.memory import sees
+from ledger.domain.directory import DirectoryEntry, id_of
+from ledger.domain.errors import (
+    CredentialEnded,
+    Forbidden,
+    IdempotencyKeyReused,
+    Invalid,
+    Refused,
+)
+from ledger.domain.execution import Execution
 from ledger.domain.identity import Identity
-from ledger.domain.recorded import Recorded
+from ledger.domain.recorded import Event, FactIdentity, Recorded
+from ledger.domain.refusals import Refusals, WriteRefused, stream_of
+from ledger.domain.run import Run
+from ledger.intake.envelope import Fact
 from ledger.intake.principal import Principal
-from ledger.intake.request import About, IdempotencyKey, Receipt, Request, TenantOf
+from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
+from ledger.log.decisions import First
+from ledger.log.vault import content_digest
 
 
 class Command(Request, Protocol):
     """A request that may be refused."""
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Check the command, then record its events. Raises Refused before anything is recorded."""
 
 
@@ -27,6 +46,7 @@ class OwnCommand:
     subject_type: ClassVar[str | None] = None
     """The type of the command's subject in the audit log; None: a new aggregate, or no subject."""
     needs_key: ClassVar[bool] = True
+    issues: ClassVar[str | None] = None
 
     def __init__(self, principal: Principal, request_id: str | None = None) -> None:
         self.principal = principal
@@ -67,7 +87,7 @@ class SubjectCommand(OwnCommand):
     def about(self) -> About | None:
         return About(self.action, (self.subject_type, self.subject_id))
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Check the command, then record its events. Raises Refused."""
         raise NotImplementedError
 
@@ -95,8 +115,198 @@ class TurnDown(OwnCommand):
         """The subject of the write, as far as it could be read."""
         return self._about
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         raise self._refusal
+
+
+def carry_out(command: Command, group: Group) -> Outcome:
+    """Decide one command, record its events or its refusal, and return its outcome."""
+    group.begin()
+    key, kept = command.idempotency, True
+    try:
+        if command.needs_key:
+            # Also before an earlier outcome is told, which may have a secret.
+            _require_key(command.principal, group)
+        if key is not None:
+            earlier = group.earlier_outcome(key)
+            if earlier is not None:
+                return earlier
+        outcome: Outcome = command.decide(group)
+    except IdempotencyKeyReused as refusal:
+        _unbind(refusal)
+        _record(command, refusal, group)
+        return refusal
+    except Refused as refusal:
+        _unbind(refusal)
+        # The outcome of a refusal that is only counted is not kept either, so that a flood of
+        # refused requests, each under a new idempotency key, does not fill the disk.
+        kept = _record(command, refusal, group)
+        outcome = refusal
+    if key is not None and kept:
+        group.keep_outcome(key, outcome)
+    return outcome
+
+
+def _require_key(principal: Principal, group: Group) -> None:
+    """Raise for an API key that ended a moment ago, while a worker still remembers it.
+
+    Otherwise the holder of a leaked secret that its owner has just replaced could rotate the key
+    once more, and would have it for himself.
+    """
+    key = group.memory.asking_key(principal)
+    if key is None:
+        return
+    if key.revoked or key.has_expired(group.now):
+        raise Forbidden("The credential was revoked, or has expired.")
+    if principal.secret is not None and not key.has_secret(principal.secret, group.now):
+        raise CredentialEnded
+
+
+def _unbind(refusal: Refused) -> None:
+    """Drop the traceback of a refusal: its frames refer to the refusal and to the command.
+
+    Such a reference cycle is collected late (``calm_collector``), and thousands of refused facts
+    may take much memory.
+    """
+    refusal.with_traceback(None)
+
+
+def _record(command: Command, refusal: Refused, group: Group) -> bool:
+    """Record a refusal; return False if it was only counted, because of the daily limit.
+
+    The limit holds for each credential (``refusals.DAILY``).
+    """
+    about = command.about()
+    if about is None or not refusal.audited:
+        return True
+    principal = command.principal
+    stream = stream_of(principal.credential)
+    found = group.memory.find(stream)
+    refusals = found if isinstance(found, Refusals) else Refusals(stream)
+    if not refusals.has_room(group.now):
+        group.omit(principal)
+        return False
+    resource_type, resource_id = about.resource or (None, None)
+    body = WriteRefused(
+        action=about.action,
+        code=refusal.code,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        source=about.source,
+        fact_id=about.fact_id,
+    )
+    recorded = group.record(
+        refusals,
+        body,
+        about.occurred_at or group.now,
+        command,
+        actor=about.actor if about.actor and principal.may_name(about.actor) else None,
+        tenant=(*_tenant(about, principal, group), None),
+    )
+    refusal.position = recorded.position
+    return True
+
+
+def _tenant(about: About, principal: Principal, group: Group) -> tuple[str | None, str | None]:
+    """The tenant of a refusal's record: the resource's if the credential sees it, else its own.
+
+    The audit log of a tenant therefore never shows what other tenants tried, and a refused write on
+    a workspace's line is found under that workspace.
+    """
+    for stream in about.streams:
+        found = group.memory.find(stream)
+        if found is not None and sees(principal, found):
+            return found.organization_id, found.workspace_id
+    if about.tenant is not None and principal.sees(*about.tenant):
+        return about.tenant
+    return principal.organization_id, principal.workspace_id
+
+
+class Recording:
+    """A fact under decision: the fact's handler reads and records through this object."""
+
+    def __init__(self, fact: Fact, request: Request, group: Group, identity: Identity) -> None:
+        self.fact = fact
+        self.principal = request.principal
+        self.group = group
+        self.at = fact.time or group.now
+        self._request = request
+        self._actor = fact.actor or request.principal.actor
+        self._identity = identity
+        self.organization_id = identity.organization_id
+
+    def own(
+        self,
+        aggregate: Execution | Run | DirectoryEntry,
+        body: Event,
+        *,
+        digest: bytes | None = None,
+        caused_by: str | None = None,
+        tenant: EventTenant | None = None,
+    ) -> None:
+        """Record the fact's own event. For facts about runs, the caller gives a keyed digest.
+
+        ``caused_by`` is the EVT id of the event that the fact takes back.
+        """
+        digest = digest or content_digest(self.fact.content)
+        self.group.record(
+            aggregate,
+            body,
+            self.at,
+            self._request,
+            actor=self._actor,
+            fact=FactIdentity(self.fact.source, self.fact.id, digest),
+            caused_by=caused_by,
+            tenant=tenant,
+        )
+
+    def wake(self, execution: Execution, opens_run: bool) -> None:
+        """Record that the activity woke the line, if so, just before the activity's own event."""
+        events, threshold = self.group, self.group.idle_after(execution.execution_model)
+        woken = execution.wake(self.at, opens_run, self.group.now, threshold)
+        if woken is not None:
+            cause = events.event_id(events.next_position + 1)
+            events.record(
+                execution, woken, self.at, self._request, actor=self._actor, caused_by=cause
+            )
+
+    def cancel_open_runs(self, execution: Execution) -> None:
+        """Cancel every open run of a line that is about to close.
+
+        In the log the cancellations come before the closing, so that at no position a closed line
+        has an open run. The runs' versions come from the decision table, so no run is loaded.
+        """
+        events, open_runs = self.group, self.group.open_runs(execution.id)
+        closed_at = max(self.at, execution.changed_at or self.at)
+        closing = events.event_id(events.next_position + len(open_runs))
+        for run_id, row in open_runs.items():
+            run = Run(
+                run_id,
+                version=row.version,
+                started_at=row.started_at,
+                external_id=row.external_id,
+            )
+            events.record(
+                run,
+                run.cancel(closed_at, None, by_closing=True),
+                closed_at,
+                self._request,
+                actor=self._actor,
+                caused_by=closing,
+                tenant=(execution.organization_id, execution.workspace_id, execution.id),
+                is_loaded=False,
+            )
+
+    def receipt(self) -> Receipt:
+        first = self.group.memory.first(self._identity)
+        if first is None:
+            raise AssertionError("a handler recorded no event")
+        return receipt_of(first, duplicate=False)
+
+
+def receipt_of(first: First, *, duplicate: bool) -> Receipt:
+    event = first.event
+    return Receipt(id_of(event.originator_id), first.event_ids, event.position, duplicate)
 
 
 def receipt(recorded: Recorded, answer: bytes | None = None) -> Receipt:

@@ -12,15 +12,14 @@ import psycopg
 from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
-from ledger.application.carry_out import TellOmitted
+from ledger.application.commands.keys import TellOmitted
 from ledger.application.commands.lines import GoIdle
 from ledger.application.commands.runs import ExpireLease
-from ledger.application.idempotency import KEPT_FOR
+from ledger.application.group import KEPT_FOR
 from ledger.application.periodic import Periodic, assert_decided
 from ledger.application.writer import Writer
 from ledger.intake.request import Receipt
 from ledger.log.leases import LOOK_AT_DUE
-from ledger.log.side_tables import DROP_EXPIRED, DUE_OMITTED
 from ledger.postgres import locks
 
 _LINES_AT_ONCE = 500
@@ -44,6 +43,18 @@ A flood of refusals therefore costs one event a minute for each credential.
 _CREDENTIALS = 500
 _OUTCOMES = 5000
 """Rows of each kind in one round of the housekeeper, so that no statement takes long."""
+
+# The credentials whose counts have waited long enough to become events.
+_DUE_OMITTED = "SELECT credential FROM ledger.refusals_omitted WHERE since <= %s LIMIT %s"
+
+# Delete outcomes older than their 24 hours. An append may be replacing such a row at this moment.
+# Then this DELETE waits for its commit and evaluates the outer condition again, on the new row
+# (READ COMMITTED); the new row is young and stays.
+DROP_EXPIRED = """
+DELETE FROM ledger.idempotency WHERE recorded_at <= %(until)s AND (credential, path, key) IN (
+    SELECT credential, path, key FROM ledger.idempotency
+    WHERE recorded_at <= %(until)s ORDER BY recorded_at LIMIT %(limit)s)
+"""
 
 
 class Sweeper(Periodic):
@@ -120,7 +131,7 @@ class Housekeeper(Periodic):
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         now = self._clock()
-        due = connection.execute(DUE_OMITTED, (now - _TELL_AFTER, _CREDENTIALS)).fetchall()
+        due = connection.execute(_DUE_OMITTED, (now - _TELL_AFTER, _CREDENTIALS)).fetchall()
         assert_decided(self._writer.submit([TellOmitted(row[0]) for row in due]).result())
         expired = {"until": now - KEPT_FOR, "limit": _OUTCOMES}
         dropped = connection.execute(DROP_EXPIRED, expired).rowcount

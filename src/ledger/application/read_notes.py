@@ -15,7 +15,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
 from ledger.application.command import OwnCommand, receipt
-from ledger.application.unit import Unit
+from ledger.application.group import Group
 from ledger.application.writer import Writer
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
@@ -65,11 +65,11 @@ class NoteRead(OwnCommand):
     def streams(self) -> Iterable[str]:
         return (self._stream,)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Record the read, unless the stream has its event. The command is never refused."""
-        if self._stream in unit.events.touched or unit.loader.find(self._stream) is not None:
+        if self._stream in group.touched or group.memory.find(self._stream) is not None:
             return Receipt(self._stream, (), 0, duplicate=True)
-        recorded = unit.events.record(
+        recorded = group.record(
             RunDataReads(self._stream),
             RunDataRead(service_line_id=self._line.line_id),
             self._seen_at,

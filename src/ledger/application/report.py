@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from ledger.application import report_runs
-from ledger.application.command import Command, TurnDown
-from ledger.application.loader import sees
-from ledger.application.recording import Recording, receipt_of
-from ledger.application.unit import Unit
+from ledger.application.command import Command, Recording, TurnDown, receipt_of
+from ledger.application.group import Group
+from ledger.application.memory import sees
 from ledger.domain import execution_events as events
 from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
 from ledger.domain.errors import (
@@ -97,6 +96,16 @@ class ReportFact:
             return own, of_run(organization_id, self.fact.source, self.fact.external_id)
         return (own,)
 
+    @property
+    def issues(self) -> str | None:
+        """RUN for a new line without an id for its record, and for a start that names no run."""
+        fact = self.fact
+        if isinstance(fact.data, types.ServiceLineActivated):
+            is_issued = fact.data.execution_id is None
+        else:
+            is_issued = fact.kind.subject_optional and fact.subject is None
+        return "RUN" if is_issued else None
+
     def about(self) -> About:
         """The data of the fact for the audit log, should the fact be refused."""
         about = self.fact.about
@@ -104,27 +113,27 @@ class ReportFact:
             return about
         return msgspec.structs.replace(about, resource=("run", self._run_id))
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Check the fact, then record it. Raises Refused."""
         fact = self.fact
-        unit.loader.load(self.streams())
+        group.memory.load(self.streams())
         # If the subject of an administrator's fact is unknown, the fact has no tenant. Such a
         # subject is refused as not found below.
-        known = self.identities(unit.loader.tenant_of)
+        known = self.identities(group.memory.tenant_of)
         identity = known[0] if known else Identity("", fact.source, fact.id)
-        earlier = unit.loader.first(identity)
-        if earlier is not None and self._same_content(earlier, unit) and self._sees(earlier, unit):
+        earlier = group.memory.first(identity)
+        if earlier is not None and self._is_repeated(earlier, group):
             return receipt_of(earlier, duplicate=True)
         self._require_tenant()
-        subject = self._subject(unit, identity)
-        if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
+        subject = self._subject(group, identity)
+        if fact.time is not None and fact.time > group.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
         self._require_own_actor()
         if fact.fault is not None:
             raise fact.fault
         if earlier is not None:
             raise FactConflict("A fact with this source and id was recorded with other content.")
-        return self._record(unit, subject, identity)
+        return self._record(group, subject, identity)
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
         fact = self.fact
@@ -136,16 +145,15 @@ class ReportFact:
             return fact.data.organization_id
         return None
 
-    def _sees(self, earlier: First, unit: Unit) -> bool:
-        """Whether the credential may see the first outcome: its tenant may be narrower now."""
-        return sees(self.principal, unit.loader.find(earlier.event.originator_id))
-
-    def _same_content(self, earlier: First, unit: Unit) -> bool:
+    def _is_repeated(self, earlier: First, group: Group) -> bool:
+        """Whether the fact has the content of the earlier one, whose outcome it may still see."""
         digest = earlier.event.fact.digest if earlier.event.fact is not None else b""
-        about = unit.loader.find(earlier.event.originator_id)
+        about = group.memory.find(earlier.event.originator_id)
+        if not sees(self.principal, about):
+            return False  # the credential's tenant may be narrower now
         if not isinstance(about, Run):
             return digest == content_digest(self.fact.content)
-        key = unit.loader.run_key(about)
+        key = group.memory.run_key(about)
         # The run is erased, so the contents can no longer be compared. The fact was recorded, so it
         # is a duplicate.
         return key is None or digest == key.digest(self.fact.content)
@@ -175,24 +183,24 @@ class ReportFact:
             if own is not None and isinstance(sent.get(field), str) and sent[field] != own:
                 raise Forbidden(f"The credential may not act for this {field}.")
 
-    def _subject(self, unit: Unit, identity: Identity) -> Execution | Run | None:
+    def _subject(self, group: Group, identity: Identity) -> Execution | Run | None:
         """The aggregate of the fact; None if the fact begins a new aggregate. Raises NotFound.
 
         An activation may find a line that the credential does not see.
         """
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
-            known = unit.loader.find(fact.subject or "")
+            known = group.memory.find(fact.subject or "")
             return known if isinstance(known, Execution) else None
         if fact.kind.subject == "line":
-            return unit.loader.execution(fact.subject or "", principal)
-        named = report_runs.named_run(fact, identity.organization_id, unit)
+            return group.memory.execution(fact.subject or "", principal)
+        named = report_runs.named_run(fact, identity.organization_id, group)
         if named is not None and sees(principal, named):
             self._run_id = named.id
-        return report_runs.subject(fact, named, principal, unit)
+        return report_runs.subject(fact, named, principal, group)
 
-    def _record(self, unit: Unit, subject: Execution | Run | None, identity: Identity) -> Receipt:
-        recording = Recording(self.fact, self, unit, identity)
+    def _record(self, group: Group, subject: Execution | Run | None, identity: Identity) -> Receipt:
+        recording = Recording(self.fact, self, group, identity)
         data: Any = self.fact.data
         if self.fact.kind.subject == "run":
             assert not isinstance(subject, Execution)
@@ -245,7 +253,7 @@ class ReportName(ReportFact):
         if bound is not None and bound != self._id:
             raise Forbidden("The credential may name its own workspace only.")
 
-    def _subject(self, unit: Unit, identity: Identity) -> None:
+    def _subject(self, group: Group, identity: Identity) -> None:
         return None
 
 
@@ -255,7 +263,7 @@ def _named(recording: Recording, subject: None, data: types.DirectoryNamed) -> N
     if not organization_id:
         raise Invalid.at("/data/organization_id", "is required of an administrator")
     stream = stream_of(organization_id, identifier)
-    found = recording.unit.loader.find(stream)
+    found = recording.group.memory.find(stream)
     entry = found if isinstance(found, DirectoryEntry) else DirectoryEntry(stream)
     tenant = (organization_id, workspace_of(identifier), None)
     recording.own(entry, entry.give(data.name), tenant=tenant)
@@ -264,17 +272,17 @@ def _named(recording: Recording, subject: None, data: types.DirectoryNamed) -> N
 def _activated(
     recording: Recording, known: Execution | None, data: types.ServiceLineActivated
 ) -> None:
-    unit, fact = recording.unit, recording.fact
+    group, fact = recording.group, recording.fact
     principal = recording.principal
     if known is not None and not sees(principal, known):
         raise IdTaken
     if data.execution_id is not None:
-        report_runs.require_free(data.execution_id, principal, unit)
+        report_runs.require_free(data.execution_id, principal, group)
     if known is not None:
         raise InvalidState("The service line is already activated.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
     body = events.Activated(
-        execution_id=data.execution_id or unit.issue("RUN"),
+        execution_id=data.execution_id or group.issue("RUN"),
         execution_id_origin=origin,
         product_line=data.product_line,
         execution_model=data.execution_model,
@@ -322,15 +330,15 @@ def _checked_in(recording: Recording, execution: Execution, data: types.CheckedI
 
 def _voided(recording: Recording, execution: Execution, data: types.CheckInVoided) -> None:
     execution.require_open_at(recording.at)
-    loader = recording.unit.loader
+    memory = recording.group.memory
     identity = Identity(execution.organization_id, recording.fact.source, data.fact_id)
-    first = loader.first(identity)
+    first = memory.first(identity)
     check_in = first.event if first is not None else None
     if (
         check_in is None
         or check_in.originator_id != execution.id
         or not isinstance(check_in.body, events.CheckedIn)
-        or loader.first(identity.void) is not None
+        or memory.first(identity.void) is not None
     ):
         raise InvalidState("The source has no check-in with this fact_id that counts on the line.")
     body = events.CheckInVoided(

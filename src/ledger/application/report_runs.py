@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from ledger.application.loader import sees
-from ledger.application.recording import Recording
-from ledger.application.unit import Unit
+from ledger.application.command import Recording
+from ledger.application.group import Group
+from ledger.application.memory import sees
 from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.identity import of_run
@@ -27,16 +27,16 @@ from ledger.log.vault import RunKey
 _encode = msgspec.json.Encoder().encode
 
 
-def named_run(fact: Fact, organization_id: str, unit: Unit) -> Run | None:
+def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:
     """The run that the fact's external id names, even an unseen one; None: the id names no run."""
     if fact.external_id is None or not organization_id:
         return None
-    first = unit.loader.first(of_run(organization_id, fact.source, fact.external_id))
-    found = unit.loader.find(first.event.originator_id) if first is not None else None
+    first = group.memory.first(of_run(organization_id, fact.source, fact.external_id))
+    found = group.memory.find(first.event.originator_id) if first is not None else None
     return found if isinstance(found, Run) else None
 
 
-def subject(fact: Fact, named: Run | None, principal: Principal, unit: Unit) -> Run | None:
+def subject(fact: Fact, named: Run | None, principal: Principal, group: Group) -> Run | None:
     """The run of the fact; None if the fact begins a new run. Raises NotFound.
 
     ``named`` is the run that the external id names. ``record`` checks later whether the ids of a
@@ -45,21 +45,21 @@ def subject(fact: Fact, named: Run | None, principal: Principal, unit: Unit) -> 
     if fact.subject is None and fact.named_line is None and principal.is_admin:
         sentence = "is required of an administrator, unless the data name the line"
         raise fact.fault or Invalid.at("/subject", sentence)
-    found = named if fact.subject is None else unit.loader.find(fact.subject)
+    found = named if fact.subject is None else group.memory.find(fact.subject)
     run = found if isinstance(found, Run) and sees(principal, found) else None
     if fact.kind.subject_optional:
-        _require_line(fact, run, named, principal, unit)
+        _require_line(fact, run, named, principal, group)
     elif fact.subject is None and fact.external_id is None and fact.fault is not None:
         raise fact.fault
     elif run is None or (fact.external_id is not None and not sees(principal, named)):
         raise NotFound("No such run.")
     if fact.named_parent is not None:
-        unit.loader.run(fact.named_parent, principal)
+        group.memory.run(fact.named_parent, principal)
     return run
 
 
 def _require_line(
-    fact: Fact, run: Run | None, named: Run | None, principal: Principal, unit: Unit
+    fact: Fact, run: Run | None, named: Run | None, principal: Principal, group: Group
 ) -> None:
     """Refuse (404, 422) a request or start without a line that can have runs.
 
@@ -68,36 +68,36 @@ def _require_line(
     """
     line_id = fact.named_line or (run.service_line_id if run is not None else None)
     if line_id is not None:
-        execution = unit.loader.execution(line_id, principal)
+        execution = group.memory.execution(line_id, principal)
         if fact.fault is None:
             execution.require_runs()
     elif fact.fault is None:
-        bearer = _bearer(fact.subject, unit) if fact.subject is not None else None
+        bearer = _bearer(fact.subject, group) if fact.subject is not None else None
         if all(found is None or sees(principal, found) for found in (bearer, named)):
             sentence = "is required for a run that was never requested"
             raise Invalid.at("/data/service_line_id", sentence)
 
 
-def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
+def require_free(run_id: str, principal: Principal, group: Group) -> None:
     """Refuse a supplied RUN id that a run or an execution record already bears."""
-    bearer = _bearer(run_id, unit)
+    bearer = _bearer(run_id, group)
     if bearer is not None:
         raise InvalidState("The RUN id is already taken.") if sees(principal, bearer) else IdTaken
 
 
-def _bearer(run_id: str, unit: Unit) -> Aggregate | None:
+def _bearer(run_id: str, group: Group) -> Aggregate | None:
     """The run of this id, or the line whose execution record bears the id."""
-    found = unit.loader.find(run_id)
-    record = unit.append.decisions.records.get(run_id)
-    return unit.loader.find(record.line_id) if found is None and record is not None else found
+    found = group.memory.find(run_id)
+    record = group.tables.records.get(run_id)
+    return group.memory.find(record.line_id) if found is None and record is not None else found
 
 
 def record(recording: Recording, run: Run | None, data: Any) -> None:
     """Record a fact about a run, or about a new run. Raises InvalidState and IdTaken."""
-    fact, principal, unit = recording.fact, recording.principal, recording.unit
-    named = named_run(fact, recording.organization_id, unit)
+    fact, principal, group = recording.fact, recording.principal, recording.group
+    named = named_run(fact, recording.organization_id, group)
     if run is None and fact.subject is not None:
-        require_free(fact.subject, principal, unit)
+        require_free(fact.subject, principal, group)
     if named is not None and not sees(principal, named):
         raise IdTaken
     if fact.external_id is not None and not _fits(run, named):
@@ -113,22 +113,22 @@ def _fits(run: Run | None, named: Run | None) -> bool:
 
 
 def _requested(recording: Recording, run: Run | None, data: types.RunRequested) -> None:
-    execution = recording.unit.loader.execution(data.service_line_id, recording.principal)
+    execution = recording.group.memory.execution(data.service_line_id, recording.principal)
     _require_opening(recording, run, execution)
     _begin(recording, execution, RunRequested, data)
 
 
 def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> None:
-    unit, principal = recording.unit, recording.principal
+    group, principal = recording.group, recording.principal
     if run is None:
-        execution = unit.loader.execution(data.service_line_id or "", principal)
+        execution = group.memory.execution(data.service_line_id or "", principal)
         _require_opening(recording, run, execution)
         execution.require_startable(recording.at)
         _begin(recording, execution, RunStarted, data)
         return
     if data.service_line_id not in (None, run.service_line_id):
         raise InvalidState("The run was requested on another line.")
-    execution = unit.loader.execution(run.service_line_id, principal)
+    execution = group.memory.execution(run.service_line_id, principal)
     body = run.start(
         _trigger(data.triggered_by),
         None,
@@ -137,7 +137,7 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
         lease_seconds=data.lease_seconds,
     )
     execution.require_startable(recording.at)
-    key = unit.loader.run_key(run)
+    key = group.memory.run_key(run)
     sealed = _seal(key, "input", run.version + 1, data.input)
     _own(recording, run, msgspec.structs.replace(body, input=sealed), key)
 
@@ -147,7 +147,7 @@ def _require_opening(recording: Recording, run: Run | None, execution: Execution
     if run is not None:
         raise InvalidState("The run already exists.")
     execution.require_open()
-    if recording.unit.loader.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
+    if recording.group.memory.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
         raise InvalidState(f"The line already has {MAX_OPEN_RUNS:,} open runs, the maximum.")
 
 
@@ -157,10 +157,10 @@ def _begin(
     body: type[RunRequested] | type[RunStarted],
     data: types.RunRequested | types.RunStarted,
 ) -> None:
-    unit, supplied = recording.unit, recording.fact.subject
+    group, supplied = recording.group, recording.fact.subject
     origin: Origin = "issued" if supplied is None else "supplied"
-    run_id = supplied or unit.issue("RUN")
-    key = unit.events.create_run_key(execution.organization_id, run_id)
+    run_id = supplied or group.issue("RUN")
+    key = group.create_run_key(execution.organization_id, run_id)
     recording.wake(execution, opens_run=True)
     event = body(
         run_id_origin=origin,
@@ -177,7 +177,7 @@ def _begin(
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
     run.complete(recording.at, None, None, None)
     _take_back_expiry(recording, run)
-    key = recording.unit.loader.run_key(run)
+    key = recording.group.memory.run_key(run)
     output = _seal(key, "output", run.version + 1, data.output)
     body = run.complete(recording.at, output, data.tokens_used, data.duration_ms)
     _own(recording, run, body, key)
@@ -186,7 +186,7 @@ def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None
 def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     run.fail(recording.at, None, None, None, None)
     _take_back_expiry(recording, run)
-    key = recording.unit.loader.run_key(run)
+    key = recording.group.memory.run_key(run)
     version = run.version + 1
     error = _seal(key, "error", version, data.error and data.error.model_dump())
     output = _seal(key, "output", version, data.output)
@@ -200,14 +200,14 @@ def _take_back_expiry(recording: Recording, run: Run) -> None:
     The line may be closed since, or idle: the run was no longer open.
     """
     if run.lease_expired:
-        execution = recording.unit.loader.execution(run.service_line_id, recording.principal)
+        execution = recording.group.memory.execution(run.service_line_id, recording.principal)
         execution.require_open_at(recording.at)
         recording.wake(execution, opens_run=False)
 
 
 def _cancelled(recording: Recording, run: Run, data: types.Reasoned) -> None:
     body = run.cancel(recording.at, data.reason)
-    _own(recording, run, body, recording.unit.loader.run_key(run))
+    _own(recording, run, body, recording.group.memory.run_key(run))
 
 
 def _own(

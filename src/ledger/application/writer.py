@@ -27,11 +27,10 @@ from functools import partial
 
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
 
-from ledger.application.carry_out import carry_out
-from ledger.application.command import Command
-from ledger.application.loader import Cache
+from ledger.application.command import Command, carry_out
+from ledger.application.group import Group
+from ledger.application.memory import Memory
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
-from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.intake.request import Outcome
@@ -118,7 +117,7 @@ class Writer(BackgroundLoop):
         self.clock_skew = 0.0
         """By how many seconds the machine's clock is ahead of the database's, as last compared."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
-        self._cache = Cache()
+        self._memory = Memory(log.codec, vault)
         self._turns = Turns(neighbours)
         self._changed = threading.Condition()
         self._together = 0
@@ -218,7 +217,7 @@ class Writer(BackgroundLoop):
                 patience = self._probe_seconds or (STILL_SECONDS if self._turns else None)
                 self._changed.wait_for(self._has_work, patience)
                 while self._outdated:
-                    self._cache.forget_key(self._outdated.popleft())
+                    self._memory.forget_key(self._outdated.popleft())
                 is_stopping = self._stopping.is_set()
                 is_asked = bool(self._turns) if is_stopping else self._turns.is_ready()
                 if is_stopping and not is_asked:
@@ -242,7 +241,7 @@ class Writer(BackgroundLoop):
         with suppress(PersistenceError, ClockSkew), self._trying():
             with self._log.ledger_recorder.append_transaction() as append:
                 if append.is_first:
-                    self._cache.clear()
+                    self._memory.clear()
                 append.probe()
                 self._beat(append, self._now(append))
             self._note_success()
@@ -272,7 +271,7 @@ class Writer(BackgroundLoop):
     def _beat(self, append: Append, now: datetime) -> None:
         """Beat, if this writer does and a second has passed since the last beat."""
         if self._beats and time.monotonic() - self._beaten_at >= LISTENING_SECONDS:
-            append.leases.beat(now, listens=self._listens)
+            append.beat(now, listens=self._listens)
             self._beaten_at = time.monotonic()
 
     @contextmanager
@@ -347,12 +346,16 @@ class Writer(BackgroundLoop):
         began = time.perf_counter()
         try:
             with self._log.ledger_recorder.append_transaction() as append:
-                clock = partial(self._now, append)
-                unit = Unit(append, self._log, self._cache, self._vault, clock, self._idle_after)
-                touched = unit.events.touched
-                if append.is_first:
-                    self._cache.clear()
-                unit.prepare(commands)
+                group = Group(
+                    append,
+                    self._memory,
+                    self._log.codec,
+                    self._vault,
+                    partial(self._now, append),
+                    self._idle_after,
+                )
+                touched = group.touched
+                group.prepare(commands, self._clock())
                 self._observer.note_lock(time.perf_counter() - began)
                 self._check_clock(append)
                 start = append.next_position - 1
@@ -360,17 +363,17 @@ class Writer(BackgroundLoop):
                 for command in commands:
                     if outcomes and turn.is_over(len(outcomes)):
                         break
-                    outcomes.append(carry_out(command, unit))
-                unit.write()
-                self._beat(append, unit.now)
+                    outcomes.append(carry_out(command, group))
+                group.write()
+                self._beat(append, group.now)
         except BaseException:
             # The touched aggregates in memory may be ahead of the table now, so they are dropped.
             # (Aggregates that were only read are as stored.)
-            self._cache.forget(touched)
+            self._memory.forget(touched)
             raise
         self._observer.note_append(time.perf_counter() - began, len(outcomes))
         if touched:
             self._note_success()
             self._turns.note_end(plan, start, append.next_position - 1)
-        self._cache.trim()
+        self._memory.end()
         return outcomes

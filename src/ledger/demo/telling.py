@@ -15,8 +15,8 @@ import msgspec
 from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle
 from ledger.application.commands.runs import ExpireLease
+from ledger.application.group import Group
 from ledger.application.report import command_of
-from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import Unavailable
 from ledger.domain.values import parse_instant
@@ -47,7 +47,7 @@ class _Expire(ExpireLease):
         super().__init__(run_id)
         self._lease = lease
 
-    def _ended(self, unit: Unit) -> EndedLease:
+    def _ended(self, group: Group) -> EndedLease:
         return self._lease
 
 
@@ -60,10 +60,10 @@ class _Told:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.command, name)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Decide the command at its instant. Raises Refused."""
-        unit.events.begin(self._at)
-        return self.command.decide(unit)
+        group.begin(self._at)
+        return self.command.decide(group)
 
 
 def tell(

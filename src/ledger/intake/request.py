@@ -82,6 +82,10 @@ class Request(Protocol):
     def idempotency(self) -> IdempotencyKey | None:
         """The idempotency key of the request, if any."""
 
+    @property
+    def issues(self) -> str | None:
+        """The prefix of the id that the ledger issues for the request, unless it is refused."""
+
     def streams(self) -> Iterable[str]:
         """Ids of the aggregates that the decision needs, as far as known beforehand."""
 

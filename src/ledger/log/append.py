@@ -13,30 +13,24 @@ Most appends take two round trips: the lock is sent with the first reads, the wr
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from eventsourcing.persistence import StoredEvent
-
 from ledger.domain.identity import Identity
-from ledger.domain.recorded import Recorded
-from ledger.log import snapshots
+from ledger.log import leases, snapshots
 from ledger.log.decisions import DecisionTables
-from ledger.log.leases import Leases
+from ledger.log.leases import EndedLease
 from ledger.log.nodes import SPOKEN
-from ledger.log.side_tables import SideTables
 from ledger.log.snapshots import FOLD, Aggregate
 from ledger.log.tables import (
-    EXECUTION_RECORD,
-    ID_COUNTER,
     IDENTITY,
-    LINE_ACTIVITY,
     LOG,
+    OMITTED,
     RUN_KEY,
-    ExecutionRecordRow,
-    LineActivityRow,
     LogRow,
+    OmittedRow,
     OpenRunRow,
     RunKeyRow,
 )
@@ -51,7 +45,7 @@ from ledger.postgres.table import Table
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
 
 # The end of the log: the next position, the instants of the last event and beat, and the present.
-_END = b"""
+_END = """
 SELECT s.last_value + s.is_called::int,
     (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1),
     (SELECT beaten_at FROM ledger.listening WHERE is_only),
@@ -120,12 +114,27 @@ SELECT EXISTS (
 # The number of an organization's endpoints.
 _ENDPOINTS = "SELECT count(*) FROM ledger.endpoint WHERE organization_id = %(organization)s"
 
-# The ids among these that already name a stream or an execution record.
-_TAKEN = """
-SELECT originator_id FROM ledger.ledger_events
-WHERE originator_id = ANY(%(ids)s::text[]) AND originator_version = 1
-UNION ALL
-SELECT execution_id FROM ledger.execution_record WHERE execution_id = ANY(%(ids)s::text[])
+# The ids in each window of numbers that already name a stream or an execution record. The window
+# begins after a number, or else after the last number that the counter issued.
+_NUMBERS = """
+SELECT asked.prefix, asked.year, asked.size, base.last, ARRAY(
+    SELECT originator_id FROM ledger.ledger_events
+    WHERE originator_id = ANY(looked_up.ids) AND originator_version = 1
+    UNION ALL
+    SELECT execution_id FROM ledger.execution_record WHERE execution_id = ANY(looked_up.ids)
+)
+FROM unnest(
+    %(prefix)s::text[], %(year)s::int[], %(size)s::bigint[], %(after)s::bigint[]
+) AS asked (prefix, year, size, after)
+LEFT JOIN LATERAL (
+    SELECT last FROM ledger.id_counter WHERE prefix = asked.prefix AND year = asked.year OFFSET 0
+) AS c ON true
+CROSS JOIN LATERAL (SELECT coalesce(asked.after, c.last, 0)) AS base (last)
+CROSS JOIN LATERAL (SELECT ARRAY(
+    SELECT asked.prefix || to_char(asked.year %% 100, '"-"FM00"-"')
+        || lpad(n::text, greatest(6, length(n::text)), '0')
+    FROM generate_series(base.last + 1, base.last + asked.size) AS n
+) OFFSET 0) AS looked_up (ids)
 """
 
 # The positions were assigned under the lock, so the sequence is moved past them. After a rollback
@@ -152,6 +161,20 @@ DELETE FROM ledger.endpoint
 WHERE organization_id = %(organization)s AND endpoint_id = %(endpoint)s
 """
 
+# Add to the counts of credentials.
+_OMIT = """
+INSERT INTO ledger.refusals_omitted AS o (credential, organization_id, workspace_id, since, count)
+SELECT unnest(%(credential)s::text[]), unnest(%(organization_id)s::text[]),
+    unnest(%(workspace_id)s::text[]), unnest(%(since)s::timestamptz[]), unnest(%(count)s::bigint[])
+ON CONFLICT (credential) DO UPDATE SET count = o.count + excluded.count
+"""
+
+# Take a credential's count out of the table: from now on an event tells it.
+_TAKE_OMITTED = """
+DELETE FROM ledger.refusals_omitted WHERE credential = %(credential)s
+RETURNING credential, organization_id, workspace_id, since, count
+"""
+
 # A transaction with a NOTIFY commits under a lock of the whole cluster, for which every other such
 # transaction waits, and an append's commit waits for the disk. So NOTIFY is sent after the commit,
 # in its own transaction. If a NOTIFY is lost, the projector finds the events at its next poll.
@@ -170,17 +193,51 @@ RETURNING extract(epoch FROM written_at)::float8
 """
 
 
-class Found(NamedTuple):
-    """The result of ``Append.read``."""
+class Window(NamedTuple):
+    """Numbers of ids that are looked up together."""
 
-    snapshots: list[Aggregate]
-    tails: list[StoredRow]
+    prefix: str
+    year: int
+    """The year of recording, in UTC."""
+    size: int
+    after: int | None = None
+    """None: after the last number that was issued."""
+
+
+class Numbers(NamedTuple):
+    """The answer to a ``Window``."""
+
+    prefix: str
+    year: int
+    size: int
+    last: int
+    """The number before the first one."""
+    taken: Collection[str]
+    """The ids of the window that name something."""
+
+
+class Wanted(NamedTuple):
+    """What a read asks for. A part without keys costs nothing."""
+
+    streams: Mapping[str, int] = MappingProxyType({})
+    """The known version of each stream."""
+    identities: Sequence[Identity] = ()
+    rows: Mapping[Table, Collection[Sequence[Any]]] = MappingProxyType({})
+    """The keys of rows, each with a value for each key column."""
+    windows: Sequence[Window] = ()
+
+
+class Loaded(NamedTuple):
+    """The answer to ``Wanted``."""
+
+    snapshots: Sequence[Aggregate]
+    tails: Sequence[StoredRow]
     """The events beyond the known version, or beyond the snapshot if there is one."""
-    firsts: dict[Identity, list[StoredRow]]
+    firsts: Mapping[Identity, Sequence[StoredRow]]
     """The event of each known identity; before it the event at the position before, if any."""
-    activity: list[LineActivityRow]
-    records: list[ExecutionRecordRow]
-    keys: list[RunKeyRow]
+    rows: Mapping[Table, Sequence[Any]]
+    """The rows that there are, of the asked tables, as their tables describe them."""
+    numbers: Sequence[Numbers]
 
 
 class Append:
@@ -199,7 +256,6 @@ class Append:
         self._clocks = Comparison(wall, steady)
         self.is_first = is_first
         """Whether this is the connection's first append: the database may be another one."""
-        self.decisions = DecisionTables()
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """The instant after which the next event is recorded: that of the last event, or of the
@@ -210,49 +266,50 @@ class Append:
         """By how many seconds this machine's clock is ahead of the database's; None: unknown."""
         return self._clocks.skew
 
-    @property
-    def aside(self) -> SideTables:
-        """The tables beside the log: outcomes and omitted refusals."""
-        return SideTables(self._transaction)
-
-    @property
-    def leases(self) -> Leases:
-        return Leases(self._transaction)
-
     # Reading, under the lock: no other transaction changes these rows.
 
-    def read(
-        self,
-        known: Mapping[str, int],
-        *,
-        identities: Sequence[Identity] = (),
-        lines: Collection[str] = (),
-        records: Collection[str] = (),
-        keys: Collection[str] = (),
-    ) -> Found:
-        """Read the tails of streams beyond the known versions, events by identity, rows by id.
+    def read(self, wanted: Wanted) -> Loaded:
+        """Read what is wanted: in one round trip, unless a tail is long.
 
-        One round trip, unless a tail is long; a statement without keys is not sent.
+        The first read also tells the end of the log.
         """
-        end = [] if self.next_position else self._ask(Statement(_END))
-        tails = self._ask_tails(known, _NEAR)
-        firsts = self._ask_firsts(identities)
-        activity = self._ask_keys(LINE_ACTIVITY, lines)
-        found_records = self._ask_keys(EXECUTION_RECORD, records)
-        found_keys = self._ask_keys(RUN_KEY, keys)
-        self._transaction.flush()
-        for self.next_position, recorded_at, beaten_at, at in end:
+        asked: dict[Table | str, Statement] = {
+            table: find(table, keys) for table, keys in wanted.rows.items() if keys
+        }
+        if not self.next_position:
+            asked[_END] = Statement(_END.encode())
+        if wanted.streams:
+            asked[_TAILS] = named(_TAILS, _streams(wanted.streams) | {"limit": _NEAR})
+        if wanted.identities:
+            digests = array("uuid", [identity.digest for identity in wanted.identities])
+            asked[_FIRSTS] = named(_FIRSTS, {"digest": digests})
+        if wanted.windows:
+            prefixes, years, sizes, begins = zip(*wanted.windows, strict=True)
+            asked[_NUMBERS] = named(
+                _NUMBERS,
+                {
+                    "prefix": array("text", prefixes),
+                    "year": array("int", years),
+                    "size": array("bigint", sizes),
+                    "after": array("bigint", begins),
+                },
+            )
+        found = self._transaction.ask(asked)
+        for self.next_position, recorded_at, beaten_at, at in found.get(_END, ()):
             beats = [beaten_at] if self._heeds_beats else []
             self.last_recorded_at = max(filter(None, [recorded_at, *beats]), default=None)
             self._clocks.compare(at)
-        restored, tails = self._complete(known, tails)
-        return Found(
+        restored, tails = self._complete(wanted.streams, found.get(_TAILS, []))
+        return Loaded(
             restored,
             sorted(tails),
-            _by_identity(identities, firsts),
-            [LineActivityRow(*row) for row in activity],
-            [ExecutionRecordRow(*row) for row in found_records],
-            [RunKeyRow(*row) for row in found_keys],
+            _by_identity(wanted.identities, found.get(_FIRSTS, [])),
+            {
+                table: [table.row(*row) for row in rows]
+                for table, rows in found.items()
+                if isinstance(table, Table)
+            },
+            [Numbers(*row) for row in found.get(_NUMBERS, ())],
         )
 
     def _complete(self, known: Mapping[str, int], tails: Rows) -> tuple[list[Aggregate], Rows]:
@@ -269,48 +326,25 @@ class Append:
         whole = self._transaction.run(named(_TAILS, _streams(far) | {"limit": None}))
         return restored, [row for row in tails if row[0] not in far] + whole
 
-    def _ask_tails(self, known: Mapping[str, int], limit: int) -> Rows:
-        if not known:
-            return []
-        return self._ask(named(_TAILS, _streams(known) | {"limit": limit}))
-
-    def _ask_firsts(self, identities: Sequence[Identity]) -> Rows:
-        if not identities:
-            return []
-        digests = array("uuid", [identity.digest for identity in identities])
-        return self._ask(named(_FIRSTS, {"digest": digests}))
-
-    def _ask_keys(self, table: Table, keys: Collection[str]) -> Rows:
-        return self._ask(find(table, [(key,) for key in keys])) if keys else []
-
-    def _ask(self, statement: Statement) -> Rows:
-        """Return the statement's rows: a list that is filled when the transaction is flushed."""
-        rows: Rows = []
-        self._transaction.defer(statement, rows.extend)
-        return rows
-
-    def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
-        """The line's open runs by id: the stored rows with the changes of this append."""
+    def open_runs(self, line_id: str) -> list[OpenRunRow]:
+        """The line's open runs, in the order of their ids, without the changes of this append."""
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
-        return self.decisions.open_runs(line_id, [OpenRunRow(*row) for row in found])
-
-    def counter(self, prefix: str, year: int) -> int:
-        """The last number issued for a prefix in a year of recording."""
-        key, counters = (prefix, year), self.decisions.counters
-        if key not in counters:
-            found = self._transaction.run(find(ID_COUNTER, [key]))
-            counters[key] = found[0][2] if found else 0
-        return counters[key]
+        return [OpenRunRow(*row) for row in found]
 
     def endpoints(self, organization_id: str) -> int:
-        """How many webhook endpoints the organization has, this append's changes included."""
+        """How many webhook endpoints the organization had before this append."""
         found = self._transaction.run(named(_ENDPOINTS, {"organization": organization_id}))
-        return self.decisions.endpoints(organization_id, found[0][0])
+        return int(found[0][0])
 
-    def taken(self, ids: Iterable[str]) -> set[str]:
-        """The RUN or KEY ids among these that are already taken."""
-        found = self._transaction.run(named(_TAKEN, {"ids": array("text", ids)}))
-        return {row[0] for row in found}
+    def ended(self, runs: Collection[str]) -> dict[str, EndedLease]:
+        """The stored leases of these runs that have ended, by run, each locked."""
+        rows = self._transaction.run(named(leases.ENDED, {"run": array("text", runs)}))
+        return {run_id: EndedLease(*instants) for run_id, *instants in rows}
+
+    def take_omitted(self, credential: str) -> OmittedRow | None:
+        """Remove and return the credential's count of refusals, or None."""
+        rows = self._transaction.run(named(_TAKE_OMITTED, {"credential": credential}))
+        return OmittedRow(*rows[0]) if rows else None
 
     def language(self) -> int | None:
         """The oldest language that a living node speaks; None if no node beats."""
@@ -325,54 +359,62 @@ class Append:
 
     def write(
         self,
-        stored: Sequence[StoredEvent],
-        recorded: Sequence[Recorded],
-        *,
+        events: Sequence[LogRow],
         keys: Sequence[RunKeyRow],
+        tables: DecisionTables,
+        *,
         is_last: bool,
     ) -> None:
         """Write events, identities and run keys; with the last events also all noted changes.
 
         Other events are sent at once, and the caller goes on while PostgreSQL writes them.
         """
-        events = [
-            LogRow(*_columns(event), envelope.position, envelope.recorded_at)
-            for event, envelope in zip(stored, recorded, strict=True)
-        ]
-        identities = self.decisions.take_identities()
-        rows: dict[Table, Sequence[Sequence[Any]]] = {
-            LOG: events,
-            IDENTITY: identities,
-            RUN_KEY: keys,
-        }
-        if is_last:
-            rows |= self.decisions.changed()
+        rows = tables.changed() if is_last else {}
+        rows |= {LOG: events, IDENTITY: tables.take_identities(), RUN_KEY: keys}
         self.next_position += len(events)
-        if changed := {table: some for table, some in rows.items() if some}:
-            self._transaction.defer(insert(changed, _MOVE_END, self.next_position - 1))
-        if is_last:
-            self._change_stored()
-            self._transaction.defer_beyond(_NOTIFY)
-        else:
+        self._add(rows, _MOVE_END, self.next_position - 1)
+        if not is_last:
             self._transaction.send()
-
-    def _change_stored(self) -> None:
-        """Update or delete stored rows, as the noted events require."""
-        decisions = self.decisions
-        if decisions.ended:
-            lines, runs = array("text", decisions.ended.values()), array("text", decisions.ended)
+            return
+        if tables.ended:
+            lines, runs = array("text", tables.ended.values()), array("text", tables.ended)
             self._change(_END_RUNS, line=lines, run=runs)
-        for run, at in decisions.erased.items():
+        for run, at in tables.erased.items():
             self._change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
-        for endpoint, row in decisions.deleted_endpoints.items():
+        for endpoint, row in tables.deleted_endpoints.items():
             self._change(_DELETE_ENDPOINT, organization=row.organization_id, endpoint=endpoint)
+        self._transaction.defer_beyond(_NOTIFY)
+
+    def write_beside(
+        self,
+        rows: Mapping[Table, Sequence[Sequence[Any]]],
+        heard: Mapping[str, datetime],
+        omitted: Collection[OmittedRow],
+    ) -> None:
+        """Write what no event tells: rows, heartbeats by run, and counts of omitted refusals."""
+        self._add(rows)
+        if heard:
+            instants = array("timestamptz", heard.values())
+            self._change(leases.HEAR, run=array("text", heard), at=instants)
+        if omitted:
+            columns = map(array, OMITTED.columns.values(), zip(*omitted, strict=True))
+            self._change(_OMIT, **dict(zip(OMITTED.columns, columns, strict=True)))
+
+    def beat(self, now: datetime, *, listens: bool) -> None:
+        """Beat: no later event is recorded before this instant (contract, Several nodes).
+
+        With ``listens`` also note that the service is able to take heartbeats at this instant.
+        """
+        self._change(leases.LISTEN if listens else leases.BEAT, now=now.isoformat())
+
+    def _add(
+        self, rows: Mapping[Table, Sequence[Sequence[Any]]], select: str = "", value: Value = None
+    ) -> None:
+        if some := {table: of_table for table, of_table in rows.items() if of_table}:
+            self._transaction.defer(insert(some, select, value))
 
     def _change(self, statement: str, **values: Value) -> None:
         self._transaction.defer(named(statement, values))
-
-    def keep(self, aggregates: Collection[Aggregate]) -> None:
-        """Write the snapshots of aggregates, which include the events of this append."""
-        snapshots.keep(self._transaction, aggregates)
 
     def probe(self) -> None:
         """Update the probe row, to find out whether an append could write, and the clock's skew."""
@@ -390,7 +432,3 @@ def _by_identity(identities: Sequence[Identity], found: Rows) -> dict[Identity, 
     for number, *row in found:
         rows.setdefault(identities[number - 1], []).append(tuple(row))
     return rows
-
-
-def _columns(event: StoredEvent) -> tuple[str, int, str, bytes]:
-    return str(event.originator_id), event.originator_version, event.topic, event.state

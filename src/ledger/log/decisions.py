@@ -80,9 +80,9 @@ class DecisionTables:
         """Execution records by id: those that were looked up, and those of this append."""
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
-        self.moved_counters: set[tuple[str, int]] = set()
+        """The last id that was issued, by prefix and year."""
         self.keys: dict[str, ApiKey] = {}
-        """The keys of the events: a key that is stored already must be put here before its event."""
+        """The keys that changed: a key that is stored is put here before its first event."""
         self.former: dict[bytes, FormerSecretRow] = {}
         """The replaced secrets whose rows are new, or were changed."""
         self.new_endpoints: dict[str, EndpointRow] = {}
@@ -92,13 +92,13 @@ class DecisionTables:
         self._last: Recorded | None = None
         """The event that was folded last."""
 
-    def changed(self) -> Mapping[Table, Sequence[Sequence[Any]]]:
+    def changed(self) -> dict[Table, Sequence[Sequence[Any]]]:
         """The rows to be inserted or replaced, by table; a table may have no rows."""
         return {
             LINE_ACTIVITY: [self.activity[line] for line in sorted(self.touched)],
             OPEN_RUN: [*self.opened.values()],
             EXECUTION_RECORD: [self.records[record] for record in self.new_records],
-            ID_COUNTER: [IdCounterRow(*key, self.counters[key]) for key in self.moved_counters],
+            ID_COUNTER: [IdCounterRow(*key, last) for key, last in self.counters.items()],
             API_KEY: [_key_row(key) for key in self.keys.values()],
             FORMER_SECRET: [*self.former.values()],
             ENDPOINT: [*self.new_endpoints.values()],
@@ -240,9 +240,7 @@ class DecisionTables:
         self.erased[recorded.originator_id] = recorded.occurred_at
 
     def _issued(self, identifier: str, recorded: Recorded) -> None:
-        key = (identifier[:3], recorded.recorded_at.year)
-        self.counters[key] = sort_key(identifier) % 10**12
-        self.moved_counters.add(key)
+        self.counters[identifier[:3], recorded.recorded_at.year] = sort_key(identifier) % 10**12
 
     def _key_created(self, body: Event, recorded: Recorded) -> None:
         self.keys[recorded.originator_id] = ApiKey(recorded.originator_id)
@@ -274,7 +272,8 @@ def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) 
 
 
 def _key_row(key: ApiKey) -> ApiKeyRow:
-    assert key.created_at is not None and key.created_by is not None
+    assert key.created_at is not None
+    assert key.created_by is not None
     return ApiKeyRow(
         key_id=key.id,
         secret_hash=key.secret_hash,

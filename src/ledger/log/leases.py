@@ -1,4 +1,4 @@
-"""The leases of open runs, within an append, and the statement by which a loop finds the due ones.
+"""The leases of open runs: the statements of appends, and that of the loop that finds due ones.
 
 Time in which the service could take no heartbeat does not count. The API's writers therefore note
 each second that they listen (``listen``). After a gap the first of them puts off the end of every
@@ -11,19 +11,15 @@ the lock of the lease's row.
 With the note a writer beats: by the beat a standby knows up to which instant it has every event.
 """
 
-from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
-
-from ledger.postgres.binary import array
-from ledger.postgres.pipeline import Transaction, named
 
 LISTENING_SECONDS = 1.0
 """The time between two notes that the service listens, and between two beats."""
 
 # Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
 # no heartbeat makes a lease end earlier. The second condition keeps it a look-up by key.
-_HEAR = """
+HEAR = """
 UPDATE ledger.lease AS l
 SET heard_at = greatest(l.heard_at, beat.at),
     ends_at = greatest(l.ends_at, beat.at + l.seconds * interval '1 second')
@@ -36,14 +32,14 @@ WHERE l.run_id = beat.run_id AND l.run_id = ANY(%(run)s::text[])
 _NOW = "least(%(now)s::timestamptz, clock_timestamp()) - interval '1 microsecond'"
 
 # Beat. The clocks of nodes may differ, so the beat only rises.
-_BEAT = f"""
+BEAT = f"""
 UPDATE ledger.listening SET beaten_at = {_NOW} WHERE is_only AND beaten_at < {_NOW}
 """
 
 # Note that the service listens now, and beat. After a gap (more than two notes are missing), put
 # off the leases that had not ended when it began: each by the part of the gap after it last was
 # heard of. The note only rises, too; the beat rises also after a note of a node that is ahead.
-_LISTEN = f"""
+LISTEN = f"""
 WITH earlier AS (
     SELECT listened_at FROM ledger.listening WHERE is_only FOR UPDATE
 ), noted AS (
@@ -61,7 +57,7 @@ WHERE earlier.listened_at < %(now)s::timestamptz - interval '2 seconds'
 """
 
 # The ended ones among the leases of these runs, in the order of the runs, since rows are locked.
-_ENDED = """
+ENDED = """
 SELECT l.run_id, l.heard_at, l.ends_at FROM ledger.lease AS l, ledger.listening AS s
 WHERE l.run_id = ANY(%(run)s::text[]) AND l.ends_at <= s.listened_at
 ORDER BY l.run_id FOR UPDATE OF l
@@ -108,27 +104,3 @@ class EndedLease(NamedTuple):
     heard_at: datetime
     """When something of the run last arrived."""
     ends_at: datetime
-
-
-class Leases:
-    """The table of leases, within an append transaction."""
-
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-
-    def ended(self, runs: Collection[str]) -> dict[str, EndedLease]:
-        """The stored leases of these runs that have ended, by run, each locked."""
-        rows = self._transaction.run(named(_ENDED, {"run": array("text", runs)}))
-        return {run_id: EndedLease(*instants) for run_id, *instants in rows}
-
-    def hear(self, heard: Mapping[str, datetime]) -> None:
-        """Begin leases anew from these instants, by run: at least one."""
-        beats = {"run": array("text", heard), "at": array("timestamptz", heard.values())}
-        self._transaction.defer(named(_HEAR, beats))
-
-    def beat(self, now: datetime, *, listens: bool) -> None:
-        """Beat: no later event is recorded before this instant (contract, Several nodes).
-
-        With ``listens`` also note that the service is able to take heartbeats at this instant.
-        """
-        self._transaction.defer(named(_LISTEN if listens else _BEAT, {"now": now.isoformat()}))

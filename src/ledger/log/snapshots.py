@@ -10,7 +10,7 @@ decoded, it is ignored.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,9 +23,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.reads import RunDataReads
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
-from ledger.log.tables import SNAPSHOT, SnapshotRow
-from ledger.postgres.pipeline import Transaction
-from ledger.postgres.rows import insert
+from ledger.log.tables import SnapshotRow
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads
 
@@ -66,13 +64,12 @@ _DECODE: dict[str, Callable[[bytes], Aggregate]] = {
 }
 
 
-def keep(transaction: Transaction, aggregates: Collection[Aggregate]) -> None:
-    """Write the snapshots of these aggregates (at least one), whose events are written already.
+def row_of(aggregate: Aggregate) -> SnapshotRow:
+    """The snapshot of an aggregate whose events are written already.
 
     The append lock is held, so the snapshot written last has the highest version.
     """
-    rows = [SnapshotRow(a.id, a.version, FOLD, encode(a)) for a in aggregates]
-    transaction.defer(insert({SNAPSHOT: rows}))
+    return SnapshotRow(aggregate.id, aggregate.version, FOLD, encode(aggregate))
 
 
 def drop_others(connection: psycopg.Connection[Any]) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import Connection, Cursor, pq
@@ -30,6 +30,7 @@ from ledger.postgres.exchange import Exchange, Rows, SilentServer, numbered
 Value = BinaryArray | int | str | None
 
 _Take = Callable[[Rows], None]
+_Name = TypeVar("_Name")
 
 
 class Statement(NamedTuple):
@@ -193,6 +194,11 @@ class Transaction:
     def run(self, statement: Statement) -> Rows:
         """Send the deferred statements and this one. Return this one's rows."""
         return self._exchange(statement)[-1]
+
+    def ask(self, asked: Mapping[_Name, Statement]) -> dict[_Name, Rows]:
+        """Send the deferred statements and these in one round trip. Return the rows of these."""
+        found = self._exchange(*asked.values()) if asked else []
+        return dict(zip(asked, found[len(found) - len(asked) :], strict=True))
 
     def defer(self, statement: Statement, take: _Take | None = None) -> None:
         """Execute a statement before any statement that is run later; ``take`` gets its rows."""

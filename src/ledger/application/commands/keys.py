@@ -1,4 +1,4 @@
-"""Commands about API keys (contract, Access).
+"""Commands about API keys, and what they were refused (contract, Access).
 
 Nobody gives more than they have: a key is made, changed, rotated and revoked by credentials whose
 permissions and tenant include the key's. A key made by a key that expires does not outlive it.
@@ -15,11 +15,12 @@ from typing import ClassVar
 import msgspec
 
 from ledger.application.command import OwnCommand, SubjectCommand, receipt
-from ledger.application.unit import Unit
+from ledger.application.group import Group
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
-from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.recorded import Event
-from ledger.intake.principal import Principal
+from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
+from ledger.intake.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt
 from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.rendering import describe_key
@@ -34,6 +35,7 @@ class CreateApiKey(OwnCommand):
     """Hand out a key. The caller creates the token; the command keeps only the token's hash."""
 
     action = "key.create"
+    issues = "KEY"
 
     def __init__(
         self,
@@ -63,16 +65,16 @@ class CreateApiKey(OwnCommand):
         tenant = None if organization_id is None else (organization_id, workspace_id)
         return About(self.action, tenant=tenant)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for more than the credential has, or Invalid."""
-        asking = unit.loader.asking_key(self.principal)
+        asking = group.memory.asking_key(self.principal)
         organization_id, workspace_id = self._tenant
         is_named = organization_id is not None or not self.principal.is_admin
         if is_named and not self.principal.covers(self._permissions, *self._tenant):
             raise Forbidden(_WIDER)
         if self._fault is not None:
             raise self._fault
-        _check_expiry(self._expires_at, asking, unit.now)
+        _check_expiry(self._expires_at, asking, group.now)
         body = ApiKeyCreated(
             name=self._name,
             secret_hash=hash_token(self._token),
@@ -80,9 +82,9 @@ class CreateApiKey(OwnCommand):
             expires_at=self._expires_at,
             prefix=prefix_of(self._token),
         )
-        key = ApiKey(unit.issue("KEY"))
+        key = ApiKey(group.issue("KEY"))
         tenant = (organization_id, workspace_id, None)
-        recorded = unit.events.record(key, body, unit.now, self, tenant=tenant)
+        recorded = group.record(key, body, group.now, self, tenant=tenant)
         return receipt(recorded, _answer(key, self._token))
 
 
@@ -91,18 +93,18 @@ class _KeyCommand(SubjectCommand):
 
     subject_type: ClassVar[str] = "api_key"
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises Forbidden, NotFound, Invalid or InvalidState."""
-        asking = unit.loader.asking_key(self.principal)
-        key = unit.loader.api_key(self.subject_id, self.principal)
+        asking = group.memory.asking_key(self.principal)
+        key = group.memory.api_key(self.subject_id, self.principal)
         if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
             raise Forbidden(_WIDER)
         if self.fault is not None:
             raise self.fault
-        recorded = unit.events.record(key, self._event(key, asking, unit), unit.now, self)
+        recorded = group.record(key, self._event(key, asking, group), group.now, self)
         return receipt(recorded, self._shown(key))
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
         raise NotImplementedError
 
     def _shown(self, key: ApiKey) -> bytes | None:
@@ -118,12 +120,12 @@ class UpdateApiKey(_KeyCommand):
     name: str | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
     expires_at: datetime | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
         name, expires_at = self.name, self.expires_at
         if expires_at is msgspec.UNSET:
             expires_at = key.expires_at
         else:
-            _check_expiry(expires_at, asking, unit.now)
+            _check_expiry(expires_at, asking, group.now)
         name = key.name if name is msgspec.UNSET else name
         return key.update(name=name, expires_at=expires_at)
 
@@ -137,9 +139,9 @@ class RotateApiKey(_KeyCommand):
     token: str = field(kw_only=True)
     grace: timedelta = field(kw_only=True)
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
         _require_no_longer_life(key.expires_at, asking)
-        return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, unit.now)
+        return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, group.now)
 
     def _shown(self, key: ApiKey) -> bytes:
         return _answer(key, self.token)
@@ -150,8 +152,32 @@ class RevokeApiKey(_KeyCommand):
 
     action = "key.revoke"
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
         return key.revoke()
+
+
+class TellOmitted(OwnCommand):
+    """Record how many refusals of a credential were only counted."""
+
+    def __init__(self, credential: str) -> None:
+        super().__init__(HOUSEKEEPER)
+        self._credential = credential
+
+    def streams(self) -> tuple[str, ...]:
+        return (stream_of(self._credential),)
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound if nothing was counted, or if another process was faster."""
+        found = group.memory.find(stream_of(self._credential))
+        omitted = group.append.take_omitted(self._credential)
+        if not isinstance(found, Refusals) or omitted is None:
+            raise NotFound("No refusals were omitted.")
+        body = RefusalsOmitted(count=omitted.count, since=omitted.since)
+        tenant = (omitted.organization_id, omitted.workspace_id, None)
+        recorded = group.record(found, body, group.now, self, tenant=tenant)
+        return Receipt(
+            found.id.removeprefix(STREAM_PREFIX), (recorded.event_id,), recorded.position
+        )
 
 
 def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datetime) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ledger.application.command import OwnCommand, SubjectCommand, receipt
-from ledger.application.unit import Unit
+from ledger.application.group import Group
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.intake.principal import SWEEPER
@@ -20,14 +20,14 @@ class Pause(SubjectCommand):
 
     reason: str | None = field(kw_only=True)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        execution = self._line(unit)
+        execution = self._line(group)
         body = execution.pause("operator", self.reason)
-        return receipt(unit.events.record(execution, body, unit.now, self))
+        return receipt(group.record(execution, body, group.now, self))
 
-    def _line(self, unit: Unit) -> Execution:
-        execution = unit.loader.execution(self.subject_id, self.principal)
+    def _line(self, group: Group) -> Execution:
+        execution = group.memory.execution(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         return execution
@@ -38,11 +38,11 @@ class Resume(Pause):
 
     action = "execution.resume"
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        execution = self._line(unit)
+        execution = self._line(group)
         body = execution.resume("operator", self.reason)
-        return receipt(unit.events.record(execution, body, unit.now, self))
+        return receipt(group.record(execution, body, group.now, self))
 
 
 class GoIdle(OwnCommand):
@@ -55,22 +55,22 @@ class GoIdle(OwnCommand):
     def streams(self) -> Iterable[str]:
         return (self.line_id,)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Record that the line went idle; an idle, held, closed or busy line is left as it is.
 
         Raises NotFound.
         """
-        execution = unit.loader.find(self.line_id)
+        execution = group.memory.find(self.line_id)
         if not isinstance(execution, Execution):
             raise NotFound("No such service line.")
-        activity = unit.loader.activity(self.line_id)
+        activity = group.memory.activity(self.line_id)
         idle = execution.go_idle(
             activity.last_activity_at,
             activity.open_runs,
-            unit.now,
-            unit.idle_after(execution.execution_model),
+            group.now,
+            group.idle_after(execution.execution_model),
         )
         if idle is None:
             return Receipt(self.line_id, (), 0, duplicate=True)
         body, at = idle
-        return receipt(unit.events.record(execution, body, at, self))
+        return receipt(group.record(execution, body, at, self))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ledger.application.command import OwnCommand, SubjectCommand, receipt
-from ledger.application.unit import Unit
+from ledger.application.group import Group
 from ledger.domain.run import LEASE_EXPIRED, Run
 from ledger.intake.principal import LEASE_WATCH, Principal
 from ledger.intake.request import Receipt
@@ -24,18 +24,18 @@ class EraseRun(SubjectCommand):
 
     reason: str = field(kw_only=True)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Record the erasure, once. Raises NotFound, Invalid or InvalidState."""
-        run = unit.loader.run(self.subject_id, self.principal)
+        run = group.memory.run(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         body = run.erase(self.reason)
         if body is None:
             return Receipt(run.id, (), 0, duplicate=True)
-        recorded = unit.events.record(run, body, unit.now, self)
+        recorded = group.record(run, body, group.now, self)
         # Drop the run's key from this process's memory at once. (The decision tables delete the key
         # from the database and notify the other processes.)
-        unit.loader.run_key(run)
+        group.memory.run_key(run)
         return receipt(recorded)
 
 
@@ -59,11 +59,11 @@ class Heartbeat(_RunCommand):
     needs_key = False
     """As facts: see ``ReportFact``."""
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises NotFound, or InvalidState for a run that has ended or has no lease."""
-        run = unit.loader.run(self._run_id, self.principal)
+        run = group.memory.run(self._run_id, self.principal)
         run.require_lease()
-        unit.append.decisions.hear(run.id, unit.now)
+        group.tables.hear(run.id, group.now)
         return self._nothing()
 
 
@@ -75,18 +75,18 @@ class ExpireLease(_RunCommand):
         super().__init__(run_id, LEASE_WATCH)
         self._together = together
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Record the failure as of the lease's end; a run that was heard of is left as it is."""
-        run = unit.loader.find(self._run_id)
-        lease = self._ended(unit)
+        run = group.memory.find(self._run_id)
+        lease = self._ended(group)
         if lease is None or not isinstance(run, Run):
             return self._nothing()
-        key = unit.loader.run_key(run)
+        key = group.memory.run_key(run)
         error = key.seal("error", run.version + 1, _encode(LEASE_EXPIRED)) if key else None
         body = run.expire(lease.ends_at, lease.heard_at, error)
         if body is None:
             return self._nothing()
-        return receipt(unit.events.record(run, body, lease.ends_at, self))
+        return receipt(group.record(run, body, lease.ends_at, self))
 
-    def _ended(self, unit: Unit) -> EndedLease | None:
-        return unit.ended_lease(self._run_id, self._together)
+    def _ended(self, group: Group) -> EndedLease | None:
+        return group.ended_lease(self._run_id, self._together)

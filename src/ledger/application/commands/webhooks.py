@@ -10,9 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.application.command import OwnCommand, SubjectCommand, receipt
-from ledger.application.recording import receipt_of
-from ledger.application.unit import Unit
+from ledger.application.command import OwnCommand, SubjectCommand, receipt, receipt_of
+from ledger.application.group import Group
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
     DisabledReason,
@@ -58,6 +57,7 @@ class CreateEndpoint(OwnCommand):
     """Set up an endpoint for an organization or one of its workspaces."""
 
     action = "webhook.create"
+    issues = "WHK"
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class CreateEndpoint(OwnCommand):
             tenant = self._organization_id, self._workspace_id
         return About(self.action, tenant=tenant)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
         organization_id, workspace_id = self._organization_id, self._workspace_id
         if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
@@ -94,17 +94,17 @@ class CreateEndpoint(OwnCommand):
             raise self._fault
         if organization_id is None:
             raise Invalid.at("/organization_id", "is required")
-        if unit.append.endpoints(organization_id) >= MAX_ENDPOINTS:
+        if group.endpoints(organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
-        endpoint = Endpoint(unit.issue("WHK"))
-        sealed = unit.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
+        endpoint = Endpoint(group.issue("WHK"))
+        sealed = group.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
         given = msgspec.structs.asdict(self._settings)
         body = WebhookCreated(
             **{k: v for k, v in given.items() if v is not msgspec.UNSET}, secret=sealed
         )
         tenant = (organization_id, workspace_id, None)
-        recorded = unit.events.record(endpoint, body, unit.now, self, tenant=tenant)
+        recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
         return receipt(recorded, _answer(endpoint, self._secret))
 
 
@@ -113,15 +113,15 @@ class _EndpointCommand(SubjectCommand):
 
     subject_type = "webhook"
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        endpoint = unit.loader.endpoint(self.subject_id, self.principal)
+        endpoint = group.memory.endpoint(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        recorded = unit.events.record(endpoint, self._event(endpoint, unit), unit.now, self)
+        recorded = group.record(endpoint, self._event(endpoint, group), group.now, self)
         return receipt(recorded, self._shown(endpoint))
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
         raise NotImplementedError
 
     def _shown(self, endpoint: Endpoint) -> bytes | None:
@@ -136,7 +136,7 @@ class UpdateEndpoint(_EndpointCommand):
 
     settings: EndpointSettings = field(kw_only=True)
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
         given = msgspec.structs.asdict(self.settings)
         return endpoint.update(
             **{k: getattr(endpoint, k) if v is msgspec.UNSET else v for k, v in given.items()}
@@ -148,7 +148,7 @@ class DeleteEndpoint(_EndpointCommand):
 
     action = "webhook.delete"
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
         return WebhookDeleted()
 
 
@@ -160,9 +160,9 @@ class RotateSecret(_EndpointCommand):
 
     secret: str = field(kw_only=True)
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
-        sealed = unit.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
-        return endpoint.rotate_secret(sealed, unit.now)
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
+        return endpoint.rotate_secret(sealed, group.now)
 
     def _shown(self, endpoint: Endpoint) -> bytes:
         return _answer(endpoint, self.secret)
@@ -176,8 +176,8 @@ class RecoverEndpoint(_EndpointCommand):
 
     since: datetime | None = field(kw_only=True)
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
-        if self.since is None or self.since > unit.now:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        if self.since is None or self.since > group.now:
             raise Invalid.at("/since", "lies in the future")
         return endpoint.request_recovery(self.since)
 
@@ -192,7 +192,7 @@ class ResendDelivery(_EndpointCommand):
     is_known: bool = field(kw_only=True)
     """Whether the endpoint has a delivery of the event, which the view alone knows."""
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
         if not self.is_known:
             raise NotFound("The endpoint has no delivery of this event.")
         return endpoint.request_resend(self.event_id)
@@ -204,7 +204,7 @@ class TestEndpoint(_EndpointCommand):
     __test__ = False
     action = "webhook.test"
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
         return WebhookTestRequested()
 
 
@@ -218,7 +218,7 @@ class DisableEndpoint(_EndpointCommand):
     def about(self) -> None:
         """Return None: the service itself asks, not a caller."""
 
-    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
         return endpoint.disable(self._reason, self._url)
 
 
@@ -242,17 +242,15 @@ class GiveUpDelivery(_EndpointCommand):
         organization_id = tenant_of(self.subject_id)
         return () if organization_id is None else (self._identity(organization_id),)
 
-    def decide(self, unit: Unit) -> Receipt:
+    def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the endpoint is deleted."""
-        endpoint = unit.loader.endpoint(self.subject_id, self.principal)
+        endpoint = group.memory.endpoint(self.subject_id, self.principal)
         identity = self._identity(endpoint.organization_id or "")
-        earlier = unit.loader.first(identity)
+        earlier = group.memory.first(identity)
         if earlier is not None:
             return receipt_of(earlier, duplicate=True)
-        recorded = unit.events.record(
-            endpoint, self._body, unit.now, self, caused_by=self._event_id
-        )
-        unit.append.decisions.identify(identity, recorded)
+        recorded = group.record(endpoint, self._body, group.now, self, caused_by=self._event_id)
+        group.tables.identify(identity, recorded)
         return receipt(recorded)
 
     def _identity(self, organization_id: str) -> Identity:

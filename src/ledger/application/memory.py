@@ -1,13 +1,13 @@
-"""The aggregates of one append, brought up to date, and the events and keys read with them.
+"""The aggregates that a process remembers, and those that an append has brought up to date.
 
-A process remembers most aggregates (``Cache``). Under the append lock each requested aggregate
-takes in the events that other processes have recorded since, and then stays current until the
-commit.
+Under the append lock each requested aggregate takes in the events that other processes have
+recorded since, and then stays current until the commit.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,12 +19,13 @@ from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run
 from ledger.intake.principal import Principal
-from ledger.log.append import Append
+from ledger.log.append import Append, Loaded, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import First
-from ledger.log.snapshots import EVERY, KINDS, Aggregate
-from ledger.log.tables import LineActivityRow
+from ledger.log.decisions import DecisionTables, First
+from ledger.log.snapshots import EVERY, KINDS, Aggregate, row_of
+from ledger.log.tables import EXECUTION_RECORD, LINE_ACTIVITY, RUN_KEY, LineActivityRow, SnapshotRow
 from ledger.log.vault import RunKey, Vault
+from ledger.postgres.table import Table
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""
@@ -43,8 +44,13 @@ def sees(principal: Principal, found: Aggregate | None) -> bool:
     return found is not None and principal.sees(found.organization_id, found.workspace_id)
 
 
-class Cache:
-    """The aggregates that a process remembers of the streams that its appends have used.
+_NOTHING = Loaded((), (), {}, {}, ())
+
+A = TypeVar("A", Execution, Run, Endpoint, ApiKey)
+
+
+class Memory:
+    """The aggregates of the streams that a process's appends have used, and the keys of runs.
 
     The latest aggregates are kept as objects, and many more as packed bytes: most lines get a fact
     now and then, and reading a line's events again costs an append ten times as much as unpacking
@@ -52,76 +58,18 @@ class Cache:
     another process has recorded meanwhile are never missed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mapper: EnvelopeMapper, vault: Vault) -> None:
+        self._mapper, self._vault = mapper, vault
         self._aggregates: OrderedDict[str, Aggregate] = OrderedDict()
         self._packed: OrderedDict[str, bytes] = OrderedDict()
-        self.run_keys: dict[str, RunKey | None] = {}
+        self._run_keys: dict[str, RunKey | None] = {}
         """The keys of runs that are not packed; None once a key is destroyed."""
 
-    def find(self, identifier: str) -> Aggregate | None:
-        """An aggregate as it was last known, or None."""
-        found = self._aggregates.get(identifier)
-        if found is None and (packed := self._packed.pop(identifier, None)) is not None:
-            found = self._aggregates[identifier] = _UNPACK[identifier[:3]](packed)
-        return found
-
-    def bring(self, identifier: str) -> Aggregate:
-        """An aggregate as it was last known, or a new one: the state of an empty stream."""
-        found = self.find(identifier)
-        if found is None:
-            found = self._aggregates[identifier] = KINDS[identifier[:3]](identifier)
-        return found
-
-    def keep(self, aggregate: Aggregate) -> None:
-        self._packed.pop(aggregate.id, None)
-        self._aggregates[aggregate.id] = aggregate
-        self._aggregates.move_to_end(aggregate.id)
-
-    def drop(self, identifier: str) -> None:
-        """Forget an aggregate, and its key if it is a run."""
-        self._aggregates.pop(identifier, None)
-        self._packed.pop(identifier, None)
-        self.run_keys.pop(identifier, None)
-
-    def forget_key(self, run_id: str | None) -> None:
-        """Forget a run's key; None: every key."""
-        if run_id is None:
-            self.run_keys.clear()
-        else:
-            self.run_keys.pop(run_id, None)
-
-    def forget(self, ids: Iterable[str]) -> None:
-        """Forget the aggregates that a failed append may have changed in memory."""
-        for identifier in ids:
-            self.drop(identifier)
-
-    def clear(self) -> None:
-        """Forget everything: the database may be one that lacks the last events."""
-        self._aggregates.clear()
-        self._packed.clear()
-        self.run_keys.clear()
-
-    def trim(self) -> None:
-        """Pack all but the latest aggregates, and drop the oldest packed ones beyond the limit.
-
-        Called between appends only.
-        """
-        while len(self._aggregates) > _UNPACKED:
-            identifier, aggregate = self._aggregates.popitem(last=False)
-            self._packed[identifier] = _pack(aggregate)
-            self.run_keys.pop(identifier, None)
-        while len(self._packed) > _PACKED:
-            self._packed.popitem(last=False)
-
-
-A = TypeVar("A", Execution, Run, Endpoint, ApiKey)
-
-
-class Loader:
-    """The aggregates, events and keys of an append, read for a whole group in one or two reads."""
-
-    def __init__(self, append: Append, mapper: EnvelopeMapper, cache: Cache, vault: Vault) -> None:
-        self._append, self._mapper, self._cache, self._vault = append, mapper, cache, vault
+    def begin(self, append: Append, tables: DecisionTables) -> None:
+        """Begin an append: no aggregate is known to be up to date."""
+        if append.is_first:
+            self.clear()
+        self._append, self._tables = append, tables
         self._fresh: set[str] = set()
         """Streams known to be up to date in this append."""
         self._asked: set[Identity] = set()
@@ -130,64 +78,144 @@ class Loader:
         """Streams that are due for a snapshot: a long tail was read, or the version is a multiple
         of ``EVERY``."""
 
+    # Between appends.
+
+    def forget_key(self, run_id: str | None) -> None:
+        """Forget a run's key; None: every key."""
+        if run_id is None:
+            self._run_keys.clear()
+        else:
+            self._run_keys.pop(run_id, None)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Forget the aggregates that a failed append may have changed, and their keys."""
+        for identifier in ids:
+            self._drop(identifier)
+
+    def clear(self) -> None:
+        """Forget everything: the database may be one that lacks the last events."""
+        self._aggregates.clear()
+        self._packed.clear()
+        self._run_keys.clear()
+
+    def end(self) -> None:
+        """Let go of a committed append. Pack all but the latest aggregates, and drop the oldest
+        packed ones beyond the limit."""
+        del self._append, self._tables, self._unloaded
+        while len(self._aggregates) > _UNPACKED:
+            identifier, aggregate = self._aggregates.popitem(last=False)
+            self._packed[identifier] = _pack(aggregate)
+            self._run_keys.pop(identifier, None)
+        while len(self._packed) > _PACKED:
+            self._packed.popitem(last=False)
+
+    def known(self, identifier: str) -> Aggregate | None:
+        """An aggregate as it was last known, or None."""
+        found = self._aggregates.get(identifier)
+        if found is None and (packed := self._packed.pop(identifier, None)) is not None:
+            found = self._aggregates[identifier] = _UNPACK[identifier[:3]](packed)
+        return found
+
+    def _bring(self, identifier: str) -> Aggregate:
+        """An aggregate as it was last known, or a new one: the state of an empty stream."""
+        found = self.known(identifier)
+        if found is None:
+            found = self._aggregates[identifier] = KINDS[identifier[:3]](identifier)
+        return found
+
+    def _put(self, aggregate: Aggregate) -> None:
+        self._packed.pop(aggregate.id, None)
+        self._aggregates[aggregate.id] = aggregate
+        self._aggregates.move_to_end(aggregate.id)
+
+    def _drop(self, identifier: str) -> None:
+        self._aggregates.pop(identifier, None)
+        self._packed.pop(identifier, None)
+        self._run_keys.pop(identifier, None)
+
+    # Loading, for a whole group in one or two reads.
+
     def load(
         self,
         ids: Iterable[str],
         identities: Collection[Identity] = (),
         keys: Collection[str] = (),
-    ) -> None:
-        """Make aggregates current: cached aggregates take in their tails, unknown ones are built.
+        *,
+        rows: Mapping[Table, Collection[Sequence[Any]]] = MappingProxyType({}),
+        windows: Sequence[Window] = (),
+    ) -> Loaded:
+        """Make aggregates current: known aggregates take in their tails, others are built.
 
         An aggregate that is unknown or far behind starts from its snapshot, if it has one. The
         lines of runs are loaded too, and so are the events that have these identities, and the keys
-        of these runs.
+        of these runs. Returns what was read, with the rows and numbers that are wanted beside.
         """
         wanted = {i for i in ids if i not in self._fresh}
         asked = [identity for identity in identities if identity not in self._asked]
         if not wanted and not asked and not keys and self._append.next_position:
-            return
+            return _NOTHING
         runs = {i for i in wanted if i.startswith("RUN")}
-        known_runs = {i for i in runs if self._cache.find(i) is not None}
-        wanted |= self._lines_of(known_runs)
-        decisions = self._append.decisions
-        state = self._append.read(
-            {i: known.version if (known := self._cache.find(i)) else 0 for i in wanted},
-            identities=asked,
-            lines=[i for i in wanted if i.startswith("LIN") and i not in decisions.activity],
-            records=runs - known_runs,
-            keys=[*keys, *self._without_key(known_runs)],
+        known = {i for i in runs if self.known(i) is not None}
+        wanted |= self._lines_of(known)
+        read = self._read(
+            wanted,
+            asked,
+            {
+                LINE_ACTIVITY: [i for i in wanted if i.startswith("LIN")],
+                EXECUTION_RECORD: runs - known,
+                RUN_KEY: [*keys, *self._without_key(known)],
+            },
+            Wanted(rows=rows, windows=windows),
         )
-        self._asked.update(asked)
-        for identity, rows in state.firsts.items():
-            *before, event = [self._mapper.decode(*row) for row in rows]
-            decisions.firsts[identity] = First.of(event, *before)
-        for activity in state.activity:
-            decisions.activity.setdefault(activity.line_id, activity)
-        for record in state.records:
-            decisions.records.setdefault(record.execution_id, record)
-        for run_id, owner, wrapped, _ in state.keys:
-            key = None if wrapped is None else self._vault.unwrap(wrapped, owner, run_id)
-            self._cache.run_keys[run_id] = key
-        for aggregate in state.snapshots:
-            self._cache.keep(aggregate)
-        if len(state.tails) >= EVERY:
-            replayed = Counter(row[0] for row in state.tails)
-            self._long.update(stream for stream, events in replayed.items() if events >= EVERY)
-        for row in state.tails:
-            self._cache.bring(row[0]).evolve(self._mapper.decode(*row))
-        for identifier in self._unloaded.keys() & wanted:
-            self._cache.bring(identifier).evolve(self._unloaded.pop(identifier))
-        self._fresh |= wanted
         # Only now it shows which of the other runs exist, and which lines they belong to.
-        found_runs = {i for i in runs - known_runs if self._cache.find(i) is not None}
-        self.load(self._lines_of(found_runs), keys=self._without_key(found_runs))
+        found = {i for i in runs - known if self.known(i) is not None}
+        self.load(self._lines_of(found), keys=self._without_key(found))
+        return read
+
+    def _read(
+        self,
+        streams: set[str],
+        identities: Sequence[Identity],
+        ids: Mapping[Table, Iterable[str]],
+        beside: Wanted,
+    ) -> Loaded:
+        tables = self._tables
+        read = self._append.read(
+            beside._replace(
+                streams={i: known.version if (known := self.known(i)) else 0 for i in streams},
+                identities=identities,
+                rows={**beside.rows} | {table: [(i,) for i in some] for table, some in ids.items()},
+            )
+        )
+        self._asked.update(identities)
+        for identity, found in read.firsts.items():
+            *before, event = [self._mapper.decode(*row) for row in found]
+            tables.firsts[identity] = First.of(event, *before)
+        for activity in read.rows.get(LINE_ACTIVITY, ()):
+            tables.activity.setdefault(activity.line_id, activity)
+        for record in read.rows.get(EXECUTION_RECORD, ()):
+            tables.records.setdefault(record.execution_id, record)
+        for run_id, owner, wrapped, _ in read.rows.get(RUN_KEY, ()):
+            key = None if wrapped is None else self._vault.unwrap(wrapped, owner, run_id)
+            self._run_keys[run_id] = key
+        for aggregate in read.snapshots:
+            self._put(aggregate)
+        if len(read.tails) >= EVERY:
+            replayed = Counter(row[0] for row in read.tails)
+            self._long.update(stream for stream, events in replayed.items() if events >= EVERY)
+        for row in read.tails:
+            self._bring(row[0]).evolve(self._mapper.decode(*row))
+        for identifier in self._unloaded.keys() & streams:
+            self._bring(identifier).evolve(self._unloaded.pop(identifier))
+        self._fresh |= streams
+        return read
 
     def _without_key(self, runs: Iterable[str]) -> list[str]:
         """The runs among these whose keys are not in memory."""
-        return [run for run in runs if run not in self._cache.run_keys]
+        return [run for run in runs if run not in self._run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
-        found = map(self._cache.find, runs)
+        found = map(self.known, runs)
         return {run.service_line_id for run in found if isinstance(run, Run)} - self._fresh
 
     # Look-ups for commands.
@@ -196,11 +224,11 @@ class Loader:
         """An aggregate, up to date; None if the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
-        return self._cache.find(identifier)
+        return self.known(identifier)
 
     def tenant_of(self, stream: str) -> str | None:
         """The organization of an aggregate in memory; None if it is unknown there."""
-        aggregate = self._cache.find(stream)
+        aggregate = self.known(stream)
         return aggregate.organization_id if aggregate is not None else None
 
     def execution(self, line_id: str, principal: Principal) -> Execution:
@@ -239,17 +267,17 @@ class Loader:
         """The line's last activity and number of open runs."""
         if line_id not in self._fresh:
             self.load((line_id,))
-        return self._append.decisions.activity[line_id]
+        return self._tables.activity[line_id]
 
     def first(self, identity: Identity) -> First | None:
         """The event that has an identity, recorded in this group or before it."""
         if identity not in self._asked:
             self.load((), (identity,))
-        return self._append.decisions.firsts.get(identity)
+        return self._tables.firsts.get(identity)
 
     def runs_of_facts(self) -> set[str]:
         """The runs of the loaded events: of repeated facts, and those that external ids name."""
-        streams = {first.event.originator_id for first in self._append.decisions.firsts.values()}
+        streams = {first.event.originator_id for first in self._tables.firsts.values()}
         return {stream for stream in streams if stream.startswith("RUN")}
 
     def run_key(self, run: Run) -> RunKey | None:
@@ -259,43 +287,42 @@ class Loader:
         erasure, since the run is up to date.
         """
         if run.erased_at is not None:
-            self._cache.run_keys[run.id] = None
-        return self._cache.run_keys.get(run.id)
+            self._run_keys[run.id] = None
+        return self._run_keys.get(run.id)
 
     # Results of this append.
 
     def keep(self, aggregate: Aggregate) -> None:
         """Mark an aggregate as current: it has taken in its latest event."""
-        self._cache.keep(aggregate)
+        self._put(aggregate)
         self._fresh.add(aggregate.id)
         if aggregate.version % EVERY == 0:
             self._long.add(aggregate.id)
 
     def keep_key(self, run_id: str, key: RunKey) -> None:
         """Remember the key of a run whose first event is about to be recorded."""
-        self._cache.run_keys[run_id] = key
+        self._run_keys[run_id] = key
 
     def take_in(self, recorded: Recorded) -> None:
         """Take in an event that was recorded without loading its aggregate.
 
         If the aggregate is loaded in this append, it takes in the event at once. Otherwise a cached
         aggregate is now behind, so it is dropped, and the event is remembered. If a later command
-        of this group needs the aggregate, the loader reads its stream from the table and then
-        applies the remembered event, which the table does not have yet.
+        of this group needs the aggregate, its stream is read from the table, which does not have
+        the remembered event yet.
         """
         stream = recorded.originator_id
-        loaded = self._cache.find(stream)
+        loaded = self.known(stream)
         if loaded is not None and stream in self._fresh:
             loaded.evolve(recorded)
         else:
             self._unloaded[stream] = recorded
-            self._cache.drop(stream)
+            self._drop(stream)
 
     def note_written(self) -> None:
         """Note that the table now has all events recorded so far, for reads of this append."""
         self._unloaded.clear()
 
-    def write_snapshots(self) -> None:
-        """Have the snapshots of long streams written."""
-        if self._long:
-            self._append.keep([self._cache.bring(stream) for stream in self._long])
+    def snapshots(self) -> list[SnapshotRow]:
+        """The snapshots that are due."""
+        return [row_of(self._bring(stream)) for stream in self._long]

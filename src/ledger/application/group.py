@@ -1,0 +1,432 @@
+"""The group: what the commands of one append decide and collect, under the append lock.
+
+A ``Group`` lives as long as one append transaction. It loads the data of all commands in one read,
+as far as they are known beforehand, lets each command decide in turn, and writes all results
+together. An event is applied to its aggregate as soon as a command has recorded it, so that the
+next command sees the change.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from ledger.application.memory import Memory
+from ledger.domain import errors
+from ledger.domain.api_key import ApiKey
+from ledger.domain.errors import Invalid, Refused, Unavailable
+from ledger.domain.events import SINCE
+from ledger.domain.execution import Execution
+from ledger.domain.identity import Identity
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.values import EARLIEST, format_id
+from ledger.intake.principal import Principal
+from ledger.intake.request import IdempotencyKey, Outcome, Receipt, Request
+from ledger.log.append import Append, Numbers, Wanted, Window
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.decisions import DecisionTables
+from ledger.log.leases import EndedLease
+from ledger.log.snapshots import Aggregate
+from ledger.log.tables import (
+    OUTCOME,
+    SNAPSHOT,
+    LogRow,
+    OmittedRow,
+    OpenRunRow,
+    OutcomeRow,
+    RunKeyRow,
+)
+from ledger.log.vault import RunKey, Vault
+
+EventTenant = tuple[str | None, str | None, str | None]
+"""(organization, workspace, line)"""
+
+_YEAR_END = timedelta(milliseconds=50)
+
+_AHEAD = 200
+"""So many recorded events are written while the rest is still being decided: the rest of a large
+group, or of a closing that cancels many runs."""
+
+KEPT_FOR = timedelta(hours=24)
+"""How long the outcome under an idempotency key is kept."""
+
+LASTING: tuple[type[Refused], ...] = (
+    errors.Invalid,
+    errors.RunsNotSupported,
+    errors.InvalidState,
+    errors.IdTaken,
+    errors.FactConflict,
+)
+"""Refusals that are replayed, each with its own class: all of 409 and 422. Commands that were
+refused with 403 or 404 are decided anew."""
+
+_BY_CODE = {kind.code: kind for kind in LASTING}
+
+_FIRST_WINDOW = 16
+
+
+class Group:
+    """The commands of one append, under the append lock."""
+
+    def __init__(
+        self,
+        append: Append,
+        memory: Memory,
+        mapper: EnvelopeMapper,
+        vault: Vault,
+        clock: Callable[[], datetime],
+        idle_after: Callable[[str], timedelta],
+    ) -> None:
+        self.append, self.memory, self.vault, self.idle_after = append, memory, vault, idle_after
+        self._mapper, self._clock = mapper, clock
+        self.tables = DecisionTables()
+        memory.begin(append, self.tables)
+        self.now = EARLIEST
+        """The instant of the command that is being decided."""
+        self.touched: set[str] = set()
+        """The streams of all recorded events."""
+        self._recorded: list[Recorded] = []
+        """The events that are not written yet."""
+        self._keys: list[RunKeyRow] = []
+        self._is_ahead = False
+        """Whether some recorded events were written already and are no longer in ``_recorded``."""
+        self._numbers: dict[tuple[str, int], Numbers] = {}
+        """The numbers of ids that were looked up for the whole group, by prefix and year."""
+        self._free: dict[tuple[str, int], Iterator[str]] = {}
+        self._outcomes: dict[tuple[str, ...], OutcomeRow] = {}
+        """The outcomes that are kept under the group's idempotency keys, by the row's key."""
+        self._new_outcomes: dict[tuple[str, ...], OutcomeRow] = {}
+        self._omitted: dict[str, OmittedRow] = {}
+        """Refusals that were only counted, by credential."""
+        self._ended_leases: dict[str, EndedLease | None] = {}
+        """The stored leases that were read; None: the lease has not ended, or is no more."""
+
+    def prepare(self, requests: Sequence[Request], now: datetime) -> None:
+        """Load the data of the whole group, so that its commands seldom need reads of their own."""
+        begun: dict[str, str] = {}
+        unknown: list[Request] = []
+        identities: set[Identity] = set()
+
+        def tenant_of(stream: str) -> str | None:
+            return self.memory.tenant_of(stream) or begun.get(stream)
+
+        streams: set[str] = set()
+        for request in requests:
+            streams.update(request.streams())
+            if request.needs_key and request.principal.type == "api_key":
+                streams.add(request.principal.id)
+            known = request.identities(tenant_of)
+            if not known:
+                unknown.append(request)
+                continue
+            identities.update(known)
+            # A stream that this group begins belongs to the organization of its first request.
+            for stream in request.streams():
+                begun.setdefault(stream, known[0].organization_id)
+        issued = Counter(request.issues for request in requests if request.issues is not None)
+        outcomes = {_columns(r.idempotency) for r in requests if r.idempotency is not None}
+        read = self.memory.load(
+            streams,
+            identities,
+            rows={OUTCOME: outcomes},
+            windows=[
+                Window(prefix, _year_of(now), max(count, _FIRST_WINDOW))
+                for prefix, count in issued.items()
+            ],
+        )
+        self._numbers = {(found.prefix, found.year): found for found in read.numbers}
+        self._outcomes = {row[:3]: row for row in read.rows.get(OUTCOME, ())}
+        # After the streams are loaded, the tenants of administrators' facts are known too. The runs
+        # of repeated facts are loaded because a repeated fact is compared under its run's key. An
+        # external id finds its run in the same way, by the event that gave the run the name.
+        late = {identity for request in unknown for identity in request.identities(tenant_of)}
+        self.memory.load(self.memory.runs_of_facts(), late)
+        if late:
+            self.memory.load(self.memory.runs_of_facts())
+
+    def begin(self, at: datetime | None = None) -> None:
+        """Start on the next command and give it an instant of its own; ``at``: not the present.
+
+        The instant is just after the last recorded event if that is later: clocks may step back,
+        and the clocks of nodes may differ.
+        """
+        now = (at or self._clock()).astimezone(UTC)
+        if _year_of(now) != now.year:
+            now = datetime(now.year + 1, 1, 1, tzinfo=UTC)
+        last = self.append.last_recorded_at
+        if last is not None and now <= last:
+            now = last.astimezone(UTC) + timedelta(microseconds=1)
+        self.now = now
+
+    # Ids.
+
+    def issue(self, prefix: str) -> str:
+        """The next free id with this prefix (contract, Facts).
+
+        Ids are counted per prefix and UTC year of recording.
+        """
+        key = prefix, self.now.year
+        if key not in self._free:
+            self._free[key] = self._free_ids(*key)
+        return next(self._free[key])
+
+    def _free_ids(self, prefix: str, year: int) -> Iterator[str]:
+        numbers = self._numbers.get((prefix, year)) or self._look_up(
+            Window(prefix, year, _FIRST_WINDOW)
+        )
+        for window in windows_after(numbers.last, numbers.size):
+            if window[0] != numbers.last + 1:
+                numbers = self._look_up(Window(prefix, year, len(window), window[0] - 1))
+            for number in window:
+                identifier = format_id(prefix, year, number)
+                # Checked now, not when the window was read: a command of this group may have taken
+                # the id since.
+                in_group = identifier in self.touched or identifier in self.tables.new_records
+                if identifier not in numbers.taken and not in_group:
+                    yield identifier
+
+    def _look_up(self, window: Window) -> Numbers:
+        return self.append.read(Wanted(windows=[window])).numbers[0]
+
+    # Events.
+
+    @property
+    def next_position(self) -> int:
+        """The position that the next recorded event will get."""
+        return self.append.next_position + len(self._recorded)
+
+    def event_id(self, position: int) -> str:
+        """The EVT id of a position in this append (contract, Feeds)."""
+        return format_id("EVT", self.now.year, position)
+
+    def record(
+        self,
+        aggregate: Aggregate,
+        body: Event,
+        occurred_at: datetime,
+        request: Request,
+        *,
+        actor: Actor | None = None,
+        fact: FactIdentity | None = None,
+        caused_by: str | None = None,
+        tenant: EventTenant | None = None,
+        is_loaded: bool = True,
+    ) -> Recorded:
+        """Put an event in its envelope, apply it and keep it for writing.
+
+        ``tenant`` is given for the first event of a stream; later events take the tenant from the
+        aggregate. ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded
+        (``is_loaded``) has only its version and the fields that the decision needs, as for the
+        cancellations of a closing; ``tenant`` must be given for it too.
+
+        Raises Unavailable for an event that a living node does not understand.
+        """
+        if SINCE and type(body) in SINCE:
+            self._assert_understood(SINCE[type(body)])
+        if len(self._recorded) >= _AHEAD:
+            self._write(is_last=False)
+            self._is_ahead = True
+        if tenant is None:
+            is_line = isinstance(aggregate, Execution)
+            line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
+            tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
+        recorded = Recorded(
+            originator_id=aggregate.id,
+            originator_version=aggregate.version + 1,
+            position=self.next_position,
+            occurred_at=occurred_at,
+            recorded_at=self._next_recorded_at(),
+            actor=actor or request.principal.actor,
+            reported_by=request.principal.id,
+            organization_id=tenant[0],
+            workspace_id=tenant[1],
+            service_line_id=tenant[2],
+            fact=fact,
+            request_id=request.request_id,
+            causation_id=caused_by,
+            nonce=os.urandom(16),
+            body=body,
+        )
+        self._recorded.append(recorded)
+        self.touched.add(aggregate.id)
+        if isinstance(aggregate, ApiKey):
+            self.tables.keys.setdefault(aggregate.id, copy(aggregate))
+        self.tables.note(recorded)
+        if is_loaded:
+            aggregate.evolve(recorded)
+            self.memory.keep(aggregate)
+        else:
+            self.memory.take_in(recorded)
+        return recorded
+
+    def _assert_understood(self, language: int) -> None:
+        spoken = self.append.language()
+        if spoken is not None and spoken < language:
+            raise Unavailable(
+                "A node of an older version runs, which does not know this event yet."
+            )
+
+    def _next_recorded_at(self) -> datetime:
+        """The instant of recording of the next event, which rises strictly with the position."""
+        last = self.append.last_recorded_at
+        at = self.now
+        if last is not None and at <= last:
+            at = last + timedelta(microseconds=1)
+        self.append.last_recorded_at = at
+        return at
+
+    def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
+        """A new data key for a run whose first event is about to be recorded."""
+        key, wrapped = self.vault.create(organization_id, run_id)
+        self._keys.append(RunKeyRow(run_id, organization_id, wrapped, None))
+        self.memory.keep_key(run_id, key)
+        self.touched.add(run_id)
+        return key
+
+    # Rows of other streams, with the changes of this append.
+
+    def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
+        """The line's open runs by id."""
+        return self.tables.open_runs(line_id, self.append.open_runs(line_id))
+
+    def endpoints(self, organization_id: str) -> int:
+        """How many webhook endpoints the organization has."""
+        return self.tables.endpoints(organization_id, self.append.endpoints(organization_id))
+
+    def ended_lease(self, run_id: str, together: Collection[str] = ()) -> EndedLease | None:
+        """The lease of a run, if it has ended and nothing of the run arrived in this append.
+
+        The leases of ``together`` are read with it. Only an append changes the end of a lease, so
+        what was read stays true until the commit.
+        """
+        if run_id not in self._ended_leases:
+            asked = {run_id, *together}
+            self._ended_leases |= dict.fromkeys(asked) | self.append.ended(asked)
+        arrived = run_id in self.tables.heard or run_id in self.tables.leases
+        return None if arrived else self._ended_leases[run_id]
+
+    def omit(self, principal: Principal) -> None:
+        """Count a refusal of the credential that gets no event of its own."""
+        credential = principal.credential
+        row = self._omitted.get(credential) or OmittedRow(
+            credential, principal.organization_id, principal.workspace_id, self.now, 0
+        )
+        self._omitted[credential] = row._replace(count=row.count + 1)
+
+    # Outcomes of commands that are safe to send again (contract, Access, ``Idempotency-Key``). An
+    # outcome is stored in the transaction of the command's event, so a client whose answer was lost
+    # gets it when it sends the request again. A concurrent duplicate request waits for the append
+    # lock, as every write does, and then finds the outcome too.
+
+    def earlier_outcome(self, key: IdempotencyKey) -> Outcome | None:
+        """The outcome of an earlier request, or None. Raises IdempotencyKeyReused."""
+        row = self._outcomes.get(_columns(key))
+        if row is None or row.recorded_at + KEPT_FOR <= self.now:
+            return None
+        if row.fingerprint != key.fingerprint:
+            raise errors.IdempotencyKeyReused
+        return _restored(_decode(self.vault.open(_purpose(row), row.outcome)))
+
+    def keep_outcome(self, key: IdempotencyKey, outcome: Outcome) -> None:
+        """Keep an outcome, if it is a receipt or a refusal that is replayed."""
+        if isinstance(outcome, Receipt):
+            kept = _Kept(receipt=outcome)
+        elif isinstance(outcome, LASTING):
+            places = outcome.errors if isinstance(outcome, Invalid) else ()
+            kept = _Kept(code=outcome.code, detail=outcome.detail, errors=places)
+        else:
+            return
+        row = OutcomeRow(*_columns(key), key.fingerprint, b"", self.now)
+        row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(kept)))
+        self._outcomes[row[:3]] = self._new_outcomes[row[:3]] = row
+
+    # Writing.
+
+    def write(self) -> None:
+        """Write all that the commands left; the statements are sent with the commit."""
+        if self._recorded or self._is_ahead:
+            self._write(is_last=True)
+        self.append.write_beside(
+            {OUTCOME: [*self._new_outcomes.values()], SNAPSHOT: self.memory.snapshots()},
+            self.tables.heard,
+            self._omitted.values(),
+        )
+
+    def _write(self, *, is_last: bool) -> None:
+        rows = [
+            LogRow(
+                recorded.originator_id,
+                recorded.originator_version,
+                type(recorded.body).TOPIC,
+                self._mapper.encode(recorded),
+                recorded.position,
+                recorded.recorded_at,
+            )
+            for recorded in self._recorded
+        ]
+        self.append.write(rows, self._keys, self.tables, is_last=is_last)
+        self._recorded, self._keys = [], []
+        self.memory.note_written()
+
+
+def windows_after(number: int, first: int = _FIRST_WINDOW) -> Iterator[range]:
+    """The numbers that are tried after a counter's, in windows that are looked up at once.
+
+    The first windows adjoin. The later ones lie ever farther apart: reporters may have taken any
+    count of numbers in a row, and a walk through all of them would hold up every other append.
+    """
+    yield range(number + 1, number + 1 + first)
+    number, window = number + first, 4 * _FIRST_WINDOW
+    while window < 1024:
+        yield range(number + 1, number + 1 + window)
+        number, window = number + window, window * 4
+    step = window
+    while True:
+        yield range(number + 1, number + 1 + 256)
+        number, step = number + step, step * 4
+
+
+def _year_of(now: datetime) -> int:
+    """The UTC year of recording of a command at this instant.
+
+    The events of a command are recorded within one UTC year, by which ids are counted: the last
+    50 ms of a year therefore count as the beginning of the next year.
+    """
+    return (now.astimezone(UTC) + _YEAR_END).year
+
+
+class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An outcome as it is stored."""
+
+    receipt: Receipt | None = None
+    code: str = ""
+    detail: str = ""
+    errors: tuple[tuple[str, str], ...] = ()
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Kept).decode
+
+
+def _columns(key: IdempotencyKey) -> tuple[str, str, str]:
+    return key.credential, key.path, key.key
+
+
+def _purpose(row: OutcomeRow) -> str:
+    return f"outcome|{row.credential}|{row.path}|{row.key}"
+
+
+def _restored(kept: _Kept) -> Outcome:
+    if kept.receipt is not None:
+        return msgspec.structs.replace(kept.receipt, replayed=True)
+    kind = _BY_CODE[kept.code]
+    # The constructors are bypassed: each class has arguments of its own, and the texts are kept.
+    refusal = kind.__new__(kind)
+    Refused.__init__(refusal, kept.detail)
+    if isinstance(refusal, Invalid):
+        refusal.errors = kept.errors
+    refusal.replayed = True
+    return refusal
