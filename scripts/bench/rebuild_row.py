@@ -14,7 +14,7 @@ from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
 
 from ledger.log.codec import EnvelopeMapper
-from ledger.log.recorder import read_log
+from ledger.log.event_log import read_log
 from ledger.postgres.pipeline import Pipeline
 from ledger.views.statements import LAG
 

@@ -16,7 +16,6 @@ from ledger.domain.errors import ClockSkew
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
-from ledger.log.recorder import LedgerRecorder
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, running, utc_now
 from ledger.settings import Settings
@@ -30,15 +29,15 @@ from tests.support.views import head, query, until
 SKEW = re.compile(r"^ledger_clock_skew_seconds (\S+)$", re.MULTILINE)
 
 
-def recorder_of(edge: Edge) -> LedgerRecorder:
-    """The recorder of the worker's writer, which compares the clocks."""
-    recorder: LedgerRecorder = edge.service.app.state.services.writer._log.ledger_recorder
-    return recorder
+def log_of(edge: Edge) -> Log:
+    """The log of the worker's writer, which compares the clocks."""
+    log: Log = edge.service.app.state.services.writer._log
+    return log
 
 
 def set_ahead(edge: Edge, seconds: float) -> None:
     """Set the worker's clock ahead of the database's."""
-    recorder_of(edge).wall = lambda: time.time() + seconds
+    log_of(edge).wall = lambda: time.time() + seconds
 
 
 @pytest.mark.parametrize("seconds", [6.0, -6.0])
@@ -88,8 +87,8 @@ def test_a_process_that_stood_still_during_an_append_may_write(
     """Its clocks are looked at a minute after the append began, and both have moved."""
     log, begun = Log(conninfo), time.time()
     walls, steadies = (itertools.chain([0.0], itertools.repeat(60.0)) for _ in range(2))
-    log.ledger_recorder.wall = lambda: begun + next(walls)
-    log.ledger_recorder.steady = lambda: next(steadies)
+    log.wall = lambda: begun + next(walls)
+    log.steady = lambda: next(steadies)
     with running(log, create_writer(settings, log, utc_now)) as writer:
         made = writer.execute(command_of(parsed(activation()), COMMAND_LINE))
     assert isinstance(made, Receipt), made
@@ -115,7 +114,7 @@ def test_a_clock_that_is_set_after_it_was_compared_writes_nothing(
 ) -> None:
     """Each later event of every node would be recorded behind that hour, and leases would end."""
     log, clock = Log(conninfo), SetWhenRead()
-    log.ledger_recorder.wall = clock.wall
+    log.wall = clock.wall
     listened = query(conninfo, "SELECT listened_at FROM ledger.listening")
     with running(log, create_writer(settings, log, clock, probes=probes)) as writer:
         if probes:
@@ -132,16 +131,16 @@ def test_a_writer_with_a_wrong_clock_does_not_note_that_the_service_listens(
 ) -> None:
     """The note would put off the end of every lease by the hour that the clock is ahead."""
     log = Log(conninfo)
-    log.ledger_recorder.wall = lambda: time.time() + 3600
+    log.wall = lambda: time.time() + 3600
     writer = create_writer(settings, log, utc_now, probes=True)
     before = query(conninfo, "SELECT listened_at FROM ledger.listening")
     writer.start()
     try:
         until(lambda: writer.is_skewed, "the skew")
-        tried = log.ledger_recorder.wall()
-        until(lambda: log.ledger_recorder.wall() > tried + 1.5, "another probe")
+        tried = log.wall()
+        until(lambda: log.wall() > tried + 1.5, "another probe")
         assert query(conninfo, "SELECT listened_at FROM ledger.listening") == before
-        log.ledger_recorder.wall = time.time
+        log.wall = time.time
         listened = "SELECT listened_at > now() - interval '5 s' FROM ledger.listening"
         until(lambda: query(conninfo, listened) == [(True,)], "the note")
     finally:

@@ -185,17 +185,17 @@ def test_a_run_may_begin_end_and_be_erased_in_one_append(
 
 
 def test_a_kill_leaves_both_the_erasure_and_the_destroyed_key_or_neither(ledger: Ledger) -> None:
-    killed = {started_run(ledger): recorder for recorder in (KilledBeforeCommit, KilledAfterCommit)}
+    killed = {started_run(ledger): log for log in (KilledBeforeCommit, KilledAfterCommit)}
     processes = []
-    for run, recorder in killed.items():
+    for run, log in killed.items():
         ledger.accept(failed(run))
         command = EraseRun(run, REPORTER, reason="asked for")
-        processes.append(start_killed_process(recorder, ledger.conninfo, MASTER_KEY, now, command))
+        processes.append(start_killed_process(log, ledger.conninfo, MASTER_KEY, now, command))
     for process in processes:
         process.join(30)
         assert process.exitcode == -signal.SIGKILL
-    for run, recorder in killed.items():
-        is_erased = recorder is KilledAfterCommit
+    for run, log in killed.items():
+        is_erased = log is KilledAfterCommit
         assert ("run.erased" in ledger.topics(run)) is is_erased
         assert key_row(ledger, run)[0] is not is_erased
         # The same erasure, sent again, is a duplicate or is carried out now.

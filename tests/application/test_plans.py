@@ -87,8 +87,8 @@ def test_no_statement_of_a_writer_or_projector_scans_a_whole_table(own_ledger: L
     own_ledger.execute(Pause(line, REPORTER, reason=None, idempotency=key))
     carry_out_rare_writes(own_ledger, run)
     own_ledger.catch_up()
-    with own_ledger.log.ledger_recorder.datastore.get_connection() as writer:
-        prepared = [*plans(writer), *plans(own_ledger.projector.connection)]
+    writer = own_ledger.log.connected().connection
+    prepared = [*plans(writer), *plans(own_ledger.projector.connection)]
     assert len(prepared) > 30
     tables = {table for plan in prepared for table in scanned_tables(plan)}
     assert {table for table in tables if not table.endswith("_seq")} <= SMALL

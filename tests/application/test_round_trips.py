@@ -1,5 +1,6 @@
 """What an append costs at a distance: its round trips, counted on their way to PostgreSQL."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ledger.application import turns
 from ledger.application.commands.keys import CreateApiKey
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import IdempotencyKey
@@ -37,7 +39,11 @@ class Distant:
 
 
 @pytest.fixture
-def distant(conninfo: str, settings: Settings, tmp_path: Path) -> Iterator[Distant]:
+def distant(
+    conninfo: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Distant]:
+    # A process apart asks in the midst of a long append whether another one waits.
+    monkeypatch.setattr(turns, "TURN_SECONDS", math.inf)
     with (
         closing(Relay(conninfo, tmp_path)) as relay,
         working(relay.conninfo, settings) as ledger,

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ledger.cli import load as loading
 from ledger.cli.arguments import main
-from ledger.log.recorder import LedgerRecorder
+from ledger.log.event_log import Log
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.forked import CONTEXT, Forked
@@ -201,7 +201,7 @@ def test_an_import_that_loses_its_database_ends_and_names_the_line(
 def test_an_import_where_the_clock_is_wrong_says_so(
     ledger: Ledger, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LedgerRecorder, "wall", staticmethod(lambda: time.time() + 3600))
+    monkeypatch.setattr(Log, "wall", staticmethod(lambda: time.time() + 3600))
     done = ledger("import", "-", stdin=lines(*GOOD))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (

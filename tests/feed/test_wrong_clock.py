@@ -30,7 +30,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def set_ahead(dispatching: Dispatching, seconds: float) -> None:
     """Set the clock of the dispatcher's writer ahead of the database's."""
-    dispatching._log.ledger_recorder.wall = lambda: time.time() + seconds
+    dispatching._log.wall = lambda: time.time() + seconds
 
 
 def led_since(ledger: WebhookLedger) -> object:

@@ -185,7 +185,7 @@ def test_an_append_waits_for_the_disk_though_the_databases_default_does_not(
     _set_for_all(conninfo, {"synchronous_commit": "off"})
     log = Log(prepare_database(settings, conninfo))
     try:
-        with log.ledger_recorder.append_transaction():
+        with log.append_transaction():
             pass
         assert _first_row(log, "SHOW synchronous_commit") == ["on"]
     finally:
@@ -216,8 +216,8 @@ def test_the_log_connects_by_the_environments_libpq_variables(
 
 def _first_row(log: Log, statement: str) -> list[str]:
     """The first row of a statement on the log's only connection."""
-    with log.ledger_recorder.datastore.get_connection() as connection:
-        return list(connection.execute(statement.encode()).fetchone().values())
+    (row,) = log.connected().connection.execute(statement.encode())
+    return list(row)
 
 
 def _set_for_all(conninfo: str, values: dict[str, str]) -> None:

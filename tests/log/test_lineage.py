@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from eventsourcing.persistence import DataError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.application.report import command_of
@@ -151,13 +151,12 @@ def test_appends_that_are_given_up_again_and_again_skip_once(
         query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
     caplog.clear()
     log = Log(conninfo)
-    recorder = log.ledger_recorder
-    recorder.wall = lambda: time.time() + 3600
+    log.wall = lambda: time.time() + 3600
     with running(log, create_writer(settings, log, Clock())) as writer:
         process = Process(writer)
         check_in = fact("run.requested", None, {"service_line_id": line})
         assert [type(process.record(check_in)) for _ in range(3)] == [ClockSkew] * 3
-        del recorder.wall
+        del log.wall
         assert process.issue(line) == (2 + POSITIONS_MOVED, 2 + IDS_MOVED)
     assert caplog.text.count("another PostgreSQL wrote last") == 1
 
@@ -167,18 +166,17 @@ def test_appends_that_are_given_up_on_several_connections_skip_once(
 ) -> None:
     """Each skip after an old backup takes a good part of the positions that ids have digits for."""
     log = Log(conninfo)
-    recorder = log.ledger_recorder
     with running(log, create_writer(settings, log, Clock())) as writer:
         process = Process(writer)
         line = process.line()
         query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
-        recorder.wall = lambda: time.time() + 3600
+        log.wall = lambda: time.time() + 3600
         for _ in range(3):
             end_writers(conninfo)
             assert isinstance(
                 process.record(fact("run.requested", None, {"service_line_id": line})), ClockSkew
             )
-        del recorder.wall
+        del log.wall
         assert process.issue(line) == (2 + POSITIONS_MOVED, 2 + IDS_MOVED)
 
 
@@ -190,14 +188,13 @@ def test_the_skip_grows_where_the_databases_clock_was_behind_at_the_first_append
         query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
     last_beat_was(conninfo, "0 s")
     log = Log(conninfo)
-    recorder = log.ledger_recorder
-    recorder.wall = lambda: time.time() + 86_400
+    log.wall = lambda: time.time() + 86_400
     with running(log, create_writer(settings, log, Clock())) as writer:
         process = Process(writer)
         check_in = fact("run.requested", None, {"service_line_id": line})
         assert isinstance(process.record(check_in), ClockSkew)
         last_beat_was(conninfo, "1 day")
-        del recorder.wall
+        del log.wall
         position, number = process.issue(line)
     assert position > 86_000 * _POSITIONS_A_SECOND
     assert number > 86_000 * _IDS_A_SECOND
@@ -223,10 +220,10 @@ def test_an_append_that_fails_leaves_the_skip_to_the_next_one(
         query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
     log = Log(conninfo)
     try:
-        with pytest.raises(DataError), log.ledger_recorder.append_transaction() as append:
+        with pytest.raises(psycopg.DataError), log.append_transaction() as append:
             append.ended(["a NUL byte\0"])
         assert query(conninfo, LINEAGE)[0][1] == 0
-        with log.ledger_recorder.append_transaction() as append:
+        with log.append_transaction() as append:
             append.read(Wanted())
             assert append.next_position == 2 + 2 * POSITIONS_MOVED
         assert query(conninfo, LINEAGE)[0][1] == 1
@@ -251,7 +248,7 @@ def test_a_user_that_may_not_read_the_system_identifier_still_notices_another_ti
         try:
             for timeline, system, moves in ((1, "7", False), (0, "7", True)):
                 query(conninfo, f"UPDATE ledger.lineage SET timeline = {timeline}")
-                with log.ledger_recorder.append_transaction() as append:
+                with log.append_transaction() as append:
                     append.read(Wanted())
                     is_moved = append.next_position > POSITIONS_MOVED
                 assert is_moved is moves

@@ -58,7 +58,7 @@ def beating(
     conninfo: str, settings: Settings, offset: float, *, heeds_beats: bool = True
 ) -> Iterator[Writer]:
     log = Log(conninfo)
-    log.ledger_recorder.heeds_beats = heeds_beats
+    log.heeds_beats = heeds_beats
     with running(log, create_writer(settings, log, clock_with(offset), probes=True)) as writer:
         yield writer
 

@@ -10,15 +10,13 @@ from itertools import groupby
 import psycopg
 import pytest
 
-from ledger.log.recorder import LedgerRecorder
+from ledger.log.event_log import Log
 from tests.support.log_checker import LogChecker, check
-from tests.support.racing_writers import ForgetfulRecorder, StaleRecorder, UnlockedRecorder, race
+from tests.support.racing_writers import ForgetfulLog, StaleLog, UnlockedLog, race
 
 
-def raced(
-    conninfo: str, recorder: type[LedgerRecorder], commands: int = 1200
-) -> tuple[Counter[str], LogChecker]:
-    counts = race(conninfo, racers=2, commands=commands, recorder=recorder)
+def raced(conninfo: str, kind: type[Log], commands: int = 1200) -> tuple[Counter[str], LogChecker]:
+    counts = race(conninfo, racers=2, commands=commands, kind=kind)
     return counts, check(conninfo)
 
 
@@ -45,7 +43,7 @@ def test_the_log_stays_sound_when_many_starts_race_events_that_forbid_them(
 
 @pytest.mark.soak
 def test_without_the_append_lock_the_database_refuses_positions_given_twice(conninfo: str) -> None:
-    counts, log = raced(conninfo, UnlockedRecorder)
+    counts, log = raced(conninfo, UnlockedLog)
     assert counts["unavailable"] > 0 or log.findings
 
 
@@ -54,17 +52,17 @@ def test_without_the_append_lock_and_unique_positions_the_checker_finds_the_dama
 ) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("DROP INDEX ledger.ledger_events_notification_id_idx")
-    counts, log = raced(conninfo, UnlockedRecorder)
+    counts, log = raced(conninfo, UnlockedLog)
     assert log.findings, counts
 
 
 def test_the_checker_finds_a_closing_that_ignores_open_runs(conninfo: str) -> None:
-    _, log = raced(conninfo, ForgetfulRecorder)
+    _, log = raced(conninfo, ForgetfulLog)
     assert any("the line closes with" in finding for finding in log.findings), log.findings[:5]
 
 
 def test_the_checker_finds_starts_on_held_lines_by_a_writer_with_stale_memory(
     conninfo: str,
 ) -> None:
-    _, log = raced(conninfo, StaleRecorder)
+    _, log = raced(conninfo, StaleLog)
     assert any("starts on a held or blocked line" in finding for finding in log.findings)

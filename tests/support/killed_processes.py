@@ -11,13 +11,12 @@ from ledger.application.command import Command
 from ledger.application.writer import Writer
 from ledger.log.append import Append
 from ledger.log.event_log import Log
-from ledger.log.recorder import LedgerRecorder
 from ledger.log.vault import Vault
 from tests.support.forked import CONTEXT
 
 
-class KilledBeforeCommit(LedgerRecorder):
-    """A recorder that kills its process when all is written, but nothing committed."""
+class KilledBeforeCommit(Log):
+    """A log that kills its process when all is written, but nothing committed."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -29,8 +28,8 @@ class KilledBeforeCommit(LedgerRecorder):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class KilledAfterCommit(LedgerRecorder):
-    """A recorder that kills its process after the commit, before any caller has an answer."""
+class KilledAfterCommit(Log):
+    """A log that kills its process after the commit, before any caller has an answer."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -40,28 +39,27 @@ class KilledAfterCommit(LedgerRecorder):
 
 
 def start_killed_process(
-    recorder: type[LedgerRecorder],
+    writers_log: type[Log],
     conninfo: str,
     master_key: str,
     clock: Callable[[], Any],
     command: Command,
 ) -> Any:
     """Start a process that executes a command and is killed; the caller joins the process."""
-    arguments = (recorder, conninfo, master_key, clock, command)
+    arguments = (writers_log, conninfo, master_key, clock, command)
     process = CONTEXT.Process(target=_execute, args=arguments)
     process.start()
     return process
 
 
 def _execute(
-    recorder: type[LedgerRecorder],
+    writers_log: type[Log],
     conninfo: str,
     master_key: str,
     clock: Callable[[], Any],
     command: Command,
 ) -> None:
-    log = Log(conninfo)
-    log.recorder.__class__ = recorder
+    log = writers_log(conninfo)
     vault = Vault(bytes.fromhex(master_key))
     writer = Writer(log, vault, clock, lambda _: timedelta(hours=1))
     writer.start()

@@ -10,7 +10,7 @@ def listen(log: Log, clock: Clock, seconds: float = 0.0) -> None:
     """Let time pass, and note each second, as an API's writer does, that heartbeats are taken."""
     until = clock.now + timedelta(seconds=seconds)
     while True:
-        with log.ledger_recorder.append_transaction() as append:
+        with log.append_transaction() as append:
             append.beat(clock.now, listens=True)
         if clock.now >= until:
             return

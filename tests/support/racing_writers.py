@@ -1,9 +1,8 @@
 """Processes that race one another: each has a writer of its own on the same database.
 
 ``race`` starts the processes, lets them begin at the same moment, and returns the counted outcomes.
-A sabotaged recorder removes one guard of the store in the child processes, to prove that this guard
-keeps the log sound. Such a recorder is a subclass of the product's class, set as the class of the
-product's instance.
+A sabotaged log removes one guard of the store in the child processes, to prove that this guard
+keeps the log sound.
 """
 
 import contextlib
@@ -25,7 +24,6 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.append import Append, Loaded, Wanted
 from ledger.log.event_log import Log
-from ledger.log.recorder import LedgerRecorder
 from ledger.log.tables import OpenRunRow
 from ledger.log.vault import Vault
 from ledger.postgres.pipeline import Statement
@@ -45,8 +43,8 @@ _VAULT_KEY = bytes(range(32))
 """The key of these tests alone."""
 
 
-class UnlockedRecorder(LedgerRecorder):
-    """A recorder without the append lock: appends of several processes overlap."""
+class UnlockedLog(Log):
+    """A log without the append lock: appends of several processes overlap."""
 
     lock = Statement(b"SET LOCAL lock_timeout = '2s'")
 
@@ -58,8 +56,8 @@ class ForgetfulAppend(Append):
         return []
 
 
-class SabotagedRecorder(LedgerRecorder):
-    """A recorder whose appends are of another class."""
+class SabotagedLog(Log):
+    """A log whose appends are of another class."""
 
     append_class: type[Append]
 
@@ -70,8 +68,8 @@ class SabotagedRecorder(LedgerRecorder):
             yield append
 
 
-class ForgetfulRecorder(SabotagedRecorder):
-    """A recorder whose appends find no open runs."""
+class ForgetfulLog(SabotagedLog):
+    """A log whose appends find no open runs."""
 
     append_class = ForgetfulAppend
 
@@ -84,8 +82,8 @@ class StaleAppend(Append):
         return read._replace(tails=[tail for tail in read.tails if wanted.streams[tail[0]] == 0])
 
 
-class StaleRecorder(SabotagedRecorder):
-    """A recorder whose appends never reload a stream."""
+class StaleLog(SabotagedLog):
+    """A log whose appends never reload a stream."""
 
     append_class = StaleAppend
 
@@ -110,12 +108,11 @@ def parsed(event: dict[str, Any]) -> Fact:
 @contextlib.contextmanager
 def running_writer(
     conninfo: str,
-    recorder: type[LedgerRecorder] = LedgerRecorder,
+    kind: type[Log] = Log,
     idle_after: timedelta = timedelta(microseconds=50),
 ) -> Iterator[Writer]:
-    """A running writer; lines become idle after ``idle_after``. The recorder may be sabotaged."""
-    log = Log(conninfo)
-    log.recorder.__class__ = recorder
+    """A running writer; lines become idle after ``idle_after``. The log may be sabotaged."""
+    log = kind(conninfo)
     vault = Vault(_VAULT_KEY)
     with running(log, Writer(log, vault, now, lambda _: idle_after)) as writer:
         yield writer
@@ -132,10 +129,10 @@ def race(
     conninfo: str,
     racers: int,
     commands: int,
-    recorder: type[LedgerRecorder] = LedgerRecorder,
+    kind: type[Log] = Log,
 ) -> Counter[str]:
     """Let processes race; return the number of commands by outcome, summed over the processes."""
-    counts = each_process(_race, racers, conninfo, commands, recorder)
+    counts = each_process(_race, racers, conninfo, commands, kind)
     return sum(counts, start=Counter())
 
 
@@ -168,12 +165,10 @@ def _call(pipe: Any, target: Callable[..., Any], number: int, gate: Any, argumen
     pipe.send(target(number, gate, *arguments))
 
 
-def _race(
-    number: int, gate: Any, conninfo: str, commands: int, recorder: type[LedgerRecorder]
-) -> Counter[str]:
+def _race(number: int, gate: Any, conninfo: str, commands: int, kind: type[Log]) -> Counter[str]:
     racer = Racer(number)
     waiting: deque[tuple[list[Command], Future[list[Outcome]]]] = deque()
-    with running_writer(conninfo, recorder) as writer:
+    with running_writer(conninfo, kind) as writer:
         for number in range(commands // _CHUNK):
             if number % _GENERATION == 0:
                 # All racers begin with the next lines at the same moment.

@@ -161,8 +161,8 @@ class ApiServices:
         """Connect and start. Raises the database's error if it cannot be reached."""
         if self._writing is not None:
             loop = asyncio.get_running_loop()
-            recorder = self._writing.log.ledger_recorder
-            recorder.on_elsewhere = partial(loop.call_soon_threadsafe, self._leave)
+            leave = partial(loop.call_soon_threadsafe, self._leave)
+            self._writing.log.on_elsewhere = leave
         await self.door.open()
         await self.positions.start()
         if self._verifier is not None:

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 
-from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
+import psycopg
 
 from ledger.application.command import Command, carry_out
 from ledger.application.group import Group
@@ -238,8 +238,8 @@ class Writer(BackgroundLoop):
 
     def _probe(self) -> None:
         """Find out whether appends succeed."""
-        with suppress(PersistenceError, ClockSkew), self._trying():
-            with self._log.ledger_recorder.append_transaction() as append:
+        with suppress(psycopg.Error, ClockSkew), self._trying():
+            with self._log.append_transaction() as append:
                 if append.is_first:
                     self._memory.clear()
                 append.probe()
@@ -280,7 +280,7 @@ class Writer(BackgroundLoop):
         began = self._trying_since = time.monotonic()
         try:
             yield
-        except PersistenceError as error:
+        except psycopg.Error as error:
             self._tried_at = time.monotonic()
             if self._failing_since is None:
                 self._failing_since = began
@@ -327,7 +327,7 @@ class Writer(BackgroundLoop):
                 return self._append(commands, plan)
         except ClockSkew as error:
             return [error.with_traceback(None)] * len(commands)
-        except (OperationalError, InterfaceError):
+        except (psycopg.OperationalError, psycopg.InterfaceError):
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
             return [unavailable] * len(commands)
         except Exception as error:
@@ -345,7 +345,7 @@ class Writer(BackgroundLoop):
         touched: set[str] = set()
         began = time.perf_counter()
         try:
-            with self._log.ledger_recorder.append_transaction() as append:
+            with self._log.append_transaction() as append:
                 group = Group(
                     append,
                     self._memory,

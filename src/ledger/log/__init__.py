@@ -1,1 +1,1 @@
-"""The event store: codec, recorder, append, decision tables, snapshots, vault, migrations."""
+"""The event store: codec, append, decision tables, snapshots, vault, migrations."""

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 import psycopg
-from eventsourcing.persistence import OperationalError
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow, dict_row, tuple_row
 
 from ledger.log import snapshots
-from ledger.log.event_log import Log
 from ledger.postgres import locks
 
 _BASE = """
@@ -104,7 +103,8 @@ def migrate(conninfo: str) -> list[str]:
         _ensure_role(connection)
         connection.execute(_BASE)
         _refuse_newer(connection, {name for name, _ in migrations})
-        _create_library_table(connection, conninfo)
+        if connection.execute("SELECT to_regclass('ledger.ledger_events')").fetchone() == (None,):
+            _create_library_table(conninfo)
         applied = [name for name, sql in migrations if _apply(connection, name, sql)]
         snapshots.drop_others(connection)
         return [*taken, *applied]
@@ -196,13 +196,22 @@ def _refuse_newer(connection: psycopg.Connection[TupleRow], known: set[str]) -> 
         )
 
 
-def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None:
-    row = connection.execute("SELECT to_regclass('ledger.ledger_events')").fetchone()
-    if row == (None,):
-        try:
-            Log(conninfo, CREATE_TABLE="y").close()
-        except OperationalError as error:
-            raise psycopg.OperationalError(str(error)) from error
+def _create_library_table(conninfo: str) -> None:
+    # The modules are loaded for a new ledger only: that takes longer than the statements.
+    from eventsourcing.persistence import OperationalError
+    from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+
+    store = PostgresDatastore(
+        "", "", "", "", "", schema="ledger", originator_id_type="text", lock_timeout=2
+    )
+    # The connection string has more parameters than the store has names for.
+    store.pool.kwargs = {**conninfo_to_dict(conninfo), "row_factory": dict_row}
+    try:
+        PostgresApplicationRecorder(store, events_table_name="ledger_events").create_table()
+    except OperationalError as error:
+        raise psycopg.OperationalError(str(error)) from error
+    finally:
+        store.close()
 
 
 def _files() -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ledger.log.append import StoredRow
-from ledger.log.recorder import is_full, read_log
+from ledger.log.event_log import is_full, read_log
 from ledger.postgres.pipeline import Pipeline
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of

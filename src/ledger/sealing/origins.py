@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ledger.log import nodes
 from ledger.log.append import StoredRow
-from ledger.log.recorder import is_full, read_log
+from ledger.log.event_log import is_full, read_log
 from ledger.log.vault import CannotOpen, Vault
 from ledger.postgres.pipeline import Pipeline
 from ledger.sealing import shelf

@@ -12,7 +12,6 @@ from ctypes import c_bool, c_char
 from multiprocessing.process import BaseProcess
 
 import psycopg
-from eventsourcing.persistence import InterfaceError, OperationalError
 
 from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ledger.postgres.embedded.account import Account
@@ -35,7 +34,7 @@ START_SECONDS = 60.0
 _LONGEST_REASON = 500
 """Bytes of the reason for which a child ended."""
 
-_FORESEEN = (psycopg.OperationalError, OperationalError, InterfaceError, OSError)
+_FORESEEN = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 """The errors by which a child ends while the database is away: told in a line, not as bugs."""
 
 _ADDRESS_TAKEN = errno.EADDRINUSE

@@ -21,7 +21,7 @@ from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
 from ledger.log.append import StoredRow
 from ledger.log.codec import EnvelopeMapper
-from ledger.log.recorder import is_full, planned_once, read_log
+from ledger.log.event_log import is_full, planned_once, read_log
 from ledger.postgres import locks
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows

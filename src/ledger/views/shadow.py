@@ -17,8 +17,8 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger import __version__
 from ledger.domain.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
+from ledger.log.event_log import read_log
 from ledger.log.nodes import nodes
-from ledger.log.recorder import read_log
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of

@@ -45,7 +45,7 @@ def writing(
 ) -> Iterator[Writer]:
     """A running writer for a short command; ``heeds_beats`` is false for the demo's story."""
     log = Log(conninfo)
-    log.ledger_recorder.heeds_beats = heeds_beats
+    log.heeds_beats = heeds_beats
     with running(log, create_writer(settings, log, clock)) as writer:
         yield writer
 

@@ -6,7 +6,6 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from eventsourcing.persistence import OperationalError
 from psycopg.conninfo import make_conninfo
 
 from ledger.log.append import Wanted
@@ -22,25 +21,21 @@ _WAITERS = (
 def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str) -> None:
     log = Log(make_conninfo(conninfo, options="-c work_mem=8MB"))
     try:
-        with log.ledger_recorder.datastore.get_connection() as connection:
-            shown = [
-                connection.execute(f"SHOW {name}".encode()).fetchone()
-                for name in ("work_mem", "plan_cache_mode", "enable_seqscan")
-            ]
+        execute = log.connected().connection.execute
+        names = ("work_mem", "plan_cache_mode", "enable_seqscan", "lock_timeout")
+        shown = [execute(f"SHOW {name}".encode()).fetchone() for name in names]
+        ((idle,),) = execute("SHOW idle_in_transaction_session_timeout")
     finally:
         log.close()
-    assert [next(iter(row.values())) for row in shown if row] == [
-        "8MB",
-        "force_generic_plan",
-        "off",
-    ]
+    assert shown == [("8MB",), ("force_generic_plan",), ("off",), ("2s",)]
+    assert idle == "5s"
 
 
 def test_a_connection_that_the_server_has_ended_is_not_used_again(conninfo: str) -> None:
     log = Log(conninfo)
     try:
         for _ in range(3):
-            with log.ledger_recorder.append_transaction() as append:
+            with log.append_transaction() as append:
                 append.read(Wanted())
                 assert append.next_position == 1
             with psycopg.connect(conninfo, autocommit=True) as other:
@@ -62,7 +57,7 @@ def log(conninfo: str) -> Iterator[Log]:
 
 def next_position(log: Log) -> int:
     """The position at which an append that begins now would write."""
-    with log.ledger_recorder.append_transaction() as append:
+    with log.append_transaction() as append:
         append.read(Wanted())
         return append.next_position
 
@@ -74,7 +69,7 @@ def test_a_vacuum_of_the_log_and_an_append_do_not_wait_for_each_other(
     with psycopg.connect(conninfo) as vacuum:
         vacuum.execute("LOCK TABLE ledger.ledger_events IN SHARE UPDATE EXCLUSIVE MODE")
         assert next_position(log) == 1
-    with log.ledger_recorder.append_transaction() as append:
+    with log.append_transaction() as append:
         append.read(Wanted())
         with psycopg.connect(conninfo, autocommit=True) as vacuum:
             vacuum.execute("SET lock_timeout = '1s'")
@@ -85,7 +80,7 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
     another = Log(conninfo)
     try:
         with ThreadPoolExecutor() as others:
-            with log.ledger_recorder.append_transaction() as append:
+            with log.append_transaction() as append:
                 append.read(Wanted())
                 found = others.submit(next_position, another)
                 until(lambda: query(conninfo, _WAITERS), "an append that waits")
@@ -98,11 +93,11 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
 def test_an_append_that_waits_connects_again_and_again(conninfo: str) -> None:
     """The pool once paused for a second, then for two: a new primary was found so much later."""
     with closing(Relay(conninfo)) as relay, closing(Log(relay.conninfo)) as log:
-        with log.ledger_recorder.append_transaction():
+        with log.append_transaction():
             pass
         relay.accepts_connections = False
         relay.cut()
         before = relay.connections_opened
-        with pytest.raises(OperationalError), log.ledger_recorder.append_transaction():
+        with pytest.raises(psycopg.OperationalError), log.append_transaction():
             pass
         assert relay.connections_opened - before >= 5
