@@ -55,7 +55,7 @@ def test_a_body_is_parsed_before_the_rest_of_a_neighbours_large_body() -> None:
             asyncio.create_task(parse(parser, party, LARGE, bodies.steps(party, count)))
             for party, count in (("flood", 1_000), ("other", 50))
         ]
-        await until_async(lambda: len(parser._parties) == 2, "both bodies")
+        await until_async(lambda: len(parser._unparsed) == 2, "both bodies")
         parser.start()
         assert await asyncio.gather(*tasks) == ["flood", "other"]
 
@@ -97,7 +97,8 @@ def test_the_bodies_of_an_organization_stay_text_until_earlier_ones_are_answered
         assert bodies.order == [*names[: parsing._MOST_PARSED], "other"]
         answered.set()
         await asyncio.gather(*tasks)
-        assert not parser._parties
+        assert not parser._unparsed
+        assert not parser._held
 
     play(scene)
     assert len(bodies.order) == parsing._MOST_PARSED + 3
@@ -108,13 +109,14 @@ def test_a_request_that_ends_early_leaves_nothing_behind() -> None:
 
     async def scene(parser: Parsing) -> None:
         task = asyncio.create_task(parse(parser, "one", LARGE, bodies.steps("gone", 5)))
-        await until_async(lambda: parser._parties, "the body")
+        await until_async(lambda: parser._unparsed, "the body")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         parser.start()
         assert await parse(parser, "one", LARGE, bodies.steps("next", 1)) == "next"
-        assert not parser._parties
+        assert not parser._unparsed
+        assert not parser._held
 
     play(scene)
     assert bodies.order == ["next"]

@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
+from ledger.api.machinery.loop_turns import LoopTurns
 from ledger.api.routes import files
-from ledger.api.slices import Slices
 from ledger.web import pages
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
@@ -17,7 +17,7 @@ def test_one_slice_is_rendered_in_a_turn_of_the_loop_and_organizations_take_turn
     order, turns = list[str](), list[int]()
 
     async def play() -> None:
-        slices, loop = Slices(), asyncio.get_running_loop()
+        slices, loop = LoopTurns(), asyncio.get_running_loop()
         turn = 0
 
         def count() -> None:

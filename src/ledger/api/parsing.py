@@ -12,12 +12,11 @@ busy.
 import asyncio
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ledger.application.turns import TURN_FACTS, TURN_SECONDS
+from ledger.application.turns import TURN_FACTS, TURN_SECONDS, RoundRobin
 from ledger.background import BackgroundLoop
 
 SMALL_BYTES = 16 * 1024
@@ -36,10 +35,10 @@ Steps = Generator[None, None, T]
 class _Job:
     """A large body that waits to be parsed."""
 
-    __slots__ = ("future", "loop", "size", "steps")
+    __slots__ = ("future", "loop", "party", "size", "steps")
 
-    def __init__(self, size: int, steps: Steps[Any]) -> None:
-        self.size, self.steps = size, steps
+    def __init__(self, party: str, size: int, steps: Steps[Any]) -> None:
+        self.party, self.size, self.steps = party, size, steps
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
@@ -56,49 +55,15 @@ class _Job:
             self.future.set_exception(error)
 
 
-class _Party:
-    """The large bodies of an organization."""
-
-    __slots__ = ("begun", "count", "size", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: deque[_Job] = deque()
-        self.begun: _Job | None = None
-        """The job that is being parsed."""
-        self.count = self.size = 0
-        """Bodies, and their bytes, that are being parsed, or are parsed and not answered yet."""
-
-    def next(self) -> _Job | None:
-        """The job to go on with; None: there is none, or too much is parsed already."""
-        if self.begun is None and self.waiting and self._has_room(self.waiting[0].size):
-            self.begun = self.waiting.popleft()
-            self.count += 1
-            self.size += self.begun.size
-        return self.begun
-
-    def _has_room(self, size: int) -> bool:
-        is_little = self.count < _MOST_PARSED and self.size + size <= _MOST_PARSED_BYTES
-        return is_little or not self.count
-
-    def release(self, job: _Job) -> None:
-        """Take back what an answered job holds, or one whose request has ended before."""
-        if job in self.waiting:
-            self.waiting.remove(job)
-            return
-        if self.begun is job:
-            self.begun = None
-        self.count -= 1
-        self.size -= job.size
-
-
 class Parsing(BackgroundLoop):
     """Parses the bodies of one process."""
 
     def __init__(self) -> None:
         super().__init__("parser")
         self._changed = threading.Condition()
-        self._parties: OrderedDict[str, _Party] = OrderedDict()
-        """The organizations in the order of their turns."""
+        self._unparsed: RoundRobin[str, _Job] = RoundRobin()
+        self._held: dict[str, set[_Job]] = {}
+        """By organization: bodies that are being parsed, or are parsed and not answered yet."""
 
     @asynccontextmanager
     async def parsed(self, party: str, size: int, steps: Steps[T]) -> AsyncIterator[T]:
@@ -109,18 +74,19 @@ class Parsing(BackgroundLoop):
         if size <= SMALL_BYTES:
             yield run(steps)
             return
-        job = _Job(size, steps)
+        job = _Job(party, size, steps)
         with self._changed:
-            self._parties.setdefault(party, _Party()).waiting.append(job)
+            self._unparsed.add(party, job)
             self._changed.notify()
         try:
             yield await job.future
         finally:
             with self._changed:
-                holder = self._parties[party]
-                holder.release(job)
-                if not (holder.count or holder.waiting):
-                    del self._parties[party]
+                self._unparsed.remove(party, job)
+                held = self._held.get(party, set())
+                held.discard(job)
+                if not held:
+                    self._held.pop(party, None)
                 self._changed.notify()
 
     def _interrupt(self) -> None:
@@ -135,22 +101,20 @@ class Parsing(BackgroundLoop):
             if job is None:
                 return
             if _take_turn(job):
-                self._end(job)
+                with self._changed:
+                    self._unparsed.remove(job.party, job)
 
     def _next(self) -> _Job | None:
-        """The job whose turn it is; its organization is the last now."""
-        for name, party in self._parties.items():
-            if (job := party.next()) is not None:
-                self._parties.move_to_end(name)
+        """The job whose turn it is; None: there is none, or too much is parsed already."""
+        for party in self._unparsed:
+            job, held = next(iter(self._unparsed.of(party))), self._held.get(party, set())
+            size = job.size + sum(each.size for each in held)
+            has_room = len(held) < _MOST_PARSED and size <= _MOST_PARSED_BYTES
+            if has_room or not held or job in held:
+                self._held[party] = held | {job}
+                self._unparsed.serve(party)
                 return job
         return None
-
-    def _end(self, job: _Job) -> None:
-        """Let the next body of the organization begin."""
-        with self._changed:
-            for party in self._parties.values():
-                if party.begun is job:
-                    party.begun = None
 
 
 def _take_turn(job: _Job) -> bool:

@@ -13,9 +13,9 @@ from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.gauges import DatabaseGauges, SharedText
 from ledger.api.machinery.bodies import Pace
+from ledger.api.machinery.loop_turns import LoopTurns
 from ledger.api.machinery.shares import Shares
 from ledger.api.parsing import Parsing
-from ledger.api.slices import Slices
 from ledger.api.submissions import Submissions
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
@@ -101,7 +101,7 @@ class ApiServices:
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.shares = Shares()
         self.parsing = Parsing()
-        self.slices = Slices()
+        self.slices = LoopTurns()
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
         self.failure: Exception | None = None

@@ -19,17 +19,17 @@ own events by more than a few turns. (A process apart does so beside others only
 
 import ctypes
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from multiprocessing import RawArray
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from ledger.application.command import Command
 from ledger.intake.request import Outcome
 
 TURN_FACTS = 100
 TURN_SECONDS = 0.1
-"""The length of a turn while others wait."""
+"""The length of a turn in which facts are recorded, or parsed, while others wait."""
 
 GROUP = 1000
 """The most commands in one append: a larger group gains nothing and holds the lock for longer."""
@@ -53,6 +53,9 @@ _REMEMBERED = 1000
 """The most organizations whose last position is remembered."""
 
 Outcomes = list[Outcome]
+
+P = TypeVar("P", bound=Hashable)
+T = TypeVar("T", bound=Hashable)
 
 Board = ctypes.Array[ctypes.c_longlong]
 
@@ -94,6 +97,51 @@ class Neighbours:
         )
 
 
+class RoundRobin(Generic[P, T]):
+    """Items that wait, by party. Iteration yields the parties in the order of their turns.
+
+    The items of a party keep their order, and a party without items is forgotten. All that
+    organizations share is given out so: appends, the parsing of large bodies (``api/parsing.py``),
+    the event loop (``api/machinery/loop_turns.py``), places for deliveries (``feed/roster.py``).
+    """
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[P, OrderedDict[T, None]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def __iter__(self) -> Iterator[P]:
+        return iter(self._queues)
+
+    def of(self, party: P) -> Collection[T]:
+        """The items of a party that waits."""
+        return self._queues[party].keys()
+
+    def add(self, party: P, item: T) -> None:
+        """Let an item wait behind those of its party, unless it waits already."""
+        self._queues.setdefault(party, OrderedDict()).setdefault(item)
+
+    def remove(self, party: P, item: T) -> None:
+        """Let an item wait no more, if it does."""
+        queue = self._queues.get(party, OrderedDict[T, None]())
+        queue.pop(item, None)
+        if not queue:
+            self._queues.pop(party, None)
+
+    def serve(self, party: P) -> None:
+        """End the turn of a party: it is the last now."""
+        if party in self._queues:
+            self._queues.move_to_end(party)
+
+    def take(self, party: P) -> T:
+        """End the turn of a party by taking its first item."""
+        first = next(iter(self._queues[party]))
+        self.remove(party, first)
+        self.serve(party)
+        return first
+
+
 class Ticket:
     """Commands that were handed in together and are answered together."""
 
@@ -132,8 +180,7 @@ class Turns:
         self._is_apart = neighbours is None
         self._others_at = 0.0
         """When the writer of a process apart last saw that others had recorded events."""
-        self._parties: OrderedDict[str, deque[Ticket]] = OrderedDict()
-        """The tickets of each organization, in the order of their turns."""
+        self._parties: RoundRobin[str, Ticket] = RoundRobin()
         self._counts: dict[str, int] = {}
         """The undecided commands of each organization."""
         self.waiting = 0
@@ -157,10 +204,7 @@ class Turns:
         """Take in commands, behind those of the same organization."""
         party, count = ticket.party, len(ticket.commands)
         self._neighbours.note(party)
-        tickets = self._parties.get(party)
-        if tickets is None:
-            tickets = self._parties[party] = deque()
-        tickets.append(ticket)
+        self._parties.add(party, ticket)
         self._counts[party] = self._counts.get(party, 0) + count
         self.waiting += count
 
@@ -176,13 +220,13 @@ class Turns:
         """The commands of the next append; ``is_last``: the views are not waited for."""
         slices: list[Slice] = []
         room = GROUP
-        for party, tickets in self._parties.items():
+        for party in self._parties:
             if not (is_last or self._may_go(party)):
                 continue
             self._neighbours.note(party)
             is_alone = self._is_alone(party)
             left = room if is_alone else min(room, TURN_FACTS)
-            for ticket in tickets:
+            for ticket in self._parties.of(party):
                 count = min(ticket.left, left)
                 if is_alone and slices and count < ticket.left:
                     break
@@ -225,12 +269,11 @@ class Turns:
             self._counts[ticket.party] -= len(got)
             if not ticket.left:
                 finished.append(ticket)
-                self._parties[ticket.party].popleft()
+                self._parties.remove(ticket.party, ticket)
         for party in served:
-            if self._parties[party]:
-                self._parties.move_to_end(party)
-            else:
-                del self._parties[party], self._counts[party]
+            self._parties.serve(party)
+            if not self._counts[party]:
+                del self._counts[party]
         self.waiting -= len(outcomes)
         return finished
 

@@ -8,10 +8,11 @@ are places left free. So there is a free place for the next organization, howeve
 """
 
 import heapq
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
+from ledger.application.turns import RoundRobin
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.feed.verdict import Claimed
 from projections.webhook.view import Standing
@@ -137,8 +138,8 @@ class Roster:
         self._in_hand: Counter[str | None] = Counter()
         """``in_hand`` by organization, without the deliveries of endpoints deleted meanwhile."""
         self._watched: dict[str, Watched] = {}
-        self._ready: OrderedDict[str | None, OrderedDict[str, None]] = OrderedDict()
-        """The endpoints to claim for, by organization; organizations and endpoints take turns."""
+        self._ready: RoundRobin[str | None, str] = RoundRobin()
+        """The endpoints to claim for, by organization."""
         self._timers: list[tuple[datetime, str]] = []
         """When to look for due deliveries of an endpoint, the earliest first (a heap)."""
 
@@ -213,7 +214,7 @@ class Roster:
         return list(self._asks())
 
     def _queue_up(self, watched: Watched) -> None:
-        self._ready.setdefault(watched.organization, OrderedDict()).setdefault(watched.id)
+        self._ready.add(watched.organization, watched.id)
 
     def _asks(self) -> Iterator[Ask]:
         """One endpoint of each organization in turn, as far as there is room."""
@@ -221,17 +222,17 @@ class Roster:
         for _ in range(_AT_ONCE):
             if not self._ready:
                 return
-            organization, ready = self._ready.popitem(last=False)
+            organization = next(iter(self._ready))
             most = share(room, self._in_hand[organization] + asked[organization])
             if most > 0:
-                watched = self._watched.get(ready.popitem(last=False)[0])
+                watched = self._watched.get(self._ready.take(organization))
                 if watched is not None and watched.free > 0:
                     free = min(watched.free, most)
                     room -= free
                     asked[organization] += free
                     yield Ask(watched.id, free, list(watched.busy), watched.sends)
-            if ready:
-                self._ready[organization] = ready
+            else:
+                self._ready.serve(organization)
 
     @property
     def is_ready(self) -> bool:

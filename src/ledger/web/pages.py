@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.access.authentication import address_of
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
+from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.api.machinery.middleware import without_prefix
 from ledger.api.machinery.shares import LARGE_PAGE
 from ledger.api.problems import (
@@ -33,7 +34,6 @@ from ledger.api.problems import (
     status_of,
 )
 from ledger.api.reading import services_of
-from ledger.api.slices import SLICE_SECONDS, Slices
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
@@ -167,7 +167,7 @@ class PageResponse(Response):
     """A page, whose text is made in slices: at last when it is sent."""
 
     def __init__(
-        self, text: Iterator[str], status: int, slices: Slices, party: str, root_path: str
+        self, text: Iterator[str], status: int, slices: LoopTurns, party: str, root_path: str
     ) -> None:
         super().__init__(status_code=status, headers=dict(HEADERS), media_type="text/html")
         self._text: Iterator[str] | None = text

@@ -126,7 +126,7 @@ class Connection(HttpToolsProtocol):
         self._held = self._held + data if self._held else data
         if self._has_several:
             self.flow.pause_reading()
-            turns_of(self.server_state, self.loop).take(self._take_held)
+            turns_of(self.server_state).take(self._take_held)
         else:
             self._take_held()
 
@@ -141,7 +141,7 @@ class Connection(HttpToolsProtocol):
                 self._held = held[start:]
                 self.flow.pause_reading()
                 if end > start:
-                    turns_of(self.server_state, self.loop).take(self._take_held)
+                    turns_of(self.server_state).take(self._take_held)
                 return
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         if self._has_several:
-            turns_of(self.server_state, self.loop).take(partial(self._begin, cycle, app))
+            turns_of(self.server_state).take(partial(self._begin, cycle, app))
         else:
             super()._start_asgi_task(cycle, app)
 

@@ -6,48 +6,24 @@ each turn of the loop.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from ledger.api.machinery.loop_turns import LoopTurns
 
-class RequestTurns:
-    """Pipelined requests of all connections: one request begins in each turn of the loop.
+_turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
+
+
+def turns_of(server: ServerState) -> LoopTurns:
+    """The turns of a server, in which the pipelined requests of all its connections begin.
 
     A connection has one request under way at a time. But with hundreds of such connections, a
     request that arrives alone would otherwise wait for one request of each connection.
     """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._is_going_on = False
-
-    def take(self, begin: Callable[[], None]) -> None:
-        """Call ``begin`` in one of the next turns, after the calls that were requested before."""
-        self._waiting.append(begin)
-        if not self._is_going_on:
-            self._is_going_on = True
-            self._loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        begin = self._waiting.popleft()
-        if self._waiting:
-            self._loop.call_soon(self._go_on)
-        else:
-            self._is_going_on = False
-        begin()
-
-
-_turns: "WeakKeyDictionary[ServerState, RequestTurns]" = WeakKeyDictionary()
-
-
-def turns_of(server: ServerState, loop: asyncio.AbstractEventLoop) -> RequestTurns:
-    """A server's turns, which its connections share."""
-    return _turns.setdefault(server, RequestTurns(loop))
+    return _turns.setdefault(server, LoopTurns())
 
 
 class Flow(FlowControl):

@@ -27,7 +27,7 @@ from ledger.language.rendering import json_text
 _logger = logging.getLogger(__name__)
 
 PORTION = 100
-"""Entries of a slice (``slices.py``): other requests wait for some milliseconds at most."""
+"""Entries of a slice (``loop_turns.py``): other requests wait for some milliseconds at most."""
 
 # Signs by which a spreadsheet takes a cell for a formula: senders choose some cells. Blanks and
 # quotation marks before the sign may be dropped. Many spreadsheets divide lines at ``;``, others at

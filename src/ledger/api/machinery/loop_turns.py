@@ -1,0 +1,45 @@
+"""Turns on the event loop, in which pages and exports are rendered and pipelined requests begin.
+
+A page or an export takes many milliseconds of the event loop. So it is rendered in slices, and in
+each turn of the loop one slice of one organization: all other requests of the process go on
+between two slices, however many pages and exports wait. Pipelined requests begin likewise.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from ledger.application.turns import RoundRobin
+
+SLICE_SECONDS = 0.002
+"""The length of a slice, give or take what cannot be divided."""
+
+
+class LoopTurns:
+    """Calls by party: one call begins in each turn of the loop, of one party after the other."""
+
+    def __init__(self) -> None:
+        self._calls: RoundRobin[str, Callable[[], None]] = RoundRobin()
+        self._is_going_on = False
+
+    def take(self, begin: Callable[[], None], party: str = "") -> None:
+        """Call ``begin`` in one of the next turns, after the earlier calls of the party."""
+        self._calls.add(party, partial(begin))  # unlike any other call
+        if not self._is_going_on:
+            self._is_going_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    async def next(self, party: str) -> None:
+        """Wait for the turn of an organization's next slice, which the caller then renders."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.take(lambda: None if future.done() else future.set_result(None), party)
+        await future
+
+    def _go_on(self) -> None:
+        begin = self._calls.take(next(iter(self._calls)))
+        try:
+            begin()
+        finally:
+            self._is_going_on = bool(self._calls)
+            if self._is_going_on:
+                asyncio.get_running_loop().call_soon(self._go_on)
