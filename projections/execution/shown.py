@@ -3,16 +3,111 @@
 A row shows three parts. The *version* (``head`` of list row and detail, ``extra`` of the detail)
 changes only with the line's own stream, and is stored as JSON. The *counts* and the *metrics*
 change with its runs and check-ins, and are made of the numbers of a step. The present row has them
-as JSON too, because lists of the present are read most.
+as JSON too, because lists of the present are read most. ``ShownLine`` and ``LineDetail`` describe
+the parts put together.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from ledger.domain import health
 from ledger.domain.execution import Blocker, Execution
-from ledger.language.rendering import json_text, members, time_text
+from ledger.domain.execution_events import Resource
+from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.recorded import Actor
+from ledger.domain.values import (
+    LINE_ID,
+    RUN_ID,
+    Cause,
+    ExecutionModel,
+    HoldName,
+    ProductLine,
+    State,
+)
+from ledger.language.rendering import ShownInstant, json_text, members, time_text
 from projections.execution.line import Totals
+
+
+class ShownBlocker(msgspec.Struct):
+    """An open blocker."""
+
+    id: str
+    cause: Cause
+    reason: str | None
+    since: ShownInstant
+    assignee: str | None
+    due_at: ShownInstant | None
+
+
+class ReportedBlocker(ShownBlocker):
+    """An open blocker, and who reported it."""
+
+    reported_by: str
+
+
+class ShownHold(msgspec.Struct):
+    """A hold."""
+
+    hold: HoldName
+    reason: str | None
+    since: ShownInstant
+    by: Actor
+
+
+class ShownSignal(msgspec.Struct):
+    """The latest report of a signal."""
+
+    signal: SignalName
+    status: SignalStatus
+    value: Any
+    evidence: Any
+
+
+class ShownHealth(msgspec.Struct):
+    """Score and signals, in order of first report."""
+
+    score: int | None
+    status: SignalStatus | None
+    signals: list[ShownSignal]
+
+
+class LineHead(msgspec.Struct):
+    """The part of list row and detail that a line's own stream changes."""
+
+    id: Annotated[str, Meta(pattern=RUN_ID)]
+    service_line_id: Annotated[str, Meta(pattern=LINE_ID)]
+    execution_model: ExecutionModel
+    state: State
+    workspace_id: str
+    product_line: ProductLine
+    project_tags: Sequence[str]
+    state_since: ShownInstant
+    health_status: SignalStatus | None
+    started_at: ShownInstant
+    name: str | None
+    health_score: int | None
+    oldest_blocker: ShownBlocker | None
+
+
+class ShownLine(LineHead):
+    """A line in a list."""
+
+    last_activity_at: ShownInstant
+    open_runs: Annotated[int, Meta(ge=0)]
+    metrics: dict[str, float | int | None]
+
+
+class LineDetail(ShownLine):
+    """A line with all its details."""
+
+    resources: list[Resource]
+    health: ShownHealth
+    blockers: list[ReportedBlocker]
+    holds: list[ShownHold]
+    closed_at: ShownInstant | None
 
 
 class Version(NamedTuple):
@@ -29,58 +124,50 @@ def version(execution: Execution) -> Version:
     """The version after the latest event of a line's own stream."""
     score = health.score(execution.signals.values())
     status = health.status(score)
-    head = {
-        "id": execution.execution_id,
-        "service_line_id": execution.id,
-        "execution_model": execution.execution_model,
-        "state": execution.state,
-        "workspace_id": execution.workspace_id,
-        "product_line": execution.product_line,
-        "project_tags": execution.project_tags,
-        "state_since": time_text(execution.state_since),
-        "health_status": status,
-        "started_at": time_text(execution.started_at),
-        "name": execution.name,
-        "health_score": score,
-        "oldest_blocker": _oldest_blocker(execution),
-    }
+    head = LineHead(
+        execution.execution_id,
+        execution.id,
+        execution.execution_model,  # type: ignore[arg-type]
+        execution.state,
+        execution.workspace_id,
+        execution.product_line,  # type: ignore[arg-type]
+        execution.project_tags,
+        time_text(execution.state_since),
+        status,
+        time_text(execution.started_at),
+        execution.name,
+        score,
+        _oldest(execution),
+    )
     signals = [
-        {"signal": s.signal, "status": s.status, "value": s.value, "evidence": s.evidence}
-        for s in execution.signals.values()
+        ShownSignal(s.signal, s.status, s.value, s.evidence) for s in execution.signals.values()
     ]
     extra = {
         "resources": list(execution.resources.values()),
-        "health": {"score": score, "status": status, "signals": signals},
+        "health": ShownHealth(score, status, signals),
         "blockers": [
-            _blocker(b) | {"reported_by": b.reported_by} for b in execution.blockers.values()
+            ReportedBlocker(*(*_told(b), b.reported_by)) for b in execution.blockers.values()
         ],
         "holds": [
-            {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
-            for h in execution.holds.values()
+            ShownHold(h.hold, h.reason, time_text(h.since), h.by) for h in execution.holds.values()
         ],
         "closed_at": time_text(execution.closed_at),
     }
     return Version(score, members(head), members(extra))
 
 
-def _oldest_blocker(execution: Execution) -> dict[str, Any] | None:
+def _oldest(execution: Execution) -> ShownBlocker | None:
     """The open blocker with the least ``since``, of several the one that was opened first.
 
     Effective times never fall along a stream, so this blocker is the first in the order of opening.
     """
     first = next(iter(execution.blockers.values()), None)
-    return None if first is None else _blocker(first)
+    return None if first is None else ShownBlocker(*_told(first))
 
 
-def _blocker(blocker: Blocker) -> dict[str, Any]:
-    return {
-        "id": blocker.id,
-        "cause": blocker.cause,
-        "reason": blocker.reason,
-        "since": time_text(blocker.since),
-        "assignee": blocker.assignee,
-        "due_at": time_text(blocker.due_at),
-    }
+def _told(blocker: Blocker) -> tuple[Any, ...]:
+    since, due_at = time_text(blocker.since), time_text(blocker.due_at)
+    return blocker.id, blocker.cause, blocker.reason, since, blocker.assignee, due_at
 
 
 def counts(last_activity_at: str, open_runs: int) -> str:

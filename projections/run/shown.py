@@ -1,17 +1,20 @@
-"""A run as the API shows it, made of the columns of its row."""
+"""A run as the API shows it, made of the columns of its row.
+
+``ShownRun`` describes the answer: its JSON, its schema in OpenAPI, the columns of its CSV and what
+the pages read follow from its fields.
+"""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
-from ledger.domain.values import format_instant, id_of_key
-from ledger.language.rendering import time_text
+from ledger.domain.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
+from ledger.language.rendering import ShownInstant, time_text
 
-Payload = msgspec.Raw | msgspec.UnsetType
-"""An input, output or error as JSON text; UNSET: the run is shown without it."""
-
-Payloads = tuple[Payload, Payload, Payload]
+Payloads = tuple[Any, Any, Any]
+"""Input, output and error as JSON (``msgspec.Raw``); UNSET: the run is shown without them."""
 
 
 class RunColumns(NamedTuple):
@@ -24,8 +27,8 @@ class RunColumns(NamedTuple):
     wrapped: bytes | None
     """The wrapped key of the payloads; None once it is destroyed, and in rows without payloads."""
     line_key: int
-    status: str
-    trigger_type: str | None
+    status: RunStatus
+    trigger_type: TriggerType | None
     triggered_by: str | None
     duration_ms: int | None
     tokens_used: int | None
@@ -37,29 +40,40 @@ class RunColumns(NamedTuple):
     lease_seconds: int | None
 
 
-class _Trigger(msgspec.Struct, gc=False):
-    type: str
+class ShownTrigger(msgspec.Struct, gc=False):
+    """The trigger of a run."""
+
+    type: TriggerType
     actor_id: str | None
 
 
-class ShownRun(msgspec.Struct, gc=False):
-    """A run: the members of its JSON object, in their order. UNSET members are left out."""
+class ShownError(msgspec.Struct, gc=False):
+    """The error of a run."""
 
-    id: str
-    service_line_id: str
-    status: str
-    triggered_by: _Trigger | None
-    input: Payload
-    output: Payload
-    error: Payload
+    code: str | None
+    message: str | None
+
+
+class ShownRun(msgspec.Struct, gc=False):
+    """A run."""
+
+    id: Annotated[str, Meta(pattern=RUN_ID)]
+    service_line_id: Annotated[str, Meta(pattern=LINE_ID)]
+    status: RunStatus
+    triggered_by: ShownTrigger | None
+    input: Any
+    output: Any
+    error: ShownError | None
     duration_ms: int | None
     tokens_used: int | None
-    requested_at: str
-    started_at: str | None
-    completed_at: str | None
-    erased_at: str | None
-    external_id: str | None
-    parent_run_id: str | None
+    requested_at: ShownInstant
+    started_at: ShownInstant | None
+    completed_at: ShownInstant | None
+    erased_at: ShownInstant | None
+    external_id: Annotated[
+        str | None, Meta(description="The run's name at the source that reported it.")
+    ]
+    parent_run_id: Annotated[str, Meta(pattern=RUN_ID)] | None
     lease_seconds: int | None
 
 
@@ -73,11 +87,11 @@ def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
         run.run_id,
         id_of_key("LIN", run.line_key),
         run.status,
-        None if run.trigger_type is None else _Trigger(run.trigger_type, run.triggered_by),
+        None if run.trigger_type is None else ShownTrigger(run.trigger_type, run.triggered_by),
         *payloads,
         run.duration_ms,
         run.tokens_used,
-        format_instant(run.requested_at),
+        time_text(run.requested_at),
         time_text(run.started_at),
         time_text(run.completed_at),
         time_text(run.erased_at),

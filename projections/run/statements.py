@@ -13,47 +13,49 @@ from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of, where, where_tenant
 from projections.run.shown import RunColumns
 
-_NOW: Mapping[str, str] = {
-    "status": "r.status",
-    "trigger_type": "r.trigger_type",
-    "triggered_by": "r.triggered_by",
-    "started_at": "r.started_at",
-    "completed_at": "COALESCE(r.ended_at, r.stopped_at)",
-    "duration_ms": "CASE WHEN r.ended IS NULL THEN r.stopped_ms ELSE r.ended_ms END",
-    "tokens_used": "r.tokens_used",
-    "external_id": "r.external_id",
-    "parent_key": "r.parent_key",
-    "lease_seconds": "r.lease_seconds",
-    "taken_back": "CASE WHEN r.expired AND r.ended IS NOT NULL THEN r.stopped END",
-}
-"""The columns of a run that its events change.
 
-``taken_back`` is the position of a failure by the lease whose place a late ending has taken: of the
-failure's error nothing is shown any more.
-"""
+def _given(name: str, at_first: str) -> tuple[str, str]:
+    """A column that a request gives as ``at_first``, and the start as ``name``."""
+    return f"r.{name}", f"CASE WHEN r.started <= p.position THEN r.{name} ELSE r.{at_first} END"
 
-_THEN: Mapping[str, str] = {
-    "status": """CASE WHEN r.ended <= p.position THEN r.status
+
+# Columns of ``RunColumns`` as they are now, and as they were at the position, from which the later
+# events are taken back.
+_FIXED = ("run_id", "requested_at", "organization_id", "workspace_id", "line_key", "erased_at")
+_CHANGING: Mapping[str, tuple[str, str]] = {
+    **{name: (f"r.{name}", f"r.{name}") for name in _FIXED},
+    "status": (
+        "r.status",
+        """CASE WHEN r.ended <= p.position THEN r.status
         WHEN r.stopped <= p.position THEN CASE WHEN r.expired THEN 'failed' ELSE 'cancelled' END
         WHEN r.started <= p.position THEN 'running' ELSE 'pending' END""",
-    "trigger_type": """CASE WHEN r.started <= p.position THEN r.trigger_type
-        ELSE r.requested_type END""",
-    "triggered_by": """CASE WHEN r.started <= p.position THEN r.triggered_by
-        ELSE r.requested_by END""",
-    "started_at": "CASE WHEN r.started <= p.position THEN r.started_at END",
-    "completed_at": """CASE WHEN r.ended <= p.position THEN r.ended_at
+    ),
+    "trigger_type": _given("trigger_type", "requested_type"),
+    "triggered_by": _given("triggered_by", "requested_by"),
+    "started_at": ("r.started_at", "CASE WHEN r.started <= p.position THEN r.started_at END"),
+    "completed_at": (
+        "COALESCE(r.ended_at, r.stopped_at)",
+        """CASE WHEN r.ended <= p.position THEN r.ended_at
         WHEN r.stopped <= p.position THEN r.stopped_at END""",
-    "duration_ms": """CASE WHEN r.ended <= p.position THEN r.ended_ms
+    ),
+    "duration_ms": (
+        "CASE WHEN r.ended IS NULL THEN r.stopped_ms ELSE r.ended_ms END",
+        """CASE WHEN r.ended <= p.position THEN r.ended_ms
         WHEN r.stopped <= p.position THEN r.stopped_ms END""",
-    "tokens_used": "CASE WHEN r.ended <= p.position THEN r.tokens_used END",
-    "external_id": "CASE WHEN r.named <= p.position THEN r.external_id END",
-    "parent_key": """CASE WHEN r.started <= p.position THEN r.parent_key
-        ELSE r.requested_parent END""",
-    "lease_seconds": """CASE WHEN r.started <= p.position THEN r.lease_seconds
-        ELSE r.requested_lease END""",
-    "taken_back": "CASE WHEN r.expired AND r.ended <= p.position THEN r.stopped END",
+    ),
+    "tokens_used": ("r.tokens_used", "CASE WHEN r.ended <= p.position THEN r.tokens_used END"),
+    "external_id": ("r.external_id", "CASE WHEN r.named <= p.position THEN r.external_id END"),
+    "parent_key": _given("parent_key", "requested_parent"),
+    "lease_seconds": _given("lease_seconds", "requested_lease"),
 }
-"""The same columns as they were at the position, from which the later events are taken back."""
+_NOW, _THEN = ({name: told[i] for name, told in _CHANGING.items()} for i in (0, 1))
+
+_TAKEN_BACK = (
+    "CASE WHEN r.expired AND r.ended IS NOT NULL THEN r.stopped END",
+    "CASE WHEN r.expired AND r.ended <= p.position THEN r.stopped END",
+)
+"""The position of a failure by the lease whose place a late ending has taken: of the failure's
+error nothing is shown any more. Now, and at the position."""
 
 _FILTERS: Mapping[str, str] = {
     "status": "{status} = ANY(%(status)s)",
@@ -75,15 +77,14 @@ _THEN_FILTERS: Mapping[str, str] = {
         AND r.requested_parent <> r.parent_key) AND {{parent_key}} = ANY(%(parents)s)""",
 }
 
-_COLUMNS = """
-r.run_id, r.run_key, r.requested_at, r.organization_id, r.workspace_id, r.line_key,
-{status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
-{started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
-{tokens_used} AS tokens_used, {external_id} AS external_id, {parent_key} AS parent_key,
-{lease_seconds} AS lease_seconds, {taken_back} AS taken_back,
-r.erased_at
-FROM ledger.run AS r
-"""
+
+def _columns(past: bool) -> str:
+    """The columns of a run's row, and the table."""
+    told = _THEN if past else _NOW
+    names = (name for name in RunColumns._fields if name != "wrapped")
+    shown = ", ".join(f"{told[name]} AS {name}" for name in names)
+    return f"r.run_key, {shown}, {_TAKEN_BACK[past]} AS taken_back FROM ledger.run AS r"
+
 
 # A run's key, and its payloads. An erasure is shown in reads of the past too, and even before the
 # view has caught up with it, because the key is already destroyed. OFFSET 0 keeps the look-up of a
@@ -173,7 +174,6 @@ def runs_read(
     if past:
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
-    columns = _COLUMNS.format(**changing)
     return read_of(
         _RUNS,
         "execution",
@@ -181,7 +181,7 @@ def runs_read(
         past=past,
         is_kept=True,
         line_where=of_line,
-        runs=_OF_LINE.format(columns=columns, where=of_runs),
+        runs=_OF_LINE.format(columns=_columns(past), where=of_runs),
         **_content(past, shows),
     )
 
@@ -189,15 +189,14 @@ def runs_read(
 @cache
 def run_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, run columns or nulls) rows, with the run columns of ``runs_read``."""
-    own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
-    columns = _COLUMNS.format(**changing)
+    own = where_tenant(tenant, "r")
     known = f"{own} AND r.opened <= p.position" if past else own
     return read_of(
         _ANYWHERE,
         "run",
         past=past,
         is_kept=True,
-        runs=_OF_ID.format(columns=columns, where=known),
+        runs=_OF_ID.format(columns=_columns(past), where=known),
         **_content(past),
     )
 
@@ -227,9 +226,8 @@ def _all_runs(
 ) -> Mapping[str, Any]:
     changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
     conditions = {name: text.format(**changing) for name, text in named.items()}
-    columns = _COLUMNS.format(**changing)
     found = where(filters, conditions, where_tenant(tenant, "r"), *always)
-    return {"runs": _OF_ALL.format(columns=columns, where=found), **_content(past, shows)}
+    return {"runs": _OF_ALL.format(columns=_columns(past), where=found), **_content(past, shows)}
 
 
 def _content(past: bool, shows: Shows = "all") -> Mapping[str, Any]:

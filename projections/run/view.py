@@ -8,7 +8,7 @@ stay encrypted, as in the log. ``run_day`` has the sums of each UTC day (see ``d
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -237,42 +237,31 @@ class RunView(Remembering):
         generation.write(RUN, map(row_of, self._runs.take_changed(most)))
 
 
+# The columns of a row that have the value of the field of this name.
+_NOT_SAME = {"triggered_by", "requested_by", "requested_parent"}
+_OF_RUN = frozenset(RunRow._fields) & frozenset(Run.__struct_fields__) - _NOT_SAME
+_OF_FOLD = frozenset(RunRow._fields) & frozenset(RunFold.__struct_fields__) - _NOT_SAME
+
+
 def row_of(fold: RunFold) -> RunRow:
-    run, requested_by = fold.run, fold.requested_by
+    run, has_ended = fold.run, fold.ended is not None
     assert run.requested_at is not None, "a run's first event says when it was requested"
-    has_ended = fold.ended is not None
+    requested_type, requested_by = _parts(fold.requested_by)
+    trigger_type, triggered_by = _parts(run.triggered_by)
     return RunRow(
+        **_same(run, _OF_RUN),
+        **_same(fold, _OF_FOLD),
+        run_id=run.id,
         run_key=sort_key(run.id),
         line_key=sort_key(run.service_line_id),
-        position=fold.position,
-        opened=fold.opened,
-        requested_at=run.requested_at,
-        started=fold.started,
-        started_at=run.started_at,
-        stopped=fold.stopped,
-        stopped_at=fold.stopped_at,
-        stopped_ms=fold.stopped_ms,
-        ended=fold.ended,
         ended_at=run.completed_at if has_ended else None,
         ended_ms=run.duration_ms if has_ended else None,
-        tokens_used=run.tokens_used,
-        erased=fold.erased,
-        erased_at=run.erased_at,
-        named=fold.named,
         parent_key=_key(run.parent_run_id),
         requested_parent=_key(fold.requested_parent),
-        lease_seconds=run.lease_seconds,
-        requested_lease=fold.requested_lease,
-        run_id=run.id,
-        organization_id=run.organization_id,
-        workspace_id=run.workspace_id,
-        status=run.status,
-        expired=fold.expired,
-        requested_type=requested_by.type if requested_by else None,
-        requested_by=requested_by.actor_id if requested_by else None,
-        trigger_type=run.triggered_by.type if run.triggered_by else None,
-        triggered_by=run.triggered_by.actor_id if run.triggered_by else None,
-        external_id=run.external_id,
+        requested_type=requested_type,
+        requested_by=requested_by,
+        trigger_type=trigger_type,
+        triggered_by=triggered_by,
     )
 
 
@@ -281,38 +270,24 @@ def _fold_of(row: RunRow) -> tuple[str, RunFold]:
     has_ended = row.ended is not None
     run = Run(
         row.run_id,
-        organization_id=row.organization_id,
-        workspace_id=row.workspace_id,
+        **_same(row, _OF_RUN),
         service_line_id=id_of_key("LIN", row.line_key),
-        status=row.status,  # type: ignore[arg-type]
         triggered_by=_trigger(row.trigger_type, row.triggered_by),
-        requested_at=row.requested_at,
-        started_at=row.started_at,
         completed_at=row.ended_at if has_ended else row.stopped_at,
         duration_ms=row.ended_ms if has_ended else row.stopped_ms,
-        tokens_used=row.tokens_used,
-        erased_at=row.erased_at,
-        external_id=row.external_id,
         parent_run_id=_id(row.parent_key),
-        lease_seconds=row.lease_seconds,
         lease_expired=row.expired and not has_ended,
     )
     return run.id, RunFold(
         run,
-        position=row.position,
-        opened=row.opened,
+        **_same(row, _OF_FOLD),
         requested_by=_trigger(row.requested_type, row.requested_by),
         requested_parent=_id(row.requested_parent),
-        requested_lease=row.requested_lease,
-        named=row.named,
-        started=row.started,
-        stopped=row.stopped,
-        stopped_at=row.stopped_at,
-        stopped_ms=row.stopped_ms,
-        expired=row.expired,
-        ended=row.ended,
-        erased=row.erased,
     )
+
+
+def _same(of: object, names: frozenset[str]) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in names}
 
 
 def _key(run_id: str | None) -> int | None:
@@ -321,6 +296,10 @@ def _key(run_id: str | None) -> int | None:
 
 def _id(key: int | None) -> str | None:
     return None if key is None else id_of_key("RUN", key)
+
+
+def _parts(trigger: Trigger | None) -> tuple[str | None, str | None]:
+    return (None, None) if trigger is None else (trigger.type, trigger.actor_id)
 
 
 def _trigger(kind: str | None, actor_id: str | None) -> Trigger | None:

@@ -5,9 +5,11 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
-from ledger.api.feed_models import HistoryPage
+from ledger.api.replies import PageOf
+from ledger.language.envelopes import HistoryItem
 from projections.event import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
@@ -134,7 +136,7 @@ def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -
 def test_a_page_of_the_history_fits_its_documented_model(edge: Edge, life: Life) -> None:
     for limit in (1, 100):
         answer = edge.get(f"/v1/execution/{life.line}/history?limit={limit}")
-        page = HistoryPage.model_validate_json(answer.content, strict=True)
+        page = msgspec.json.decode(answer.content, type=PageOf[HistoryItem])
         assert len(page.data) == min(limit, len(history_of(edge, life.line)))
 
 

@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
-from ledger.api.models import UsageAnswer
+from ledger.api.replies import AnswerOf
+from ledger.api.routes.stories import ShownUsage
 from ledger.domain.values import format_instant
 from projections.execution.usage import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
@@ -91,7 +93,7 @@ def test_the_total_is_the_sum_of_the_days(edge: Edge, life: Life) -> None:
 
 def test_the_usage_fits_its_documented_model(edge: Edge, life: Life) -> None:
     answer = edge.get(f"/v1/execution/{life.line}/usage")
-    assert UsageAnswer.model_validate_json(answer.content, strict=True).data.by_day
+    assert msgspec.json.decode(answer.content, type=AnswerOf[ShownUsage]).data.by_day
     data = answer.json()["data"]
     assert list(data) == ["from", "to", "total", "by_day"]
     assert list(data["total"]) == list(NOTHING)

@@ -19,26 +19,26 @@ from ledger_client.api.webhooks import (
     show_webhook,
     update_webhook,
 )
+from ledger_client.models.endpoint_with_secret_answer import EndpointWithSecretAnswer
 from ledger_client.models.event_type_or_every import EventTypeOrEvery
-from ledger_client.models.execution_answer import ExecutionAnswer
-from ledger_client.models.execution_list import ExecutionList
 from ledger_client.models.execution_model import ExecutionModel
-from ledger_client.models.fact_answer import FactAnswer
-from ledger_client.models.fact_batch_answer import FactBatchAnswer
+from ledger_client.models.fact_item_answer import FactItemAnswer
+from ledger_client.models.fact_item_list_answer import FactItemListAnswer
+from ledger_client.models.line_detail_answer import LineDetailAnswer
 from ledger_client.models.new_webhook import NewWebhook
 from ledger_client.models.optional_reason import OptionalReason
 from ledger_client.models.product_line import ProductLine
 from ledger_client.models.reason import Reason
-from ledger_client.models.run_list import RunList
 from ledger_client.models.run_started import RunStarted
 from ledger_client.models.run_started_fact import RunStartedFact
 from ledger_client.models.run_status import RunStatus
 from ledger_client.models.service_line_activated import ServiceLineActivated
 from ledger_client.models.service_line_activated_fact import ServiceLineActivatedFact
+from ledger_client.models.shown_endpoint_answer import ShownEndpointAnswer
+from ledger_client.models.shown_line_page import ShownLinePage
+from ledger_client.models.shown_run_page import ShownRunPage
 from ledger_client.models.state import State
-from ledger_client.models.webhook_answer import WebhookAnswer
 from ledger_client.models.webhook_changes import WebhookChanges
-from ledger_client.models.webhook_secret_answer import WebhookSecretAnswer
 
 line = sys.argv[1]
 client = AuthenticatedClient(base_url=os.environ["LEDGER"], token=os.environ["TOKEN"])
@@ -61,7 +61,7 @@ def report() -> None:
         data=activated,
     )
     answer = report_facts.sync(client=client, body=fact)
-    assert isinstance(answer, FactAnswer), answer
+    assert isinstance(answer, FactItemAnswer), answer
     started = RunStartedFact(
         specversion="1.0",
         id=f"{line}-run",
@@ -70,22 +70,22 @@ def report() -> None:
         data=RunStarted(service_line_id=line),
     )
     batch = report_facts.sync(client=client, body=[started, fact])
-    assert isinstance(batch, FactBatchAnswer), batch
+    assert isinstance(batch, FactItemListAnswer), batch
     assert [item.outcome.value for item in batch.data] == ["recorded", "duplicate"]
 
 
 def read() -> None:
     """Read the list, the line, its runs, and the checkpoint."""
     found = list_executions.sync(client=client, state=[State.RUNNING, State.IDLE], limit=100)
-    assert isinstance(found, ExecutionList), found
+    assert isinstance(found, ShownLinePage), found
     assert [row.state for row in found.data if row.service_line_id == line] == [State.RUNNING]
     shown = show_execution.sync(line, client=client)
-    assert isinstance(shown, ExecutionAnswer), shown
+    assert isinstance(shown, LineDetailAnswer), shown
     assert shown.data.open_runs == 1
     runs = list_execution_runs.sync(
         line, client=client, status=[RunStatus.RUNNING, RunStatus.FAILED]
     )
-    assert isinstance(runs, RunList), runs
+    assert isinstance(runs, ShownRunPage), runs
     assert len(runs.data) == 1
     note = show_checkpoint.sync(client=client)
     assert isinstance(note, str), note
@@ -95,22 +95,22 @@ def read() -> None:
 def manage() -> None:
     """Pause and resume the line; set up, change, show and remove a webhook."""
     paused = pause_execution.sync(line, client=client, body=Reason(reason="A client's test"))
-    assert isinstance(paused, ExecutionAnswer), paused
+    assert isinstance(paused, LineDetailAnswer), paused
     assert paused.data.state is State.PAUSED
     resumed = resume_execution.sync(
         line, client=client, body=OptionalReason(), idempotency_key=f"{line}-resume"
     )
-    assert isinstance(resumed, ExecutionAnswer), resumed
+    assert isinstance(resumed, LineDetailAnswer), resumed
     assert resumed.data.state is State.RUNNING
     new = NewWebhook(url="https://1.1.1.1/", event_types=[EventTypeOrEvery.RUN_FAILED])
     made = create_webhook.sync(client=client, body=new)
-    assert isinstance(made, WebhookSecretAnswer), made
+    assert isinstance(made, EndpointWithSecretAnswer), made
     endpoint_id = made.data.id
     changes = WebhookChanges(event_types=[EventTypeOrEvery("*")], enabled=False)
     changed = update_webhook.sync(endpoint_id, client=client, body=changes)
-    assert isinstance(changed, WebhookAnswer), changed
+    assert isinstance(changed, ShownEndpointAnswer), changed
     shown = show_webhook.sync(endpoint_id, client=client)
-    assert isinstance(shown, WebhookAnswer), shown
+    assert isinstance(shown, ShownEndpointAnswer), shown
     assert shown.data.event_types == ["*"]
     assert delete_webhook.sync_detailed(endpoint_id, client=client).status_code == 204
 

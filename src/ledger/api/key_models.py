@@ -1,14 +1,14 @@
-"""API keys as OpenAPI describes them, and the bodies of commands."""
+"""The bodies of commands about API keys."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api.models import Changes, CommandBody, Meta, Model
+from ledger.api.models import Changes, CommandBody
 from ledger.api.reading import Bound
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
-from ledger.domain.values import KEY_ID, ORGANIZATION_ID, WORKSPACE_ID, ActorType
+from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.intake.fact_types import Label
 
 _ADMIN: Permission = "admin"
@@ -102,53 +102,3 @@ class Rotation(CommandBody):
     def grace(self) -> timedelta:
         """How long the replaced secret still works."""
         return timedelta(seconds=self.grace_seconds)
-
-
-class Creator(Model):
-    """The actor who created a key."""
-
-    type: ActorType
-    id: str
-
-
-class KeyModel(Model):
-    """An API key, without any secret."""
-
-    id: str = Field(pattern=KEY_ID)
-    name: str | None
-    organization_id: str | None = Field(description="Null for a key that belongs to none.")
-    workspace_id: str | None = Field(description="Null: the key sees the whole organization.")
-    permissions: list[Permission]
-    created_at: datetime
-    created_by: Creator | None
-    expires_at: datetime | None
-    last_used_at: datetime | None = Field(description="Within a minute. Null: never used.")
-    revoked_at: datetime | None
-    prefix: str | None = Field(
-        description="The first characters of the secret. Null for keys of earlier versions."
-    )
-
-
-class KeyWithSecret(KeyModel):
-    """A key with its secret, which is not shown again."""
-
-    key: str = Field(pattern="^elk_", description="The secret, to be sent as a bearer token.")
-
-
-class KeyList(Model):
-    """A page of keys."""
-
-    data: list[KeyModel]
-    meta: Meta
-
-
-class KeyAnswer(Model):
-    """The answer that shows a key."""
-
-    data: KeyModel
-
-
-class KeySecretAnswer(Model):
-    """The answer that shows a key with its secret."""
-
-    data: KeyWithSecret

@@ -2,7 +2,7 @@
 
 FastAPI resolves dependencies for every request through exit stacks and a walk over each field,
 below five layers of middleware; for our reads this costs as much as the database. A lean route
-keeps FastAPI's declarations, from which OpenAPI is made. The application (``app.py``) calls a lean
+says which struct it shows, from which OpenAPI is made. The application (``app.py``) calls a lean
 route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
 principal or an ``Asking``, one query model, and the names in the path. The principal's permission
 is checked before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
@@ -23,8 +23,15 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.access.authentication import Authenticated, authenticate
 from ledger.api.machinery.headers import header
 from ledger.api.machinery.shares import Share
-from ledger.api.models import TEMPLATE
-from ledger.api.problems import REFUSALS, WRITE_ERRORS, as_refusal, problem, refusals
+from ledger.api.problems import (
+    READ_ERRORS,
+    REFUSALS,
+    WRITE_ERRORS,
+    Responses,
+    as_refusal,
+    problem,
+    refusals,
+)
 from ledger.api.reading import OR, Asking, services_of
 from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
 from ledger.application.command import OwnCommand
@@ -57,20 +64,16 @@ def _asking(request: Request, principal: Authenticated, min_position: MinPositio
 Asks = Annotated[Asking, Depends(_asking)]
 
 _IDEMPOTENT: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "description": "Makes the request safe to send again for 24 hours: the outcome is"
-            " replayed, with `Idempotency-Replayed: true`.",
-            # In quotation marks, or bare; a bare key may begin with one, too.
-            "schema": {
-                "type": "string",
-                "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254}|"([!-~]{0,253}[!#-~])?)$',
-            },
-        }
-    ]
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Makes the request safe to send again for 24 hours: the outcome is"
+    " replayed, with `Idempotency-Replayed: true`.",
+    # In quotation marks, or bare; a bare key may begin with one, too.
+    "schema": {
+        "type": "string",
+        "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254}|"([!-~]{0,253}[!#-~])?)$',
+    },
 }
 
 
@@ -92,6 +95,21 @@ def needs(permission: str | None) -> dict[str, Any]:
     return {"x-permission": permission}
 
 
+def read_route(
+    router: APIRouter,
+    path: str,
+    answer: type[Any],
+    refused: Responses = READ_ERRORS,
+    *,
+    summary: str,
+    permission: str | None = "read",
+) -> Callable[[F], F]:
+    """Route a read to the decorated function. ``answer`` is the struct that the answer shows."""
+    responses = {200: {"types": (answer,)}, **refused}
+    described = needs(permission)
+    return router.get(path, summary=summary, openapi_extra=described, responses=responses)
+
+
 def command_route(
     router: APIRouter,
     path: str,
@@ -101,21 +119,21 @@ def command_route(
     method: str = "POST",
     summary: str | None = None,
     body: type[BaseModel] | None = None,
-    answer: type[BaseModel] | None = None,
+    answer: type[Any] | None = None,
     status: int = 200,
     further: tuple[int, ...] = (),
 ) -> Callable[[F], F]:
     """Route a command to the decorated function; refusals of the command are recorded.
 
-    ``body`` and ``answer`` are the command's models, for OpenAPI. A command without a body has no
-    answer either, and accepts no Idempotency-Key; ``further`` are statuses of its refusals beside
-    the usual ones. Pages are not in OpenAPI, so their forms name no models.
+    ``body`` and ``answer`` are the model that is sent and the struct that is shown. A command
+    without a body has no answer either, and accepts no Idempotency-Key; ``further`` are statuses of
+    its refusals beside the usual ones. Pages are not in OpenAPI: their forms name neither.
     """
     described = needs(permission)
     responses = refusals(401, 403, 404, *further, 422, 429, 503)
     if body is not None:
-        described |= _IDEMPOTENT | _body_of(body)
-        responses = {status: {"model": answer}, **WRITE_ERRORS}
+        described |= {"parameters": [_IDEMPOTENT], "body": body}
+        responses = {status: {"types": (answer,)}, **WRITE_ERRORS}
     declare = router.api_route(
         path,
         methods=[method],
@@ -129,17 +147,6 @@ def command_route(
         return declare(records_refusals(refusals_of(command))(endpoint))
 
     return mark
-
-
-def _body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a command's JSON body, optional if no field is required."""
-    schema = model.model_json_schema(ref_template=TEMPLATE)
-    return {
-        "requestBody": {
-            "required": bool(schema.get("required")),
-            "content": {"application/json": {"schema": schema}},
-        }
-    }
 
 
 class LeanRoute(APIRoute):

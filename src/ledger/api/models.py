@@ -1,28 +1,11 @@
-"""Answers, and the bodies of commands, as OpenAPI describes them.
-
-Frequent reads pass on stored JSON and build no models.
-"""
+"""What the API's descriptions share: names of schemas, and the bodies of commands."""
 
 from collections.abc import Mapping
-from datetime import date, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ledger.domain.health import SignalName, SignalStatus
-from ledger.domain.values import (
-    LINE_ID,
-    RUN_ID,
-    TEXT,
-    ActorType,
-    Cause,
-    ExecutionModel,
-    HoldName,
-    ProductLine,
-    RunStatus,
-    State,
-    TriggerType,
-)
+from ledger.domain.values import TEXT
 from ledger.intake.fact_types import Characters
 
 SCHEMAS = "#/components/schemas/"
@@ -51,306 +34,24 @@ def camel(*names: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in words)
 
 
-class Model(BaseModel):
-    """An object that always has all its keys."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Meta(Model):
-    """The end of a page."""
-
-    cursor: str | None
-    has_more: bool
-
-
-class OldestBlocker(Model):
-    """The open blocker of a line that was opened first."""
-
-    id: str
-    cause: Cause
-    reason: str | None
-    since: datetime
-    assignee: str | None
-    due_at: datetime | None
-
-
-class ExecutionRow(Model):
-    """A line in a list."""
-
-    id: str = Field(pattern=RUN_ID)
-    service_line_id: str = Field(pattern=LINE_ID)
-    execution_model: ExecutionModel
-    state: State
-    workspace_id: str
-    product_line: ProductLine
-    project_tags: list[str]
-    started_at: datetime
-    last_activity_at: datetime
-    state_since: datetime
-    open_runs: int = Field(ge=0)
-    health_status: SignalStatus | None
-    name: str | None
-    health_score: int | None
-    oldest_blocker: OldestBlocker | None
-    metrics: dict[str, float | int | None]
-
-
-class ExecutionList(Model):
-    """A page of lines."""
-
-    data: list[ExecutionRow]
-    meta: Meta
-
-
-class ResourceModel(Model):
-    """An allocated resource."""
-
-    type: str
-    id: str
-    name: str | None
-    role: str | None
-    allocated_hours_per_week: float | None
-    status: str
-
-
-class SignalModel(Model):
-    """The latest report of a signal."""
-
-    signal: SignalName
-    status: SignalStatus
-    value: Any
-    evidence: Any
-
-
-class HealthModel(Model):
-    """Score and signals, in order of first report."""
-
-    score: int | None
-    status: SignalStatus | None
-    signals: list[SignalModel]
-
-
-class BlockerModel(OldestBlocker):
-    """An open blocker."""
-
-    reported_by: str
-
-
-class ActorModel(Model):
-    """The actor of a change."""
-
-    type: ActorType
-    id: str
-
-
-class HoldModel(Model):
-    """A hold."""
-
-    hold: HoldName
-    reason: str | None
-    since: datetime
-    by: ActorModel
-
-
-class ExecutionDetail(ExecutionRow):
-    """A line with all its details."""
-
-    resources: list[ResourceModel]
-    health: HealthModel
-    blockers: list[BlockerModel]
-    holds: list[HoldModel]
-    closed_at: datetime | None
-
-
-class ExecutionAnswer(Model):
-    """The answer that shows a line."""
-
-    data: ExecutionDetail
-
-
-class SummaryModel(Model):
-    """Counts of lines, zero-filled."""
-
-    total: int
-    by_state: dict[State, int]
-    by_execution_model: dict[ExecutionModel, int]
-    by_product_line: dict[ProductLine, int]
-    by_blocked_cause: dict[Cause, int]
-
-
-class SummaryAnswer(Model):
-    """The summary's answer."""
-
-    data: SummaryModel
-
-
-class TriggeredByModel(Model):
-    """The trigger of a run."""
-
-    type: TriggerType
-    actor_id: str | None
-
-
-class RunErrorModel(Model):
-    """The error of a run."""
-
-    code: str | None
-    message: str | None
-
-
-class RunModel(Model):
-    """A run."""
-
-    id: str = Field(pattern=RUN_ID)
-    service_line_id: str = Field(pattern=LINE_ID)
-    status: RunStatus
-    triggered_by: TriggeredByModel | None
-    input: Any
-    output: Any
-    error: RunErrorModel | None
-    duration_ms: int | None
-    tokens_used: int | None
-    requested_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    erased_at: datetime | None
-    external_id: str | None = Field(description="The run's name at the source that reported it.")
-    parent_run_id: str | None = Field(pattern=RUN_ID)
-    lease_seconds: int | None
-
-
-class RunList(Model):
-    """A page of runs."""
-
-    data: list[RunModel]
-    meta: Meta
-
-
-class RunAnswer(Model):
-    """The answer that shows a run."""
-
-    data: RunModel
-
-
-class IntervalModel(Model):
-    """An interval in one state with the same open causes; ``to`` is null while it lasts."""
-
-    state: State
-    causes: list[Cause]
-    from_: datetime = Field(alias="from")
-    to: datetime | None
-    seconds: float = Field(ge=0)
-
-
-class TimelineTotals(Model):
-    """Seconds, zero-filled; an interval counts for every cause that is open in it."""
-
-    by_state: dict[State, float]
-    by_cause: dict[Cause, float]
-
-
-class TimelineModel(Model):
-    """A line's states over time."""
-
-    intervals: list[IntervalModel]
-    totals: TimelineTotals
-
-
-class TimelineAnswer(Model):
-    """The timeline's answer."""
-
-    data: TimelineModel
-
-
-class ResourceHours(Model):
-    """The hours of a resource; its id is null for check-ins that name no resource."""
-
-    resource_id: str | None
-    hours: float
-
-
-class UsageTotals(Model):
-    """The hours, runs and tokens that were used."""
-
-    hours: float
-    hours_by_resource: list[ResourceHours]
-    runs: dict[RunStatus, int]
-    tokens_used: int
-
-
-class UsageDay(UsageTotals):
-    """The usage on one UTC day."""
-
-    date: date
-
-
-class UsageModel(Model):
-    """The usage of a line, in total and by day."""
-
-    from_: datetime = Field(alias="from")
-    to: datetime
-    total: UsageTotals
-    by_day: list[UsageDay]
-
-
-class UsageAnswer(Model):
-    """The usage's answer."""
-
-    data: UsageModel
-
-
-class FieldError(Model):
-    """An invalid field or parameter."""
-
-    pointer: str
-    detail: str
-
-
-class ItemError(Model):
-    """Why a fact was refused. The pointers lead into the fact."""
-
-    status: int
-    code: str
-    detail: str
-    errors: list[FieldError]
-
-
-class FactItem(Model):
-    """The outcome of a fact."""
-
-    index: int
-    id: str | None
-    source: str | None
-    outcome: Literal["recorded", "duplicate", "refused"]
-    subject: str | None
-    event_ids: list[str]
-    position: int | None
-    error: ItemError | None
-
-
-class FactAnswer(Model):
-    """The answer to a single fact."""
-
-    data: FactItem
-
-
-class FactBatchAnswer(Model):
-    """The answer to a batch, in the order of its facts."""
-
-    data: list[FactItem]
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem details."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str | None
-    errors: list[FieldError] | None = None
+def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an answer, which has all its keys but those that are UNSET.
+
+    It is open to other keys, which later versions of the service add to answers.
+    """
+    fields = schema.get("properties")
+    if fields is None:
+        return schema
+    required = {
+        *schema.get("required", ()),
+        *(n for n, field in fields.items() if "default" in field),
+    }
+    plain = {
+        name: {key: value for key, value in field.items() if key != "default"}
+        for name, field in fields.items()
+    }
+    open_ = {key: value for key, value in schema.items() if key != "additionalProperties"}
+    return open_ | {"properties": plain, "required": sorted(required)}
 
 
 Written = Annotated[str, Field(min_length=1, max_length=500), Characters(TEXT)]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import msgspec
 import psycopg
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,6 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ledger.api.models import reference
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.intake.places import TOLD, unknown
 
@@ -88,6 +88,25 @@ _REFUSED = Counter(
 )
 
 
+class FieldError(msgspec.Struct):
+    """An invalid field or parameter."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(msgspec.Struct):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None
+    errors: list[FieldError] | msgspec.UnsetType | None = msgspec.UNSET
+
+
 class Unauthorized(LedgerError):
     """The credential is missing, unknown, revoked or mistyped."""
 
@@ -145,10 +164,9 @@ def _counter(code: str) -> Counter:
     return _REFUSED.labels(code)
 
 
-def wrong_places(error: LedgerError) -> list[dict[str, str]]:
+def wrong_places(error: LedgerError) -> list[FieldError]:
     """The wrong places of a refused request; none unless the refusal is about places."""
-    places = error.errors if isinstance(error, Invalid) else ()
-    return [{"pointer": pointer, "detail": detail} for pointer, detail in places]
+    return [FieldError(*place) for place in (error.errors if isinstance(error, Invalid) else ())]
 
 
 def problem(
@@ -174,7 +192,7 @@ def problem(
         "request_id": request.scope.get("state", {}).get("request_id"),
     }
     if isinstance(error, Invalid):
-        document["errors"] = wrong_places(error)
+        document["errors"] = list(map(msgspec.structs.asdict, wrong_places(error)))
     return Response(
         json.dumps(document, ensure_ascii=False).encode(),
         status_code=status,
@@ -250,20 +268,16 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, refusal)
 
 
-_Responses = dict[int | str, dict[str, Any]]
+Responses = dict[int | str, dict[str, Any]]
 
 
-def refusals(*statuses: int) -> _Responses:
-    """OpenAPI's responses of these statuses, each a problem document."""
-    schema = reference("Problem")
-    return {
-        status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
-    }
+def refusals(*statuses: int) -> Responses:
+    """A route's responses of these statuses, which are the same in all routes."""
+    return {status: {} for status in statuses}
 
 
 READ_ERRORS = refusals(400, 401, 403, 422, 429, 503)
-_NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag is still valid"}}
+_NOT_MODIFIED = refusals(304)
 LIST_ERRORS = _NOT_MODIFIED | READ_ERRORS
 LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 429, 503)
 FEED_ERRORS = refusals(401, 403, 404, 422, 429, 503)

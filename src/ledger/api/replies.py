@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any, Generic, TypeVar, get_args
 
+import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
@@ -11,7 +13,34 @@ from ledger.api.machinery.headers import joined
 from ledger.application.read_notes import SeenLine
 from ledger.language.rendering import json_text
 
+T = TypeVar("T")
+
 _JSON = b"application/json"
+
+
+def keyed(words: Any) -> msgspec.Meta:
+    """Annotates a mapping whose keys are these words: msgspec's schemas do not tell them."""
+    return msgspec.Meta(extra_json_schema={"propertyNames": {"enum": list(get_args(words))}})
+
+
+class Meta(msgspec.Struct):
+    """The end of a page."""
+
+    cursor: str | None
+    has_more: bool
+
+
+class AnswerOf(msgspec.Struct, Generic[T]):
+    """The answer that shows one thing, or all of a kind."""
+
+    data: T
+
+
+class PageOf(msgspec.Struct, Generic[T]):
+    """A page of a list."""
+
+    data: list[T]
+    meta: Meta
 
 
 class Reply(Response):

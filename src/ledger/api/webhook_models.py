@@ -1,15 +1,14 @@
-"""Webhook endpoints and deliveries as OpenAPI describes them, and the bodies of commands."""
+"""The bodies of commands about webhook endpoints."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api.models import Changes, CommandBody, Meta, Model
+from ledger.api.models import Changes, CommandBody
 from ledger.api.reading import Bound
-from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
-from ledger.domain.values import ENDPOINT_ID, EVENT_ID, LABEL, ORGANIZATION_ID, WORKSPACE_ID
+from ledger.domain.endpoint import EVERY_TYPE
+from ledger.domain.values import LABEL, ORGANIZATION_ID, WORKSPACE_ID
 from ledger.feed.target import LONGEST_URL
 from ledger.intake.fact_types import Characters
 from ledger.language.published import TYPES
@@ -98,98 +97,3 @@ class Recovery(CommandBody):
     since: Annotated[
         Bound, Field(description="The recovery covers events recorded from this instant on.")
     ]
-
-
-class WebhookStatus(Model):
-    """The state of an endpoint's deliveries."""
-
-    sequence: int = Field(ge=0, description="The latest number that an event was given.")
-    failing_since: datetime | None = Field(
-        description="The time of the first failure since the last success."
-    )
-
-
-class WebhookModel(Model):
-    """An endpoint."""
-
-    id: str = Field(pattern=ENDPOINT_ID)
-    url: str
-    event_types: list[str]
-    organization_id: str
-    workspace_id: str | None
-    description: str | None
-    enabled: bool
-    disabled_reason: DisabledReason | None
-    disabled_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    status: WebhookStatus | None = Field(description="Null in the answers of commands.")
-
-
-class WebhookWithSecret(WebhookModel):
-    """An endpoint with its secret, which is not shown again."""
-
-    secret: str = Field(pattern="^whsec_")
-
-
-class WebhookList(Model):
-    """A page of endpoints."""
-
-    data: list[WebhookModel]
-    meta: Meta
-
-
-class WebhookAnswer(Model):
-    """The answer that shows an endpoint."""
-
-    data: WebhookModel
-
-
-class WebhookSecretAnswer(Model):
-    """The answer that shows an endpoint with its secret."""
-
-    data: WebhookWithSecret
-
-
-class AttemptModel(Model):
-    """An attempt at a delivery."""
-
-    at: datetime
-    response_status: int | None
-    latency_ms: int
-    error: str | None
-    response_body: str | None = Field(description="The first KB of the endpoint's answer.")
-
-
-class RequestModel(Model):
-    """The request of an attempt at a delivery."""
-
-    url: str
-    headers: dict[str, str] = Field(description="The signature is masked.")
-    body: str = Field(description="The text of the body, as the running version renders it.")
-
-
-class DeliveryModel(Model):
-    """A delivery of an event, with its attempts."""
-
-    event_id: str = Field(pattern=EVENT_ID)
-    type: str
-    sequence: int = Field(ge=0, description="The event's number; 0 for a test.")
-    status: Literal["pending", "retrying", "delivered", "failed"] = Field(
-        description="`pending` before the first attempt, `retrying` after a failed one."
-    )
-    attempts: list[AttemptModel] = Field(
-        description="The latest attempts, 50 at most, oldest first."
-    )
-    next_attempt_at: datetime | None
-    request: RequestModel | None = Field(
-        description="The request of the latest attempt. Null before the first attempt, and if an"
-        " earlier version made the latest attempt."
-    )
-
-
-class DeliveryList(Model):
-    """A page of deliveries."""
-
-    data: list[DeliveryModel]
-    meta: Meta

@@ -24,7 +24,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """The actor of an event, as reported: a user, an API key, an agent or the system itself."""
+    """The actor of a change."""
 
     type: ActorType
     id: str

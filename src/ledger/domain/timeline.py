@@ -8,22 +8,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain.values import CAUSES, RUN_STATUSES, STATES, day_of
+from ledger.domain.values import CAUSES, RUN_STATUSES, STATES, Cause, State, day_of
 
 
 class TurningPoint(NamedTuple):
     """A turning point: from ``since`` on (effective time) this state and these causes held."""
 
     since: datetime
-    state: str
-    causes: frozenset[str]
+    state: State
+    causes: frozenset[Cause]
 
 
 class StateInterval(NamedTuple):
     """An interval in one state with the same open causes; ``until`` is None while it lasts."""
 
-    state: str
-    causes: tuple[str, ...]
+    state: State
+    causes: tuple[Cause, ...]
     """The open causes, in the contract's order."""
     since: datetime
     until: datetime | None

@@ -7,13 +7,15 @@ import base64
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from standardwebhooks import Webhook
 
 from ledger import __version__
-from ledger.language.rendering import json_text
+from ledger.domain.values import EVENT_ID
+from ledger.language.rendering import ShownInstant, json_text
 from projections.event.items import delivery_item
 
 _SECRET_BYTES = 32
@@ -22,13 +24,50 @@ CONTENT = {"content-type": "application/json", "user-agent": f"execution-ledger/
 """The headers of each delivery that do not depend on its event."""
 
 
-class _Attempt(msgspec.Struct):
-    """The part of a recorded attempt that tells of its request."""
+class ShownAttempt(msgspec.Struct):
+    """An attempt at a delivery."""
 
-    at: datetime
+    at: ShownInstant
+    response_status: int | None
+    latency_ms: int
+    error: str | None
+    response_body: Annotated[str | None, Meta(description="The first KB of the endpoint's answer.")]
 
 
-_decode_attempt = msgspec.json.Decoder(_Attempt).decode
+class ShownRequest(msgspec.Struct):
+    """The request of an attempt at a delivery."""
+
+    url: str
+    headers: Annotated[dict[str, str], Meta(description="The signature is masked.")]
+    body: Annotated[
+        str, Meta(description="The text of the body, as the running version renders it.")
+    ]
+
+
+class ShownDelivery(msgspec.Struct):
+    """A delivery of an event, with its attempts."""
+
+    event_id: Annotated[str, Meta(pattern=EVENT_ID)]
+    type: str
+    sequence: Annotated[int, Meta(ge=0, description="The event's number; 0 for a test.")]
+    status: Annotated[
+        Literal["pending", "retrying", "delivered", "failed"],
+        Meta(description="`pending` before the first attempt, `retrying` after a failed one."),
+    ]
+    attempts: Annotated[
+        list[ShownAttempt], Meta(description="The latest attempts, 50 at most, oldest first.")
+    ]
+    next_attempt_at: ShownInstant | None
+    request: Annotated[
+        ShownRequest | None,
+        Meta(
+            description="The request of the latest attempt. Null before the first attempt, and if"
+            " an earlier version made the latest attempt."
+        ),
+    ]
+
+
+_decode_attempt = msgspec.json.Decoder(ShownAttempt).decode
 
 
 def create_secret() -> str:
@@ -68,7 +107,7 @@ def delivery_text(row: Sequence[Any]) -> str:
     if url is not None:
         headers = CONTENT | _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
         body = body_of(test, (position, *found), sequence)
-        request = {"url": url, "headers": headers, "body": body}
+        request = ShownRequest(url, headers, body)
     return f'{item[:-1]},"request":{json_text(request)}}}'
 
 

@@ -8,6 +8,7 @@ import msgspec
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
+from ledger.feed.signing import ShownAttempt
 from ledger.language.published import PUBLISHED
 from ledger.language.rendering import json_text, time_text
 
@@ -102,14 +103,15 @@ def gives_up_silently(claimed: Claimed) -> bool:
 
 def attempt_text(attempt: Attempt) -> str:
     """An attempt as the endpoint's owner sees it, ready JSON."""
-    shown = {
-        "at": time_text(attempt.at),
-        "response_status": attempt.response_status,
-        "latency_ms": attempt.latency_ms,
-        "error": attempt.error,
-        "response_body": attempt.response_body,
-    }
-    return json_text(shown)
+    return json_text(
+        ShownAttempt(
+            time_text(attempt.at),
+            attempt.response_status,
+            attempt.latency_ms,
+            attempt.error,
+            attempt.response_body,
+        )
+    )
 
 
 def failure_of(claimed: Claimed, tried: int, attempt: str | None) -> WebhookDeliveryFailed:

@@ -19,6 +19,7 @@ from ledger.domain.recorded import Event, Recorded
 from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
 EntryKind = Literal["fact", "command", "refused", "read"]
+Outcome = Literal["succeeded", "refused", "read"]
 
 
 class Write(NamedTuple):
@@ -26,19 +27,20 @@ class Write(NamedTuple):
 
     kind: EntryKind
     action: str
-    outcome: str
-    """The outcome by its name in the audit log."""
+    outcome: Outcome
 
 
-class Resource(msgspec.Struct, frozen=True, gc=False):
-    """A resource: of a stream, or of a write as the audit log names it."""
+class AuditResource(msgspec.Struct, frozen=True, gc=False):
+    """The resource of a write.
 
-    type: str | None
+    ``count`` is present if the entry stands for that many refused writes, ``reason`` if the write
+    erased a run.
+    """
+
+    type: str
     id: str
-    count: int | msgspec.UnsetType = msgspec.UNSET
-    """The number of the refusals that the entry counts."""
-    reason: str | msgspec.UnsetType = msgspec.UNSET
-    """Why a run was erased: a reader of the audit log asks why the data is gone."""
+    count: int | msgspec.UnsetType | None = msgspec.UNSET
+    reason: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _FACTS: Mapping[type[Event], str] = {row.event: row.fact for row in EVENT_TABLE if row.fact}
@@ -119,7 +121,7 @@ def write_of(event: Recorded) -> Write | None:
     return _COMMAND_WRITES[type(body)]
 
 
-def resource_of(event: Recorded) -> Resource | None:
+def resource_of(event: Recorded) -> AuditResource | None:
     """The resource of a write in the audit log; None if a refused write named none."""
     tell = _RESOURCES.get(type(event.body))
     return subject_of(event.originator_id) if tell is None else tell(event.body, event)
@@ -139,35 +141,35 @@ def about_line_of(event: Recorded, line_id: str | None) -> str | None:
     return body.resource_id if body.resource_type == SUBJECTS["LIN"] else None
 
 
-def subject_of(stream: str) -> Resource:
+def subject_of(stream: str) -> AuditResource:
     """The resource of a stream, which the stream's events are about."""
     kind = SUBJECTS.get(stream[:3])
     if kind is None:
         identifier = directory.id_of(stream)
-        return Resource(directory.kind_of(identifier), identifier)
-    return Resource(kind, stream)
+        return AuditResource(directory.kind_of(identifier), identifier)
+    return AuditResource(kind, stream)
 
 
-def _erased(body: runs.RunErased, event: Recorded) -> Resource:
-    return Resource(SUBJECTS["RUN"], event.originator_id, reason=body.reason)
+def _erased(body: runs.RunErased, event: Recorded) -> AuditResource:
+    return AuditResource(SUBJECTS["RUN"], event.originator_id, reason=body.reason)
 
 
-def _refused(body: refusals.WriteRefused, event: Recorded) -> Resource | None:
-    if body.resource_id is None:
+def _refused(body: refusals.WriteRefused, event: Recorded) -> AuditResource | None:
+    if body.resource_type is None or body.resource_id is None:
         return None
-    return Resource(body.resource_type, body.resource_id)
+    return AuditResource(body.resource_type, body.resource_id)
 
 
-def _read(body: reads.RunDataRead, event: Recorded) -> Resource:
-    return Resource(SUBJECTS["LIN"], body.service_line_id)
+def _read(body: reads.RunDataRead, event: Recorded) -> AuditResource:
+    return AuditResource(SUBJECTS["LIN"], body.service_line_id)
 
 
-def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> Resource:
+def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> AuditResource:
     credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
-    return Resource("refused_writes", credential, count=body.count)
+    return AuditResource("refused_writes", credential, count=body.count)
 
 
-_RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], Resource | None]] = {
+_RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], AuditResource | None]] = {
     runs.RunErased: _erased,
     refusals.WriteRefused: _refused,
     refusals.RefusalsOmitted: _omitted,

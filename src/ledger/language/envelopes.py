@@ -7,50 +7,64 @@ a dictionary's time.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from ledger.domain.recorded import Actor, FactIdentity, Recorded
 from ledger.domain.refusals import WriteRefused
-from ledger.domain.values import format_id, format_instant
-from ledger.language.audited import Resource, resource_of, subject_of, write_of
+from ledger.domain.values import AUDIT_ID, EVENT_ID, State, format_id
+from ledger.language.audited import AuditResource, Outcome, resource_of, subject_of, write_of
 from ledger.language.published import PUBLISHED
+from ledger.language.rendering import ShownInstant, time_text
 
 T = TypeVar("T")
 
 
 class FactReference(msgspec.Struct, frozen=True, gc=False):
-    """The fact that an event records, as its sender named it."""
+    """The fact that an event records: `source` and `id` of the CloudEvent, as sent."""
 
     source: str
     id: str
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A published event, the same in feeds, histories and webhooks."""
+class Subject(msgspec.Struct, frozen=True, gc=False):
+    """The subject of an event."""
 
+    type: Literal["service_line", "run", "webhook", "workspace", "project"]
     id: str
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """An event as feeds and webhooks show it. `/v1/event-types` describes each type's payload."""
+
+    id: Annotated[str, Meta(pattern=EVENT_ID)]
     type: str
-    occurred_at: str
-    recorded_at: str
+    occurred_at: ShownInstant
+    recorded_at: ShownInstant
     position: int
     actor: Actor
     reported_by: str
-    subject: Resource
+    subject: Subject
     service_line_id: str | None
-    organization_id: str | None
+    organization_id: str
     workspace_id: str | None
     causation_id: str | None
     payload: dict[str, Any]
-    fact: FactReference | None
+    fact: Annotated[
+        FactReference | None,
+        Meta(
+            description="Null where no fact was reported, and on events that a fact merely caused."
+        ),
+    ]
 
 
 class HistoryItem(Envelope, frozen=True, gc=False):
-    """A published event in a history, with the line's state before and after."""
+    """An event of a line or its runs, with the line's state before and after the event."""
 
-    state_before: str | None
-    state_after: str | None
+    state_before: State | None
+    state_after: State
 
 
 class Delivery(Envelope, frozen=True, gc=False):
@@ -60,24 +74,37 @@ class Delivery(Envelope, frozen=True, gc=False):
 
 
 class AuditEntry(msgspec.Struct, frozen=True, gc=False):
-    """A write in the audit log."""
+    """A write, succeeded or refused."""
 
-    id: str
+    id: Annotated[str, Meta(pattern=AUDIT_ID)]
     action: str
-    resource: Resource | None
-    outcome: str
+    resource: AuditResource | None
+    outcome: Outcome
     code: str | None
-    reason: str | None
-    """Why the command was given; None for facts, and for commands without a reason."""
+    reason: Annotated[
+        str | None,
+        Meta(
+            description="Why a command was given. Null for facts, whose event has it, for refused"
+            " writes, and where no reason was given."
+        ),
+    ]
     request_id: str | None
-    occurred_at: str
-    recorded_at: str
+    occurred_at: ShownInstant
+    recorded_at: ShownInstant
     position: int
     actor: Actor
     reported_by: str
-    reported_by_name: str | None
-    """The name of the key that reported the write; None: no key, or a key without a name."""
-    fact: FactReference | None
+    reported_by_name: Annotated[
+        str | None,
+        Meta(
+            description="The present name of the API key `reported_by`. Null for other credentials,"
+            " for a key without a name, and for a key that is not of the credential's tenant."
+        ),
+    ]
+    fact: Annotated[
+        FactReference | None,
+        Meta(description="The fact, also a refused one if its source and id could be read."),
+    ]
 
 
 class States(NamedTuple):
@@ -121,8 +148,8 @@ def audit_entry_of(event: Recorded, reported_by_name: str | None) -> AuditEntry:
         body.code if isinstance(body, WriteRefused) else None,
         getattr(body, "reason", None) if write.kind == "command" else None,
         event.request_id,
-        format_instant(event.occurred_at),
-        format_instant(event.recorded_at),
+        time_text(event.occurred_at),
+        time_text(event.recorded_at),
         event.position,
         event.actor,
         event.reported_by,
@@ -150,8 +177,8 @@ def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States
     return make(
         format_id("EVT", event.recorded_at.year, event.position),
         type_,
-        format_instant(event.occurred_at),
-        format_instant(event.recorded_at),
+        time_text(event.occurred_at),
+        time_text(event.recorded_at),
         event.position,
         event.actor,
         event.reported_by,

@@ -3,20 +3,26 @@
 Views store JSON texts, so that reads pass them on without parsing.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from ledger.domain.api_key import ApiKey
-from ledger.domain.endpoint import Endpoint
-from ledger.domain.values import format_instant
+from ledger.domain.api_key import ApiKey, Permission
+from ledger.domain.endpoint import DisabledReason, Endpoint
+from ledger.domain.recorded import Actor
+from ledger.domain.values import ENDPOINT_ID, KEY_ID, format_instant
 
 _encode = msgspec.json.Encoder().encode
 
+ShownInstant = Annotated[datetime, Meta(tz=True)]
+"""An instant in a struct that is shown: ``time_text`` renders it, and decoding gives it back."""
 
-def time_text(instant: datetime | None) -> str | None:
-    """An instant as the API shows it."""
+
+def time_text(instant: datetime | None) -> Any:
+    """The text of an instant, for a ``ShownInstant``: msgspec would write all six decimals."""
     return None if instant is None else format_instant(instant)
 
 
@@ -24,41 +30,107 @@ def json_text(value: Any) -> str:
     return _encode(value).decode()
 
 
-def members(value: dict[str, Any]) -> str:
+def members(value: Any) -> str:
     """The JSON members of an object without its braces, to be joined with other members."""
     return json_text(value)[1:-1]
 
 
-def describe_key(key: ApiKey, last_used_at: datetime | None = None) -> dict[str, Any]:
-    """A key as those who manage keys see it, without any secret."""
-    by = key.created_by
-    return {
-        "id": key.id,
-        "name": key.name,
-        "organization_id": key.organization_id,
-        "workspace_id": key.workspace_id,
-        "permissions": key.permissions,
-        "created_at": time_text(key.created_at),
-        "created_by": {"type": by.type, "id": by.id} if by is not None else None,
-        "expires_at": time_text(key.expires_at),
-        "last_used_at": time_text(last_used_at),
-        "revoked_at": time_text(key.revoked_at),
-        "prefix": key.prefix,
-    }
+class ShownKey(msgspec.Struct):
+    """An API key as those who manage keys see it, without any secret."""
+
+    id: Annotated[str, Meta(pattern=KEY_ID)]
+    name: str | None
+    organization_id: Annotated[str | None, Meta(description="Null for a key that belongs to none.")]
+    workspace_id: Annotated[
+        str | None, Meta(description="Null: the key sees the whole organization.")
+    ]
+    permissions: Sequence[Permission]
+    created_at: ShownInstant
+    created_by: Actor | None
+    expires_at: ShownInstant | None
+    last_used_at: Annotated[
+        ShownInstant | None, Meta(description="Within a minute. Null: never used.")
+    ]
+    revoked_at: ShownInstant | None
+    prefix: Annotated[
+        str | None,
+        Meta(description="The first characters of the secret. Null for keys of earlier versions."),
+    ]
 
 
-def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as its owner sees it, without the secret, which is shown only once."""
-    return {
-        "id": endpoint.id,
-        "url": endpoint.url,
-        "event_types": endpoint.event_types,
-        "organization_id": endpoint.organization_id,
-        "workspace_id": endpoint.workspace_id,
-        "description": endpoint.description,
-        "enabled": endpoint.enabled,
-        "disabled_reason": endpoint.disabled_reason,
-        "disabled_at": time_text(endpoint.disabled_at),
-        "created_at": time_text(endpoint.created_at),
-        "updated_at": time_text(endpoint.updated_at),
-    }
+class KeyWithSecret(ShownKey):
+    """A key with its secret, which is not shown again."""
+
+    key: Annotated[
+        str, Meta(pattern="^elk_", description="The secret, to be sent as a bearer token.")
+    ]
+
+
+def describe_key(key: ApiKey, last_used_at: datetime | None = None) -> ShownKey:
+    return ShownKey(
+        key.id,
+        key.name,
+        key.organization_id,
+        key.workspace_id,
+        key.permissions,
+        time_text(key.created_at),
+        key.created_by,
+        time_text(key.expires_at),
+        time_text(last_used_at),
+        time_text(key.revoked_at),
+        key.prefix,
+    )
+
+
+class EndpointSetUp(msgspec.Struct):
+    """A webhook endpoint as its owner sees it, without the secret, which is shown only once."""
+
+    id: Annotated[str, Meta(pattern=ENDPOINT_ID)]
+    url: str
+    event_types: Sequence[str]
+    organization_id: str
+    workspace_id: str | None
+    description: str | None
+    enabled: bool
+    disabled_reason: DisabledReason | None
+    disabled_at: ShownInstant | None
+    created_at: ShownInstant
+    updated_at: ShownInstant
+
+
+class EndpointStatus(msgspec.Struct):
+    """The state of an endpoint's deliveries."""
+
+    sequence: Annotated[int, Meta(ge=0, description="The latest number that an event was given.")]
+    failing_since: Annotated[
+        ShownInstant | None,
+        Meta(description="The time of the first failure since the last success."),
+    ]
+
+
+class ShownEndpoint(EndpointSetUp):
+    """An endpoint."""
+
+    status: Annotated[EndpointStatus | None, Meta(description="Null in the answers of commands.")]
+
+
+class EndpointWithSecret(ShownEndpoint):
+    """An endpoint with its secret, which is not shown again."""
+
+    secret: Annotated[str, Meta(pattern="^whsec_")]
+
+
+def describe_endpoint(endpoint: Endpoint) -> EndpointSetUp:
+    return EndpointSetUp(
+        endpoint.id,
+        endpoint.url,
+        endpoint.event_types,
+        endpoint.organization_id or "",
+        endpoint.workspace_id,
+        endpoint.description,
+        endpoint.enabled,
+        endpoint.disabled_reason,
+        time_text(endpoint.disabled_at),
+        time_text(endpoint.created_at),
+        time_text(endpoint.updated_at),
+    )

@@ -6,16 +6,17 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
+from ledger.api.replies import PageOf
 from ledger.api.routes import audit, exports
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import ActorType
 from ledger.intake.principal import Principal
-from ledger.language.audited import actions_of
+from ledger.language.audited import Outcome, actions_of
+from ledger.language.envelopes import AuditEntry
 from ledger.language.published import TYPES, UNCHANGED_HEALTH
 from ledger.web.actions import GROUPS, label_of, labels_of
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
@@ -52,7 +53,7 @@ async def show_audit_log(
     asked = query.model_copy(update={"organization_id": whose})
     found = await read_answer(
         audit.entries_page(Asking(request, principal), asked, is_backwards=True),
-        feed_models.AuditPage,
+        PageOf[AuditEntry],
     )
     return show(
         request,
@@ -81,7 +82,7 @@ async def show_audit_log(
         labels_of=labels_of,
         has_event=_has_event,
         actor_types=get_args(ActorType),
-        outcomes=get_args(audit.Outcome),
+        outcomes=get_args(Outcome),
     )
 
 
@@ -95,7 +96,7 @@ async def _name_of(request: Request, principal: Principal, line_id: str | None) 
         return None
 
 
-def _has_event(entry: feed_models.AuditEntry) -> bool:
+def _has_event(entry: AuditEntry) -> bool:
     """Whether the feed has the event of the write."""
     return entry.outcome == "succeeded" and entry.action in _PUBLISHED
 

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking
+from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
-from ledger.api.routes.executions import HEALTH, Filters
+from ledger.api.routes.executions import HEALTH, Filters, LineCounts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.intake.principal import Principal
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
@@ -139,9 +139,9 @@ def _filters(query: BoardQuery) -> Filters:
     return Filters.model_construct(**given | (dict.fromkeys(OF_NOW) if query.is_past else {}))
 
 
-async def _summary(request: Request, principal: Principal, filters: Filters) -> models.SummaryModel:
+async def _summary(request: Request, principal: Principal, filters: Filters) -> LineCounts:
     answer = executions.summarize_executions(Asking(request, principal), filters)
-    return (await read_answer(answer, models.SummaryAnswer)).data
+    return (await read_answer(answer, AnswerOf[LineCounts])).data
 
 
 @router.get("/stream", openapi_extra=needs("read"))

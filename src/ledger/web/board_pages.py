@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 from fastapi import Request
 
-from ledger.api import models
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, split_words
+from ledger.api.replies import PageOf
 from ledger.api.routes import executions
-from ledger.api.routes.executions import Filters, LinesQuery
+from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
 from ledger.domain.values import State
 from ledger.intake.principal import Principal
 from ledger.web.pages import read_answer
 from projections.execution.orders import Sort
+from projections.execution.shown import LineDetail
 
 BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
 """The order of the board: lines that need a human come first."""
@@ -46,7 +47,7 @@ class Group(NamedTuple):
     """The lines of one state on a page."""
 
     state: str
-    lines: Sequence[models.ExecutionDetail]
+    lines: Sequence[LineDetail]
     first: int
     """The number of the first one among all lines of this state."""
     total: int
@@ -71,13 +72,6 @@ class FoundPage(NamedTuple):
     """The cursor of the next page if there is one."""
 
 
-class _Lines(models.Model):
-    """A page of lines with all their fields."""
-
-    data: list[models.ExecutionDetail]
-    meta: models.Meta
-
-
 class _LongQuery(LinesQuery):
     """The API's parameters, without its limit of a page."""
 
@@ -89,7 +83,7 @@ async def read_page(
     principal: Principal,
     filters: Filters,
     asked: BoardPage,
-    matching: models.SummaryModel,
+    matching: LineCounts,
 ) -> FoundPage | None:
     """A page of the board; ``matching`` counts the lines that the filters let through.
 
@@ -138,13 +132,13 @@ class _Walk:
             **given, sort=_SORTS.get(asked.order), cursor=None, limit=asked.limit
         )
 
-    def cursor_of(self, state: str, line: models.ExecutionDetail) -> str:
+    def cursor_of(self, state: str, line: LineDetail) -> str:
         """The board's cursor of a line."""
         return f"{state}~{executions.cursor_at(self._of(state), line)}"
 
     async def go(
-        self, matching: models.SummaryModel, cursor: str | None, *, back: bool
-    ) -> tuple[list[tuple[State, list[models.ExecutionDetail]]], str | None]:
+        self, matching: LineCounts, cursor: str | None, *, back: bool
+    ) -> tuple[list[tuple[State, list[LineDetail]]], str | None]:
         """The lines of a page by state, and a cursor if the list goes on in this direction."""
         beyond = self.states[::-1] if back else self.states
         begin, _, after = (cursor or "").partition("~")
@@ -154,7 +148,7 @@ class _Walk:
             beyond = beyond[beyond.index(begin) :]
         # The cursor's own state is always read: the API then validates the rest of the cursor.
         wanted = [state for state in beyond if state == begin or matching.by_state[state]]
-        groups: list[tuple[State, list[models.ExecutionDetail]]] = []
+        groups: list[tuple[State, list[LineDetail]]] = []
         left, more = self._asked.limit, None
         for state in wanted:
             if left == 0:
@@ -162,7 +156,7 @@ class _Walk:
                 break
             part = self._of(state, cursor=after or None, limit=left)
             reply = executions.lines_page(self._asking, part, whole=True, back=back)
-            page = await read_answer(reply, _Lines)
+            page = await read_answer(reply, PageOf[LineDetail])
             after = ""
             if page.data:
                 groups.append((state, page.data[::-1] if back else page.data))

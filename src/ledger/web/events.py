@@ -3,17 +3,19 @@
 import json
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Present
+from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import exports, feeds, proofs
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
+from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
@@ -40,7 +42,7 @@ async def show_events(
         return go(address)
     found = await read_answer(
         feeds.events_page(Asking(request, principal), query, is_backwards=True),
-        feed_models.EventPage,
+        PageOf[Envelope],
     )
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -88,7 +90,7 @@ async def show_event(
     """An event with its whole envelope, and its place in the sealed log."""
     answer = await feeds.show_event(Asking(request, principal), event_id, query)
     body = bytes(answer.body)
-    event = feed_models.EventAnswer.model_validate_json(body).data
+    event = msgspec.json.decode(body, type=AnswerOf[Envelope]).data
     return show(
         request,
         "event.html",
@@ -125,7 +127,7 @@ async def download_proof(
 ) -> Response:
     """The API's proof of an event, as a file."""
     answer = await feeds.show_event(Asking(request, principal), event_id, query)
-    event = feed_models.EventAnswer.model_validate_json(bytes(answer.body)).data
+    event = msgspec.json.decode(answer.body, type=AnswerOf[Envelope]).data
     asked = proofs.ProofQuery(position=event.position)
     response = await proofs.show_proof(Asking(request, principal), asked)
     name = f'attachment; filename="{proof_file(event.id)}"'

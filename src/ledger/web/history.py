@@ -4,14 +4,15 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from ledger.api.feed_models import HistoryEvent, PlaceModel
-from ledger.api.models import ExecutionDetail
 from ledger.api.reading import Query
+from ledger.api.routes.stories import ShownPlace
 from ledger.domain.errors import NotFound
 from ledger.domain.values import STATES, format_instant
+from ledger.language.envelopes import HistoryItem
 from ledger.web import charts
 from ledger.web.charts import Label
 from ledger.web.showing import Zone
+from projections.execution.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MARGIN = 12
@@ -44,7 +45,7 @@ class Scale(NamedTuple):
     until: datetime
 
 
-def scale_of(line: ExecutionDetail, place: PlaceModel, now: datetime) -> Scale:
+def scale_of(line: LineDetail, place: ShownPlace, now: datetime) -> Scale:
     """The scale of a line, as the line is now.
 
     The scale of a closed line ends soon after the closing: otherwise, for a line that closed long
@@ -77,7 +78,7 @@ class HistoryPlace(NamedTuple):
     """The left end, in milliseconds since 1970."""
     most: int
     value: int
-    event: HistoryEvent
+    event: HistoryItem
     """The latest event up to the slider's instant."""
     first: str | None
     """The instant that this step leads to, as text for an address; None if the slider is there."""
@@ -91,11 +92,11 @@ class HistoryPlace(NamedTuple):
     is_sparse: bool
     """Whether there are few ticks, so that wide strokes do not overlap."""
     axis: list[Label]
-    latest: list[HistoryEvent]
+    latest: list[HistoryItem]
     """Newest first."""
 
 
-def place_of(place: PlaceModel, scale: Scale, instant: datetime | None, zone: Zone) -> HistoryPlace:
+def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zone) -> HistoryPlace:
     """The slider at an instant; None means now. The steps lead from event to event.
 
     From now, and from between two events, the previous step leads to the latest event.
@@ -105,7 +106,7 @@ def place_of(place: PlaceModel, scale: Scale, instant: datetime | None, zone: Zo
     is_on_event = instant == event.recorded_at
     before = next(iter(until[1:]), None) if is_on_event else event
 
-    def step(to: HistoryEvent | None) -> str | None:
+    def step(to: HistoryItem | None) -> str | None:
         if to is None or (is_on_event and to.position == event.position):
             return None
         return format_instant(to.recorded_at)

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
 from ledger.api.reading import Asking, encode_cursor
+from ledger.api.replies import PageOf
 from ledger.api.routes import executions
 from ledger.domain.errors import Invalid
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, KEY_ID, LINE_ID, RUN_ID, format_id, sort_key
@@ -32,6 +32,7 @@ from ledger.web.pages import (
     with_parameter,
 )
 from ledger.web.showing import THEME_COOKIE, ZONE_COOKIE, Zone, zone_of
+from projections.execution.shown import ShownLine
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
@@ -120,7 +121,7 @@ async def _line_of_record(request: Request, principal: Principal, record_id: str
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
     query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
     found = await read_answer(
-        executions.list_executions(Asking(request, principal), query), models.ExecutionList
+        executions.list_executions(Asking(request, principal), query), PageOf[ShownLine]
     )
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 

@@ -15,17 +15,18 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict
 
-from ledger.api import key_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Present, TenantQuery, services_of
+from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import key_commands as commands
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.errors import NotFound, Refused
 from ledger.intake.principal import Principal
+from ledger.language.rendering import KeyWithSecret, ShownKey
 from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm
 from ledger.web.log import chips
 from ledger.web.names import names_of_scopes
@@ -83,7 +84,9 @@ async def _list_page(
     refused: Refused | None = None,
     form: NewKeyForm | None = None,
 ) -> Response:
-    found = await read_answer(api.list_api_keys(Asking(request, principal), query), models.KeyList)
+    found = await read_answer(
+        api.list_api_keys(Asking(request, principal), query), PageOf[ShownKey]
+    )
     own = PERMISSIONS if principal.is_admin else {p: PERMISSIONS[p] for p in _own(principal)}
     return show(
         request,
@@ -126,9 +129,9 @@ async def _own_end(request: Request, principal: Principal) -> datetime | None:
     return shown.expires_at
 
 
-async def _key(request: Request, principal: Principal, key_id: str) -> models.KeyModel:
+async def _key(request: Request, principal: Principal, key_id: str) -> ShownKey:
     shown = api.show_api_key(Asking(request, principal), key_id, Present())
-    return (await read_answer(shown, models.KeyAnswer)).data
+    return (await read_answer(shown, AnswerOf[ShownKey])).data
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)
@@ -142,14 +145,14 @@ async def add_key(request: Request, principal: Authenticated, _: NoParameters) -
         await _own_end(request, principal),
     )
     try:
-        made = await read_answer(commands.create(request, principal, sent), models.KeySecretAnswer)
+        made = await read_answer(commands.create(request, principal, sent), AnswerOf[KeyWithSecret])
     except Refused as refusal:
         return await _list_page(request, principal, TenantQuery(), refusal, form)
     return _secret(request, made.data)
 
 
 def _secret(
-    request: Request, key: models.KeyWithSecret, grace: str | None = None, is_own: bool = False
+    request: Request, key: KeyWithSecret, grace: str | None = None, is_own: bool = False
 ) -> Response:
     """The only page that shows a secret. A rotation leaves the old one ``grace``, in seconds."""
     left = timedelta(seconds=int(grace or 0))
@@ -165,7 +168,7 @@ def _secret(
     )
 
 
-def _curl(request: Request, key: models.KeyWithSecret) -> str:
+def _curl(request: Request, key: KeyWithSecret) -> str:
     """A command that tries the key, at the address by which the browser came."""
     # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
     scheme = urlsplit(request.headers.get("origin", "")).scheme or request.url.scheme
@@ -260,9 +263,11 @@ async def rotate_key(
     """Replace the key's secret; the answer contains the new one."""
     form = await read_form(request, RotateForm)
     sent = form.sent(idempotency_of(request, principal, form))
-    command = read_answer(commands.rotate(request, principal, key_id, sent), models.KeySecretAnswer)
+    command = read_answer(
+        commands.rotate(request, principal, key_id, sent), AnswerOf[KeyWithSecret]
+    )
 
-    def show_secret(made: models.KeySecretAnswer) -> Response:
+    def show_secret(made: AnswerOf[KeyWithSecret]) -> Response:
         return _secret(request, made.data, form.grace_seconds, principal.id == key_id)
 
     return await _carry_out(request, principal, key_id, form, command, show_secret)

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field, ValidationError
 
-from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Query, services_of
+from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId
-from ledger.api.routes.stories import RangeQuery
+from ledger.api.routes.stories import RangeQuery, ShownPlace, ShownUsage
 from ledger.api.writing import Sent, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
@@ -43,6 +43,8 @@ from ledger.web.showing import zone_of
 from ledger.web.standing import contrast, says
 from ledger.web.summary import summary
 from ledger.web.timeline import band_of, life_of
+from projections.execution.shown import LineDetail
+from projections.run.shown import ShownRun
 
 router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)
 
@@ -179,9 +181,9 @@ async def _page(
     query: LineQuery,
     entered: Entered | None = None,
 ) -> Response:
-    async def read(of: Query) -> models.ExecutionDetail:
+    async def read(of: Query) -> LineDetail:
         answer = executions.show_execution(Asking(request, principal), line_id, of)
-        return (await read_answer(answer, models.ExecutionAnswer)).data
+        return (await read_answer(answer, AnswerOf[LineDetail])).data
 
     line = await as_known(read, query.as_of, "This line was not known yet at that time.")
     now, zone = services_of(request).clock(), zone_of(request)
@@ -223,7 +225,7 @@ async def _page(
     )
 
 
-def _may_manage(principal: Principal, query: Query, line: models.ExecutionDetail) -> bool:
+def _may_manage(principal: Principal, query: Query, line: LineDetail) -> bool:
     may = principal.is_admin or "service_lines:manage" in principal.permissions
     return may and query.as_of is None and line.state != "closed"
 
@@ -238,28 +240,26 @@ def _month_of(day: date) -> Month:
 
 async def _usage(
     request: Request, principal: Principal, line_id: str, query: LineQuery, month: Month
-) -> models.UsageModel | None:
+) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = RangeQuery(as_of=query.as_of, **bounds)
     answer = stories.show_usage(Asking(request, principal), line_id, asked)
     try:
-        return (await read_answer(answer, models.UsageAnswer)).data
+        return (await read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
         return None
 
 
-async def _place(
-    request: Request, principal: Principal, line_id: str, query: Query
-) -> feed_models.PlaceModel:
+async def _place(request: Request, principal: Principal, line_id: str, query: Query) -> ShownPlace:
     answer = stories.show_place(Asking(request, principal), line_id, query)
-    return (await read_answer(answer, feed_models.PlaceAnswer)).data
+    return (await read_answer(answer, AnswerOf[ShownPlace])).data
 
 
 async def _runs(
     request: Request,
     principal: Principal,
-    line: models.ExecutionDetail,
+    line: LineDetail,
     query: LineQuery,
     seen_at: datetime,
 ) -> RunsChart | None:
@@ -268,4 +268,4 @@ async def _runs(
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
     answer = runs.runs_with_errors(Asking(request, principal), line.service_line_id, asked)
-    return chart_of((await read_answer(answer, models.RunList)).data, seen_at)
+    return chart_of((await read_answer(answer, PageOf[ShownRun])).data, seen_at)

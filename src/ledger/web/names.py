@@ -8,20 +8,21 @@ from typing import Protocol
 
 from fastapi import Request
 
-from ledger.api import models
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query
+from ledger.api.replies import AnswerOf
 from ledger.api.routes import directory, executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.web.pages import may_read, read_answer
+from projections.execution.shown import LineDetail
 from projections.execution.statements import names_read
 
 
 async def names_for(
     request: Request,
     principal: Principal,
-    lines: Iterable[models.ExecutionDetail],
+    lines: Iterable[LineDetail],
     more: Iterable[str] = (),
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
@@ -84,4 +85,4 @@ async def name_of_line(
 ) -> str | None:
     """The name of a line that the credential sees, as it was known at the instant."""
     answer = executions.show_execution(Asking(request, principal), line_id, Query(as_of=as_of))
-    return (await read_answer(answer, models.ExecutionAnswer)).data.name
+    return (await read_answer(answer, AnswerOf[LineDetail])).data.name

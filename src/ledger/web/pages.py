@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
+import msgspec
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -44,6 +45,7 @@ from ledger.web import session, showing
 _logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 def content_policy(*more: str) -> str:
@@ -273,9 +275,9 @@ def writes_of(
     return organization_id and with_parameter(address, "organization_id", organization_id)
 
 
-async def read_answer(answer: Awaitable[Response], model: type[M]) -> M:
-    """The answer of an API endpoint, parsed as its response model."""
-    return model.model_validate_json(bytes((await answer).body))
+async def read_answer(answer: Awaitable[Response], shown: type[T]) -> T:
+    """The answer of an API endpoint, as the struct that it shows."""
+    return msgspec.json.decode((await answer).body, type=shown)
 
 
 def show(request: Request, template: str, status: int = 200, **context: Any) -> Response:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, NamedTuple
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
@@ -87,7 +88,7 @@ async def _results(request: Request, principal: Principal, text: str) -> list[Hi
         reply = await search_names(Asking(request, principal), SearchQuery(q=text))
     except Invalid:
         return None
-    found = SearchResults.model_validate_json(bytes(reply.body)).data
+    found = msgspec.json.decode(reply.body, type=SearchResults).data
     return [
         Hit(each, *_place(each), reply.line_names.get(each.service_line_id or "")) for each in found
     ]

@@ -11,8 +11,9 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
+from ledger.api.replies import PageOf
 from ledger.api.routes import directory
-from ledger.api.routes.directory import DirectoryEntry, DirectoryList, DirectoryQuery
+from ledger.api.routes.directory import DirectoryQuery, ShownName
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.web.pages import HOME, PageRoute, own_page, read_answer, show, with_parameter
@@ -40,7 +41,7 @@ class Entries(NamedTuple):
 
     kind: Kind
     filter: str
-    listed: Sequence[DirectoryEntry]
+    listed: Sequence[ShownName]
     """By name; those with the most lines if not all are listed."""
     has_more: bool
 
@@ -114,16 +115,16 @@ async def show_directory(
 
 async def _read(
     request: Request, principal: Principal, kind: Kind, cursor: str | None = None
-) -> DirectoryList:
+) -> PageOf[ShownName]:
     query = DirectoryQuery(type=kind, limit=100, cursor=cursor)
     answer = directory.list_directory(Asking(request, principal), query)
-    return await read_answer(answer, DirectoryList)
+    return await read_answer(answer, PageOf[ShownName])
 
 
-def _words(entry: DirectoryEntry) -> str:
+def _words(entry: ShownName) -> str:
     return f"{entry.name or ''}\n{entry.id}".casefold()
 
 
-def _by_name(entry: DirectoryEntry) -> tuple[bool, str, str]:
+def _by_name(entry: ShownName) -> tuple[bool, str, str]:
     """Entries with a name come first, by name; the others by id."""
     return entry.name is None, (entry.name or "").casefold(), entry.id

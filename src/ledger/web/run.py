@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Query, Words, services_of
+from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs, stories
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
+from ledger.language.envelopes import HistoryItem
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known
@@ -22,6 +23,7 @@ from ledger.web.log import PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import name_of_line, names_of_lines
 from ledger.web.pages import PageRoute, go, read_answer, show, with_parameter
 from ledger.web.summary import summary
+from projections.run.shown import ShownRun
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
@@ -56,7 +58,7 @@ class AllRunsPageQuery(runs.AllRunsQuery, WrittenRange):
 class Timed(NamedTuple):
     """A run with its duration, so far if it is open; None if it never started."""
 
-    run: models.RunModel
+    run: ShownRun
     seconds: float | None
     is_open: bool
 
@@ -85,7 +87,7 @@ async def show_line_runs(
     if (address := query.canonical(request)) is not None:
         return go(address)
 
-    async def read(of: Query) -> models.RunList:
+    async def read(of: Query) -> PageOf[ShownRun]:
         asked = query.model_copy(update={"as_of": of.as_of})
         if query.external_id is None and query.parent_run_id is None:
             answer = runs.runs_with_errors(Asking(request, principal), line_id, asked)
@@ -94,7 +96,7 @@ async def show_line_runs(
             given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
             of_line = runs.AllRunsQuery(**given, service_line_id=line_id)
             answer = runs.all_runs_with_errors(Asking(request, principal), of_line)
-        return await read_answer(answer, models.RunList)
+        return await read_answer(answer, PageOf[ShownRun])
 
     page = await as_known(read, query.as_of, "This line was not known yet at that time.")
     line_name = await name_of_line(request, principal, line_id, query.as_of)
@@ -111,7 +113,7 @@ async def show_all_runs(
     if (address := query.canonical(request)) is not None:
         return go(address)
     answer = runs.all_runs_with_errors(Asking(request, principal), query)
-    page = await read_answer(answer, models.RunList)
+    page = await read_answer(answer, PageOf[ShownRun])
     named = await names_of_lines(request, principal, (r.service_line_id for r in page.data), query)
     return _runs_page(request, query, page, line_id=None, line_name=None, line_names=named)
 
@@ -119,7 +121,7 @@ async def show_all_runs(
 def _runs_page(
     request: Request,
     query: LineRunsQuery | AllRunsPageQuery,
-    page: models.RunList,
+    page: PageOf[ShownRun],
     line_id: str | None,
     **named: Any,
 ) -> Response:
@@ -168,17 +170,17 @@ async def show_run(
 ) -> Response:
     """A run with its input, its output and its events."""
 
-    async def read(of: Query) -> models.RunModel:
+    async def read(of: Query) -> ShownRun:
         answer = runs.show_run(Asking(request, principal), run_id, of)
-        return (await read_answer(answer, models.RunAnswer)).data
+        return (await read_answer(answer, AnswerOf[ShownRun])).data
 
     run = await as_known(read, query.as_of, "This run was not known yet at that time.")
     events = await read_answer(
-        stories.show_run_events(Asking(request, principal), run_id, query), feed_models.HistoryPage
+        stories.show_run_events(Asking(request, principal), run_id, query), PageOf[HistoryItem]
     )
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
     answer = runs.all_runs_with_errors(Asking(request, principal), asked)
-    children = await read_answer(answer, models.RunList)
+    children = await read_answer(answer, PageOf[ShownRun])
     others = (child.service_line_id for child in children.data)
     seen_at = query.instant or services_of(request).clock()
     timed = timed_of(run, seen_at)
@@ -198,7 +200,7 @@ async def show_run(
     )
 
 
-def timed_of(run: models.RunModel, seen_at: datetime) -> Timed:
+def timed_of(run: ShownRun, seen_at: datetime) -> Timed:
     """A run with its duration, at ``seen_at`` if it is still open."""
     is_open = run.status not in ENDED
     if run.duration_ms is not None:
@@ -208,7 +210,7 @@ def timed_of(run: models.RunModel, seen_at: datetime) -> Timed:
     return Timed(run, None, is_open)
 
 
-def chart_of(found: Sequence[models.RunModel], seen_at: datetime) -> RunsChart:
+def chart_of(found: Sequence[ShownRun], seen_at: datetime) -> RunsChart:
     """Runs, newest first, as bars on a logarithmic scale: a run may last milliseconds or weeks."""
     timed = [timed_of(run, seen_at) for run in found]
     rising = timed[::-1]

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ledger.api import models
 from ledger.web.showing import number, words
+from projections.execution.shown import LineDetail, ShownHealth
 
 
-def contrast(line: models.ExecutionDetail) -> str | None:
+def contrast(line: LineDetail) -> str | None:
     """State and health as sentences, where only one of the two is bad; else None.
 
     A stopped line may have green signals, and a line at work may have red ones. Without the
@@ -22,7 +22,7 @@ def contrast(line: models.ExecutionDetail) -> str | None:
     return f"{_state_of(line)} {_health_of(line.health)}"
 
 
-def _state_of(line: models.ExecutionDetail) -> str:
+def _state_of(line: LineDetail) -> str:
     if line.state == "blocked":
         causes = sorted({blocker.cause for blocker in line.blockers})
         return f"Blocked by {_and(_one(words(cause)) for cause in causes)}."
@@ -32,7 +32,7 @@ def _state_of(line: models.ExecutionDetail) -> str:
     return f"The line is {line.state}."
 
 
-def _health_of(health: models.HealthModel) -> str:
+def _health_of(health: ShownHealth) -> str:
     """The health in one sentence; without the score, which the page shows once."""
     counts = Counter(signal.status for signal in health.signals)
     if counts.keys() == {"green"}:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from fastapi import Request
 
-from ledger.api import models
 from ledger.api.reading import Asking, Query
+from ledger.api.replies import AnswerOf
 from ledger.api.routes import stories
-from ledger.api.routes.stories import RangeQuery
+from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.domain.errors import Invalid
 from ledger.domain.values import STATES, format_instant
 from ledger.intake.principal import Principal
@@ -18,6 +18,7 @@ from ledger.web.charts import Label, Piece, TimeSpan
 from ledger.web.history import Scale
 from ledger.web.pages import read_answer
 from ledger.web.showing import Zone
+from projections.execution.shown import LineDetail
 
 _STRETCHES = (365, 30, 7, 1)
 """Days to draw if the whole history has too many changes: the longest period that fits is shown."""
@@ -37,7 +38,7 @@ class TimeShare(NamedTuple):
 class Life(NamedTuple):
     """The intervals of a line's life, or of its latest part."""
 
-    timeline: models.TimelineModel
+    timeline: ShownTimeline
     days: int | None
     """The length of the part; None if it is the whole life."""
 
@@ -57,7 +58,7 @@ class Band(NamedTuple):
     axis: list[Label]
     by_state: list[TimeShare]
     by_cause: list[TimeShare]
-    listed: list[models.IntervalModel]
+    listed: list[ShownInterval]
     """Newest first."""
     total: int
 
@@ -65,7 +66,7 @@ class Band(NamedTuple):
 async def life_of(
     request: Request,
     principal: Principal,
-    line: models.ExecutionDetail,
+    line: LineDetail,
     query: Query,
     seen_at: datetime,
 ) -> Life | None:
@@ -76,7 +77,7 @@ async def life_of(
         asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
         answer = stories.show_timeline(Asking(request, principal), line.service_line_id, asked)
         try:
-            timeline = (await read_answer(answer, models.TimelineAnswer)).data
+            timeline = (await read_answer(answer, AnswerOf[ShownTimeline])).data
         except Invalid:
             continue
         if timeline.intervals:
@@ -84,9 +85,7 @@ async def life_of(
     return None
 
 
-def band_of(
-    life: Life, line: models.ExecutionDetail, seen_at: datetime, scale: Scale, zone: Zone
-) -> Band:
+def band_of(life: Life, line: LineDetail, seen_at: datetime, scale: Scale, zone: Zone) -> Band:
     """The drawing of a life on the scale; of a latest part, on the scale of that part."""
     timeline = life.timeline
     first = timeline.intervals[0].from_

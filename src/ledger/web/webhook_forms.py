@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from ledger.api import webhook_models as models
 from ledger.api.models import Nothing
@@ -12,6 +12,7 @@ from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
 from ledger.intake.request import IdempotencyKey
+from ledger.language.rendering import ShownEndpoint
 from ledger.web.pages import Form, Typed, gathered
 from ledger.web.showing import Zone
 
@@ -103,13 +104,12 @@ def nothing(key: IdempotencyKey) -> Sent[Nothing]:
     return Sent(Nothing(), key, None)
 
 
-def typed(settings: BaseModel | None) -> Mapping[str, Any]:
+def typed(settings: SettingsForm | ShownEndpoint | None) -> Mapping[str, Any]:
     """The values of a form's fields: an endpoint's settings, typed ones, or defaults for None."""
     if settings is None:
         return {"which": "all", "types": (), "url": None, "description": None}
     if isinstance(settings, SettingsForm):
         return settings.model_dump() | {"types": settings.types}
-    assert isinstance(settings, models.WebhookModel)
     every = settings.event_types == [EVERY_TYPE]
     return {
         "which": "all" if every else "chosen",
@@ -119,7 +119,7 @@ def typed(settings: BaseModel | None) -> Mapping[str, Any]:
     }
 
 
-def since_when(endpoint: models.WebhookModel, now: datetime) -> datetime:
+def since_when(endpoint: ShownEndpoint, now: datetime) -> datetime:
     """The start of a recovery that the page suggests."""
     failing = endpoint.status.failing_since if endpoint.status is not None else None
     return failing - MARGIN if failing is not None else now - RECOVERY

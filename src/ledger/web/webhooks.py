@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Bound, Present, TenantQuery, services_of
+from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
@@ -31,8 +31,10 @@ from ledger.application.commands.webhooks import (
 )
 from ledger.domain.errors import NotFound, Refused
 from ledger.domain.values import parse_bound
+from ledger.feed.signing import ShownDelivery
 from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
+from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.web.log import chips, stream_address
 from ledger.web.names import names_of_scopes
 from ledger.web.pages import (
@@ -138,7 +140,7 @@ async def _list_page(
     form: NewForm | None = None,
 ) -> Response:
     found = await read_answer(
-        api.list_webhooks(Asking(request, principal), query), models.WebhookList
+        api.list_webhooks(Asking(request, principal), query), PageOf[ShownEndpoint]
     )
     return show(
         request,
@@ -166,14 +168,14 @@ async def add_webhook(request: Request, principal: Authenticated, _: NoParameter
     sent = form.sent(idempotency_of(request, principal, form))
     try:
         made = await read_answer(
-            commands.create(request, principal, sent), models.WebhookSecretAnswer
+            commands.create(request, principal, sent), AnswerOf[EndpointWithSecret]
         )
     except Refused as refusal:
         return await _list_page(request, principal, EndpointsQuery(), refusal, form)
     return _secret(request, made.data, is_new=True)
 
 
-def _secret(request: Request, endpoint: models.WebhookWithSecret, is_new: bool) -> Response:
+def _secret(request: Request, endpoint: EndpointWithSecret, is_new: bool) -> Response:
     """The only page that shows a secret, made from the command's receipt: no view is awaited."""
     return show(
         request,
@@ -209,11 +211,12 @@ async def _endpoint_page(
 ) -> Response:
     """The page of an endpoint. A refusal is shown at the form that was sent, with its values."""
     shown = await read_answer(
-        api.show_webhook(Asking(request, principal), endpoint_id, Present()), models.WebhookAnswer
+        api.show_webhook(Asking(request, principal), endpoint_id, Present()),
+        AnswerOf[ShownEndpoint],
     )
     endpoint = shown.data
     found = await read_answer(
-        api.list_deliveries(Asking(request, principal), endpoint_id, query), models.DeliveryList
+        api.list_deliveries(Asking(request, principal), endpoint_id, query), PageOf[ShownDelivery]
     )
     zone = zone_of(request)
     since = parse_bound(query.since) if query.since is not None else None
@@ -353,7 +356,7 @@ async def rotate_secret(
     try:
         made = await read_answer(
             commands.rotate_secret(request, principal, endpoint_id, sent),
-            models.WebhookSecretAnswer,
+            AnswerOf[EndpointWithSecret],
         )
     except NotFound:
         raise

@@ -16,8 +16,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from fastapi import Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Request
 
 from ledger.api.access.failures import Failures
 from ledger.api.access.key_uses import KeyUse, KeyUses
@@ -171,19 +170,14 @@ class Authenticator:
         return frozenset(p for p in principals if p.grant and has_lapsed(p.grant))
 
 
-_bearer = HTTPBearer(
-    auto_error=False,
-    description="An API key (`elk_…`), or a JWT if the service has an identity provider.",
-)
-
-Authenticated = Annotated[Principal, Security(_bearer)]
-"""The principal among an endpoint's parameters; OpenAPI shows the bearer scheme for it."""
-
-
 async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
     authenticator: Authenticator = request.app.state.services.authenticator
     return await authenticator.authenticate(_token_of(request), address_of(request))
+
+
+Authenticated = Annotated[Principal, Depends(authenticate)]
+"""The principal among an endpoint's parameters."""
 
 
 def require_token(request: Request, token: str) -> None:

@@ -1,101 +1,237 @@
-"""The whole OpenAPI document, step by step."""
+"""The OpenAPI document, made of what each route says of itself."""
 
-from typing import Any
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
+from fastapi import FastAPI, params
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 
 from ledger.api.document import texts
-from ledger.api.document.enums import name_all
-from ledger.api.document.operations import (
-    describe_answers,
-    describe_parameters,
-    name_bodies,
-    name_operations,
-)
-from ledger.api.document.schemas import (
-    Schema,
-    as_answer,
-    as_input,
-    operations_of,
-    reached,
-    rewrite,
-    rewritten,
-    sent,
-    without_titles,
-)
+from ledger.api.document.schemas import Schema, Schemas, as_input
 from ledger.api.fact_schema import FACT_SCHEMAS
-from ledger.api.models import TEMPLATE, FactBatchAnswer, Problem
+from ledger.api.lean import Asks, LeanRoute, MinPosition
+from ledger.api.models import SCHEMAS, camel, reference
+from ledger.api.problems import MEDIA_TYPE, PHRASES, Problem, Responses
+from ledger.api.reading import LONGEST_WORD, OR
 from ledger.api.routes import event_types
 
+_PATTERN = re.compile(r"\^\(\?:(?P<words>[^()]+)\)\(\?:,\(\?:(?P=words)\)\)\*\$")
+"""The patterns that ``any_of`` makes."""
 
-def compose(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(
-        title=app.title,
-        version=app.version,
-        summary="Product lines report facts; reads tell the state of work, now and in the past.",
-        description=texts.ABOUT,
-        contact=texts.CONTACT,
-        license_info=texts.LICENCE,
-        servers=[{"url": app.state.services.root_path or "/", "description": "This service"}],
-        routes=app.routes,
-    )
-    _add_schemas(document["components"]["schemas"])
-    names = {
-        (route.path, method.lower()): route.endpoint.__name__
-        for route in app.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods or ()
+_IF_NONE_MATCH: Schema = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of an earlier answer: if it is still valid, the answer is 304.",
+    "schema": {"type": "string"},
+}
+
+
+def compose(app: FastAPI) -> Schema:
+    routes = [r for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema]
+    answers = {
+        type_ for r in routes for response in r.responses.values() for type_ in _types(response)
     }
-    name_operations(document, names)
-    name_bodies(document)
-    describe_parameters(document)
-    rewrite(document, without_titles)
-    name_all(document)
-    _suit_directions(document)
-    describe_answers(document)
-    document["webhooks"] = texts.webhooks()
-    document["components"]["requestBodies"] = {"WebhookMessage": texts.MESSAGE}
-    document["tags"] = _tags(document)
-    _keep_what_is_used(document)
-    return document
-
-
-def _add_schemas(schemas: Schema) -> None:
-    """Add the schemas of the bodies and answers that the routes parse or render themselves."""
-    for model in (Problem, FactBatchAnswer):
-        schema = model.model_json_schema(ref_template=TEMPLATE)
-        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
-    schemas |= FACT_SCHEMAS
-    event_types.describe(schemas)
-
-
-def _suit_directions(document: Schema) -> None:
-    """Rid the objects that are sent of defaults, and open those that are answered."""
-    schemas, closed = document["components"]["schemas"], sent(document)
-    for name, schema in schemas.items():
-        schemas[name] = rewritten(schema, as_input if name in closed else as_answer)
-
-
-def _tags(document: Schema) -> list[dict[str, str]]:
-    used = {tag for _, _, operation in operations_of(document) for tag in operation["tags"]}
+    made = Schemas(answers | {Problem})
+    made.add(FACT_SCHEMAS, as_input)
+    made.add(event_types.schemas())
+    paths: dict[str, Schema] = {}
+    for route in routes:
+        for method in route.methods or ():
+            paths.setdefault(route.path_format, {})[method.lower()] = _operation(route, made)
+    used = {tag for route in routes for tag in route.tags}
     if unknown := used - texts.TAGS.keys():
-        raise ValueError(f"describe the tags {sorted(unknown)} in document/texts.py")
-    return [{"name": name, "description": texts.TAGS[name]} for name in texts.TAGS if name in used]
-
-
-def _keep_what_is_used(document: Schema) -> None:
-    """Drop the schemas that nothing refers to; give each of the others a title of its own.
-
-    Client generators name classes by these titles, and fail if two titles are equal.
-    """
-    components = document["components"]
-    used = reached(
-        document, document["paths"], components["responses"], components["requestBodies"]
-    )
-    components["schemas"] = {
-        name: {**schema, "title": name}
-        for name, schema in sorted(components["schemas"].items())
-        if name in used
+        raise ValueError(f"describe the tags {sorted(map(str, unknown))} in document/texts.py")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": app.title,
+            "summary": "Product lines report facts; reads tell the state of work, now and in the"
+            " past.",
+            "description": texts.ABOUT,
+            "contact": {"name": "The operator of this service"},
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+            "version": app.version,
+        },
+        "servers": [{"url": app.state.services.root_path or "/", "description": "This service"}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(made.components.items())),
+            "securitySchemes": {texts.BEARER: texts.SECURITY},
+            "headers": {_component(name): header for name, header in texts.HEADERS.items()},
+            "responses": _shared_responses(routes),
+            "requestBodies": {"WebhookMessage": texts.MESSAGE},
+        },
+        "webhooks": texts.webhooks(),
+        "tags": [{"name": name, "description": texts.TAGS[name]} for name in texts.TAGS],
     }
+
+
+def _operation(route: APIRoute, made: Schemas) -> Schema:
+    """The operation of a route. Its name is the function's: a verb, then what it is about."""
+    said = route.openapi_extra or {}
+    parameters = [*_parameters(route.endpoint, made), *said.get("parameters", ())]
+    if 304 in route.responses:
+        parameters.append(_IF_NONE_MATCH)
+    operation: Schema = {
+        "tags": route.tags,
+        "summary": route.summary,
+        "description": route.description,
+        "operationId": route.name,
+        # Without an explicit declaration, linters take a route without a token for a mistake.
+        "security": [{texts.BEARER: []}] if isinstance(route, LeanRoute) else [],
+        "responses": _responses(route, {each["name"] for each in parameters}, made),
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if "body" in said:
+        operation["requestBody"] = _body(said["body"], made)
+    if said.get("x-permission") is not None:
+        operation["x-permission"] = said["x-permission"]
+    return operation
+
+
+class _Parameters(GenerateJsonSchema):
+    """Schemas of parameters: a parameter that is not sent is absent, and never null."""
+
+    def nullable_schema(self, schema: Any) -> Schema:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: Any) -> Schema:
+        if schema.get("default") is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+
+def _parameters(endpoint: Any, made: Schemas) -> list[Schema]:
+    """The parameters of a function: in the path, in the query, in headers."""
+    path, query, headers = list[Schema](), list[Schema](), list[Schema]()
+    for name, parameter in inspect.signature(endpoint, eval_str=True).parameters.items():
+        annotation = parameter.annotation
+        kind, *details = get_args(annotation) or (None,)
+        if annotation == Asks:
+            schema = TypeAdapter(MinPosition).json_schema(schema_generator=_Parameters)
+            headers.append(_parameter(texts.MIN_POSITION, "header", schema, False, made))
+        elif found := [detail for detail in details if isinstance(detail, params.Path)]:
+            schema = TypeAdapter(annotation).json_schema(schema_generator=_Parameters)
+            schema["description"] = found[0].description
+            path.append(_parameter(name, "path", schema, True, made))
+        elif any(isinstance(detail, params.Query) for detail in details):
+            assert issubclass(kind, BaseModel)
+            whole = kind.model_json_schema(schema_generator=_Parameters)
+            required = whole.get("required", ())
+            query += [
+                _parameter(field, "query", schema, field in required, made)
+                for field, schema in whole.get("properties", {}).items()
+            ]
+    return path + query + headers
+
+
+def _parameter(
+    name: str, place: str, schema: Schema, is_required: bool, made: Schemas
+) -> dict[str, Any]:
+    """A parameter. Several words are an array, which is sent with commas between the words."""
+    description = schema.pop("description", "")
+    examples = schema.pop("examples", None)
+    described = {"name": name, "in": place, "required": is_required, "description": description}
+    if place == "query" and OR in description:
+        described |= {"style": "form", "explode": False}
+        schema = {"type": "array", "items": _word(schema), "minItems": 1}
+    elif examples and is_required:
+        described["example"] = examples[0]
+    elif examples:
+        # As an `example`, /docs would send it along with every request that a reader tries.
+        described["description"] = f"{description} For example `{examples[0]}`."
+    return described | {"schema": made.placed(schema, camel(name))}
+
+
+def _word(schema: Schema) -> Schema:
+    """The schema of one of several words."""
+    match = _PATTERN.fullmatch(schema.get("pattern", ""))
+    if match is None:
+        return {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD}
+    words = [re.sub(r"\\(.)", r"\1", word) for word in match["words"].split("|")]
+    return {"type": "string", "enum": words}
+
+
+def _body(body: Any, made: Schemas) -> Schema:
+    """A command's body, with an example of it; or a body that the route describes itself."""
+    if isinstance(body, dict):
+        return body
+    schema = made.body(body)
+    whole = made.components[schema["$ref"].removeprefix(SCHEMAS)]
+    required = whole.get("required", [])
+    shown = {
+        name: field["examples"][0]
+        for name, field in whole.get("properties", {}).items()
+        if "examples" in field
+    }
+    if missing := set(required) - shown.keys():
+        raise ValueError(f"{whole['title']}: give examples=[…] to the fields {sorted(missing)}")
+    content = {"application/json": {"schema": schema, "example": shown}}
+    return {"required": bool(required), "content": content}
+
+
+def _types(response: Mapping[str, Any]) -> Iterable[Any]:
+    types: Iterable[Any] = response.get("types", ())
+    return types
+
+
+def _responses(route: APIRoute, parameters: set[str], made: Schemas) -> dict[str, Schema]:
+    usual: Responses = {route.status_code or 200: {}}
+    return {
+        str(status): {"$ref": f"#/components/responses/{_shared(int(status))}"}
+        if not response and int(status) >= 300
+        else _response(response, parameters, made)
+        for status, response in (usual | route.responses).items()
+    }
+
+
+def _response(response: Mapping[str, Any], parameters: set[str], made: Schemas) -> Schema:
+    content = response.get("content", {})
+    if types := tuple(_types(response)):
+        content = {"application/json": {"schema": made.answer(*types)}}
+    further = [name for parameter, name in texts.TOLD_BY.items() if parameter in parameters]
+    if any(media in content for media in texts.FILES):
+        further.append("Content-Disposition")
+    described = {
+        "description": response.get("description", "Successful Response"),
+        "headers": _headers(further),
+    }
+    return described | ({"content": content} if content else {})
+
+
+def _shared_responses(routes: Iterable[APIRoute]) -> dict[str, Schema]:
+    """The responses that are the same in all routes, by name: the problems, and 304."""
+    statuses = {int(s) for r in routes for s, response in r.responses.items() if not response}
+    content = {MEDIA_TYPE: {"schema": reference("Problem")}}
+    shared: dict[str, Schema] = {}
+    for status in sorted(statuses):
+        headers = {"headers": _headers(texts.WITH_STATUS.get(status, ()))}
+        shared[_shared(status)] = headers | (
+            {"description": texts.NOT_MODIFIED}
+            if status == 304
+            else {"description": PHRASES[status], "content": content}
+        )
+    return shared
+
+
+def _shared(status: int) -> str:
+    if status == 304:
+        return "NotModified"
+    return PHRASES[status].title().replace(" ", "") + "Problem"
+
+
+def _headers(further: Iterable[str]) -> dict[str, Schema]:
+    return {
+        name: {"$ref": f"#/components/headers/{_component(name)}"}
+        for name in (*texts.EVERY, *further)
+    }
+
+
+def _component(header: str) -> str:
+    return header.replace("-", "")

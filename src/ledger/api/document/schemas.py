@@ -1,92 +1,136 @@
-"""Walks through the schemas of the document, and the two kinds of objects: sent and answered."""
+"""The schemas of the document, by name, which come to be as the routes refer to them.
+
+An answer's schema is made of the struct that is shown, that of a body or a parameter of the model
+that checks it. Each enumeration is one component, by the name of the words that it lists.
+"""
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
-from ledger.api.models import SCHEMAS
+import msgspec
+from pydantic import BaseModel
+
+from ledger.api.models import TEMPLATE, as_answer, camel, reference
+from ledger.api.routes.audit import WORDS
+from ledger.domain.api_key import Permission
+from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
+from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.values import (
+    ActorType,
+    Cause,
+    ExecutionModel,
+    HoldName,
+    ProductLine,
+    RunStatus,
+    State,
+    TriggerType,
+)
+from ledger.language.published import TYPES
 
 Schema = dict[str, Any]
 Change = Callable[[Schema], Schema]
 
+_NAMED: dict[str, tuple[str, ...]] = {
+    "State": get_args(State),
+    "ExecutionModel": get_args(ExecutionModel),
+    "ProductLine": get_args(ProductLine),
+    "Cause": get_args(Cause),
+    "RunStatus": get_args(RunStatus),
+    "HoldName": get_args(HoldName),
+    "SignalName": get_args(SignalName),
+    "SignalStatus": get_args(SignalStatus),
+    "ActorType": get_args(ActorType),
+    "TriggerType": get_args(TriggerType),
+    "DisabledReason": get_args(DisabledReason),
+    "Permission": get_args(Permission),
+    "EventType": tuple(TYPES),
+    "EventTypeOrEvery": (*TYPES, EVERY_TYPE),
+    "AuditAction": WORDS,
+}
+"""The enumerations that stand in several places. Any other is named after its only place."""
+
+_OF = re.compile(r"(Answer|Page)Of_(list_)?(?:\w+\.)*(\w+?)_+$")
 _ONE = ("items", "additionalProperties", "propertyNames", "not", "if", "then", "else", "contains")
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
-_NAMED = ("properties", "patternProperties", "$defs")
 
 
-def rewritten(schema: Any, change: Change) -> Any:
-    """The schema with a change made in it and in every schema within, the innermost first."""
-    if not isinstance(schema, dict):
-        return schema
-    new = dict(schema)
-    for key in _ONE:
-        if key in new:
-            new[key] = rewritten(new[key], change)
-    for key in _SEVERAL:
-        if key in new:
-            new[key] = [rewritten(part, change) for part in new[key]]
-    for key in _NAMED:
-        if key in new:
-            new[key] = {name: rewritten(part, change) for name, part in new[key].items()}
-    return change(new)
+class Schemas:
+    """The component schemas of the document."""
+
+    def __init__(self, answers: set[Any]) -> None:
+        """``answers`` are the types of all answers."""
+        self.components: dict[str, Schema] = {}
+        self._names = {frozenset(words): name for name, words in _NAMED.items()}
+        types = sorted(answers, key=str)
+        references, parts = msgspec.json.schema_components(
+            types, ref_template=TEMPLATE.format(model="{name}")
+        )
+        self._answers = dict(zip(types, references, strict=True))
+        # Events are described by their types.
+        del parts["Envelope"]
+        self.add(parts)
+
+    def answer(self, *types: Any) -> Schema:
+        """The schema of an answer of one of these types."""
+        found = [self.placed(self._answers[type_], "") for type_ in types]
+        return found[0] if len(found) == 1 else {"anyOf": found}
+
+    def body(self, model: type[BaseModel]) -> Schema:
+        """The schema of a command's body."""
+        schema = model.model_json_schema(ref_template=TEMPLATE)
+        self.add({**schema.pop("$defs", {}), schema["title"]: schema}, as_input)
+        return reference(schema["title"])
+
+    def add(self, parts: Mapping[str, Schema], suited: Change = as_answer) -> None:
+        """Add schemas, suited to what they describe. Raises ValueError for a name given twice."""
+        for name, part in ((_short(name), part) for name, part in parts.items()):
+            schema = self.placed(part, name, suited) | {"title": name}
+            if self.components.setdefault(name, schema) != schema:
+                raise ValueError(f"another schema is called {name} too: rename the class")
+
+    def placed(self, schema: Schema, place: str, suited: Change = dict) -> Schema:
+        """The schema with a reference in the place of each enumeration within."""
+        new: Schema = {}
+        for key, value in schema.items():
+            if key in _ONE and isinstance(value, dict):
+                value = self.placed(value, place, suited)
+            elif key in _SEVERAL:
+                value = [self.placed(part, place, suited) for part in value]
+            elif key == "properties":
+                value = {
+                    name: self.placed(part, camel(place, name), suited)
+                    for name, part in value.items()
+                }
+            elif key == "$ref":
+                value = _short(value)
+            # Generators make a class for each title.
+            if key != "title":
+                new[key] = value
+        return self._named(suited(new), place)
+
+    def _named(self, schema: Schema, place: str) -> Schema:
+        if "enum" not in schema:
+            return schema
+        words = [word for word in schema["enum"] if word is not None]
+        rest = {key: value for key, value in schema.items() if key not in ("enum", "type")}
+        if len(words) == 1:
+            return rest | {"type": "string", "const": words[0]}
+        name = self._names.setdefault(frozenset(words), place)
+        listed = list(_NAMED.get(name, words))
+        known = self.components.setdefault(name, {"type": "string", "enum": listed, "title": name})
+        if set(known.get("enum", ())) != set(words):
+            raise ValueError(f"the enumeration {name} has other words elsewhere: name one of them")
+        if len(words) < len(schema["enum"]):
+            return rest | {"anyOf": [reference(name), {"type": "null"}]}
+        return reference(name) | rest
 
 
-def operations_of(document: Schema) -> Iterator[tuple[str, str, Schema]]:
-    """(path, method, operation) of each operation."""
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            yield path, method, operation
-
-
-def rewrite(document: Schema, change: Change) -> None:
-    """Make a change in every schema of the document."""
-    schemas = document["components"]["schemas"]
-    for name, schema in schemas.items():
-        schemas[name] = rewritten(schema, change)
-    for _, _, operation in operations_of(document):
-        places = [*operation.get("parameters", [])]
-        for body in (operation.get("requestBody", {}), *operation["responses"].values()):
-            places += body.get("content", {}).values()
-        for place in places:
-            if "schema" in place:
-                place["schema"] = rewritten(place["schema"], change)
-
-
-def reached(document: Schema, *parts: Any) -> set[str]:
-    """The names of the component schemas to which the parts of the document lead."""
-    schemas, found = document["components"]["schemas"], set[str]()
-    waiting = [json.dumps(part) for part in parts]
-    while waiting:
-        text = waiting.pop()
-        for piece in text.split(f'"{SCHEMAS}')[1:]:
-            name = piece.partition('"')[0]
-            if name not in found:
-                found.add(name)
-                waiting.append(json.dumps(schemas[name]))
-    return found
-
-
-def sent(document: Schema) -> set[str]:
-    """The names of the schemas of requests."""
-    return reached(
-        document,
-        *(
-            [operation.get("requestBody"), operation.get("parameters")]
-            for _, _, operation in operations_of(document)
-        ),
-    )
-
-
-def without_titles(schema: Schema) -> Schema:
-    """The schema without its title: generators make a class for each title."""
-    return {key: value for key, value in schema.items() if key != "title"}
-
-
-def as_answer(schema: Schema) -> Schema:
-    """The schema open to other keys: later versions of the service add keys to answers."""
-    if schema.get("additionalProperties") is not False:
-        return schema
-    return {key: value for key, value in schema.items() if key != "additionalProperties"}
+def _short(name: str) -> str:
+    """``ShownRunPage`` for ``PageOf[ShownRun]``, as msgspec names it."""
+    short = _OF.sub(lambda found: found[3] + ("List" if found[2] else "") + found[1], name)
+    return re.sub(r"\bEnvelope(?=Page$|Answer$|$)", "Event", short)
 
 
 def as_input(schema: Schema) -> Schema:

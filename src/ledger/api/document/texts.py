@@ -1,4 +1,4 @@
-"""The document's words about the service as a whole: tags, licence, webhooks."""
+"""The document's words about the service as a whole: tags, token, headers, webhooks."""
 
 from typing import Any
 
@@ -11,8 +11,12 @@ and reads are answered from views. Every answer carries `Ledger-Position`. Send 
 as `Ledger-Min-Position`, and the next read shows at least everything up to it.
 """
 
-CONTACT = {"name": "The operator of this service"}
-LICENCE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+BEARER = "HTTPBearer"
+SECURITY: Schema = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key (`elk_…`), or a JWT if the service has an identity provider.",
+}
 
 TAGS: dict[str, str] = {
     "facts": "Report what happened.",
@@ -27,6 +31,53 @@ TAGS: dict[str, str] = {
     "proof": "Check offline that nothing in the log was changed.",
     "operations": "Health and metrics, without a token.",
 }
+
+_POSITION: Schema = {"type": "integer", "minimum": 0}
+_TEXT: Schema = {"type": "string"}
+
+HEADERS: dict[str, Schema] = {
+    "Ledger-Position": {
+        "description": "The position of the log that the answer shows. Send it back as"
+        " `Ledger-Min-Position`, and the next read shows at least everything up to it.",
+        "schema": _POSITION,
+    },
+    "X-Request-Id": {
+        "description": "The request's id: its own `X-Request-Id`, or a new one.",
+        "schema": _TEXT,
+    },
+    "ETag": {
+        "description": "The version of the answer; send it as `If-None-Match`.",
+        "schema": _TEXT,
+    },
+    "Idempotency-Replayed": {
+        "description": "`true` if the answer is that of an earlier request under the same"
+        " `Idempotency-Key`.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Retry-After": {
+        "description": "The seconds after which to send the request again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {"description": "How to authenticate: `Bearer`.", "schema": _TEXT},
+    "Content-Disposition": {"description": "The file's name.", "schema": _TEXT},
+}
+"""The headers that clients act on, by name. The contract lists those for caches and browsers."""
+
+MIN_POSITION = "Ledger-Min-Position"
+
+EVERY = ("Ledger-Position", "X-Request-Id")
+TOLD_BY = {"If-None-Match": "ETag", "Idempotency-Key": "Idempotency-Replayed"}
+"""Parameter → the header of the answers of routes that take the parameter."""
+WITH_STATUS = {
+    304: ("ETag",),
+    401: ("WWW-Authenticate",),
+    409: ("Idempotency-Replayed",),
+    422: ("Idempotency-Replayed",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+FILES = ("application/x-ndjson", "text/csv")
+NOT_MODIFIED = "The caller's entity tag is still valid"
 
 _SIGNED = {
     "webhook-id": "The event's id, the same in each attempt.",

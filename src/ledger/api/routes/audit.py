@@ -1,16 +1,14 @@
 """The audit log: every write, recorded or refused, and reads of runs (contract, Feeds)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import AfterValidator, BaseModel, Field
 
-from ledger.api import feed_models
 from ledger.api.access.key_rows import KeyNames
-from ledger.api.lean import Asks, LeanRoute, needs
-from ledger.api.problems import READ_ERRORS
+from ledger.api.lean import Asks, LeanRoute, read_route
 from ledger.api.reading import (
     OR,
     Asking,
@@ -22,14 +20,14 @@ from ledger.api.reading import (
     split_words,
     tenant_filters,
 )
-from ledger.api.replies import Reply
+from ledger.api.replies import PageOf, Reply
 from ledger.api.routes.feeds import Walk, position_in, time_filters
 from ledger.domain.errors import Invalid
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType
 from ledger.intake.principal import Principal
-from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, actions_of
-from ledger.language.envelopes import audit_entry_of
+from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
+from ledger.language.envelopes import AuditEntry, audit_entry_of
 from ledger.language.published import TYPES
 from ledger.language.rendering import json_text
 from ledger.reads.question import Question
@@ -55,9 +53,6 @@ Words = Annotated[
     Field(min_length=1, max_length=2000, json_schema_extra={"pattern": any_of(WORDS)}),
     AfterValidator(_known_words),
 ]
-
-
-Outcome = Literal["succeeded", "refused", "read"]
 
 
 class AuditFilters(BaseModel):
@@ -132,12 +127,7 @@ class AuditQuery(Present, AuditFilters, RangeParameters, Page):
     """The audit log's parameters."""
 
 
-@router.get(
-    "",
-    summary="Read the audit log",
-    openapi_extra=needs("audit:read"),
-    responses={200: {"model": feed_models.AuditPage}, **READ_ERRORS},
-)
+@read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")
 async def list_audit_entries(
     asking: Asks, query: Annotated[AuditQuery, QueryParameters()]
 ) -> Response:

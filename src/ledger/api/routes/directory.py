@@ -3,15 +3,15 @@
 from collections.abc import Collection, Mapping, Set
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.lean import Asks, LeanRoute, needs
-from ledger.api.models import Meta, Model
-from ledger.api.problems import READ_ERRORS, InvalidCursor
+from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
-from ledger.api.replies import Reply
+from ledger.api.replies import PageOf, Reply
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
 from projections.directory.statements import SCOPES, names_read, page_read
@@ -27,27 +27,15 @@ class DirectoryQuery(Present, Page):
     ]
 
 
-class DirectoryEntry(Model):
+class ShownName(msgspec.Struct):
     """A workspace, project or resource that lines bear now."""
 
     id: str
     name: str | None
-    lines: int = Field(ge=1, description="The number of lines that bear it now.")
+    lines: Annotated[int, msgspec.Meta(ge=1, description="The number of lines that bear it now.")]
 
 
-class DirectoryList(Model):
-    """A page of the directory."""
-
-    data: list[DirectoryEntry]
-    meta: Meta
-
-
-@router.get(
-    "",
-    summary="List workspaces, projects or resources",
-    openapi_extra=needs("read"),
-    responses={200: {"model": DirectoryList}, **READ_ERRORS},
-)
+@read_route(router, "", PageOf[ShownName], summary="List workspaces, projects or resources")
 async def list_directory(
     asking: Asks, query: Annotated[DirectoryQuery, QueryParameters()]
 ) -> Response:
@@ -66,7 +54,7 @@ def _reply(rows: Answer, limit: int, chosen: Mapping[str, Any]) -> Reply:
         return encode_cursor({"id": row[1], "organization": row[2]}, chosen)
 
     def item(row: Any) -> str:
-        return json_text({"id": row[1], "name": row[3], "lines": row[4]})
+        return json_text(ShownName(row[1], row[3], row[4]))
 
     return paged(rows, limit, 1, cursor_after, item)
 

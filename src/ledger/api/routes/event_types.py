@@ -1,27 +1,36 @@
 """The published language: a JSON Schema for each event type (contract, Feeds)."""
 
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import LeanRoute, NoParameters, needs
-from ledger.api.models import SCHEMAS, camel, one_of, reference
+from ledger.api.lean import LeanRoute, NoParameters, needs, read_route
+from ledger.api.models import SCHEMAS, as_answer, camel, one_of, reference
 from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import services_of
-from ledger.api.replies import answer
+from ledger.api.replies import AnswerOf, answer
 from ledger.domain.errors import NotFound
+from ledger.domain.recorded import Actor
+from ledger.language.envelopes import Envelope, FactReference, Subject
 from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
+from ledger.language.rendering import json_text
 
 router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
 
-_encode = msgspec.json.Encoder().encode
-
 EVENT_SCHEMA = reference("Event")
 """A reference to the OpenAPI document's schema of an event of any type."""
+
+
+class ShownType(msgspec.Struct):
+    """A type of the published language."""
+
+    type: str
+    version: int
+    description: str
+    schema: Annotated[str, msgspec.Meta(description="The path of the type's JSON Schema.")]
 
 
 def component_of(type_: str) -> str:
@@ -30,68 +39,82 @@ def component_of(type_: str) -> str:
 
 
 @cache
-def envelope_schema(type_: str, definitions: str = "#/$defs") -> tuple[dict[str, Any], Any]:
-    """The schema of a type's envelope, and the definitions to which the schema refers."""
-    payload = TYPES[type_]
-    (ref,), components = msgspec.json.schema_components(
-        [payload], ref_template=definitions + "/{name}Payload"
-    )
-    components = {f"{name}Payload": _whole(schema) for name, schema in components.items()}
-    envelope = feed_models.EventModel.model_json_schema(ref_template=definitions + "/{model}")
-    components |= envelope.pop("$defs", {})
-    envelope["title"] = type_
-    envelope["description"] = _about(payload)
-    envelope["properties"]["type"] = {"const": type_}
-    envelope["properties"]["payload"] = ref
-    return _open(envelope), {name: _open(schema) for name, schema in components.items()}
+def schemas() -> dict[str, Any]:
+    """OpenAPI's schemas of the events of each type, of their payloads, and of any event."""
+    _, parts = msgspec.json.schema_components([Envelope], ref_template=SCHEMAS + "{name}")
+    references, payloads = _payloads(*TYPES.values(), place=SCHEMAS)
+    for (type_, payload), reference_ in zip(TYPES.items(), references, strict=True):
+        envelope = dict(parts["Envelope"], description=_about(payload))
+        told = {"type": {"const": type_}, "payload": reference_}
+        envelope["properties"] = envelope["properties"] | told
+        payloads[component_of(type_)] = envelope
+    return payloads | {"Event": one_of("type", {type_: component_of(type_) for type_ in TYPES})}
 
 
-def describe(schemas: dict[str, Any]) -> None:
-    """Add the schema of every type to OpenAPI's, and make the feed's items refer to them."""
-    for type_ in TYPES:
-        envelope, definitions = envelope_schema(type_, SCHEMAS.removesuffix("/"))
-        schemas |= definitions | {component_of(type_): envelope}
-    schemas["Event"] = one_of("type", {type_: component_of(type_) for type_ in TYPES})
-    schemas["EventPage"]["properties"]["data"]["items"] = EVENT_SCHEMA
-    schemas["EventAnswer"]["properties"]["data"] = EVENT_SCHEMA
+def _payloads(*types: type[Payload], place: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """References to the schemas of payloads, and these schemas by name."""
+    references, parts = msgspec.json.schema_components(types, ref_template=place + "{name}Payload")
+    return references, {f"{name}Payload": as_answer(part) for name, part in parts.items()}
 
 
-def _whole(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema with all keys required: a payload has them even if they have defaults."""
-    properties = schema.get("properties")
-    if properties is None:
-        return schema
-    plain = {name: {k: v for k, v in p.items() if k != "default"} for name, p in properties.items()}
-    return schema | {"properties": plain, "required": sorted(plain)}
+@cache
+def _document(type_: str) -> dict[str, Any]:
+    """The JSON Schema of a type, as a document of its own."""
+    (payload,), parts = _payloads(TYPES[type_], place=_DEFINITIONS)
+    envelope = _served(Envelope, type_) | {"description": _about(TYPES[type_])}
+    envelope["properties"] |= {"type": {"const": type_}, "payload": payload}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{router.prefix}/{type_}",
+        "version": LANGUAGE_VERSION,
+        **envelope,
+        "$defs": parts | {name: _served(cls, name) for name, cls in _PARTS.items()},
+    }
 
 
-def _open(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema open to other keys: versions add fields, webhooks add ``sequence``."""
-    return {name: value for name, value in schema.items() if name != "additionalProperties"}
+_DEFINITIONS = "#/$defs/"
+_PARTS: dict[str, type[msgspec.Struct]] = {
+    "ActorModel": Actor,
+    "FactReference": FactReference,
+    "SubjectModel": Subject,
+}
+"""The parts of an envelope, by their names in the documents of the types."""
+
+
+def _served(cls: type[msgspec.Struct], title: str) -> dict[str, Any]:
+    """A struct's schema in the form in which version 1 of the language first served it."""
+    _, parts = msgspec.json.schema_components([cls], ref_template=_DEFINITIONS + "{name}Model")
+    text = json_text(parts[cls.__name__]).replace("FactReferenceModel", "FactReference")
+    schema, hints = msgspec.json.decode(text), get_type_hints(cls)
+    properties = dict[str, Any]()
+    for name, part in schema["properties"].items():
+        if "enum" in part:
+            part = {"enum": list(get_args(hints[name])), "type": "string"}
+        if "$ref" not in str(part):
+            part |= {"title": name.replace("_", " ").title()}
+        properties[name] = dict(sorted(part.items()))
+    described = {"description": schema["description"], "properties": properties}
+    return described | {"required": schema["required"], "title": title, "type": "object"}
 
 
 def _about(payload: type[Payload]) -> str:
     return " ".join((payload.__doc__ or "").split())
 
 
-@router.get(
+@read_route(
+    router,
     "",
+    AnswerOf[list[ShownType]],
+    refusals(401, 403, 422, 429, 503),
     summary="List event types",
-    openapi_extra=needs("read"),
-    responses={200: {"model": feed_models.EventTypeList}, **refusals(401, 403, 422, 429, 503)},
 )
 async def list_event_types(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
     types = [
-        {
-            "type": type_,
-            "version": LANGUAGE_VERSION,
-            "description": _about(payload),
-            "schema": f"{router.prefix}/{type_}",
-        }
+        ShownType(type_, LANGUAGE_VERSION, _about(payload), f"{router.prefix}/{type_}")
         for type_, payload in TYPES.items()
     ]
-    return answer(_encode({"data": types}).decode(), services_of(request).positions.last_heard)
+    return answer(json_text(AnswerOf(types)), services_of(request).positions.last_heard)
 
 
 @router.get(
@@ -123,14 +146,6 @@ async def show_event_type(
     """Show a type's envelope and payload. Within a version fields are only added."""
     if type not in TYPES:
         raise NotFound("No such event type.")
-    schema, definitions = envelope_schema(type)
-    document = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"{router.prefix}/{type}",
-        "version": LANGUAGE_VERSION,
-        **schema,
-        "$defs": definitions,
-    }
-    response = answer(_encode(document).decode(), services_of(request).positions.last_heard)
+    response = answer(json_text(_document(type)), services_of(request).positions.last_heard)
     response.headers["content-type"] = "application/schema+json"
     return response

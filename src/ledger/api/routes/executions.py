@@ -1,18 +1,17 @@
 """Lines: list, counts, detail (contract, Reading)."""
 
-import json
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import models
-from ledger.api.lean import Asks, LeanRoute, needs
-from ledger.api.problems import LINE_ERRORS, READ_ERRORS, InvalidCursor
+from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
@@ -28,7 +27,7 @@ from ledger.api.reading import (
     read_at,
     split_words,
 )
-from ledger.api.replies import Reply, answer, unless_known
+from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
     CAUSES,
@@ -37,16 +36,21 @@ from ledger.domain.values import (
     PRODUCT_LINES,
     RUN_ID,
     STATES,
+    Cause,
+    ExecutionModel,
+    ProductLine,
+    State,
     format_instant,
     id_of_key,
     parse_instant,
     sort_key,
 )
+from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
 from projections.execution.rank import NO_SCORE, NO_STATUS
-from projections.execution.shown import item_of_past
+from projections.execution.shown import LineDetail, ShownLine, item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
@@ -110,6 +114,16 @@ class LinesQuery(Filters, PageQuery):
     ] = None
 
 
+class LineCounts(msgspec.Struct):
+    """Counts of lines, zero-filled."""
+
+    total: int
+    by_state: Annotated[dict[State, int], keyed(State)]
+    by_execution_model: Annotated[dict[ExecutionModel, int], keyed(ExecutionModel)]
+    by_product_line: Annotated[dict[ProductLine, int], keyed(ProductLine)]
+    by_blocked_cause: Annotated[dict[Cause, int], keyed(Cause)]
+
+
 # The route matches any text: a malformed id is 404, like a LIN id that no line has.
 AnyLineId = Annotated[str, path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
 
@@ -123,12 +137,7 @@ def require_line_id(line_id: str) -> None:
         raise NotFound(_UNKNOWN)
 
 
-@router.get(
-    "",
-    summary="List lines",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.ExecutionList}, **READ_ERRORS},
-)
+@read_route(router, "", PageOf[ShownLine], summary="List lines")
 async def list_executions(
     asking: Asks, query: Annotated[LinesQuery, QueryParameters()]
 ) -> Response:
@@ -169,7 +178,7 @@ def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
     return paged(rows, query.limit, 1, cursor_after, item)
 
 
-def cursor_at(query: LinesQuery, line: models.ExecutionRow) -> str:
+def cursor_at(query: LinesQuery, line: ShownLine) -> str:
     """The cursor of a line in a list. Only the web pages use this."""
     key: dict[str, Any] = {"id": line.id}
     if query.sort == "state_since":
@@ -212,12 +221,7 @@ def _record_key(key: dict[str, Any]) -> int:
     return sort_key(key["id"])
 
 
-@router.get(
-    "/summary",
-    summary="Count lines",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.SummaryAnswer}, **READ_ERRORS},
-)
+@read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
 async def summarize_executions(
     asking: Asks, query: Annotated[Filters, QueryParameters()]
 ) -> Response:
@@ -231,11 +235,6 @@ async def summarize_executions(
 
 
 def _summary_reply(rows: Answer) -> Reply:
-    data = json.dumps({"data": _summary(rows)}, separators=(",", ":"))
-    return answer(data, rows.position)
-
-
-def _summary(rows: Sequence[Any]) -> dict[str, Any]:
     """Add up the rows, which count lines with the same properties, to the summary."""
     by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
     by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
@@ -247,21 +246,11 @@ def _summary(rows: Sequence[Any]) -> dict[str, Any]:
         by_product[product] += lines
         for cause in causes:
             by_cause[cause] += lines
-    return {
-        "total": sum(by_state.values()),
-        "by_state": by_state,
-        "by_execution_model": by_model,
-        "by_product_line": by_product,
-        "by_blocked_cause": by_cause,
-    }
+    counts = LineCounts(sum(by_state.values()), by_state, by_model, by_product, by_cause)
+    return answer(json_text(AnswerOf(counts)), rows.position)
 
 
-@router.get(
-    "/{line_id}",
-    summary="Show a line",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.ExecutionAnswer}, **LINE_ERRORS},
-)
+@read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
 async def show_execution(
     asking: Asks, line_id: AnyLineId, query: Annotated[Query, QueryParameters()]
 ) -> Response:

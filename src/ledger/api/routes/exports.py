@@ -22,20 +22,16 @@ from ledger.api.routes.audit import (
 from ledger.api.routes.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.api.routes.files import (
     PORTION,
-    Cells,
     Exported,
     Format,
     Row,
     answers,
     begin_export,
-    harmless,
-    harmless_json,
+    cut_of,
     require_valid,
 )
 from ledger.domain.errors import Behind
-from ledger.language.audited import Resource
-from ledger.language.envelopes import AuditEntry, Envelope, FactReference, audit_entry_of
-from ledger.language.rendering import json_text
+from ledger.language.envelopes import AuditEntry, Envelope, audit_entry_of
 from ledger.reads.question import Answer, Question
 from projections.event.items import feed_envelope
 
@@ -44,7 +40,7 @@ router = APIRouter(route_class=LeanRoute)
 PAGE = 1000
 """Entries in a page, half a megabyte: some milliseconds for the database."""
 
-AUDIT_COLUMNS = (
+_AUDIT_CUT = cut_of(AuditEntry).ordered(
     "id",
     "action",
     "actor_type",
@@ -66,80 +62,8 @@ AUDIT_COLUMNS = (
     "reported_by_name",
 )
 
-EVENT_COLUMNS = (
-    "id",
-    "type",
-    "occurred_at",
-    "recorded_at",
-    "position",
-    "actor_type",
-    "actor_id",
-    "reported_by",
-    "subject_type",
-    "subject_id",
-    "service_line_id",
-    "organization_id",
-    "workspace_id",
-    "causation_id",
-    "fact_source",
-    "fact_id",
-    "payload",
-)
-
-_NO_RESOURCE = Resource(None, "")
-
-
-def _audit_cells(entry: AuditEntry) -> Cells:
-    resource = entry.resource or _NO_RESOURCE
-    return (
-        entry.id,
-        harmless(entry.action),
-        harmless(entry.actor.type),
-        harmless(entry.actor.id),
-        harmless(entry.reported_by),
-        harmless(resource.type),
-        harmless(resource.id),
-        entry.outcome,
-        entry.code,
-        entry.occurred_at,
-        entry.recorded_at,
-        harmless(entry.request_id),
-        entry.position,
-        resource.count or None,
-        harmless(resource.reason or None),
-        *_fact_cells(entry.fact),
-        harmless(entry.reason),
-        harmless(entry.reported_by_name),
-    )
-
-
-def _event_cells(event: Envelope) -> Cells:
-    return (
-        event.id,
-        event.type,
-        event.occurred_at,
-        event.recorded_at,
-        event.position,
-        harmless(event.actor.type),
-        harmless(event.actor.id),
-        harmless(event.reported_by),
-        event.subject.type,
-        event.subject.id,
-        event.service_line_id,
-        harmless(event.organization_id),
-        harmless(event.workspace_id),
-        event.causation_id,
-        *_fact_cells(event.fact),
-        harmless_json(json_text(event.payload)),
-    )
-
-
-def _fact_cells(fact: FactReference | None) -> tuple[str | None, str | None]:
-    return (None, None) if fact is None else (harmless(fact.source), harmless(fact.id))
-
-
-_AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), AUDIT_COLUMNS, _audit_cells)
-_FEED = Exported("events", feed_envelope, EVENT_COLUMNS, _event_cells)
+_AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
+_FEED = Exported("events", feed_envelope, cut_of(Envelope))
 
 
 class ExportQuery(Present, AuditFilters, RangeParameters):

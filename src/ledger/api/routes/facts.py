@@ -1,12 +1,11 @@
 """Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract, Facts)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.fact_schema import FACT_BODY
 from ledger.api.lean import LeanRoute, NoParameters, needs
@@ -15,6 +14,7 @@ from ledger.api.machinery.headers import header
 from ledger.api.parsing import SMALL_BYTES, Steps, run
 from ledger.api.problems import (
     BadRequest,
+    FieldError,
     UnsupportedMediaType,
     count_refusal,
     refusals,
@@ -22,7 +22,7 @@ from ledger.api.problems import (
     wrong_places,
 )
 from ledger.api.reading import services_of
-from ledger.api.replies import Reply
+from ledger.api.replies import AnswerOf, Reply
 from ledger.api.writing import records_refusals, submit
 from ledger.application.command import Command, TurnDown
 from ledger.application.report import command_of
@@ -45,6 +45,30 @@ _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 _SPACE = b" \t\r\n"
 
 _Parsed = Fact | Rejected
+
+
+class ItemError(msgspec.Struct):
+    """Why a fact was refused. The pointers lead into the fact."""
+
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldError]
+
+
+class FactItem(msgspec.Struct):
+    """The outcome of a fact."""
+
+    index: int
+    id: str | None
+    source: str | None
+    outcome: Literal["recorded", "duplicate", "refused"]
+    subject: str | None
+    event_ids: Sequence[str]
+    position: int | None
+    error: ItemError | None
+
+
 _Outcomes = list[Outcome]
 
 
@@ -64,22 +88,13 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     "/facts",
     summary="Report facts",
     status_code=201,
-    openapi_extra=needs("write") | {"requestBody": FACT_BODY},
+    openapi_extra=needs("write") | {"body": FACT_BODY},
     responses={
         200: {
             "description": "A fact that was recorded before, or the outcomes of a batch",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "anyOf": [
-                            models.reference("FactAnswer"),
-                            models.reference("FactBatchAnswer"),
-                        ]
-                    }
-                }
-            },
+            "types": (AnswerOf[FactItem], AnswerOf[list[FactItem]]),
         },
-        201: {"model": models.FactAnswer, "description": "Recorded"},
+        201: {"types": (AnswerOf[FactItem],), "description": "Recorded"},
         **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
     },
 )
@@ -162,7 +177,7 @@ def _single(parsed: _Parsed, outcome: Outcome) -> Response:
     if isinstance(outcome, LedgerError):
         raise outcome
     item = _item(0, parsed, outcome)
-    return _answer({"data": item}, outcome.position, 200 if outcome.duplicate else 201)
+    return Reply(_encode(AnswerOf(item)), outcome.position, 200 if outcome.duplicate else 201)
 
 
 def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outcome]) -> Response:
@@ -170,41 +185,17 @@ def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outco
         _item(index, fact, outcome)
         for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
-    return _answer({"data": results}, _last_position(results, request), 200)
+    positions = [item.position for item in results if item.position is not None]
+    position = max(positions, default=services_of(request).positions.last_heard)
+    return Reply(_encode(AnswerOf(results)), position)
 
 
-def _last_position(results: Sequence[dict[str, Any]], request: Request) -> int:
-    positions = [item["position"] for item in results if item["position"] is not None]
-    return max(positions, default=services_of(request).positions.last_heard)
-
-
-def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> dict[str, Any]:
-    """An item of the answer, always with all its keys."""
-    item: dict[str, Any] = {
-        "index": index,
-        "id": sent.id,
-        "source": sent.source,
-        "outcome": "refused",
-        "subject": sent.subject,
-        "event_ids": (),
-        "position": None,
-        "error": None,
-    }
+def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> FactItem:
     if isinstance(outcome, Receipt):
-        item["outcome"] = "duplicate" if outcome.duplicate else "recorded"
-        item["subject"] = outcome.subject
-        item["event_ids"] = outcome.event_ids
-        item["position"] = outcome.position
-    else:
-        count_refusal(outcome)
-        item["error"] = {
-            "status": status_of(outcome),
-            "code": outcome.code,
-            "detail": outcome.detail,
-            "errors": wrong_places(outcome),
-        }
-    return item
-
-
-def _answer(document: Any, position: int, status: int) -> Response:
-    return Reply(_encode(document), position, status)
+        told: Literal["duplicate", "recorded"] = "duplicate" if outcome.duplicate else "recorded"
+        shown = (told, outcome.subject, outcome.event_ids, outcome.position)
+        return FactItem(index, sent.id, sent.source, *shown, None)
+    count_refusal(outcome)
+    code, places = outcome.code, wrong_places(outcome)
+    error = ItemError(status_of(outcome), code, outcome.detail, places)
+    return FactItem(index, sent.id, sent.source, "refused", sent.subject, (), None, error)

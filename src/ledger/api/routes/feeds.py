@@ -8,9 +8,8 @@ from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
-from ledger.api import feed_models
-from ledger.api.lean import Asks, LeanRoute, needs
-from ledger.api.problems import FEED_ERRORS, READ_ERRORS, InvalidCursor
+from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
@@ -27,10 +26,11 @@ from ledger.api.reading import (
     split_words,
     tenant_filters,
 )
-from ledger.api.replies import Reply, answer
+from ledger.api.replies import AnswerOf, PageOf, Reply, answer
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from ledger.intake.principal import Principal
+from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer, Question
@@ -80,12 +80,7 @@ def position_in(identifier: str | None) -> int:
     return 0 if identifier is None else int(identifier.rsplit("-", 1)[1])
 
 
-@router.get(
-    "",
-    summary="Follow events",
-    openapi_extra=needs("read"),
-    responses={200: {"model": feed_models.EventPage}, **READ_ERRORS},
-)
+@read_route(router, "", PageOf[Envelope], summary="Follow events")
 async def list_events(asking: Asks, query: Annotated[FeedQuery, QueryParameters()]) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
@@ -167,12 +162,7 @@ def event_position(key: dict[str, Any]) -> int:
     return position
 
 
-@router.get(
-    "/{event_id}",
-    summary="Show an event",
-    openapi_extra=needs("read"),
-    responses={200: {"model": feed_models.EventAnswer}, **FEED_ERRORS},
-)
+@read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")
 async def show_event(
     asking: Asks,
     event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],

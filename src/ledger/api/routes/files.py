@@ -12,8 +12,10 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec.inspect
 import psycopg
 from fastapi.responses import StreamingResponse
 from pydantic import Field
@@ -42,7 +44,7 @@ grows with the length only.)"""
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
 
 Row = Sequence[Any]
-Cells = tuple[str | int | None, ...]
+Cells = Sequence[str | int | None]
 
 Turn = Callable[[], Awaitable[None]]
 """Waits for the turn of an export's next slice."""
@@ -52,16 +54,79 @@ Format = Annotated[
 ]
 
 
+class Cut(NamedTuple):
+    """How a struct becomes the row of a table."""
+
+    columns: tuple[str, ...]
+    cells: Callable[[Any], Cells]
+
+    def ordered(self, *columns: str) -> "Cut":
+        """The same columns in another order."""
+        assert sorted(columns) == sorted(self.columns), set(columns) ^ set(self.columns)
+        pick = itemgetter(*map(self.columns.index, columns))
+        return Cut(columns, lambda entry: pick(self.cells(entry)))
+
+
+def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
+    """The columns of a table of these structs, in the order of the fields but for ``without``.
+
+    A struct within has columns of its own, which begin with the name of its field. A document is a
+    cell with JSON, behind all others.
+    """
+    info = msgspec.inspect.type_info(shown)
+    assert isinstance(info, msgspec.inspect.StructType)
+    fields = [(f.name, _kind(f.type)) for f in info.fields if f.name not in without]
+    fields.sort(key=lambda field: isinstance(field[1], msgspec.inspect.DictType))
+    columns, ways = list[str](), list[Callable[[Any], Cells]]()
+    for name, kind in fields:
+        if isinstance(kind, msgspec.inspect.StructType):
+            inner = cut_of(kind.cls)
+            columns += [f"{name}_{column}" for column in inner.columns]
+            ways.append(partial(_within, inner))
+        else:
+            columns.append(name)
+            ways.append(_way(kind))
+    pick = attrgetter(*(name for name, _ in fields))
+
+    def cells(entry: Any) -> Cells:
+        found = list[str | int | None]()
+        for way, value in zip(ways, pick(entry), strict=True):
+            found += way(value)
+        return found
+
+    return Cut(tuple(columns), cells)
+
+
+def _kind(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """The type of a field's values but null."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _kind(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        (kind,) = (k for k in kind.types if not isinstance(k, msgspec.inspect.NoneType))
+        return _kind(kind)
+    return kind
+
+
+def _way(kind: msgspec.inspect.Type) -> Callable[[Any], Cells]:
+    """How a value becomes a cell. A text without a pattern is one that senders may choose."""
+    if isinstance(kind, msgspec.inspect.DictType):
+        return lambda value: (harmless_json(json_text(value)),)
+    if isinstance(kind, msgspec.inspect.StrType) and kind.pattern is None:
+        return lambda word: (None if word is msgspec.UNSET else harmless(word),)
+    return lambda value: (None if value is msgspec.UNSET else value,)
+
+
+def _within(inner: Cut, entry: Any) -> Cells:
+    return (None,) * len(inner.columns) if entry is None else inner.cells(entry)
+
+
 class Exported(NamedTuple):
     """A log or list that can be exported: the name of its file, and how its entries are written."""
 
     name: str
     entry: Callable[[Row], Any]
     """Makes an entry, whose JSON is a line, from a row behind its position."""
-    columns: tuple[str, ...]
-    """The columns of the table."""
-    cells: Callable[[Any], Cells]
-    """Makes the table's row of an entry."""
+    cut: Cut
 
     def file(
         self,
@@ -74,7 +139,7 @@ class Exported(NamedTuple):
     ) -> StreamingResponse:
         """The answer with the found rows of these pages; a table has no heading if it goes on."""
         is_table = format_ == "csv"
-        heading = _csv([self.columns]) if is_table and not goes_on else b""
+        heading = _csv([self.cut.columns]) if is_table and not goes_on else b""
         return _File(
             _written(turn, pages, self._table if is_table else self._lines, heading),
             media_type=f"{_TABLE}; charset=utf-8" if is_table else _LINES,
@@ -89,7 +154,7 @@ class Exported(NamedTuple):
         return "".join(f"{json_text(self.entry(row))}\n" for row in rows).encode()
 
     def _table(self, rows: Iterable[Row]) -> bytes:
-        return _csv(self.cells(self.entry(row)) for row in rows)
+        return _csv(self.cut.cells(self.entry(row)) for row in rows)
 
 
 def answers(description: str) -> dict[int | str, dict[str, Any]]:

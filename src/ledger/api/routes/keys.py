@@ -13,8 +13,8 @@ from fastapi import Query as QueryParameters
 from ledger.api import key_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.access.key_rows import CREATED_AT, key_text, keys_statement
-from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs
-from ledger.api.problems import FEED_ERRORS, READ_ERRORS, InvalidCursor
+from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, read_route
+from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
     Asking,
     Present,
@@ -25,12 +25,13 @@ from ledger.api.reading import (
     path_id,
     read_at,
 )
-from ledger.api.replies import answer
+from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes import key_commands as commands
 from ledger.api.writing import read_command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import KEY_ID, format_instant, parse_instant
+from ledger.language.rendering import KeyWithSecret, ShownKey
 from ledger.reads.question import Answer
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
@@ -47,7 +48,7 @@ AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000419", KEY_ID)]
     _PERMISSION,
     summary="Create an API key",
     body=models.NewKey,
-    answer=models.KeySecretAnswer,
+    answer=AnswerOf[KeyWithSecret],
     status=201,
 )
 async def create_api_key(request: Request, principal: Authenticated, _: NoParameters) -> Response:
@@ -59,12 +60,7 @@ async def create_api_key(request: Request, principal: Authenticated, _: NoParame
     return await commands.create(request, principal, sent)
 
 
-@router.get(
-    "",
-    summary="List API keys",
-    responses={200: {"model": models.KeyList}, **READ_ERRORS},
-    openapi_extra=needs(_PERMISSION),
-)
+@read_route(router, "", PageOf[ShownKey], summary="List API keys", permission=_PERMISSION)
 async def list_api_keys(asking: Asks, query: Annotated[TenantQuery, QueryParameters()]) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
@@ -86,11 +82,13 @@ def _instant_in(key: dict[str, Any]) -> Any:
         raise InvalidCursor("The cursor is not valid for this request.") from error
 
 
-@router.get(
+@read_route(
+    router,
     "/{key_id}",
+    AnswerOf[ShownKey],
+    FEED_ERRORS,
     summary="Show an API key",
-    responses={200: {"model": models.KeyAnswer}, **FEED_ERRORS},
-    openapi_extra=needs(_PERMISSION),
+    permission=_PERMISSION,
 )
 async def show_api_key(
     asking: Asks, key_id: AnyKeyId, query: Annotated[Present, QueryParameters()]
@@ -130,7 +128,7 @@ async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answe
     method="PATCH",
     summary="Change an API key",
     body=models.KeyChanges,
-    answer=models.KeyAnswer,
+    answer=AnswerOf[ShownKey],
 )
 async def update_api_key(
     request: Request,
@@ -150,7 +148,7 @@ async def update_api_key(
     _PERMISSION,
     summary="Replace an API key's secret",
     body=models.Rotation,
-    answer=models.KeySecretAnswer,
+    answer=AnswerOf[KeyWithSecret],
 )
 async def rotate_api_key(
     request: Request,

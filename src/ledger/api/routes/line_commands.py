@@ -2,16 +2,16 @@
 
 from fastapi import APIRouter, Request, Response
 
-from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, NoParameters, command_route
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.reading import Asking, Query
-from ledger.api.replies import Reply
+from ledger.api.replies import AnswerOf, Reply
 from ledger.api.routes.executions import AnyLineId, line_reply, line_rows
 from ledger.api.writing import as_left, execute_on, read_command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.intake.principal import Principal
+from projections.execution.shown import LineDetail
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
     "service_lines:manage",
     summary="Pause a line",
     body=Reason,
-    answer=models.ExecutionAnswer,
+    answer=AnswerOf[LineDetail],
 )
 async def pause_execution(
     request: Request,
@@ -42,7 +42,7 @@ async def pause_execution(
     "service_lines:manage",
     summary="Resume a line",
     body=OptionalReason,
-    answer=models.ExecutionAnswer,
+    answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
     request: Request,

@@ -59,23 +59,35 @@ _LEASES = "SELECT count(*) FROM ledger.lease"
 
 _ANY = refusals(400)
 
-_NOT_READY: dict[int | str, dict[str, Any]] = {
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+_TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+_ALIVE = {
+    200: _json({"type": "object", "additionalProperties": {"type": "string"}}),
+    **_ANY,
+}
+
+_READY: dict[int | str, dict[str, Any]] = {
+    200: _json({}),
     **_ANY,
     503: {
         "description": "The database does not answer, appends fail, the clock is wrong, the standby"
         " of a read node is late, or no view exists yet",
-        "content": {"application/json": {"schema": {"type": "object"}}},
+        **_json({"type": "object"}),
     },
 }
 
 
-@router.get("/healthz", summary="Is the process alive?", responses=_ANY)
+@router.get("/healthz", summary="Is the process alive?", responses=_ALIVE)
 async def check_health() -> dict[str, str]:
     """Always 200 while the process can answer."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Can the process serve?", responses=_NOT_READY)
+@router.get("/readyz", summary="Can the process serve?", responses=_READY)
 async def check_readiness(request: Request) -> Response:
     """Answer 200 once the database answers, the views exist and facts are accepted.
 
@@ -133,7 +145,7 @@ async def check_readiness(request: Request) -> Response:
     "/metrics",
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
-    responses=refusals(400, 401),
+    responses={200: _TEXT, **refusals(400, 401)},
 )
 async def show_metrics(request: Request) -> Response:
     """Counters of all workers, and the lag of the views. No label names a tenant.

@@ -13,9 +13,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from fastapi import APIRouter, Path, Response
 from fastapi import Query as QueryParameters
+from msgspec import Meta
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.api.lean import Asks, LeanRoute, NoParameters, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, needs, read_route
 from ledger.api.problems import refusals
 from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
@@ -101,34 +102,36 @@ def _of(media: str, description: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": description, "content": {media: {"schema": schema}}}}
 
 
-class Inclusion(BaseModel):
+class Inclusion(msgspec.Struct):
     """A proof that a leaf is in a tree (RFC 6962, 2.1.1). Hashes are base64."""
 
     leaf_index: int
     leaf_hash: str
     tree_size: int
-    hashes: list[str] = Field(description="The audit path, the leaf's sibling first.")
+    hashes: Annotated[list[str], Meta(description="The audit path, the leaf's sibling first.")]
 
 
-class Consistency(BaseModel):
+class Consistency(msgspec.Struct):
     """A proof that a tree is the beginning of another tree (RFC 6962, 2.1.2)."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    from_: int = Field(alias="from")
+    from_: int = msgspec.field(name="from")
     to: int
-    hashes: list[str] = Field(description="The hashes of the proof, in base64.")
+    hashes: Annotated[list[str], Meta(description="The hashes of the proof, in base64.")]
 
 
-class Proof(BaseModel):
+class Proof(msgspec.Struct):
     """All that proves offline that an event is in the log."""
 
-    leaf: str = Field(description="The leaf's bytes, in base64.")
+    leaf: Annotated[str, Meta(description="The leaf's bytes, in base64.")]
     leaf_index: int
-    tree_size: int = Field(description="The size of the checkpoint's tree.")
-    hashes: list[str] = Field(description="The audit path in base64, the leaf's sibling first.")
-    checkpoint: str = Field(description="The signed note.")
-    key: str = Field(description="The log's verifier key: compare it with the key that you keep.")
+    tree_size: Annotated[int, Meta(description="The size of the checkpoint's tree.")]
+    hashes: Annotated[
+        list[str], Meta(description="The audit path in base64, the leaf's sibling first.")
+    ]
+    checkpoint: Annotated[str, Meta(description="The signed note.")]
+    key: Annotated[
+        str, Meta(description="The log's verifier key: compare it with the key that you keep.")
+    ]
 
 
 class ProofQuery(BaseModel):
@@ -213,31 +216,25 @@ async def show_entry(asking: Asks, position: AnyPosition, _: NoParameters) -> Re
     return Reply(entry.leaf, entry.sealed_until, media=_BYTES)
 
 
-@router.get(
-    "/proof",
-    summary="Prove an event in one document",
-    openapi_extra=needs(None),
-    responses={200: {"model": Proof}, **_OWN},
+@read_route(
+    router, "/proof", Proof, _OWN, summary="Prove an event in one document", permission=None
 )
 async def show_proof(asking: Asks, query: Annotated[ProofQuery, QueryParameters()]) -> Response:
     """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
     entry = await sealed_entry(asking, query.position)
-    proof = {
-        "leaf": _base64(entry.leaf),
-        "leaf_index": entry.leaf_index,
-        "tree_size": entry.size,
-        "hashes": await _roots(asking, inclusion(entry.leaf_index, entry.size)),
-        "checkpoint": entry.note,
-        "key": f"{entry.vkey}\n",
-    }
+    hashes = await _roots(asking, inclusion(entry.leaf_index, entry.size))
+    leaf, key = _base64(entry.leaf), f"{entry.vkey}\n"
+    proof = Proof(leaf, entry.leaf_index, entry.size, hashes, entry.note, key)
     return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
 
-@router.get(
+@read_route(
+    router,
     "/proof/inclusion",
+    Inclusion,
+    _OWN,
     summary="Prove that an event is in the log",
-    openapi_extra=needs(None),
-    responses={200: {"model": Inclusion}, **_OWN},
+    permission=None,
 )
 async def prove_inclusion(
     asking: Asks, query: Annotated[InclusionQuery, QueryParameters()]
@@ -250,20 +247,18 @@ async def prove_inclusion(
             "/size", "must be larger: the tree of this size does not contain the event"
         )
     await _require_sealed(asking, "/size", size, (entry.size, entry.sealed_until))
-    proof = {
-        "leaf_index": entry.leaf_index,
-        "leaf_hash": _base64(hash_leaf(entry.leaf)),
-        "tree_size": size,
-        "hashes": await _roots(asking, inclusion(entry.leaf_index, size)),
-    }
+    hashes = await _roots(asking, inclusion(entry.leaf_index, size))
+    proof = Inclusion(entry.leaf_index, _base64(hash_leaf(entry.leaf)), size, hashes)
     return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
 
-@router.get(
+@read_route(
+    router,
     "/proof/consistency",
+    Consistency,
+    _ANY,
     summary="Prove that the log only grew",
-    openapi_extra=needs(None),
-    responses={200: {"model": Consistency}, **_ANY},
+    permission=None,
 )
 async def prove_consistency(
     asking: Asks, query: Annotated[ConsistencyQuery, QueryParameters()]
@@ -274,8 +269,7 @@ async def prove_consistency(
     sealed_until, sealed, _note, _vkey = await _read(asking, _SEALED, {})
     await _require_sealed(asking, "/to", query.to, (sealed, sealed_until))
     hashes = await _roots(asking, consistency(query.from_, query.to))
-    proof = {"from": query.from_, "to": query.to, "hashes": hashes}
-    return Reply(msgspec.json.encode(proof), sealed_until)
+    return Reply(msgspec.json.encode(Consistency(query.from_, query.to, hashes)), sealed_until)
 
 
 async def _read(asking: Asking, statement: str, parameters: Mapping[str, Any]) -> Any:

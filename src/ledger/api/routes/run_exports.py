@@ -16,13 +16,12 @@ from ledger.api.lean import Asks, LeanRoute, needs
 from ledger.api.reading import Asking, Query
 from ledger.api.routes.exports import PAGE
 from ledger.api.routes.files import (
-    Cells,
     Exported,
     Format,
     Row,
     answers,
     begin_export,
-    harmless,
+    cut_of,
     require_valid,
 )
 from ledger.api.routes.runs import AllRunsFilters, all_runs_asked, implied, run_asked
@@ -33,23 +32,6 @@ from projections.run.shown import RunColumns, ShownRun, shown_run
 from projections.run.statements import later_runs_read
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=LeanRoute)
-
-COLUMNS = (
-    "id",
-    "service_line_id",
-    "status",
-    "triggered_by_type",
-    "triggered_by_actor_id",
-    "duration_ms",
-    "tokens_used",
-    "requested_at",
-    "started_at",
-    "completed_at",
-    "erased_at",
-    "external_id",
-    "parent_run_id",
-    "lease_seconds",
-)
 
 
 class RunsExportQuery(Query, AllRunsFilters):
@@ -71,27 +53,7 @@ def _entry(row: Row) -> ShownRun:
     return shown_run(RunColumns(*row[:-3]))
 
 
-def _cells(run: ShownRun) -> Cells:
-    trigger = run.triggered_by
-    return (
-        run.id,
-        run.service_line_id,
-        run.status,
-        None if trigger is None else trigger.type,
-        None if trigger is None else harmless(trigger.actor_id),
-        run.duration_ms,
-        run.tokens_used,
-        run.requested_at,
-        run.started_at,
-        run.completed_at,
-        run.erased_at,
-        harmless(run.external_id),
-        run.parent_run_id,
-        run.lease_seconds,
-    )
-
-
-_RUNS = Exported("runs", _entry, COLUMNS, _cells)
+_RUNS = Exported("runs", _entry, cut_of(ShownRun, without=("input", "output", "error")))
 
 
 @router.get(

@@ -13,9 +13,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs, read_route
 from ledger.api.models import Reason
 from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
 from ledger.api.reading import (
@@ -30,7 +29,7 @@ from ledger.api.reading import (
     path_id,
     split_words,
 )
-from ledger.api.replies import Reply, unless_known
+from ledger.api.replies import AnswerOf, PageOf, Reply, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.run_answers import UNKNOWN, line_runs_reply, noted, run_reply, runs_reply
 from ledger.api.writing import as_left, execute, execute_on, read_command
@@ -39,6 +38,7 @@ from ledger.domain.errors import NotFound
 from ledger.domain.values import LINE_ID, RUN_ID, RUN_STATUSES, parse_instant, sort_key
 from ledger.reads.question import Question
 from projections.run import statements
+from projections.run.shown import ShownRun
 from projections.run.statements import Shows
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
@@ -101,11 +101,12 @@ class AllRunsQuery(PageQuery, AllRunsFilters):
     """The parameters of the list of all runs."""
 
 
-@router.get(
+@read_route(
+    router,
     "/execution/{line_id}/runs",
+    PageOf[ShownRun],
+    RUN_LIST_ERRORS,
     summary="List a line's runs",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.RunList}, **RUN_LIST_ERRORS},
 )
 async def list_execution_runs(
     asking: Asks, line_id: AnyLineId, query: Annotated[RunsQuery, QueryParameters()]
@@ -157,12 +158,7 @@ def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
     return {"after": run_key, "after_at": requested_at}
 
 
-@router.get(
-    "/runs",
-    summary="List runs",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.RunList}, **LIST_ERRORS},
-)
+@read_route(router, "/runs", PageOf[ShownRun], LIST_ERRORS, summary="List runs")
 async def list_all_runs(
     asking: Asks, query: Annotated[AllRunsQuery, QueryParameters()]
 ) -> Response:
@@ -206,12 +202,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     raise InvalidCursor("The cursor is not valid for this request.")
 
 
-@router.get(
-    "/runs/{run_id}",
-    summary="Show a run",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.RunAnswer}, **LINE_ERRORS},
-)
+@read_route(router, "/runs/{run_id}", AnswerOf[ShownRun], LINE_ERRORS, summary="Show a run")
 async def show_run(
     asking: Asks, run_id: AnyRunId, query: Annotated[Query, QueryParameters()]
 ) -> Response:
@@ -241,7 +232,7 @@ def run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     "runs:erase",
     summary="Erase a run's payloads",
     body=ErasureReason,
-    answer=models.RunAnswer,
+    answer=AnswerOf[ShownRun],
 )
 async def erase_run(
     request: Request,

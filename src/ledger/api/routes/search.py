@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.lean import Asks, LeanRoute, needs
-from ledger.api.models import Model
-from ledger.api.problems import READ_ERRORS
+from ledger.api.lean import Asks, LeanRoute, read_route
 from ledger.api.reading import Present
 from ledger.api.replies import Reply
 from ledger.domain.errors import Invalid
@@ -38,23 +37,28 @@ class SearchQuery(Present):
     ]
 
 
-class Found(Model):
+class Found(msgspec.Struct):
     """A result: what has a fitting name or id."""
 
     type: Literal["line", "run", "workspace", "project", "resource", "blocker"]
     id: str
-    name: str | None = Field(
-        description="Of a run its external id, of a blocker the first 200 characters of its reason."
-    )
-    service_line_id: str | None = Field(
-        description="The line of a run or of a blocker; of a line its own id."
-    )
+    name: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Of a run its external id, of a blocker the first 200 characters of its"
+            " reason."
+        ),
+    ]
+    service_line_id: Annotated[
+        str | None,
+        msgspec.Meta(description="The line of a run or of a blocker; of a line its own id."),
+    ]
 
 
-class SearchResults(Model):
+class SearchResults(msgspec.Struct):
     """The results, lines first."""
 
-    data: list[Found] = Field(max_length=FOUND)
+    data: Annotated[list[Found], msgspec.Meta(max_length=FOUND)]
 
 
 class SearchReply(Reply):
@@ -64,12 +68,7 @@ class SearchReply(Reply):
     """The names of the lines of the found blockers and runs. Only the web pages use them."""
 
 
-@router.get(
-    "",
-    summary="Search by name or id",
-    openapi_extra=needs("read"),
-    responses={200: {"model": SearchResults}, **READ_ERRORS},
-)
+@read_route(router, "", SearchResults, summary="Search by name or id")
 async def search_names(
     asking: Asks, query: Annotated[SearchQuery, QueryParameters()]
 ) -> SearchReply:
@@ -86,7 +85,7 @@ async def search_names(
 
 def _reply(rows: Answer, wanted: Sought) -> SearchReply:
     """The reply: the results that fit, lines first, then by name."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[Any, ...], Found] = {}
     line_names: dict[str, str] = {}
     for place, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
         # A run without its line: the view of runs is behind that of words.
@@ -101,9 +100,8 @@ def _reply(rows: Answer, wanted: Sought) -> SearchReply:
             line_names[line_id] = line_name
         # A run may be found twice: by its number, by its external id, by the words of that.
         order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else place)
-        item = {"type": kind, "id": identifier, "name": name, "service_line_id": line_id}
-        found[order] = item
+        found[order] = Found(kind, identifier, name, line_id)
     items = [found[order] for order in sorted(found)[:FOUND]]
-    reply = SearchReply(json_text({"data": items}).encode(), rows.position)
+    reply = SearchReply(json_text(SearchResults(items)).encode(), rows.position)
     reply.line_names = line_names
     return reply

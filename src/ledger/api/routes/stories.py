@@ -1,14 +1,14 @@
 """A line's story: its history, its timeline and its usage (contract, Reading)."""
 
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 
-from ledger.api import feed_models, models
-from ledger.api.lean import Asks, LeanRoute, needs
+from ledger.api.lean import Asks, LeanRoute, read_route
 from ledger.api.problems import STORY_ERRORS
 from ledger.api.reading import (
     Asking,
@@ -20,12 +20,14 @@ from ledger.api.reading import (
     paged,
     read_at,
 )
-from ledger.api.replies import answer, page
+from ledger.api.replies import AnswerOf, PageOf, answer, keyed, page
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Amounts, Range, StateInterval, TurningPoint, intervals, totals
-from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
+from ledger.domain.values import EARLIEST, LATEST, Cause, RunStatus, State, day_of, format_instant
+from ledger.language.envelopes import HistoryItem
+from ledger.language.rendering import ShownInstant, json_text, time_text
 from ledger.reads.question import Answer
 from projections.event.items import history_item
 from projections.event.statements import history_read, place_read, run_events_read
@@ -46,7 +48,6 @@ _LATEST = 10
 _TICKS = 500
 """The most ticks of the page's slider: on a wider slider they would touch each other."""
 
-_encode = msgspec.json.Encoder().encode
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
 _decode_runs = msgspec.json.Decoder(tuple[int, int, int, int, int]).decode
 
@@ -55,11 +56,82 @@ class RangeQuery(Query, RangeParameters):
     """The parameters of a line's story within a range of time."""
 
 
-@router.get(
-    "/{line_id}/history",
-    summary="Show a line's history",
-    openapi_extra=needs("read"),
-    responses={200: {"model": feed_models.HistoryPage}, **STORY_ERRORS},
+class ShownInterval(msgspec.Struct):
+    """An interval in one state with the same open causes; ``to`` is null while it lasts."""
+
+    state: State
+    causes: Sequence[Cause]
+    from_: ShownInstant = msgspec.field(name="from")
+    to: ShownInstant | None
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class TimelineTotals(msgspec.Struct):
+    """Seconds, zero-filled; an interval counts for every cause that is open in it."""
+
+    by_state: Annotated[dict[State, float], keyed(State)]
+    by_cause: Annotated[dict[Cause, float], keyed(Cause)]
+
+
+class ShownTimeline(msgspec.Struct):
+    """A line's states over time."""
+
+    intervals: list[ShownInterval]
+    totals: TimelineTotals
+
+
+class ResourceHours(msgspec.Struct):
+    """The hours of a resource; its id is null for check-ins that name no resource."""
+
+    resource_id: str | None
+    hours: float
+
+
+class UsageTotals(msgspec.Struct):
+    """The hours, runs and tokens that were used."""
+
+    hours: float
+    hours_by_resource: list[ResourceHours]
+    runs: Annotated[dict[RunStatus, int], keyed(RunStatus)]
+    tokens_used: int
+
+
+class UsageDay(UsageTotals):
+    """The usage on one UTC day."""
+
+    date: date
+
+
+class ShownUsage(msgspec.Struct):
+    """The usage of a line, in total and by day."""
+
+    from_: ShownInstant = msgspec.field(name="from")
+    to: ShownInstant
+    total: UsageTotals
+    by_day: list[UsageDay]
+
+
+class Tick(msgspec.Struct):
+    """The instant at which an event was recorded, and the line's state after the event."""
+
+    at: ShownInstant
+    state: State
+
+
+class ShownPlace(msgspec.Struct):
+    """A place in a line's history, with the events around it."""
+
+    first: HistoryItem
+    last: HistoryItem
+    until: list[HistoryItem]
+    """The latest events up to the place, newest first."""
+    next: HistoryItem | None
+    ticks: list[Tick]
+    """A selection of the events, far enough apart in time for a slider."""
+
+
+@read_route(
+    router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
 async def show_history(
     asking: Asks, line_id: AnyLineId, query: Annotated[PageQuery, QueryParameters()]
@@ -129,11 +201,12 @@ async def show_run_events(asking: Asking, run_id: str, query: Query) -> Response
     return page(found, None, False, rows.position)
 
 
-@router.get(
+@read_route(
+    router,
     "/{line_id}/timeline",
+    AnswerOf[ShownTimeline],
+    STORY_ERRORS,
     summary="Show a line's timeline",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.TimelineAnswer}, **STORY_ERRORS},
 )
 async def show_timeline(
     asking: Asks, line_id: AnyLineId, query: Annotated[RangeQuery, QueryParameters()]
@@ -162,33 +235,25 @@ async def show_timeline(
     found = intervals(turns, start, end, now)
     if len(found) > MAX_INTERVALS:
         raise too_many
-    by_state, by_cause = totals(found)
-    data = {
-        "intervals": [_shown(interval) for interval in found],
-        "totals": {"by_state": _seconds(by_state), "by_cause": _seconds(by_cause)},
-    }
-    return answer(_encode({"data": data}).decode(), rows.position)
+    shown = ShownTimeline(
+        [_shown(interval) for interval in found],
+        TimelineTotals(*map(_seconds, totals(found))),
+    )
+    return answer(json_text(AnswerOf(shown)), rows.position)
 
 
-def _shown(interval: StateInterval) -> dict[str, Any]:
-    return {
-        "state": interval.state,
-        "causes": interval.causes,
-        "from": format_instant(interval.since),
-        "to": None if interval.until is None else format_instant(interval.until),
-        "seconds": interval.length.total_seconds(),
-    }
+def _shown(interval: StateInterval) -> ShownInterval:
+    since, until = time_text(interval.since), time_text(interval.until)
+    length = interval.length.total_seconds()
+    return ShownInterval(interval.state, interval.causes, since, until, length)
 
 
-def _seconds(lengths: dict[str, timedelta]) -> dict[str, float]:
+def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
     return {name: length.total_seconds() for name, length in lengths.items()}
 
 
-@router.get(
-    "/{line_id}/usage",
-    summary="Show a line's usage",
-    openapi_extra=needs("read"),
-    responses={200: {"model": models.UsageAnswer}, **STORY_ERRORS},
+@read_route(
+    router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
 async def show_usage(
     asking: Asks, line_id: AnyLineId, query: Annotated[RangeQuery, QueryParameters()]
@@ -230,7 +295,7 @@ async def show_usage(
         "total": total.shown(),
         "by_day": [{"date": day.isoformat(), **used.shown()} for day, used in by_day.items()],
     }
-    return answer(_encode({"data": data}).decode(), rows.position)
+    return answer(json_text({"data": data}), rows.position)
 
 
 def _wanted(query: RangeQuery, now: datetime) -> Range:

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs
+from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, read_route
 from ledger.api.models import Nothing
-from ledger.api.problems import FEED_ERRORS, READ_ERRORS, STORY_ERRORS, InvalidCursor
+from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Page,
@@ -29,7 +29,7 @@ from ledger.api.reading import (
     read_at,
     split_words,
 )
-from ledger.api.replies import answer
+from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes.feeds import BEYOND, event_position
 from ledger.api.writing import read_command
@@ -44,7 +44,8 @@ from ledger.application.commands.webhooks import (
 )
 from ledger.domain.errors import NotFound
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, format_id, sort_key
-from ledger.feed.signing import delivery_text
+from ledger.feed.signing import ShownDelivery, delivery_text
+from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
@@ -68,7 +69,7 @@ class DeliveriesQuery(Present, Page):
     _PERMISSION,
     summary="Set up a webhook",
     body=models.NewWebhook,
-    answer=models.WebhookSecretAnswer,
+    answer=AnswerOf[EndpointWithSecret],
     status=201,
 )
 async def create_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
@@ -80,12 +81,7 @@ async def create_webhook(request: Request, principal: Authenticated, _: NoParame
     return await commands.create(request, principal, sent)
 
 
-@router.get(
-    "",
-    summary="List webhooks",
-    responses={200: {"model": models.WebhookList}, **READ_ERRORS},
-    openapi_extra=needs(_PERMISSION),
-)
+@read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
 async def list_webhooks(asking: Asks, query: Annotated[TenantQuery, QueryParameters()]) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
     chosen = query.chosen()
@@ -109,11 +105,13 @@ def _endpoint_key(key: dict[str, Any]) -> int:
     return sort_key(key["id"])
 
 
-@router.get(
+@read_route(
+    router,
     "/{endpoint_id}",
+    AnswerOf[ShownEndpoint],
+    FEED_ERRORS,
     summary="Show a webhook",
-    responses={200: {"model": models.WebhookAnswer}, **FEED_ERRORS},
-    openapi_extra=needs(_PERMISSION),
+    permission=_PERMISSION,
 )
 async def show_webhook(
     asking: Asks, endpoint_id: AnyEndpointId, query: Annotated[Present, QueryParameters()]
@@ -141,7 +139,7 @@ def _require_id(endpoint_id: str) -> None:
     method="PATCH",
     summary="Change a webhook",
     body=models.WebhookChanges,
-    answer=models.WebhookAnswer,
+    answer=AnswerOf[ShownEndpoint],
 )
 async def update_webhook(
     request: Request,
@@ -183,7 +181,7 @@ async def delete_webhook(
     _PERMISSION,
     summary="Replace a webhook's secret",
     body=Nothing,
-    answer=models.WebhookSecretAnswer,
+    answer=AnswerOf[EndpointWithSecret],
 )
 async def rotate_webhook_secret(
     request: Request,
@@ -206,7 +204,7 @@ async def rotate_webhook_secret(
     _PERMISSION,
     summary="Send undelivered events again",
     body=models.Recovery,
-    answer=models.WebhookAnswer,
+    answer=AnswerOf[ShownEndpoint],
     status=202,
 )
 async def recover_webhook(
@@ -230,7 +228,7 @@ async def recover_webhook(
     _PERMISSION,
     summary="Send a test",
     body=Nothing,
-    answer=models.WebhookAnswer,
+    answer=AnswerOf[ShownEndpoint],
     status=202,
 )
 async def send_webhook_test(
@@ -248,11 +246,13 @@ async def send_webhook_test(
     return await commands.send_test(request, principal, endpoint_id, sent)
 
 
-@router.get(
+@read_route(
+    router,
     "/{endpoint_id}/deliveries",
+    PageOf[ShownDelivery],
+    STORY_ERRORS,
     summary="List deliveries",
-    responses={200: {"model": models.DeliveryList}, **STORY_ERRORS},
-    openapi_extra=needs(_PERMISSION),
+    permission=_PERMISSION,
 )
 async def list_deliveries(
     asking: Asks, endpoint_id: AnyEndpointId, query: Annotated[DeliveriesQuery, QueryParameters()]
@@ -285,7 +285,7 @@ async def list_deliveries(
     _PERMISSION,
     summary="Send one event again",
     body=Nothing,
-    answer=models.WebhookAnswer,
+    answer=AnswerOf[ShownEndpoint],
     status=202,
 )
 async def send_delivery_again(

@@ -195,7 +195,7 @@ def _require_no_longer_life(expires_at: datetime | None, asking: ApiKey | None) 
 
 def _answer(key: ApiKey, token: str | None = None) -> bytes:
     # The last use is shown to readers only; no decision depends on it.
-    document = describe_key(key)
+    document = msgspec.structs.asdict(describe_key(key))
     if token is not None:
         document["key"] = token
     return _encode({"data": document})

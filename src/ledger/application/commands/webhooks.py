@@ -259,7 +259,7 @@ class GiveUpDelivery(_EndpointCommand):
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
     # The state of deliveries is shown to readers only; no decision depends on it.
-    document = describe_endpoint(endpoint) | {"status": None}
+    document = msgspec.structs.asdict(describe_endpoint(endpoint)) | {"status": None}
     if secret is not None:
         document["secret"] = secret
     return _encode({"data": document})
