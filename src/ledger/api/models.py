@@ -37,7 +37,7 @@ def camel(*names: str) -> str:
 def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of an answer, which has all its keys but those that are UNSET.
 
-    It is open to other keys, which later versions of the service add to answers.
+    The schema is open to other keys, which later versions of the service add to answers.
     """
     fields = schema.get("properties")
     if fields is None:
