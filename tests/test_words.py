@@ -17,19 +17,14 @@ FOLDERS = ("src", "projections", "scripts", "tests", "docs")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 SHARED = {
-    "AuditEntry",
     "DayRow",
     "Difference",
-    "DirectoryEntry",
     "EndpointRow",
-    "ExecutionRow",
-    "FactReference",
     "Found",
     "KeyChanges",
     "LineFold",
     "LineRow",
     "Move",
-    "Resource",
     "Turns",
 }
 """Names of two classes: exceptions, of which there may only be fewer."""

@@ -216,7 +216,7 @@ class RunView(Remembering):
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
-        generation.find(self._runs, {e.originator_id: None for e in events}, RUN, _fold_of)
+        generation.find(self._runs, {e.originator_id: None for e in events}, RUN, fold_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch: write payloads and days now; the rows of runs wait for ``store``."""
@@ -265,7 +265,7 @@ def row_of(fold: RunFold) -> RunRow:
     )
 
 
-def _fold_of(row: RunRow) -> tuple[str, RunFold]:
+def fold_of(row: RunRow) -> tuple[str, RunFold]:
     """The fold of a row: the same as before it was stored, as far as later events depend on it."""
     has_ended = row.ended is not None
     run = Run(

@@ -2,8 +2,7 @@
 
 import pytest
 
-from ledger.web.showing import duration, number
-from ledger.web.summary import summary
+from ledger.web.showing import duration, number, summary
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import visitor

@@ -7,7 +7,7 @@ from pydantic.json_schema import models_json_schema
 from ledger.api.models import TEMPLATE, camel, one_of, reference
 from ledger.domain.values import LABEL, ActorType
 from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
-from ledger.intake.fact_types import ALIASES, FACT_TYPES, FactType
+from ledger.intake.fact_types import ALIASES, FACT_TYPES, NAME_OF_RUN, FactType
 
 _NAMES, _DEFINITIONS = models_json_schema(
     [(kind.data, "validation") for kind in FACT_TYPES.values()], ref_template=TEMPLATE
@@ -32,7 +32,7 @@ _ACTOR: dict[str, Any] = {
 
 # The ending of a run names the run by its id or by its external id. (Generators ignore ``not``.)
 _NO_NAME: dict[str, Any] = {
-    "not": {"properties": {"subject": _NULL, "data": {"properties": {"external_id": _NULL}}}}
+    "not": {"properties": {"subject": _NULL, "data": {"properties": {NAME_OF_RUN: _NULL}}}}
 }
 
 

@@ -280,12 +280,9 @@ class Recording:
         closed_at = max(self.at, execution.changed_at or self.at)
         closing = events.event_id(events.next_position + len(open_runs))
         for run_id, row in open_runs.items():
-            run = Run(
-                run_id,
-                version=row.version,
-                started_at=row.started_at,
-                external_id=row.external_id,
-            )
+            known = row._asdict()
+            del known["line_id"], known["run_id"]
+            run = Run(run_id, **known)
             events.record(
                 run,
                 run.cancel(closed_at, None, by_closing=True),

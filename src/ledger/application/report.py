@@ -29,7 +29,7 @@ from ledger.domain.errors import (
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
-from ledger.domain.identity import Identity, of_run
+from ledger.domain.identity import Identity
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
 from ledger.intake import fact_types as types
@@ -92,9 +92,8 @@ class ReportFact:
         if isinstance(self.fact.data, types.CheckInVoided):
             check_in = own._replace(name=self.fact.data.fact_id)
             return own, check_in, check_in.void
-        if self.fact.external_id is not None:
-            return own, of_run(organization_id, self.fact.source, self.fact.external_id)
-        return (own,)
+        named = report_runs.identity_of(self.fact, organization_id)
+        return (own,) if named is None else (own, named)
 
     @property
     def issues(self) -> str | None:

@@ -15,7 +15,7 @@ from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.identity import of_run
+from ledger.domain.identity import Identity, of_run
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
 from ledger.intake import fact_types as types
@@ -27,11 +27,19 @@ from ledger.log.vault import RunKey
 _encode = msgspec.json.Encoder().encode
 
 
+def identity_of(fact: Fact, organization_id: str) -> Identity | None:
+    """The identity that the fact's external id names; None: the fact has no such id."""
+    if fact.external_id is None:
+        return None
+    return of_run(organization_id, fact.source, fact.external_id)
+
+
 def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:
     """The run that the fact's external id names, even an unseen one; None: the id names no run."""
-    if fact.external_id is None or not organization_id:
+    name = identity_of(fact, organization_id)
+    if name is None or not organization_id:
         return None
-    first = group.memory.first(of_run(organization_id, fact.source, fact.external_id))
+    first = group.memory.first(name)
     found = group.memory.find(first.event.originator_id) if first is not None else None
     return found if isinstance(found, Run) else None
 

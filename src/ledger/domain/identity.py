@@ -26,9 +26,9 @@ class Identity(NamedTuple):
         return hashlib.sha256("\0".join(self).encode()).digest()[:16]
 
 
-def of_run(organization_id: str, source: str, external_id: str) -> Identity:
+def of_run(organization_id: str, source: str, name: str) -> Identity:
     """The identity of the event that gave a run this name of its source."""
-    return Identity(organization_id, "", f"{source}\0{external_id}\0run")
+    return Identity(organization_id, "", f"{source}\0{name}\0run")
 
 
 def of_delivery(organization_id: str, endpoint_id: str, event_id: str, round_: int) -> Identity:

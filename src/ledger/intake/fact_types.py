@@ -108,6 +108,8 @@ ExternalId = Annotated[
         " personal data, since an erasure does not reach it."
     ),
 ]
+NAME_OF_RUN = "external_id"
+"""The field of a fact's data that names its run at the source."""
 RunId = Annotated[str, Field(pattern=RUN_ID)]
 Lease = Annotated[int, Field(ge=LEASE_SECONDS[0], le=LEASE_SECONDS[1])]
 

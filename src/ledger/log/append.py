@@ -97,8 +97,8 @@ CROSS JOIN LATERAL (
 """
 
 # The open runs of a line, for its closing.
-_OPEN_RUNS = """
-SELECT line_id, run_id, version, started_at, external_id FROM ledger.open_run
+_OPEN_RUNS = f"""
+SELECT {", ".join(OpenRunRow._fields)} FROM ledger.open_run
 WHERE line_id = %(line)s ORDER BY run_id
 """
 

@@ -2,11 +2,10 @@
 
     session.py    the session: a token in a cookie that only this service can read
     pages.py      the route of a page, its forms, its headers, and the page of a refusal
-    showing.py    instants, durations, numbers and names as people read them, in the chosen zone
+    showing.py    instants, durations, numbers, names and events as people read them
     history.py    the slider through a line's events, and records not yet known at an instant
     charts.py     the geometry of bands and bar charts
     log.py        parts shared by the logs: periods as people type them, active filters
-    summary.py    an event in one line
     webhook_forms.py, key_forms.py    the forms, converted to the API's models
     sign_in.py, board.py, line.py, run.py, events.py, audit.py, webhooks.py, keys.py,
     integrity.py  one page each

@@ -19,7 +19,7 @@ from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
-from ledger.web.summary import summary
+from ledger.web.showing import summary
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 

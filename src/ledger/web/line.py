@@ -39,9 +39,8 @@ from ledger.web.pages import (
     with_parameter,
 )
 from ledger.web.run import RunsChart, chart_of
-from ledger.web.showing import zone_of
+from ledger.web.showing import summary, zone_of
 from ledger.web.standing import contrast, says
-from ledger.web.summary import summary
 from ledger.web.timeline import band_of, life_of
 from projections.execution.shown import LineDetail
 from projections.run.shown import ShownRun

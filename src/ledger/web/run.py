@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.api.reading import Asking, Query, Words, services_of
+from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs, stories
 from ledger.api.routes.executions import AnyLineId
@@ -22,30 +22,22 @@ from ledger.web.history import as_known
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import name_of_line, names_of_lines
 from ledger.web.pages import PageRoute, go, read_answer, show, with_parameter
-from ledger.web.summary import summary
+from ledger.web.showing import summary
 from projections.run.shown import ShownRun
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _HEIGHT = 180
 _BARS = 100
-_FILTERS = (
-    "status",
-    "triggered_by",
-    "external_id",
-    "parent_run_id",
-    "service_line_id",
-    "workspace_id",
-)
+_NAMES = tuple(runs.NamesFilters.model_fields)
+_FILTERS = ("status", "triggered_by", *_NAMES, "service_line_id", "workspace_id")
 _CHILDREN = 25
 """The most child runs on a run's page; a link leads to all of them."""
 
 
-class LineRunsQuery(runs.RunsQuery, WrittenRange):
+class LineRunsQuery(runs.NamesFilters, runs.RunsQuery, WrittenRange):
     """The API's filters; by default a page has as many runs as the chart has bars."""
 
-    external_id: Words = None
-    parent_run_id: Words = None
     limit: Annotated[int, Field(ge=1, le=100)] = _BARS
 
 
@@ -89,7 +81,7 @@ async def show_line_runs(
 
     async def read(of: Query) -> PageOf[ShownRun]:
         asked = query.model_copy(update={"as_of": of.as_of})
-        if query.external_id is None and query.parent_run_id is None:
+        if all(getattr(query, name) is None for name in _NAMES):
             answer = runs.runs_with_errors(Asking(request, principal), line_id, asked)
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.

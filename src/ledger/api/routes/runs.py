@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs, read_route
@@ -68,13 +68,20 @@ class RunsFilters(RangeParameters):
         return {name: value for name, value in chosen.items() if value is not None}
 
 
-class AllRunsFilters(RunsFilters):
-    """The filters of the runs of all lines."""
+class NamesFilters(BaseModel):
+    """The filters by what names a run besides its own id."""
 
-    workspace_id: Words = None
-    service_line_id: Words = None
     external_id: Annotated[Words, Field(description=f"Names at the runs' sources. {OR}")] = None
     parent_run_id: Words = None
+
+
+class _LinesFilters(RunsFilters):
+    workspace_id: Words = None
+    service_line_id: Words = None
+
+
+class AllRunsFilters(NamesFilters, _LinesFilters):
+    """The filters of the runs of all lines."""
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
