@@ -20,8 +20,6 @@ SHARED = {
     "DayRow",
     "Difference",
     "EndpointRow",
-    "Found",
-    "KeyChanges",
     "LineFold",
     "LineRow",
     "Move",

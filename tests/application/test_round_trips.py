@@ -1,4 +1,4 @@
-"""What an append costs at a distance: its round trips, counted on their way to PostgreSQL."""
+"""The round trips of an append, counted on their way to PostgreSQL."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """The group: what the commands of one append decide and collect, under the append lock.
 
-A ``Group`` lives as long as one append transaction. It loads the data of all commands in one read,
-as far as they are known beforehand, lets each command decide in turn, and writes all results
+A ``Group`` lives as long as one append transaction. The group loads the data of all commands in one
+read, as far as they are known beforehand; the commands decide in turn; all results are written
 together. An event is applied to its aggregate as soon as a command has recorded it, so that the
 next command sees the change.
 """

@@ -217,7 +217,7 @@ class Numbers(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a read asks for. A part without keys costs nothing."""
+    """The things that a read asks for. A part without keys costs nothing."""
 
     streams: Mapping[str, int] = MappingProxyType({})
     """The known version of each stream."""

@@ -136,10 +136,10 @@ class Log:
             self._pipeline.connection.close()
 
     def _connect(self) -> AppendConnection[TupleRow]:
-        """Connect, again and again as long as an append may wait. Raises psycopg.OperationalError.
+        """Connect, again and again until each host may have been tried. Raises OperationalError.
 
-        That is until each host was tried. No longer, since a write may have to wait for two groups:
-        the previous group and its own.
+        An append waits no longer, since a write may have to wait for two groups: the previous group
+        and its own.
         """
         patience = CONNECT_SECONDS * hosts_of(self._conninfo)
         deadline = time.monotonic() + patience

@@ -43,7 +43,7 @@ class BoardPage:
     start: int
 
 
-class Group(NamedTuple):
+class StateGroup(NamedTuple):
     """The lines of one state on a page."""
 
     state: str
@@ -61,7 +61,7 @@ class Group(NamedTuple):
 class FoundPage(NamedTuple):
     """A page of the board, and where it is in the list."""
 
-    groups: Sequence[Group]
+    groups: Sequence[StateGroup]
     first: int
     """The number of the first line in the whole list."""
     last: int
@@ -100,13 +100,13 @@ async def read_page(
     if is_back and beyond is None:
         return None
     counts = {state: matching.by_state[state] for state in walk.states}
-    groups: list[Group] = []
+    groups: list[StateGroup] = []
     first = asked.start if cursor else 1
     for state, lines in found:
         skipped = sum(counts[other] for other in walk.states[: walk.states.index(state)])
         begin = 1 if groups else max(1, first - skipped)
         total = max(counts[state], begin + len(lines) - 1)
-        groups.append(Group(state, lines, begin, total))
+        groups.append(StateGroup(state, lines, begin, total))
     last = first + sum(len(group.lines) for group in groups) - 1
     has_more = beyond is not None or is_back
     return FoundPage(
