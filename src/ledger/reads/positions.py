@@ -20,7 +20,6 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.postgres.exchange import SilentServer
@@ -43,9 +42,6 @@ _ALL = """
 SELECT COALESCE(ledger.log_end(), 0), name, position, stopped_at IS NOT NULL, version
 FROM ledger.projection
 """
-
-# The views that are not stopped.
-_LIVE = "SELECT name, position FROM ledger.projection WHERE stopped_at IS NULL"
 
 
 class View(NamedTuple):
@@ -113,8 +109,15 @@ class Versions:
 class ViewPositions:
     """Follows the projector's notifications on a connection of its own."""
 
-    def __init__(self, conninfo: str, versions: Versions | None = None) -> None:
-        self._conninfo = conninfo
+    def __init__(
+        self,
+        conninfo: str,
+        versions: Versions | None = None,
+        *,
+        name: str = "ledger api listener",
+    ) -> None:
+        """``name`` is that of the connection, as the database shows it."""
+        self._conninfo, self._name = conninfo, name
         self.versions = versions or Versions({}, frozenset)
         self._listeners: list[Callable[[str, int], None]] = []
         self._followers: list[Callable[[int], None]] = []
@@ -266,7 +269,7 @@ class ViewPositions:
             await asyncio.wait([former])
         while True:
             try:
-                await self._listen()
+                await self.listen()
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot follow the views: %s", error)
                 self._lose()
@@ -275,11 +278,12 @@ class ViewPositions:
                         renew()
                 await asyncio.sleep(0.5)
 
-    async def _listen(self) -> None:
+    async def listen(self, begun: Callable[[], None] = lambda: None) -> None:
+        """Follow until the connection is lost; ``begun`` is called with the first positions."""
         connection = await AsyncRoundConnection.connect(
             self._conninfo,
             autocommit=True,
-            application_name="ledger api listener",
+            application_name=self._name,
             options=options_of(self._conninfo, FOR_EVERYONE),
         )
         async with connection:
@@ -293,6 +297,7 @@ class ViewPositions:
             views = [View(*row) for _, *row in rows]
             await self.versions.load({view.name: view.version for view in views})
             self._show(views, rows[0][0] if rows else 0)
+            begun()
             await ear.listen(lambda payload: self._hear(*payload.split(" ")))
 
     def _show(self, views: Sequence[View], owed: int | None = None) -> None:
@@ -378,34 +383,20 @@ class ViewFollower(BackgroundLoop):
 
     def __init__(self, conninfo: str, tell: Callable[[int], None]) -> None:
         super().__init__("view-follower")
-        self._conninfo, self._tell = conninfo, tell
+        self._positions = ViewPositions(conninfo, name="ledger view follower")
+        self._tell = tell
 
     def _serve(self) -> None:
-        with contextlib.suppress(psycopg.Error):
-            self._follow()
+        with contextlib.suppress(psycopg.Error, OSError):
+            asyncio.run(self._follow())
 
-    def _follow(self) -> None:
-        with psycopg.connect(
-            self._conninfo,
-            autocommit=True,
-            row_factory=tuple_row,
-            application_name="ledger view follower",
-        ) as connection:
-            connection.execute("LISTEN ledger_views")
-            positions: dict[str, int] = dict(connection.execute(_LIVE).fetchall())
-            reached = min(positions.values(), default=0)
-            while not self._stopping.is_set():
-                for heard in connection.notifies(timeout=_LOOK_SECONDS, stop_after=1):
-                    _take(positions, heard.payload)
-                before, reached = reached, min(positions.values(), default=0)
-                if reached != before:
-                    self._tell(reached)
+    async def _follow(self) -> None:
+        listening = asyncio.create_task(self._positions.listen(self._begin))
+        while not (self._stopping.is_set() or listening.done()):
+            await asyncio.wait([listening], timeout=_LOOK_SECONDS)
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
 
-
-def _take(positions: dict[str, int], payload: str) -> None:
-    names, _, said = payload.rpartition(" ")
-    for name in names.split(","):
-        if said == "stopped":
-            positions.pop(name, None)
-        else:
-            positions[name] = int(said)
+    def _begin(self) -> None:
+        self._positions.on_reached(self._tell)

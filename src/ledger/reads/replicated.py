@@ -54,7 +54,7 @@ class ReplicatedPositions(ViewPositions):
     def __init__(
         self, conninfo: str, clock: Callable[[], datetime], versions: Versions | None = None
     ) -> None:
-        super().__init__(conninfo, versions)
+        super().__init__(conninfo, versions, name="ledger api looker")
         self._clock = clock
         self._log_end = 0
         self._is_standby: bool | None = None
@@ -98,15 +98,16 @@ class ReplicatedPositions(ViewPositions):
                 return False
         return True
 
-    async def _listen(self) -> None:
+    async def listen(self, begun: Callable[[], None] = lambda: None) -> None:
         connection = await _LookConnection.connect(
             self._conninfo,
             autocommit=True,
-            application_name="ledger api looker",
+            application_name=self._name,
             options=options_of(self._conninfo, FOR_EVERYONE),
         )
         async with connection:
             await self._take(*await self._look(connection), is_first=True)
+            begun()
             while True:
                 await asyncio.sleep(_LOOK_SECONDS)
                 await self._take(*await self._look(connection))
