@@ -78,12 +78,14 @@ _THEN_FILTERS: Mapping[str, str] = {
 }
 
 
-def _columns(past: bool) -> str:
-    """The columns of a run's row, and the table."""
-    told = _THEN if past else _NOW
+def _columns(told: Mapping[str, str], taken_back: str) -> str:
     names = (name for name in RunColumns._fields if name != "wrapped")
     shown = ", ".join(f"{told[name]} AS {name}" for name in names)
-    return f"r.run_key, {shown}, {_TAKEN_BACK[past]} AS taken_back FROM ledger.run AS r"
+    return f"r.run_key, {shown}, {taken_back} AS taken_back FROM ledger.run AS r"
+
+
+# The columns of a run's row now, and as of then; with the table.
+_COLUMNS = (_columns(_NOW, _TAKEN_BACK[0]), _columns(_THEN, _TAKEN_BACK[1]))
 
 
 # A run's key, and its payloads. An erasure is shown in reads of the past too, and even before the
@@ -181,7 +183,7 @@ def runs_read(
         past=past,
         is_kept=True,
         line_where=of_line,
-        runs=_OF_LINE.format(columns=_columns(past), where=of_runs),
+        runs=_OF_LINE.format(columns=_COLUMNS[past], where=of_runs),
         **_content(past, shows),
     )
 
@@ -196,7 +198,7 @@ def run_read(tenant: frozenset[str], past: bool = False) -> Read:
         "run",
         past=past,
         is_kept=True,
-        runs=_OF_ID.format(columns=_columns(past), where=known),
+        runs=_OF_ID.format(columns=_COLUMNS[past], where=known),
         **_content(past),
     )
 
@@ -227,7 +229,7 @@ def _all_runs(
     changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
     conditions = {name: text.format(**changing) for name, text in named.items()}
     found = where(filters, conditions, where_tenant(tenant, "r"), *always)
-    return {"runs": _OF_ALL.format(columns=_columns(past), where=found), **_content(past, shows)}
+    return {"runs": _OF_ALL.format(columns=_COLUMNS[past], where=found), **_content(past, shows)}
 
 
 def _content(past: bool, shows: Shows = "all") -> Mapping[str, Any]:

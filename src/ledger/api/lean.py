@@ -11,16 +11,15 @@ is checked before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi import params as fastapi_params
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.access.authentication import Authenticated, authenticate
+from ledger.api.access.authentication import authenticate
 from ledger.api.machinery.headers import header
 from ledger.api.machinery.shares import Share
 from ledger.api.problems import (
@@ -43,25 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _Filler = Callable[[Request, Principal], Any]
 
-_LARGEST = 2**63 - 1
-
-MinPosition = Annotated[
-    int | None,
-    Header(
-        alias="Ledger-Min-Position",
-        ge=0,
-        le=_LARGEST,
-        description="Wait up to 2 s until the views have reached this position, else 503 `behind`.",
-    ),
-]
-
-
-def _asking(request: Request, principal: Authenticated, min_position: MinPosition = None) -> Asking:
-    """Describes the parameter to FastAPI, and so in OpenAPI. ``LeanRoute`` fills it directly."""
-    return Asking(request, principal, min_position)
-
-
-Asks = Annotated[Asking, Depends(_asking)]
+LARGEST_POSITION = 2**63 - 1
 
 _IDEMPOTENT: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -77,14 +58,10 @@ _IDEMPOTENT: dict[str, Any] = {
 }
 
 
-class _NoParameters(BaseModel):
-    """An empty query."""
+class NoParameters(BaseModel):
+    """The query of a route without parameters: every parameter is refused."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-NoParameters = Annotated[_NoParameters, Query()]
-"""The query of a route without parameters: every parameter is refused."""
 
 
 def needs(permission: str | None) -> dict[str, Any]:
@@ -153,15 +130,18 @@ class LeanRoute(APIRoute):
     """A route whose endpoint is called directly. The routes of pages (``web``) are a subclass."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+        options["name"] = endpoint.__name__
+        options["description"] = inspect.cleandoc(endpoint.__doc__ or "")
+        super().__init__(path, _never, **options)
+        self.endpoint = endpoint
         self._call: Callable[..., Awaitable[Response]] = endpoint
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._is_read = "GET" in (self.methods or ())
         self._is_stream = path.endswith("/stream")
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
-        # Of two faults, the one in the query is told before the one in the header of ``Asks``.
-        ordered = sorted(parameters.items(), key=lambda named: named[1].annotation == Asks)
+        # Of two faults, the one in the query is told before the one in the header of ``Asking``.
+        ordered = sorted(parameters.items(), key=lambda named: named[1].annotation is Asking)
         self._fillers = [(name, _filler(name, p.annotation)) for name, p in ordered]
 
     def takes(self, scope: Scope) -> bool:
@@ -221,17 +201,20 @@ class LeanRoute(APIRoute):
         return await self._call(**arguments)
 
 
+async def _never() -> Response:
+    """Stands for an endpoint, of whose parameters FastAPI would make models of its own."""
+    raise NotImplementedError
+
+
 def _filler(name: str, annotation: Any) -> _Filler:
     if annotation is Request:
         return lambda request, _: request
-    if annotation == Authenticated:
+    if annotation is Principal:
         return lambda _, principal: principal
-    if annotation == Asks:
+    if annotation is Asking:
         return lambda request, principal: Asking(request, principal, _min_position(request))
-    if get_origin(annotation) is Annotated:
-        kind, *details = get_args(annotation)
-        if any(isinstance(detail, fastapi_params.Query) for detail in details):
-            return _query_filler(kind)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _query_filler(annotation)
     return lambda request, _: request.path_params[name]
 
 
@@ -288,6 +271,6 @@ def _min_position(request: Request) -> int | None:
     text = header(request.scope, b"ledger-min-position")
     if text is None:
         return None
-    if not (text.isdigit() and len(text) <= 19 and int(text) <= _LARGEST):
+    if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
         raise Invalid.at("/Ledger-Min-Position", "must be a position: a whole number, 0 or more")
     return int(text)

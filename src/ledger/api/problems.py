@@ -5,20 +5,17 @@ OpenAPI's description of the refusals of a route, by its kind, stands at the end
 
 import json
 import logging
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
-from ledger.intake.places import TOLD, unknown
 
 _logger = logging.getLogger(__name__)
 
@@ -201,19 +198,6 @@ def problem(
     )
 
 
-def invalid_parameters(problems: Sequence[Any]) -> Invalid:
-    """FastAPI's validation errors as a refusal that repeats none of the sent values."""
-    errors = []
-    for fault in problems[:TOLD]:
-        place = [str(part) for part in fault["loc"][1:]]
-        message = str(fault["msg"]).removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            errors.append(unknown("", place[-1], "parameter"))
-        else:
-            errors.append(("/" + "/".join(place) if place else "", message))
-    return Invalid("The request has invalid parameters.", tuple(errors))
-
-
 def as_refusal(error: Exception) -> LedgerError:
     """Return the refusal for an error of the ledger or of the database."""
     if isinstance(error, LedgerError):
@@ -246,10 +230,6 @@ def install(app: FastAPI) -> None:
     async def refusal(request: Request, error: Exception) -> Response:
         return problem(request, as_refusal(error))
 
-    async def validation_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return problem(request, invalid_parameters(error.errors()))
-
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         known: dict[int, LedgerError] = {
@@ -262,7 +242,6 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = _methods(request)
         return problem(request, known.get(error.status_code, fallback), headers)
 
-    app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
     for kind in REFUSALS:
         app.add_exception_handler(kind, refusal)

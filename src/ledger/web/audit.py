@@ -3,10 +3,8 @@
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
@@ -38,11 +36,7 @@ class AuditPageQuery(audit.AuditQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=_RIGHT)
-async def show_audit_log(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[AuditPageQuery, QueryParameters()],
-) -> Response:
+async def show_audit_log(request: Request, principal: Principal, query: AuditPageQuery) -> Response:
     """A page of entries, newest first; the first page refreshes as the log grows."""
     address = query.canonical(request)
     if address is not None:
@@ -109,9 +103,7 @@ def _chosen(query: AuditPageQuery) -> dict[str, Any]:
 
 @router.get("/export", openapi_extra=_RIGHT)
 async def export_audit_log(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[exports.ExportQuery, QueryParameters()],
+    request: Request, principal: Principal, query: exports.ExportQuery
 ) -> Response:
     """The API's export, authenticated by the session."""
     response = await exports.export_audit_log(Asking(request, principal), query)

@@ -5,10 +5,8 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking
 from ledger.api.replies import AnswerOf
@@ -54,11 +52,7 @@ class BoardQuery(Filters):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_board(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[BoardQuery, QueryParameters()],
-) -> Response:
+async def show_board(request: Request, principal: Principal, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     filters = _filters(query)
     order: Order = "record" if query.is_past else query.sort or "state_since"
@@ -145,10 +139,6 @@ async def _summary(request: Request, principal: Principal, filters: Filters) -> 
 
 
 @router.get("/stream", openapi_extra=needs("read"))
-async def follow(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[streams.StreamQuery, QueryParameters()],
-) -> Response:
+async def follow(request: Request, principal: Principal, query: streams.StreamQuery) -> Response:
     """The API's event stream, for the page's script."""
     return await streams.stream_events(request, principal, query)

@@ -5,10 +5,8 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Present
 from ledger.api.replies import AnswerOf, PageOf
@@ -31,11 +29,7 @@ class EventsQuery(feeds.FeedQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_events(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[EventsQuery, QueryParameters()],
-) -> Response:
+async def show_events(request: Request, principal: Principal, query: EventsQuery) -> Response:
     """A page of events, newest first; the first page refreshes as the feed grows."""
     address = query.canonical(request)
     if address is not None:
@@ -70,9 +64,7 @@ def _chosen(query: EventsQuery) -> dict[str, Any]:
 
 @router.get("/export", openapi_extra=needs("read"))
 async def export_events(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[exports.EventsExportQuery, QueryParameters()],
+    request: Request, principal: Principal, query: exports.EventsExportQuery
 ) -> Response:
     """The events that match the filters, from all pages, as a file in log order."""
     response = await exports.export_events(Asking(request, principal), query)
@@ -82,10 +74,7 @@ async def export_events(
 
 @router.get("/{event_id}", openapi_extra=needs("read"))
 async def show_event(
-    request: Request,
-    principal: Authenticated,
-    event_id: str,
-    query: Annotated[Present, QueryParameters()],
+    request: Request, principal: Principal, event_id: str, query: Present
 ) -> Response:
     """An event with its whole envelope, and its place in the sealed log."""
     answer = await feeds.show_event(Asking(request, principal), event_id, query)
@@ -120,10 +109,7 @@ def proof_file(event_id: str) -> str:
 
 @router.get("/{event_id}/proof", openapi_extra=needs("read"))
 async def download_proof(
-    request: Request,
-    principal: Authenticated,
-    event_id: str,
-    query: Annotated[Present, QueryParameters()],
+    request: Request, principal: Principal, event_id: str, query: Present
 ) -> Response:
     """The API's proof of an event, as a file."""
     answer = await feeds.show_event(Asking(request, principal), event_id, query)

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime, time
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present, services_of
+from ledger.intake.principal import Principal
 from ledger.log.nodes import LIVING_SECONDS
 from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
@@ -110,11 +109,7 @@ class VerifiedPart(NamedTuple):
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_integrity(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[Present, QueryParameters()],
-) -> Response:
+async def show_integrity(request: Request, principal: Principal, query: Present) -> Response:
     """The facts about the sealed log, for any visitor.
 
     Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:

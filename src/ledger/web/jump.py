@@ -4,14 +4,12 @@ The switches are the time zone of instants, and the colours: light, dark, or as 
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
 from ledger.api.reading import Asking, encode_cursor
 from ledger.api.replies import PageOf
@@ -127,22 +125,14 @@ async def _line_of_record(request: Request, principal: Principal, record_id: str
 
 
 @router.get("/as-of", openapi_extra=needs(None))
-async def look_back(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[InstantQuery, QueryParameters()],
-) -> Response:
+async def look_back(request: Request, principal: Principal, query: InstantQuery) -> Response:
     """Redirect to the same page as of another instant."""
     instant = zone_of(request).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
 
 @router.post("/zone", openapi_extra=needs(None))
-async def choose_zone(
-    request: Request,
-    principal: Authenticated,
-    _: NoParameters,
-) -> Response:
+async def choose_zone(request: Request, principal: Principal, _: NoParameters) -> Response:
     """Show instants in another time zone, in this browser."""
     form = await read_form(request, ZoneForm)
     try:
@@ -155,11 +145,7 @@ async def choose_zone(
 
 
 @router.post("/theme", openapi_extra=needs(None))
-async def choose_theme(
-    request: Request,
-    principal: Authenticated,
-    _: NoParameters,
-) -> Response:
+async def choose_theme(request: Request, principal: Principal, _: NoParameters) -> Response:
     """Show pages in these colours, in this browser."""
     form = await read_form(request, ThemeForm)
     response = go(own_page(form.next))

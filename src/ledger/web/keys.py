@@ -8,14 +8,12 @@ only the same form, sent again, shows it again.
 import shlex
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Present, TenantQuery, services_of
@@ -68,11 +66,7 @@ class KeyQuery(BaseModel):
 
 
 @router.get("", openapi_extra=needs(_PERMISSION))
-async def show_keys(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[TenantQuery, QueryParameters()],
-) -> Response:
+async def show_keys(request: Request, principal: Principal, query: TenantQuery) -> Response:
     """The keys that the credential sees, newest first, and the form for a new one."""
     return await _list_page(request, principal, query)
 
@@ -135,7 +129,7 @@ async def _key(request: Request, principal: Principal, key_id: str) -> ShownKey:
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)
-async def add_key(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+async def add_key(request: Request, principal: Principal, _: NoParameters) -> Response:
     """Create a key; the answer contains its secret."""
     form = await read_form(request, NewKeyForm)
     sent = form.sent(
@@ -181,10 +175,7 @@ def _curl(request: Request, key: KeyWithSecret) -> str:
 
 @router.get("/{key_id}", openapi_extra=needs(_PERMISSION))
 async def show_key(
-    request: Request,
-    principal: Authenticated,
-    key_id: str,
-    query: Annotated[KeyQuery, QueryParameters()],
+    request: Request, principal: Principal, key_id: str, query: KeyQuery
 ) -> Response:
     """A key with its forms."""
     return await _key_page(request, principal, key_id, done=query.done)
@@ -242,7 +233,7 @@ def _leads_on(key_id: str, done: Done) -> Callable[[Response], Response]:
 
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
 async def change_key(
-    request: Request, principal: Authenticated, key_id: str, _: NoParameters
+    request: Request, principal: Principal, key_id: str, _: NoParameters
 ) -> Response:
     """Change the key's name and expiry."""
     form = await read_form(request, ChangeKeyForm)
@@ -258,7 +249,7 @@ async def change_key(
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
 async def rotate_key(
-    request: Request, principal: Authenticated, key_id: str, _: NoParameters
+    request: Request, principal: Principal, key_id: str, _: NoParameters
 ) -> Response:
     """Replace the key's secret; the answer contains the new one."""
     form = await read_form(request, RotateForm)
@@ -275,7 +266,7 @@ async def rotate_key(
 
 @command_route(router, "/{key_id}/revoke", RevokeApiKey, _PERMISSION)
 async def revoke_key(
-    request: Request, principal: Authenticated, key_id: str, _: NoParameters
+    request: Request, principal: Principal, key_id: str, _: NoParameters
 ) -> Response:
     """Revoke the key for good."""
     form = await read_form(request, Form)
@@ -286,7 +277,7 @@ async def revoke_key(
 
 @router.get("/{key_id}/{act:path}", openapi_extra=needs(_PERMISSION))
 async def return_to_key(
-    request: Request, principal: Authenticated, key_id: str, act: str, _: NoParameters
+    request: Request, principal: Principal, key_id: str, act: str, _: NoParameters
 ) -> Response:
     """Redirect the address of a form, opened as a page (after a new sign-in), to the key."""
     return go(f"{PATH}/{key_id}")

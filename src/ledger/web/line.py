@@ -6,10 +6,8 @@ from datetime import date, datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field, ValidationError
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
@@ -95,10 +93,7 @@ class Month(NamedTuple):
 
 @router.get("/{line_id}", openapi_extra=needs("read"))
 async def show_line(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    query: Annotated[LineQuery, QueryParameters()],
+    request: Request, principal: Principal, line_id: AnyLineId, query: LineQuery
 ) -> Response:
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
@@ -115,10 +110,7 @@ async def show_line(
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
 async def pause_line(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    _: NoParameters,
+    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
 ) -> Response:
     """Pause the line: put the operator's hold on."""
     return await _manage(request, principal, line_id, Pause, Reason)
@@ -126,10 +118,7 @@ async def pause_line(
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
 async def resume_line(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    _: NoParameters,
+    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
 ) -> Response:
     """Resume the line: lift the operator's hold."""
     return await _manage(request, principal, line_id, Resume, OptionalReason)
@@ -138,10 +127,7 @@ async def resume_line(
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
 @router.get("/{line_id}/resume", openapi_extra=needs("read"))
 async def leave_form(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    query: Annotated[LineQuery, QueryParameters()],
+    request: Request, principal: Principal, line_id: AnyLineId, query: LineQuery
 ) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
     return go(with_parameter(request.url.path.rpartition("/")[0], "as_of", query.as_of))
@@ -256,11 +242,7 @@ async def _place(request: Request, principal: Principal, line_id: str, query: Qu
 
 
 async def _runs(
-    request: Request,
-    principal: Principal,
-    line: LineDetail,
-    query: LineQuery,
-    seen_at: datetime,
+    request: Request, principal: Principal, line: LineDetail, query: LineQuery, seen_at: datetime
 ) -> RunsChart | None:
     """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:

@@ -1,13 +1,11 @@
 """The search of the page: the palette's results while a person types, and a page without script."""
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, AsOf
 from ledger.api.routes.search import (
@@ -53,9 +51,7 @@ class Hit(NamedTuple):
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_search(
-    request: Request, principal: Authenticated, query: Annotated[Typed, QueryParameters()]
-) -> Response:
+async def show_search(request: Request, principal: Principal, query: Typed) -> Response:
     """Redirect to the page of an id, or show the results. Raises Forbidden without ``read``.
 
     An actor's id looks like any other: it leads to the actor's writes if nothing else has it.
@@ -72,9 +68,7 @@ async def show_search(
 
 
 @router.get("/results", openapi_extra=needs("read"))
-async def show_results(
-    request: Request, principal: Authenticated, query: Annotated[Typed, QueryParameters()]
-) -> Response:
+async def show_results(request: Request, principal: Principal, query: Typed) -> Response:
     """The results as the palette shows them, without the frame of a page."""
     results = await _results(request, principal, query.text)
     return show(request, "palette_results.html", text=query.text, results=results)

@@ -1,13 +1,11 @@
 """Workspaces, projects and resources to choose from by name (GET ``/ui/directory``)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
@@ -85,9 +83,7 @@ def names_of_entries(entries: Sequence[Entries], kind: Kind) -> Mapping[str, str
 
 @router.get("/directory", openapi_extra=needs("read"))
 async def show_directory(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[DirectoryPageQuery, QueryParameters()],
+    request: Request, principal: Principal, query: DirectoryPageQuery
 ) -> Response:
     """All workspaces, projects or resources, or those with a text in name or id."""
     sought, cursor, found = query.name.strip().casefold(), query.cursor, []

@@ -5,16 +5,15 @@ from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs, stories
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
+from ledger.intake.principal import Principal
 from ledger.language.envelopes import HistoryItem
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
@@ -70,10 +69,7 @@ class RunsChart(NamedTuple):
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
 async def show_line_runs(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    query: Annotated[LineRunsQuery, QueryParameters()],
+    request: Request, principal: Principal, line_id: AnyLineId, query: LineRunsQuery
 ) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
     if (address := query.canonical(request)) is not None:
@@ -97,9 +93,7 @@ async def show_line_runs(
 
 @router.get("/runs", openapi_extra=needs("read"))
 async def show_all_runs(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[AllRunsPageQuery, QueryParameters()],
+    request: Request, principal: Principal, query: AllRunsPageQuery
 ) -> Response:
     """The runs of all lines, newest request first."""
     if (address := query.canonical(request)) is not None:
@@ -154,12 +148,7 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))
-async def show_run(
-    request: Request,
-    principal: Authenticated,
-    run_id: str,
-    query: Annotated[Query, QueryParameters()],
-) -> Response:
+async def show_run(request: Request, principal: Principal, run_id: str, query: Query) -> Response:
     """A run with its input, its output and its events."""
 
     async def read(of: Query) -> ShownRun:

@@ -3,11 +3,12 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.authentication import Authenticated, address_of
+from ledger.api.access.authentication import address_of
 from ledger.api.lean import NoParameters, needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
 from ledger.api.reading import services_of
+from ledger.intake.principal import Principal
 from ledger.web import session
 from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, read_form, refusal_page, show
 
@@ -85,11 +86,7 @@ async def sign_in(request: Request) -> Response:
 
 
 @signed_in.post("/ui/sign-out", openapi_extra=needs(None))
-async def sign_out(
-    request: Request,
-    principal: Authenticated,
-    _: NoParameters,
-) -> Response:
+async def sign_out(request: Request, principal: Principal, _: NoParameters) -> Response:
     """End the session in this browser."""
     await read_form(request, SignOut)
     response = go("/")

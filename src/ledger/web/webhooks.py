@@ -10,10 +10,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Bound, Present, TenantQuery, services_of
@@ -123,11 +121,7 @@ class DeliveriesPageQuery(api.DeliveriesQuery):
 
 
 @router.get("", openapi_extra=needs(_PERMISSION))
-async def show_webhooks(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[EndpointsQuery, QueryParameters()],
-) -> Response:
+async def show_webhooks(request: Request, principal: Principal, query: EndpointsQuery) -> Response:
     """The credential's endpoints, newest first, and the form for a new one."""
     return await _list_page(request, principal, query)
 
@@ -162,7 +156,7 @@ async def _list_page(
 
 
 @command_route(router, "", CreateEndpoint, _PERMISSION)
-async def add_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+async def add_webhook(request: Request, principal: Principal, _: NoParameters) -> Response:
     """Create an endpoint; the answer contains its secret."""
     form = await read_form(request, NewForm)
     sent = form.sent(idempotency_of(request, principal, form))
@@ -188,10 +182,7 @@ def _secret(request: Request, endpoint: EndpointWithSecret, is_new: bool) -> Res
 
 @router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
-    request: Request,
-    principal: Authenticated,
-    endpoint_id: str,
-    query: Annotated[DeliveriesPageQuery, QueryParameters()],
+    request: Request, principal: Principal, endpoint_id: str, query: DeliveriesPageQuery
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
@@ -281,7 +272,7 @@ async def _carried_out(
 
 @command_route(router, "/{endpoint_id}/change", UpdateEndpoint, _PERMISSION)
 async def change_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Replace the endpoint's settings."""
     form = await read_form(request, ChangeForm)
@@ -292,7 +283,7 @@ async def change_webhook(
 
 @command_route(router, "/{endpoint_id}/switch", UpdateEndpoint, _PERMISSION)
 async def switch_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Enable or disable the endpoint."""
     form = await read_form(request, SwitchForm)
@@ -304,7 +295,7 @@ async def switch_webhook(
 
 @command_route(router, "/{endpoint_id}/recover", RecoverEndpoint, _PERMISSION)
 async def recover_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Send undelivered events again."""
     form = await read_form(request, RecoverForm)
@@ -315,7 +306,7 @@ async def recover_webhook(
 
 @command_route(router, "/{endpoint_id}/deliveries/{event_id}/resend", ResendDelivery, _PERMISSION)
 async def send_delivery_again(
-    request: Request, principal: Authenticated, endpoint_id: str, event_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, event_id: str, _: NoParameters
 ) -> Response:
     """Send one event again."""
     form = await read_form(request, Form)
@@ -326,7 +317,7 @@ async def send_delivery_again(
 
 @command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
 async def send_test(
-    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Send a test; the deliveries show its result."""
     form = await read_form(request, Form)
@@ -337,7 +328,7 @@ async def send_test(
 
 @command_route(router, "/{endpoint_id}/remove", DeleteEndpoint, _PERMISSION)
 async def remove_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Delete the endpoint for good."""
     form = await read_form(request, Form)
@@ -348,7 +339,7 @@ async def remove_webhook(
 
 @command_route(router, "/{endpoint_id}/rotate-secret", RotateSecret, _PERMISSION)
 async def rotate_secret(
-    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Replace the endpoint's secret; the answer contains the new one."""
     form = await read_form(request, Form)
@@ -368,7 +359,7 @@ async def rotate_secret(
 
 @router.get("/{endpoint_id}/{act:path}", openapi_extra=needs(_PERMISSION))
 async def return_to_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, act: str, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: str, act: str, _: NoParameters
 ) -> Response:
     """Redirect the address of a form, opened as a page (after a new sign-in), to the endpoint."""
     return go(f"{PATH}/{endpoint_id}")

@@ -14,9 +14,9 @@ import hmac
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from ledger.api.access.failures import Failures
 from ledger.api.access.key_uses import KeyUse, KeyUses
@@ -174,10 +174,6 @@ async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
     authenticator: Authenticator = request.app.state.services.authenticator
     return await authenticator.authenticate(_token_of(request), address_of(request))
-
-
-Authenticated = Annotated[Principal, Depends(authenticate)]
-"""The principal among an endpoint's parameters."""
 
 
 def require_token(request: Request, token: str) -> None:

@@ -13,15 +13,22 @@ from pydantic.json_schema import GenerateJsonSchema
 from ledger.api.document import texts
 from ledger.api.document.schemas import Schema, Schemas, as_input
 from ledger.api.fact_schema import FACT_SCHEMAS
-from ledger.api.lean import Asks, LeanRoute, MinPosition
+from ledger.api.lean import LARGEST_POSITION, LeanRoute
 from ledger.api.models import SCHEMAS, camel, reference
 from ledger.api.problems import MEDIA_TYPE, PHRASES, Problem, Responses
-from ledger.api.reading import LONGEST_WORD, OR
+from ledger.api.reading import LONGEST_WORD, OR, Asking
 from ledger.api.routes import event_types
 
 _PATTERN = re.compile(r"\^\(\?:(?P<words>[^()]+)\)\(\?:,\(\?:(?P=words)\)\)\*\$")
 """The patterns that ``any_of`` makes."""
 
+_MIN_POSITION: Schema = {
+    "name": "Ledger-Min-Position",
+    "in": "header",
+    "required": False,
+    "description": "Wait up to 2 s until the views have reached this position, else 503 `behind`.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": LARGEST_POSITION},
+}
 _IF_NONE_MATCH: Schema = {
     "name": "If-None-Match",
     "in": "header",
@@ -112,17 +119,14 @@ def _parameters(endpoint: Any, made: Schemas) -> list[Schema]:
     path, query, headers = list[Schema](), list[Schema](), list[Schema]()
     for name, parameter in inspect.signature(endpoint, eval_str=True).parameters.items():
         annotation = parameter.annotation
-        kind, *details = get_args(annotation) or (None,)
-        if annotation == Asks:
-            schema = TypeAdapter(MinPosition).json_schema(schema_generator=_Parameters)
-            headers.append(_parameter(texts.MIN_POSITION, "header", schema, False, made))
-        elif found := [detail for detail in details if isinstance(detail, params.Path)]:
+        if annotation is Asking:
+            headers.append(_MIN_POSITION)
+        elif found := [each for each in get_args(annotation) if isinstance(each, params.Path)]:
             schema = TypeAdapter(annotation).json_schema(schema_generator=_Parameters)
             schema["description"] = found[0].description
             path.append(_parameter(name, "path", schema, True, made))
-        elif any(isinstance(detail, params.Query) for detail in details):
-            assert issubclass(kind, BaseModel)
-            whole = kind.model_json_schema(schema_generator=_Parameters)
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            whole = annotation.model_json_schema(schema_generator=_Parameters)
             required = whole.get("required", ())
             query += [
                 _parameter(field, "query", schema, field in required, made)

@@ -63,8 +63,6 @@ HEADERS: dict[str, Schema] = {
 }
 """The headers that clients act on, by name. The contract lists those for caches and browsers."""
 
-MIN_POSITION = "Ledger-Min-Position"
-
 EVERY = ("Ledger-Position", "X-Request-Id")
 TOLD_BY = {"If-None-Match": "ETag", "Idempotency-Key": "Idempotency-Replayed"}
 """Parameter → the header of the answers of routes that take the parameter."""

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api.access.key_rows import KeyNames
-from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.lean import LeanRoute, read_route
 from ledger.api.reading import (
     OR,
     Asking,
@@ -128,9 +127,7 @@ class AuditQuery(Present, AuditFilters, RangeParameters, Page):
 
 
 @read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")
-async def list_audit_entries(
-    asking: Asks, query: Annotated[AuditQuery, QueryParameters()]
-) -> Response:
+async def list_audit_entries(asking: Asking, query: AuditQuery) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
     An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`

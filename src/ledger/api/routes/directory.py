@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
 from ledger.api.replies import PageOf, Reply
@@ -36,9 +35,7 @@ class ShownName(msgspec.Struct):
 
 
 @read_route(router, "", PageOf[ShownName], summary="List workspaces, projects or resources")
-async def list_directory(
-    asking: Asks, query: Annotated[DirectoryQuery, QueryParameters()]
-) -> Response:
+async def list_directory(asking: Asking, query: DirectoryQuery) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
     chosen, filters = {"type": query.type}, asking.tenant
     if query.cursor is not None:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, NoParameters, needs, read_route
 from ledger.api.models import SCHEMAS, as_answer, camel, one_of, reference
 from ledger.api.problems import FEED_ERRORS, refusals
@@ -14,6 +13,7 @@ from ledger.api.reading import services_of
 from ledger.api.replies import AnswerOf, answer
 from ledger.domain.errors import NotFound
 from ledger.domain.recorded import Actor
+from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope, FactReference, Subject
 from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
 from ledger.language.rendering import json_text
@@ -108,7 +108,7 @@ def _about(payload: type[Payload]) -> str:
     refusals(401, 403, 422, 429, 503),
     summary="List event types",
 )
-async def list_event_types(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+async def list_event_types(request: Request, principal: Principal, _: NoParameters) -> Response:
     """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
     types = [
         ShownType(type_, LANGUAGE_VERSION, _about(payload), f"{router.prefix}/{type_}")
@@ -132,7 +132,7 @@ async def list_event_types(request: Request, principal: Authenticated, _: NoPara
 )
 async def show_event_type(
     request: Request,
-    principal: Authenticated,
+    principal: Principal,
     type: Annotated[
         str,
         Path(

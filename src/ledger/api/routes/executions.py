@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -138,9 +137,7 @@ def require_line_id(line_id: str) -> None:
 
 
 @read_route(router, "", PageOf[ShownLine], summary="List lines")
-async def list_executions(
-    asking: Asks, query: Annotated[LinesQuery, QueryParameters()]
-) -> Response:
+async def list_executions(asking: Asking, query: LinesQuery) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
     The newest record id comes first, unless the request names another order.
@@ -222,9 +219,7 @@ def _record_key(key: dict[str, Any]) -> int:
 
 
 @read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
-async def summarize_executions(
-    asking: Asks, query: Annotated[Filters, QueryParameters()]
-) -> Response:
+async def summarize_executions(asking: Asking, query: Filters) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
     The filters are those of the list.
@@ -251,9 +246,7 @@ def _summary_reply(rows: Answer) -> Reply:
 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
-async def show_execution(
-    asking: Asks, line_id: AnyLineId, query: Annotated[Query, QueryParameters()]
-) -> Response:
+async def show_execution(asking: Asking, line_id: AnyLineId, query: Query) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     require_line_id(line_id)
     rows = await line_rows(asking, line_id, query)

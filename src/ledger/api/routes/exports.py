@@ -4,13 +4,11 @@ An export goes up to the position that was reached when it began. The export the
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
 
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 from msgspec.structs import replace
 
-from ledger.api.lean import Asks, LeanRoute, needs
+from ledger.api.lean import LeanRoute, needs
 from ledger.api.reading import Asking, Cursor, Present, RangeParameters
 from ledger.api.routes.audit import (
     AuditFilters,
@@ -90,9 +88,7 @@ class EventsExportQuery(Present, EventFilters, RangeParameters):
         " `after` and `cursor` continue an export: a CSV then has no header line."
     ),
 )
-async def export_audit_log(
-    asking: Asks, query: Annotated[ExportQuery, QueryParameters()]
-) -> Response:
+async def export_audit_log(asking: Asking, query: ExportQuery) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(asking)
     walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
@@ -114,9 +110,7 @@ async def export_audit_log(
         " JSON in its last column. `after` continues an export: a CSV then has no header line."
     ),
 )
-async def export_events(
-    asking: Asks, query: Annotated[EventsExportQuery, QueryParameters()]
-) -> Response:
+async def export_events(asking: Asking, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(asking)
     walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after))

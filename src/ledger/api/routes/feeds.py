@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
-from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -81,7 +80,7 @@ def position_in(identifier: str | None) -> int:
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
-async def list_events(asking: Asks, query: Annotated[FeedQuery, QueryParameters()]) -> Response:
+async def list_events(asking: Asking, query: FeedQuery) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page repeats the cursor that was sent.
@@ -164,9 +163,9 @@ def event_position(key: dict[str, Any]) -> int:
 
 @read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")
 async def show_event(
-    asking: Asks,
+    asking: Asking,
     event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
-    query: Annotated[Present, QueryParameters()],
+    query: Present,
 ) -> Response:
     """Show an event of the feed."""
     if not re.fullmatch(EVENT_ID, event_id):

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 
 from ledger.api import key_models as models
-from ledger.api.access.authentication import Authenticated
 from ledger.api.access.key_rows import CREATED_AT, key_text, keys_statement
-from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, read_route
+from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
 from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
     Asking,
@@ -31,6 +29,7 @@ from ledger.api.writing import read_command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import KEY_ID, format_instant, parse_instant
+from ledger.intake.principal import Principal
 from ledger.language.rendering import KeyWithSecret, ShownKey
 from ledger.reads.question import Answer
 
@@ -51,7 +50,7 @@ AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000419", KEY_ID)]
     answer=AnswerOf[KeyWithSecret],
     status=201,
 )
-async def create_api_key(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+async def create_api_key(request: Request, principal: Principal, _: NoParameters) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
@@ -61,7 +60,7 @@ async def create_api_key(request: Request, principal: Authenticated, _: NoParame
 
 
 @read_route(router, "", PageOf[ShownKey], summary="List API keys", permission=_PERMISSION)
-async def list_api_keys(asking: Asks, query: Annotated[TenantQuery, QueryParameters()]) -> Response:
+async def list_api_keys(asking: Asking, query: TenantQuery) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
     filters = asking.tenant | chosen
@@ -90,9 +89,7 @@ def _instant_in(key: dict[str, Any]) -> Any:
     summary="Show an API key",
     permission=_PERMISSION,
 )
-async def show_api_key(
-    asking: Asks, key_id: AnyKeyId, query: Annotated[Present, QueryParameters()]
-) -> Response:
+async def show_api_key(asking: Asking, key_id: AnyKeyId, query: Present) -> Response:
     """Show a key. No answer shows its secret again."""
     unknown = NotFound("No such key.")
     if not re.fullmatch(KEY_ID, key_id):
@@ -131,10 +128,7 @@ async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answe
     answer=AnswerOf[ShownKey],
 )
 async def update_api_key(
-    request: Request,
-    principal: Authenticated,
-    key_id: AnyKeyId,
-    _: NoParameters,
+    request: Request, principal: Principal, key_id: AnyKeyId, _: NoParameters
 ) -> Response:
     """Change the name or the expiry, as far as the body names them."""
     sent = await read_command(request, principal, models.KeyChanges)
@@ -151,10 +145,7 @@ async def update_api_key(
     answer=AnswerOf[KeyWithSecret],
 )
 async def rotate_api_key(
-    request: Request,
-    principal: Authenticated,
-    key_id: AnyKeyId,
-    _: NoParameters,
+    request: Request, principal: Principal, key_id: AnyKeyId, _: NoParameters
 ) -> Response:
     """Give the key a new secret under the same id. The new secret is shown in this answer only.
 
@@ -175,10 +166,7 @@ async def rotate_api_key(
     further=(409,),
 )
 async def revoke_api_key(
-    request: Request,
-    principal: Authenticated,
-    key_id: AnyKeyId,
-    _: NoParameters,
+    request: Request, principal: Principal, key_id: AnyKeyId, _: NoParameters
 ) -> Response:
     """Revoke a key for good, with all its secrets. Lists still show the key."""
     return await commands.revoke(request, principal, key_id)

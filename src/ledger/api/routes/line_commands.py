@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter, Request, Response
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, NoParameters, command_route
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.reading import Asking, Query
@@ -26,10 +25,7 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
     answer=AnswerOf[LineDetail],
 )
 async def pause_execution(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    _: NoParameters,
+    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
 ) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops."""
     return await _manage(request, principal, line_id, Pause, Reason)
@@ -45,10 +41,7 @@ async def pause_execution(
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    request: Request,
-    principal: Authenticated,
-    line_id: AnyLineId,
-    _: NoParameters,
+    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
     return await _manage(request, principal, line_id, Resume, OptionalReason)

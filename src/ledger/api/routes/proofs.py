@@ -12,11 +12,10 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Path, Response
-from fastapi import Query as QueryParameters
 from msgspec import Meta
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.api.lean import Asks, LeanRoute, NoParameters, needs, read_route
+from ledger.api.lean import LeanRoute, NoParameters, needs, read_route
 from ledger.api.problems import refusals
 from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
@@ -170,7 +169,7 @@ class ConsistencyQuery(BaseModel):
     response_class=Response,
     responses=_of("text/plain", "A signed note") | _ANY,
 )
-async def show_checkpoint(asking: Asks, _: NoParameters) -> Response:
+async def show_checkpoint(asking: Asking, _: NoParameters) -> Response:
     """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint).
 
     With `Ledger-Min-Position` the answer waits until the log is sealed up to that position.
@@ -188,7 +187,7 @@ async def show_checkpoint(asking: Asks, _: NoParameters) -> Response:
     response_class=Response,
     responses=_of("text/plain", "A verifier key") | _ANY,
 )
-async def show_key(asking: Asks, _: NoParameters) -> Response:
+async def show_key(asking: Asking, _: NoParameters) -> Response:
     """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
     Each origin of the log has a line of its own, the present one first. Keep a copy of the keys: an
@@ -208,7 +207,7 @@ async def show_key(asking: Asks, _: NoParameters) -> Response:
     response_class=Response,
     responses=_of("application/octet-stream", "The leaf's bytes") | _OWN,
 )
-async def show_entry(asking: Asks, position: AnyPosition, _: NoParameters) -> Response:
+async def show_entry(asking: Asking, position: AnyPosition, _: NoParameters) -> Response:
     """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
         raise NotFound("No such position.")
@@ -219,7 +218,7 @@ async def show_entry(asking: Asks, position: AnyPosition, _: NoParameters) -> Re
 @read_route(
     router, "/proof", Proof, _OWN, summary="Prove an event in one document", permission=None
 )
-async def show_proof(asking: Asks, query: Annotated[ProofQuery, QueryParameters()]) -> Response:
+async def show_proof(asking: Asking, query: ProofQuery) -> Response:
     """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
     entry = await sealed_entry(asking, query.position)
     hashes = await _roots(asking, inclusion(entry.leaf_index, entry.size))
@@ -236,9 +235,7 @@ async def show_proof(asking: Asks, query: Annotated[ProofQuery, QueryParameters(
     summary="Prove that an event is in the log",
     permission=None,
 )
-async def prove_inclusion(
-    asking: Asks, query: Annotated[InclusionQuery, QueryParameters()]
-) -> Response:
+async def prove_inclusion(asking: Asking, query: InclusionQuery) -> Response:
     """Prove that the leaf of an event, which the credential sees, is in the tree of a size."""
     entry = await sealed_entry(asking, query.position)
     size = entry.size if query.size is None else query.size
@@ -260,9 +257,7 @@ async def prove_inclusion(
     summary="Prove that the log only grew",
     permission=None,
 )
-async def prove_consistency(
-    asking: Asks, query: Annotated[ConsistencyQuery, QueryParameters()]
-) -> Response:
+async def prove_consistency(asking: Asking, query: ConsistencyQuery) -> Response:
     """Prove that the tree of one size is the beginning of the tree of another size."""
     if query.from_ > query.to:
         raise Invalid.at("/to", "must not be smaller than from")

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 from msgspec.structs import replace
 from pydantic import Field
 
-from ledger.api.lean import Asks, LeanRoute, needs
+from ledger.api.lean import LeanRoute, needs
 from ledger.api.reading import Asking, Query
 from ledger.api.routes.exports import PAGE
 from ledger.api.routes.files import (
@@ -66,9 +65,7 @@ _RUNS = Exported("runs", _entry, cut_of(ShownRun, without=("input", "output", "e
         " continues an export: a CSV then has no header line."
     ),
 )
-async def export_runs(
-    asking: Asks, query: Annotated[RunsExportQuery, QueryParameters()]
-) -> Response:
+async def export_runs(asking: Asking, query: RunsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
     turn, filters = begin_export(asking), implied(query.chosen())
     if query.after is not None:

@@ -10,11 +10,9 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, needs, read_route
+from ledger.api.lean import LeanRoute, NoParameters, command_route, needs, read_route
 from ledger.api.models import Reason
 from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
 from ledger.api.reading import (
@@ -36,6 +34,7 @@ from ledger.api.writing import as_left, execute, execute_on, read_command
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.domain.errors import NotFound
 from ledger.domain.values import LINE_ID, RUN_ID, RUN_STATUSES, parse_instant, sort_key
+from ledger.intake.principal import Principal
 from ledger.reads.question import Question
 from projections.run import statements
 from projections.run.shown import ShownRun
@@ -115,9 +114,7 @@ class AllRunsQuery(PageQuery, AllRunsFilters):
     RUN_LIST_ERRORS,
     summary="List a line's runs",
 )
-async def list_execution_runs(
-    asking: Asks, line_id: AnyLineId, query: Annotated[RunsQuery, QueryParameters()]
-) -> Response:
+async def list_execution_runs(asking: Asking, line_id: AnyLineId, query: RunsQuery) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
     `from` and `to` are compared with `requested_at`.
@@ -166,9 +163,7 @@ def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @read_route(router, "/runs", PageOf[ShownRun], LIST_ERRORS, summary="List runs")
-async def list_all_runs(
-    asking: Asks, query: Annotated[AllRunsQuery, QueryParameters()]
-) -> Response:
+async def list_all_runs(asking: Asking, query: AllRunsQuery) -> Response:
     """List the runs of all lines, newest request first.
 
     `from` and `to` are compared with `requested_at`.
@@ -210,9 +205,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
 
 
 @read_route(router, "/runs/{run_id}", AnswerOf[ShownRun], LINE_ERRORS, summary="Show a run")
-async def show_run(
-    asking: Asks, run_id: AnyRunId, query: Annotated[Query, QueryParameters()]
-) -> Response:
+async def show_run(asking: Asking, run_id: AnyRunId, query: Query) -> Response:
     """Show a run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound(UNKNOWN)
@@ -242,10 +235,7 @@ def run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     answer=AnswerOf[ShownRun],
 )
 async def erase_run(
-    request: Request,
-    principal: Authenticated,
-    run_id: AnyRunId,
-    _: NoParameters,
+    request: Request, principal: Principal, run_id: AnyRunId, _: NoParameters
 ) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
@@ -265,10 +255,7 @@ async def erase_run(
     responses=refusals(401, 403, 404, 409, 422, 429, 503),
 )
 async def send_heartbeat(
-    request: Request,
-    principal: Authenticated,
-    run_id: AnyRunId,
-    _: NoParameters,
+    request: Request, principal: Principal, run_id: AnyRunId, _: NoParameters
 ) -> Response:
     """Begin an open run's lease anew.
 

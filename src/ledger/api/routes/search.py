@@ -5,11 +5,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api.lean import Asks, LeanRoute, read_route
-from ledger.api.reading import Present
+from ledger.api.lean import LeanRoute, read_route
+from ledger.api.reading import Asking, Present
 from ledger.api.replies import Reply
 from ledger.domain.errors import Invalid
 from ledger.language.rendering import json_text
@@ -69,9 +68,7 @@ class SearchReply(Reply):
 
 
 @read_route(router, "", SearchResults, summary="Search by name or id")
-async def search_names(
-    asking: Asks, query: Annotated[SearchQuery, QueryParameters()]
-) -> SearchReply:
+async def search_names(asking: Asking, query: SearchQuery) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)
     if wanted is None:

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
-from fastapi import Query as QueryParameters
 
-from ledger.api.lean import Asks, LeanRoute, read_route
+from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import STORY_ERRORS
 from ledger.api.reading import (
     Asking,
@@ -133,9 +132,7 @@ class ShownPlace(msgspec.Struct):
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
-async def show_history(
-    asking: Asks, line_id: AnyLineId, query: Annotated[PageQuery, QueryParameters()]
-) -> Response:
+async def show_history(asking: Asking, line_id: AnyLineId, query: PageQuery) -> Response:
     """List the events of a line and of its runs in log order.
 
     Each event is shown with the line's state before and after it.
@@ -208,9 +205,7 @@ async def show_run_events(asking: Asking, run_id: str, query: Query) -> Response
     STORY_ERRORS,
     summary="Show a line's timeline",
 )
-async def show_timeline(
-    asking: Asks, line_id: AnyLineId, query: Annotated[RangeQuery, QueryParameters()]
-) -> Response:
+async def show_timeline(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     require_line_id(line_id)
     start, end = query.bounds()
@@ -255,9 +250,7 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
 @read_route(
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
-async def show_usage(
-    asking: Asks, line_id: AnyLineId, query: Annotated[RangeQuery, QueryParameters()]
-) -> Response:
+async def show_usage(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by UTC day.
 
     Without `from` and `to` the answer covers the last 30 days.

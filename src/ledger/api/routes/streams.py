@@ -2,15 +2,13 @@
 
 import logging
 import re
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.problems import refusals
 from ledger.api.reading import Present, services_of, tenant_filters
@@ -18,6 +16,7 @@ from ledger.api.routes.feeds import EventFilters, position_in
 from ledger.domain.errors import Invalid
 from ledger.domain.values import EVENT_ID
 from ledger.feed.stream import Stream, Streams
+from ledger.intake.principal import Principal
 from projections.event.feeds import feed_read
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
@@ -87,11 +86,7 @@ class StreamAnswer(EventSourceResponse):
     response_class=Response,
     responses={200: _MESSAGES, **refusals(401, 403, 422, 503)},
 )
-async def stream_events(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[StreamQuery, QueryParameters()],
-) -> Response:
+async def stream_events(request: Request, principal: Principal, query: StreamQuery) -> Response:
     """Follow the feed as Server-Sent Events, from now on or after the given event."""
     streams, filters = services_of(request).streams, tenant_filters(principal) | query.chosen()
     services_of(request).reads.require_readable(feed_read(frozenset(filters)).views)

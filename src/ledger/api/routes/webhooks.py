@@ -8,16 +8,15 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import Field
 
 from ledger.api import webhook_models as models
-from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import Asks, LeanRoute, NoParameters, command_route, read_route
+from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
 from ledger.api.models import Nothing
 from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
+    Asking,
     Page,
     Present,
     TenantQuery,
@@ -45,6 +44,7 @@ from ledger.application.commands.webhooks import (
 from ledger.domain.errors import NotFound
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, format_id, sort_key
 from ledger.feed.signing import ShownDelivery, delivery_text
+from ledger.intake.principal import Principal
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 
@@ -72,7 +72,7 @@ class DeliveriesQuery(Present, Page):
     answer=AnswerOf[EndpointWithSecret],
     status=201,
 )
-async def create_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+async def create_webhook(request: Request, principal: Principal, _: NoParameters) -> Response:
     """Set up an endpoint for the events that are recorded from now on.
 
     The endpoint's secret is shown in this answer only.
@@ -82,7 +82,7 @@ async def create_webhook(request: Request, principal: Authenticated, _: NoParame
 
 
 @read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
-async def list_webhooks(asking: Asks, query: Annotated[TenantQuery, QueryParameters()]) -> Response:
+async def list_webhooks(asking: Asking, query: TenantQuery) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
     chosen = query.chosen()
     filters = asking.tenant | chosen
@@ -113,9 +113,7 @@ def _endpoint_key(key: dict[str, Any]) -> int:
     summary="Show a webhook",
     permission=_PERMISSION,
 )
-async def show_webhook(
-    asking: Asks, endpoint_id: AnyEndpointId, query: Annotated[Present, QueryParameters()]
-) -> Response:
+async def show_webhook(asking: Asking, endpoint_id: AnyEndpointId, query: Present) -> Response:
     """Show an endpoint and the state of its deliveries."""
     _require_id(endpoint_id)
     tenant = asking.tenant
@@ -142,10 +140,7 @@ def _require_id(endpoint_id: str) -> None:
     answer=AnswerOf[ShownEndpoint],
 )
 async def update_webhook(
-    request: Request,
-    principal: Authenticated,
-    endpoint_id: AnyEndpointId,
-    _: NoParameters,
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
 ) -> Response:
     """Change the fields that the body names.
 
@@ -165,10 +160,7 @@ async def update_webhook(
     status=204,
 )
 async def delete_webhook(
-    request: Request,
-    principal: Authenticated,
-    endpoint_id: AnyEndpointId,
-    _: NoParameters,
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
 ) -> Response:
     """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
     return await commands.delete(request, principal, endpoint_id)
@@ -184,10 +176,7 @@ async def delete_webhook(
     answer=AnswerOf[EndpointWithSecret],
 )
 async def rotate_webhook_secret(
-    request: Request,
-    principal: Authenticated,
-    endpoint_id: AnyEndpointId,
-    _: NoParameters,
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
 ) -> Response:
     """Replace the secret. The new secret is shown in this answer only.
 
@@ -208,10 +197,7 @@ async def rotate_webhook_secret(
     status=202,
 )
 async def recover_webhook(
-    request: Request,
-    principal: Authenticated,
-    endpoint_id: AnyEndpointId,
-    _: NoParameters,
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
 ) -> Response:
     """Retry at once the deliveries since an instant that failed or wait for another attempt.
 
@@ -232,10 +218,7 @@ async def recover_webhook(
     status=202,
 )
 async def send_webhook_test(
-    request: Request,
-    principal: Authenticated,
-    endpoint_id: AnyEndpointId,
-    _: NoParameters,
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
 ) -> Response:
     """Send a `webhook.test` event once, also to a disabled endpoint.
 
@@ -255,7 +238,7 @@ async def send_webhook_test(
     permission=_PERMISSION,
 )
 async def list_deliveries(
-    asking: Asks, endpoint_id: AnyEndpointId, query: Annotated[DeliveriesQuery, QueryParameters()]
+    asking: Asking, endpoint_id: AnyEndpointId, query: DeliveriesQuery
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     _require_id(endpoint_id)
@@ -290,7 +273,7 @@ async def list_deliveries(
 )
 async def send_delivery_again(
     request: Request,
-    principal: Authenticated,
+    principal: Principal,
     endpoint_id: AnyEndpointId,
     event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
     _: NoParameters,
