@@ -15,8 +15,7 @@ import psycopg
 import pytest
 
 from ledger.intake.principal import Principal
-from ledger.reads.answers import Answers
-from ledger.reads.asking import Reads
+from ledger.reads.answers import Answers, Reads
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from starlette.types import Scope
 
 from ledger.api.gauges import SharedText
-from ledger.api.machinery.compression import Packed
+from ledger.api.machinery.headers import Packed
 from tests.support.edge import Edge
 
 PLAIN: Scope = {"type": "http", "headers": []}

@@ -25,8 +25,7 @@ from ledger.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
 from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.pipeline import Transaction
-from ledger.postgres.rows import insert
+from ledger.postgres.pipeline import Transaction, insert
 from ledger.settings import Settings
 from tests.application.long_streams import (
     Chance,

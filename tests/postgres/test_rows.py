@@ -6,8 +6,7 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger.postgres.pipeline import Pipeline, Statement
-from ledger.postgres.rows import find, insert
+from ledger.postgres.pipeline import Pipeline, Statement, find, insert
 from ledger.postgres.table import BigInt, Instant, Table, Text, Texts
 
 

@@ -12,8 +12,7 @@ import pytest
 
 from ledger.api.replies import Reply, answer
 from ledger.intake.principal import Principal
-from ledger.reads.answers import Answers
-from ledger.reads.asking import Reads
+from ledger.reads.answers import Answers, Reads
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import read_of
 from tests.support.edge import Edge

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.api import writing
-from ledger.reads import asking
+from ledger.reads import answers
 from ledger.reads.answers import Turns
 from tests.support.edge import Edge, assert_problem
 from tests.support.views import until
@@ -326,7 +326,7 @@ def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: 
 def test_a_request_that_waits_for_its_turn_waits_no_longer_than_for_one_statement(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 1.0)
     path = f"/v1/execution/{edge.fresh()}"
 
     async def play() -> None:

@@ -13,8 +13,8 @@ from ledger import __version__
 from ledger.api import problems
 from ledger.api.document.compose import compose
 from ledger.api.lean import LeanRoute
-from ledger.api.machinery.compression import Compression, Packed
 from ledger.api.machinery.cors import Cors
+from ledger.api.machinery.headers import Compression, Packed
 from ledger.api.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.api.routes import (
     audit,

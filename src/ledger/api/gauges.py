@@ -24,7 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
-from ledger.api.machinery.compression import Packed
+from ledger.api.machinery.headers import Packed
 from ledger.log.nodes import LIVING_SECONDS, known_node_id
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE, Fetch, Planning

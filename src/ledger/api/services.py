@@ -28,8 +28,7 @@ from ledger.log.event_log import Log
 from ledger.log.vault import Vault
 from ledger.postgres.clocks import is_wrong
 from ledger.postgres.door import Door
-from ledger.reads.answers import Answers
-from ledger.reads.asking import Reads
+from ledger.reads.answers import Answers, Reads
 from ledger.reads.positions import ViewPositions
 
 if TYPE_CHECKING:

@@ -37,8 +37,7 @@ from ledger.log.tables import (
 from ledger.postgres.binary import array
 from ledger.postgres.clocks import Comparison
 from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Statement, Transaction, Value, named
-from ledger.postgres.rows import find, insert
+from ledger.postgres.pipeline import Statement, Transaction, Value, find, insert, named
 from ledger.postgres.table import Table
 
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays

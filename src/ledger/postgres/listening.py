@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from ledger.postgres.exchange import Exchange, SilentServer
-from ledger.postgres.loop import LoopDriver
+from ledger.postgres.lane import LoopDriver
 
 _ASK_SECONDS = 3.0
 """The interval of empty groups. The server must answer a group before the next one is due."""

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from ledger.postgres.binary import array_text, copy_rows
 from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Statement, Transaction
-from ledger.postgres.rows import insert
+from ledger.postgres.pipeline import Statement, Transaction, insert
 from ledger.postgres.table import Table
 from ledger.views.folds import Folds
 from ledger.views.schema import of_generation

@@ -1,9 +1,23 @@
-"""A request's headers, as the server gave them.
+"""A request's headers, as the server gave them, and the compression that they ask for.
 
 Starlette's headers walk through all headers for each requested name, and decode them on the way.
+
+Answers are compressed for clients that accept it (contract, Access), by Starlette's gzip. Event
+streams never are: the library leaves them out by their content type.
+
+Compression is safe for pages too. A page contains the key of its session's forms, and repeats parts
+of its address. An attacker who makes a browser request pages with chosen words, and sees the length
+of the answers, could guess the key (BREACH). But the session's cookie is ``SameSite=Strict``
+(``web/session.py``), so no page of another site can make a browser request one of ours with it.
 """
 
-from starlette.types import Scope
+import gzip
+import re
+from functools import lru_cache
+
+from starlette.middleware.gzip import GZipResponder
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _BY_NAME = "ledger.headers"
 
@@ -42,3 +56,96 @@ def _by_name(scope: Scope) -> dict[bytes, bytes]:
     if by_name is None:
         by_name = scope[_BY_NAME] = dict(reversed(scope["headers"]))
     return by_name
+
+
+_LARGEST_PLAIN = 1024
+
+_LEVEL = 3
+"""The highest of zlib's fast levels. A page of 25 lines (12 KB) shrinks to 8.4 % in 0.06 ms, at
+level 6 to 7.6 % in 0.09 ms; the board (51 KB) to 10.3 % in 0.3 ms, at level 6 to 9.4 % in 0.6 ms.
+A worker has one thread for all of this."""
+
+_WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+
+
+class Compression:
+    """ASGI middleware. Small answers bypass the library, which would take longer for a small answer
+    than all other work that answers have in common."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _accepts_gzip(scope):
+            await self._app(scope, receive, send)
+            return
+        packing: GZipResponder | None = None
+
+        async def send_weakened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers: list[tuple[bytes, bytes]] = message["headers"]
+                if (b"content-encoding", b"gzip") in headers:
+                    headers[:] = [(n, weak(v) if n == b"etag" else v) for n, v in headers]
+            await send(message)
+
+        async def send_packed(message: Message) -> None:
+            nonlocal packing
+            if message["type"] == "http.response.start" and not _is_small(message):
+                packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, _LEVEL)
+                packing.send = send_weakened
+            await (send if packing is None else packing.send_with_compression)(message)
+
+        await self._app(scope, receive, send_packed)
+
+
+class Packed:
+    """A body that many requests get, compressed once for all of them.
+
+    The library passes an answer on that has a coding already.
+    """
+
+    def __init__(self, body: bytes, media_type: str) -> None:
+        self._body, self._media_type = body, media_type
+        self._packed = gzip.compress(body, _LEVEL, mtime=0)
+
+    def answer(self, scope: Scope) -> Response:
+        """The body in the coding that the request accepts."""
+        if compresses(scope, len(self._body)):
+            coding = {"Content-Encoding": "gzip"}
+            return Response(self._packed, headers=coding, media_type=self._media_type)
+        return Response(self._body, media_type=self._media_type)
+
+
+def _is_small(start: Message) -> bool:
+    """Whether the start of an answer declares a small body; a streamed answer never does."""
+    if start["status"] in (204, 304):
+        return True
+    lengths = [value for name, value in start["headers"] if name == b"content-length"]
+    return bool(lengths) and int(lengths[0]) <= _LARGEST_PLAIN
+
+
+def compresses(scope: Scope, size: int) -> bool:
+    """Whether the answer to a request, a whole body of ``size`` bytes, is compressed."""
+    return size > _LARGEST_PLAIN and _accepts_gzip(scope)
+
+
+def weak(tag: bytes) -> bytes:
+    """The weak form of an entity tag: same content, perhaps other bytes (RFC 9110, 8.8.1)."""
+    return tag if tag.startswith(b"W/") else b"W/" + tag
+
+
+def _accepts_gzip(scope: Scope) -> bool:
+    accepted = joined(scope, b"accept-encoding")
+    return accepted is not None and _names_gzip(accepted)
+
+
+@lru_cache(64)
+def _names_gzip(accepted: bytes) -> bool:
+    """Whether an Accept-Encoding accepts gzip; a malformed weight counts as 0."""
+    weights = {}
+    for part in accepted.lower().split(b","):
+        coding, has_weight, weight = part.partition(b";")
+        known = _WEIGHT.fullmatch(weight.strip())
+        weights[coding.strip()] = float(known[1]) if known else float(not has_weight)
+    named = [weights[coding] for coding in (b"gzip", b"x-gzip") if coding in weights]
+    return max(named or [weights.get(b"*", 0.0)]) > 0

@@ -16,7 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from ledger.api.access.authentication import require_token
 from ledger.api.gauges import Collected, process_gauges
-from ledger.api.machinery.compression import Packed
+from ledger.api.machinery.headers import Packed
 from ledger.api.problems import refusals
 from ledger.api.reading import services_of
 from ledger.api.services import ApiServices
