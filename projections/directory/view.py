@@ -61,7 +61,6 @@ class LineFold(msgspec.Struct, array_like=True):
     resources: tuple[str, ...] = ()
 
     def evolve(self, recorded: Recorded) -> Sequence[_Change]:
-        """Fold one event of the line; return the changes of the entries."""
         self.position, body = recorded.position, recorded.body
         if isinstance(body, lines.Activated):
             self.organization_id = recorded.organization_id or ""
@@ -126,7 +125,6 @@ class DirectoryView(Remembering):
         generation.find(self._lines, ids, LINE)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch: write the names now; lines and entries wait for ``store``."""
         names: dict[str, NameRow] = {}
         changes: list[tuple[Key, _Change, int]] = []
         for event in events:

@@ -134,7 +134,6 @@ def move(execution: Execution, before: Interval | None, after: Interval, positio
 
 
 def _kinds(execution: Execution, interval: Interval) -> Iterator[Kind]:
-    """Every kind in which a line is counted during an interval."""
     organization, workspace = execution.organization_id, execution.workspace_id
     what = (
         execution.execution_model,

@@ -64,7 +64,6 @@ class Hours(Remembering):
         generation.find(self._amounts, keys, DAY, _amount_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Add a batch's check-ins to their days, and subtract voided check-ins from theirs."""
         rows: list[DayRow] = []
         for event in events:
             key, at, change = _moved(event)

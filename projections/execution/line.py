@@ -108,7 +108,6 @@ class LineFold(msgspec.Struct, array_like=True):
     may be of any time, would take back such a failure. At most ``_MOST_EXPIRED``, the latest."""
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event of the line or of its runs; the result depends on fold and event only."""
         self.position = recorded.position
         if recorded.originator_id == self.execution.id:
             self.execution.evolve(recorded)

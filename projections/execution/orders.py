@@ -55,7 +55,6 @@ _WALKED = TENANTS | {"state", "health", "after", "after_key"}
 
 
 def _scores(status: str) -> str:
-    """The condition on the scores of a status."""
     if status == NO_STATUS:
         return f"l.health_score = {NO_SCORE}"
     scores = [score for score in range(101) if health.status(score) == status]

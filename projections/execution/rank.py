@@ -66,7 +66,6 @@ RANK = Table(
 
 
 def rank_of(fold: LineFold) -> RankRow:
-    """The row of an activated line."""
     execution, interval = fold.execution, fold.interval
     assert interval is not None, "a line has an interval from its activation on"
     assert execution.state_since is not None, "a line has a state from its activation on"

@@ -112,7 +112,6 @@ class ExecutionView(Remembering):
         self._hours.prepare(generation, _check_ins(events))
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch: write the rows of the past now; the present rows wait for ``store``."""
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]

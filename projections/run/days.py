@@ -93,7 +93,6 @@ class Days(Remembering):
         super().__init__(self._sums)
 
     def fold(self, generation: Generation, changes: Sequence[Move]) -> None:
-        """Write a row for each of a batch's moves."""
         generation.find(self._sums, {move.key: None for move in changes}, DAY, _sums_of)
         generation.load()
         generation.write(DAY, [self._after(move) for move in changes])

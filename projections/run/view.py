@@ -175,7 +175,6 @@ class RunFold(msgspec.Struct, array_like=True):
     erased: int | None = None
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event; the result depends on the fold and the event only."""
         run, position = self.run, recorded.position
         run.evolve(recorded)
         self.position = position
@@ -219,7 +218,6 @@ class RunView(Remembering):
         generation.find(self._runs, {e.originator_id: None for e in events}, RUN, fold_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch: write payloads and days now; the rows of runs wait for ``store``."""
         changes, payloads = list[Move](), list[PayloadRow]()
         for event in events:
             fold = self._runs[event.originator_id]

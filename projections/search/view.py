@@ -90,7 +90,6 @@ class Owner(msgspec.Struct, array_like=True):
         return True
 
     def belong(self, event: Recorded) -> None:
-        """Take the organization and the workspace of the event's line or run."""
         self.organization_id = event.organization_id or ""
         self.workspace_id = event.workspace_id or ""
 
@@ -331,7 +330,6 @@ def _read(rows: Rows) -> Iterator[tuple[str, Owner]]:
 
 
 def _key_of(row: WordRow) -> str | None:
-    """The key of the text to which a row belongs."""
     match row.type:
         case "":
             return _EMPTY

@@ -115,7 +115,6 @@ class RoundRobin(Generic[P, T]):
         return iter(self._queues)
 
     def of(self, party: P) -> Collection[T]:
-        """The items of a party that waits."""
         return self._queues[party].keys()
 
     def add(self, party: P, item: T) -> None:
@@ -197,7 +196,6 @@ class Turns:
         return bool(self._parties)
 
     def waiting_of(self, party: str) -> int:
-        """The undecided commands of an organization."""
         return self._counts.get(party, 0)
 
     def add(self, ticket: Ticket) -> None:
@@ -209,7 +207,6 @@ class Turns:
         self.waiting += count
 
     def note_shown(self, position: int) -> None:
-        """Note the position that the views have reached."""
         self._shown, self._moved_at = position, time.monotonic()
 
     def is_ready(self) -> bool:

@@ -82,7 +82,6 @@ def _dump(program: str, conninfo: str) -> Iterator[IO[bytes]]:
 
 
 def _copy(dump: IO[bytes], output: IO[bytes], progress: Callable[[], None]) -> int:
-    """Copy all bytes; return their number."""
     size, looked = 0, time.monotonic()
     while chunk := dump.read(_CHUNK):
         output.write(chunk)

@@ -70,7 +70,6 @@ def erase_again(settings: Settings, conninfo: str, file: str) -> int:
 
 
 def _erased_in(stream: BinaryIO) -> Mapping[str, str]:
-    """The runs that the entries say were erased, each with the reason."""
     runs: dict[str, str] = {}
     for number, line in enumerate(stream, 1):
         if not line.strip():

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
@@ -96,21 +96,11 @@ def _is_lost(outcomes: Outcomes) -> bool:
 
 
 @contextmanager
-def _bar(total: int | None) -> "Iterator[_Advance]":
+def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, in bytes."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Recording facts", total=total)
-        yield _Advance(progress, task)
-
-
-class _Advance:
-    """Moves the progress bar."""
-
-    def __init__(self, progress: Progress, task: object) -> None:
-        self._progress, self._task = progress, task
-
-    def __call__(self, amount: int) -> None:
-        self._progress.update(self._task, advance=amount)  # type: ignore[arg-type]
+        yield lambda amount: progress.update(task, advance=amount)
 
 
 def _record(

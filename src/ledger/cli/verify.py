@@ -142,7 +142,6 @@ class _Differences:
             print(difference)
 
     def print_rest(self) -> None:
-        """Print how many differences were not printed."""
         for table, number in sorted(self._found.items()):
             if number > _PRINTED:
                 print(f"{table}: {number - _PRINTED:,} more differences")

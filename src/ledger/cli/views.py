@@ -29,7 +29,6 @@ from projections import projections
 
 
 def list_projections(_: Settings, conninfo: str, *, as_json: bool) -> int:
-    """Print each view's position, and its lag behind the log."""
     # In a session without a tenant the end of the log is unknown.
     options = options_of(conninfo, FOR_EVERYONE)
     with psycopg.connect(conninfo, row_factory=tuple_row, options=options) as connection:

@@ -101,7 +101,6 @@ class Table:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The columns that reads of the API may see."""
         return tuple(name for name in self.columns if name not in self.hidden)
 
     @cached_property

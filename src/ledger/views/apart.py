@@ -64,7 +64,6 @@ def differences_apart(
 
 
 def _pairs(table: Table, live: _Side, shadow: _Side) -> Iterator[tuple[_Met | None, _Met | None]]:
-    """The rows of both sides, joined by their keys."""
     with contextlib.ExitStack() as stack:
         theirs, ours = (stack.enter_context(_walking(table, side)) for side in (live, shadow))
         left, right = next(theirs, None), next(ours, None)

@@ -166,7 +166,6 @@ def views_of(projections: Sequence[Projection], tracking: Sequence[Any]) -> View
 
 
 def load(text: str) -> dict[Object, Item]:
-    """The objects of a text of the file."""
     found = {}
     for block in text.removesuffix("\n").split("\n--- ")[1:]:
         head, _, definition = block.partition("\n")
@@ -176,7 +175,6 @@ def load(text: str) -> dict[Object, Item]:
 
 
 def dump(objects: Mapping[Object, Item]) -> str:
-    """The text of the file."""
     blocks = [f"{i.kind} {i.name}\n{i.definition}" for _, i in sorted(objects.items())]
     return "\n--- ".join(["Written by a test: see definitions.py.", *blocks]) + "\n"
 
@@ -230,7 +228,6 @@ def _compare(
 def _differing(
     made: Item | None, found: Item | None, owner: str, views: Views
 ) -> Iterator[Differing]:
-    """How an object differs."""
     item = found or made
     assert item is not None
     code, database = (None if i is None else views.filled(i.definition) for i in (made, found))

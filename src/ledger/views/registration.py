@@ -97,6 +97,5 @@ def _own(
 
 
 def _known(connection: psycopg.Connection[TupleRow]) -> dict[str, tuple[int, int]]:
-    """The version and the generation of each view."""
     tracking = connection.execute(_TRACKING).fetchall()
     return {name: (version, generation) for name, version, generation in tracking}

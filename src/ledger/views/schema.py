@@ -83,7 +83,6 @@ def create_indexes(connection: Connection[Any], tables: Sequence[Table], generat
 
 
 def protect(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
-    """Ensure the policies of a generation's tables."""
     walls.ensure_policies(connection, _conditions((table, generation) for table in tables))
 
 
@@ -154,7 +153,6 @@ def _views_of(table: Table, generation: int) -> Iterator[tuple[str, str]]:
 
 
 def _make_view(connection: Connection[Any], name: str, statement: str) -> None:
-    """Create a database view, or replace it."""
     connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
     connection.execute(statement.encode())
     connection.execute(f"COMMENT ON VIEW ledger.{name} IS '{_mark_of(statement)}'".encode())
@@ -169,7 +167,6 @@ def _mark_of(statement: str) -> str:
 
 
 def _conditions(tables: Iterable[tuple[Table, int]]) -> dict[str, str]:
-    """The conditions of the policies, by the names of the generations' tables."""
     return {of_generation(*table).name: _condition_of(*table) for table in tables}
 
 
