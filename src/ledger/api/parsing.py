@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ledger.application.turns import TURN_FACTS, TURN_SECONDS, RoundRobin
+from ledger.application.turns import TURN_FACTS, TURN_SECONDS
 from ledger.background import BackgroundLoop
+from ledger.postgres.waiting import RoundRobin
 
 SMALL_BYTES = 16 * 1024
 """The largest body that is parsed at once, which usually takes a millisecond or two."""

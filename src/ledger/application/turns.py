@@ -19,13 +19,13 @@ own events by more than a few turns. (A process apart does so beside others only
 
 import ctypes
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import RawArray
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ledger.application.command import Command
 from ledger.intake.request import Outcome
+from ledger.postgres.waiting import RoundRobin
 
 TURN_FACTS = 100
 TURN_SECONDS = 0.1
@@ -53,9 +53,6 @@ _REMEMBERED = 1000
 """The most organizations whose last position is remembered."""
 
 Outcomes = list[Outcome]
-
-P = TypeVar("P", bound=Hashable)
-T = TypeVar("T", bound=Hashable)
 
 Board = ctypes.Array[ctypes.c_longlong]
 
@@ -95,50 +92,6 @@ class Neighbours:
         return any(
             cells[cell + 1] > since and cells[cell] != name for cell in range(0, len(cells), 2)
         )
-
-
-class RoundRobin(Generic[P, T]):
-    """Items that wait, by party. Iteration yields the parties in the order of their turns.
-
-    The items of a party keep their order, and a party without items is forgotten. All that
-    organizations share is given out so: appends, the parsing of large bodies (``api/parsing.py``),
-    the event loop (``api/machinery/loop_turns.py``), places for deliveries (``feed/roster.py``).
-    """
-
-    def __init__(self) -> None:
-        self._queues: OrderedDict[P, OrderedDict[T, None]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._queues)
-
-    def __iter__(self) -> Iterator[P]:
-        return iter(self._queues)
-
-    def of(self, party: P) -> Collection[T]:
-        return self._queues[party].keys()
-
-    def add(self, party: P, item: T) -> None:
-        """Let an item wait behind those of its party, unless it waits already."""
-        self._queues.setdefault(party, OrderedDict()).setdefault(item)
-
-    def remove(self, party: P, item: T) -> None:
-        """Let an item wait no more, if it does."""
-        queue = self._queues.get(party, OrderedDict[T, None]())
-        queue.pop(item, None)
-        if not queue:
-            self._queues.pop(party, None)
-
-    def serve(self, party: P) -> None:
-        """End the turn of a party: it is the last now."""
-        if party in self._queues:
-            self._queues.move_to_end(party)
-
-    def take(self, party: P) -> T:
-        """End the turn of a party by taking its first item."""
-        first = next(iter(self._queues[party]))
-        self.remove(party, first)
-        self.serve(party)
-        return first
 
 
 class Ticket:

@@ -5,12 +5,12 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.application.turns import RoundRobin
+from ledger.postgres.waiting import RoundRobin
 
 PARTIES = st.sampled_from("ABCD")
 ACTS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), PARTIES),
+        st.tuples(st.sampled_from(["add", "add_first"]), PARTIES),
         st.tuples(st.sampled_from(["take", "serve"]), st.just("")),
         st.tuples(st.just("remove"), PARTIES),
     ),
@@ -32,6 +32,10 @@ def test_parties_take_turns_and_the_items_of_each_keep_their_order(
             waiting.setdefault(party, deque()).append(number)
             if party not in order:
                 order.append(party)
+        elif act == "add_first":
+            turns.add_first(party, number)
+            waiting.setdefault(party, deque()).appendleft(number)
+            order = [party, *(other for other in order if other != party)]
         elif act == "remove" and party in order:
             turns.remove(party, waiting[party].pop())
         elif act != "remove" and order:
@@ -45,4 +49,5 @@ def test_parties_take_turns_and_the_items_of_each_keep_their_order(
         turns.remove("A", -1)  # does not wait
         order = [party for party in order if waiting[party]]
         assert list(turns) == order
+        assert len(turns) == sum(map(len, waiting.values()))
         assert [list(turns.of(party)) for party in turns] == [list(waiting[p]) for p in order]
