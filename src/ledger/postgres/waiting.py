@@ -5,7 +5,7 @@ ended. Its further reads wait behind each other, and no read of others waits beh
 answers of one organization cannot fill PostgreSQL, the lanes, or a turn of the event loop.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -40,7 +40,9 @@ class RoundRobin(Generic[P, T]):
 
     def add(self, party: P, item: T) -> None:
         """Let an item wait behind those of its party, unless it waits already."""
-        queue = self._queues.setdefault(party, OrderedDict())
+        queue = self._queues.get(party)
+        if queue is None:
+            queue = self._queues[party] = OrderedDict()
         if item not in queue:
             queue[item] = None
             self._count += 1
@@ -67,9 +69,13 @@ class RoundRobin(Generic[P, T]):
 
     def take(self, party: P) -> T:
         """End the turn of a party by taking its first item."""
-        first = next(iter(self._queues[party]))
-        self.remove(party, first)
-        self.serve(party)
+        queue = self._queues[party]
+        first, _ = queue.popitem(last=False)
+        self._count -= 1
+        if queue:
+            self._queues.move_to_end(party)
+        else:
+            del self._queues[party]
         return first
 
 
@@ -80,7 +86,7 @@ class Waiting:
         """``share``: how many reads of an organization may be under way at once."""
         self._share = share
         self._waiting: RoundRobin[str, Asked] = RoundRobin()
-        self._under_way: Counter[str] = Counter()
+        self._under_way: dict[str, int] = {}
 
     def __len__(self) -> int:
         """The number of waiting reads, those included whose callers have left."""
@@ -93,7 +99,7 @@ class Waiting:
     @property
     def under_way(self) -> int:
         """The number of reads that are under way, of all organizations."""
-        return self._under_way.total()
+        return sum(self._under_way.values())
 
     def add(self, asked: Asked) -> None:
         self._waiting.add(asked.organization, asked)
@@ -105,7 +111,7 @@ class Waiting:
     def first(self) -> Asked | None:
         """The read whose turn it is; None if no organization with a waiting read may send one."""
         for name in self._waiting:
-            if self._under_way[name] >= self._share:
+            if self._under_way.get(name, 0) >= self._share:
                 continue
             asked = next(iter(self._waiting.of(name)))
             if not asked.future.done():
@@ -123,8 +129,9 @@ class Waiting:
         while len(begun) < most and (asked := self.first()) is not None:
             if begun and asked.tries:
                 break
-            self._under_way[asked.organization] += 1
-            begun.append(self._waiting.take(asked.organization))
+            name = asked.organization
+            self._under_way[name] = self._under_way.get(name, 0) + 1
+            begun.append(self._waiting.take(name))
         return begun
 
     def end(self, group: Sequence[Asked]) -> None:
@@ -135,7 +142,7 @@ class Waiting:
 
     def is_share_taken(self, asked: Asked) -> bool:
         """Whether a read waits for others of its organization."""
-        return self._under_way[asked.organization] >= self._share
+        return self._under_way.get(asked.organization, 0) >= self._share
 
     def drop_ended(self) -> None:
         """Drop the waiting reads that have failed, or whose callers have left."""
