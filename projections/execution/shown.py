@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.domain import health
-from ledger.domain.execution import Blocker, Execution
+from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Actor
@@ -27,7 +27,7 @@ from ledger.domain.values import (
     ProductLine,
     State,
 )
-from ledger.language.rendering import ShownInstant, json_text, members, time_text
+from ledger.language.rendering import ShownInstant, json_text, members, shown_as, time_text
 from projections.execution.line import Totals
 
 
@@ -145,12 +145,8 @@ def version(execution: Execution) -> Version:
     extra = {
         "resources": list(execution.resources.values()),
         "health": ShownHealth(score, status, signals),
-        "blockers": [
-            ReportedBlocker(*(*_told(b), b.reported_by)) for b in execution.blockers.values()
-        ],
-        "holds": [
-            ShownHold(h.hold, h.reason, time_text(h.since), h.by) for h in execution.holds.values()
-        ],
+        "blockers": [shown_as(ReportedBlocker, b) for b in execution.blockers.values()],
+        "holds": [shown_as(ShownHold, hold) for hold in execution.holds.values()],
         "closed_at": time_text(execution.closed_at),
     }
     return Version(score, members(head), members(extra))
@@ -162,12 +158,7 @@ def _oldest(execution: Execution) -> ShownBlocker | None:
     Effective times never fall along a stream, so this blocker is the first in the order of opening.
     """
     first = next(iter(execution.blockers.values()), None)
-    return None if first is None else ShownBlocker(*_told(first))
-
-
-def _told(blocker: Blocker) -> tuple[Any, ...]:
-    since, due_at = time_text(blocker.since), time_text(blocker.due_at)
-    return blocker.id, blocker.cause, blocker.reason, since, blocker.assignee, due_at
+    return None if first is None else shown_as(ShownBlocker, first)
 
 
 def counts(last_activity_at: str, open_runs: int) -> str:

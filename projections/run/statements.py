@@ -22,7 +22,7 @@ def _given(name: str, at_first: str) -> tuple[str, str]:
 # Columns of ``RunColumns`` as they are now, and as they were at the position, from which the later
 # events are taken back.
 _FIXED = ("run_id", "requested_at", "organization_id", "workspace_id", "line_key", "erased_at")
-_CHANGING: Mapping[str, tuple[str, str]] = {
+_TOLD: Mapping[str, tuple[str, str]] = {
     **{name: (f"r.{name}", f"r.{name}") for name in _FIXED},
     "status": (
         "r.status",
@@ -48,7 +48,7 @@ _CHANGING: Mapping[str, tuple[str, str]] = {
     "parent_key": _given("parent_key", "requested_parent"),
     "lease_seconds": _given("lease_seconds", "requested_lease"),
 }
-_NOW, _THEN = ({name: told[i] for name, told in _CHANGING.items()} for i in (0, 1))
+_NOW, _THEN = ({name: told[i] for name, told in _TOLD.items()} for i in (0, 1))
 
 _TAKEN_BACK = (
     "CASE WHEN r.expired AND r.ended IS NOT NULL THEN r.stopped END",

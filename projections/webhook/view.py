@@ -26,7 +26,7 @@ from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
-from ledger.language.rendering import describe_endpoint, json_text, members, time_text
+from ledger.language.rendering import EndpointSetUp, json_text, members, shown_as, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.views.folds import Folds, Remembering
@@ -322,7 +322,7 @@ def _present(standing: Standing) -> EndpointRow:
         sequence=standing.sequence,
         latest=standing.latest,
         requested=standing.requested,
-        item=members(describe_endpoint(endpoint)),
+        item=members(shown_as(EndpointSetUp, endpoint)),
         fold=_encode(standing),
         position=standing.position,
     )

@@ -168,10 +168,7 @@ class DatabaseGauges:
 
 
 def _standing(
-    loops: Iterable[str],
-    led: Iterable[str],
-    views: Iterable[tuple[str, float]],
-    witness: float,
+    loops: Iterable[str], led: Iterable[str], views: Iterable[tuple[str, float]], witness: float
 ) -> list[Metric]:
     leads = GaugeMetricFamily(
         "ledger_leads", "1 if this node leads the loop, else 0.", labels=["loop"]

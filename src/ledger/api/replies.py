@@ -87,12 +87,7 @@ def answer(body: str, position: int, status: int = 200, *, tagged: bool = False)
 
 
 def page(
-    items: Sequence[str],
-    cursor: str | None,
-    has_more: bool,
-    position: int,
-    *,
-    tagged: bool = False,
+    items: Sequence[str], cursor: str | None, has_more: bool, position: int, *, tagged: bool = False
 ) -> Reply:
     """Return the reply of a list from ready JSON items."""
     meta = json_text({"cursor": cursor, "has_more": has_more})

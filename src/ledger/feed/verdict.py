@@ -10,7 +10,7 @@ from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
 from ledger.feed.signing import ShownAttempt
 from ledger.language.published import PUBLISHED
-from ledger.language.rendering import json_text, time_text
+from ledger.language.rendering import json_text, shown_as
 
 Status = Literal["pending", "delivered", "failed"]
 
@@ -103,15 +103,7 @@ def gives_up_silently(claimed: Claimed) -> bool:
 
 def attempt_text(attempt: Attempt) -> str:
     """An attempt as the endpoint's owner sees it, ready JSON."""
-    return json_text(
-        ShownAttempt(
-            time_text(attempt.at),
-            attempt.response_status,
-            attempt.latency_ms,
-            attempt.error,
-            attempt.response_body,
-        )
-    )
+    return json_text(shown_as(ShownAttempt, attempt))
 
 
 def failure_of(claimed: Claimed, tried: int, attempt: str | None) -> WebhookDeliveryFailed:

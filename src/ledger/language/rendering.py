@@ -5,15 +5,17 @@ Views store JSON texts, so that reads pass them on without parsing.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from ledger.domain.api_key import ApiKey, Permission
-from ledger.domain.endpoint import DisabledReason, Endpoint
+from ledger.domain.api_key import Permission
+from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.values import ENDPOINT_ID, KEY_ID, format_instant
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,6 +26,15 @@ ShownInstant = Annotated[datetime, Meta(tz=True)]
 def time_text(instant: datetime | None) -> Any:
     """The text of an instant, for a ``ShownInstant``: msgspec would write all six decimals."""
     return None if instant is None else format_instant(instant)
+
+
+def shown_as(shown: type[S], of: object, **more: Any) -> S:
+    """A struct of the values that ``of`` has under the names of its fields, and of ``more``."""
+    values = {name: getattr(of, name) for name in shown.__struct_fields__ if name not in more}
+    for name, value in values.items():
+        if isinstance(value, datetime):
+            values[name] = format_instant(value)
+    return shown(**values, **more)
 
 
 def json_text(value: Any) -> str:
@@ -66,22 +77,6 @@ class KeyWithSecret(ShownKey):
     ]
 
 
-def describe_key(key: ApiKey, last_used_at: datetime | None = None) -> ShownKey:
-    return ShownKey(
-        key.id,
-        key.name,
-        key.organization_id,
-        key.workspace_id,
-        key.permissions,
-        time_text(key.created_at),
-        key.created_by,
-        time_text(key.expires_at),
-        time_text(last_used_at),
-        time_text(key.revoked_at),
-        key.prefix,
-    )
-
-
 class EndpointSetUp(msgspec.Struct):
     """A webhook endpoint as its owner sees it, without the secret, which is shown only once."""
 
@@ -118,19 +113,3 @@ class EndpointWithSecret(ShownEndpoint):
     """An endpoint with its secret, which is not shown again."""
 
     secret: Annotated[str, Meta(pattern="^whsec_")]
-
-
-def describe_endpoint(endpoint: Endpoint) -> EndpointSetUp:
-    return EndpointSetUp(
-        endpoint.id,
-        endpoint.url,
-        endpoint.event_types,
-        endpoint.organization_id or "",
-        endpoint.workspace_id,
-        endpoint.description,
-        endpoint.enabled,
-        endpoint.disabled_reason,
-        time_text(endpoint.disabled_at),
-        time_text(endpoint.created_at),
-        time_text(endpoint.updated_at),
-    )

@@ -79,11 +79,7 @@ class _LongQuery(LinesQuery):
 
 
 async def read_page(
-    request: Request,
-    principal: Principal,
-    filters: Filters,
-    asked: BoardPage,
-    matching: LineCounts,
+    request: Request, principal: Principal, filters: Filters, asked: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
     """A page of the board; ``matching`` counts the lines that the filters let through.
 

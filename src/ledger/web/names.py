@@ -20,10 +20,7 @@ from projections.execution.statements import names_read
 
 
 async def names_for(
-    request: Request,
-    principal: Principal,
-    lines: Iterable[LineDetail],
-    more: Iterable[str] = (),
+    request: Request, principal: Principal, lines: Iterable[LineDetail], more: Iterable[str] = ()
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 

@@ -64,11 +64,7 @@ class Band(NamedTuple):
 
 
 async def life_of(
-    request: Request,
-    principal: Principal,
-    line: LineDetail,
-    query: Query,
-    seen_at: datetime,
+    request: Request, principal: Principal, line: LineDetail, query: Query, seen_at: datetime
 ) -> Life | None:
     """The line's life, or its latest part if it has too many changes; None if even one day has."""
     end = seen_at if line.closed_at is None else min(seen_at, line.closed_at)

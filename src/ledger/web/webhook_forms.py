@@ -1,4 +1,4 @@
-"""The forms about webhook endpoints, converted to the API's own models."""
+"""The forms about webhook endpoints, converted to the API's own commands."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ledger.api import webhook_models as models
 from ledger.api.models import Nothing
+from ledger.api.routes import webhook_commands as commands
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
@@ -53,7 +53,7 @@ class NewForm(SettingsForm):
     organization_id: Typed = None
     workspace_id: Typed = None
 
-    def sent(self, key: IdempotencyKey) -> Sent[models.NewWebhook]:
+    def sent(self, key: IdempotencyKey) -> Sent[commands.NewWebhook]:
         said = {
             "url": self.url,
             "event_types": self.types,
@@ -61,19 +61,19 @@ class NewForm(SettingsForm):
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
         }
-        return checked({k: v for k, v in said.items() if v is not None}, models.NewWebhook, key)
+        return checked({k: v for k, v in said.items() if v is not None}, commands.NewWebhook, key)
 
 
 class ChangeForm(SettingsForm):
     """The form that replaces all settings."""
 
-    def sent(self, key: IdempotencyKey) -> Sent[models.WebhookChanges]:
+    def sent(self, key: IdempotencyKey) -> Sent[commands.WebhookChanges]:
         said = {
             "url": self.url or "",
             "event_types": self.types,
             "description": self.description,
         }
-        return checked(said, models.WebhookChanges, key)
+        return checked(said, commands.WebhookChanges, key)
 
 
 class SwitchForm(Form):
@@ -81,8 +81,8 @@ class SwitchForm(Form):
 
     enabled: Literal["true", "false"]
 
-    def sent(self, key: IdempotencyKey) -> Sent[models.WebhookChanges]:
-        return checked({"enabled": self.enabled == "true"}, models.WebhookChanges, key)
+    def sent(self, key: IdempotencyKey) -> Sent[commands.WebhookChanges]:
+        return checked({"enabled": self.enabled == "true"}, commands.WebhookChanges, key)
 
 
 class RecoverForm(Form):
@@ -90,13 +90,13 @@ class RecoverForm(Form):
 
     since: Annotated[str | None, Field(max_length=40)] = None
 
-    def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[models.Recovery]:
+    def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[commands.Recovery]:
         """The recovery for the API; its start is read in the page's zone."""
         try:
             since = zone.meant("since", self.since or "")
         except Invalid as error:
             return Sent(None, key, error)
-        return checked({"since": since}, models.Recovery, key)
+        return checked({"since": since}, commands.Recovery, key)
 
 
 def nothing(key: IdempotencyKey) -> Sent[Nothing]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ledger.domain.api_key import ApiKey
 from ledger.domain.recorded import Actor
-from ledger.language.rendering import describe_key, json_text
+from ledger.language.rendering import ShownKey, json_text, shown_as, time_text
 from ledger.postgres.door import Door
 from ledger.postgres.scope import Tenant
 from ledger.views.statements import tenant_conditions, where, where_tenant
@@ -69,7 +69,7 @@ def key_text(row: Sequence[Any]) -> str:
         expires_at=expires_at,
         revoked_at=revoked_at,
     )
-    return json_text(describe_key(key, used_at))
+    return json_text(shown_as(ShownKey, key, last_used_at=time_text(used_at)))
 
 
 class KeyNames:

@@ -39,27 +39,10 @@ PAGE = 1000
 """Entries in a page, half a megabyte: some milliseconds for the database."""
 
 _AUDIT_CUT = cut_of(AuditEntry).ordered(
-    "id",
-    "action",
-    "actor_type",
-    "actor_id",
-    "reported_by",
-    "resource_type",
-    "resource_id",
-    "outcome",
-    "code",
-    "occurred_at",
-    "recorded_at",
-    "request_id",
-    "position",
-    "resource_count",
-    "resource_reason",
-    "fact_source",
-    "fact_id",
-    "reason",
-    "reported_by_name",
+    "id action actor_type actor_id reported_by resource_type resource_id outcome code occurred_at"
+    " recorded_at request_id position resource_count resource_reason fact_source fact_id reason"
+    " reported_by_name"
 )
-
 _AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
 _FEED = Exported("events", feed_envelope, cut_of(Envelope))
 

@@ -60,8 +60,9 @@ class Cut(NamedTuple):
     columns: tuple[str, ...]
     cells: Callable[[Any], Cells]
 
-    def ordered(self, *columns: str) -> "Cut":
+    def ordered(self, names: str) -> "Cut":
         """The same columns in another order."""
+        columns = tuple(names.split())
         assert sorted(columns) == sorted(self.columns), set(columns) ^ set(self.columns)
         pick = itemgetter(*map(self.columns.index, columns))
         return Cut(columns, lambda entry: pick(self.cells(entry)))

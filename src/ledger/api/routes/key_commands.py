@@ -4,14 +4,16 @@ The answer of a command comes with its receipt, so a replayed request is shown t
 again. The last use of the key, which no receipt has, is added to it.
 """
 
-from typing import Any
+from datetime import timedelta
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import Request, Response
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api import key_models as models
 from ledger.api.access.key_rows import USED_AT
-from ledger.api.reading import services_of
+from ledger.api.models import Changes, CommandBody
+from ledger.api.reading import Bound, services_of
 from ledger.api.replies import answer
 from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down, with_secret
 from ledger.application.commands.keys import (
@@ -21,18 +23,109 @@ from ledger.application.commands.keys import (
     UpdateApiKey,
 )
 from ledger.application.commands.webhooks import OTHER_TENANT
-from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
+from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.domain.errors import Forbidden, Invalid
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID, id_named, parse_bound
+from ledger.intake.fact_types import Label
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.intake.tokens import create_token
 from ledger.language.rendering import json_text, time_text
 
-_KNOWN = {*SINGLE_PERMISSIONS, "admin"}
+_ADMIN: Permission = "admin"
+_ALL = (*SINGLE_PERMISSIONS, _ADMIN)
 
 
-async def create(request: Request, principal: Principal, sent: Sent[models.NewKey]) -> Response:
+def _once_each(permissions: list[Permission]) -> list[Permission]:
+    if len(set(permissions)) < len(permissions):
+        raise ValueError("names a permission twice")
+    if _ADMIN in permissions and len(permissions) > 1:
+        raise ValueError('has "admin" beside other permissions: "admin" must be the only one')
+    return permissions
+
+
+Name = Annotated[Label | None, Field(examples=["billing"])]
+Permissions = Annotated[
+    list[Permission],
+    Field(
+        min_length=1,
+        description="Permissions that the credential has itself. `admin` stands alone.",
+        examples=[["read", "write"]],
+    ),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"enum": list(_ALL)},
+            "minItems": 1,
+            "maxItems": len(SINGLE_PERMISSIONS),
+            "uniqueItems": True,
+            # Client generators ignore `if`; they cannot tell alternatives of arrays apart.
+            "if": {"contains": {"const": _ADMIN}},
+            "then": {"maxItems": 1},
+        }
+    ),
+    AfterValidator(_once_each),
+]
+_Later = Annotated[Bound, Field(examples=["2091-01-01T00:00:00Z"])]
+"""An instant in the future. Its example lies so late that it does not expire."""
+
+ExpiresAt = Annotated[
+    _Later | None,
+    Field(
+        description="From this instant on the key is refused. Null: it works until it is revoked."
+    ),
+]
+
+
+class NewKey(CommandBody):
+    """A new key."""
+
+    name: Name = None
+    organization_id: Annotated[
+        str | None,
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization. An administrator names it, but"
+            " not for a key with the permission `admin`, which belongs to no organization.",
+        ),
+    ] = None
+    workspace_id: Annotated[
+        str | None,
+        Field(
+            pattern=WORKSPACE_ID,
+            description="The key sees this workspace only. By default the credential's workspace.",
+        ),
+    ] = None
+    permissions: Permissions
+    expires_at: ExpiresAt = None
+
+
+class KeyChanges(Changes):
+    """The changes of a key; a field that is left out stays as it is."""
+
+    name: Name = None
+    expires_at: ExpiresAt = None
+
+
+class Rotation(CommandBody):
+    """The rotation of a key."""
+
+    grace_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=int(LONGEST_GRACE.total_seconds()),
+            description="How long the replaced secret still works.",
+        ),
+    ] = int(GRACE.total_seconds())
+
+    @property
+    def grace(self) -> timedelta:
+        """How long the replaced secret still works."""
+        return timedelta(seconds=self.grace_seconds)
+
+
+async def create(request: Request, principal: Principal, sent: Sent[NewKey]) -> Response:
     """Create a key. Its secret is shown in this answer only."""
     organization_id, workspace_id = _named_tenant(principal, sent.said)
     body = sent.body
@@ -54,7 +147,7 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewKe
 
 
 async def update(
-    request: Request, principal: Principal, key_id: str, sent: Sent[models.KeyChanges]
+    request: Request, principal: Principal, key_id: str, sent: Sent[KeyChanges]
 ) -> Response:
     """Change the fields that the body names.
 
@@ -71,7 +164,7 @@ async def update(
 
 
 async def rotate(
-    request: Request, principal: Principal, key_id: str, sent: Sent[models.Rotation]
+    request: Request, principal: Principal, key_id: str, sent: Sent[Rotation]
 ) -> Response:
     """Replace a key's secret. The new secret is shown in this answer only."""
     grace = sent.body.grace if sent.body is not None else GRACE
@@ -112,10 +205,10 @@ def _named_permissions(said: Any) -> tuple[Any, ...]:
     named = said.get("permissions") if isinstance(said, dict) else None
     if not isinstance(named, list):
         return ()
-    return tuple(one for one in named if isinstance(one, str) and one in _KNOWN)
+    return tuple(one for one in named if isinstance(one, str) and one in _ALL)
 
 
-def _fault(organization_id: str | None, body: models.NewKey | None) -> Invalid | None:
+def _fault(organization_id: str | None, body: NewKey | None) -> Invalid | None:
     """The fault in the tenant of a new key: only an administrator's key has no organization."""
     if body is None:
         return None

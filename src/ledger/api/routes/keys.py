@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 
-from ledger.api import key_models as models
 from ledger.api.access.key_rows import CREATED_AT, key_text, keys_statement
 from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
 from ledger.api.problems import FEED_ERRORS, InvalidCursor
@@ -46,7 +45,7 @@ AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000419", KEY_ID)]
     CreateApiKey,
     _PERMISSION,
     summary="Create an API key",
-    body=models.NewKey,
+    body=commands.NewKey,
     answer=AnswerOf[KeyWithSecret],
     status=201,
 )
@@ -55,7 +54,7 @@ async def create_api_key(request: Request, principal: Principal, _: NoParameters
 
     The key's secret is shown in this answer only.
     """
-    sent = await read_command(request, principal, models.NewKey)
+    sent = await read_command(request, principal, commands.NewKey)
     return await commands.create(request, principal, sent)
 
 
@@ -124,14 +123,14 @@ async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answe
     _PERMISSION,
     method="PATCH",
     summary="Change an API key",
-    body=models.KeyChanges,
+    body=commands.KeyChanges,
     answer=AnswerOf[ShownKey],
 )
 async def update_api_key(
     request: Request, principal: Principal, key_id: AnyKeyId, _: NoParameters
 ) -> Response:
     """Change the name or the expiry, as far as the body names them."""
-    sent = await read_command(request, principal, models.KeyChanges)
+    sent = await read_command(request, principal, commands.KeyChanges)
     return await commands.update(request, principal, key_id, sent)
 
 
@@ -141,7 +140,7 @@ async def update_api_key(
     RotateApiKey,
     _PERMISSION,
     summary="Replace an API key's secret",
-    body=models.Rotation,
+    body=commands.Rotation,
     answer=AnswerOf[KeyWithSecret],
 )
 async def rotate_api_key(
@@ -151,7 +150,7 @@ async def rotate_api_key(
 
     The replaced secret still works for 24 hours, or for `grace_seconds`.
     """
-    sent = await read_command(request, principal, models.Rotation)
+    sent = await read_command(request, principal, commands.Rotation)
     return await commands.rotate(request, principal, key_id, sent)
 
 

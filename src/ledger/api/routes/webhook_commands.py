@@ -5,13 +5,14 @@ again.
 """
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import Request, Response
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api import webhook_models as models
-from ledger.api.models import Nothing
-from ledger.api.reading import Asking, services_of
+from ledger.api.models import Changes, CommandBody, Nothing
+from ledger.api.reading import Asking, Bound, services_of
 from ledger.api.replies import answer
 from ledger.api.routes.feeds import position_in
 from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down, with_secret
@@ -26,16 +27,111 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
+from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Forbidden, Invalid
-from ledger.domain.values import EVENT_ID, ORGANIZATION_ID, WORKSPACE_ID, id_named, parse_bound
+from ledger.domain.values import (
+    EVENT_ID,
+    LABEL,
+    ORGANIZATION_ID,
+    WORKSPACE_ID,
+    id_named,
+    parse_bound,
+)
 from ledger.feed.signing import create_secret
-from ledger.feed.target import ForbiddenTarget
+from ledger.feed.target import LONGEST_URL, ForbiddenTarget
+from ledger.intake.fact_types import Characters
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
+from ledger.language.published import TYPES
 from projections.webhook import statements
 
 
-async def create(request: Request, principal: Principal, sent: Sent[models.NewWebhook]) -> Response:
+def _known_types(types: Sequence[str]) -> Sequence[str]:
+    if list(types) == [EVERY_TYPE]:
+        return types
+    if EVERY_TYPE in types:
+        raise ValueError('has "*" beside other types: "*" must be the only one')
+    if not set(types) <= TYPES.keys():
+        raise ValueError("names an unknown event type")
+    if len(set(types)) < len(types):
+        raise ValueError("names an event type twice")
+    return types
+
+
+Url = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=LONGEST_URL,
+        description="http or https, to a public address. Redirects are not followed.",
+        examples=["https://example.com/webhooks"],
+        json_schema_extra={"pattern": "^https?://"},
+    ),
+]
+EventTypes = Annotated[
+    list[str],
+    Field(
+        min_length=1,
+        max_length=100,
+        description="Types of `/v1/event-types`, or `*` alone for all of them.",
+        examples=[["execution.blocked", "run.failed"]],
+    ),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"enum": [*TYPES, EVERY_TYPE]},
+            "minItems": 1,
+            "maxItems": len(TYPES),
+            "uniqueItems": True,
+            # Client generators ignore `if`; they cannot tell alternatives of arrays apart.
+            "if": {"contains": {"const": EVERY_TYPE}},
+            "then": {"maxItems": 1},
+        }
+    ),
+    AfterValidator(_known_types),
+]
+Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
+
+
+class NewWebhook(CommandBody):
+    """A new endpoint."""
+
+    url: Url
+    event_types: EventTypes
+    organization_id: Annotated[
+        str | None,
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization; required if it has none.",
+        ),
+        WithJsonSchema({"type": "string", "pattern": ORGANIZATION_ID}),
+    ] = None
+    workspace_id: Annotated[
+        str | None,
+        Field(pattern=WORKSPACE_ID, description="Deliver the events of this workspace only."),
+    ] = None
+    description: Description = None
+    enabled: bool = True
+
+
+class WebhookChanges(Changes):
+    """The changes of an endpoint; a field that is left out stays as it is."""
+
+    url: Url = ""
+    event_types: EventTypes = Field(default_factory=list)
+    description: Description = None
+    enabled: bool = True
+
+
+class Recovery(CommandBody):
+    """The start of a recovery."""
+
+    since: Annotated[
+        Bound, Field(description="The recovery covers events recorded from this instant on.")
+    ]
+
+
+async def create(request: Request, principal: Principal, sent: Sent[NewWebhook]) -> Response:
     """Set up an endpoint. Its secret is shown in this answer only."""
     fault, body = await _fault(request, sent), sent.body
     chosen = EndpointSettings()
@@ -56,7 +152,7 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewWe
 
 
 async def update(
-    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.WebhookChanges]
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[WebhookChanges]
 ) -> Response:
     """Change the fields that the body names.
 
@@ -100,7 +196,7 @@ async def rotate_secret(
 
 
 async def recover(
-    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Recovery]
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[Recovery]
 ) -> Response:
     """Retry the failed and pending deliveries since an instant."""
     since = parse_bound(sent.body.since) if sent.body is not None else None
@@ -109,11 +205,7 @@ async def recover(
 
 
 async def resend(
-    request: Request,
-    principal: Principal,
-    endpoint_id: str,
-    event_id: str,
-    sent: Sent[Nothing],
+    request: Request, principal: Principal, endpoint_id: str, event_id: str, sent: Sent[Nothing]
 ) -> Response:
     """Send one delivery again."""
     is_known = await _has_delivery(request, principal, endpoint_id, event_id)

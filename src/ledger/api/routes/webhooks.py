@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api import webhook_models as models
 from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
 from ledger.api.models import Nothing
 from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
@@ -68,7 +67,7 @@ class DeliveriesQuery(Present, Page):
     CreateEndpoint,
     _PERMISSION,
     summary="Set up a webhook",
-    body=models.NewWebhook,
+    body=commands.NewWebhook,
     answer=AnswerOf[EndpointWithSecret],
     status=201,
 )
@@ -77,7 +76,7 @@ async def create_webhook(request: Request, principal: Principal, _: NoParameters
 
     The endpoint's secret is shown in this answer only.
     """
-    sent = await read_command(request, principal, models.NewWebhook)
+    sent = await read_command(request, principal, commands.NewWebhook)
     return await commands.create(request, principal, sent)
 
 
@@ -136,7 +135,7 @@ def _require_id(endpoint_id: str) -> None:
     _PERMISSION,
     method="PATCH",
     summary="Change a webhook",
-    body=models.WebhookChanges,
+    body=commands.WebhookChanges,
     answer=AnswerOf[ShownEndpoint],
 )
 async def update_webhook(
@@ -146,7 +145,7 @@ async def update_webhook(
 
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
-    sent = await read_command(request, principal, models.WebhookChanges)
+    sent = await read_command(request, principal, commands.WebhookChanges)
     return await commands.update(request, principal, endpoint_id, sent)
 
 
@@ -192,7 +191,7 @@ async def rotate_webhook_secret(
     RecoverEndpoint,
     _PERMISSION,
     summary="Send undelivered events again",
-    body=models.Recovery,
+    body=commands.Recovery,
     answer=AnswerOf[ShownEndpoint],
     status=202,
 )
@@ -203,7 +202,7 @@ async def recover_webhook(
 
     Each of these deliveries gets a new series of attempts.
     """
-    sent = await read_command(request, principal, models.Recovery)
+    sent = await read_command(request, principal, commands.Recovery)
     return await commands.recover(request, principal, endpoint_id, sent)
 
 

@@ -23,7 +23,7 @@ from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, str
 from ledger.intake.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt
 from ledger.intake.tokens import hash_token, prefix_of
-from ledger.language.rendering import describe_key
+from ledger.language.rendering import ShownKey, shown_as
 
 _WIDER = "The key's permissions or tenant are not within the credential's own."
 _OUTLIVES = "The key would outlive the credential, which expires."
@@ -195,7 +195,7 @@ def _require_no_longer_life(expires_at: datetime | None, asking: ApiKey | None) 
 
 def _answer(key: ApiKey, token: str | None = None) -> bytes:
     # The last use is shown to readers only; no decision depends on it.
-    document = msgspec.structs.asdict(describe_key(key))
+    document = msgspec.structs.asdict(shown_as(ShownKey, key, last_used_at=None))
     if token is not None:
         document["key"] = token
     return _encode({"data": document})

@@ -26,7 +26,7 @@ from ledger.domain.identity import Identity, of_delivery
 from ledger.domain.recorded import Event
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
-from ledger.language.rendering import describe_endpoint
+from ledger.language.rendering import ShownEndpoint, shown_as
 from ledger.log.vault import Vault
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
@@ -259,7 +259,7 @@ class GiveUpDelivery(_EndpointCommand):
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
     # The state of deliveries is shown to readers only; no decision depends on it.
-    document = msgspec.structs.asdict(describe_endpoint(endpoint)) | {"status": None}
+    document = msgspec.structs.asdict(shown_as(ShownEndpoint, endpoint, status=None))
     if secret is not None:
         document["secret"] = secret
     return _encode({"data": document})
