@@ -7,7 +7,8 @@ from ledger import __version__
 from ledger.domain.directory import DirectoryNamed
 from ledger.domain.event_table import LANGUAGE
 from ledger.domain.events import EVENT_TABLE, SINCE
-from ledger.log.nodes import LIVING_SECONDS, beat
+from ledger.log.nodes import beat
+from ledger.postgres.timing import LIVING_SECONDS
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 

@@ -22,13 +22,13 @@ def test_a_process_that_stood_still_waits_for_the_next_answer_of_the_database(
 ) -> None:
     async def play() -> None:
         confirmed = Confirmation(asyncio.get_running_loop(), lambda: False)
-        monkeypatch.setattr(lead, "_CERTAIN_SECONDS", -1.0)
+        monkeypatch.setattr(lead, "CERTAIN_SECONDS", -1.0)
         begins = asyncio.create_task(confirmed.holds())
         await asyncio.sleep(0)
         confirmed.confirm(confirmed.now())  # of a statement sent before the process stood still
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(begins), 0.1)
-        monkeypatch.setattr(lead, "_CERTAIN_SECONDS", 4.0)
+        monkeypatch.setattr(lead, "CERTAIN_SECONDS", 4.0)
         confirmed.confirm(confirmed.now())
         assert await asyncio.wait_for(begins, 30)
 
@@ -41,7 +41,7 @@ def test_a_dispatcher_that_stops_begins_no_request_that_waits(
     async def play() -> None:
         stopping = threading.Event()
         confirmed = Confirmation(asyncio.get_running_loop(), stopping.is_set)
-        monkeypatch.setattr(lead, "_CERTAIN_SECONDS", -1.0)
+        monkeypatch.setattr(lead, "CERTAIN_SECONDS", -1.0)
         begins = asyncio.create_task(confirmed.holds())
         await asyncio.sleep(0)
         stopping.set()

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.postgres import beat, leadership
+from ledger.postgres import timing
 from ledger.postgres.clocks import skew
 from ledger.postgres.leadership import Candidate, LeadBeat, assert_alive, at_node
 from tests.support.views import query, until
@@ -28,8 +28,8 @@ ROW = "SELECT pid, node_id, beaten_at FROM ledger.leader WHERE loop = 'test'"
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rivals and beats that wait for tenths of the usual time."""
-    monkeypatch.setattr(leadership, "FROZEN_SECONDS", 0.8)
-    monkeypatch.setattr(beat, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(timing, "FROZEN_SECONDS", 0.8)
+    monkeypatch.setattr(timing, "BEAT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def candidate(lock: int = LOCK) -> Candidate:
 def test_a_lead_that_is_left_is_not_taken_back_at_once(
     conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leadership, "_LEFT_SECONDS", 0.5)
+    monkeypatch.setattr(timing, "LEFT_SECONDS", 0.5)
     ours, first = candidate(), session(opened, conninfo)
     assert ours.take(first)
     ours.leave()
@@ -65,7 +65,7 @@ def test_a_lead_that_is_left_is_not_taken_back_at_once(
 def test_the_next_session_leads_as_soon_as_the_leader_has_ended(
     conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leadership, "FROZEN_SECONDS", 3600.0)
+    monkeypatch.setattr(timing, "FROZEN_SECONDS", 3600.0)
     first, second = session(opened, at_node(conninfo, "a")), session(opened, conninfo)
     assert candidate().take(first)
     assert query(conninfo, ROW)[0][:2] == (first.info.backend_pid, "a")
@@ -160,7 +160,7 @@ def test_looks_that_are_far_apart_prove_nothing(
     conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database may have stood still, and the leader could not beat."""
-    monkeypatch.setattr(leadership, "_APART_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "APART_SECONDS", 0.0)
     leader, rival, second = session(opened, conninfo), candidate(), session(opened, conninfo)
     assert candidate().take(leader)
     end = time.monotonic() + 1.5

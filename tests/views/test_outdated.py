@@ -10,7 +10,7 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
-from ledger.postgres import leadership
+from ledger.postgres import timing
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
@@ -317,7 +317,7 @@ def test_a_rebuild_whose_process_freezes_is_done_by_another(
     conninfo: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The frozen process does not beat. When it wakes, the other one has swapped its view in."""
-    monkeypatch.setattr(leadership, "FROZEN_SECONDS", 0.5)
+    monkeypatch.setattr(timing, "FROZEN_SECONDS", 0.5)
     report(writer, activation(), start(RUNS[0]))
     with projecting(conninfo) as projector:
         projector.catch_up()

@@ -25,9 +25,10 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
 from ledger.api.machinery.headers import Packed
-from ledger.log.nodes import LIVING_SECONDS, known_node_id
+from ledger.log.nodes import known_node_id
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.postgres.timing import LIVING_SECONDS
 from ledger.telemetry.lines import for_nobody
 
 _logger = logging.getLogger(__name__)

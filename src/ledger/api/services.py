@@ -28,19 +28,13 @@ from ledger.log.event_log import Log
 from ledger.log.vault import Vault
 from ledger.postgres.clocks import is_wrong
 from ledger.postgres.door import Door
+from ledger.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
 from ledger.reads.answers import Answers, Reads
 from ledger.reads.positions import ViewPositions
 
 if TYPE_CHECKING:
     from ledger.api.access.json_web_tokens import TokenVerifier
 
-
-_PATIENCE_SECONDS = 7.5
-"""How long a request waits for the writer if appends fail: for longer it waits only behind others.
-With the wait for the views this is less than the 10 s of the contract (Several nodes)."""
-
-_FAILING_SECONDS = 5.0
-"""An append that takes so long fails; a healthy one of any size does not take so long."""
 
 _LOOK_SECONDS = 0.5
 """The time between two further looks at whether appends fail."""
@@ -89,7 +83,7 @@ class Submissions:
                 loop.call_soon_threadsafe(self._drain)
 
         self._writer.hand_in(commands, deliver)
-        waiting.timer = loop.call_later(_PATIENCE_SECONDS, self._look, waiting)
+        waiting.timer = loop.call_later(PATIENCE_SECONDS, self._look, waiting)
         try:
             return await waiting.future
         finally:
@@ -99,7 +93,7 @@ class Submissions:
         """Give up a request if appends fail: the group before its own may have taken the time."""
         if waiting.future.done():
             return
-        if self._writer.failing_seconds() >= _FAILING_SECONDS:
+        if self._writer.failing_seconds() >= FAILING_SECONDS:
             waiting.future.set_exception(
                 Unavailable("The database does not answer. The write may be recorded all the same.")
             )

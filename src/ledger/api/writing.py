@@ -25,7 +25,7 @@ from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.postgres.scope import EVERYONE
-from ledger.postgres.session import ANSWER_SECONDS
+from ledger.postgres.timing import ANSWER_SECONDS
 from ledger.views.statements import RECORDED_AT
 
 M = TypeVar("M", bound=BaseModel)

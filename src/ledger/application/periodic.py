@@ -13,8 +13,9 @@ from ledger.background import BackgroundLoop
 from ledger.domain.errors import ClockSkew, LedgerError
 from ledger.intake.request import Outcome
 from ledger.postgres import locks
-from ledger.postgres.leadership import LOOK_SECONDS, Candidate, assert_alive
+from ledger.postgres.leadership import Candidate, assert_alive
 from ledger.postgres.session import RoundConnection
+from ledger.postgres.timing import LOOK_SECONDS
 
 _logger = logging.getLogger(__name__)
 

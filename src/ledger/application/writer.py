@@ -36,9 +36,9 @@ from ledger.domain.errors import ClockSkew, NotCarriedOut, RateLimited, Unavaila
 from ledger.intake.request import Outcome
 from ledger.log.append import Append
 from ledger.log.event_log import Log
-from ledger.log.leases import LISTENING_SECONDS
 from ledger.log.vault import Vault
 from ledger.postgres.clocks import is_wrong
+from ledger.postgres.timing import LISTENING_SECONDS
 from ledger.telemetry.lines import working_for
 
 _WAITING = 20_000

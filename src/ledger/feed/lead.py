@@ -29,15 +29,12 @@ from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
 from ledger.feed.verdict import FAILING_FOR, AttemptVerdict, Claimed, Result
 from ledger.intake.request import Outcome, Receipt
+from ledger.postgres.timing import CERTAIN_SECONDS, DISPATCH_SECONDS
 
 _logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-"""The longest wait for a notification, and the pause before another try to record."""
-
-_CERTAIN_SECONDS = 4.0
-"""For how long the lead is certain once it was confirmed: for less time than rivals wait before
-they end a frozen leader."""
+"""The pause before another try to record."""
 
 _KEPT_SECONDS = 60.0
 """A lead is kept for so long though the clock is wrong. Each change of the lead holds up all
@@ -99,7 +96,7 @@ class Confirmation:
 
     async def holds(self) -> bool:
         """Wait until the lead is certain; False if it is ending meanwhile."""
-        while self._loop.time() - self._confirmed_at > _CERTAIN_SECONDS:
+        while self._loop.time() - self._confirmed_at > CERTAIN_SECONDS:
             if self._is_ending():
                 return False
             self._news.clear()
@@ -188,7 +185,7 @@ class Lead:
 
     def _until_look(self) -> float:
         """The seconds until the next look at the views' changes."""
-        pause = _RETRY_SECONDS
+        pause = DISPATCH_SECONDS
         if self._is_news:
             pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
         return self._looked_at + pause - self._loop.time()

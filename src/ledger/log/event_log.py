@@ -20,13 +20,8 @@ from ledger.log.append import Append, StoredRow
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.lineage import Follower, Lineage, ask
 from ledger.postgres.pipeline import Pipeline, Statement
-from ledger.postgres.session import (
-    CONNECT_SECONDS,
-    DURABLE,
-    AppendConnection,
-    hosts_of,
-    options_of,
-)
+from ledger.postgres.session import DURABLE, AppendConnection, hosts_of, options_of
+from ledger.postgres.timing import CONNECT_SECONDS, HELD_SECONDS, LOCK_SECONDS
 
 # The log in order, after a position: at most $2 events, and no further event after $3 bytes.
 _READ = b"""
@@ -50,7 +45,9 @@ ORDER BY notification_id
 # saves a statement per append.
 _LOCK = Statement(b"LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
 
-_TIMEOUTS = "-c lock_timeout=2s -c idle_in_transaction_session_timeout=5s"
+_TIMEOUTS = (
+    f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout={HELD_SECONDS}s"
+)
 
 _TAKES_NO_WRITES = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
 """The errors of an append on a server that is a standby or read-only."""

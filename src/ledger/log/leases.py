@@ -14,8 +14,7 @@ With the note a writer beats: by the beat a standby knows up to which instant it
 from datetime import datetime
 from typing import NamedTuple
 
-LISTENING_SECONDS = 1.0
-"""The time between two notes that the service listens, and between two beats."""
+from ledger.postgres.timing import GAP_SECONDS
 
 # Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
 # no heartbeat makes a lease end earlier. The second condition keeps it a look-up by key.
@@ -52,7 +51,7 @@ UPDATE ledger.lease AS l
 SET ends_at = l.ends_at
     + greatest(%(now)s::timestamptz - greatest(earlier.listened_at, l.heard_at), interval '0')
 FROM earlier
-WHERE earlier.listened_at < %(now)s::timestamptz - interval '2 seconds'
+WHERE earlier.listened_at < %(now)s::timestamptz - interval '{GAP_SECONDS} seconds'
   AND l.ends_at > earlier.listened_at
 """
 

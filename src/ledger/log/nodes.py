@@ -15,9 +15,7 @@ import psycopg
 
 from ledger import __version__
 from ledger.domain.event_table import LANGUAGE
-
-LIVING_SECONDS = 15.0
-"""A node that has not beaten for so long is not waited for any more."""
+from ledger.postgres.timing import LIVING_SECONDS
 
 FORGET_SECONDS = 7 * 86_400.0
 """A node that has not beaten for so long is forgotten."""

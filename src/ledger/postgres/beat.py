@@ -11,12 +11,10 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
+from ledger.postgres import timing
 from ledger.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
-
-BEAT_SECONDS = 1.0
-"""The time between two beats."""
 
 
 class Beat(BackgroundLoop):
@@ -53,7 +51,7 @@ class Beat(BackgroundLoop):
             except Exception:
                 _logger.exception("beat: failed")
                 self.disconnect()
-            self._stopping.wait(max(0.0, BEAT_SECONDS - (monotonic() - began)))
+            self._stopping.wait(max(0.0, timing.BEAT_SECONDS - (monotonic() - began)))
         self.disconnect()
 
     def _tell(self, fault: str | None) -> None:

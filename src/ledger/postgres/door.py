@@ -29,11 +29,11 @@ from ledger.postgres.exchange import Rows, SilentServer
 from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import ReadConnection, options_of
+from ledger.postgres.timing import CANCEL_SECONDS
 from ledger.postgres.waiting import Waiting
 from ledger.postgres.walls import POWERS
 
-_OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=9s"
-"""PostgreSQL cancels a slow statement (9 s) before the door closes its connection (9.5 s)."""
+_OPTIONS = f"-c default_transaction_read_only=on -c statement_timeout={CANCEL_SECONDS}s"
 
 _TOGETHER = 8
 """Reads of a group at most: a larger group saves little, and its reads wait for each other."""

@@ -25,7 +25,7 @@ from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from ledger.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
 from ledger.postgres.scope import Planning, Tenant
-from ledger.postgres.session import ANSWER_SECONDS
+from ledger.postgres.timing import ANSWER_SECONDS
 
 
 class LoopDriver:

@@ -25,23 +25,12 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
+from ledger.postgres import timing
 from ledger.postgres.beat import Beat
 from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
-
-LOOK_SECONDS = 1.0
-"""The time between two looks of a rival, and of a leader that has nothing to do at its session."""
-
-FROZEN_SECONDS = 8.0
-"""A leader that has not beaten for so long is frozen, or its machine has vanished."""
-
-_LEFT_SECONDS = 3.0
-"""For so long a node that cannot do a loop's work leaves the lead to rivals, which look sooner."""
-
-_APART_SECONDS = 3.0
-"""Looks farther apart prove nothing: the rival, or the database, stood still in between."""
 
 # Try to lead a loop: take its lock, and write its row in the same statement. Else the row tells who
 # leads.
@@ -142,7 +131,7 @@ class Candidate:
 
         The caller closes the connection of the session that leads.
         """
-        self._left_until = time.monotonic() + _LEFT_SECONDS
+        self._left_until = time.monotonic() + timing.LEFT_SECONDS
 
     def _leaves(self) -> bool:
         return time.monotonic() < self._left_until
@@ -159,10 +148,10 @@ class Candidate:
             self._seen = None
             return None
         seen = _Seen(pid, beaten_at)
-        if seen != self._seen or now - self._looked_at > _APART_SECONDS:
+        if seen != self._seen or now - self._looked_at > timing.APART_SECONDS:
             self._seen, self._since = seen, now
         self._looked_at = now
-        if now - self._since < FROZEN_SECONDS:
+        if now - self._since < timing.FROZEN_SECONDS:
             return None
         self._seen = None
         return seen
@@ -175,7 +164,7 @@ class Candidate:
 class _LeadConnection(RoundConnection[TupleRow]):
     """The connection of beats: a silent server is given up before a rival loses patience."""
 
-    patience = 3.0
+    patience = timing.BEAT_ANSWER_SECONDS
 
 
 class LeadBeat(Beat):

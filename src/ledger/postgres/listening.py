@@ -15,16 +15,14 @@ import psycopg
 
 from ledger.postgres.exchange import Exchange, SilentServer
 from ledger.postgres.lane import LoopDriver
-
-_ASK_SECONDS = 3.0
-"""The interval of empty groups. The server must answer a group before the next one is due."""
+from ledger.postgres.timing import ASK_SECONDS
 
 
 class Ear:
     """A connection's notifications. Create it before the first LISTEN."""
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], ask_seconds: float = _ASK_SECONDS
+        self, connection: psycopg.AsyncConnection[Any], ask_seconds: float = ASK_SECONDS
     ) -> None:
         self._exchange: Exchange[None] = Exchange(connection)
         self._ask_seconds = ask_seconds

@@ -23,6 +23,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row, TupleRow
 
+from ledger.postgres.timing import ANSWER_SECONDS, CONNECT_SECONDS, ROUND_SECONDS
+
 PINNED: Mapping[str, str] = MappingProxyType(
     {
         # An append must see everything that was committed before it got the lock.
@@ -59,9 +61,6 @@ PINNED: Mapping[str, str] = MappingProxyType(
     }
 )
 
-CONNECT_SECONDS = 2
-"""How long connecting to one host may take."""
-
 _REACHED: Mapping[str, str] = MappingProxyType(
     {
         "connect_timeout": str(CONNECT_SECONDS),
@@ -76,13 +75,6 @@ _REACHED: Mapping[str, str] = MappingProxyType(
 
 _INTERVAL = 0.1
 """Seconds after which a waiting psycopg looks for signals again."""
-
-ANSWER_SECONDS = 9.5
-"""The time limit of the reply to a statement, if a request waits for it."""
-
-ROUND_SECONDS = 10.0
-"""The time limit in a background loop. Its statements take milliseconds, and after a failure the
-next round does the whole work."""
 
 _SINCE_17: Mapping[str, str] = MappingProxyType({"transaction_timeout": "0"})
 

@@ -34,8 +34,8 @@ from msgspec.structs import replace
 
 from ledger.domain.errors import Behind, Invalid, Unavailable
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from ledger.postgres.session import ANSWER_SECONDS
-from ledger.reads.positions import WAIT_SECONDS, ViewPositions
+from ledger.postgres.timing import ANSWER_SECONDS, WAIT_SECONDS
+from ledger.reads.positions import ViewPositions
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import AWAIT_APPEND, INSTANT
 

@@ -26,11 +26,9 @@ from ledger.postgres.exchange import SilentServer
 from ledger.postgres.listening import Ear
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
+from ledger.postgres.timing import WAIT_SECONDS
 
 _logger = logging.getLogger(__name__)
-
-WAIT_SECONDS = 2.0
-"""How long a write, or a read that asks for a position, waits for the views (contract, Reading)."""
 
 _LOOK_SECONDS = 0.25
 """How soon the thread of a ``ViewFollower`` notices that it is to stop."""

@@ -21,15 +21,13 @@ from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
-from ledger.reads.positions import WAIT_SECONDS, Versions, View, ViewPositions
+from ledger.postgres.timing import BEAT_ANSWER_SECONDS, LATE_SECONDS, WAIT_SECONDS
+from ledger.reads.positions import Versions, View, ViewPositions
 
 _logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.03
 """The time between two looks."""
-
-_LATE_SECONDS = 5.0
-"""A standby whose last beat is older answers no read (contract, Several nodes)."""
 
 # The state of the log, with a row for each view.
 _LOOK = """
@@ -45,7 +43,7 @@ LEFT JOIN ledger.projection AS p ON true
 class _LookConnection(AsyncRoundConnection[Any]):
     """The connection of the looks: its server is silent if no reply comes in this time."""
 
-    patience = 3.0
+    patience = BEAT_ANSWER_SECONDS
 
 
 class ReplicatedPositions(ViewPositions):
@@ -74,12 +72,12 @@ class ReplicatedPositions(ViewPositions):
     @property
     def why_late(self) -> str | None:
         """Why the server, a standby, is too far behind; unknown counts as late."""
-        if self._is_standby is False or (age := self.beat_seconds) <= _LATE_SECONDS:
+        if self._is_standby is False or (age := self.beat_seconds) <= LATE_SECONDS:
             return None
         if self._beaten_at is None:
             return "no beat of the log has been seen yet"
         silence = time.monotonic() - self._rose_at
-        if silence > _LATE_SECONDS:
+        if silence > LATE_SECONDS:
             return f"the log's last beat came {silence:.0f} s ago"
         return (
             f"the log's last beat is {age:.0f} s old, though beats come: the replication is slow,"

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from ledger.log import nodes
+from ledger.postgres.timing import LIVING_SECONDS
 from ledger.sealing import shelf
 from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier, number_of, parse
 from ledger.sealing.shelf import Mark, Sealed, State
@@ -64,7 +65,7 @@ class Watch:
         node_id: str,
         folder: Path,
         now: Callable[[], float] = monotonic,
-        patience: float = nodes.LIVING_SECONDS,
+        patience: float = LIVING_SECONDS,
     ) -> None:
         """``folder`` keeps the witness; ``patience`` is how long reports are waited for."""
         self.node_id, self.folder = node_id, folder

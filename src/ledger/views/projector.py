@@ -25,9 +25,10 @@ from ledger.log.event_log import is_full, planned_once, read_log
 from ledger.postgres import locks
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
-from ledger.postgres.leadership import LOOK_SECONDS, Candidate
+from ledger.postgres.leadership import Candidate
 from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import RoundConnection
+from ledger.postgres.timing import LOOK_SECONDS
 from ledger.views.contract import Projection, is_passing, told
 from ledger.views.generation import Generation, Writes
 

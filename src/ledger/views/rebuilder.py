@@ -15,7 +15,8 @@ from psycopg.rows import TupleRow
 from ledger.background import BackgroundLoop
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres import locks
-from ledger.postgres.leadership import LOOK_SECONDS, Candidate
+from ledger.postgres.leadership import Candidate
+from ledger.postgres.timing import LOOK_SECONDS
 from ledger.views.contract import Projection
 from ledger.views.rebuild import rebuild
 from ledger.views.shadow import CannotBuild, clean_up, connect, is_outdated

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 from ledger.api.lean import needs
 from ledger.api.reading import Present, services_of
 from ledger.intake.principal import Principal
-from ledger.log.nodes import LIVING_SECONDS
 from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
+from ledger.postgres.timing import LIVING_SECONDS
 from ledger.sealing.nightly import next_night
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import FormerOrigin

@@ -22,7 +22,7 @@ from ledger.api.replies import Reply
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.intake.principal import Principal
 from ledger.language.published import PUBLISHED
-from ledger.reads.positions import WAIT_SECONDS
+from ledger.postgres.timing import WAIT_SECONDS
 from ledger.reads.question import Answer
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of

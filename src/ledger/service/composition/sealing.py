@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ledger.background import BackgroundLoop
-from ledger.log.nodes import LIVING_SECONDS, node_id_in
+from ledger.log.nodes import node_id_in
 from ledger.postgres.leadership import LeadBeat
+from ledger.postgres.timing import LIVING_SECONDS
 from ledger.sealing.beat import NodeBeat
 from ledger.sealing.nightly import NightlyVerification
 from ledger.sealing.sealer import Sealer
