@@ -79,6 +79,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "memory": service_rows.memory,
     "metrics": service_rows.metrics,
     "start": service_rows.start,
+    "idle": service_rows.idle,
 }
 
 

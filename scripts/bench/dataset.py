@@ -33,11 +33,16 @@ from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
 
 import projections
+from ledger.application.periodic import LedSession
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
+from ledger.postgres.leadership import Candidate
+from ledger.postgres.locks import SEALER
 from ledger.postgres.table import Table
+from ledger.sealing.sealer import Sealer
 from ledger.service.composition.database import open_vault, prepare_database
-from ledger.service.composition.sealing import create_sealer, create_watch
+from ledger.service.composition.sealing import create_watch
+from ledger.service.composition.writing import utc_now
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
 from ledger.views.schema import index_statements, table_statements
@@ -174,7 +179,8 @@ class DataSet:
         with self._running() as url:
             conninfo = prepare_database(self._settings, url)
             watch = create_watch(self._settings, patience=0.0)  # there is no other node
-            sealer = create_sealer(self._settings, conninfo, watch)
+            session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALER}))
+            sealer = Sealer(session, open_vault(self._settings), utc_now, watch)
             began = time.perf_counter()
             sealed = 0
             while count := sealer.run_once():

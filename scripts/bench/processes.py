@@ -1,4 +1,4 @@
-"""The memory of processes: now and at most, of one process or of all its descendants (Linux)."""
+"""The memory, threads and CPU of processes, of one or of all its descendants (Linux)."""
 
 import contextlib
 import os
@@ -36,6 +36,22 @@ def megabytes(pid: int, field: str = "VmRSS") -> float:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) / MB
     return 0.0
+
+
+def threads_of(pid: int) -> int:
+    """The number of a process's threads; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task"))
+    return 0
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """The seconds of CPU of processes and of their children that have ended."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:17]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Watched:

@@ -1,15 +1,18 @@
-"""The rows about the service itself: the memory of its workers, its metrics, its start."""
+"""The rows about the service itself: its workers' memory, its metrics, its start, its idle node."""
 
 import json
 import re
 import statistics
+import time
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import loadgen
+import psycopg
 from measure import WARM_UP, Bench, Row, at_most
-from processes import children_of, megabytes, name_of
-from product import UnmeasuredError
+from processes import children_of, cpu_seconds, megabytes, name_of, threads_of
+from product import UnmeasuredError, serving
 from story import line_id
 
 MOST_MB = 300
@@ -20,6 +23,13 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # of refused req
 DETAILS_PER_SECOND = 50
 LEAST_SECONDS = 10.0
 MOST_P99 = 100  # ms
+SETTLED, IDLE, IDLE_SHORT = 12.0, 30.0, 10.0  # seconds: PostgreSQL tells commits 10 s late
+MOST_CONNECTIONS, MOST_COMMITS, MOST_THREADS, MOST_CPU = 12, 8, 30, 2
+OURS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
 def memory(bench: Bench) -> Row:
@@ -70,3 +80,29 @@ def start(bench: Bench) -> Row:
     note = f"{bench.data.events:,} events; {', '.join(f'{one:.2f}' for one in taken)}"
     work = "start on an existing ledger, seconds"
     return at_most(work, statistics.median(taken), MOST_SECONDS, "s", note)
+
+
+def idle(bench: Bench) -> Iterator[Row]:
+    """The costs of a node of one worker on a new ledger, to which nobody sends anything."""
+    seconds = IDLE_SHORT if bench.short else IDLE
+    with (
+        serving(bench.folder / "idle", "", 1, bench.folder / "idle.log") as product,
+        psycopg.connect(product.database_url, autocommit=True) as connection,
+    ):
+        time.sleep(SETTLED)
+        everyone = [product.pid, *children_of(product.pid)]
+        ours = [pid for pid in everyone if name_of(pid).startswith("ledger")]
+        before, used = connection.execute(COMMITS).fetchone(), cpu_seconds(everyone)
+        time.sleep(seconds)
+        after, used = connection.execute(COMMITS).fetchone(), cpu_seconds(everyone) - used
+        found = connection.execute(OURS).fetchone()
+        threads = sum(map(threads_of, ours))
+    if not (before and after and found):
+        raise UnmeasuredError("PostgreSQL has no figures of the idle node")
+    note = f"{len(ours)} processes, one worker; {seconds:.0f} s"
+    commits = (after[0] - before[0]) / seconds
+    yield at_most("idle node, connections", found[0], MOST_CONNECTIONS, "", note)
+    yield at_most("idle node, commits/s", commits, MOST_COMMITS, "/s", note)
+    yield at_most("idle node, threads", threads, MOST_THREADS, "", note)
+    cpu = used * 60 / seconds
+    yield at_most("idle node, CPU s a minute", cpu, MOST_CPU, "s", f"{note}, with PostgreSQL")

@@ -1,6 +1,7 @@
 """A background loop: it runs on a thread of its own, from ``start`` to ``stop``."""
 
 import threading
+from collections.abc import Sequence
 
 
 class BackgroundLoop:
@@ -27,3 +28,17 @@ class BackgroundLoop:
 
     def _interrupt(self) -> None:
         """Wake the thread from a wait that does not watch ``_stopping``."""
+
+
+class Parts:
+    """The parts of a process: started in their order, and stopped in the opposite one."""
+
+    parts: Sequence[BackgroundLoop]
+
+    def start(self) -> None:
+        for part in self.parts:
+            part.start()
+
+    def stop(self) -> None:
+        for part in reversed(self.parts):
+            part.stop()

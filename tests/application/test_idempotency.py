@@ -20,7 +20,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.service.composition.writing import writing
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
-from tests.support.views import query, until
+from tests.support.views import led, query, until
 
 FIRST, OTHER = b"1" * 32, b"2" * 32
 WRONG = Invalid("The request is not valid.", (("/reason", "too long"), ("/x", "not known")))
@@ -160,7 +160,7 @@ def test_an_outcome_is_kept_for_24_hours_and_not_longer(own_ledger: Ledger) -> N
 
 @contextmanager
 def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    housekeeper = Housekeeper(ledger.conninfo, ledger.writer, ledger.clock)
+    housekeeper = Housekeeper(led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock)
     try:
         yield housekeeper
     finally:

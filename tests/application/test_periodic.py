@@ -6,16 +6,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.periodic import Periodic, sweepers_kept_away
+from ledger.application.periodic import LedSession, Periodic, present, sweepers_kept_away
 from ledger.domain.errors import ClockSkew, Unavailable
-from tests.support.views import query, until
+from ledger.log import nodes
+from ledger.postgres.leadership import Candidate
+from tests.support.views import led, query, until
 
 
 class Stumbling(Periodic):
     """A loop whose first round fails."""
 
     def __init__(self, conninfo: str, error: Exception) -> None:
-        super().__init__(conninfo, "stumbling", 1_234_567, 0.01)
+        super().__init__(led(conninfo, "leases"), "stumbling", 0.01)
         self._errors = [error]
         self.went_on = threading.Event()
 
@@ -31,7 +33,7 @@ class Counting(Periodic):
     """A loop that counts its rounds."""
 
     def __init__(self, conninfo: str, every_seconds: float = 0.05) -> None:
-        super().__init__(conninfo, "counting", 1_234_568, every_seconds)
+        super().__init__(led(conninfo, "sweeper"), "counting", every_seconds)
         self.rounds = 0
 
     def work(self, connection: psycopg.Connection[Any]) -> tuple[int, bool]:
@@ -46,6 +48,14 @@ class Skewed(Counting):
         if super().work(connection) and self.rounds > 1:
             raise ClockSkew
         return 0, False
+
+
+class Timed(Counting):
+    """A loop whose rounds decide by the present time."""
+
+    def work(self, connection: psycopg.Connection[Any]) -> tuple[int, bool]:
+        with present(connection) as is_now:
+            return super().work(connection) if is_now else (0, False)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +99,8 @@ def test_a_leader_whose_session_was_ended_does_no_round_on_it(conninfo: str) -> 
 def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo: str) -> None:
     wrong, right = Skewed(conninfo), Counting(conninfo, 1.0)
     assert wrong.run_once() == 0
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        nodes.beat(connection, "ab" * 8, "1", "loops", None)
     wrong.start()
     right.start()
     try:
@@ -100,8 +112,7 @@ def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo
 
 
 def test_no_round_decides_by_time_while_a_story_is_told(conninfo: str) -> None:
-    timed, other = Counting(conninfo), Counting(conninfo)
-    timed.decides_by_time = True
+    timed, other = Timed(conninfo), Counting(conninfo)
     try:
         with sweepers_kept_away(conninfo):
             assert timed.run_once() == 0
@@ -112,3 +123,55 @@ def test_no_round_decides_by_time_while_a_story_is_told(conninfo: str) -> None:
     finally:
         timed.disconnect()
         other.disconnect()
+
+
+def test_a_loop_whose_node_alone_may_lead_keeps_the_lead_although_its_clock_is_wrong(
+    conninfo: str,
+) -> None:
+    """Other loops of its process need no right clock. A node of the role api leads nothing."""
+    wrong = Skewed(conninfo)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        nodes.beat(connection, "ab" * 8, "1", "api", None)
+    assert wrong.run_once() == 0
+    led_since = query(conninfo, "SELECT led_since FROM ledger.leader")
+    wrong.start()
+    try:
+        until(lambda: wrong.rounds > 3, "more rounds")
+        assert query(conninfo, "SELECT led_since FROM ledger.leader") == led_since
+    finally:
+        wrong.stop()
+
+
+def test_the_loops_of_a_process_work_while_one_of_them_has_its_lead(conninfo: str) -> None:
+    candidate = Candidate({"leading": 1, "following": 2, "beside": 3})
+    leading, following, beside = Counting(conninfo), Counting(conninfo), Counting(conninfo, 0.1)
+    leading.session = LedSession(conninfo, "leading", candidate)
+    following.session = LedSession(conninfo, "following", candidate, takes=False)
+    beside.session = following.session
+    following.beside = (beside,)
+    assert following.run_once() == 0, "nobody leads"
+    assert leading.run_once() == 1
+    following.start()
+    try:
+        until(lambda: min(following.rounds, beside.rounds) > 2, "their rounds")
+        opened = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        assert query(conninfo, f"{opened} AND application_name = 'ledger following'") == [(1,)]
+        leading.disconnect()
+        until(
+            lambda: query(conninfo, f"{opened} AND application_name ~ 'ing$'") == [(0,)], "the end"
+        )
+    finally:
+        following.stop()
+
+
+def test_a_session_between_rare_rounds_is_closed_unless_it_has_the_lead(conninfo: str) -> None:
+    candidate = Candidate({"leading": 1, "following": 2})
+    leading, following = Counting(conninfo, 3600), Counting(conninfo, 3600)
+    leading.session = LedSession(conninfo, "leading", candidate)
+    following.session = LedSession(conninfo, "following", candidate, takes=False)
+    assert [leading.run_once(), following.run_once(), following.run_once()] == [1, 1, 1]
+    names = "SELECT application_name FROM pg_stat_activity WHERE application_name ~ 'ing$'"
+    ours = f"{names} AND datname = current_database()"
+    until(lambda: query(conninfo, ours) == [("ledger leading",)], "the end of the session")
+    assert candidate.leads
+    leading.disconnect()

@@ -29,6 +29,7 @@ from tests.support.databases import TEMPLATE, copied
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, instant, working
 from tests.support.racing_writers import parsed
+from tests.support.views import led
 
 UNKNOWN = "LIN-26-999999"
 BATCH = 1_000
@@ -120,7 +121,7 @@ def omitted_counts(ledger: Ledger) -> list[tuple[str, int, datetime]]:
 
 @contextlib.contextmanager
 def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    housekeeper = Housekeeper(ledger.conninfo, ledger.writer, ledger.clock)
+    housekeeper = Housekeeper(led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock)
     try:
         yield housekeeper
     finally:

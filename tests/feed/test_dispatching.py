@@ -86,7 +86,7 @@ def test_one_dispatcher_leads_and_another_takes_over_when_it_stops(ledger: Webho
         assert len(leaders(ledger)) == 1
         count = f"SELECT count(*) FROM pg_stat_activity WHERE {_OURS}"
         until(
-            lambda: query(ledger.conninfo, count)[0][0] == 3, "the connections of both dispatchers"
+            lambda: query(ledger.conninfo, count)[0][0] == 2, "the connections of both dispatchers"
         )
         first.stop()
         ledger.check_in(50)

@@ -44,8 +44,9 @@ def session(opened: ExitStack, conninfo: str) -> Session:
     return opened.enter_context(connection)
 
 
-def candidate(lock: int = LOCK) -> Candidate:
-    return Candidate("test", lock)
+def candidate(**others: int) -> Candidate:
+    """A process's attempts to lead the loop ``test``, and other loops."""
+    return Candidate({"test": LOCK, **others})
 
 
 def test_a_lead_that_is_left_is_not_taken_back_at_once(
@@ -185,6 +186,42 @@ def test_only_the_session_of_the_row_that_holds_the_lock_is_ended(
     assert_alive(named)
 
 
+def test_all_loops_are_led_or_none_while_an_older_node_leads_one_of_them(
+    conninfo: str, opened: ExitStack
+) -> None:
+    """The version before takes each loop's lock by a session of its own, and knows no other."""
+    old, second = session(opened, conninfo), session(opened, conninfo)
+    old.execute("SELECT pg_advisory_lock(%s)", (LOCK + 1,))
+    ours = candidate(other=LOCK + 1, last=LOCK + 2)
+    assert not ours.take(second)
+    free = "SELECT pg_try_advisory_xact_lock(%s)"
+    for lock, is_free in ((LOCK, True), (LOCK + 1, False), (LOCK + 2, True)):
+        assert query(conninfo, free, lock) == [(is_free,)]
+    assert query(conninfo, "SELECT 1 FROM ledger.leader") == []
+    old.close()
+    until(lambda: ours.take(second), "the lead")
+    led = "SELECT loop FROM ledger.leader WHERE pid = %s ORDER BY loop"
+    assert query(conninfo, led, second.info.backend_pid) == [("last",), ("other",), ("test",)]
+    for lock in (LOCK, LOCK + 1, LOCK + 2):
+        assert query(conninfo, free, lock) == [(False,)]
+
+
+def test_all_sessions_by_which_a_frozen_process_leads_are_ended_at_once(
+    conninfo: str, opened: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version before leads each loop by a session of its own."""
+    beat = LeadBeat(conninfo)
+    sessions = [session(opened, beat.conninfo) for _ in range(3)]
+    for number, each in enumerate(sessions):
+        assert Candidate({f"test {number}": LOCK + number}).take(each)
+    idle, second = session(opened, beat.conninfo), session(opened, conninfo)
+    rival = Candidate({f"test {number}": LOCK + number for number in range(3)})
+    until(lambda: rival.take(second), "the lead", 10.0)
+    assert caplog.text.count("was frozen") == 1
+    until(lambda: all(has_ended(each) for each in sessions), "the end of the sessions")
+    assert_alive(idle)
+
+
 def test_a_beat_is_of_living_sessions_of_the_own_process_only(
     conninfo: str, opened: ExitStack
 ) -> None:
@@ -193,7 +230,7 @@ def test_a_beat_is_of_living_sessions_of_the_own_process_only(
         session(opened, where) for where in (beat.conninfo, beat.conninfo, conninfo)
     )
     for number, connection in enumerate((ours, ended, theirs)):
-        assert Candidate(f"test {number}", LOCK + number).take(connection)
+        assert Candidate({f"test {number}": LOCK + number}).take(connection)
     rows = "SELECT beaten_at FROM ledger.leader WHERE loop LIKE 'test %' ORDER BY loop"
     ended.close()
     gone = f"SELECT 1 FROM pg_locks WHERE objid = {(LOCK + 1) & 0xFFFFFFFF}"

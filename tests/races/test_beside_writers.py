@@ -24,7 +24,7 @@ from tests.support.racing_writers import (
     principal,
     running_writer,
 )
-from tests.support.views import projecting, query, until
+from tests.support.views import led, projecting, query, until
 
 BUSY = "LIN-26-000001"
 LARGE = "LIN-26-000002"
@@ -170,7 +170,13 @@ def _sweep(number: int, gate: Any, conninfo: str) -> list[int]:
     """Sweep 20 times beside the other process; return how many lines each sweep sent idle."""
     swept = []
     with running_writer(conninfo, idle_after=timedelta(seconds=1)) as writer:
-        sweeper = create_sweeper(conninfo, writer, now, lambda _: timedelta(seconds=1), 3600)
+        sweeper = create_sweeper(
+            led(conninfo, "sweeper"),
+            writer,
+            now,
+            lambda _: timedelta(seconds=1),
+            3600,
+        )
         gate.wait(30)
         for _ in range(20):
             swept.append(sweeper.run_once())

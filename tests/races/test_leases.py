@@ -32,6 +32,7 @@ from tests.support.log_checker import LogChecker, check
 from tests.support.racing_writers import parsed, principal
 from tests.support.service import Clock
 from tests.support.soak import repeated
+from tests.support.views import led
 
 WRITERS = 3
 COMMANDS = 500
@@ -68,7 +69,7 @@ class Race:
         with ExitStack() as stack, closing(Log(self.conninfo)) as log:
             listen(log, self.clock)
             writers = [stack.enter_context(self._writer()) for _ in range(WRITERS)]
-            watch = LeaseWatch(self.conninfo, writers[0])
+            watch = LeaseWatch(led(self.conninfo, "leases"), writers[0])
             with ThreadPoolExecutor(WRITERS + 2) as pool:
                 beside = [pool.submit(self._pass_time, log), pool.submit(self._watch, watch)]
                 racers = [pool.submit(self._act, n, w, commands) for n, w in enumerate(writers)]

@@ -22,6 +22,7 @@ from tests.support.edge import Edge, edge_of
 from tests.support.ledger import Ledger
 from tests.support.sealing import VAULT, seal, vandalize
 from tests.support.service import Clock
+from tests.support.views import led
 
 THREE = time(3, tzinfo=None)
 FIRST = datetime(2040, 1, 1, 3, 0, 1, tzinfo=UTC)
@@ -40,7 +41,9 @@ def seventh(number: int) -> str:
 @contextmanager
 def service(ledger: Ledger, folder: Path, now: datetime) -> Iterator[NightlyVerification]:
     """The loop of a service that was started, without its thread."""
-    loop = NightlyVerification(ledger.conninfo, VAULT, folder, THREE, Clock(now))
+    loop = NightlyVerification(
+        led(ledger.conninfo, "verification"), VAULT, folder, THREE, Clock(now)
+    )
     try:
         yield loop
     finally:
@@ -96,7 +99,13 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
     (row,) = full.rows("SELECT applied_at FROM ledger.migration WHERE name = '0001_ledger.sql'")
     started = row["applied_at"]
     before = (started - timedelta(hours=1)).time().replace(tzinfo=None)
-    loop = NightlyVerification(full.conninfo, VAULT, folder, before, Clock(started))
+    loop = NightlyVerification(
+        led(full.conninfo, "verification"),
+        VAULT,
+        folder,
+        before,
+        Clock(started),
+    )
     assert loop.run_once() == 0
     loop.disconnect()
     assert kept(full) == {}
@@ -243,7 +252,9 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
 
 
 def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
-    loop = NightlyVerification(full.conninfo, VAULT, folder, None, Clock(night(0)))
+    loop = NightlyVerification(
+        led(full.conninfo, "verification"), VAULT, folder, None, Clock(night(0))
+    )
     assert loop.run_once() == 0
     loop.disconnect()
     assert kept(full) == {}

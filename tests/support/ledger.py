@@ -42,7 +42,7 @@ from tests.support.leases import listen
 from tests.support.reader import set_tenant
 from tests.support.service import Clock
 from tests.support.stored import stored_object
-from tests.support.views import HandProjector
+from tests.support.views import HandProjector, led
 
 REPORTER = Principal(
     "KEY-26-777777", "api_key", frozenset({"read", "write", "service_lines:manage"}), ORGANIZATION
@@ -104,13 +104,15 @@ class Ledger:
     @cached_property
     def sweeper(self) -> Sweeper:
         idle_after = self.settings.idle_after
-        sweeper = create_sweeper(self.conninfo, self.writer, self.clock, idle_after, 3600)
+        sweeper = create_sweeper(
+            led(self.conninfo, "sweeper"), self.writer, self.clock, idle_after, 3600
+        )
         self._begun.callback(sweeper.disconnect)
         return sweeper
 
     @cached_property
     def lease_watch(self) -> LeaseWatch:
-        lease_watch = LeaseWatch(self.conninfo, self.writer)
+        lease_watch = LeaseWatch(led(self.conninfo, "leases"), self.writer)
         self._begun.callback(lease_watch.disconnect)
         return lease_watch
 

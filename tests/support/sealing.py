@@ -26,7 +26,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
 from tests.support.stored import CHECK, DROP_CHECK
-from tests.support.views import query, until
+from tests.support.views import led, query, until
 
 _SEALERS = """
 SELECT count(*) FROM pg_stat_activity
@@ -49,7 +49,7 @@ def sealer_of(
     watch: Watch | None = None,
 ) -> Sealer:
     """A sealer without its thread; call ``run_once``, and ``disconnect`` at the end."""
-    return Sealer(conninfo, VAULT, clock or Clock(), watch or watch_of(folder))
+    return Sealer(led(conninfo, "sealer"), VAULT, clock or Clock(), watch or watch_of(folder))
 
 
 def keep_witness(conninfo: str, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from ledger.application.periodic import LedSession
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
@@ -17,6 +18,8 @@ from ledger.domain.run import RUN_EVENTS, Run
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate
 from ledger.views.contract import Projection
 from ledger.views.generation import Generation
 from ledger.views.projector import Projector
@@ -104,7 +107,8 @@ class HandProjector(Projector):
 
     def __init__(self, conninfo: str, *views: Projection) -> None:
         self.views = views or tuple(projections())
-        super().__init__(conninfo, EnvelopeMapper(), self.views)
+        candidate = Candidate({"projector": locks.PROJECTOR})
+        super().__init__(conninfo, EnvelopeMapper(), self.views, candidate)
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -124,6 +128,11 @@ class HandProjector(Projector):
     def give_up_lock(self) -> None:
         """Release the lead's lock, as if another projector had taken the lead unnoticed."""
         self.connection.execute("SELECT pg_advisory_unlock_all()")
+
+
+def led(conninfo: str, loop: str) -> LedSession:
+    """A session by which a loop leads alone."""
+    return LedSession(conninfo, loop, Candidate({loop: (locks.FOLLOWING | locks.SEALING)[loop]}))
 
 
 @contextlib.contextmanager

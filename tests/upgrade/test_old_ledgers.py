@@ -13,9 +13,10 @@ import pytest
 
 from ledger.domain.execution_events import CheckedIn
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.sealing.sealer import Sealer
 from ledger.sealing.tiles import WIDTH
-from ledger.service.composition.database import prepare_database
-from ledger.service.composition.sealing import create_sealer, create_watch, witness_folder
+from ledger.service.composition.database import open_vault, prepare_database
+from ledger.service.composition.sealing import create_watch, witness_folder
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import activation, fact
@@ -31,7 +32,7 @@ from tests.support.restored import FOLDER, OLD_LEDGERS, OldLedger, answering
 from tests.support.sealing import checked, keep_witness
 from tests.support.service import serving
 from tests.support.verifier import verifier
-from tests.support.views import head, query, until
+from tests.support.views import head, led, query, until
 from tests.support.webhooks import events_of
 
 LINE = "LIN-26-900001"
@@ -117,7 +118,8 @@ def continued(
     )
     outcomes = asyncio.run(_go_on(old, restored, facts=WIDTH - before[0] % WIDTH))
     keep_witness(restored, witness_folder(settings))
-    sealer = create_sealer(settings, restored, create_watch(settings, 0.0), old.clock)
+    watch = create_watch(settings, 0.0)
+    sealer = Sealer(led(restored, "sealer"), open_vault(settings), old.clock, watch)
     sealer.run_once()
     sealer.disconnect()
     with answering(old, restored) as ask:

@@ -100,11 +100,15 @@ def test_a_projector_that_loses_its_connection_while_it_starts_over_goes_on(
 ) -> None:
     lost: list[str] = []
 
+    def start_over(_: Projector, __: object) -> None:
+        if not lost:
+            raise LostLead("a view was rebuilt")
+
     def lose(_: Projector) -> bool:
         lost.append("the connection")
         raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(Projector, "_is_rebuilt", lambda _: not lost)
+    monkeypatch.setattr(Projector, "_assert_standing", start_over)
     monkeypatch.setattr(Projector, "_is_superseded", lose)
     with following(conninfo):
         until(lambda: lost, "the loss")

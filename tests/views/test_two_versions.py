@@ -11,6 +11,8 @@ import pytest
 
 from ledger.log import nodes
 from ledger.log.codec import EnvelopeMapper
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate
 from ledger.postgres.table import Text
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
@@ -53,7 +55,9 @@ def of_the_newer_node() -> list[Projection]:
 
 @contextmanager
 def newer_projector(conninfo: str) -> Iterator[Projector]:
-    projector = Projector(conninfo, EnvelopeMapper(), of_the_newer_node())
+    projector = Projector(
+        conninfo, EnvelopeMapper(), of_the_newer_node(), Candidate(locks.FOLLOWING)
+    )
     projector.start()
     try:
         yield projector

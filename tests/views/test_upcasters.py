@@ -9,6 +9,8 @@ from eventsourcing.persistence import MapperDeserialisationError
 from ledger.domain.execution_events import CheckedIn, Woken
 from ledger.domain.recorded import Event
 from ledger.log.codec import EnvelopeMapper
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.projector import Projector
@@ -77,7 +79,7 @@ def test_views_show_an_older_event_as_that_of_today(conninfo: str) -> None:
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
         report(writer, activation(), fact("execution.checked_in", LINE, {"hours": 7.25}))
     store_as(conninfo, CheckedInByMinutes.TOPIC, NEW, OLD)
-    projector = Projector(conninfo, MAPPER, projections())
+    projector = Projector(conninfo, MAPPER, projections(), Candidate(locks.FOLLOWING))
     try:
         until(projector.lead, "the lead")
         while projector.run_once():

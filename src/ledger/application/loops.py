@@ -5,22 +5,22 @@ from the state that is current there. A lagging view or a second process can the
 needless check, but never a wrong or duplicate event (contract, State, Facts).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import psycopg
 from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
+from ledger.application.command import Command
 from ledger.application.commands.keys import TellOmitted
 from ledger.application.commands.lines import GoIdle
 from ledger.application.commands.runs import ExpireLease
 from ledger.application.group import KEPT_FOR
-from ledger.application.periodic import Periodic, assert_decided
+from ledger.application.periodic import LedSession, Periodic, assert_decided, present
 from ledger.application.writer import Writer
 from ledger.intake.request import Receipt
 from ledger.log.leases import LOOK_AT_DUE
-from ledger.postgres import locks
 
 _LINES_AT_ONCE = 500
 
@@ -57,6 +57,21 @@ DELETE FROM ledger.idempotency WHERE recorded_at <= %(until)s AND (credential, p
 """
 
 
+def _decided(
+    connection: psycopg.Connection[TupleRow], writer: Writer, commands: Sequence[Command]
+) -> int:
+    """Have the writer decide by the present time; return how many commands changed something.
+
+    None does while a story is told.
+    """
+    if not commands:
+        return 0
+    with present(connection) as is_now:
+        outcomes = writer.submit(commands).result() if is_now else []
+    assert_decided(outcomes)
+    return sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
+
+
 class Sweeper(Periodic):
     """Makes lines without activity idle. ``run_once`` returns the number of lines that went idle.
 
@@ -64,18 +79,16 @@ class Sweeper(Periodic):
     activity since the instant ``agent_runtime`` or, for the other models, ``default``.
     """
 
-    decides_by_time = True
-
     def __init__(
         self,
-        conninfo: str,
+        session: LedSession,
         candidates: str,
         writer: Writer,
         clock: Callable[[], datetime],
         idle_after: Callable[[str], timedelta],
         every_seconds: float,
     ) -> None:
-        super().__init__(conninfo, "sweeper", locks.SWEEPER, every_seconds)
+        super().__init__(session, "sweeper", every_seconds)
         self._candidates = candidates
         self._writer, self._clock, self._idle_after = writer, clock, idle_after
 
@@ -88,9 +101,7 @@ class Sweeper(Periodic):
             "limit": _LINES_AT_ONCE,
         }
         rows = connection.execute(self._candidates.encode(), deadlines).fetchall()
-        outcomes = self._writer.submit([GoIdle(row[0]) for row in rows]).result()
-        assert_decided(outcomes)
-        idle = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
+        idle = _decided(connection, self._writer, [GoIdle(row[0]) for row in rows])
         return idle, idle == _LINES_AT_ONCE
 
 
@@ -100,19 +111,16 @@ class LeaseWatch(Periodic):
     The due leases come from an index. Whether a lease has ended is decided from its row.
     """
 
-    decides_by_time = True
-
-    def __init__(self, conninfo: str, writer: Writer) -> None:
-        super().__init__(conninfo, "leases", locks.LEASES, _WATCH_SECONDS)
+    def __init__(self, session: LedSession, writer: Writer) -> None:
+        super().__init__(session, "leases", _WATCH_SECONDS)
         self._writer = writer
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Look at ``_LEASES_AT_ONCE`` due leases; if there were so many, there may be more."""
         due = connection.execute(LOOK_AT_DUE.encode(), {"limit": _LEASES_AT_ONCE}).fetchall()
         runs = [run_id for run_id, has_ended in due if has_ended]
-        outcomes = self._writer.submit([ExpireLease(run_id, runs) for run_id in runs]).result()
-        assert_decided(outcomes)
-        expired = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
+        commands = [ExpireLease(run_id, runs) for run_id in runs]
+        expired = _decided(connection, self._writer, commands)
         _EXPIRIES.inc(expired)
         put_off = sum(1 for _, has_ended in due if has_ended is False)
         # Without progress another look would find the same leases.
@@ -125,8 +133,8 @@ class Housekeeper(Periodic):
     ``run_once`` returns the number of counts recorded and outcomes dropped.
     """
 
-    def __init__(self, conninfo: str, writer: Writer, clock: Callable[[], datetime]) -> None:
-        super().__init__(conninfo, "housekeeper", locks.HOUSEKEEPER, _EVERY_SECONDS)
+    def __init__(self, session: LedSession, writer: Writer, clock: Callable[[], datetime]) -> None:
+        super().__init__(session, "housekeeper", _EVERY_SECONDS)
         self._writer, self._clock = writer, clock
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:

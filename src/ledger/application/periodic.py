@@ -1,9 +1,9 @@
-"""A periodic loop on a thread; only one process at a time works for a database."""
+"""Periodic loops: rounds on a thread, while their process leads."""
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -15,12 +15,23 @@ from ledger.intake.request import Outcome
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate, assert_alive
 from ledger.postgres.session import RoundConnection
-from ledger.postgres.timing import LOOK_SECONDS
+from ledger.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
 
 _logger = logging.getLogger(__name__)
 
 _BREATH_SECONDS = 0.1
 """The pause between two rounds if there is more to do: the views need a moment to catch up."""
+
+_RARE_SECONDS = 20.0
+"""For a longer pause until the next round the connection is closed, unless it keeps the lead."""
+
+# Whether another node lives that may lead, too.
+_HAS_RIVAL = """
+SELECT EXISTS (
+    SELECT FROM ledger.node WHERE role IN ('all', 'loops')
+      AND node_id IS DISTINCT FROM current_setting('ledger.node_id', true)
+      AND beaten_at > clock_timestamp() - %s * interval '1 second')
+"""
 
 
 def assert_decided(outcomes: Iterable[Outcome]) -> None:
@@ -30,124 +41,163 @@ def assert_decided(outcomes: Iterable[Outcome]) -> None:
             raise outcome
 
 
-class Periodic(BackgroundLoop):
-    """Does a round every ``every_seconds`` while it leads; a subclass implements ``work``.
+class LedSession:
+    """A session that works while its process leads: it connects when there is work.
 
-    The advisory lock ``leader`` keeps other processes from leading. The session that got the lock
-    does all rounds. The writer must be started before the loop.
+    The session that ``takes`` the lead keeps it until it is closed; others follow it.
     """
 
-    decides_by_time = False
-    """Whether rounds decide by the present time: none takes place while a story is told."""
+    def __init__(
+        self, conninfo: str, name: str, candidate: Candidate, *, takes: bool = True
+    ) -> None:
+        self.candidate = candidate
+        self.conninfo, self.takes, self._name = conninfo, takes, name
+        self._connection: psycopg.Connection[TupleRow] | None = None
 
-    def __init__(self, conninfo: str, name: str, leader: int, every_seconds: float) -> None:
+    def leads(self) -> psycopg.Connection[TupleRow] | None:
+        """The connection, if the process leads, now at the latest. Raises psycopg.Error."""
+        if self.candidate.is_left or not (self.takes or self.candidate.leads):
+            self.close()
+            return None
+        if self._connection is None:
+            self._connection = RoundConnection.connect(
+                self.conninfo,
+                autocommit=True,
+                row_factory=tuple_row,
+                application_name=f"ledger {self._name}",
+            )
+        else:
+            assert_alive(self._connection)
+        if not self.candidate.leads:
+            self.candidate.take(self._connection)
+        return self._connection if self.candidate.leads else None
+
+    def assert_leads(self) -> None:
+        """Raise psycopg.OperationalError if the process leads no more: in a long round."""
+        if self.takes and self._connection is not None:
+            assert_alive(self._connection)
+        if not self.candidate.leads:
+            raise psycopg.OperationalError("another process may lead now")
+
+    def leave(self) -> None:
+        """Leave the lead to another node, if one lives that may lead: this one cannot do the work.
+
+        Without another one the lead is kept, since other work of the process goes on.
+        """
+        try:
+            connection = self.leads()
+            if connection is not None and connection.execute(
+                _HAS_RIVAL, (LIVING_SECONDS,)
+            ).fetchone() == (True,):
+                self.candidate.leave()
+                self.close()
+        except psycopg.Error:
+            self.close()
+
+    def rest(self) -> None:
+        """Close a connection that keeps no lead, until the next round."""
+        if not self.takes:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection, which ends the lead that it has taken."""
+        if self.takes:
+            self.candidate.leads = False
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Periodic(BackgroundLoop):
+    """Does a round every ``every_seconds`` while its process leads; a subclass implements ``work``.
+
+    The writer must be started before the loop.
+    """
+
+    def __init__(self, session: LedSession, name: str, every_seconds: float) -> None:
         super().__init__(name)
-        self._conninfo, self._name, self._every = conninfo, name, every_seconds
-        self._candidate = Candidate(name, leader)
-        self._leads = False
-        """Whether the connection's session leads."""
+        self.session = session
+        self._name, self._every = name, every_seconds
+        self.beside: Sequence[Periodic] = ()
+        """Loops of the same session whose rounds this loop's thread does, too, in turn."""
         self._turn = threading.RLock()
         """Held during a round: a test calls ``run_once`` beside the thread."""
         self._next_at = 0.0
         """When the next round begins."""
-        self._connection: psycopg.Connection[TupleRow] | None = None
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Do one round; return the amount of work done, and whether there is more to do."""
         raise NotImplementedError
 
+    def is_called(self) -> bool:
+        """Whether a round is to begin before it is due."""
+        return False
+
     def run_once(self) -> int:
         """Lead if possible, and do one round; return the amount of work done."""
         return self._round()[0]
 
-    def assert_leads(self) -> None:
-        """Raise psycopg.OperationalError if the session that leads was ended: in a long round."""
-        if self._connection is not None:
-            assert_alive(self._connection)
-
-    def leave(self) -> None:
-        """Leave the lead to other nodes for a while, since this one cannot do the work."""
-        self._candidate.leave()
-        self.disconnect()
-
     def _round(self) -> tuple[int, bool]:
         with self._turn:
-            if not self._lead():
+            connection = self.session.leads()
+            if connection is None:
                 return 0, False
-            connection = self._connect()
-            if not self.decides_by_time:
+            try:
                 return self.work(connection)
-            with _present(connection) as is_now:
-                return self.work(connection) if is_now else (0, False)
-
-    def _lead(self) -> bool:
-        """Whether the loop leads, now at the latest."""
-        with self._turn:
-            connection = self._connect()
-            if self._leads:
-                assert_alive(connection)
-            else:
-                self._leads = self._candidate.take(connection)
-            return self._leads
+            finally:
+                if self._every > _RARE_SECONDS:
+                    self.session.rest()
 
     def _serve(self) -> None:
-        self._next_at = time.monotonic() + self._every
-        while not self._stopping.wait(self._pause()):
-            try:
-                if self._lead() and time.monotonic() >= self._next_at:
-                    self._do_rounds()
-            except ClockSkew as error:
-                # The next leader may be of a node whose clock is right.
-                _logger.warning("%s: the lead is given up: %s", self._name, error)
-                self.leave()
-            except LedgerError as error:
-                _logger.warning("%s: round postponed: %s", self._name, error)
-            except psycopg.Error as error:
-                # The connection was lost, or the view that the round reads is still being built.
-                _logger.warning("%s: round postponed, database error: %s", self._name, error)
-                self.disconnect()
-            except Exception:
-                # A bug: the next round may succeed nevertheless.
-                _logger.exception("%s: a round failed", self._name)
-                self.disconnect()
+        loops = (self, *self.beside)
+        for loop in loops:
+            loop._next_at = time.monotonic() + loop._every
+        while not self._stopping.wait(min(loop._pause() for loop in loops)):
+            for loop in loops:
+                loop._step()
         self.disconnect()
 
     def _pause(self) -> float:
         """The seconds until the next round, or until the next look at who leads."""
-        if not self._leads:
+        if not self.session.candidate.leads:
             return min(LOOK_SECONDS, self._every)
         return max(0.0, min(LOOK_SECONDS, self._next_at - time.monotonic()))
 
-    def _do_rounds(self) -> None:
+    def _step(self) -> None:
+        """Lead if possible, and do a round if it is due."""
         try:
-            # As long as there is more to do, rounds follow each other almost without pause.
-            while self._round()[1] and not self._stopping.wait(_BREATH_SECONDS):
-                pass
-        finally:
-            self._next_at = time.monotonic() + self._every
-
-    def _connect(self) -> psycopg.Connection[TupleRow]:
-        if self._connection is None:
-            self._connection = RoundConnection.connect(
-                self._conninfo,
-                autocommit=True,
-                row_factory=tuple_row,
-                application_name=f"ledger {self._name}",
-            )
-        return self._connection
+            is_due = time.monotonic() >= self._next_at or self.is_called()
+            if not (is_due or self.session.takes) or self.session.leads() is None:
+                return
+            if is_due:
+                self._next_at = time.monotonic() + self._every
+                # As long as there is more to do, rounds follow each other almost without pause.
+                has_more = self._round()[1]
+                self._next_at = time.monotonic() + (_BREATH_SECONDS if has_more else self._every)
+        except ClockSkew as error:
+            # The next leader may be of a node whose clock is right.
+            _logger.warning("%s: the lead is given up: %s", self._name, error)
+            self.session.leave()
+        except LedgerError as error:
+            _logger.warning("%s: round postponed: %s", self._name, error)
+        except psycopg.Error as error:
+            # The connection was lost, or the view that the round reads is still being built.
+            _logger.warning("%s: round postponed, database error: %s", self._name, error)
+            self.disconnect()
+        except Exception:
+            # A bug: the next round may succeed nevertheless.
+            _logger.exception("%s: a round failed", self._name)
+            self.disconnect()
 
     def disconnect(self) -> None:
-        """Close the connection, which ends the lead. The next round opens another."""
+        """Close the session, which ends the lead that it took. The next round opens another."""
         with self._turn:
-            self._leads = False
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self.session.close()
 
 
 @contextmanager
-def _present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
-    """Whether a round may decide by the present time, until it ends."""
+def present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
+    """Whether a round may decide by the present time, until the block ends: no story is told."""
     share = "SELECT pg_try_advisory_lock_shared(%s)"
     is_now = connection.execute(share, (locks.STORY,)).fetchone() == (True,)
     try:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 import uvloop
@@ -22,7 +22,6 @@ from ledger.feed.lead import Lead, Means
 from ledger.feed.sender import Sender
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate
-from ledger.postgres.listening import Ear
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Dispatcher(BackgroundLoop):
     def __init__(self, conninfo: str, sender: Callable[[], Sender], means: Means) -> None:
         super().__init__("dispatcher")
         self._conninfo, self._make_sender, self._means = conninfo, sender, means
-        self._candidate = Candidate("dispatcher", locks.DISPATCHER)
+        self._candidate = Candidate({"dispatcher": locks.DISPATCHER})
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
         self._started = threading.Event()
@@ -89,55 +88,57 @@ class Dispatcher(BackgroundLoop):
         """Take the lead, or wait until it can be taken."""
         while not self._stopping.is_set():
             if await self._candidate.take_soon(connection):
-                await self._lead(Deliveries(connection), sender)
+                await connection.execute("LISTEN ledger_views")
+                await self._lead(connection, sender)
             else:
                 await self._pause()
 
-    async def _lead(self, deliveries: Deliveries, sender: Sender) -> None:
+    async def _lead(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
         """Dispatch until told to stop.
 
         Raises the database's error when the connection is lost, and ClockSkew when the lead must be
         left to a node whose clock is right.
         """
-        lead = Lead(self._means, deliveries, sender, self._stopping, self._wake)
-        async with self._listening(lead.hear):
-            try:
-                while not lead.is_ending():
-                    await lead.run_once()
+        lead = Lead(self._means, Deliveries(connection), sender, self._stopping, self._wake)
+
+        def heard(_: psycopg.Notify) -> None:
+            lead.hear()
+
+        connection.add_notify_handler(heard)
+        try:
+            while not lead.is_ending():
+                await lead.run_once()
+                with self._hearing(connection, lead.hear):
                     await self._sleep(lead.idle_seconds())
-                await lead.finish()
-            finally:
-                # A delivery in flight whose result can no longer be recorded is sent again by the
-                # next lead.
-                await lead.abandon()
+            await lead.finish()
+        finally:
+            # A delivery in flight whose result can no longer be recorded is sent again by the
+            # next lead.
+            await lead.abandon()
 
-    @contextlib.asynccontextmanager
-    async def _listening(self, hear: Callable[[], bool]) -> AsyncIterator[None]:
-        """Listen for moves of the views, on a separate connection."""
+    @contextlib.contextmanager
+    def _hearing(
+        self, connection: psycopg.AsyncConnection[TupleRow], hear: Callable[[], bool]
+    ) -> Iterator[None]:
+        """Wake up when the views move, or the connection is lost. No statement runs meanwhile."""
+        libpq, socket = connection.pgconn, connection.fileno()
 
-        def heard(_: str) -> None:
-            if hear():
+        def take() -> None:
+            try:
+                libpq.consume_input()
+                is_news = bool([*iter(libpq.notifies, None)]) and hear()
+            except psycopg.OperationalError:  # the next statement raises it, too
+                self._loop.remove_reader(socket)
+                is_news = True
+            if is_news:
                 self._wake.set()
 
-        async def listen() -> None:
-            while True:
-                try:
-                    async with await connect(self._conninfo) as connection:
-                        ear = Ear(connection)
-                        await connection.execute("LISTEN ledger_views")
-                        hear()
-                        await ear.listen(heard)
-                except (psycopg.Error, OSError) as error:
-                    _logger.warning("dispatcher cannot follow the views: %s", error)
-                    await asyncio.sleep(_RETRY_SECONDS)
-
-        listener = asyncio.create_task(listen())
+        self._loop.add_reader(socket, take)
+        take()  # libpq may have read a notification behind the last reply
         try:
             yield
         finally:
-            listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener
+            self._loop.remove_reader(socket)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep until woken, at most for so many seconds."""

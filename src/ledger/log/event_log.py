@@ -190,7 +190,12 @@ def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:
 
     If events are large, the result has fewer than ``limit`` events, but at least one if any exists.
     """
-    return pipeline.run(Statement(_READ, (after, limit, _READ_BYTES)))[0]
+    return pipeline.run(reading(after, limit))[0]
+
+
+def reading(after: int, limit: int) -> Statement:
+    """The statement of ``read_log``."""
+    return Statement(_READ, (after, limit, _READ_BYTES))
 
 
 def is_full(rows: Sequence[StoredRow], limit: int) -> bool:

@@ -43,9 +43,6 @@ _SHORT_SHARE, _LONG_SHARE = 2 * _TOGETHER, 2
 busy with one organization, and few enough that the answers, which come together and are rendered
 in one turn of the event loop, delay others for some milliseconds only."""
 
-_AT_FIRST = 4
-"""Lanes that ``open`` connects."""
-
 _SHORT_OF_LANES_SECONDS = 0.01
 """When a read has waited this long for a lane, the door opens one more lane."""
 
@@ -336,13 +333,12 @@ class Door:
         self._failure = None
 
     async def _open_first(self) -> None:
-        """Open the first lanes concurrently; try again until the deadline."""
+        """Open the first lane; try again until the deadline. Reads that wait open others."""
         deadline = self._loop.time() + _OPENING_SECONDS
-        while (missing := min(_AT_FIRST, self._size) - len(self._lanes)) > 0:
-            opening = (self._open_lane() for _ in range(missing))
-            results = await asyncio.gather(*opening, return_exceptions=True)
-            for error in filter(None, results):
-                if not isinstance(error, psycopg.Error | OSError) or self._loop.time() > deadline:
-                    raise error
-            if any(results):
+        while not self._lanes:
+            try:
+                await self._open_lane()
+            except (psycopg.Error, OSError):
+                if self._loop.time() > deadline:
+                    raise
                 await asyncio.sleep(_AGAIN_SECONDS)

@@ -1,66 +1,79 @@
-"""The leaders: each loop is led by one session at a time (contract, Several nodes).
+"""The leaders: the loops of a process are led by one session at a time (contract, Several nodes).
 
-A session leads a loop from the moment it gets the loop's advisory lock until it ends, so there are
-never two leaders. All writes of a leader go through that session, or are decided anew under the
-append lock: a leader that was frozen and wakes finds its session ended, and can do no harm.
+A session leads from the moment it gets the advisory locks of all loops of its process until it
+ends, so there are never two leaders. The writes of a leader go through that session, or assert
+where they go on, or are decided anew under the append lock: a leader that was frozen and wakes
+finds its session ended, and can do no harm.
 
-    rival ── the lock is taken ──▶ look again in a second ── no beat for 8 s ──▶ end the session
-      └──── the lock is free ────▶ leader ── session lost ──▶ rival
+    rival ── a lock is taken ──▶ look again in a second ── no beat for 8 s ──▶ end the session
+      └──── all are free ────▶ leader ── session lost ──▶ rival
 
-PostgreSQL gives the lock of a dead process back at once, but that of a frozen one never. So each
+Each loop has a lock of its own, which means the same to every version: a node of the version before
+takes the locks one by one, each by another session. A session that gets some of its locks only
+gives them back at once, so a newer node leads once the older nodes have left each of its loops.
+
+PostgreSQL gives the locks of a dead process back at once, but those of a frozen one never. So each
 process beats: a thread of its own writes each second, for all loops that the process leads, the
-row's ``beaten_at``. A frozen process beats no more; a process in a long statement does. A rival
-that sees the same beat for ``FROZEN_SECONDS`` ends the session that holds the lock, and leads.
+rows' ``beaten_at``. A frozen process beats no more; a process in a long statement does. A rival
+that sees the same beat for ``FROZEN_SECONDS`` ends all sessions by which that process leads.
 """
 
 import logging
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
 
+from ledger.background import BackgroundLoop
 from ledger.postgres import timing
-from ledger.postgres.beat import Beat
 from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
 
-# Try to lead a loop: take its lock, and write its row in the same statement. Else the row tells who
-# leads.
+# Try to lead: take the locks in their order, up to the first that is taken, and write the rows in
+# the same statement. If one is taken, its loop's row tells who leads, and others are given back.
 _TAKE = """
-WITH took AS MATERIALIZED (SELECT pg_try_advisory_lock(%(lock)s::bigint) AS leads),
-noted AS (
+WITH taken AS MATERIALIZED (
+    SELECT loop FROM unnest(%(loops)s::text[], %(locks)s::bigint[]) AS l (loop, lock)
+    WHERE NOT pg_try_advisory_lock(lock) LIMIT 1
+), noted AS (
     INSERT INTO ledger.leader AS l (loop, node_id, process, pid, led_since, beaten_at)
-    SELECT %(loop)s, coalesce(current_setting('ledger.node_id', true), ''),
+    SELECT loop, coalesce(current_setting('ledger.node_id', true), ''),
         coalesce(current_setting('ledger.process', true), ''), pg_backend_pid(),
         clock_timestamp(), clock_timestamp()
-    FROM took WHERE leads
+    FROM unnest(%(loops)s::text[]) AS loop WHERE NOT EXISTS (SELECT FROM taken)
     ON CONFLICT (loop) DO UPDATE SET node_id = excluded.node_id, process = excluded.process,
         pid = excluded.pid, led_since = excluded.led_since, beaten_at = excluded.beaten_at
 )
-SELECT took.leads, l.pid, l.beaten_at::text
-FROM took LEFT JOIN ledger.leader AS l ON l.loop = %(loop)s
+SELECT taken.loop, l.pid, l.beaten_at::text, pg_advisory_unlock_all()
+FROM taken LEFT JOIN ledger.leader AS l USING (loop)
 """
 
-# End the session that leads a loop, if it still holds the loop's lock in this database, and has not
-# beaten since. A lock of one key has its halves in classid and objid.
+# End the session that leads a loop, if it still holds the loop's lock in this database, and its
+# process has not beaten since; and with it the other sessions by which that process leads. A lock
+# of one key has its halves in classid and objid.
 _END = """
-SELECT pg_terminate_backend(l.pid, 1000)
-FROM ledger.leader AS l
-WHERE l.loop = %(loop)s AND l.pid = %(pid)s AND l.beaten_at = %(beaten_at)s::timestamptz
-  AND EXISTS (
-    SELECT FROM pg_locks AS k
-    WHERE k.locktype = 'advisory' AND k.granted AND k.pid = l.pid AND k.objsubid = 1
-      AND k.classid::bigint = %(lock)s::bigint >> 32
-      AND k.objid::bigint = %(lock)s::bigint & 4294967295
-      AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+WITH held AS MATERIALIZED (
+    SELECT pid, objsubid = 1 AND classid::bigint = %(lock)s::bigint >> 32
+        AND objid::bigint = %(lock)s::bigint & 4294967295 AS is_asked
+    FROM pg_locks WHERE locktype = 'advisory' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+SELECT pg_terminate_backend(ended.pid, 1000) FROM (
+    SELECT DISTINCT l.pid
+    FROM ledger.leader AS seen JOIN ledger.leader AS l
+        ON l.process = seen.process AND l.process <> '' OR l.loop = seen.loop
+    WHERE seen.loop = %(loop)s AND seen.pid = %(pid)s
+      AND seen.beaten_at = %(beaten_at)s::timestamptz
+      AND seen.pid IN (SELECT pid FROM held WHERE is_asked) AND l.pid IN (SELECT pid FROM held)
+) AS ended
 """
 
 # Beat for all loops that the process leads. A row whose session has ended beats no more.
@@ -73,6 +86,9 @@ WITH beat AS (
 SELECT extract(epoch FROM clock_timestamp())::float8
 """
 
+_Asked = tuple[str, Mapping[str, Any]]
+"""A statement with its values."""
+
 
 def at_node(conninfo: str, node_id: str) -> str:
     """The connection string of a node: the loops that its sessions lead have its name."""
@@ -80,17 +96,23 @@ def at_node(conninfo: str, node_id: str) -> str:
 
 
 class _Seen(NamedTuple):
-    """A leader as a rival has seen it."""
+    """A leader as a rival has seen it: of the first loop that it holds."""
 
+    loop: str
     pid: int
     beaten_at: str
 
 
 class Candidate:
-    """A loop's attempts to lead, by sessions of one process, one after the other."""
+    """A process's attempts to lead its loops, by sessions, one after the other.
 
-    def __init__(self, loop: str, lock: int) -> None:
-        self._loop, self._lock = loop, lock
+    ``loops`` has the lock of each. All are led, or none.
+    """
+
+    def __init__(self, loops: Mapping[str, int]) -> None:
+        self._loops = loops
+        self.leads = False
+        """Whether a session leads, as far as its owner knows, who sets it to false at its end."""
         self._seen: _Seen | None = None
         self._since = self._looked_at = 0.0
         """When the leader was first seen with this beat, and last."""
@@ -100,54 +122,55 @@ class Candidate:
         """Try to lead for as long as the connection lives. A session that leads asks no more.
 
         False while the lead is left to others. A leader that is frozen is ended first. After an
-        error the caller closes the connection: it may hold the lock.
+        error the caller closes the connection: it may hold the locks.
         """
-        if self._leaves():
-            return False
-        row = connection.execute(_TAKE, self._values()).fetchone()
-        if (frozen := self._frozen(row)) is not None:
-            self._tell(connection.execute(_END, self._values(frozen)).fetchone())
-            row = connection.execute(_TAKE, self._values()).fetchone()
-        return bool(row and row[0])
+        attempt = self._attempt()
+        try:
+            asked = next(attempt)
+            while True:
+                asked = attempt.send(connection.execute(*_sent(asked)).fetchone())
+        except StopIteration:
+            return self.leads
 
     async def take_soon(self, connection: psycopg.AsyncConnection[Any]) -> bool:
         """The same on an event loop."""
+        attempt = self._attempt()
+        try:
+            asked = next(attempt)
+            while True:
+                asked = attempt.send(await (await connection.execute(*_sent(asked))).fetchone())
+        except StopIteration:
+            return self.leads
 
-        async def ask(statement: str, frozen: _Seen | None = None) -> TupleRow | None:
-            cursor = await connection.execute(statement.encode(), self._values(frozen))
-            row: TupleRow | None = await cursor.fetchone()
-            return row
-
-        if self._leaves():
-            return False
-        row = await ask(_TAKE)
+    def _attempt(self) -> Generator[_Asked, TupleRow | None]:
+        """Yield the statements of an attempt, and get the row of each."""
+        self.leads = False
+        if self.is_left:
+            return
+        wanted = {"loops": [*self._loops], "locks": [*self._loops.values()]}
+        row = yield _TAKE, wanted
         if (frozen := self._frozen(row)) is not None:
-            self._tell(await ask(_END, frozen))
-            row = await ask(_TAKE)
-        return bool(row and row[0])
+            if (yield _END, frozen._asdict() | {"lock": self._loops[frozen.loop]}) is not None:
+                _logger.warning("the leader of %s was frozen: its session is ended", frozen.loop)
+            row = yield _TAKE, wanted
+        self.leads = row is None
 
-    def leave(self) -> None:
-        """Leave the lead to other nodes for a while, since this one cannot do the work.
-
-        The caller closes the connection of the session that leads.
-        """
-        self._left_until = time.monotonic() + timing.LEFT_SECONDS
-
-    def _leaves(self) -> bool:
+    @property
+    def is_left(self) -> bool:
+        """Whether the lead is left to others: whoever has the session that leads closes it."""
         return time.monotonic() < self._left_until
 
-    def _values(self, frozen: _Seen | None = None) -> dict[str, Any]:
-        values: dict[str, Any] = {"loop": self._loop, "lock": self._lock}
-        return values if frozen is None else values | frozen._asdict()
+    def leave(self) -> None:
+        """Leave the lead to other nodes for a while, since this one cannot do the work."""
+        self._left_until = time.monotonic() + timing.LEFT_SECONDS
 
     def _frozen(self, row: TupleRow | None) -> _Seen | None:
         """Note what a look has found. Return the leader if it is frozen."""
         now = time.monotonic()
-        leads, pid, beaten_at = row or (False, None, None)
-        if leads or pid is None:
+        if row is None or row[1] is None:
             self._seen = None
             return None
-        seen = _Seen(pid, beaten_at)
+        seen = _Seen(*row[:3])
         if seen != self._seen or now - self._looked_at > timing.APART_SECONDS:
             self._seen, self._since = seen, now
         self._looked_at = now
@@ -156,40 +179,86 @@ class Candidate:
         self._seen = None
         return seen
 
-    def _tell(self, ended: TupleRow | None) -> None:
-        if ended is not None:
-            _logger.warning("the leader of %s was frozen: its session is ended", self._loop)
+
+def _sent(asked: _Asked) -> tuple[bytes, Mapping[str, Any]]:
+    return asked[0].encode(), asked[1]
 
 
-class _LeadConnection(RoundConnection[TupleRow]):
+class _BeatConnection(RoundConnection[TupleRow]):
     """The connection of beats: a silent server is given up before a rival loses patience."""
 
     patience = timing.BEAT_ANSWER_SECONDS
 
 
-class LeadBeat(Beat):
-    """Beats for the loops that this process leads, by sessions of ``conninfo``."""
+class LeadBeat(BackgroundLoop):
+    """Beats each second for the loops that this process leads, by sessions of ``conninfo``.
 
-    connects_by = _LeadConnection
-    # A beat need not reach the disk, nor any standby.
-    commits = "off"
+    By a thread and a connection of its own, so neither a long statement nor a long round holds up
+    the beat of a process that lives.
+    """
+
+    commits: ClassVar[str] = "off"
+    """PostgreSQL's ``synchronous_commit`` of the beats: the lead's need not reach the disk."""
 
     def __init__(self, conninfo: str) -> None:
+        super().__init__("beat")
         self._process = os.urandom(8).hex()
         marked = options_of(conninfo, f"-c ledger.process={self._process}")
-        super().__init__(make_conninfo(conninfo, options=marked))
+        self.conninfo = make_conninfo(conninfo, options=marked)
+        self._connection: psycopg.Connection[TupleRow] | None = None
+        self._fault: str | None = None
         self._skew = 0.0
 
     def corrected(self, clock: Callable[[], datetime]) -> Callable[[], datetime]:
         """The clock, set right by the database's if the machine's is clearly wrong."""
         return lambda: clock() - timedelta(seconds=self._skew)
 
-    def beat(self, connection: psycopg.Connection[TupleRow]) -> None:
-        """Beat, and compare the clocks."""
+    def beat(self, connection: psycopg.Connection[TupleRow]) -> str | None:
+        """Beat, and compare the clocks; return what is wrong nevertheless, if anything is."""
         sent_at = time.time()
         ((at,),) = connection.execute(_BEAT, {"process": self._process})
         found = skew(sent_at, at, time.time())
         self._skew = found if is_wrong(found) else 0.0
+        return None
+
+    def beat_once(self) -> None:
+        """Beat, and tell of a fault. Raises psycopg.Error if the database cannot be used."""
+        if self._connection is None:
+            self._connection = _BeatConnection.connect(
+                self.conninfo,
+                autocommit=True,
+                row_factory=tuple_row,
+                application_name="ledger beat",
+                options=options_of(self.conninfo, f"-c synchronous_commit={self.commits}"),
+            )
+        self._tell(self.beat(self._connection))
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                self.beat_once()
+            except psycopg.Error as error:
+                why = str(error).partition("\n")[0]
+                self._tell(f"the database cannot be used: {why}")
+                self.disconnect()
+            except Exception:
+                _logger.exception("beat: failed")
+                self.disconnect()
+            self._stopping.wait(max(0.0, timing.BEAT_SECONDS - (time.monotonic() - began)))
+        self.disconnect()
+
+    def _tell(self, fault: str | None) -> None:
+        """Log a fault once, until there is none."""
+        if fault is not None and self._fault is None:
+            _logger.warning("beat: %s", fault)
+        self._fault = fault
+
+    def disconnect(self) -> None:
+        """Close the connection. The next beat opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def assert_alive(connection: psycopg.Connection[Any]) -> None:

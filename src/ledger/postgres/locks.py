@@ -40,5 +40,16 @@ STORY = 7_300_014
 """Held by a process that records facts under another time than now. Shared by the rounds of loops
 that decide by the present time."""
 
+FOLLOWING = {
+    "projector": PROJECTOR,
+    "sweeper": SWEEPER,
+    "leases": LEASES,
+    "housekeeper": HOUSEKEEPER,
+}
+"""The loops that follow the log, which one process leads together."""
+
+SEALING = {"sealer": SEALER, "verification": VERIFICATION}
+"""The loops that hash, of another process."""
+
 WALLS = 7_300_020
 """Held by a process that sets policies, or the rights of the role that reads."""

@@ -57,7 +57,7 @@ LEFT_SECONDS = 3.0
 APART_SECONDS = 3.0
 """Looks farther apart prove nothing: the rival, or the database, stood still in between."""
 
-DISPATCH_SECONDS = 1.0
+DISPATCH_SECONDS = 3.0
 """The longest time between two looks of the dispatcher, each of which confirms its lead."""
 
 CERTAIN_SECONDS = 4.0

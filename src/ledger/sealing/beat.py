@@ -1,7 +1,6 @@
 """The beat of a node: its row each second, with its witness (contract, Several nodes).
 
-The beat has a thread and a connection of its own, so neither a long round of sealing nor another
-leader holds it up. The node follows: it takes the database's newest checkpoint as its witness, once
+The node follows: it takes the database's newest checkpoint as its witness, once
 that is proved to continue the one that it has.
 """
 
@@ -13,8 +12,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger import __version__
-from ledger.postgres.beat import Beat
-from ledger.postgres.session import RoundConnection
+from ledger.postgres.leadership import LeadBeat
 from ledger.sealing import shelf
 from ledger.sealing.growth import compare_with_tree
 from ledger.sealing.note import BadNote
@@ -26,16 +24,9 @@ _logger = logging.getLogger(__name__)
 _DOUBLED = "another process beats as this node: its data directory is shared, or was copied"
 
 
-class _NodeConnection(RoundConnection[TupleRow]):
-    """Gives up a silent server soon: a living node must have reported to its successor in 15 s."""
+class NodeBeat(LeadBeat):
+    """Reports this node each second, and beats for the loops that its process leads."""
 
-    patience = 4.0
-
-
-class NodeBeat(Beat):
-    """Reports this node each second."""
-
-    connects_by = _NodeConnection
     # A witness lies in a file, too. A synchronous standby may be away, and a node that lives must
     # not fall silent then. A beat that is acknowledged is on this disk.
     commits = "local"
@@ -48,13 +39,18 @@ class NodeBeat(Beat):
 
     def beat(self, connection: psycopg.Connection[TupleRow]) -> str | None:
         """Follow, and report; return why the node cannot follow, if so."""
-        try:
-            sight = self._watch.look(connection, leads=False)
-        except (CannotSign, BadNote) as error:
-            self._watch.beat(connection, None, False, __version__, self._role)
-            return _told(error)
-        verdict, fault = self._follow(connection, sight)
-        self._watch.beat(connection, sight, verdict.settles, __version__, self._role)
+        with connection.transaction():  # one commit a second
+            super().beat(connection)
+            sight, settles, fault = None, False, None
+            try:
+                sight = self._watch.look(connection, leads=False)
+            except (CannotSign, BadNote) as error:
+                fault = _told(error)
+            else:
+                verdict, fault = self._follow(connection, sight)
+                settles = verdict.settles
+            beaten = self._watch.beat(connection, sight, settles, __version__, self._role)
+        self._watch.note_beaten(*beaten)
         return fault
 
     def _follow(

@@ -19,7 +19,7 @@ from time import monotonic
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.application.periodic import Periodic
+from ledger.application.periodic import LedSession, Periodic
 from ledger.log.derived import compare
 from ledger.log.nodes import runs_other_version
 from ledger.log.vault import Vault
@@ -35,7 +35,6 @@ from ledger.log.verifications import (
     findings,
     keep,
 )
-from ledger.postgres import locks
 from ledger.sealing.check import Scope, check
 from ledger.sealing.note import BadNote
 from ledger.views.definitions import compare as compare_definitions
@@ -82,14 +81,15 @@ class NightlyVerification(Periodic):
 
     def __init__(
         self,
-        conninfo: str,
+        session: LedSession,
         vault: Vault,
         folder: Path,
         at: time | None,
         clock: Callable[[], datetime],
     ) -> None:
         """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
-        super().__init__(conninfo, "verification", locks.VERIFICATION, _EVERY_SECONDS)
+        super().__init__(session, "verification", _EVERY_SECONDS)
+        self._conninfo = session.conninfo
         self._vault, self._folder, self._at, self._clock = vault, folder, at, clock
         self._is_first = True
         """Whether this is the first round since the start."""
@@ -196,7 +196,7 @@ class NightlyVerification(Periodic):
         """
         if self._stopping.wait(_REST * (monotonic() - self._began)):
             raise _Stopping
-        self.assert_leads()
+        self.session.assert_leads()
         self._began = monotonic()
 
 

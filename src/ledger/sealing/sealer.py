@@ -23,10 +23,9 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.application.periodic import Periodic
+from ledger.application.periodic import LedSession, Periodic
 from ledger.log.append import StoredRow
 from ledger.log.vault import CannotOpen, Vault
-from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import DURABLE
 from ledger.sealing import shelf
@@ -39,6 +38,12 @@ from ledger.sealing.watch import CannotSign, Sight, Watch
 
 _EVERY_SECONDS = 0.4
 """The sealer is then at most a second behind, including its own work and a busy machine."""
+
+_IDLE_SECONDS = 3.0
+"""Between two rounds while nothing is left to be sealed or shown, and no append is heard of."""
+
+_HEAR_SECONDS = 0.1
+"""Between two looks at whether an append was heard of."""
 
 _REMEMBERED = 1_000
 """Checkpoints that are known to be of this log, at most."""
@@ -54,9 +59,9 @@ class Sealer(Periodic):
     """Seals new events; ``run_once`` returns how many."""
 
     def __init__(
-        self, conninfo: str, vault: Vault, clock: Callable[[], datetime], watch: Watch
+        self, session: LedSession, vault: Vault, clock: Callable[[], datetime], watch: Watch
     ) -> None:
-        super().__init__(conninfo, "sealer", locks.SEALER, _EVERY_SECONDS)
+        super().__init__(session, "sealer", _EVERY_SECONDS)
         self._vault, self._clock, self._watch = vault, clock, watch
         self._pipeline: Pipeline | None = None
         self._agreed: set[tuple[int, bytes]] = set()
@@ -64,14 +69,24 @@ class Sealer(Periodic):
         self._why: str | None = None
         """Why nothing was signed in the last round."""
 
+    def is_called(self) -> bool:
+        """Whether an append was heard of since a round that had left nothing to do."""
+        is_idle = self._every == _IDLE_SECONDS
+        return is_idle and self._pipeline is not None and self._pipeline.wait(0) > 0
+
+    def _pause(self) -> float:
+        return min(super()._pause(), _HEAR_SECONDS)
+
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        self._every = _EVERY_SECONDS
         pipeline = self._pipeline_on(connection)
+        pipeline.wait(0)  # what was heard of is sealed now
         try:
             signer, mark, sight = self._look(connection)
         except (BadNote, CannotOpen, CannotSign) as error:
             postponed = self._postpone(connection, str(error))
             # The file of the witness may be damaged on this node alone.
-            self.leave()
+            self.session.leave()
             return postponed
         if sight.known.is_stopped:
             return 0, False
@@ -124,6 +139,8 @@ class Sealer(Periodic):
                 self._note_mended(connection, growth)
             if mark is None and growth.last is not None and sight.all_open_marks:
                 self._mark(connection, sight, signer, growth.last)
+            if sight.state.shown_size >= sealed.size and sight.state.error is None:
+                self._every = _IDLE_SECONDS
             return 0, False
         growth.grow()
         self._sign(connection, sight, verdict, growth, signer, mark)
@@ -242,7 +259,7 @@ class Sealer(Periodic):
             self._pipeline = Pipeline(connection)
             self._agreed.clear()  # perhaps another server
             # A checkpoint that a reader saw must not be lost: another might take its place.
-            self._pipeline.run(Statement(DURABLE))
+            self._pipeline.run(Statement(DURABLE), Statement(b"LISTEN ledger_events"))
         return self._pipeline
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -85,8 +86,9 @@ class Watch:
         log's key is damaged.
         """
         asked = self._now()
-        state = shelf.state(connection, self.newborn.vkey)
-        found = nodes.nodes(connection)
+        with connection.pipeline():  # one transaction
+            state = shelf.state(connection, self.newborn.vkey)
+            found = nodes.nodes(connection)
         answered = self._now()
         verifier = Verifier(state.vkey)
         if number_of(verifier.name) != state.origin:
@@ -193,10 +195,11 @@ class Watch:
         is_settled: bool,
         version: str,
         role: str,
-    ) -> None:
+    ) -> tuple[datetime, str | None]:
         """Report the witness that is kept in the data directory; None if it cannot be read.
 
-        ``is_settled`` tells whether the node has waited for the others' reports.
+        ``is_settled`` tells whether the node has waited for the others' reports. Return what is to
+        be noted once the database has acknowledged the beat.
         """
         kept, lineage = None, None
         if sight is not None:
@@ -205,7 +208,10 @@ class Watch:
             else:
                 kept = next(kept_notes(self.folder), None)
             lineage = sight.state.lineage if is_settled else None
-        at = nodes.beat(connection, self.node_id, version, role, kept, lineage)
+        return nodes.beat(connection, self.node_id, version, role, kept, lineage), lineage
+
+    def note_beaten(self, at: datetime, lineage: str | None) -> None:
+        """Note a beat that the database has acknowledged, on the PostgreSQL that it reports."""
         with self._lock:
             self._vigil.beaten(at, self._now())
             if lineage is not None:

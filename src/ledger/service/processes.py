@@ -85,28 +85,34 @@ def connections_allowed() -> int:
     return max(allowed // 2, allowed - 500)
 
 
-def calm_collector() -> None:
+def calm_collector(stopping: threading.Event | None = None) -> None:
     """Exclude the objects of the start from garbage collection, and collect cycles seldom.
 
     A full collection would otherwise take 40 ms. Rows and events make no cycles, yet a collection
     after each 2,000 of them took a tenth of a rebuild's time. Some objects do make cycles, such as
     an error and the frames that it passed. A full collection by these thresholds would come after
-    200 million objects only, so a thread collects now and then.
+    200 million objects only, so a thread collects now and then: this one until ``stopping`` is set,
+    if that is given.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-    threading.Thread(target=_collect_now_and_then, name="collector", daemon=True).start()
+    if stopping is None:
+        never = threading.Event()
+        threading.Thread(
+            target=_collect_until, args=(never,), name="collector", daemon=True
+        ).start()
+    else:
+        _collect_until(stopping)
 
 
-def _collect_now_and_then() -> None:
-    """Collect cycles, and return unused memory to the system.
+def _collect_until(stopping: threading.Event) -> None:
+    """Collect cycles now and then, and return unused memory to the system.
 
     The C library keeps freed memory for later: tens of MB after a flood of requests.
     """
-    never = threading.Event()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
-    while not never.wait(_COLLECT_SECONDS):
+    while not stopping.wait(_COLLECT_SECONDS):
         gc.collect()
         if trim is not None:
             trim(0)

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from ledger.api.machinery.access_log import AccessLog
 from ledger.api.machinery.connection import Connection
 from ledger.application.turns import Board, Neighbours, create_board
+from ledger.background import Parts
 from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.loops import Loops
@@ -179,7 +180,7 @@ def run_sealer(
 
 
 def _run_until_told(
-    create: Callable[[Settings, str], Loops | Dispatching | Sealing],
+    create: Callable[[Settings, str], Parts],
     settings: Settings,
     conninfo: str,
     tell_started: Callable[[], None],
@@ -192,6 +193,5 @@ def _run_until_told(
     running = create(settings, conninfo)
     running.start()
     tell_started()
-    calm_collector()
-    stopping.wait()
+    calm_collector(stopping)
     running.stop()

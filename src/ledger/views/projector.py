@@ -1,10 +1,10 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
-The leading projector holds an advisory lock. When it dies or freezes, another process takes the
-lead (``postgres/leadership.py``). A transaction folds a batch of events into views and moves their
-tracking, on condition that the tracking still has the old position. So no event is folded twice or
-skipped. If a fold fails at an event, only this view stops, with an error in the log and in
-``ledger.projection``: the other views and the writers go on.
+The projector's session leads for all loops of its process. When it dies or freezes, another process
+takes the lead (``postgres/leadership.py``). A transaction folds a batch of events into views and
+moves their tracking, on condition that the tracking still has the old position. So no event is
+folded twice or skipped. If a fold fails at an event, only this view stops, with an error in the log
+and in ``ledger.projection``: the other views and the writers go on.
 """
 
 import logging
@@ -21,12 +21,11 @@ from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
 from ledger.log.append import StoredRow
 from ledger.log.codec import EnvelopeMapper
-from ledger.log.event_log import is_full, planned_once, read_log
-from ledger.postgres import locks
+from ledger.log.event_log import is_full, planned_once, reading
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
 from ledger.postgres.leadership import Candidate
-from ledger.postgres.pipeline import Pipeline, Value, named
+from ledger.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.postgres.session import RoundConnection
 from ledger.postgres.timing import LOOK_SECONDS
 from ledger.views.contract import Projection, is_passing, told
@@ -38,7 +37,7 @@ _BATCH = 2000
 _RETRY_SECONDS = 1.0
 """The pause before another try to connect, and between two looks for rebuilt views."""
 
-_IDLE_SECONDS = 0.25
+_IDLE_SECONDS = 1.0
 """The time after which the log is read without a notification, since one may be lost."""
 
 _GATHER_SECONDS = 0.006
@@ -157,7 +156,11 @@ class Projector(BackgroundLoop):
     """Takes the lead, then runs ``run_once`` again and again, on a connection of its own."""
 
     def __init__(
-        self, conninfo: str, codec: EnvelopeMapper, projections: Sequence[Projection]
+        self,
+        conninfo: str,
+        codec: EnvelopeMapper,
+        projections: Sequence[Projection],
+        candidate: Candidate,
     ) -> None:
         super().__init__("projector")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
@@ -167,7 +170,9 @@ class Projector(BackgroundLoop):
         """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
         """Whether the last round may have left a part of the log unread."""
-        self._candidate = Candidate("projector", locks.PROJECTOR)
+        self._looks = False
+        """Whether the next read of the log looks for rebuilt views, too."""
+        self._candidate = candidate
         self._pipeline: Pipeline | None = None
 
     def lead(self) -> bool:
@@ -176,7 +181,7 @@ class Projector(BackgroundLoop):
         if not self._candidate.take(connection):
             return False
         with connection.transaction():
-            tracking = connection.execute(_TRACKING).fetchall()
+            tracking = self._tracking()
             known = {row[0]: row for row in tracking}
             connection.execute(_UNKNOWN, {"known": [view.name for view in self._projections]})
             self._views = []
@@ -208,7 +213,7 @@ class Projector(BackgroundLoop):
         return largest
 
     def _take_batch(self, views: Sequence[_View], start: int) -> int:
-        rows = read_log(self._connect(), start, _BATCH)
+        rows = self._read(start)
         self._is_behind |= is_full(rows, _BATCH)
         if rows:
             events, end = self._decode(rows), rows[-1][4]
@@ -216,6 +221,14 @@ class Projector(BackgroundLoop):
                 for view in views:
                     self._advance(view, events, end)
         return len(rows)
+
+    def _read(self, start: int) -> list[StoredRow]:
+        if not self._looks:
+            return self._connect().run(reading(start, _BATCH))[0]
+        self._looks = False
+        rows, tracking = self._connect().run(reading(start, _BATCH), Statement(_TRACKING.encode()))
+        self._assert_standing(tracking)
+        return rows
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
         """Fold a whole batch into all views in one transaction: one COMMIT instead of one a view.
@@ -308,9 +321,8 @@ class Projector(BackgroundLoop):
             view.projection.forget()
         if isinstance(error, LostLead) or is_passing(error):
             raise error
-        if self._is_rebuilt():
-            # The error may come from the swap: the tables of the old generation may be gone.
-            raise LostLead("a view was rebuilt") from error
+        # The error may come from the swap: the tables of the old generation may be gone.
+        self._assert_standing(self._tracking())
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.is_stopped = True
@@ -340,6 +352,7 @@ class Projector(BackgroundLoop):
         try:
             if self.lead():
                 self._follow()
+                self.disconnect()
             else:
                 self._stopping.wait(LOOK_SECONDS)
         except LostLead:
@@ -352,27 +365,29 @@ class Projector(BackgroundLoop):
         pipeline = self._connect()
         pipeline.connection.execute("LISTEN ledger_events")
         appends, looked_at = Appends(pipeline), time.monotonic()
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._candidate.is_left):
             # If no batch was full, no events are left, unless a NOTIFY has come meanwhile.
             self._is_behind = False
+            if time.monotonic() - looked_at >= _RETRY_SECONDS:
+                looked_at, self._looks = time.monotonic(), True
             self.run_once()
+            if self._looks:  # every view is stopped, so nothing was read
+                self._assert_standing(self._tracking())
             if not self._is_behind:
                 appends.wait()
-            if time.monotonic() - looked_at > _RETRY_SECONDS:
-                looked_at = time.monotonic()
-                if self._is_rebuilt():
-                    raise LostLead("a view was rebuilt")
 
-    def _is_rebuilt(self) -> bool:
-        """Whether any view has another generation now. (``_TRACK`` notices that of a live view.)"""
-        tracking = self._connect().connection.execute(_TRACKING).fetchall()
-        return {(row[0], row[1], row[2]) for row in tracking} != self._standing
+    def _tracking(self) -> list[Any]:
+        return self._connect().connection.execute(_TRACKING).fetchall()
+
+    def _assert_standing(self, tracking: Sequence[Any]) -> None:
+        """Raise LostLead if a view has another generation. (``_TRACK`` notices a live view's.)"""
+        if {(row[0], row[1], row[2]) for row in tracking} != self._standing:
+            raise LostLead("a view was rebuilt")
 
     def _is_superseded(self) -> bool:
         """Whether a newer version of the code has rebuilt a view that this projector moved."""
         own = {v.projection.name: v.projection.version for v in self._views if not v.is_stopped}
-        tracking = self._connect().connection.execute(_TRACKING).fetchall()
-        return any(version > own.get(name, version) for name, version, *_ in tracking)
+        return any(version > own.get(name, version) for name, version, *_ in self._tracking())
 
     def _connect(self) -> Pipeline:
         if self._pipeline is None:
@@ -390,7 +405,8 @@ class Projector(BackgroundLoop):
         return self._pipeline
 
     def disconnect(self) -> None:
-        """Close the connection. The next round opens another."""
+        """Close the connection, which ends the lead. The next round opens another."""
+        self._candidate.leads = False
         if self._pipeline is not None:
             self._pipeline.connection.close()
             self._pipeline = None

@@ -42,7 +42,7 @@ class Rebuilder(BackgroundLoop):
     ) -> None:
         super().__init__("rebuilder")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
-        self._candidate = Candidate("rebuilder", locks.REBUILDER)
+        self._candidate = Candidate({"rebuilder": locks.REBUILDER})
         self._session: psycopg.Connection[TupleRow] | None = None
         self._has_led = False
         """Whether the last try was one to build, not only one to lead."""

@@ -4,6 +4,7 @@ from functools import partial
 
 from ledger.application.commands.webhooks import open_secret
 from ledger.application.metrics import WriterMetrics
+from ledger.background import Parts
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
 from ledger.feed.roster import MOST_IN_FLIGHT
@@ -17,7 +18,7 @@ from ledger.service.processes import connections_allowed
 from ledger.settings import Settings
 
 
-class Dispatching:
+class Dispatching(Parts):
     """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds)."""
 
     def __init__(
@@ -41,15 +42,9 @@ class Dispatching:
         )
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
         self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
-
-    def start(self) -> None:
-        self._writer.start()
-        self._beat.start()
-        self.dispatcher.start()
+        self.parts = (self._writer, self._beat, self.dispatcher)
 
     def stop(self) -> None:
         """Stop once the requests in flight are answered and recorded."""
-        self.dispatcher.stop()
-        self._beat.stop()
-        self._writer.stop()
+        super().stop()
         self._log.close()

@@ -5,10 +5,13 @@ from datetime import timedelta
 
 from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
+from ledger.application.periodic import LedSession
 from ledger.application.writer import Writer
+from ledger.background import Parts
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
-from ledger.postgres.leadership import LeadBeat
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate, LeadBeat
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.views.projector import Projector
@@ -18,50 +21,42 @@ from projections.execution.statements import IDLE_CANDIDATES
 
 
 def create_sweeper(
-    conninfo: str,
+    session: LedSession,
     writer: Writer,
     clock: Clock,
     idle_after: Callable[[str], timedelta],
     every_seconds: float,
 ) -> Sweeper:
     """The idle sweeper, over the lines that the view of executions shows as quiet."""
-    return Sweeper(conninfo, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
+    return Sweeper(session, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
 
 
-class Loops:
+class Loops(Parts):
     """The loops that follow the log, with their writer."""
 
     def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
         self._beat = LeadBeat(conninfo)
-        conninfo = self._beat.conninfo
-        self.projector = Projector(conninfo, EnvelopeMapper(), projections())
+        conninfo, candidate = self._beat.conninfo, Candidate(locks.FOLLOWING)
+        self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
+        session = LedSession(conninfo, "loops", candidate, takes=False)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         self.sweeper = create_sweeper(
-            conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
+            session, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
-        self.lease_watch = LeaseWatch(conninfo, self._writer)
+        self.lease_watch = LeaseWatch(session, self._writer)
         # By a wrong clock, outcomes would be dropped before their day is over.
-        self.housekeeper = Housekeeper(conninfo, self._writer, self._beat.corrected(clock))
-
-    def start(self) -> None:
-        """Start all loops."""
-        self._writer.start()
-        self._beat.start()
-        self.projector.start()
-        self.rebuilder.start()
-        self.sweeper.start()
-        self.lease_watch.start()
-        self.housekeeper.start()
+        self.housekeeper = Housekeeper(session, self._writer, self._beat.corrected(clock))
+        self.lease_watch.beside = (self.sweeper, self.housekeeper)
+        self.parts = (
+            self._writer,
+            self._beat,
+            self.projector,
+            self.rebuilder,
+            self.lease_watch,
+        )
 
     def stop(self) -> None:
-        """End all loops, each after the work in hand."""
-        self.housekeeper.stop()
-        self.lease_watch.stop()
-        self.sweeper.stop()
-        self.rebuilder.stop()
-        self.projector.stop()
-        self._beat.stop()
-        self._writer.stop()
+        super().stop()
         self._log.close()

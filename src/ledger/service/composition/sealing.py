@@ -4,12 +4,13 @@ The node's beat reports the witness of sealing, and the nightly verification has
 in this process.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from ledger.background import BackgroundLoop
+from ledger.application.periodic import LedSession
+from ledger.background import Parts
 from ledger.log.nodes import node_id_in
-from ledger.postgres.leadership import LeadBeat
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate
 from ledger.postgres.timing import LIVING_SECONDS
 from ledger.sealing.beat import NodeBeat
 from ledger.sealing.nightly import NightlyVerification
@@ -21,42 +22,33 @@ from ledger.service.roles import leads
 from ledger.settings import Settings
 
 
-class Sealing:
-    """The node's beat; and the sealer and the nightly verification, if the role leads loops."""
+class Sealing(Parts):
+    """The node's beat; and the sealer and the nightly verification, if the role leads loops.
+
+    A part that is being verified at the end is verified again at the next start.
+    """
 
     def __init__(
         self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
     ) -> None:
         watch = create_watch(settings)
         self.beat = NodeBeat(conninfo, watch, role, clock)
-        leading = LeadBeat(conninfo)
-        self.sealer = create_sealer(settings, leading.conninfo, watch, clock)
+        conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
+        session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
+        self.sealer = Sealer(session, vault, clock, watch)
         verification = NightlyVerification(
-            leading.conninfo, open_vault(settings), watch.folder, settings.verified_at, clock
+            LedSession(conninfo, "verification", candidate, takes=False),
+            vault,
+            watch.folder,
+            settings.verified_at,
+            clock,
         )
-        self._loops: Sequence[BackgroundLoop] = [self.beat]
-        if leads(role):
-            self._loops = [self.beat, leading, self.sealer, verification]
-
-    def start(self) -> None:
-        for loop in self._loops:
-            loop.start()
-
-    def stop(self) -> None:
-        """End the loops. A part that is being verified is verified again at the next start."""
-        for loop in reversed(self._loops):
-            loop.stop()
+        self.parts = (self.beat, self.sealer, verification) if leads(role) else (self.beat,)
 
 
 def create_watch(settings: Settings, patience: float = LIVING_SECONDS) -> Watch:
     """The knowledge of the node of this data directory, which waits for others for ``patience``."""
     return Watch(node_id_in(settings.data_dir), witness_folder(settings), patience=patience)
-
-
-def create_sealer(
-    settings: Settings, conninfo: str, watch: Watch, clock: Clock = utc_now
-) -> Sealer:
-    return Sealer(conninfo, open_vault(settings), clock, watch)
 
 
 def witness_folder(settings: Settings) -> Path:
