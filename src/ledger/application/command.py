@@ -41,8 +41,8 @@ class Command(Request, Protocol):
 class OwnCommand:
     """The base of commands that are not facts: no key and no entry in the audit log by default."""
 
-    action: ClassVar[str]
-    """The command's action in the audit log, for commands that a caller asks for."""
+    action: ClassVar[str] = ""
+    """The command's action in the audit log; empty: no caller asks for the command."""
     subject_type: ClassVar[str | None] = None
     """The type of the command's subject in the audit log; None: a new aggregate, or no subject."""
     needs_key: ClassVar[bool] = True
@@ -85,11 +85,29 @@ class SubjectCommand(OwnCommand):
         return (self.subject_id,)
 
     def about(self) -> About | None:
-        return About(self.action, (self.subject_type, self.subject_id))
+        """The action and the subject; None: no caller asks for the command."""
+        return About(self.action, (self.subject_type, self.subject_id)) if self.action else None
 
     def decide(self, group: Group) -> Receipt:
         """Check the command, then record its events. Raises Refused."""
         raise NotImplementedError
+
+    def unchanged(self) -> Receipt:
+        """The receipt of a command that had nothing to do."""
+        return Receipt(self.subject_id, (), 0, duplicate=True)
+
+
+class NewCommand(OwnCommand):
+    """A command that makes something for a tenant."""
+
+    organization_id: str | None
+    workspace_id: str | None
+
+    def about(self) -> About:
+        """The action, and the named tenant of what does not exist yet."""
+        organization_id = self.organization_id
+        tenant = None if organization_id is None else (organization_id, self.workspace_id)
+        return About(self.action, tenant=tenant)
 
 
 class TurnDown(OwnCommand):

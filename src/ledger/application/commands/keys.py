@@ -8,20 +8,20 @@ shown the same token again.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
 
 import msgspec
 
-from ledger.application.command import OwnCommand, SubjectCommand, receipt
+from ledger.application.command import NewCommand, SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.recorded import Event
 from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.intake.principal import HOUSEKEEPER, Principal
-from ledger.intake.request import About, IdempotencyKey, Receipt
+from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.rendering import ShownKey, shown_as
 
@@ -31,61 +31,45 @@ _OUTLIVES = "The key would outlive the credential, which expires."
 _encode = msgspec.json.Encoder().encode
 
 
-class CreateApiKey(OwnCommand):
+@dataclass(eq=False, repr=False)
+class CreateApiKey(NewCommand):
     """Hand out a key. The caller creates the token; the command keeps only the token's hash."""
 
     action = "key.create"
     issues = "KEY"
 
-    def __init__(
-        self,
-        principal: Principal,
-        token: str,
-        *,
-        name: str | None,
-        organization_id: str | None,
-        workspace_id: str | None,
-        permissions: Collection[Permission],
-        expires_at: datetime | None = None,
-        request_id: str | None = None,
-        fault: Invalid | None = None,
-        idempotency: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(principal, request_id)
-        self._token = token
-        self._name, self._expires_at = name, expires_at
-        self._tenant = (organization_id, workspace_id)
-        self._permissions = tuple(permissions)
-        self._fault = fault
-        self.idempotency = idempotency
-
-    def about(self) -> About:
-        """The action, and the named tenant of the key, which does not exist yet."""
-        organization_id, workspace_id = self._tenant
-        tenant = None if organization_id is None else (organization_id, workspace_id)
-        return About(self.action, tenant=tenant)
+    principal: Principal
+    token: str
+    _: KW_ONLY
+    name: str | None
+    organization_id: str | None
+    workspace_id: str | None
+    permissions: Collection[Permission]
+    expires_at: datetime | None = None
+    request_id: str | None = None
+    fault: Invalid | None = None
+    idempotency: IdempotencyKey | None = None
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for more than the credential has, or Invalid."""
         asking = group.memory.asking_key(self.principal)
-        organization_id, workspace_id = self._tenant
-        is_named = organization_id is not None or not self.principal.is_admin
-        if is_named and not self.principal.covers(self._permissions, *self._tenant):
+        tenant = self.organization_id, self.workspace_id
+        is_named = self.organization_id is not None or not self.principal.is_admin
+        if is_named and not self.principal.covers(self.permissions, *tenant):
             raise Forbidden(_WIDER)
-        if self._fault is not None:
-            raise self._fault
-        _check_expiry(self._expires_at, asking, group.now)
+        if self.fault is not None:
+            raise self.fault
+        _check_expiry(self.expires_at, asking, group.now)
         body = ApiKeyCreated(
-            name=self._name,
-            secret_hash=hash_token(self._token),
-            permissions=self._permissions,
-            expires_at=self._expires_at,
-            prefix=prefix_of(self._token),
+            name=self.name,
+            secret_hash=hash_token(self.token),
+            permissions=tuple(self.permissions),
+            expires_at=self.expires_at,
+            prefix=prefix_of(self.token),
         )
         key = ApiKey(group.issue("KEY"))
-        tenant = (organization_id, workspace_id, None)
-        recorded = group.record(key, body, group.now, self, tenant=tenant)
-        return receipt(recorded, _answer(key, self._token))
+        recorded = group.record(key, body, group.now, self, tenant=(*tenant, None))
+        return receipt(recorded, _answer(key, self.token))
 
 
 class _KeyCommand(SubjectCommand):
@@ -156,19 +140,16 @@ class RevokeApiKey(_KeyCommand):
         return key.revoke()
 
 
-class TellOmitted(OwnCommand):
+class TellOmitted(SubjectCommand):
     """Record how many refusals of a credential were only counted."""
 
     def __init__(self, credential: str) -> None:
-        super().__init__(HOUSEKEEPER)
+        super().__init__(stream_of(credential), HOUSEKEEPER)
         self._credential = credential
-
-    def streams(self) -> tuple[str, ...]:
-        return (stream_of(self._credential),)
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if nothing was counted, or if another process was faster."""
-        found = group.memory.find(stream_of(self._credential))
+        found = group.memory.find(self.subject_id)
         omitted = group.append.take_omitted(self._credential)
         if not isinstance(found, Refusals) or omitted is None:
             raise NotFound("No refusals were omitted.")

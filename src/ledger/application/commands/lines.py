@@ -1,9 +1,8 @@
 """Commands about service lines: pause, resume, and the sweeper's command to go idle."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ledger.application.command import OwnCommand, SubjectCommand, receipt
+from ledger.application.command import SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
@@ -45,25 +44,21 @@ class Resume(Pause):
         return receipt(group.record(execution, body, group.now, self))
 
 
-class GoIdle(OwnCommand):
+class GoIdle(SubjectCommand):
     """Record that a line went idle, if the rule says so at this moment (contract, State)."""
 
     def __init__(self, line_id: str) -> None:
-        super().__init__(SWEEPER)
-        self.line_id = line_id
-
-    def streams(self) -> Iterable[str]:
-        return (self.line_id,)
+        super().__init__(line_id, SWEEPER)
 
     def decide(self, group: Group) -> Receipt:
         """Record that the line went idle; an idle, held, closed or busy line is left as it is.
 
         Raises NotFound.
         """
-        execution = group.memory.find(self.line_id)
+        execution = group.memory.find(self.subject_id)
         if not isinstance(execution, Execution):
             raise NotFound("No such service line.")
-        activity = group.memory.activity(self.line_id)
+        activity = group.memory.activity(self.subject_id)
         idle = execution.go_idle(
             activity.last_activity_at,
             activity.open_runs,
@@ -71,6 +66,6 @@ class GoIdle(OwnCommand):
             group.idle_after(execution.execution_model),
         )
         if idle is None:
-            return Receipt(self.line_id, (), 0, duplicate=True)
+            return self.unchanged()
         body, at = idle
         return receipt(group.record(execution, body, at, self))

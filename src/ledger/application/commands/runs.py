@@ -1,14 +1,14 @@
 """Commands about runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from ledger.application.command import OwnCommand, SubjectCommand, receipt
+from ledger.application.command import SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.run import LEASE_EXPIRED, Run
-from ledger.intake.principal import LEASE_WATCH, Principal
+from ledger.intake.principal import LEASE_WATCH
 from ledger.intake.request import Receipt
 from ledger.log.leases import EndedLease
 
@@ -31,7 +31,7 @@ class EraseRun(SubjectCommand):
             raise self.fault
         body = run.erase(self.reason)
         if body is None:
-            return Receipt(run.id, (), 0, duplicate=True)
+            return self.unchanged()
         recorded = group.record(run, body, group.now, self)
         # Drop the run's key from this process's memory at once. (The decision tables delete the key
         # from the database and notify the other processes.)
@@ -39,21 +39,7 @@ class EraseRun(SubjectCommand):
         return receipt(recorded)
 
 
-class _RunCommand(OwnCommand):
-    """A command about one run that no audit entry tells of."""
-
-    def __init__(self, run_id: str, principal: Principal, request_id: str | None = None) -> None:
-        super().__init__(principal, request_id)
-        self._run_id = run_id
-
-    def streams(self) -> Iterable[str]:
-        return (self._run_id,)
-
-    def _nothing(self) -> Receipt:
-        return Receipt(self._run_id, (), 0, duplicate=True)
-
-
-class Heartbeat(_RunCommand):
+class Heartbeat(SubjectCommand):
     """Begin a run's lease anew, without an event (contract, Facts)."""
 
     needs_key = False
@@ -61,13 +47,13 @@ class Heartbeat(_RunCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, or InvalidState for a run that has ended or has no lease."""
-        run = group.memory.run(self._run_id, self.principal)
+        run = group.memory.run(self.subject_id, self.principal)
         run.require_lease()
         group.tables.hear(run.id, group.now)
-        return self._nothing()
+        return self.unchanged()
 
 
-class ExpireLease(_RunCommand):
+class ExpireLease(SubjectCommand):
     """Fail a run, if its lease has ended at this moment (contract, Facts)."""
 
     def __init__(self, run_id: str, together: Sequence[str] = ()) -> None:
@@ -77,16 +63,16 @@ class ExpireLease(_RunCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Record the failure as of the lease's end; a run that was heard of is left as it is."""
-        run = group.memory.find(self._run_id)
+        run = group.memory.find(self.subject_id)
         lease = self._ended(group)
         if lease is None or not isinstance(run, Run):
-            return self._nothing()
+            return self.unchanged()
         key = group.memory.run_key(run)
         error = key.seal("error", run.version + 1, _encode(LEASE_EXPIRED)) if key else None
         body = run.expire(lease.ends_at, lease.heard_at, error)
         if body is None:
-            return self._nothing()
+            return self.unchanged()
         return receipt(group.record(run, body, lease.ends_at, self))
 
     def _ended(self, group: Group) -> EndedLease | None:
-        return group.ended_lease(self._run_id, self._together)
+        return group.ended_lease(self.subject_id, self._together)

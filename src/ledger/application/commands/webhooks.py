@@ -5,12 +5,12 @@ A new secret is therefore shown although no view has the endpoint yet, and it is
 request that is replayed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 
 import msgspec
 
-from ledger.application.command import OwnCommand, SubjectCommand, receipt, receipt_of
+from ledger.application.command import NewCommand, SubjectCommand, receipt, receipt_of
 from ledger.application.group import Group
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
@@ -25,7 +25,7 @@ from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
 from ledger.domain.identity import Identity, of_delivery
 from ledger.domain.recorded import Event
 from ledger.intake.principal import DISPATCHER, Principal
-from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
+from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
 from ledger.log.vault import Vault
 
@@ -53,59 +53,49 @@ def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
     return vault.open(secret_purpose(endpoint_id), sealed).decode()
 
 
-class CreateEndpoint(OwnCommand):
+@dataclass(eq=False, repr=False)
+class CreateEndpoint(NewCommand):
     """Set up an endpoint for an organization or one of its workspaces."""
 
     action = "webhook.create"
     issues = "WHK"
 
-    def __init__(
-        self,
-        principal: Principal,
-        request_id: str | None,
-        *,
-        secret: str,
-        settings: EndpointSettings,
-        organization_id: str | None,
-        workspace_id: str | None,
-        fault: Invalid | None = None,
-        idempotency: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(principal, request_id)
-        self._secret, self._settings = secret, settings
-        self._organization_id = organization_id or principal.organization_id
-        self._workspace_id = workspace_id or principal.workspace_id
-        self._fault = fault
-        self.idempotency = idempotency
+    principal: Principal
+    request_id: str | None
+    _: KW_ONLY
+    secret: str
+    settings: EndpointSettings
+    organization_id: str | None
+    """None: the credential's own; likewise the workspace."""
+    workspace_id: str | None
+    fault: Invalid | None = None
+    idempotency: IdempotencyKey | None = None
 
-    def about(self) -> About:
-        """The action, and the named tenant of the endpoint, which does not exist yet."""
-        tenant = None
-        if self._organization_id is not None:
-            tenant = self._organization_id, self._workspace_id
-        return About(self.action, tenant=tenant)
+    def __post_init__(self) -> None:
+        self.organization_id = self.organization_id or self.principal.organization_id
+        self.workspace_id = self.workspace_id or self.principal.workspace_id
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
-        organization_id, workspace_id = self._organization_id, self._workspace_id
+        organization_id, workspace_id = self.organization_id, self.workspace_id
         if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
             raise Forbidden(OTHER_TENANT)
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
         if organization_id is None:
             raise Invalid.at("/organization_id", "is required")
         if group.endpoints(organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
         endpoint = Endpoint(group.issue("WHK"))
-        sealed = group.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
-        given = msgspec.structs.asdict(self._settings)
+        sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
+        given = msgspec.structs.asdict(self.settings)
         body = WebhookCreated(
             **{k: v for k, v in given.items() if v is not msgspec.UNSET}, secret=sealed
         )
         tenant = (organization_id, workspace_id, None)
         recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
-        return receipt(recorded, _answer(endpoint, self._secret))
+        return receipt(recorded, _answer(endpoint, self.secret))
 
 
 class _EndpointCommand(SubjectCommand):
@@ -215,9 +205,6 @@ class DisableEndpoint(_EndpointCommand):
         super().__init__(endpoint_id, DISPATCHER)
         self._reason, self._url = reason, url
 
-    def about(self) -> None:
-        """Return None: the service itself asks, not a caller."""
-
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
         return endpoint.disable(self._reason, self._url)
 
@@ -234,9 +221,6 @@ class GiveUpDelivery(_EndpointCommand):
         super().__init__(endpoint_id, DISPATCHER)
         self._event_id, self._body = event_id, body
         self._round = round_
-
-    def about(self) -> None:
-        """Return None: the service itself asks, not a caller."""
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
         organization_id = tenant_of(self.subject_id)
