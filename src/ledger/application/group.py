@@ -290,11 +290,19 @@ class Group:
 
     def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
         """The line's open runs by id."""
-        return self.tables.open_runs(line_id, self.append.open_runs(line_id))
+        ended, opened = self.tables.ended, self.tables.opened
+        runs = {
+            row.run_id: row for row in self.append.open_runs(line_id) if row.run_id not in ended
+        }
+        return runs | {run_id: row for run_id, row in opened.items() if row.line_id == line_id}
 
     def endpoints(self, organization_id: str) -> int:
         """How many webhook endpoints the organization has."""
-        return self.tables.endpoints(organization_id, self.append.endpoints(organization_id))
+        new, deleted = (
+            sum(1 for row in rows.values() if row.organization_id == organization_id)
+            for rows in (self.tables.new_endpoints, self.tables.deleted_endpoints)
+        )
+        return self.append.endpoints(organization_id) + new - deleted
 
     def ended_lease(self, run_id: str, together: Collection[str] = ()) -> EndedLease | None:
         """The lease of a run, if it has ended and nothing of the run arrived in this append.

@@ -5,7 +5,7 @@ and stored in the same transaction. Only the fold (``note``) defines how an even
 the tables that are ``AS_FOLDED`` can be derived from the log at any time.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -110,11 +110,6 @@ class DecisionTables:
         taken, self.new_identities = self.new_identities, []
         return taken
 
-    def open_runs(self, line_id: str, stored: Iterable[OpenRunRow]) -> dict[str, OpenRunRow]:
-        """The line's open runs by id: the stored rows with the changes of this append."""
-        runs = {row.run_id: row for row in stored if row.run_id not in self.ended}
-        return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
-
     def hear(self, run_id: str, at: datetime) -> None:
         """Begin an open run's lease anew, for a heartbeat. No event tells of it."""
         begun = self.leases.get(run_id)
@@ -122,14 +117,6 @@ class DecisionTables:
             self.heard[run_id] = at
         else:
             self.leases[run_id] = _lease(run_id, begun.seconds, at, begun.organization_id)
-
-    def endpoints(self, organization_id: str, stored: int) -> int:
-        """The number of the organization's webhook endpoints, given the stored number."""
-        new, deleted = (
-            sum(1 for row in rows.values() if row.organization_id == organization_id)
-            for rows in (self.new_endpoints, self.deleted_endpoints)
-        )
-        return stored + new - deleted
 
     # The fold.
 
@@ -145,9 +132,6 @@ class DecisionTables:
         """Give an identity to an event that is about to be written."""
         self.firsts[new] = First.of(recorded, self._last)
         self.new_identities.append(IdentityRow(new.digest, recorded.position))
-
-    def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Ignore the event: no rule that spans streams depends on it."""
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
@@ -168,9 +152,6 @@ class DecisionTables:
         self.new_records.add(body.execution_id)
         if body.execution_id_origin == "issued":
             self._issued(body.execution_id, recorded)
-
-    def _checked_in(self, body: execution.CheckedIn, recorded: Recorded) -> None:
-        self._active(recorded)
 
     def _voided(self, body: execution.CheckInVoided, recorded: Recorded) -> None:
         own = recorded.identity
@@ -295,9 +276,9 @@ def _endpoint(recorded: Recorded) -> EndpointRow:
 
 
 _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
-    Note.PASSES: DecisionTables._passes,
+    Note.PASSES: lambda tables, body, recorded: None,
     Note.LINE_BEGAN: DecisionTables._activated,
-    Note.CHECKED_IN: DecisionTables._checked_in,
+    Note.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
     Note.CHECK_IN_VOIDED: DecisionTables._voided,
     Note.RUN_REQUESTED: DecisionTables._requested,
     Note.RUN_STARTED: DecisionTables._started,
