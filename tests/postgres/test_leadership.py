@@ -222,6 +222,37 @@ def test_all_sessions_by_which_a_frozen_process_leads_are_ended_at_once(
     assert_alive(idle)
 
 
+class FrozenBeat(LeadBeat):
+    """A beat whose process freezes when it has written the rows, and not committed."""
+
+    def __init__(self, conninfo: str) -> None:
+        super().__init__(conninfo)
+        self.freezes, self.thaws = threading.Event(), threading.Event()
+
+    def beat(self, connection: Session) -> None:
+        with connection.transaction():
+            super().beat(connection)
+            self.freezes.set()
+            self.thaws.wait(30)
+
+
+def test_a_process_that_freezes_within_a_beat_keeps_no_rival_from_the_lead(
+    conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "HELD_SECONDS", 1)
+    monkeypatch.setattr(timing, "FROZEN_SECONDS", 1.5)
+    beat, rival, second = FrozenBeat(conninfo), candidate(), session(opened, conninfo)
+    second.execute("SET lock_timeout = '8s'")
+    assert candidate().take(session(opened, beat.conninfo))
+    beat.start()
+    try:
+        assert beat.freezes.wait(10)
+        until(lambda: rival.take(second), "the lead", 10.0)
+    finally:
+        beat.thaws.set()
+        beat.stop()
+
+
 def test_a_beat_is_of_living_sessions_of_the_own_process_only(
     conninfo: str, opened: ExitStack
 ) -> None:

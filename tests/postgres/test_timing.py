@@ -13,7 +13,7 @@ DEAD_IN, FROZEN_IN = 3.0, 15.0
 ORDER = {
     "CONNECT_SECONDS < ANSWER_SECONDS": "a request fails by its connection, not by its patience",
     "LOCK_SECONDS < FAILING_SECONDS": "an append that waits for its turn has not failed",
-    "HELD_SECONDS < FROZEN_SECONDS": "the append lock of a frozen node is free before its leads",
+    "HELD_SECONDS < FROZEN_SECONDS": "its transactions end before a frozen node's leads",
     "CANCEL_SECONDS < ANSWER_SECONDS": "a slow statement is cancelled, and its connection stays",
     "ANSWER_SECONDS < ROUND_SECONDS": "a request waits no longer than a round",
     "ANSWER_SECONDS < IN_10_S": "an answer, or the refusal, comes in time",

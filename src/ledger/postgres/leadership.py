@@ -229,7 +229,12 @@ class LeadBeat(BackgroundLoop):
                 autocommit=True,
                 row_factory=tuple_row,
                 application_name="ledger beat",
-                options=options_of(self.conninfo, f"-c synchronous_commit={self.commits}"),
+                options=options_of(
+                    self.conninfo,
+                    f"-c synchronous_commit={self.commits}",
+                    # A process that freezes within a beat must not keep the rows from a rival.
+                    f"-c idle_in_transaction_session_timeout={timing.HELD_SECONDS}s",
+                ),
             )
         self._tell(self.beat(self._connection))
 

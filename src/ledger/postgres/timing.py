@@ -12,7 +12,7 @@ LOCK_SECONDS = 2
 """How long an append waits for the append lock."""
 
 HELD_SECONDS = 5
-"""PostgreSQL ends a session that says nothing for so long within an append."""
+"""PostgreSQL ends a session that says nothing for so long within an append, or within a beat."""
 
 CANCEL_SECONDS = 9
 """PostgreSQL cancels a statement of a read then, before its connection is closed."""
