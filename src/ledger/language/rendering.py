@@ -3,8 +3,10 @@
 Views store JSON texts, so that reads pass them on without parsing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,11 +32,15 @@ def time_text(instant: datetime | None) -> Any:
 
 def shown_as(shown: type[S], of: object, **more: Any) -> S:
     """A struct of the values that ``of`` has under the names of its fields, and of ``more``."""
-    values = {name: getattr(of, name) for name in shown.__struct_fields__ if name not in more}
-    for name, value in values.items():
-        if isinstance(value, datetime):
-            values[name] = format_instant(value)
-    return shown(**values, **more)
+    names, pick = _picker(shown, tuple(more))
+    values = [format_instant(each) if type(each) is datetime else each for each in pick(of)]
+    return shown(**dict(zip(names, values, strict=True)), **more) if more else shown(*values)
+
+
+@cache
+def _picker(shown: type[S], but: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+    names = tuple(name for name in shown.__struct_fields__ if name not in but)
+    return names, attrgetter(*names)
 
 
 def json_text(value: Any) -> str:

@@ -76,23 +76,28 @@ def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
     """
     info = msgspec.inspect.type_info(shown)
     assert isinstance(info, msgspec.inspect.StructType)
-    fields = [(f.name, _kind(f.type)) for f in info.fields if f.name not in without]
+    fields = [(f.name, _kind(f.type), f.required) for f in info.fields if f.name not in without]
     fields.sort(key=lambda field: isinstance(field[1], msgspec.inspect.DictType))
-    columns, ways = list[str](), list[Callable[[Any], Cells]]()
-    for name, kind in fields:
+    columns, within = list[str](), list[tuple[int, Callable[[Any], Cells]]]()
+    ways = dict[int, Callable[[Any], Any]]()
+    for place, (name, kind, is_set) in enumerate(fields):
         if isinstance(kind, msgspec.inspect.StructType):
             inner = cut_of(kind.cls)
             columns += [f"{name}_{column}" for column in inner.columns]
-            ways.append(partial(_within, inner))
-        else:
-            columns.append(name)
-            ways.append(_way(kind))
-    pick = attrgetter(*(name for name, _ in fields))
+            # From the last to the first, since a struct's cells move those behind it.
+            within.insert(0, (place, partial(_within, inner)))
+            continue
+        columns.append(name)
+        if (way := _way(kind, is_set=is_set)) is not None:
+            ways[place] = way
+    pick = attrgetter(*(name for name, *_ in fields))
 
     def cells(entry: Any) -> Cells:
-        found = list[str | int | None]()
-        for way, value in zip(ways, pick(entry), strict=True):
-            found += way(value)
+        found = list(pick(entry))
+        for place, way in ways.items():
+            found[place] = way(found[place])
+        for place, spread in within:
+            found[place : place + 1] = spread(found[place])
         return found
 
     return Cut(tuple(columns), cells)
@@ -108,13 +113,13 @@ def _kind(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     return kind
 
 
-def _way(kind: msgspec.inspect.Type) -> Callable[[Any], Cells]:
-    """How a value becomes a cell. A text without a pattern is one that senders may choose."""
+def _way(kind: msgspec.inspect.Type, *, is_set: bool) -> Callable[[Any], Any] | None:
+    """How a value becomes a cell; None: unchanged. Senders choose the texts without a pattern."""
     if isinstance(kind, msgspec.inspect.DictType):
-        return lambda value: (harmless_json(json_text(value)),)
+        return lambda value: harmless_json(json_text(value))
     if isinstance(kind, msgspec.inspect.StrType) and kind.pattern is None:
-        return lambda word: (None if word is msgspec.UNSET else harmless(word),)
-    return lambda value: (None if value is msgspec.UNSET else value,)
+        return harmless if is_set else lambda word: harmless(word or None)
+    return None if is_set else lambda value: None if value is msgspec.UNSET else value
 
 
 def _within(inner: Cut, entry: Any) -> Cells:
