@@ -19,7 +19,6 @@ from ledger.domain.health import Signal
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.log import snapshots
-from ledger.log.derived import compare
 from ledger.log.migrate import migrate
 from ledger.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
 from ledger.log.tables import SNAPSHOT
@@ -27,6 +26,7 @@ from ledger.log.verifications import Difference
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.pipeline import Transaction, insert
 from ledger.settings import Settings
+from ledger.verification.derived import compare
 from tests.application.long_streams import (
     Chance,
     assert_same,

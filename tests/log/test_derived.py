@@ -13,12 +13,12 @@ from ledger.application.commands.webhooks import CreateEndpoint, EndpointSetting
 from ledger.feed import signing
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.tokens import create_token
-from ledger.log.derived import TABLES, Compared, compare
 from ledger.log.tables import ID_COUNTER, LEASE
 from ledger.log.verifications import Difference
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.table import Table
 from ledger.settings import Settings
+from ledger.verification.derived import TABLES, Compared, compare
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.facts import ORGANIZATION, fact

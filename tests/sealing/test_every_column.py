@@ -17,11 +17,11 @@ from psycopg.rows import tuple_row
 from ledger.application.commands.webhooks import GiveUpDelivery
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.log import outside
-from ledger.log.derived import TABLES, compare
 from ledger.log.verifications import Difference
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.sealing.check import check
 from ledger.settings import Settings
+from ledger.verification.check import check
+from ledger.verification.derived import TABLES, compare
 from tests.conftest import MASTER_KEY
 from tests.log.test_derived import fill
 from tests.sealing.conftest import report

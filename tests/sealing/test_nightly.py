@@ -11,10 +11,10 @@ import pytest
 from ledger.log.nodes import beat
 from ledger.log.verifications import NEW, OLD, SCHEMA, TABLES, Finding, findings
 from ledger.postgres import locks
-from ledger.sealing import nightly
-from ledger.sealing.nightly import NightlyVerification
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
+from ledger.verification import nightly
+from ledger.verification.nightly import NightlyVerification
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_check import position_at

@@ -2,9 +2,9 @@
 
 import psycopg
 
-from ledger.log.derived import compare
 from ledger.log.tables import DECISION_TABLES, Derived
 from ledger.log.verifications import Difference
+from ledger.verification.derived import compare
 
 FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLDED]
 

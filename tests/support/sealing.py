@@ -13,7 +13,6 @@ from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
 from ledger.sealing.beat import NodeBeat
-from ledger.sealing.check import Checked, check
 from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.shelf import Mark
@@ -21,6 +20,7 @@ from ledger.sealing.watch import Watch
 from ledger.sealing.witness import LineageFile, Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
+from ledger.verification.check import Checked, check
 from ledger.views.definitions import load
 from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger

@@ -11,16 +11,16 @@ from psycopg.rows import tuple_row
 
 from ledger.cli.printing import progress_bars
 from ledger.domain.values import escaped
-from ledger.log.derived import TABLES, Compared, compare
 from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
-from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
 from ledger.sealing.origins import former_origins
 from ledger.service.composition.database import known_master_key
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.processes import Lifeline
 from ledger.settings import Settings
+from ledger.verification.check import check
+from ledger.verification.derived import TABLES, Compared, compare
 from ledger.views.definitions import Definitions
 from ledger.views.definitions import compare as compare_definitions
 from projections import projections

@@ -13,9 +13,9 @@ from ledger.intake.principal import Principal
 from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
 from ledger.postgres.timing import LIVING_SECONDS
-from ledger.sealing.nightly import next_night
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import FormerOrigin
+from ledger.verification.nightly import next_night
 from ledger.web.pages import PageRoute, show
 
 router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=PageRoute)

@@ -13,13 +13,13 @@ from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate
 from ledger.postgres.timing import LIVING_SECONDS
 from ledger.sealing.beat import NodeBeat
-from ledger.sealing.nightly import NightlyVerification
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import Watch
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, utc_now
 from ledger.service.roles import leads
 from ledger.settings import Settings
+from ledger.verification.nightly import NightlyVerification
 
 
 class Sealing(Parts):

@@ -15,10 +15,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.domain.recorded import Recorded
-from ledger.log.differing import differs, extra, key_text
 from ledger.log.snapshots import FOLD, KINDS, Aggregate, encode
 from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference, Report
+from ledger.verification.differing import differs, extra, key_text
 
 _PAGE = 2000
 

@@ -20,7 +20,6 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.periodic import LedSession, Periodic
-from ledger.log.derived import compare
 from ledger.log.nodes import runs_other_version
 from ledger.log.vault import Vault
 from ledger.log.verifications import (
@@ -35,8 +34,9 @@ from ledger.log.verifications import (
     findings,
     keep,
 )
-from ledger.sealing.check import Scope, check
 from ledger.sealing.note import BadNote
+from ledger.verification.check import Scope, check
+from ledger.verification.derived import compare
 from ledger.views.definitions import compare as compare_definitions
 from projections import projections
 

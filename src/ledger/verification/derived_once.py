@@ -26,7 +26,6 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RunRequested, RunStarted
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
-from ledger.log.differing import differs, extra, missing
 from ledger.log.tables import (
     EXECUTION_RECORD,
     IDENTITY,
@@ -35,6 +34,7 @@ from ledger.log.tables import (
     LineActivityRow,
 )
 from ledger.log.verifications import Report
+from ledger.verification.differing import differs, extra, missing
 
 _PAGE = 50_000
 """Rows of a page: PostgreSQL compares them, in some tenths of a second."""

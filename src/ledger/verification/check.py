@@ -25,8 +25,10 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.log.vault import Vault
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.sealing import shelf
-from ledger.sealing.checkpoints import Checkpoints, Signed
-from ledger.sealing.stored import (
+from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
+from ledger.sealing.witness import kept_notes
+from ledger.verification.checkpoints import Checkpoints, Signed
+from ledger.verification.stored import (
     EVENTS,
     UNREADABLE,
     Mismatch,
@@ -37,8 +39,6 @@ from ledger.sealing.stored import (
     column_difference,
     compare_above,
 )
-from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
-from ledger.sealing.witness import kept_notes
 
 _TILES = """
 SELECT number, hashes, first_position FROM ledger.tile

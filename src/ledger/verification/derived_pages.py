@@ -14,10 +14,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.log.decisions import DecisionTables
-from ledger.log.differing import differing, differs, extra, may_be_extra, missing, plain
 from ledger.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
 from ledger.log.verifications import Report
 from ledger.postgres.table import Table
+from ledger.verification.differing import differing, differs, extra, may_be_extra, missing, plain
 
 _PAGE = 10_000
 """Rows of a page."""

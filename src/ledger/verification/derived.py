@@ -21,10 +21,6 @@ from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
-from ledger.log.derived_once import WrittenOnce
-from ledger.log.derived_pages import Pages
-from ledger.log.derived_snapshots import Snapshots
-from ledger.log.differing import Instants
 from ledger.log.tables import (
     DECISION_TABLES,
     EXECUTION_RECORD,
@@ -37,6 +33,10 @@ from ledger.log.tables import (
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.postgres.session import options_of
 from ledger.postgres.table import Table
+from ledger.verification.derived_once import WrittenOnce
+from ledger.verification.derived_pages import Pages
+from ledger.verification.derived_snapshots import Snapshots
+from ledger.verification.differing import Instants
 
 _AT_ONCE = 1000
 """Events that are folded at a time."""
