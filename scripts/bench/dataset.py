@@ -34,14 +34,15 @@ from story import ORGANIZATION
 
 import projections
 from ledger.application.periodic import LedSession
+from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
 from ledger.postgres.leadership import Candidate
 from ledger.postgres.locks import SEALER
 from ledger.postgres.table import Table
 from ledger.sealing.sealer import Sealer
+from ledger.sealing.watch import Watch
 from ledger.service.composition.database import open_vault, prepare_database
-from ledger.service.composition.sealing import create_watch
 from ledger.service.composition.writing import utc_now
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
@@ -178,7 +179,9 @@ class DataSet:
         """Seal the log, by the loop that every service runs."""
         with self._running() as url:
             conninfo = prepare_database(self._settings, url)
-            watch = create_watch(self._settings, patience=0.0)  # there is no other node
+            node_id = node_id_in(self._settings.data_dir)
+            # There is no other node.
+            watch = Watch(node_id, self._settings.witness_folder, patience=0.0)
             session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALER}))
             sealer = Sealer(session, open_vault(self._settings), utc_now, watch)
             began = time.perf_counter()

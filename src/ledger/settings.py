@@ -173,6 +173,11 @@ class Settings(BaseSettings):
         return self.master_key_file or self.data_dir / "master.key"
 
     @property
+    def witness_folder(self) -> Path:
+        """The folder of the last checkpoint outside of the database."""
+        return self.data_dir / "sealed"
+
+    @property
     def origins(self) -> frozenset[str]:
         """The origins whose pages may call the API."""
         return frozenset(map(str.strip, filter(None, self.cors_origins.split(","))))

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from typing import Any
 
-from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.loops import Dispatching
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.loops import Dispatching
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.edge import Edge, edge_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ledger.feed import lead
-from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.loops import Dispatching
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import query, until
 from tests.support.webhooks import WebhookLedger, received, webhook_ledger

@@ -12,8 +12,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ledger.log.event_log import Log
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.database import ConfigurationError, prepare_database
-from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.database import (
+    ConfigurationError,
+    prepare_database,
+    prepare_reading,
+)
 from ledger.settings import Settings
 from tests.support.edge import edge_of
 from tests.support.embedded import served

@@ -13,8 +13,11 @@ from ledger.postgres import locks
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Tenant
 from ledger.postgres.walls import POWERS
-from ledger.service.composition.database import ConfigurationError, prepare_database
-from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.database import (
+    ConfigurationError,
+    prepare_database,
+    prepare_reading,
+)
 from ledger.settings import Settings
 from ledger.views.schema import HOLD
 from tests.support.data_dirs import QUICK

@@ -10,8 +10,11 @@ from psycopg.conninfo import make_conninfo
 
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.database import ConfigurationError, prepare_database
-from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.database import (
+    ConfigurationError,
+    prepare_database,
+    prepare_reading,
+)
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.log.test_migrate import NAMES

@@ -10,7 +10,6 @@ from ledger.cli.seal import adopt_log as adopt_command
 from ledger.cli.seal import show_status
 from ledger.cli.verify import verify
 from ledger.service.composition.database import ConfigurationError
-from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
@@ -112,7 +111,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_the_commands_show_stop_adopt_and_verify(
     full: Ledger, folder: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert witness_folder(settings) == folder
+    assert settings.witness_folder == folder
     with pytest.raises(ConfigurationError, match="Nothing is wrong"):
         adopt_command(settings, full.conninfo, REASON)
     name = checkpoint_outside(folder).read_text().split("\n")[0]

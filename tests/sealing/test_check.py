@@ -10,7 +10,6 @@ import pytest
 
 from ledger.cli import verify as verify_command
 from ledger.cli.verify import verify
-from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
@@ -304,7 +303,7 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
 ) -> None:
     settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
     ledger.line()
-    seal(ledger.conninfo, witness_folder(settings))
+    seal(ledger.conninfo, settings.witness_folder)
     ledger.line()
     assert verify(settings, ledger.conninfo) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -12,7 +12,6 @@ import pytest
 
 from ledger.cli.verify import verify
 from ledger.domain.values import format_instant
-from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at
@@ -200,7 +199,7 @@ def test_the_command_names_moved_instants_and_exits_1(
 ) -> None:
     settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
     ledger.line()
-    seal(ledger.conninfo, witness_folder(settings))
+    seal(ledger.conninfo, settings.witness_folder)
     assert verify(settings, ledger.conninfo) == 0
     sound = "1 events in 1 checkpoints, 0 differences; 0 not sealed yet."
     assert capsys.readouterr().out.splitlines()[0] == sound

@@ -17,7 +17,7 @@ from ledger.postgres.embedded.programs import find_programs
 from ledger.sealing import shelf
 from ledger.sealing.note import parse
 from ledger.sealing.standing import NO_WITNESS
-from ledger.service.composition.sealing import Sealing
+from ledger.service.composition.loops import Sealing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report

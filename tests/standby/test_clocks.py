@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ledger.service.composition.api import create_reading_api
-from ledger.service.composition.reading import find_all
+from ledger.service.composition.database import find_all
 from ledger.service.composition.writing import utc_now
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

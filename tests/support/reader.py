@@ -8,7 +8,7 @@ from psycopg.sql import SQL, Identifier
 
 from ledger.postgres.scope import Tenant
 from ledger.postgres.walls import reader_of
-from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.database import prepare_reading
 from ledger.settings import Settings
 
 MASTER_KEY = "0f" * 32

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.loops import Dispatching
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

@@ -17,7 +17,7 @@ from ledger.feed import signing
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
-from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.loops import Dispatching
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

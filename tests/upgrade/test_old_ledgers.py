@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from ledger.domain.execution_events import CheckedIn
+from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.tiles import WIDTH
+from ledger.sealing.watch import Watch
 from ledger.service.composition.database import open_vault, prepare_database
-from ledger.service.composition.sealing import create_watch, witness_folder
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import activation, fact
@@ -117,13 +118,13 @@ def continued(
         OTHER_VERSION,
     )
     outcomes = asyncio.run(_go_on(old, restored, facts=WIDTH - before[0] % WIDTH))
-    keep_witness(restored, witness_folder(settings))
-    watch = create_watch(settings, 0.0)
+    keep_witness(restored, settings.witness_folder)
+    watch = Watch(node_id_in(settings.data_dir), settings.witness_folder, patience=0.0)
     sealer = Sealer(led(restored, "sealer"), open_vault(settings), old.clock, watch)
     sealer.run_once()
     sealer.disconnect()
     with answering(old, restored) as ask:
-        yield Continued(restored, witness_folder(settings), Sealed(*before), outcomes, ask)
+        yield Continued(restored, settings.witness_folder, Sealed(*before), outcomes, ask)
 
 
 async def _go_on(old: OldLedger, conninfo: str, facts: int) -> list[str]:

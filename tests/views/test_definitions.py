@@ -18,8 +18,7 @@ from ledger.log.verifications import SCHEMA, Difference, findings
 from ledger.log.walls import protect
 from ledger.postgres.embedded import EmbeddedPostgres, place, temporary_server
 from ledger.postgres.session import pin
-from ledger.service.composition.database import prepare_database
-from ledger.service.composition.reading import prepare_all
+from ledger.service.composition.database import prepare_all, prepare_database
 from ledger.settings import Settings
 from ledger.views import definitions
 from ledger.views.definitions import Definitions, dump, load, objects_of, views_of

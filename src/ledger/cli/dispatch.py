@@ -155,7 +155,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, role: Role) ->
 
 def migrate(settings: Settings) -> int:
     """Bring the schema up to date; print the names of the migrations that were applied."""
-    from ledger.service.composition.reading import admit_reads
+    from ledger.service.composition.database import admit_reads
 
     with _address(settings, "migrate", begins=True) as url:
         conninfo, applied = migrate_database(settings, url)

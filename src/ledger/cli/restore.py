@@ -19,11 +19,11 @@ from ledger.postgres.session import pin
 from ledger.postgres.tools import ToolFailed, running_tool
 from ledger.service.composition.database import (
     ConfigurationError,
+    admit_reads,
     inspect_database,
     known_master_key,
     migrate_database,
 )
-from ledger.service.composition.reading import admit_reads
 from ledger.settings import Settings
 from ledger.views.shadow import connect, is_outdated
 from projections import projections

@@ -16,7 +16,6 @@ from ledger.log.verifications import Difference
 from ledger.sealing.note import BadNote
 from ledger.sealing.origins import former_origins
 from ledger.service.composition.database import known_master_key
-from ledger.service.composition.sealing import witness_folder
 from ledger.service.processes import Lifeline
 from ledger.settings import Settings
 from ledger.verification.check import check
@@ -46,7 +45,7 @@ def verify(settings: Settings, conninfo: str) -> int:
         try:
             found = check(
                 conninfo,
-                witness_folder(settings),
+                settings.witness_folder,
                 differences.take,
                 shown["the sealed log"],
                 vault=Vault(key) if key is not None else None,

@@ -42,8 +42,12 @@ from ledger.postgres.embedded.account import Account
 from ledger.postgres.leadership import at_node
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Database
-from ledger.service.composition.database import ConfigurationError, with_master_key
-from ledger.service.composition.reading import find_all, prepare_all
+from ledger.service.composition.database import (
+    ConfigurationError,
+    find_all,
+    prepare_all,
+    with_master_key,
+)
 from ledger.service.metrics import expect_restarts, metrics_folder
 from ledger.service.privileges import make_data_dir, unprivileged, user_before, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline
@@ -102,7 +106,7 @@ def serve(
             begin = find_all if only_reads else prepare_all
             conninfo, reading = begin(settings, conninfo, announce)
         code = loading.result()
-        written = metrics, code.witness_folder(settings)
+        written = metrics, settings.witness_folder
         account = unprivileged(account, written, (conninfo, reading), announce, before=before)
         if account is not None:
             settings = with_master_key(settings)

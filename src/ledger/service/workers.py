@@ -20,9 +20,7 @@ from ledger.api.machinery.connection import Connection
 from ledger.application.turns import Board, Neighbours, create_board
 from ledger.background import Parts
 from ledger.service.composition.api import create_api, create_reading_api
-from ledger.service.composition.dispatching import Dispatching
-from ledger.service.composition.loops import Loops
-from ledger.service.composition.sealing import Sealing, witness_folder
+from ledger.service.composition.loops import Dispatching, Loops, Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.service.roles import Role, serves
 from ledger.settings import Settings
@@ -37,7 +35,6 @@ __all__ = [
     "run_loops",
     "run_reading_api",
     "run_sealer",
-    "witness_folder",
 ]
 
 

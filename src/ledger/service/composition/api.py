@@ -19,8 +19,7 @@ from ledger.log.event_log import Log
 from ledger.postgres.door import Door
 from ledger.reads.positions import Versions, ViewPositions
 from ledger.reads.replicated import ReplicatedPositions
-from ledger.service.composition.database import open_vault
-from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.database import open_vault, prepare_reading
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.views.shadow import live_generations

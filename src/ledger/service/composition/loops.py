@@ -1,19 +1,39 @@
-"""The loops that follow the log, in one process beside the API workers."""
+"""The loops of ``ledger serve``, in three processes beside the API workers.
+
+Each of them would compete with the others for the interpreter: the loops that follow the log, the
+dispatcher, and sealing with the nightly verification, which hash. The node's beat reports the
+witness of sealing, and so is in that process.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
+from ledger.application.commands.webhooks import open_secret
 from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
 from ledger.application.periodic import LedSession
 from ledger.application.writer import Writer
 from ledger.background import Parts
+from ledger.feed.dispatcher import Dispatcher
+from ledger.feed.lead import Means
+from ledger.feed.roster import MOST_IN_FLIGHT
+from ledger.feed.schedule import Schedule
+from ledger.feed.sender import DEADLINE_SECONDS, Sender
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
+from ledger.log.nodes import node_id_in
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate, LeadBeat
+from ledger.sealing.beat import NodeBeat
+from ledger.sealing.sealer import Sealer
+from ledger.sealing.watch import Watch
+from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
+from ledger.service.processes import connections_allowed
+from ledger.service.roles import leads
 from ledger.settings import Settings
+from ledger.verification.nightly import NightlyVerification
 from ledger.views.projector import Projector
 from ledger.views.rebuilder import Rebuilder
 from projections import projections
@@ -60,3 +80,59 @@ class Loops(Parts):
     def stop(self) -> None:
         super().stop()
         self._log.close()
+
+
+class Dispatching(Parts):
+    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        conninfo: str,
+        clock: Clock = utc_now,
+        deadline: float = DEADLINE_SECONDS,
+    ) -> None:
+        self._log = Log(conninfo)
+        self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
+        self._beat = LeadBeat(conninfo)
+        # Receivers refuse a request that is signed under a wrong time.
+        clock = self._beat.corrected(clock)
+        means = Means(
+            self._writer.submit,
+            partial(open_secret, open_vault(settings)),
+            Schedule(settings.webhook_delays),
+            clock,
+            min(MOST_IN_FLIGHT, connections_allowed()),
+        )
+        sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
+        self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
+        self.parts = (self._writer, self._beat, self.dispatcher)
+
+    def stop(self) -> None:
+        """Stop once the requests in flight are answered and recorded."""
+        super().stop()
+        self._log.close()
+
+
+class Sealing(Parts):
+    """The node's beat; and the sealer and the nightly verification, if the role leads loops.
+
+    A part that is being verified at the end is verified again at the next start.
+    """
+
+    def __init__(
+        self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
+    ) -> None:
+        watch = Watch(node_id_in(settings.data_dir), settings.witness_folder)
+        self.beat = NodeBeat(conninfo, watch, role, clock)
+        conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
+        session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
+        self.sealer = Sealer(session, vault, clock, watch)
+        verification = NightlyVerification(
+            LedSession(conninfo, "verification", candidate, takes=False),
+            vault,
+            watch.folder,
+            settings.verified_at,
+            clock,
+        )
+        self.parts = (self.beat, self.sealer, verification) if leads(role) else (self.beat,)
