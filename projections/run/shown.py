@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.domain.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
-from ledger.language.rendering import ShownInstant, time_text
+from ledger.language.rendering import ShownInstant, doc, time_text
 
 Payloads = tuple[Any, Any, Any]
 """Input, output and error as JSON (``msgspec.Raw``); UNSET: the run is shown without them."""
@@ -70,9 +70,7 @@ class ShownRun(msgspec.Struct, gc=False):
     started_at: ShownInstant | None
     completed_at: ShownInstant | None
     erased_at: ShownInstant | None
-    external_id: Annotated[
-        str | None, Meta(description="The run's name at the source that reported it.")
-    ]
+    external_id: Annotated[str | None, doc("The run's name at the source that reported it.")]
     parent_run_id: Annotated[str, Meta(pattern=RUN_ID)] | None
     lease_seconds: int | None
 

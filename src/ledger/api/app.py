@@ -25,7 +25,6 @@ from ledger.api.routes import (
     facts,
     feeds,
     keys,
-    line_commands,
     operations,
     proofs,
     run_exports,
@@ -43,7 +42,6 @@ from ledger.domain.errors import Behind, LedgerError, NotFound, ReadOnly
 ROUTED = (
     facts,
     executions,
-    line_commands,
     run_exports,
     runs,
     directory,

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from ledger import __version__
 from ledger.domain.values import EVENT_ID
-from ledger.language.rendering import ShownInstant, json_text
+from ledger.language.rendering import ShownInstant, doc, json_text
 from projections.event.items import delivery_item
 
 _SECRET_BYTES = 32
@@ -31,17 +31,15 @@ class ShownAttempt(msgspec.Struct):
     response_status: int | None
     latency_ms: int
     error: str | None
-    response_body: Annotated[str | None, Meta(description="The first KB of the endpoint's answer.")]
+    response_body: Annotated[str | None, doc("The first KB of the endpoint's answer.")]
 
 
 class ShownRequest(msgspec.Struct):
     """The request of an attempt at a delivery."""
 
     url: str
-    headers: Annotated[dict[str, str], Meta(description="The signature is masked.")]
-    body: Annotated[
-        str, Meta(description="The text of the body, as the running version renders it.")
-    ]
+    headers: Annotated[dict[str, str], doc("The signature is masked.")]
+    body: Annotated[str, doc("The text of the body, as the running version renders it.")]
 
 
 class ShownDelivery(msgspec.Struct):
@@ -52,16 +50,14 @@ class ShownDelivery(msgspec.Struct):
     sequence: Annotated[int, Meta(ge=0, description="The event's number; 0 for a test.")]
     status: Annotated[
         Literal["pending", "retrying", "delivered", "failed"],
-        Meta(description="`pending` before the first attempt, `retrying` after a failed one."),
+        doc("`pending` before the first attempt, `retrying` after a failed one."),
     ]
-    attempts: Annotated[
-        list[ShownAttempt], Meta(description="The latest attempts, 50 at most, oldest first.")
-    ]
+    attempts: Annotated[list[ShownAttempt], doc("The latest attempts, 50 at most, oldest first.")]
     next_attempt_at: ShownInstant | None
     request: Annotated[
         ShownRequest | None,
-        Meta(
-            description="The request of the latest attempt. Null before the first attempt, and if"
+        doc(
+            "The request of the latest attempt. Null before the first attempt, and if"
             " an earlier version made the latest attempt."
         ),
     ]

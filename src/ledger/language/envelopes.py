@@ -17,7 +17,7 @@ from ledger.domain.refusals import WriteRefused
 from ledger.domain.values import AUDIT_ID, EVENT_ID, State, format_id
 from ledger.language.audited import AuditResource, Outcome, resource_of, subject_of, write_of
 from ledger.language.published import PUBLISHED
-from ledger.language.rendering import ShownInstant, time_text
+from ledger.language.rendering import ShownInstant, doc, time_text
 
 T = TypeVar("T")
 
@@ -54,9 +54,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     payload: dict[str, Any]
     fact: Annotated[
         FactReference | None,
-        Meta(
-            description="Null where no fact was reported, and on events that a fact merely caused."
-        ),
+        doc("Null where no fact was reported, and on events that a fact merely caused."),
     ]
 
 
@@ -83,8 +81,8 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     code: str | None
     reason: Annotated[
         str | None,
-        Meta(
-            description="Why a command was given. Null for facts, whose event has it, for refused"
+        doc(
+            "Why a command was given. Null for facts, whose event has it, for refused"
             " writes, and where no reason was given."
         ),
     ]
@@ -96,14 +94,14 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     reported_by: str
     reported_by_name: Annotated[
         str | None,
-        Meta(
-            description="The present name of the API key `reported_by`. Null for other credentials,"
+        doc(
+            "The present name of the API key `reported_by`. Null for other credentials,"
             " for a key without a name, and for a key that is not of the credential's tenant."
         ),
     ]
     fact: Annotated[
         FactReference | None,
-        Meta(description="The fact, also a refused one if its source and id could be read."),
+        doc("The fact, also a refused one if its source and id could be read."),
     ]
 
 

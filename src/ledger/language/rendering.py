@@ -25,6 +25,11 @@ ShownInstant = Annotated[datetime, Meta(tz=True)]
 """An instant in a struct that is shown: ``time_text`` renders it, and decoding gives it back."""
 
 
+def doc(description: str) -> Meta:
+    """The description of a field of what is shown."""
+    return Meta(description=description)
+
+
 def time_text(instant: datetime | None) -> Any:
     """The text of an instant, for a ``ShownInstant``: msgspec would write all six decimals."""
     return None if instant is None else format_instant(instant)
@@ -57,21 +62,16 @@ class ShownKey(msgspec.Struct):
 
     id: Annotated[str, Meta(pattern=KEY_ID)]
     name: str | None
-    organization_id: Annotated[str | None, Meta(description="Null for a key that belongs to none.")]
-    workspace_id: Annotated[
-        str | None, Meta(description="Null: the key sees the whole organization.")
-    ]
+    organization_id: Annotated[str | None, doc("Null for a key that belongs to none.")]
+    workspace_id: Annotated[str | None, doc("Null: the key sees the whole organization.")]
     permissions: Sequence[Permission]
     created_at: ShownInstant
     created_by: Actor | None
     expires_at: ShownInstant | None
-    last_used_at: Annotated[
-        ShownInstant | None, Meta(description="Within a minute. Null: never used.")
-    ]
+    last_used_at: Annotated[ShownInstant | None, doc("Within a minute. Null: never used.")]
     revoked_at: ShownInstant | None
     prefix: Annotated[
-        str | None,
-        Meta(description="The first characters of the secret. Null for keys of earlier versions."),
+        str | None, doc("The first characters of the secret. Null for keys of earlier versions.")
     ]
 
 
@@ -104,15 +104,14 @@ class EndpointStatus(msgspec.Struct):
 
     sequence: Annotated[int, Meta(ge=0, description="The latest number that an event was given.")]
     failing_since: Annotated[
-        ShownInstant | None,
-        Meta(description="The time of the first failure since the last success."),
+        ShownInstant | None, doc("The time of the first failure since the last success.")
     ]
 
 
 class ShownEndpoint(EndpointSetUp):
     """An endpoint."""
 
-    status: Annotated[EndpointStatus | None, Meta(description="Null in the answers of commands.")]
+    status: Annotated[EndpointStatus | None, doc("Null in the answers of commands.")]
 
 
 class EndpointWithSecret(ShownEndpoint):

@@ -41,7 +41,10 @@ _IF_NONE_MATCH: Schema = {
 def compose(app: FastAPI) -> Schema:
     routes = [r for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema]
     answers = {
-        type_ for r in routes for response in r.responses.values() for type_ in _types(response)
+        type_
+        for route in routes
+        for said in route.responses.values()
+        for type_ in said.get("types", ())
     }
     made = Schemas(answers | {Problem})
     made.add(FACT_SCHEMAS, as_input)
@@ -69,7 +72,7 @@ def compose(app: FastAPI) -> Schema:
         "components": {
             "schemas": dict(sorted(made.components.items())),
             "securitySchemes": {texts.BEARER: texts.SECURITY},
-            "headers": {_component(name): header for name, header in texts.HEADERS.items()},
+            "headers": {name.replace("-", ""): header for name, header in texts.HEADERS.items()},
             "responses": _shared_responses(routes),
             "requestBodies": {"WebhookMessage": texts.MESSAGE},
         },
@@ -180,11 +183,6 @@ def _body(body: Any, made: Schemas) -> Schema:
     return {"required": bool(required), "content": content}
 
 
-def _types(response: Mapping[str, Any]) -> Iterable[Any]:
-    types: Iterable[Any] = response.get("types", ())
-    return types
-
-
 def _responses(route: APIRoute, parameters: set[str], made: Schemas) -> dict[str, Schema]:
     usual: Responses = {route.status_code or 200: {}}
     return {
@@ -197,8 +195,8 @@ def _responses(route: APIRoute, parameters: set[str], made: Schemas) -> dict[str
 
 def _response(response: Mapping[str, Any], parameters: set[str], made: Schemas) -> Schema:
     content = response.get("content", {})
-    if types := tuple(_types(response)):
-        content = {"application/json": {"schema": made.answer(*types)}}
+    if "types" in response:
+        content = {"application/json": {"schema": made.answer(*response["types"])}}
     further = [name for parameter, name in texts.TOLD_BY.items() if parameter in parameters]
     if any(media in content for media in texts.FILES):
         further.append("Content-Disposition")
@@ -232,10 +230,6 @@ def _shared(status: int) -> str:
 
 def _headers(further: Iterable[str]) -> dict[str, Schema]:
     return {
-        name: {"$ref": f"#/components/headers/{_component(name)}"}
+        name: {"$ref": f"#/components/headers/{name.replace('-', '')}"}
         for name in (*texts.EVERY, *further)
     }
-
-
-def _component(header: str) -> str:
-    return header.replace("-", "")

@@ -16,7 +16,7 @@ from ledger.domain.recorded import Actor
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope, FactReference, Subject
 from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
-from ledger.language.rendering import json_text
+from ledger.language.rendering import doc, json_text
 
 router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
 
@@ -30,7 +30,7 @@ class ShownType(msgspec.Struct):
     type: str
     version: int
     description: str
-    schema: Annotated[str, msgspec.Meta(description="The path of the type's JSON Schema.")]
+    schema: Annotated[str, doc("The path of the type's JSON Schema.")]
 
 
 def component_of(type_: str) -> str:

@@ -1,4 +1,4 @@
-"""Lines: list, counts, detail (contract, Reading)."""
+"""Lines: list, counts, detail, pause and resume (contract, Reading)."""
 
 import re
 from collections.abc import Awaitable, Mapping
@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, read_route
+from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
+from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -27,6 +28,8 @@ from ledger.api.reading import (
     split_words,
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
+from ledger.api.writing import as_left, execute_on, read_command
+from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
     CAUSES,
@@ -44,6 +47,7 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
+from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
 from projections.execution import lists, statements
@@ -268,3 +272,54 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
         raise read_at(rows, NotFound(_UNKNOWN))
     item = item_of_past(columns) if is_past else columns[0]
     return answer('{"data":' + item + "}", rows.position, tagged=True)
+
+
+@command_route(
+    router,
+    "/{line_id}/pause",
+    Pause,
+    "service_lines:manage",
+    summary="Pause a line",
+    body=Reason,
+    answer=AnswerOf[LineDetail],
+)
+async def pause_execution(
+    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
+) -> Response:
+    """Put the operator's hold on a line: the line stays active, but work stops."""
+    return await _manage(request, principal, line_id, Pause, Reason)
+
+
+@command_route(
+    router,
+    "/{line_id}/resume",
+    Resume,
+    "service_lines:manage",
+    summary="Resume a line",
+    body=OptionalReason,
+    answer=AnswerOf[LineDetail],
+)
+async def resume_execution(
+    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
+) -> Response:
+    """Lift the operator's hold. A hold by the service line stays."""
+    return await _manage(request, principal, line_id, Resume, OptionalReason)
+
+
+async def _manage(
+    request: Request,
+    principal: Principal,
+    line_id: str,
+    command: type[Pause],
+    model: type[Reason] | type[OptionalReason],
+) -> Response:
+    """Carry out the command; answer with the new detail, at the command's own position."""
+    sent = await read_command(request, principal, model)
+    reason = sent.body.reason if sent.body is not None else None
+    receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)
+
+    async def show(query: Query) -> Reply:
+        rows = await line_rows(Asking(request, principal), line_id, query)
+        return rows.once(line_reply, query.is_past)
+
+    return await as_left(request, receipt, show)

@@ -60,23 +60,16 @@ _LEASES = "SELECT count(*) FROM ledger.lease"
 _ANY = refusals(400)
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
-
-
 _TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}}
-_ALIVE = {
-    200: _json({"type": "object", "additionalProperties": {"type": "string"}}),
-    **_ANY,
-}
+_ALIVE = {200: {"types": (dict[str, str],)}, **_ANY}
 
 _READY: dict[int | str, dict[str, Any]] = {
-    200: _json({}),
+    200: {"types": (Any,)},
     **_ANY,
     503: {
         "description": "The database does not answer, appends fail, the clock is wrong, the standby"
         " of a read node is late, or no view exists yet",
-        **_json({"type": "object"}),
+        "types": (dict[str, Any],),
     },
 }
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Path, Response
-from msgspec import Meta
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ledger.api.lean import LeanRoute, NoParameters, needs, read_route
@@ -22,6 +21,7 @@ from ledger.api.replies import Reply
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.intake.principal import Principal
 from ledger.language.published import PUBLISHED
+from ledger.language.rendering import doc
 from ledger.postgres.timing import WAIT_SECONDS
 from ledger.reads.question import Answer
 from ledger.sealing import shelf
@@ -107,7 +107,7 @@ class Inclusion(msgspec.Struct):
     leaf_index: int
     leaf_hash: str
     tree_size: int
-    hashes: Annotated[list[str], Meta(description="The audit path, the leaf's sibling first.")]
+    hashes: Annotated[list[str], doc("The audit path, the leaf's sibling first.")]
 
 
 class Consistency(msgspec.Struct):
@@ -115,22 +115,18 @@ class Consistency(msgspec.Struct):
 
     from_: int = msgspec.field(name="from")
     to: int
-    hashes: Annotated[list[str], Meta(description="The hashes of the proof, in base64.")]
+    hashes: Annotated[list[str], doc("The hashes of the proof, in base64.")]
 
 
 class Proof(msgspec.Struct):
     """All that proves offline that an event is in the log."""
 
-    leaf: Annotated[str, Meta(description="The leaf's bytes, in base64.")]
+    leaf: Annotated[str, doc("The leaf's bytes, in base64.")]
     leaf_index: int
-    tree_size: Annotated[int, Meta(description="The size of the checkpoint's tree.")]
-    hashes: Annotated[
-        list[str], Meta(description="The audit path in base64, the leaf's sibling first.")
-    ]
-    checkpoint: Annotated[str, Meta(description="The signed note.")]
-    key: Annotated[
-        str, Meta(description="The log's verifier key: compare it with the key that you keep.")
-    ]
+    tree_size: Annotated[int, doc("The size of the checkpoint's tree.")]
+    hashes: Annotated[list[str], doc("The audit path in base64, the leaf's sibling first.")]
+    checkpoint: Annotated[str, doc("The signed note.")]
+    key: Annotated[str, doc("The log's verifier key: compare it with the key that you keep.")]
 
 
 class ProofQuery(BaseModel):

@@ -1,18 +1,23 @@
 """Runs: the list of a line's runs, a run by its id, and its erasure (contract, Reading and Proof).
 
-``run_answers.py`` makes the answers. Every reader of an input, output or error is noted.
+The answers are made of the views' rows, which have the payloads encrypted. An answer also names the
+lines whose runs' payloads it holds, so that its reader is noted for the audit log as the answer is
+given (contract, Feeds).
 """
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from msgspec import Raw
 from pydantic import BaseModel, Field
 
 from ledger.api.lean import LeanRoute, NoParameters, command_route, needs, read_route
+from ledger.api.machinery.middleware import is_head
 from ledger.api.models import Reason
 from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
 from ledger.api.reading import (
@@ -24,23 +29,49 @@ from ledger.api.reading import (
     Words,
     any_of,
     decode_cursor,
+    encode_cursor,
+    paged,
     path_id,
+    read_at,
     split_words,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, unless_known
+from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
-from ledger.api.run_answers import UNKNOWN, line_runs_reply, noted, run_reply, runs_reply
 from ledger.api.writing import as_left, execute, execute_on, read_command
 from ledger.application.commands.runs import EraseRun, Heartbeat
-from ledger.domain.errors import NotFound
-from ledger.domain.values import LINE_ID, RUN_ID, RUN_STATUSES, parse_instant, sort_key
+from ledger.application.read_notes import SeenLine
+from ledger.domain.errors import NotFound, ReadOnly, RunsNotSupported, Unavailable
+from ledger.domain.values import (
+    LINE_ID,
+    MODELS_WITH_RUNS,
+    RUN_ID,
+    RUN_STATUSES,
+    format_instant,
+    id_of_key,
+    parse_instant,
+    sort_key,
+)
 from ledger.intake.principal import Principal
-from ledger.reads.question import Question
+from ledger.language.rendering import json_text
+from ledger.log.vault import Vault
+from ledger.reads.question import Answer, Question
 from projections.run import statements
-from projections.run.shown import ShownRun
+from projections.run.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
 from projections.run.statements import Shows
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
+
+R = TypeVar("R", bound=Response)
+
+_UNKNOWN = "No such run."
+
+_BREATH_SECONDS = 0.05
+_WAIT_SECONDS = 2.0
+
+Seen = dict[int, SeenLine]
+"""The lines of whose runs an answer holds payloads, by their keys."""
+
+_NOTHING: Payloads = (NULL, NULL, NULL)
 
 AnyRunId = Annotated[str, path_id("A RUN id.", "RUN-26-001812", RUN_ID)]
 
@@ -208,7 +239,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
 async def show_run(asking: Asking, run_id: AnyRunId, query: Query) -> Response:
     """Show a run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
-        raise NotFound(UNKNOWN)
+        raise NotFound(_UNKNOWN)
     reply = await _run_reply(asking, run_id, query)
     return await noted(asking, unless_known(asking.request, reply))
 
@@ -264,6 +295,110 @@ async def send_heartbeat(
     it again if no answer came.
     """
     if not re.fullmatch(RUN_ID, run_id):
-        raise NotFound(UNKNOWN)
+        raise NotFound(_UNKNOWN)
     await execute(request, Heartbeat(run_id, principal, request.state.request_id))
     return Response(status_code=204)
+
+
+def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
+    """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
+    _, model, *_ = rows[0]
+    if model is None:
+        raise read_at(rows, NotFound("No such service line."))
+    if model not in MODELS_WITH_RUNS:
+        raise read_at(rows, RunsNotSupported())
+    return runs_reply(rows, 2, limit, bound_to, vault)
+
+
+def runs_reply(
+    rows: Answer, first: int, limit: int, bound_to: Mapping[str, Any], vault: Vault
+) -> Reply:
+    """The reply of a page of runs; its cursor is bound to the filters, and to the line if any.
+
+    ``first`` is the column of the run's id.
+    """
+    seen: Seen = {}
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"id": row[first], "at": format_instant(row[first + 1])}, bound_to)
+
+    def item(row: Any) -> str:
+        return _item(row[first:], vault, seen)
+
+    reply = paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
+    reply.seen = frozenset(seen.values())
+    return reply
+
+
+def run_reply(rows: Answer, vault: Vault) -> Reply:
+    """The reply of a run. Raises NotFound."""
+    ((_, *run),) = _by_run(rows, 1)
+    if run[0] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    seen: Seen = {}
+    reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
+    reply.seen = frozenset(seen.values())
+    return reply
+
+
+def _by_run(rows: Answer, first: int) -> Answer:
+    """The rows with one row for each run, whose last column has the run's payloads.
+
+    Of input, output and error, each is that of the latest event that has one. ``first`` is the
+    column of the run's id.
+    """
+    runs = list[tuple[Any, ...]]()
+    for row in rows:
+        if runs and runs[-1][first] == row[first]:
+            payloads = runs[-1][-1]
+            payloads[:] = [new or old for new, old in zip(row[-3:], payloads, strict=True)]
+        else:
+            runs.append((*row[:-3], list(row[-3:])))
+    return Answer(runs)
+
+
+def _item(run: Sequence[Any], vault: Vault, seen: Seen) -> str:
+    """A run's JSON, with the decrypted payloads; if it has one, its line is added to ``seen``."""
+    *columns, sealed = run
+    shown = RunColumns(*columns)
+    payloads = _opened(shown, sealed, vault)
+    if payloads is not _NOTHING and shown.line_key not in seen:
+        line_id = id_of_key("LIN", shown.line_key)
+        seen[shown.line_key] = SeenLine(line_id, shown.organization_id, shown.workspace_id)
+    return json_text(shown_run(shown, payloads))
+
+
+def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Payloads:
+    if run.wrapped is None or not any(sealed):
+        return _NOTHING
+    key = vault.unwrap(run.wrapped, run.organization_id, run.run_id)
+    input_, output, error = (
+        NULL if text is None else Raw(key.open(field, text))
+        for field, text in zip(("input", "output", "error"), sealed, strict=True)
+    )
+    return input_, output, error
+
+
+async def noted(asking: Asking, response: R) -> R:
+    """Return the response once it is noted, if it holds data of runs.
+
+    A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
+    could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
+    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Several nodes).
+    """
+    if not isinstance(response, Reply) or not response.seen:
+        return response
+    request, services = asking.request, asking.services
+    notes = services.read_notes
+    if not services.shows_payloads:
+        raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
+    if notes is None or is_head(request.scope):
+        return response
+    time = asyncio.get_running_loop().time
+    deadline = time() + _WAIT_SECONDS
+    while not notes.has_room:
+        if time() >= deadline:
+            raise Unavailable("The audit log cannot record at present who reads runs.")
+        await asyncio.sleep(_BREATH_SECONDS)
+    notes.note(asking.principal, request.state.request_id, response.seen)
+    return response

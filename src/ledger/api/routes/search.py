@@ -11,7 +11,7 @@ from ledger.api.lean import LeanRoute, read_route
 from ledger.api.reading import Asking, Present
 from ledger.api.replies import Reply
 from ledger.domain.errors import Invalid
-from ledger.language.rendering import json_text
+from ledger.language.rendering import doc, json_text
 from ledger.reads.question import Answer
 from projections.search.statements import FOUND, search_read
 from projections.search.words import Sought, folded_name, sought
@@ -43,14 +43,10 @@ class Found(msgspec.Struct):
     id: str
     name: Annotated[
         str | None,
-        msgspec.Meta(
-            description="Of a run its external id, of a blocker the first 200 characters of its"
-            " reason."
-        ),
+        doc("Of a run its external id, of a blocker the first 200 characters of its reason."),
     ]
     service_line_id: Annotated[
-        str | None,
-        msgspec.Meta(description="The line of a run or of a blocker; of a line its own id."),
+        str | None, doc("The line of a run or of a blocker; of a line its own id.")
     ]
 
 
