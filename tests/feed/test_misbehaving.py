@@ -165,13 +165,13 @@ def test_informational_answers_without_end_are_left_at_once() -> None:
 def test_an_answer_in_many_small_pieces_costs_few_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pieces that arrive meanwhile are read together."""
     reads: list[int] = []
-    feed = answer.Answer.feed
+    feed = answer.ReceiverAnswer.feed
 
-    def counted(self: answer.Answer, data: bytes) -> None:
+    def counted(self: answer.ReceiverAnswer, data: bytes) -> None:
         reads.append(len(data))
         feed(self, data)
 
-    monkeypatch.setattr(answer.Answer, "feed", counted)
+    monkeypatch.setattr(answer.ReceiverAnswer, "feed", counted)
     with answers(Answer(body=b"a" * 400, delay_seconds=0.001, action="drip")) as receiver:
         attempt = send(receiver.url)
     assert (attempt.response_status, attempt.response_body) == (200, "a" * 400)
