@@ -5,17 +5,25 @@ any number of pipelined requests, and a silent connection stays open for ever. W
 single client could fill the memory with one head, or with requests whose answers it never reads, or
 hold all connections that the system allows.
 
+A connection answers its requests one after the other. A client may have sent many without waiting:
+only a few of them wait here, and the rest stays unread. Of all such connections together, one
+request begins in each turn of the loop.
+
     socket ─▶ data_received ─▶ _feed ─▶ parser ─▶ the request that is answered
                   │  more than may wait              ├─▶ pipeline: the requests behind it
                   └─▶ _held, and nothing is read  ◀──┘   until the last of them begins
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.heads import (
@@ -28,7 +36,31 @@ from ledger.api.machinery.heads import (
     RefusedHead,
     WithoutFirstHead,
 )
-from ledger.api.machinery.pipelining import Flow, turns_of
+from ledger.api.machinery.loop_turns import LoopTurns
+
+_turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
+
+
+def turns_of(server: ServerState) -> LoopTurns:
+    """The turns of a server, in which the pipelined requests of all its connections begin.
+
+    A connection has one request under way at a time. But with hundreds of such connections, a
+    request that arrives alone would otherwise wait for one request of each connection.
+    """
+    return _turns.setdefault(server, LoopTurns())
+
+
+class Flow(FlowControl):
+    """Flow control that resumes reading only if no request waits; uvicorn's does at each answer."""
+
+    def __init__(self, transport: asyncio.Transport, has_room: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self.has_room = has_room
+
+    def resume_reading(self) -> None:
+        if self.has_room():
+            super().resume_reading()
+
 
 MOST_WAITING = 16
 """Requests of one connection that may wait, including the request that is being answered."""
