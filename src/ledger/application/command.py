@@ -150,15 +150,14 @@ def carry_out(command: Command, group: Group) -> Outcome:
             if earlier is not None:
                 return earlier
         outcome: Outcome = command.decide(group)
-    except IdempotencyKeyReused as refusal:
-        _unbind(refusal)
-        _record(command, refusal, group)
-        return refusal
     except Refused as refusal:
-        _unbind(refusal)
+        # The frames of a traceback refer to the refusal and to the command. Such a reference cycle
+        # is collected late (``calm_collector``), and thousands of refused facts take much memory.
+        refusal.with_traceback(None)
         # The outcome of a refusal that is only counted is not kept either, so that a flood of
         # refused requests, each under a new idempotency key, does not fill the disk.
-        kept = _record(command, refusal, group)
+        is_told = _record(command, refusal, group)
+        kept = is_told and not isinstance(refusal, IdempotencyKeyReused)
         outcome = refusal
     if key is not None and kept:
         group.keep_outcome(key, outcome)
@@ -178,15 +177,6 @@ def _require_key(principal: Principal, group: Group) -> None:
         raise Forbidden("The credential was revoked, or has expired.")
     if principal.secret is not None and not key.has_secret(principal.secret, group.now):
         raise CredentialEnded
-
-
-def _unbind(refusal: Refused) -> None:
-    """Drop the traceback of a refusal: its frames refer to the refusal and to the command.
-
-    Such a reference cycle is collected late (``calm_collector``), and thousands of refused facts
-    may take much memory.
-    """
-    refusal.with_traceback(None)
 
 
 def _record(command: Command, refusal: Refused, group: Group) -> bool:
