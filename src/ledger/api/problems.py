@@ -256,10 +256,9 @@ def refusals(*statuses: int) -> Responses:
 
 
 READ_ERRORS = refusals(400, 401, 403, 422, 429, 503)
-_NOT_MODIFIED = refusals(304)
-LIST_ERRORS = _NOT_MODIFIED | READ_ERRORS
-LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 429, 503)
+LIST_ERRORS = refusals(304) | READ_ERRORS
+LINE_ERRORS = refusals(304) | refusals(401, 403, 404, 422, 429, 503)
 FEED_ERRORS = refusals(401, 403, 404, 422, 429, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 429, 503)
-RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 429, 503)
+RUN_LIST_ERRORS = refusals(304) | refusals(400, 401, 403, 404, 422, 429, 503)
 WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503)

@@ -16,12 +16,7 @@ from ledger.api.models import Changes, CommandBody
 from ledger.api.reading import Bound, services_of
 from ledger.api.replies import answer
 from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down, with_secret
-from ledger.application.commands.keys import (
-    CreateApiKey,
-    RevokeApiKey,
-    RotateApiKey,
-    UpdateApiKey,
-)
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.domain.errors import Forbidden, Invalid

@@ -14,8 +14,8 @@ import msgspec
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.api.lean import LeanRoute, NoParameters, needs, read_route
-from ledger.api.problems import refusals
+from ledger.api.lean import LARGEST_POSITION, LeanRoute, NoParameters, needs, read_route
+from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
@@ -31,7 +31,6 @@ from ledger.sealing.tree import Stretch, consistency, hash_leaf, inclusion
 
 router = APIRouter(prefix="/v1/log", tags=["proof"], route_class=LeanRoute)
 
-_LARGEST = 2**63 - 1
 _BREATH_SECONDS = 0.05
 
 _TEXT = b"text/plain; charset=utf-8"
@@ -83,17 +82,16 @@ _NOT_SEALED = "The log is not sealed that far yet."
 _IN_HISTORIES = frozenset(event.TOPIC.partition("/")[0] for event in PUBLISHED)
 """The names of the events that histories and feeds show, in whatever version they were stored."""
 
-Size = Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(digits)]
+Size = Annotated[int, Field(ge=0, le=LARGEST_POSITION), BeforeValidator(digits)]
 AnyPosition = Annotated[
     str,
     # Any other text is 404, like a position without an event.
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _LARGEST}),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST_POSITION}),
     Path(description="The event's position.", examples=[17]),
 ]
-Position = Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)]
+Position = Annotated[int, Field(ge=1, le=LARGEST_POSITION), BeforeValidator(digits)]
 
 _ANY = refusals(401, 422, 429, 503)
-_OWN = refusals(401, 403, 404, 422, 429, 503)
 
 
 def _of(media: str, description: str) -> dict[int | str, dict[str, Any]]:
@@ -144,7 +142,7 @@ class InclusionQuery(BaseModel):
 
     position: Annotated[Position, Field(description="The event's position.", examples=[17])]
     size: Annotated[
-        Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)] | None,
+        Annotated[int, Field(ge=1, le=LARGEST_POSITION), BeforeValidator(digits)] | None,
         Field(description="The tree's size; by default that of the latest checkpoint."),
     ] = None
 
@@ -201,18 +199,18 @@ async def show_key(asking: Asking, _: NoParameters) -> Response:
     summary="Show a leaf",
     openapi_extra=needs(None),
     response_class=Response,
-    responses=_of("application/octet-stream", "The leaf's bytes") | _OWN,
+    responses=_of("application/octet-stream", "The leaf's bytes") | FEED_ERRORS,
 )
 async def show_entry(asking: Asking, position: AnyPosition, _: NoParameters) -> Response:
     """Show the exact bytes that were hashed for an event that the credential sees."""
-    if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
+    if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > LARGEST_POSITION:
         raise NotFound("No such position.")
     entry = await sealed_entry(asking, int(position))
     return Reply(entry.leaf, entry.sealed_until, media=_BYTES)
 
 
 @read_route(
-    router, "/proof", Proof, _OWN, summary="Prove an event in one document", permission=None
+    router, "/proof", Proof, FEED_ERRORS, summary="Prove an event in one document", permission=None
 )
 async def show_proof(asking: Asking, query: ProofQuery) -> Response:
     """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
@@ -227,7 +225,7 @@ async def show_proof(asking: Asking, query: ProofQuery) -> Response:
     router,
     "/proof/inclusion",
     Inclusion,
-    _OWN,
+    FEED_ERRORS,
     summary="Prove that an event is in the log",
     permission=None,
 )

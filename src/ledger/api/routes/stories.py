@@ -231,8 +231,7 @@ async def show_timeline(asking: Asking, line_id: AnyLineId, query: RangeQuery) -
     if len(found) > MAX_INTERVALS:
         raise too_many
     shown = ShownTimeline(
-        [_shown(interval) for interval in found],
-        TimelineTotals(*map(_seconds, totals(found))),
+        [_shown(interval) for interval in found], TimelineTotals(*map(_seconds, totals(found)))
     )
     return answer(json_text(AnswerOf(shown)), rows.position)
 
