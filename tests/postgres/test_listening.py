@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import uvloop
 
-from ledger.postgres.listening import Ear
+from ledger.postgres.listening import listen
 from tests.support.relay import Relay
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
@@ -39,12 +39,6 @@ async def two_connections(
         yield connection, notifier
 
 
-async def listening(connection: psycopg.AsyncConnection[Any]) -> Ear:
-    ear = Ear(connection)
-    await connection.execute("LISTEN told")
-    return ear
-
-
 @LOOPS
 def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
@@ -57,11 +51,11 @@ def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop)
                 if payload == "end":
                     done.set()
 
-            ear = await listening(connection)
+            await connection.execute("LISTEN told")
             await notifier.execute("NOTIFY told, 'before'")
             await connection.execute("SELECT 1")  # takes the notification from the socket
             await notifier.execute("NOTIFY told, 'between'")
-            listener = asyncio.create_task(ear.listen(hear))
+            listener = asyncio.create_task(listen(connection, hear))
             for number in range(50):
                 await notifier.execute(f"NOTIFY told, '{number}'".encode())
             await notifier.execute("NOTIFY told, 'end'")
@@ -84,11 +78,10 @@ def test_an_earlier_notification_is_heard_though_no_other_follows(
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
             heard: asyncio.Queue[str] = asyncio.Queue()
-            ear = Ear(connection, ask_seconds=3600)
             await connection.execute("LISTEN told")
             await notifier.execute("NOTIFY told, 'x'")
             await connection.execute("SELECT 1")  # takes the notification from the socket
-            listener = asyncio.create_task(ear.listen(heard.put_nowait))
+            listener = asyncio.create_task(listen(connection, heard.put_nowait, 3600))
             assert await heard.get() == "x"
             listener.cancel()
             with suppress(asyncio.CancelledError):
@@ -102,8 +95,8 @@ def test_a_lost_connection_raises(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
             heard: asyncio.Queue[str] = asyncio.Queue()
-            ear = await listening(connection)
-            listener = asyncio.create_task(ear.listen(heard.put_nowait))
+            await connection.execute("LISTEN told")
+            listener = asyncio.create_task(listen(connection, heard.put_nowait))
             await notifier.execute("NOTIFY told, 'x'")
             assert await heard.get() == "x"
             backend = connection.info.backend_pid
@@ -122,8 +115,8 @@ def test_an_error_of_the_callback_is_raised(conninfo: str, loop: Loop) -> None:
 
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
-            ear = await listening(connection)
-            listener = asyncio.create_task(ear.listen(hear))
+            await connection.execute("LISTEN told")
+            listener = asyncio.create_task(listen(connection, hear))
             await notifier.execute("NOTIFY told, 'x'")
             with pytest.raises(ValueError, match="x"):
                 await listener
@@ -139,10 +132,9 @@ def test_a_silent_server_is_a_lost_connection(conninfo: str, loop: Loop) -> None
         with closing(Relay(conninfo)) as relay:
             connect = psycopg.AsyncConnection.connect
             async with await connect(relay.conninfo, autocommit=True) as connection:
-                ear = Ear(connection, ask_seconds=0.3)
                 await connection.execute("LISTEN told")
                 heard: asyncio.Queue[str] = asyncio.Queue()
-                listener = asyncio.create_task(ear.listen(heard.put_nowait))
+                listener = asyncio.create_task(listen(connection, heard.put_nowait, 0.3))
                 for number in range(5):  # a server that answers is not lost
                     async with await connect(conninfo, autocommit=True) as notifier:
                         await notifier.execute(f"NOTIFY told, '{number}'".encode())

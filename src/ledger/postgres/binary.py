@@ -3,8 +3,7 @@
 psycopg dumps a list element by element through its adapters. PostgreSQL parses a text array
 character by character, with its quotes and escapes; most values that the ledger writes are JSON,
 which has many of them. In binary format both sides copy bytes. A column of a declared type is
-encoded at once, each value with its length before it. Arrays and ``COPY`` streams contain these
-same encoded values.
+encoded at once, each value with its length before it. psycopg writes the rows of ``COPY``.
 
 The types have their SQL names. A statement casts each array parameter (``%(name)s::text[]``), so
 its type is the same in each call, and the statement is prepared once.
@@ -13,10 +12,11 @@ its type is the same in each call, and the statement is prepared once.
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
+from psycopg import Copy
 
 _NULL = b"\xff\xff\xff\xff"
 """The length field of NULL (-1)."""
@@ -31,16 +31,12 @@ _bigint = struct.Struct(">iq").pack
 _double = struct.Struct(">id").pack
 _array_head = struct.Struct(">iiiii").pack
 _empty_array_head = struct.Struct(">iii").pack
-_field_count = struct.Struct(">h").pack
 
 _LENGTHS = [_length(length) for length in range(4096)]
 """The length fields of most values, precomputed: this halves the time to encode a value."""
 
 _json = msgspec.json.Encoder().encode
 """Encodes instants and dates as quoted ISO 8601, in a tenth of isoformat's time."""
-
-_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_END = b"\xff\xff"
 
 _Parts = tuple[list[bytes], ...]
 """Lists of bytes. Their items, zipped, are a column's values, each with its length before it."""
@@ -138,13 +134,11 @@ def unnested(place: str, type_: str) -> str:
     return f"unnest({place}::{type_}[])"
 
 
-def copy_rows(types: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return rows, at least one, in ``COPY``'s binary format."""
-    columns = zip(*rows, strict=True)
-    parts = [_TYPES[type_].encode(column) for type_, column in zip(types, columns, strict=True)]
-    count = repeat(_field_count(len(types)))
-    body = b"".join(chain.from_iterable(zip(count, *chain(*parts), strict=False)))
-    return _COPY_HEAD + body + _COPY_END
+def copy_rows(copy: Copy, types: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows to a ``COPY`` in binary format."""
+    copy.set_types([_TYPES[type_].oid for type_ in types])
+    for row in rows:
+        copy.write_row(row)
 
 
 def array_text(items: Iterable[Any]) -> str:

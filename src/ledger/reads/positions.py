@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 
 from ledger.background import BackgroundLoop
+from ledger.postgres import listening
 from ledger.postgres.exchange import SilentServer
-from ledger.postgres.listening import Ear
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from ledger.postgres.timing import WAIT_SECONDS
@@ -285,7 +285,6 @@ class ViewPositions:
             options=options_of(self._conninfo, FOR_EVERYONE),
         )
         async with connection:
-            ear = Ear(connection)
             await connection.execute("LISTEN ledger_views")
             await connection.execute("LISTEN ledger_erased")
             await connection.execute("LISTEN ledger_rebuilt")
@@ -296,7 +295,7 @@ class ViewPositions:
             await self.versions.load({view.name: view.version for view in views})
             self._show(views, rows[0][0] if rows else 0)
             begun()
-            await ear.listen(lambda payload: self._hear(*payload.split(" ")))
+            await listening.listen(connection, lambda payload: self._hear(*payload.split(" ")))
 
     def _show(self, views: Sequence[View], owed: int | None = None) -> None:
         """Take the positions of all views, and announce those that have moved.

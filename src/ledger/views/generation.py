@@ -38,7 +38,7 @@ class Writes:
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows of a table without replacement at once: they are too many to be gathered."""
         with self.transaction.cursor().copy(_copy(table)) as copy:
-            copy.write(copy_rows(tuple(table.columns.values()), rows))
+            copy_rows(copy, table.columns.values(), rows)
 
     def flush(self) -> None:
         """Write the gathered rows: they are sent with the transaction's COMMIT at the latest."""
