@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from projections.execution.shown import LineDetail, ShownLine
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 
@@ -309,3 +310,9 @@ def test_a_filter_is_not_empty_and_takes_no_longer_or_more_words(edge: Edge, wor
     answer = edge.get("/v1/execution", params={"project_tag": words})
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/project_tag"]
+
+
+def test_a_line_that_is_put_together_of_parts_has_the_fields_of_its_struct(edge: Edge) -> None:
+    line = edge.fresh()
+    assert edge.data(f"/v1/execution/{line}").keys() == set(LineDetail.__struct_fields__)
+    assert edge.data("/v1/execution?limit=1")[0].keys() == set(ShownLine.__struct_fields__)
