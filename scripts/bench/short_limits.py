@@ -10,7 +10,9 @@ changed: its writes are the usual ones.
 
 import contextlib
 import importlib
+import os
 import sys
+import tempfile
 from datetime import timedelta
 from importlib.metadata import entry_points
 
@@ -37,12 +39,15 @@ def shorten(name: str, value: object, modules: tuple[str, ...]) -> None:
 
 def main() -> int:
     """Shorten the limits, then run the command."""
-    for constant in SHORTER:
-        shorten(*constant)
-    # By its entry point, since its place in the code differs from version to version.
-    (command,) = entry_points(group="console_scripts", name="ledger")
-    code: int = command.load()()
-    return code
+    with tempfile.TemporaryDirectory() as folder:
+        # A module that counts is loaded here before the service has made the folder of its counts.
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        for constant in SHORTER:
+            shorten(*constant)
+        # By its entry point, since its place in the code differs from version to version.
+        (command,) = entry_points(group="console_scripts", name="ledger")
+        code: int = command.load()()
+        return code
 
 
 if __name__ == "__main__":
