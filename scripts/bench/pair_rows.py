@@ -1,5 +1,6 @@
 """The rows that are measured of two versions: rates, of which more is better, and costs."""
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from import_row import write_facts
 from lag import await_sealed
 from line_requests import PAGE, paths
 from loadgen import percentile
-from measure import LONG, Bench
+from measure import LONG, SUPPLY, WARM_UP, Bench
 from read_rows import FRESH
 from rebuild_row import count_events
-from story import BATCH
+from story import BATCH, line_id
 from story_requests import DRAWS, Walker
 from write_rows import batched_facts
 
@@ -41,6 +42,16 @@ class Work:
     """Less is better."""
     writes: bool = False
     """The log is sealed before the other version is measured, so no work is left over."""
+
+
+def issued(bench: Bench) -> float:
+    """Starts of runs per second, one per request, whose ids the ledger issues."""
+    story, count = bench.story, int(SUPPLY * (bench.seconds + WARM_UP))
+    agents = itertools.cycle(map(line_id, story.agents))
+    starts = [story.fact("run.started", None, service_line_id=next(agents)) for _ in range(count)]
+    posts = [bench.product.post(start) for start in starts]
+    shares = [posts[n :: bench.clients] for n in range(bench.clients)]
+    return bench.rate(bench.product.port, shares, 201, repeat=False)
 
 
 def rebuilt(bench: Bench) -> float:
@@ -104,6 +115,7 @@ WORKS: dict[str, Work] = {
         for name, (said, draw) in DRAWS.items()
     },
     "facts": Work("facts, one per request, facts/s", Bench.measure_facts, writes=True),
+    "issued": Work("starts with issued ids, one per request, facts/s", issued, writes=True),
     "batches": Work(f"facts in batches of {BATCH:,}, facts/s", batched_facts, writes=True),
     "work": Work(
         f"CPU for a fact, batches of {BATCH:,}, µs", work_of_batches, is_cost=True, writes=True

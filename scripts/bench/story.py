@@ -49,14 +49,14 @@ class Story:
     # Far from every id that a data set's ledger has issued.
     run: Iterator[int] = field(default_factory=lambda: itertools.count(100_000_000))
 
-    def fact(self, kind: str, subject: str, **data: object) -> bytes:
-        """One CloudEvent with a new id."""
+    def fact(self, kind: str, subject: str | None, **data: object) -> bytes:
+        """One CloudEvent with a new id; without a subject the ledger issues one."""
         event = {
             "specversion": "1.0",
             "id": f"bench-{next(self.serial)}",
             "source": "/bench",
             "type": kind,
-            "subject": subject,
+            **({} if subject is None else {"subject": subject}),
             "time": self.now,
             "datacontenttype": "application/json",
             "data": data,

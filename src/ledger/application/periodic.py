@@ -53,6 +53,8 @@ class LedSession:
         self.candidate = candidate
         self.conninfo, self.takes, self._name = conninfo, takes, name
         self._connection: psycopg.Connection[TupleRow] | None = None
+        self.turn = threading.RLock()
+        """Held while a loop uses the session: a test calls ``run_once`` beside the thread."""
 
     def leads(self) -> psycopg.Connection[TupleRow] | None:
         """The connection, if the process leads, now at the latest. Raises psycopg.Error."""
@@ -120,8 +122,6 @@ class Periodic(BackgroundLoop):
         self._name, self._every = name, every_seconds
         self.beside: Sequence[Periodic] = ()
         """Loops of the same session whose rounds this loop's thread does, too, in turn."""
-        self._turn = threading.RLock()
-        """Held during a round: a test calls ``run_once`` beside the thread."""
         self._next_at = 0.0
         """When the next round begins."""
 
@@ -138,7 +138,7 @@ class Periodic(BackgroundLoop):
         return self._round()[0]
 
     def _round(self) -> tuple[int, bool]:
-        with self._turn:
+        with self.session.turn:
             connection = self.session.leads()
             if connection is None:
                 return 0, False
@@ -167,8 +167,9 @@ class Periodic(BackgroundLoop):
         """Lead if possible, and do a round if it is due."""
         try:
             is_due = time.monotonic() >= self._next_at or self.is_called()
-            if not (is_due or self.session.takes) or self.session.leads() is None:
-                return
+            with self.session.turn:
+                if not (is_due or self.session.takes) or self.session.leads() is None:
+                    return
             if is_due:
                 self._next_at = time.monotonic() + self._every
                 # As long as there is more to do, rounds follow each other almost without pause.
@@ -177,7 +178,8 @@ class Periodic(BackgroundLoop):
         except ClockSkew as error:
             # The next leader may be of a node whose clock is right.
             _logger.warning("%s: the lead is given up: %s", self._name, error)
-            self.session.leave()
+            with self.session.turn:
+                self.session.leave()
         except LedgerError as error:
             _logger.warning("%s: round postponed: %s", self._name, error)
         except psycopg.Error as error:
@@ -191,7 +193,7 @@ class Periodic(BackgroundLoop):
 
     def disconnect(self) -> None:
         """Close the session, which ends the lead that it took. The next round opens another."""
-        with self._turn:
+        with self.session.turn:
             self.session.close()
 
 

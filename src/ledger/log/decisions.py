@@ -230,11 +230,13 @@ class DecisionTables:
 
     def _key_changed(self, body: Event, recorded: Recorded) -> None:
         key = self.keys[recorded.originator_id]
+        before = dict(key.former)
         key.evolve(recorded)
-        # A secret that has ended is no longer in the key: its row stays as it is.
+        # A secret that is no longer in the key ends now, unless it had ended before.
+        ends = {secret: min(at, recorded.recorded_at) for secret, at in before.items()}
         self.former |= {
             secret: FormerSecretRow(secret, key.id, key.organization_id, key.workspace_id, ends_at)
-            for secret, ends_at in key.former
+            for secret, ends_at in (ends | dict(key.former)).items()
         }
 
     def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
