@@ -4,19 +4,20 @@ FastAPI resolves dependencies for every request through exit stacks and a walk o
 below five layers of middleware; for our reads this costs as much as the database. A lean route
 says which struct it shows, from which OpenAPI is made. The application (``app.py``) calls a lean
 route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
-principal or an ``Asking``, one query model, and the names in the path. The principal's permission
-is checked before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
+principal or an ``Asking``, one query model (a route without one refuses every parameter), the names
+in the path, and at last what a command was ``Sent``. The principal's permission is checked before
+anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
 """
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.authentication import authenticate
@@ -31,8 +32,15 @@ from ledger.api.problems import (
     problem,
     refusals,
 )
-from ledger.api.reading import OR, Asking, services_of
-from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
+from ledger.api.reading import OR, Asking, Present, services_of
+from ledger.api.writing import (
+    Sent,
+    TurnsDown,
+    read_command,
+    records_refusals,
+    refusals_of,
+    turn_down,
+)
 from ledger.application.command import OwnCommand
 from ledger.domain.errors import Invalid, LedgerError, Refused
 from ledger.intake.places import pointers
@@ -56,12 +64,6 @@ _IDEMPOTENT: dict[str, Any] = {
         "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254}|"([!-~]{0,253}[!#-~])?)$',
     },
 }
-
-
-class NoParameters(BaseModel):
-    """The query of a route without parameters: every parameter is refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def needs(permission: str | None) -> dict[str, Any]:
@@ -95,32 +97,33 @@ def command_route(
     *,
     method: str = "POST",
     summary: str | None = None,
-    body: type[BaseModel] | None = None,
     answer: type[Any] | None = None,
     status: int = 200,
     further: tuple[int, ...] = (),
 ) -> Callable[[F], F]:
     """Route a command to the decorated function; refusals of the command are recorded.
 
-    ``body`` and ``answer`` are the model that is sent and the struct that is shown. A command
-    without a body has no answer either, and accepts no Idempotency-Key; ``further`` are statuses of
-    its refusals beside the usual ones. Pages are not in OpenAPI: their forms name neither.
+    ``answer`` is the struct that is shown. A function that takes ``Sent[Any]`` has no body and no
+    answer, and accepts no Idempotency-Key; ``further`` are statuses of its refusals beside the
+    usual ones. Pages are not in OpenAPI: their forms name no answer.
     """
-    described = needs(permission)
-    responses = refusals(401, 403, 404, *further, 422, 429, 503)
-    if body is not None:
-        described |= {"parameters": [_IDEMPOTENT], "body": body}
-        responses = {status: {"types": (answer,)}, **WRITE_ERRORS}
-    declare = router.api_route(
-        path,
-        methods=[method],
-        summary=summary,
-        status_code=status,
-        responses=responses,
-        openapi_extra=described,
-    )
 
     def mark(endpoint: F) -> F:
+        described = needs(permission)
+        responses = refusals(401, 403, 404, *further, 422, 429, 503)
+        if answer is not None:
+            annotations = inspect.get_annotations(endpoint, eval_str=True).values()
+            (body,) = filter(None, map(_sent, annotations))
+            described |= {"parameters": [_IDEMPOTENT], "body": body}
+            responses = {status: {"types": (answer,)}, **WRITE_ERRORS}
+        declare = router.api_route(
+            path,
+            methods=[method],
+            summary=summary,
+            status_code=status,
+            responses=responses,
+            openapi_extra=described,
+        )
         return declare(records_refusals(refusals_of(command))(endpoint))
 
     return mark
@@ -141,8 +144,17 @@ class LeanRoute(APIRoute):
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         # Of two faults, the one in the query is told before the one in the header of ``Asking``.
-        ordered = sorted(parameters.items(), key=lambda named: named[1].annotation is Asking)
-        self._fillers = [(name, _filler(name, p.annotation)) for name, p in ordered]
+        ordered = sorted(
+            # Callers within give what has a default.
+            (named for named in parameters.items() if named[1].default is inspect.Parameter.empty),
+            key=lambda named: named[1].annotation is Asking,
+        )
+        bodies = {name: self.body_of(p.annotation) for name, p in ordered}
+        self._bodies = [(name, body) for name, body in bodies.items() if body is not None]
+        self._fillers = [
+            (name, _filler(name, p.annotation)) for name, p in ordered if bodies[name] is None
+        ]
+        self._has_query = any(is_model(p.annotation) for n, p in ordered if bodies[n] is None)
 
     def takes(self, scope: Scope) -> bool:
         """Whether this route matches the request; if so, note the names in its path."""
@@ -176,6 +188,16 @@ class LeanRoute(APIRoute):
     def refuse(self, request: Request, error: LedgerError) -> Response:
         return problem(request, error)
 
+    def body_of(self, annotation: Any) -> Any:
+        """The model of the body, if a parameter of this annotation takes the body."""
+        return _sent(annotation)
+
+    async def read(self, request: Request, principal: Principal, model: Any) -> Any:
+        """The body as the endpoint takes it. ``Any`` is a command that has none."""
+        if model is Any:
+            return Sent[Any](None, None, None)
+        return await read_command(request, principal, model)
+
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count a request for much in a further share. Raises RateLimited."""
 
@@ -192,12 +214,16 @@ class LeanRoute(APIRoute):
         try:
             if self._permission is not None:
                 principal.require(self._permission)
+            if not self._has_query:
+                _no_parameters(request, principal)
             arguments = {name: fill(request, principal) for name, fill in self._fillers}
         except Refused as refusal:
             if self._turns_down is None:
                 raise
             await turn_down(request, principal, refusal, self._turns_down)
         self.weigh(request, arguments)
+        for name, model in self._bodies:
+            arguments[name] = await self.read(request, principal, model)
         return await self._call(**arguments)
 
 
@@ -213,9 +239,17 @@ def _filler(name: str, annotation: Any) -> _Filler:
         return lambda _, principal: principal
     if annotation is Asking:
         return lambda request, principal: Asking(request, principal, _min_position(request))
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_model(annotation):
         return _query_filler(annotation)
     return lambda request, _: request.path_params[name]
+
+
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _sent(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Sent else None
 
 
 def _query_filler(model: type[BaseModel]) -> _Filler:
@@ -227,6 +261,9 @@ def _query_filler(model: type[BaseModel]) -> _Filler:
         return parse_query(raw, model) if raw or empty is None else empty
 
     return fill
+
+
+_no_parameters = _query_filler(Present)
 
 
 def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:

@@ -1,12 +1,14 @@
 """What the API's descriptions share: names of schemas, and the bodies of commands."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ledger.domain.values import TEXT
 from ledger.intake.fact_types import Characters
+
+W = TypeVar("W", bound=str)
 
 SCHEMAS = "#/components/schemas/"
 """The place of schemas in the OpenAPI document."""
@@ -78,6 +80,30 @@ class OptionalReason(CommandBody):
     """The reason why a line is resumed, if a reason is given."""
 
     reason: Annotated[Written | None, Field(examples=["Approved"])] = None
+
+
+def set_of(words: Sequence[str], alone: str) -> WithJsonSchema:
+    """The schema of a set of words, or of ``alone``, the word that stands for all."""
+    schema: dict[str, Any] = {
+        "type": "array",
+        "items": {"enum": [*words, alone]},
+        "minItems": 1,
+        "maxItems": len(words),
+        "uniqueItems": True,
+        # Client generators ignore `if`; they cannot tell alternatives of arrays apart.
+        "if": {"contains": {"const": alone}},
+        "then": {"maxItems": 1},
+    }
+    return WithJsonSchema(schema)
+
+
+def distinct(words: list[W], alone: W, one: str, others: str) -> list[W]:
+    """Return the words. Raises ValueError for a word that is there twice, or not ``alone``."""
+    if alone in words and len(words) > 1:
+        raise ValueError(f'has "{alone}" beside other {others}: "{alone}" must be the only one')
+    if len(set(words)) < len(words):
+        raise ValueError(f"names {one} twice")
+    return words
 
 
 def _no_defaults(schema: dict[str, Any]) -> None:

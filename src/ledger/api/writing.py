@@ -241,6 +241,11 @@ async def _recorded_at(request: Request, position: int) -> str:
     return format_instant(instant)
 
 
+def deleted(receipt: Receipt) -> Response:
+    """The answer of a command after which nothing is shown."""
+    return Response(status_code=204, headers={"Ledger-Position": str(receipt.position)})
+
+
 def with_secret(request: Request, response: Response) -> Response:
     """Mark an answer that shows a secret, even a replayed one: no cache may keep it."""
     request.state.holds_secret = True

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.lean import NoParameters, needs
+from ledger.api.lean import needs
 from ledger.api.reading import Asking, encode_cursor
 from ledger.api.replies import PageOf
 from ledger.api.routes import executions
@@ -26,7 +26,6 @@ from ledger.web.pages import (
     may_read,
     own_page,
     read_answer,
-    read_form,
     with_parameter,
 )
 from ledger.web.showing import THEME_COOKIE, ZONE_COOKIE, Zone, zone_of
@@ -132,9 +131,8 @@ async def look_back(request: Request, principal: Principal, query: InstantQuery)
 
 
 @router.post("/zone", openapi_extra=needs(None))
-async def choose_zone(request: Request, principal: Principal, _: NoParameters) -> Response:
+async def choose_zone(request: Request, principal: Principal, form: ZoneForm) -> Response:
     """Show instants in another time zone, in this browser."""
-    form = await read_form(request, ZoneForm)
     try:
         name = Zone(form.zone).name
     except ValueError as error:
@@ -145,9 +143,8 @@ async def choose_zone(request: Request, principal: Principal, _: NoParameters) -
 
 
 @router.post("/theme", openapi_extra=needs(None))
-async def choose_theme(request: Request, principal: Principal, _: NoParameters) -> Response:
+async def choose_theme(request: Request, principal: Principal, form: ThemeForm) -> Response:
     """Show pages in these colours, in this browser."""
-    form = await read_form(request, ThemeForm)
     response = go(own_page(form.next))
     # Not below /ui alone: the front page and the API's page have colours too.
     response.set_cookie(THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict")

@@ -1,4 +1,4 @@
-"""The forms about API keys, converted to the API's own commands."""
+"""The forms about API keys, converted to the API's own api."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from ledger.api.routes import key_commands as commands
+from ledger.api.routes import keys as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import Invalid
@@ -88,7 +88,7 @@ class NewKeyForm(_ExpiryForm):
 
     def sent(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
-    ) -> Sent[commands.NewKey]:
+    ) -> Sent[api.NewKey]:
         said: dict[str, Any] = {
             "name": self.name,
             "permissions": self.chosen,
@@ -100,7 +100,7 @@ class NewKeyForm(_ExpiryForm):
             said["expires_at"] = self.chosen_end(zone, now, own)
         except Invalid as error:
             return Sent(None, key, error, said)
-        return checked(said, commands.NewKey, key)
+        return checked(said, api.NewKey, key)
 
 
 class ChangeKeyForm(_ExpiryForm):
@@ -110,14 +110,14 @@ class ChangeKeyForm(_ExpiryForm):
 
     def sent(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
-    ) -> Sent[commands.KeyChanges]:
+    ) -> Sent[api.KeyChanges]:
         said = {"name": self.name}
         if self.expires != "keep":
             try:
                 said["expires_at"] = self.chosen_end(zone, now, own)
             except Invalid as error:
                 return Sent(None, key, error, said)
-        return checked(said, commands.KeyChanges, key)
+        return checked(said, api.KeyChanges, key)
 
 
 class RotateForm(Form):
@@ -125,5 +125,5 @@ class RotateForm(Form):
 
     grace_seconds: Literal["86400", "604800", "3600", "0"] = "86400"
 
-    def sent(self, key: IdempotencyKey) -> Sent[commands.Rotation]:
-        return checked({"grace_seconds": int(self.grace_seconds)}, commands.Rotation, key)
+    def sent(self, key: IdempotencyKey) -> Sent[api.Rotation]:
+        return checked({"grace_seconds": int(self.grace_seconds)}, api.Rotation, key)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, ValidationError
 
-from ledger.api.lean import NoParameters, command_route, needs
+from ledger.api.lean import command_route, needs
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Query, services_of
@@ -32,7 +32,6 @@ from ledger.web.pages import (
     here,
     idempotency_of,
     read_answer,
-    read_form,
     show,
     with_parameter,
 )
@@ -110,18 +109,18 @@ async def show_line(
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
 async def pause_line(
-    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
+    request: Request, principal: Principal, line_id: AnyLineId, form: ManageForm
 ) -> Response:
     """Pause the line: put the operator's hold on."""
-    return await _manage(request, principal, line_id, Pause, Reason)
+    return await _manage(request, principal, line_id, form, Pause, Reason)
 
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
 async def resume_line(
-    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
+    request: Request, principal: Principal, line_id: AnyLineId, form: ManageForm
 ) -> Response:
     """Resume the line: lift the operator's hold."""
-    return await _manage(request, principal, line_id, Resume, OptionalReason)
+    return await _manage(request, principal, line_id, form, Resume, OptionalReason)
 
 
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
@@ -137,11 +136,11 @@ async def _manage(
     request: Request,
     principal: Principal,
     line_id: str,
+    form: ManageForm,
     command: type[Pause],
     model: type[Reason] | type[OptionalReason],
 ) -> Response:
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
-    form = await read_form(request, ManageForm)
     # A reason of blanks counts as no reason, since the history would show none.
     reason = (form.reason or "").replace("\r\n", "\n").strip() or None
     key = idempotency_of(request, principal, form)

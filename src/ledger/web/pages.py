@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.authentication import address_of
-from ledger.api.lean import LeanRoute, parse_query
+from ledger.api.lean import LeanRoute, is_model, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.api.machinery.middleware import without_prefix
@@ -207,6 +207,13 @@ class PageRoute(LeanRoute):
         if isinstance(error, Unauthorized) and request.method == "POST":
             error = Unauthorized(f"Nothing was changed. {error.detail}")
         return refusal_page(request, error)
+
+    def body_of(self, annotation: Any) -> Any:
+        """The fields of a form: only forms are posted to pages, and never with a query."""
+        return annotation if "POST" in (self.methods or ()) and is_model(annotation) else None
+
+    async def read(self, request: Request, principal: Principal, model: Any) -> Any:
+        return await read_form(request, model)
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count a page of many rows as a large one. Raises RateLimited."""

@@ -4,13 +4,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.access.authentication import address_of
-from ledger.api.lean import NoParameters, needs, parse_query
+from ledger.api.lean import needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
 from ledger.api.reading import services_of
 from ledger.intake.principal import Principal
 from ledger.web import session
-from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, read_form, refusal_page, show
+from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, refusal_page, show
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -86,9 +86,8 @@ async def sign_in(request: Request) -> Response:
 
 
 @signed_in.post("/ui/sign-out", openapi_extra=needs(None))
-async def sign_out(request: Request, principal: Principal, _: NoParameters) -> Response:
+async def sign_out(request: Request, principal: Principal, form: SignOut) -> Response:
     """End the session in this browser."""
-    await read_form(request, SignOut)
     response = go("/")
     session.forget(response)
     return response

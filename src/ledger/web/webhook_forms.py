@@ -1,4 +1,4 @@
-"""The forms about webhook endpoints, converted to the API's own commands."""
+"""The forms about webhook endpoints, converted to the API's own api."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ledger.api.models import Nothing
-from ledger.api.routes import webhook_commands as commands
+from ledger.api.routes import webhooks as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
@@ -53,7 +53,7 @@ class NewForm(SettingsForm):
     organization_id: Typed = None
     workspace_id: Typed = None
 
-    def sent(self, key: IdempotencyKey) -> Sent[commands.NewWebhook]:
+    def sent(self, key: IdempotencyKey) -> Sent[api.NewWebhook]:
         said = {
             "url": self.url,
             "event_types": self.types,
@@ -61,19 +61,19 @@ class NewForm(SettingsForm):
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
         }
-        return checked({k: v for k, v in said.items() if v is not None}, commands.NewWebhook, key)
+        return checked({k: v for k, v in said.items() if v is not None}, api.NewWebhook, key)
 
 
 class ChangeForm(SettingsForm):
     """The form that replaces all settings."""
 
-    def sent(self, key: IdempotencyKey) -> Sent[commands.WebhookChanges]:
+    def sent(self, key: IdempotencyKey) -> Sent[api.WebhookChanges]:
         said = {
             "url": self.url or "",
             "event_types": self.types,
             "description": self.description,
         }
-        return checked(said, commands.WebhookChanges, key)
+        return checked(said, api.WebhookChanges, key)
 
 
 class SwitchForm(Form):
@@ -81,8 +81,8 @@ class SwitchForm(Form):
 
     enabled: Literal["true", "false"]
 
-    def sent(self, key: IdempotencyKey) -> Sent[commands.WebhookChanges]:
-        return checked({"enabled": self.enabled == "true"}, commands.WebhookChanges, key)
+    def sent(self, key: IdempotencyKey) -> Sent[api.WebhookChanges]:
+        return checked({"enabled": self.enabled == "true"}, api.WebhookChanges, key)
 
 
 class RecoverForm(Form):
@@ -90,13 +90,13 @@ class RecoverForm(Form):
 
     since: Annotated[str | None, Field(max_length=40)] = None
 
-    def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[commands.Recovery]:
+    def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[api.Recovery]:
         """The recovery for the API; its start is read in the page's zone."""
         try:
             since = zone.meant("since", self.since or "")
         except Invalid as error:
             return Sent(None, key, error)
-        return checked({"since": since}, commands.Recovery, key)
+        return checked({"since": since}, api.Recovery, key)
 
 
 def nothing(key: IdempotencyKey) -> Sent[Nothing]:
@@ -104,18 +104,18 @@ def nothing(key: IdempotencyKey) -> Sent[Nothing]:
     return Sent(Nothing(), key, None)
 
 
-def typed(settings: SettingsForm | ShownEndpoint | None) -> Mapping[str, Any]:
-    """The values of a form's fields: an endpoint's settings, typed ones, or defaults for None."""
-    if settings is None:
+def typed(form: Form | None, endpoint: ShownEndpoint | None = None) -> Mapping[str, Any]:
+    """The values of the settings' fields: typed ones, an endpoint's, or defaults."""
+    if isinstance(form, SettingsForm):
+        return form.model_dump() | {"types": form.types}
+    if endpoint is None:
         return {"which": "all", "types": (), "url": None, "description": None}
-    if isinstance(settings, SettingsForm):
-        return settings.model_dump() | {"types": settings.types}
-    every = settings.event_types == [EVERY_TYPE]
+    every = endpoint.event_types == [EVERY_TYPE]
     return {
         "which": "all" if every else "chosen",
-        "types": settings.event_types,
-        "url": settings.url,
-        "description": settings.description,
+        "types": endpoint.event_types,
+        "url": endpoint.url,
+        "description": endpoint.description,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from ledger.api.lean import LeanRoute, NoParameters, needs, read_route
+from ledger.api.lean import LeanRoute, needs, read_route
 from ledger.api.models import SCHEMAS, as_answer, camel, one_of, reference
 from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import services_of
@@ -108,7 +108,7 @@ def _about(payload: type[Payload]) -> str:
     refusals(401, 403, 422, 429, 503),
     summary="List event types",
 )
-async def list_event_types(request: Request, principal: Principal, _: NoParameters) -> Response:
+async def list_event_types(request: Request, principal: Principal) -> Response:
     """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
     types = [
         ShownType(type_, LANGUAGE_VERSION, _about(payload), f"{router.prefix}/{type_}")
@@ -141,7 +141,6 @@ async def show_event_type(
             json_schema_extra={"enum": list(TYPES)},
         ),
     ],
-    _: NoParameters,
 ) -> Response:
     """Show a type's envelope and payload. Within a version fields are only added."""
     if type not in TYPES:

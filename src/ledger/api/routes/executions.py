@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
+from ledger.api.lean import LeanRoute, command_route, read_route
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
@@ -28,7 +28,7 @@ from ledger.api.reading import (
     split_words,
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
-from ledger.api.writing import as_left, execute_on, read_command
+from ledger.api.writing import Sent, as_left, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
@@ -280,14 +280,13 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     Pause,
     "service_lines:manage",
     summary="Pause a line",
-    body=Reason,
     answer=AnswerOf[LineDetail],
 )
 async def pause_execution(
-    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
+    request: Request, principal: Principal, line_id: AnyLineId, sent: Sent[Reason]
 ) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops."""
-    return await _manage(request, principal, line_id, Pause, Reason)
+    return await _manage(request, principal, line_id, Pause, sent)
 
 
 @command_route(
@@ -296,14 +295,13 @@ async def pause_execution(
     Resume,
     "service_lines:manage",
     summary="Resume a line",
-    body=OptionalReason,
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    request: Request, principal: Principal, line_id: AnyLineId, _: NoParameters
+    request: Request, principal: Principal, line_id: AnyLineId, sent: Sent[OptionalReason]
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
-    return await _manage(request, principal, line_id, Resume, OptionalReason)
+    return await _manage(request, principal, line_id, Resume, sent)
 
 
 async def _manage(
@@ -311,10 +309,9 @@ async def _manage(
     principal: Principal,
     line_id: str,
     command: type[Pause],
-    model: type[Reason] | type[OptionalReason],
+    sent: Sent[Any],
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
-    sent = await read_command(request, principal, model)
     reason = sent.body.reason if sent.body is not None else None
     receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)
 

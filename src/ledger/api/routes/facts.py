@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ledger.api.fact_schema import FACT_BODY
-from ledger.api.lean import LeanRoute, NoParameters, needs
+from ledger.api.lean import LeanRoute, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
 from ledger.api.parsing import SMALL_BYTES, Steps, run
@@ -98,7 +98,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     },
 )
 @records_refusals(_refused)
-async def report_facts(request: Request, principal: Principal, _: NoParameters) -> Response:
+async def report_facts(request: Request, principal: Principal) -> Response:
     """Record a CloudEvent, or an array of up to 1,000.
 
     A fact that was recorded before is answered 200 with its first outcome. In a batch each item

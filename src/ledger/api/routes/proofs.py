@@ -14,7 +14,7 @@ import msgspec
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.api.lean import LARGEST_POSITION, LeanRoute, NoParameters, needs, read_route
+from ledger.api.lean import LARGEST_POSITION, LeanRoute, needs, read_route
 from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
@@ -163,7 +163,7 @@ class ConsistencyQuery(BaseModel):
     response_class=Response,
     responses=_of("text/plain", "A signed note") | _ANY,
 )
-async def show_checkpoint(asking: Asking, _: NoParameters) -> Response:
+async def show_checkpoint(asking: Asking) -> Response:
     """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint).
 
     With `Ledger-Min-Position` the answer waits until the log is sealed up to that position.
@@ -181,7 +181,7 @@ async def show_checkpoint(asking: Asking, _: NoParameters) -> Response:
     response_class=Response,
     responses=_of("text/plain", "A verifier key") | _ANY,
 )
-async def show_key(asking: Asking, _: NoParameters) -> Response:
+async def show_key(asking: Asking) -> Response:
     """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
     Each origin of the log has a line of its own, the present one first. Keep a copy of the keys: an
@@ -201,7 +201,7 @@ async def show_key(asking: Asking, _: NoParameters) -> Response:
     response_class=Response,
     responses=_of("application/octet-stream", "The leaf's bytes") | FEED_ERRORS,
 )
-async def show_entry(asking: Asking, position: AnyPosition, _: NoParameters) -> Response:
+async def show_entry(asking: Asking, position: AnyPosition) -> Response:
     """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > LARGEST_POSITION:
         raise NotFound("No such position.")

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Raw
 from pydantic import BaseModel, Field
 
-from ledger.api.lean import LeanRoute, NoParameters, command_route, needs, read_route
+from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.machinery.middleware import is_head
 from ledger.api.models import Reason
 from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
@@ -37,7 +37,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
-from ledger.api.writing import as_left, execute, execute_on, read_command
+from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.read_notes import SeenLine
 from ledger.domain.errors import NotFound, ReadOnly, RunsNotSupported, Unavailable
@@ -262,17 +262,15 @@ def run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     EraseRun,
     "runs:erase",
     summary="Erase a run's payloads",
-    body=ErasureReason,
     answer=AnswerOf[ShownRun],
 )
 async def erase_run(
-    request: Request, principal: Principal, run_id: AnyRunId, _: NoParameters
+    request: Request, principal: Principal, run_id: AnyRunId, sent: Sent[ErasureReason]
 ) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
     Their key is destroyed, so an erasure cannot be undone. An erased run stays as it is.
     """
-    sent = await read_command(request, principal, ErasureReason)
     reason = sent.body.reason if sent.body is not None else ""
     receipt = await execute_on(request, principal, EraseRun, run_id, sent, reason=reason)
     return await as_left(request, receipt, partial(_run_reply, Asking(request, principal), run_id))
@@ -285,9 +283,7 @@ async def erase_run(
     openapi_extra=needs("write"),
     responses=refusals(401, 403, 404, 409, 422, 429, 503),
 )
-async def send_heartbeat(
-    request: Request, principal: Principal, run_id: AnyRunId, _: NoParameters
-) -> Response:
+async def send_heartbeat(request: Request, principal: Principal, run_id: AnyRunId) -> Response:
     """Begin an open run's lease anew.
 
     No event records a heartbeat, and no audit entry tells of one, not even of a refused one. The

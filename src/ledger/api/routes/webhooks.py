@@ -1,21 +1,22 @@
 """Webhook endpoints: routes that change and show them, and their deliveries (contract, Feeds).
 
-The answer of a command comes with its receipt (``webhook_commands.py``); the state of deliveries is
-read from the view.
+The answer of a command comes with its receipt, so a replayed request is shown the same secret
+again. The state of deliveries is read from the view.
 """
 
 import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from ledger.api.lean import LeanRoute, NoParameters, command_route, read_route
-from ledger.api.models import Nothing
+from ledger.api.lean import LeanRoute, command_route, read_route
+from ledger.api.models import Changes, CommandBody, Nothing, distinct, set_of
 from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
+    Bound,
     Page,
     Present,
     TenantQuery,
@@ -25,25 +26,50 @@ from ledger.api.reading import (
     paged,
     path_id,
     read_at,
+    services_of,
     split_words,
 )
 from ledger.api.replies import AnswerOf, PageOf, answer
-from ledger.api.routes import webhook_commands as commands
-from ledger.api.routes.feeds import BEYOND, event_position
-from ledger.api.writing import read_command
+from ledger.api.routes.feeds import BEYOND, event_position, position_in
+from ledger.api.writing import (
+    Sent,
+    deleted,
+    execute,
+    execute_on,
+    refusals_of,
+    turn_down,
+    with_secret,
+)
 from ledger.application.commands.webhooks import (
+    OTHER_TENANT,
     CreateEndpoint,
     DeleteEndpoint,
+    EndpointSettings,
     RecoverEndpoint,
     ResendDelivery,
     RotateSecret,
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.errors import NotFound
-from ledger.domain.values import ENDPOINT_ID, EVENT_ID, format_id, sort_key
-from ledger.feed.signing import ShownDelivery, delivery_text
+from ledger.domain.endpoint import EVERY_TYPE
+from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    EVENT_ID,
+    LABEL,
+    ORGANIZATION_ID,
+    WORKSPACE_ID,
+    id_named,
+    id_of_key,
+    parse_bound,
+    sort_key,
+)
+from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
+from ledger.feed.target import LONGEST_URL, ForbiddenTarget
+from ledger.intake.fact_types import Characters
 from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
+from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 
@@ -52,6 +78,7 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRou
 _PERMISSION = "webhooks:manage"
 _UNKNOWN = "No such webhook endpoint."
 
+AnyEventId = Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)]
 AnyEndpointId = Annotated[str, path_id("A WHK id.", "WHK-26-000007", ENDPOINT_ID)]
 
 
@@ -61,23 +88,106 @@ class DeliveriesQuery(Present, Page):
     status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
 
 
+def _known_types(types: list[str]) -> list[str]:
+    if not {*types} <= {*TYPES, EVERY_TYPE}:
+        raise ValueError("names an unknown event type")
+    return distinct(types, EVERY_TYPE, "an event type", "types")
+
+
+Url = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=LONGEST_URL,
+        description="http or https, to a public address. Redirects are not followed.",
+        examples=["https://example.com/webhooks"],
+        json_schema_extra={"pattern": "^https?://"},
+    ),
+]
+EventTypes = Annotated[
+    list[str],
+    Field(
+        min_length=1,
+        max_length=100,
+        description="Types of `/v1/event-types`, or `*` alone for all of them.",
+        examples=[["execution.blocked", "run.failed"]],
+    ),
+    set_of([*TYPES], EVERY_TYPE),
+    AfterValidator(_known_types),
+]
+Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
+
+
+class NewWebhook(CommandBody):
+    """A new endpoint."""
+
+    url: Url
+    event_types: EventTypes
+    organization_id: Annotated[
+        str | None,
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization; required if it has none.",
+        ),
+        WithJsonSchema({"type": "string", "pattern": ORGANIZATION_ID}),
+    ] = None
+    workspace_id: Annotated[
+        str | None,
+        Field(pattern=WORKSPACE_ID, description="Deliver the events of this workspace only."),
+    ] = None
+    description: Description = None
+    enabled: bool = True
+
+
+class WebhookChanges(Changes):
+    """The changes of an endpoint; a field that is left out stays as it is."""
+
+    url: Url = ""
+    event_types: EventTypes = Field(default_factory=list)
+    description: Description = None
+    enabled: bool = True
+
+
+class Recovery(CommandBody):
+    """The start of a recovery."""
+
+    since: Annotated[
+        Bound, Field(description="The recovery covers events recorded from this instant on.")
+    ]
+
+
 @command_route(
     router,
     "",
     CreateEndpoint,
     _PERMISSION,
     summary="Set up a webhook",
-    body=commands.NewWebhook,
     answer=AnswerOf[EndpointWithSecret],
     status=201,
 )
-async def create_webhook(request: Request, principal: Principal, _: NoParameters) -> Response:
+async def create_webhook(
+    request: Request, principal: Principal, sent: Sent[NewWebhook]
+) -> Response:
     """Set up an endpoint for the events that are recorded from now on.
 
     The endpoint's secret is shown in this answer only.
     """
-    sent = await read_command(request, principal, commands.NewWebhook)
-    return await commands.create(request, principal, sent)
+    fault, body = await _fault(request, sent), sent.body
+    chosen = EndpointSettings()
+    if body is not None:
+        chosen = EndpointSettings(body.url, tuple(body.event_types), body.description, body.enabled)
+    organization_id, workspace_id = _named_tenant(sent)
+    command = CreateEndpoint(
+        principal,
+        request.state.request_id,
+        secret=create_secret(),
+        settings=chosen,
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        fault=fault,
+        idempotency=sent.key,
+    )
+    return with_secret(request, _answer(await execute(request, command), 201))
 
 
 @read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
@@ -90,12 +200,8 @@ async def list_webhooks(asking: Asking, query: TenantQuery) -> Response:
     parameters = {**filters, "limit": query.limit + 1}
     rows = await asking.rows(statements.list_read(frozenset(filters)), parameters)
     return paged(
-        rows, query.limit, 1, lambda row: encode_cursor({"id": _endpoint_id(row[1])}, chosen)
+        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key("WHK", row[1])}, chosen)
     )
-
-
-def _endpoint_id(key: int) -> str:
-    return format_id("WHK", key // 10**12, key % 10**12)
 
 
 def _endpoint_key(key: dict[str, Any]) -> int:
@@ -135,18 +241,30 @@ def _require_id(endpoint_id: str) -> None:
     _PERMISSION,
     method="PATCH",
     summary="Change a webhook",
-    body=commands.WebhookChanges,
     answer=AnswerOf[ShownEndpoint],
 )
 async def update_webhook(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[WebhookChanges]
 ) -> Response:
     """Change the fields that the body names.
 
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
-    sent = await read_command(request, principal, commands.WebhookChanges)
-    return await commands.update(request, principal, endpoint_id, sent)
+    organization_id, workspace_id = _named_tenant(sent)
+    if not principal.sees(
+        organization_id or principal.organization_id, workspace_id or principal.workspace_id
+    ):
+        refusal = Forbidden(OTHER_TENANT)
+        await turn_down(request, principal, refusal, refusals_of(UpdateEndpoint))
+    chosen = sent.body.given if sent.body is not None else {}
+    if "event_types" in chosen:
+        chosen["event_types"] = tuple(chosen["event_types"])
+    sent = sent._replace(fault=await _fault(request, sent))
+    settings = EndpointSettings(**chosen)
+    receipt = await execute_on(
+        request, principal, UpdateEndpoint, endpoint_id, sent, settings=settings
+    )
+    return _answer(receipt, 200)
 
 
 @command_route(
@@ -159,10 +277,11 @@ async def update_webhook(
     status=204,
 )
 async def delete_webhook(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Any]
 ) -> Response:
     """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
-    return await commands.delete(request, principal, endpoint_id)
+    receipt = await execute_on(request, principal, DeleteEndpoint, endpoint_id, sent)
+    return deleted(receipt)
 
 
 @command_route(
@@ -171,18 +290,19 @@ async def delete_webhook(
     RotateSecret,
     _PERMISSION,
     summary="Replace a webhook's secret",
-    body=Nothing,
     answer=AnswerOf[EndpointWithSecret],
 )
 async def rotate_webhook_secret(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
 ) -> Response:
     """Replace the secret. The new secret is shown in this answer only.
 
     The old secret signs beside the new one for 24 hours.
     """
-    sent = await read_command(request, principal, Nothing)
-    return await commands.rotate_secret(request, principal, endpoint_id, sent)
+    receipt = await execute_on(
+        request, principal, RotateSecret, endpoint_id, sent, secret=create_secret()
+    )
+    return with_secret(request, _answer(receipt, 200))
 
 
 @command_route(
@@ -191,19 +311,19 @@ async def rotate_webhook_secret(
     RecoverEndpoint,
     _PERMISSION,
     summary="Send undelivered events again",
-    body=commands.Recovery,
     answer=AnswerOf[ShownEndpoint],
     status=202,
 )
 async def recover_webhook(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Recovery]
 ) -> Response:
     """Retry at once the deliveries since an instant that failed or wait for another attempt.
 
     Each of these deliveries gets a new series of attempts.
     """
-    sent = await read_command(request, principal, commands.Recovery)
-    return await commands.recover(request, principal, endpoint_id, sent)
+    since = parse_bound(sent.body.since) if sent.body is not None else None
+    receipt = await execute_on(request, principal, RecoverEndpoint, endpoint_id, sent, since=since)
+    return _answer(receipt, 202)
 
 
 @command_route(
@@ -212,20 +332,18 @@ async def recover_webhook(
     TestEndpoint,
     _PERMISSION,
     summary="Send a test",
-    body=Nothing,
     answer=AnswerOf[ShownEndpoint],
     status=202,
 )
 async def send_webhook_test(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, _: NoParameters
+    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
 ) -> Response:
     """Send a `webhook.test` event once, also to a disabled endpoint.
 
     The test has the number 0, and its result does not count for the endpoint. The deliveries list
     the result.
     """
-    sent = await read_command(request, principal, Nothing)
-    return await commands.send_test(request, principal, endpoint_id, sent)
+    return _answer(await execute_on(request, principal, TestEndpoint, endpoint_id, sent), 202)
 
 
 @read_route(
@@ -266,7 +384,6 @@ async def list_deliveries(
     ResendDelivery,
     _PERMISSION,
     summary="Send one event again",
-    body=Nothing,
     answer=AnswerOf[ShownEndpoint],
     status=202,
 )
@@ -274,12 +391,62 @@ async def send_delivery_again(
     request: Request,
     principal: Principal,
     endpoint_id: AnyEndpointId,
-    event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
-    _: NoParameters,
+    event_id: AnyEventId,
+    sent: Sent[Nothing],
 ) -> Response:
     """Send one event again at once, delivered or not, under the same id and number.
 
     The delivery gets a new series of attempts.
     """
-    sent = await read_command(request, principal, Nothing)
-    return await commands.resend(request, principal, endpoint_id, event_id, sent)
+    is_known = await _has_delivery(request, principal, endpoint_id, event_id)
+    receipt = await execute_on(
+        request,
+        principal,
+        ResendDelivery,
+        endpoint_id,
+        sent,
+        event_id=event_id,
+        is_known=is_known,
+    )
+    return _answer(receipt, 202)
+
+
+async def _has_delivery(
+    request: Request, principal: Principal, endpoint_id: str, event_id: str
+) -> bool:
+    """Whether the endpoint has a delivery of the event, or a test of this id."""
+    if not re.fullmatch(EVENT_ID, event_id):
+        return False
+    asking = Asking(request, principal)
+    tenant = asking.tenant
+    parameters = {
+        **tenant,
+        "endpoint_id": endpoint_id,
+        "number": event_id.removeprefix("EVT-"),
+        "at": position_in(event_id),
+    }
+    rows = await asking.rows(statements.message_read(frozenset(tenant)), parameters)
+    return rows[0][1] is not None
+
+
+def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:
+    """The named organization and workspace: another tenant is 403 before any field is 422."""
+    return (
+        id_named(sent.said, "organization_id", ORGANIZATION_ID),
+        id_named(sent.said, "workspace_id", WORKSPACE_ID),
+    )
+
+
+async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
+    """The fault in a request; a URL with a forbidden target is a fault too."""
+    url = getattr(sent.body, "url", None)
+    if sent.fault is None and url:
+        try:
+            await services_of(request).check_target(url)
+        except ForbiddenTarget as error:
+            return Invalid.at("/url", str(error))
+    return sent.fault
+
+
+def _answer(receipt: Receipt, status: int) -> Response:
+    return answer((receipt.answer or b"").decode(), receipt.position, status)

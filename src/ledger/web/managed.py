@@ -1,0 +1,103 @@
+"""Pages of things that people manage and that have a secret: API keys and webhook endpoints.
+
+The forms carry out the API's commands (``api/routes/keys.py``, ``webhooks.py``), with its checks
+and its records of refusals. A secret is shown in the answer to its form only. No address contains
+it, and only the same form, sent again, shows it again.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+
+from ledger.api.lean import needs
+from ledger.api.problems import status_of
+from ledger.domain.errors import NotFound, Refused
+from ledger.intake.principal import Principal
+from ledger.web.names import names_of_scopes
+from ledger.web.pages import Form, go, here, show, with_parameter
+
+
+class RefusedForm(NamedTuple):
+    """A form whose command was refused: the page shows the refusal at the form, with its values."""
+
+    form: Form
+    error: Refused
+
+
+class Managed(NamedTuple):
+    """A kind of things that people manage."""
+
+    path: str
+    """The address of the list. The address of a thing has its id behind it."""
+    id: str
+    """The name of the id in paths."""
+    done: Mapping[Any, str]
+    """The messages that a page shows once, after a form was carried out."""
+    list_page: Callable[..., Awaitable[Response]]
+    page: Callable[..., Awaitable[Response]]
+    """The pages that show a refused form: of the list, and of a thing."""
+
+    async def show(
+        self,
+        request: Request,
+        principal: Principal,
+        template: str,
+        things: Sequence[Any],
+        query: Any,
+        refused: RefusedForm | None,
+        **context: Any,
+    ) -> Response:
+        """A page with the things, or with the one thing that the request's path names."""
+        form, error = refused or (None, None)
+        return show(
+            request,
+            template,
+            200 if error is None else status_of(error),
+            scope_names=await names_of_scopes(request, principal, things),
+            query=query,
+            done=self.done.get(getattr(query, "done", None)),
+            refused=error,
+            refused_at=type(form).__name__ if form is not None else None,
+            form=form,
+            here=here(request) if form is None else self._address(request),
+            **context,
+        )
+
+    async def carry_out(
+        self,
+        request: Request,
+        principal: Principal,
+        form: Form,
+        command: Awaitable[Response],
+        then: str | Callable[[Response], Response],
+    ) -> Response:
+        """Carry out a form's command, or show the refusal at the form.
+
+        ``then`` makes the page that shows a secret. A word leads back to the page of the thing,
+        which has the word's message.
+        """
+        try:
+            made = await command
+        except NotFound:
+            raise
+        except Refused as error:
+            refused = RefusedForm(form, error)
+            thing = request.path_params.get(self.id)
+            if thing is None:
+                return await self.list_page(request, principal, refused=refused)
+            return await self.page(request, principal, thing, refused=refused)
+        if isinstance(then, str):
+            return go(with_parameter(self._address(request), "done", then))
+        return then(made)
+
+    def route_back(self, router: APIRouter, permission: str) -> None:
+        """Redirect the address of a form, opened as a page (after a new sign-in), to its thing."""
+
+        @router.get(f"/{{{self.id}}}/{{act:path}}", openapi_extra=needs(permission))
+        async def return_to_thing(request: Request) -> Response:
+            return go(self._address(request))
+
+    def _address(self, request: Request) -> str:
+        thing = request.path_params.get(self.id)
+        return self.path if thing is None else f"{self.path}/{thing}"
