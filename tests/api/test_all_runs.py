@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import files, run_exports
+from ledger.api.routes import files
+from ledger.api.routes import runs as routes
 from ledger.domain.values import RUN_STATUSES, sort_key
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
@@ -205,7 +206,8 @@ def test_the_past_shows_runs_and_finds_them_by_what_was_known_then(edge: Edge) -
 @pytest.fixture
 def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of 7 runs, rendered 3 at once."""
-    monkeypatch.setattr(run_exports, "PAGE", 7)
+    for module in (files, routes):
+        monkeypatch.setattr(module, "PAGE", 7)
     monkeypatch.setattr(files, "PORTION", 3)
 
 

@@ -21,13 +21,11 @@ from ledger.api.routes import (
     directory,
     event_types,
     executions,
-    exports,
     facts,
     feeds,
     keys,
     operations,
     proofs,
-    run_exports,
     runs,
     search,
     stories,
@@ -37,18 +35,15 @@ from ledger.api.routes import (
 from ledger.api.services import ApiServices
 from ledger.domain.errors import Behind, LedgerError, NotFound, ReadOnly
 
-# `streams` and `exports` come before `feeds`: else `/v1/events/{event_id}` would match
-# `/v1/events/stream` and `/v1/events/export`.
+# `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
 ROUTED = (
     facts,
     executions,
-    run_exports,
     runs,
     directory,
     search,
     stories,
     streams,
-    exports,
     feeds,
     event_types,
     webhooks,

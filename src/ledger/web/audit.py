@@ -9,7 +9,7 @@ from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
 from ledger.api.replies import PageOf
-from ledger.api.routes import audit, exports
+from ledger.api.routes import audit
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import ActorType
 from ledger.intake.principal import Principal
@@ -103,9 +103,9 @@ def _chosen(query: AuditPageQuery) -> dict[str, Any]:
 
 @router.get("/export", openapi_extra=_RIGHT)
 async def export_audit_log(
-    request: Request, principal: Principal, query: exports.ExportQuery
+    request: Request, principal: Principal, query: audit.ExportQuery
 ) -> Response:
     """The API's export, authenticated by the session."""
-    response = await exports.export_audit_log(Asking(request, principal), query)
+    response = await audit.export_audit_log(Asking(request, principal), query)
     response.headers.update(HEADERS)
     return response

@@ -10,7 +10,7 @@ from pydantic import Field
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Present
 from ledger.api.replies import AnswerOf, PageOf
-from ledger.api.routes import exports, feeds, proofs
+from ledger.api.routes import feeds, proofs
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
@@ -64,10 +64,10 @@ def _chosen(query: EventsQuery) -> dict[str, Any]:
 
 @router.get("/export", openapi_extra=needs("read"))
 async def export_events(
-    request: Request, principal: Principal, query: exports.EventsExportQuery
+    request: Request, principal: Principal, query: feeds.EventsExportQuery
 ) -> Response:
     """The events that match the filters, from all pages, as a file in log order."""
-    response = await exports.export_events(Asking(request, principal), query)
+    response = await feeds.export_events(Asking(request, principal), query)
     response.headers.update(HEADERS)
     return response
 

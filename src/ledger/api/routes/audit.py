@@ -1,16 +1,17 @@
 """The audit log: every write, recorded or refused, and reads of runs (contract, Feeds)."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api.access.key_rows import KeyNames
-from ledger.api.lean import LeanRoute, read_route
+from ledger.api.lean import LeanRoute, needs, read_route
 from ledger.api.reading import (
     OR,
     Asking,
+    Cursor,
     Identifier,
     Page,
     Present,
@@ -21,6 +22,17 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import PageOf, Reply
 from ledger.api.routes.feeds import Walk, position_in, time_filters
+from ledger.api.routes.files import (
+    PAGE,
+    PORTION,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    log_pages,
+)
 from ledger.domain.errors import Invalid
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType
@@ -33,6 +45,13 @@ from ledger.reads.question import Question
 from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
+
+_AUDIT_CUT = cut_of(AuditEntry).ordered(
+    "id action actor_type actor_id reported_by resource_type resource_id outcome code occurred_at"
+    " recorded_at request_id position resource_count resource_reason fact_source fact_id reason"
+    " reported_by_name"
+)
+_AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
 
 WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
 """The words that the filter ``action`` accepts."""
@@ -124,6 +143,45 @@ class AuditFilters(BaseModel):
 
 class AuditQuery(Present, AuditFilters, RangeParameters, Page):
     """The audit log's parameters."""
+
+
+class ExportQuery(Present, AuditFilters, RangeParameters):
+    """The parameters of an export of the audit log."""
+
+    format: Format = "jsonl"
+    cursor: Cursor = None
+
+
+@router.get(
+    "/export",
+    summary="Export the audit log",
+    openapi_extra=needs("audit:read"),
+    response_class=Response,
+    responses=answers(
+        "The entries of the list, one on each line, in JSON as an `AuditEntry`."
+        " `after` and `cursor` continue an export: a CSV then has no header line."
+    ),
+)
+async def export_audit_log(asking: Asking, query: ExportQuery) -> Response:
+    """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
+    turn = begin_export(asking)
+    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
+    question = entries_asked(asking.principal, walk, query.cursor, PAGE).walked()
+    goes_on = query.after is not None or query.cursor is not None
+    first = await asking.ask(question)
+    pages = _named(asking, log_pages(asking, question, first))
+    return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
+
+
+async def _named(
+    asking: Asking, pages: AsyncIterator[Sequence[Row]]
+) -> AsyncIterator[Sequence[Row]]:
+    """The rows of the audit log's pages as named events behind a position, in portions."""
+    names = key_names(asking)
+    async for found in pages:
+        for begin in range(0, len(found), PORTION):
+            rows = [row[1:] for row in found[begin : begin + PORTION]]
+            yield [(event.position, event, name) for event, name in await named_events(rows, names)]
 
 
 @read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from ledger.api.lean import LeanRoute, read_route
+from ledger.api.lean import LeanRoute, needs, read_route
 from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -26,6 +26,15 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer
+from ledger.api.routes.files import (
+    PAGE,
+    Exported,
+    Format,
+    answers,
+    begin_export,
+    cut_of,
+    log_pages,
+)
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from ledger.intake.principal import Principal
@@ -36,6 +45,8 @@ from ledger.reads.question import Answer, Question
 from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
+
+_FEED = Exported("events", items.feed_envelope, cut_of(Envelope))
 
 BEYOND = 2**63 - 1
 """A position beyond every event."""
@@ -70,6 +81,12 @@ class EventFilters(BaseModel):
         return {name: value for name, value in chosen.items() if value is not None}
 
 
+class EventsExportQuery(Present, EventFilters, RangeParameters):
+    """The parameters of an export of the feed."""
+
+    format: Format = "jsonl"
+
+
 class FeedQuery(Present, EventFilters, RangeParameters, Page):
     """The feed's parameters."""
 
@@ -77,6 +94,26 @@ class FeedQuery(Present, EventFilters, RangeParameters, Page):
 def position_in(identifier: str | None) -> int:
     """The position in an EVT or AUD id; without an id 0, which is before the first event."""
     return 0 if identifier is None else int(identifier.rsplit("-", 1)[1])
+
+
+@router.get(
+    "/export",
+    summary="Export events",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers(
+        "The events of the feed, one on each line, in JSON as an `Event`. A CSV has the payload as"
+        " JSON in its last column. `after` continues an export: a CSV then has no header line."
+    ),
+)
+async def export_events(asking: Asking, query: EventsExportQuery) -> Response:
+    """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
+    turn = begin_export(asking)
+    walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after))
+    question = events_asked(asking.principal, walk, None, PAGE).walked()
+    first = await asking.ask(question)
+    pages, goes_on = log_pages(asking, question, first), query.after is not None
+    return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")

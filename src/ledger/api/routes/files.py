@@ -1,5 +1,9 @@
 """Exports as files of any length: JSON lines and CSV, in constant memory.
 
+The routes of an export stand beside that of the list. An export goes up to the position that was
+reached when it began, its ``Ledger-Position``. The export therefore ends. Its first page is read
+before the answer begins, so that a refusal gets its own status.
+
 An export walks its rows page by page, each page by a short statement of its own. The export
 therefore holds no connection while a slow reader takes its time. If an export cannot go on, it
 breaks off: an incomplete file never looks complete, and the missing entries follow the last line
@@ -18,18 +22,23 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec.inspect
 import psycopg
 from fastapi.responses import StreamingResponse
+from msgspec.structs import replace
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.problems import READ_ERRORS, Unauthorized
 from ledger.api.reading import Asking
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import Behind, LedgerError
 from ledger.language.rendering import json_text
+from ledger.reads.question import Answer, Question
 
 _logger = logging.getLogger(__name__)
 
 PORTION = 100
 """Entries of a slice (``loop_turns.py``): other requests wait for some milliseconds at most."""
+
+PAGE = 1000
+"""Entries in a page, half a megabyte: some milliseconds for the database."""
 
 # Signs by which a spreadsheet takes a cell for a formula: senders choose some cells. Blanks and
 # quotation marks before the sign may be dropped. Many spreadsheets divide lines at ``;``, others at
@@ -200,10 +209,37 @@ def begin_export(asking: Asking) -> Turn:
     return partial(services.slices.next, asking.principal.party)
 
 
-async def require_valid(asking: Asking) -> None:
-    """End the export of a credential that ended meanwhile, of the API and of the page alike."""
-    if await asking.services.authenticator.lapsed([asking.principal]):
-        raise Unauthorized("The credential was revoked or has expired.")
+async def pages(
+    asking: Asking, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
+) -> AsyncIterator[Sequence[Row]]:
+    """The found rows of an export, from its first page on, up to the position of that page.
+
+    ``following`` asks for the page behind a row. The export of a log has its entries up to that
+    position; any other shows each thing as it was there, so no page may be of a view behind it.
+    """
+    end = rows.position
+    while True:
+        found = [row for row in rows if row[1] is not None and not (is_log and row[1] > end)]
+        is_last = len(found) < PAGE
+        if rows.position < end and (is_last or not is_log):
+            # A crash of the database took the view back: the missing rows existed before.
+            raise Behind("The view has fallen behind the end of the export.")
+        yield found
+        if is_last:
+            return
+        # A credential that ended meanwhile ends the export, of the API and of the page alike.
+        if await asking.services.authenticator.lapsed([asking.principal]):
+            raise Unauthorized("The credential was revoked or has expired.")
+        rows = Answer(await asking.services.door.fetch(*following(found[-1]).asked))
+
+
+def log_pages(asking: Asking, question: Question, rows: Answer) -> AsyncIterator[Sequence[Row]]:
+    """The pages of a walk along a log, whose statement begins ``after`` a position."""
+    return pages(
+        asking,
+        rows,
+        lambda row: replace(question, parameters={**question.parameters, "after": row[1]}),
+    )
 
 
 class _File(StreamingResponse):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from msgspec import Raw
+from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
@@ -37,10 +38,20 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
+from ledger.api.routes.files import (
+    PAGE,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    pages,
+)
 from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.read_notes import SeenLine
-from ledger.domain.errors import NotFound, ReadOnly, RunsNotSupported, Unavailable
+from ledger.domain.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.domain.values import (
     LINE_ID,
     MODELS_WITH_RUNS,
@@ -169,7 +180,7 @@ def _on_pages(asking: Asking) -> Shows:
 async def _line_runs(asking: Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
     require_line_id(line_id)
     chosen = query.chosen()
-    tenant, filters = asking.tenant, implied(chosen)
+    tenant, filters = asking.tenant, _implied(chosen)
     bound_to = {**chosen, "line": line_id}
     if query.cursor is not None:
         filters |= _after(query.cursor, bound_to)
@@ -180,7 +191,7 @@ async def _line_runs(asking: Asking, line_id: str, query: RunsQuery, shows: Show
     return rows.once(line_runs_reply, query.limit, bound_to, asking.services.vault)
 
 
-def implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The filters, and the condition of the partial indexes if the status implies it."""
     filters = dict(chosen)
     if "completed" not in chosen.get("status", ("completed",)):
@@ -210,14 +221,14 @@ async def all_runs_with_errors(asking: Asking, query: AllRunsQuery) -> Reply:
 
 async def _all_runs(asking: Asking, query: AllRunsQuery, shows: Shows) -> Reply:
     chosen = query.chosen()
-    filters, bound_to = implied(chosen), {**chosen, "line": None}
+    filters, bound_to = _implied(chosen), {**chosen, "line": None}
     if query.cursor is not None:
         filters |= _after(query.cursor, bound_to)
-    rows = await asking.ask(all_runs_asked(asking, query, filters, query.limit + 1, shows))
+    rows = await asking.ask(_all_runs_asked(asking, query, filters, query.limit + 1, shows))
     return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
 
 
-def all_runs_asked(
+def _all_runs_asked(
     asking: Asking, query: Query, filters: Mapping[str, Any], limit: int, shows: Shows
 ) -> Question:
     """The question for so many runs of all lines."""
@@ -235,6 +246,61 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     raise InvalidCursor("The cursor is not valid for this request.")
 
 
+class RunsExportQuery(Query, AllRunsFilters):
+    """The parameters of an export of runs."""
+
+    format: Format = "jsonl"
+    after: Annotated[
+        str | None,
+        Field(
+            pattern=RUN_ID,
+            description="A RUN id: the runs after it in the order of the list.",
+            examples=["RUN-26-001812"],
+        ),
+    ] = None
+
+
+def _entry(row: Row) -> ShownRun:
+    """A run without its payloads."""
+    return shown_run(RunColumns(*row[:-3]))
+
+
+_RUNS = Exported("runs", _entry, cut_of(ShownRun, without=("input", "output", "error")))
+
+
+@router.get(
+    "/runs/export",
+    summary="Export runs",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers(
+        "The runs of the list without `input`, `output` and `error`, one on each line. `after`"
+        " continues an export: a CSV then has no header line."
+    ),
+)
+async def export_runs(asking: Asking, query: RunsExportQuery) -> Response:
+    """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
+    turn, filters, tenant = begin_export(asking), _implied(query.chosen()), asking.tenant
+    if query.after is not None:
+        # A kept answer may have lost its rows already.
+        question = _run_asked(asking, query.after, query)
+        question = replace(question, read=question.read._replace(is_kept=False))
+        known, *_ = await asking.ask(question)
+        if known[1] is None:
+            raise Invalid.at("/after", "is not the id of a run")
+        filters |= {"after": sort_key(query.after), "after_at": known[2]}
+    first = await asking.ask(_all_runs_asked(asking, query, filters, PAGE, "none").walked())
+
+    def following(row: Row) -> Question:
+        # Runs change while an export goes on: all of them are shown as of the first page.
+        after = filters | {"after": sort_key(row[1]), "after_at": row[2]}
+        read = statements.later_runs_read(frozenset(tenant), frozenset(after) - {"after_at"})
+        return asking.question(read, {**tenant, **after, "limit": PAGE, "end": first.position})
+
+    found, goes_on = pages(asking, first, following, is_log=False), query.after is not None
+    return _RUNS.file(turn, query.format, found, first.position, goes_on=goes_on)
+
+
 @read_route(router, "/runs/{run_id}", AnswerOf[ShownRun], LINE_ERRORS, summary="Show a run")
 async def show_run(asking: Asking, run_id: AnyRunId, query: Query) -> Response:
     """Show a run with its input, output and error."""
@@ -245,11 +311,11 @@ async def show_run(asking: Asking, run_id: AnyRunId, query: Query) -> Response:
 
 
 async def _run_reply(asking: Asking, run_id: str, query: Query) -> Reply:
-    rows = await asking.ask(run_asked(asking, run_id, query))
+    rows = await asking.ask(_run_asked(asking, run_id, query))
     return rows.once(run_reply, asking.services.vault)
 
 
-def run_asked(asking: Asking, run_id: str, query: Query) -> Question:
+def _run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     """The question for a run, if the credential sees the run."""
     tenant = asking.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
