@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import files
+from ledger.api import exports
 from ledger.api.routes import runs as routes
 from ledger.domain.values import RUN_STATUSES, sort_key
 from tests.support.edge import Edge, assert_problem
@@ -206,9 +206,9 @@ def test_the_past_shows_runs_and_finds_them_by_what_was_known_then(edge: Edge) -
 @pytest.fixture
 def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of 7 runs, rendered 3 at once."""
-    for module in (files, routes):
+    for module in (exports, routes):
         monkeypatch.setattr(module, "PAGE", 7)
-    monkeypatch.setattr(files, "PORTION", 3)
+    monkeypatch.setattr(exports, "PORTION", 3)
 
 
 @pytest.mark.usefixtures("short_pages")

@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
+from ledger.api import exports
 from ledger.api.machinery.loop_turns import LoopTurns
-from ledger.api.routes import files
 from ledger.web import pages
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
@@ -49,7 +49,7 @@ def test_other_requests_go_on_between_the_slices_of_a_page_and_of_an_export(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(pages, "SLICE_SECONDS", 0)
-    monkeypatch.setattr(files, "PORTION", 1)
+    monkeypatch.setattr(exports, "PORTION", 1)
     line = edge.fresh()
     edge.accept(*(activation(edge.fresh_id()) for _ in range(100)))
     edge.accept(*(fact("execution.checked_in", line, {"hours": 1}) for _ in range(100)))

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ledger.api.routes import stories
+from ledger.web import history
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.random_life import history_of
@@ -216,7 +216,7 @@ def test_ticks_of_many_events_are_spread_over_the_time(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A burst of events takes one tick; the quiet time around it keeps its own."""
-    monkeypatch.setattr(stories, "_TICKS", 20)
+    monkeypatch.setattr(history, "_TICKS", 20)
     line_id = edge.fresh()
     for burst in (1, 1, 50, 1, 1):
         edge.clock.advance(hours=10)

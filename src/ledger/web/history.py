@@ -4,17 +4,26 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from ledger.api.reading import Query
-from ledger.api.routes.stories import ShownPlace
+import msgspec
+
+from ledger.api.reading import Asking, Query, read_at
+from ledger.api.routes.executions import require_line_id
+from ledger.api.routes.stories import require_line
 from ledger.domain.errors import NotFound
-from ledger.domain.values import STATES, format_instant
+from ledger.domain.values import STATES, State, format_instant
 from ledger.language.envelopes import HistoryItem
+from ledger.language.rendering import ShownInstant
 from ledger.web import charts
 from ledger.web.charts import Label
 from ledger.web.showing import Zone
+from projections.event.items import history_item
+from projections.event.statements import place_read, run_events_read
 from projections.execution.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = 10
+_TICKS = 500
+"""The most ticks of the slider: on a wider slider they would touch each other."""
 _MARGIN = 12
 """After a closing, a scale goes on for this part of the line's life."""
 
@@ -33,6 +42,67 @@ async def as_known(read: Callable[[Query], Awaitable[M]], as_of: str | None, sen
             raise
         await read(Query())
         raise NotFound(sentence) from None
+
+
+class Tick(msgspec.Struct):
+    """The instant at which an event was recorded, and the line's state after the event."""
+
+    at: ShownInstant
+    state: State
+
+
+class ShownPlace(msgspec.Struct):
+    """A place in a line's history, with the events around it."""
+
+    first: HistoryItem
+    last: HistoryItem
+    until: list[HistoryItem]
+    """The latest events up to the place, newest first."""
+    next: HistoryItem | None
+    ticks: list[Tick]
+    """A selection of the events, far enough apart in time for a slider."""
+
+
+async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
+    """A place in a line's history, now or at an instant, with the events around it.
+
+    The statement reads the present: one about the past would not know the events that follow.
+    Programs walk the history itself.
+    """
+    require_line_id(line_id)
+    tenant = asking.tenant
+    read = place_read(frozenset(tenant), query.is_past)
+    parameters = {
+        **tenant,
+        "line_id": line_id,
+        "as_of": query.instant,
+        "limit": _LATEST,
+        "ticks": _TICKS,
+    }
+    rows = await asking.rows(read, parameters)
+    require_line(rows)
+    ends, until, following = (
+        [history_item(row[3:]) for row in rows if row[2] == kind]
+        for kind in ("end", "until", "next")
+    )
+    ticks = (f'{{"at":{row[4]},"state":"{row[6]}"}}' for row in rows if row[2] == "tick")
+    text = (
+        f'{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
+        f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}'
+    )
+    return msgspec.json.decode(text, type=ShownPlace)
+
+
+async def run_events(asking: Asking, run_id: str, query: Query) -> list[HistoryItem]:
+    """A run's own events, as its line's history has them."""
+    tenant = asking.tenant
+    read = run_events_read(frozenset(tenant), query.is_past)
+    parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
+    rows = await asking.rows(read, parameters, query)
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound("No such run."))
+    found = ",".join(history_item(row[2:]) for row in rows if row[2] is not None)
+    return msgspec.json.decode(f"[{found}]", type=list[HistoryItem])
 
 
 class Scale(NamedTuple):

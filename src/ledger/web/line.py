@@ -15,7 +15,7 @@ from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId
-from ledger.api.routes.stories import RangeQuery, ShownPlace, ShownUsage
+from ledger.api.routes.stories import RangeQuery, ShownUsage
 from ledger.api.writing import Sent, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
@@ -23,7 +23,7 @@ from ledger.domain.health import PENALTY
 from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
-from ledger.web.history import as_known, instant_at, milliseconds_of, place_of, scale_of
+from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.names import names_for
 from ledger.web.pages import (
     Form,
@@ -97,7 +97,7 @@ async def show_line(
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
         return await _page(request, principal, line_id, query)
-    place = await _place(request, principal, line_id, Query())
+    place = await place_in(Asking(request, principal), line_id, Query())
     # Before the first event nothing was known of the line.
     instant = max(instant_at(query.at), place.first.recorded_at)
     is_now = (query.end is not None and query.at >= query.end) or instant > services_of(
@@ -179,7 +179,7 @@ async def _page(
     life, usage, place, runs_chart, names = await asyncio.gather(
         life_of(request, principal, line, query, seen_at),
         _usage(request, principal, line_id, query, month),
-        _place(request, principal, line_id, query),
+        place_in(Asking(request, principal), line_id, query),
         _runs(request, principal, line, query, seen_at),
         names_for(request, principal, [line]),
     )
@@ -233,11 +233,6 @@ async def _usage(
         return (await read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
         return None
-
-
-async def _place(request: Request, principal: Principal, line_id: str, query: Query) -> ShownPlace:
-    answer = stories.show_place(Asking(request, principal), line_id, query)
-    return (await read_answer(answer, AnswerOf[ShownPlace])).data
 
 
 async def _runs(

@@ -11,10 +11,11 @@ from fastapi import Request
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf
-from ledger.api.routes import directory, executions
+from ledger.api.routes import executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.web.pages import may_read, read_answer
+from projections.directory import statements as directory
 from projections.execution.shown import LineDetail
 from projections.execution.statements import names_read
 
@@ -27,10 +28,20 @@ async def names_for(
     Without the view of the directory, which a new version has to build first, a page shows ids.
     """
     ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
+    if not ids:
+        return {}
+    asking = Asking(request, principal)
+    filters = asking.tenant
+    filters.pop("workspace", None)
+    parameters = {**filters, "ids": sorted(ids)}
     try:
-        return await directory.names_of(Asking(request, principal), ids)
+        rows = await asking.rows(directory.names_read(frozenset(filters)), parameters)
     except (Behind, *UNBUILT):
         return {}
+    named: Mapping[str, str] = rows.once(
+        lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
+    )
+    return named
 
 
 class Scoped(Protocol):
@@ -56,10 +67,18 @@ async def names_of_scopes(
         for each in shown
         if each.organization_id is not None and each.workspace_id is not None
     }
+    if not scopes:
+        return {}
+    organizations, ids = zip(*sorted(scopes), strict=True)
+    parameters = {"ids": [*ids], "organizations": [*organizations]}
     try:
-        return await directory.names_of_workspaces(Asking(request, principal), scopes)
+        rows = await Asking(request, principal).rows(directory.SCOPES, parameters)
     except (Behind, *UNBUILT):
         return {}
+    named: Mapping[tuple[str, str], str] = rows.once(
+        lambda answer: {(row[2], row[1]): row[3] for row in answer if row[1] is not None}
+    )
+    return named
 
 
 async def names_of_lines(

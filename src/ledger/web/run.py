@@ -10,14 +10,13 @@ from pydantic import Field
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import AnswerOf, PageOf
-from ledger.api.routes import runs, stories
+from ledger.api.routes import runs
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
 from ledger.intake.principal import Principal
-from ledger.language.envelopes import HistoryItem
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
-from ledger.web.history import as_known
+from ledger.web.history import as_known, run_events
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import name_of_line, names_of_lines
 from ledger.web.pages import PageRoute, go, read_answer, show, with_parameter
@@ -156,9 +155,7 @@ async def show_run(request: Request, principal: Principal, run_id: str, query: Q
         return (await read_answer(answer, AnswerOf[ShownRun])).data
 
     run = await as_known(read, query.as_of, "This run was not known yet at that time.")
-    events = await read_answer(
-        stories.show_run_events(Asking(request, principal), run_id, query), PageOf[HistoryItem]
-    )
+    events = await run_events(Asking(request, principal), run_id, query)
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
     answer = runs.all_runs_with_errors(Asking(request, principal), asked)
     children = await read_answer(answer, PageOf[ShownRun])
@@ -176,7 +173,7 @@ async def show_run(request: Request, principal: Principal, run_id: str, query: Q
         children=[timed_of(child, seen_at) for child in children.data],
         has_more_children=children.meta.has_more,
         waited=max(0.0, waited.total_seconds()),
-        events=events.data,
+        events=events,
         summary=summary,
     )
 

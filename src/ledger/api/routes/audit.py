@@ -7,6 +7,17 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api.access.key_rows import KeyNames
+from ledger.api.exports import (
+    PAGE,
+    PORTION,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    log_pages,
+)
 from ledger.api.lean import LeanRoute, needs, read_route
 from ledger.api.reading import (
     OR,
@@ -22,17 +33,6 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import PageOf, Reply
 from ledger.api.routes.feeds import Walk, position_in, time_filters
-from ledger.api.routes.files import (
-    PAGE,
-    PORTION,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    log_pages,
-)
 from ledger.domain.errors import Invalid
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType

@@ -1,6 +1,6 @@
 """The directory: workspaces, projects and resources by name (contract, Reading)."""
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,7 +13,7 @@ from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_curs
 from ledger.api.replies import PageOf, Reply
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
-from projections.directory.statements import SCOPES, names_read, page_read
+from projections.directory.statements import page_read
 
 router = APIRouter(prefix="/v1/directory", tags=["directory"], route_class=LeanRoute)
 
@@ -61,35 +61,3 @@ def _after(key: Mapping[str, Any]) -> dict[str, str]:
     if not all(isinstance(part, str) and "\0" not in part for part in after.values()):
         raise InvalidCursor("The cursor is not valid for this request.")
     return {name: str(part) for name, part in after.items()}
-
-
-async def names_of(asking: Asking, ids: Collection[str]) -> dict[str, str]:
-    """The present names of these workspaces and projects, by id. Only the web pages use this."""
-    if not ids:
-        return {}
-    filters = asking.tenant
-    filters.pop("workspace", None)
-    parameters = {**filters, "ids": sorted(ids)}
-    rows = await asking.rows(names_read(frozenset(filters)), parameters)
-    named: dict[str, str] = rows.once(
-        lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
-    )
-    return named
-
-
-async def names_of_workspaces(
-    asking: Asking, scopes: Set[tuple[str, str]]
-) -> dict[tuple[str, str], str]:
-    """The present names of these workspaces by organization and id. Only the web pages use this.
-
-    The organizations are the caller's to choose: those that the credential sees.
-    """
-    if not scopes:
-        return {}
-    organizations, ids = zip(*sorted(scopes), strict=True)
-    parameters = {"ids": [*ids], "organizations": [*organizations]}
-    rows = await asking.rows(SCOPES, parameters)
-    named: dict[tuple[str, str], str] = rows.once(
-        lambda answer: {(row[2], row[1]): row[3] for row in answer if row[1] is not None}
-    )
-    return named

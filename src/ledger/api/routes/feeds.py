@@ -7,6 +7,15 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from ledger.api.exports import (
+    PAGE,
+    Exported,
+    Format,
+    answers,
+    begin_export,
+    cut_of,
+    log_pages,
+)
 from ledger.api.lean import LeanRoute, needs, read_route
 from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
@@ -26,15 +35,6 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer
-from ledger.api.routes.files import (
-    PAGE,
-    Exported,
-    Format,
-    answers,
-    begin_export,
-    cut_of,
-    log_pages,
-)
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from ledger.intake.principal import Principal

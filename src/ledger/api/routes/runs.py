@@ -17,6 +17,16 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
+from ledger.api.exports import (
+    PAGE,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    pages,
+)
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.machinery.middleware import is_head
 from ledger.api.models import Reason
@@ -38,16 +48,6 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.api.routes.executions import AnyLineId, require_line_id
-from ledger.api.routes.files import (
-    PAGE,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    pages,
-)
 from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.read_notes import SeenLine

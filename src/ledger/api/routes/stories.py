@@ -19,7 +19,7 @@ from ledger.api.reading import (
     paged,
     read_at,
 )
-from ledger.api.replies import AnswerOf, PageOf, answer, keyed, page
+from ledger.api.replies import AnswerOf, PageOf, answer, keyed
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
@@ -29,7 +29,7 @@ from ledger.language.envelopes import HistoryItem
 from ledger.language.rendering import ShownInstant, json_text, time_text
 from ledger.reads.question import Answer
 from projections.event.items import history_item
-from projections.event.statements import history_read, place_read, run_events_read
+from projections.event.statements import history_read
 from projections.execution.statements import timeline_read
 from projections.execution.usage import usage_read
 
@@ -43,9 +43,6 @@ MAX_PAIRS = 10_000
 _DEFAULT_DAYS = 30
 _COUNTED = ("running", "completed", "failed", "cancelled")
 """The statuses of runs that count, in the order of the statement's numbers."""
-_LATEST = 10
-_TICKS = 500
-"""The most ticks of the page's slider: on a wider slider they would touch each other."""
 
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
 _decode_runs = msgspec.json.Decoder(tuple[int, int, int, int, int]).decode
@@ -110,25 +107,6 @@ class ShownUsage(msgspec.Struct):
     by_day: list[UsageDay]
 
 
-class Tick(msgspec.Struct):
-    """The instant at which an event was recorded, and the line's state after the event."""
-
-    at: ShownInstant
-    state: State
-
-
-class ShownPlace(msgspec.Struct):
-    """A place in a line's history, with the events around it."""
-
-    first: HistoryItem
-    last: HistoryItem
-    until: list[HistoryItem]
-    """The latest events up to the place, newest first."""
-    next: HistoryItem | None
-    ticks: list[Tick]
-    """A selection of the events, far enough apart in time for a slider."""
-
-
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
@@ -145,7 +123,7 @@ async def show_history(asking: Asking, line_id: AnyLineId, query: PageQuery) -> 
     read = history_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1}
     rows = await asking.rows(read, parameters, query)
-    _require_line(rows)
+    require_line(rows)
     return paged(
         rows,
         query.limit,
@@ -153,49 +131,6 @@ async def show_history(asking: Asking, line_id: AnyLineId, query: PageQuery) -> 
         lambda row: encode_cursor({"position": row[2]}, of_line),
         lambda row: history_item(row[2:]),
     )
-
-
-async def show_place(asking: Asking, line_id: str, query: Query) -> Response:
-    """A place in a line's history, now or at an instant, with the events around it.
-
-    The statement reads the present: one about the past would not know the events that follow. Only
-    the web pages use this; programs walk the history itself.
-    """
-    require_line_id(line_id)
-    tenant = asking.tenant
-    # The statement reads the present, whatever instant the place is at.
-    read = place_read(frozenset(tenant), query.is_past)
-    parameters = {
-        **tenant,
-        "line_id": line_id,
-        "as_of": query.instant,
-        "limit": _LATEST,
-        "ticks": _TICKS,
-    }
-    rows = await asking.rows(read, parameters)
-    _require_line(rows)
-    ends, until, following = (
-        [history_item(row[3:]) for row in rows if row[2] == kind]
-        for kind in ("end", "until", "next")
-    )
-    ticks = (f'{{"at":{row[4]},"state":"{row[6]}"}}' for row in rows if row[2] == "tick")
-    data = (
-        f'{{"data":{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
-        f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}}}'
-    )
-    return answer(data, rows.position)
-
-
-async def show_run_events(asking: Asking, run_id: str, query: Query) -> Response:
-    """A run's own events, as its line's history has them. Only the web pages use this."""
-    tenant = asking.tenant
-    read = run_events_read(frozenset(tenant), query.is_past)
-    parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
-    rows = await asking.rows(read, parameters, query)
-    if rows[0][1] is None:
-        raise read_at(rows, NotFound("No such run."))
-    found = [history_item(row[2:]) for row in rows if row[2] is not None]
-    return page(found, None, False, rows.position)
 
 
 @read_route(
@@ -222,7 +157,7 @@ async def show_timeline(asking: Asking, line_id: AnyLineId, query: RangeQuery) -
     }
     now = asking.instant(query)
     rows = await asking.rows(read, parameters, query)
-    _require_line(rows)
+    require_line(rows)
     too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
         raise too_many
@@ -271,7 +206,7 @@ async def show_usage(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> R
         "limit": MAX_PAIRS,
     }
     rows = await asking.rows(read, parameters, query)
-    _require_line(rows)
+    require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
         raise Invalid.at("/from", too_many)
@@ -309,6 +244,6 @@ def _add(amounts: Amounts, kind: str, text: str) -> None:
         amounts.tokens += tokens
 
 
-def _require_line(rows: Answer) -> None:
+def require_line(rows: Answer) -> None:
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such service line."))
