@@ -131,12 +131,7 @@ def _moments(line: CastLine, rng: Random, count: int, last: datetime) -> Iterato
 
 
 def _invocation(
-    line: CastLine,
-    rng: Random,
-    at: datetime,
-    wait: int | None,
-    *,
-    certain: bool = False,
+    line: CastLine, rng: Random, at: datetime, wait: int | None, *, certain: bool = False
 ) -> CastRun:
     """Make one invocation that ended; `wait` is its time in the queue, None without a queue."""
     agent = words.AGENTS[line.position]

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of texts, each with ``=>`` between its two, which may stand in two lines."""
+    lines = re.sub(r"\s*=>\s*", "=>", text).strip().splitlines()
+    return tuple((left.strip(), right) for left, _, right in (one.partition("=>") for one in lines))
+
 
 CAUSES = ("approval_gap", "capacity_issue", "policy_violation", "delivery_blocker")
 
-PAUSES = (
-    (
-        "Stakeholder review period - resuming after the steering committee",
-        "Steering committee gave its go-ahead",
-    ),
-    ("Client's code freeze for the quarterly release", "Code freeze lifted"),
-    ("Purchase order for the next quarter not signed yet", "Purchase order signed"),
-    ("Product owner on leave; backlog refinement waits", "Product owner is back"),
-    ("Paused at the client's request during their office move", "Office move finished"),
-    ("Budget under review by finance", "Budget confirmed without cuts"),
-    (
-        "Waiting for the annual penetration test to finish",
-        "Penetration test finished, two minor findings",
-    ),
-)
+PAUSES = _pairs("""
+    Stakeholder review period - resuming after the steering committee
+        => Steering committee gave its go-ahead
+    Client's code freeze for the quarterly release => Code freeze lifted
+    Purchase order for the next quarter not signed yet => Purchase order signed
+    Product owner on leave; backlog refinement waits => Product owner is back
+    Paused at the client's request during their office move => Office move finished
+    Budget under review by finance => Budget confirmed without cuts
+    Waiting for the annual penetration test to finish
+        => Penetration test finished, two minor findings
+""")
 """The reasons for a pause, each with the reason for its end."""
 
 BLOCKS = {
-    "approval_gap": (
-        ("Waiting for the client's security sign-off", "Security signed off"),
-        ("Data processing agreement not countersigned", "Agreement countersigned"),
-        (
-            "Change request for the payment gateway not approved",
-            "Change request approved by the board",
-        ),
-    ),
-    "capacity_issue": (
-        (
-            "Lead engineer on sick leave, no replacement before Monday",
-            "Replacement engineer started",
-        ),
-        ("Only 20 of 60 agreed hours staffed this week", "Two engineers joined the pod"),
-        ("Compute quota in eu-west-1 exhausted", "Quota raised by the provider"),
-    ),
-    "policy_violation": (
-        (
-            "Production data found in a test fixture; access withdrawn",
-            "Fixture cleaned, access restored",
-        ),
-        (
-            "Customer e-mail addresses in an outgoing message; held for review",
-            "Output filter tightened and reviewed",
-        ),
-        (
-            "Deployment outside the agreed maintenance window",
-            "Incident reviewed, window agreed anew",
-        ),
-    ),
-    "delivery_blocker": (
-        ("Staging is down: the load balancer's certificate has expired", "Certificate renewed"),
-        ("Client's VPN refuses every connection since this morning", "VPN reachable again"),
-        ("Upstream API changed its schema without notice", "Adapter follows the new schema"),
-    ),
+    "approval_gap": _pairs("""
+        Waiting for the client's security sign-off => Security signed off
+        Data processing agreement not countersigned => Agreement countersigned
+        Change request for the payment gateway not approved => Change request approved by the board
+    """),
+    "capacity_issue": _pairs("""
+        Lead engineer on sick leave, no replacement before Monday => Replacement engineer started
+        Only 20 of 60 agreed hours staffed this week => Two engineers joined the pod
+        Compute quota in eu-west-1 exhausted => Quota raised by the provider
+    """),
+    "policy_violation": _pairs("""
+        Production data found in a test fixture; access withdrawn
+            => Fixture cleaned, access restored
+        Customer e-mail addresses in an outgoing message; held for review
+            => Output filter tightened and reviewed
+        Deployment outside the agreed maintenance window => Incident reviewed, window agreed anew
+    """),
+    "delivery_blocker": _pairs("""
+        Staging is down: the load balancer's certificate has expired => Certificate renewed
+        Client's VPN refuses every connection since this morning => VPN reachable again
+        Upstream API changed its schema without notice => Adapter follows the new schema
+    """),
 }
 """The reasons for a blocker by cause, each with the reason for its end."""
 
@@ -218,106 +209,42 @@ class Agent(NamedTuple):
 
 
 AGENTS = (
-    Agent(
-        "Project assistant",
-        "project_assistant",
-        2_400,
-        0.04,
-        (
-            (
-                "Summarise open tasks for project {project}",
-                "{a} open tasks across {b} sprints. {c} are blocked.",
-            ),
-            ("Draft the weekly status of {project}", "Draft with {b} highlights and {c} risks."),
-            (
-                "Which tasks of {project} miss an owner?",
-                "{c} tasks have no owner; the oldest waits {a} days.",
-            ),
-        ),
-    ),
-    Agent(
-        "Support triage",
-        "support_triage",
-        1_300,
-        0.03,
-        (
-            ("Classify ticket {task}", "Category billing, priority {b}."),
-            (
-                "Suggest an answer for ticket {task}",
-                "Answer drafted from {b} knowledge base articles.",
-            ),
-        ),
-    ),
-    Agent(
-        "Code reviewer",
-        "code_reviewer",
-        14_000,
-        0.06,
-        (
-            (
-                "Review pull request {a}{b} of the checkout repository",
-                "{c} remarks, {b} files without tests.",
-            ),
-            (
-                "Explain the failing build {a}{c}",
-                "A snapshot test of the cart page is out of date.",
-            ),
-        ),
-    ),
-    Agent(
-        "Release notes writer",
-        "release_notes_writer",
-        6_200,
-        0.05,
-        (("Write release notes for {project} since last Monday", "{a} changes in {b} groups."),),
-    ),
-    Agent(
-        "Data steward",
-        "data_steward",
-        9_000,
-        0.19,
-        (
-            ("Find duplicate customers imported yesterday", "{a} pairs found, {c} are certain."),
-            ("Check the nightly export against its schema", "{c} columns drifted in {b} tables."),
-        ),
-    ),
-    Agent(
-        "Incident scribe",
-        "incident_scribe",
-        4_100,
-        0.05,
-        (
-            (
-                "Write the timeline of the incident in task {task}",
-                "Timeline with {a} entries, {c} open questions.",
-            ),
-        ),
-    ),
-    Agent(
-        "Invoice checker",
-        "invoice_checker",
-        3_300,
-        0.07,
-        (
-            (
-                "Compare this week's hours of {project} with the order",
-                "{a} line items match, {c} need a look.",
-            ),
-        ),
-    ),
-    Agent(
-        "Backlog groomer",
-        "backlog_groomer",
-        5_000,
-        0.05,
-        (
-            (
-                "Find duplicates in the backlog of {project}",
-                "{b} likely duplicates, {c} stale for over {a} weeks.",
-            ),
-        ),
-    ),
-)
+    Agent("Project assistant", "project_assistant", 2_400, 0.04, _pairs("""
+        Summarise open tasks for project {project}
+            => {a} open tasks across {b} sprints. {c} are blocked.
+        Draft the weekly status of {project} => Draft with {b} highlights and {c} risks.
+        Which tasks of {project} miss an owner?
+            => {c} tasks have no owner; the oldest waits {a} days.
+    """)),
+    Agent("Support triage", "support_triage", 1_300, 0.03, _pairs("""
+        Classify ticket {task} => Category billing, priority {b}.
+        Suggest an answer for ticket {task} => Answer drafted from {b} knowledge base articles.
+    """)),
+    Agent("Code reviewer", "code_reviewer", 14_000, 0.06, _pairs("""
+        Review pull request {a}{b} of the checkout repository
+            => {c} remarks, {b} files without tests.
+        Explain the failing build {a}{c} => A snapshot test of the cart page is out of date.
+    """)),
+    Agent("Release notes writer", "release_notes_writer", 6_200, 0.05, _pairs("""
+        Write release notes for {project} since last Monday => {a} changes in {b} groups.
+    """)),
+    Agent("Data steward", "data_steward", 9_000, 0.19, _pairs("""
+        Find duplicate customers imported yesterday => {a} pairs found, {c} are certain.
+        Check the nightly export against its schema => {c} columns drifted in {b} tables.
+    """)),
+    Agent("Incident scribe", "incident_scribe", 4_100, 0.05, _pairs("""
+        Write the timeline of the incident in task {task}
+            => Timeline with {a} entries, {c} open questions.
+    """)),
+    Agent("Invoice checker", "invoice_checker", 3_300, 0.07, _pairs("""
+        Compare this week's hours of {project} with the order
+            => {a} line items match, {c} need a look.
+    """)),
+    Agent("Backlog groomer", "backlog_groomer", 5_000, 0.05, _pairs("""
+        Find duplicates in the backlog of {project}
+            => {b} likely duplicates, {c} stale for over {a} weeks.
+    """)),
+)  # fmt: skip
 
 ERRORS = (
     ("tool_timeout", "The issue tracker did not answer within 30 seconds"),
