@@ -53,12 +53,7 @@ def dispatch(command: ShellCommand, arguments: Mapping[str, Any]) -> int:
         return code
     except ValidationError as error:
         return _fail(f"These settings are not valid: {', '.join(map(_named, error.errors()))}.")
-    except (
-        CannotBuild,
-        ConfigurationError,
-        EmbeddedPostgresError,
-        SchemaError,
-    ) as error:
+    except (CannotBuild, ConfigurationError, EmbeddedPostgresError, SchemaError) as error:
         return _fail(str(error))
     except LedgerError as error:
         return _fail(full_detail(error))

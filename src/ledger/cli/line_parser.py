@@ -18,13 +18,7 @@ from typing import BinaryIO, TypeVar
 
 from ledger.domain.errors import Invalid, TooLarge, Unavailable
 from ledger.intake import envelope, json_gate
-from ledger.intake.envelope import (
-    MAX_FACT_BYTES,
-    MAX_ITEMS,
-    TOO_LARGE,
-    Fact,
-    Rejected,
-)
+from ledger.intake.envelope import MAX_FACT_BYTES, MAX_ITEMS, TOO_LARGE, Fact, Rejected
 from ledger.service.processes import Lifeline, calm_collector, show_name
 
 _AHEAD = 3

@@ -152,10 +152,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
     code = 0
     # The story's past is told to an empty ledger, whose service may have beaten for long.
-    with (
-        sweepers_kept_away(conninfo),
-        writing(settings, conninfo, heeds_beats=False) as writer,
-    ):
+    with sweepers_kept_away(conninfo), writing(settings, conninfo, heeds_beats=False) as writer:
         held, last = _held(conninfo)
         if held:
             print(f"The ledger already holds {held:,} events: the story is not told again.")

@@ -158,11 +158,7 @@ class Execution(msgspec.Struct, array_like=True):
         return events.Closed(reason=reason)
 
     def go_idle(
-        self,
-        last_activity_at: datetime,
-        open_runs: int,
-        now: datetime,
-        threshold: timedelta,
+        self, last_activity_at: datetime, open_runs: int, now: datetime, threshold: timedelta
     ) -> tuple[events.WentIdle, datetime] | None:
         """(event, its time) if a running line's idle threshold has run out, else None."""
         if self.state != "running" or open_runs or self.changed_at is None:

@@ -147,10 +147,7 @@ class Connections:
     """As many connections as are needed at once; up to 128 idle ones wait 4 s for another use."""
 
     def __init__(
-        self,
-        connector: Connector,
-        ssl_context: ssl.SSLContext | None,
-        phase_seconds: float,
+        self, connector: Connector, ssl_context: ssl.SSLContext | None, phase_seconds: float
     ) -> None:
         """``phase_seconds`` bounds each of the phases of connecting: TCP with the lookup, TLS."""
         self._connector, self._phase_seconds = connector, phase_seconds

@@ -124,10 +124,7 @@ def _is_public_6(address: ipaddress.IPv6Address) -> bool:
 
 
 async def check_target(
-    url: str,
-    allow_private: bool,
-    resolve: Resolve = resolve_host,
-    seconds: float = _CHECK_SECONDS,
+    url: str, allow_private: bool, resolve: Resolve = resolve_host, seconds: float = _CHECK_SECONDS
 ) -> None:
     """Refuse, with ForbiddenTarget, a URL that now leads to an address that is not public.
 

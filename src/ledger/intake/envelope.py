@@ -34,14 +34,7 @@ from ledger.domain.values import (
     parse_instant,
 )
 from ledger.intake import json_gate
-from ledger.intake.fact_types import (
-    ALIASES,
-    FACT_TYPES,
-    MAX_LABEL,
-    NOT_PLAIN,
-    FactData,
-    FactType,
-)
+from ledger.intake.fact_types import ALIASES, FACT_TYPES, MAX_LABEL, NOT_PLAIN, FactData, FactType
 from ledger.intake.places import TOLD, place_of, pointers
 from ledger.intake.request import About
 

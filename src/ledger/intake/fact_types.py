@@ -84,9 +84,7 @@ def _hours(value: float) -> float:
 
 
 Instant = Annotated[
-    datetime,
-    BeforeValidator(_instant),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 MAX_LABEL = 200
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL), Characters(LABEL)]
@@ -96,9 +94,7 @@ Tags = Annotated[list[Label], Field(max_length=100)]
 """Limited, because each change and each interval of a line stores all of the line's tags anew."""
 FactId = Annotated[str, Field(min_length=1, max_length=255), Characters(LABEL)]
 Hours = Annotated[
-    float,
-    Field(ge=0, le=1_000_000, description="At most two decimals."),
-    AfterValidator(_hours),
+    float, Field(ge=0, le=1_000_000, description="At most two decimals."), AfterValidator(_hours)
 ]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 ExternalId = Annotated[

@@ -180,11 +180,7 @@ def _mark(vault: Vault, state: State) -> Mark | None:
 
 
 def _require_fault(
-    connection: shelf.Connection,
-    pipeline: Pipeline,
-    state: State,
-    watch: Watch,
-    mark: Mark | None,
+    connection: shelf.Connection, pipeline: Pipeline, state: State, watch: Watch, mark: Mark | None
 ) -> None:
     """Raise NothingIsWrong if the ledger can sign, as far as this node knows."""
     if state.contradicts or state.error is not None or state.waits_for is not None:

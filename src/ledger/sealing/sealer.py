@@ -185,11 +185,7 @@ class Sealer(Periodic):
         self._agreed.add(checkpoint)
 
     def _keep_first(
-        self,
-        connection: psycopg.Connection[TupleRow],
-        sight: Sight,
-        verdict: Verdict,
-        note: str,
+        self, connection: psycopg.Connection[TupleRow], sight: Sight, verdict: Verdict, note: str
     ) -> None:
         """Make the first checkpoint of a key the witness, once it is in the database.
 

@@ -304,11 +304,7 @@ def _is_vouched(known: Known) -> bool:
 
 
 def _shown(
-    known: Known,
-    own: Witnessed | None,
-    newest: Witnessed | None,
-    is_alone: bool,
-    compare: Compare,
+    known: Known, own: Witnessed | None, newest: Witnessed | None, is_alone: bool, compare: Compare
 ) -> int:
     """The size up to which two nodes have kept what this one has; of a node alone, its own.
 

@@ -69,13 +69,7 @@ class Loops(Parts):
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(session, self._writer, self._beat.corrected(clock))
         self.lease_watch.beside = (self.sweeper, self.housekeeper)
-        self.parts = (
-            self._writer,
-            self._beat,
-            self.projector,
-            self.rebuilder,
-            self.lease_watch,
-        )
+        self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.lease_watch)
 
     def stop(self) -> None:
         super().stop()
