@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.domain.api_key import API_KEY_EVENTS
+from ledger.domain.api_key import API_KEY_TABLE
 from ledger.domain.errors import Unavailable
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
@@ -55,7 +55,7 @@ PINNED = (6, {"LIN": "09bf19f1d5f6ee16", "RUN": "12ed385e8d176fe7", "KEY": "4870
 FAMILIES: dict[str, Sequence[type[Event]]] = {
     "LIN": EXECUTION_EVENTS,
     "RUN": RUN_EVENTS,
-    "KEY": API_KEY_EVENTS,
+    "KEY": tuple(row.event for row in API_KEY_TABLE),
 }
 
 SAMPLES = [type(body) for body in BODIES]

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
-from ledger.domain import api_key, endpoint, refusals, run
-from ledger.domain.api_key import ApiKey
+from ledger.domain import endpoint, run
+from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.event_table import EventRow, Note, Part
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Event, Recorded
-from ledger.domain.refusals import Refusals
+from ledger.domain.refusals import REFUSAL_TABLE, Refusals
 from ledger.domain.run import Run
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.language import audited
@@ -37,9 +37,9 @@ SAMPLED_ROWS = pytest.mark.parametrize(
 FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] = {
     "Execution": (EXECUTION_EVENTS, Execution("LIN").evolve),
     "Run": (run.RUN_EVENTS, Run("RUN").evolve),
-    "ApiKey": (api_key.API_KEY_EVENTS, ApiKey("KEY").evolve),
+    "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").evolve),
     "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").evolve),
-    "Refusals": (refusals.REFUSAL_EVENTS, Refusals("REF").evolve),
+    "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").evolve),
     "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).evolve),
 }
 

@@ -44,7 +44,9 @@ ROSTER = {
 }
 """One letter per line; every third line of a product line is the second organization's."""
 
-MOODS = "well well watch well trouble well watch well well failing well".split()
+MOODS = (
+    "well", "well", "watch", "well", "trouble", "well", "watch", "well", "well", "failing", "well",
+)  # fmt: skip
 """The lines' health, in turn: eleven moods, so that they spread over fates and product lines."""
 
 WEEKS = 6

@@ -3,15 +3,12 @@
 The file has, in this order: events, state, decisions, fold.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
-
-import msgspec
+from typing import ClassVar, Literal, get_args
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import EventRow, Note
-from ledger.domain.recorded import Actor, Event, Recorded
+from ledger.domain.recorded import Actor, Event, Folded, Recorded
 
 Permission = Literal[
     "read",
@@ -78,14 +75,10 @@ API_KEY_TABLE: tuple[EventRow, ...] = (
     EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_CHANGED),
 )
 
-API_KEY_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in API_KEY_TABLE)
 
-
-class ApiKey(msgspec.Struct):
+class ApiKey(Folded):
     """The state of one key, folded from its stream."""
 
-    id: str
-    version: int = 0
     name: str | None = None
     organization_id: str | None = None
     workspace_id: str | None = None
@@ -141,10 +134,6 @@ class ApiKey(msgspec.Struct):
 
     # The fold.
 
-    def evolve(self, recorded: Recorded) -> None:
-        self.version = recorded.originator_version
-        _APPLY[type(recorded.body)](self, recorded.body, recorded)
-
     def _created(self, body: ApiKeyCreated, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
@@ -167,10 +156,9 @@ class ApiKey(msgspec.Struct):
     def _revoked(self, body: ApiKeyRevoked, recorded: Recorded) -> None:
         self.revoked_at = recorded.recorded_at
 
-
-_APPLY: dict[type[Event], Callable[[ApiKey, Any, Recorded], None]] = {
-    ApiKeyCreated: ApiKey._created,
-    ApiKeyUpdated: ApiKey._updated,
-    ApiKeyRotated: ApiKey._rotated,
-    ApiKeyRevoked: ApiKey._revoked,
-}
+    _APPLY: ClassVar = {
+        ApiKeyCreated: _created,
+        ApiKeyUpdated: _updated,
+        ApiKeyRotated: _rotated,
+        ApiKeyRevoked: _revoked,
+    }

@@ -5,13 +5,10 @@ have a ``WS-26-000021``, and these are two. The file has, in this order: the eve
 its decision, the fold.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from typing import ClassVar
 
 from ledger.domain.event_table import PASSES, SAME, EventRow
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Event, Folded, Recorded
 
 STREAM_PREFIX = "DIR-"
 
@@ -27,8 +24,6 @@ class DirectoryNamed(Event, frozen=True, kw_only=True):
 DIRECTORY_TABLE: tuple[EventRow, ...] = (
     EventRow(DirectoryNamed, "directory.named", SAME, "directory.named", None, PASSES),
 )
-
-DIRECTORY_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in DIRECTORY_TABLE)
 
 
 def stream_of(organization_id: str, identifier: str) -> str:
@@ -51,11 +46,9 @@ def workspace_of(identifier: str) -> str | None:
     return identifier if kind_of(identifier) == "workspace" else None
 
 
-class DirectoryEntry(msgspec.Struct):
+class DirectoryEntry(Folded):
     """The name of one workspace or project of an organization, folded from its stream."""
 
-    id: str
-    version: int = 0
     organization_id: str | None = None
     workspace_id: str | None = None
     """The workspace itself; None for a project, since workspaces may share one."""
@@ -65,16 +58,9 @@ class DirectoryEntry(msgspec.Struct):
         """Give a name, or take it away (None). The same name may be given again."""
         return DirectoryNamed(name=name)
 
-    def evolve(self, recorded: Recorded) -> None:
-        self.version = recorded.originator_version
-        _APPLY[type(recorded.body)](self, recorded.body, recorded)
-
     def _named(self, body: DirectoryNamed, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
         self.name = body.name
 
-
-_APPLY: dict[type[Event], Callable[[DirectoryEntry, Any, Recorded], None]] = {
-    DirectoryNamed: DirectoryEntry._named,
-}
+    _APPLY: ClassVar = {DirectoryNamed: _named}

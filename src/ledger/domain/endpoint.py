@@ -4,15 +4,14 @@ Signing secrets arrive here already encrypted. The file has, in this order: even
 decisions, fold.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, SAME, EventRow, Note
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Event, Folded, Recorded
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
@@ -129,11 +128,9 @@ class Secret(msgspec.Struct, frozen=True):
     until: datetime | None = None
 
 
-class Endpoint(msgspec.Struct):
+class Endpoint(Folded):
     """The state of one endpoint, folded from its stream."""
 
-    id: str
-    version: int = 0
     organization_id: str | None = None
     workspace_id: str | None = None
     """The workspace whose events the endpoint receives; None: the whole organization's."""
@@ -205,10 +202,6 @@ class Endpoint(msgspec.Struct):
 
     # The fold.
 
-    def evolve(self, recorded: Recorded) -> None:
-        self.version = recorded.originator_version
-        _APPLY[type(recorded.body)](self, recorded.body, recorded)
-
     def _created(self, body: WebhookCreated, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
@@ -244,18 +237,14 @@ class Endpoint(msgspec.Struct):
     def _deleted(self, body: WebhookDeleted, recorded: Recorded) -> None:
         self.deleted, self.enabled = True, False
 
-    def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Only the version changes."""
-
-
-_APPLY: dict[type[Event], Callable[[Endpoint, Any, Recorded], None]] = {
-    WebhookCreated: Endpoint._created,
-    WebhookUpdated: Endpoint._set,
-    WebhookSecretRotated: Endpoint._rotated,
-    WebhookDisabled: Endpoint._disabled,
-    WebhookRecoveryRequested: Endpoint._passes,
-    WebhookResendRequested: Endpoint._passes,
-    WebhookTestRequested: Endpoint._passes,
-    WebhookDeliveryFailed: Endpoint._passes,
-    WebhookDeleted: Endpoint._deleted,
-}
+    _APPLY: ClassVar = {
+        WebhookCreated: _created,
+        WebhookUpdated: _set,
+        WebhookSecretRotated: _rotated,
+        WebhookDisabled: _disabled,
+        WebhookRecoveryRequested: Folded._passes,
+        WebhookResendRequested: Folded._passes,
+        WebhookTestRequested: Folded._passes,
+        WebhookDeliveryFailed: Folded._passes,
+        WebhookDeleted: _deleted,
+    }

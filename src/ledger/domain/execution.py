@@ -7,17 +7,17 @@ and the fold, which only assigns. The writer, the views, a rebuild and a read of
 same fold.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
+from msgspec import field
 
 from ledger.domain import execution_events as events
 from ledger.domain.errors import InvalidState, RunsNotSupported
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
-from ledger.domain.recorded import Actor, Event, Recorded
+from ledger.domain.recorded import Actor, Event, Folded, Recorded
 from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
 
 MOST_BYTES = 512 * 1024
@@ -50,14 +50,12 @@ class Blocker(msgspec.Struct, frozen=True, array_like=True):
     """The credential that reported the blocker."""
 
 
-class Execution(msgspec.Struct, array_like=True):
+class Execution(Folded, array_like=True):
     """The state of one line, folded from its own stream. Runs have streams of their own.
 
     Views and snapshots store many of these objects: as arrays, so without the names of fields.
     """
 
-    id: str
-    version: int = 0
     organization_id: str = ""
     workspace_id: str = ""
     product_line: str = ""
@@ -71,14 +69,14 @@ class Execution(msgspec.Struct, array_like=True):
     changed_at: datetime | None = None
     """Effective time of the latest change; effective times never fall along a stream."""
     idle: bool = False
-    holds: dict[HoldName, Hold] = {}
+    holds: dict[HoldName, Hold] = field(default_factory=dict)
     held_since: datetime | None = None
     """Since when at least one hold is on without a break; None: no hold is on."""
-    blockers: dict[str, Blocker] = {}
+    blockers: dict[str, Blocker] = field(default_factory=dict)
     blocked_since: datetime | None = None
     """Since when at least one blocker is open without a break; None: no blocker is open."""
-    resources: dict[str, Resource] = {}
-    signals: dict[str, Signal] = {}
+    resources: dict[str, Resource] = field(default_factory=dict)
+    signals: dict[str, Signal] = field(default_factory=dict)
     """The latest signals by name, in order of their first report."""
     closed_at: datetime | None = None
     name: str | None = None
@@ -217,11 +215,6 @@ class Execution(msgspec.Struct, array_like=True):
 
     # The fold.
 
-    def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of this line's stream. The fold only assigns and never fails."""
-        self.version = recorded.originator_version
-        _APPLY[type(recorded.body)](self, recorded.body, recorded)
-
     def _changed(self, recorded: Recorded) -> datetime:
         """Set and return the effective time of a change: the event's time, or the latest change's.
 
@@ -329,23 +322,19 @@ class Execution(msgspec.Struct, array_like=True):
         signal = Signal(body.signal, body.status, body.value, body.evidence)
         self.signals = self.signals | {body.signal: signal}
 
-    def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Only the version changes."""
-
-
-_APPLY: dict[type[Event], Callable[[Execution, Any, Recorded], None]] = {
-    events.Activated: Execution._activated,
-    events.Updated: Execution._updated,
-    events.Paused: Execution._paused,
-    events.Resumed: Execution._resumed,
-    events.Blocked: Execution._blocked,
-    events.Unblocked: Execution._unblocked,
-    events.WentIdle: Execution._went_idle,
-    events.Woken: Execution._woken,
-    events.Closed: Execution._closed,
-    events.CheckedIn: Execution._passes,
-    events.CheckInVoided: Execution._passes,
-    events.ResourceAllocated: Execution._allocated,
-    events.ResourceReleased: Execution._released,
-    events.HealthSignalReported: Execution._signalled,
-}
+    _APPLY: ClassVar = {
+        events.Activated: _activated,
+        events.Updated: _updated,
+        events.Paused: _paused,
+        events.Resumed: _resumed,
+        events.Blocked: _blocked,
+        events.Unblocked: _unblocked,
+        events.WentIdle: _went_idle,
+        events.Woken: _woken,
+        events.Closed: _closed,
+        events.CheckedIn: Folded._passes,
+        events.CheckInVoided: Folded._passes,
+        events.ResourceAllocated: _allocated,
+        events.ResourceReleased: _released,
+        events.HealthSignalReported: _signalled,
+    }

@@ -7,11 +7,10 @@ event, state, fold.
 """
 
 from datetime import date
-
-import msgspec
+from typing import ClassVar
 
 from ledger.domain.event_table import PASSES, EventRow
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Event, Folded, Recorded
 
 STREAM_PREFIX = "READ-"
 
@@ -37,15 +36,14 @@ def stream_of(credential: str, line_id: str, day: date) -> str:
     return f"{STREAM_PREFIX}{credential}/{line_id}/{day.isoformat()}"
 
 
-class RunDataReads(msgspec.Struct):
+class RunDataReads(Folded):
     """A credential's reads of a line's runs on a day: recorded, once the version is 1."""
 
-    id: str
-    version: int = 0
     organization_id: str | None = None
     workspace_id: str | None = None
 
-    def evolve(self, recorded: Recorded) -> None:
-        self.version = recorded.originator_version
+    def _read(self, body: RunDataRead, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
+
+    _APPLY: ClassVar = {RunDataRead: _read}

@@ -4,8 +4,9 @@ An event class says what happened. ``Recorded`` adds who reported the event, whe
 the ledger learned of it, its version in the stream and its position in the log.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -85,3 +86,21 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     def event_id(self) -> str:
         """``EVT-YY-N``: the year of recording and the position (contract, Feeds)."""
         return format_id("EVT", self.recorded_at.year, self.position)
+
+
+class Folded(msgspec.Struct):
+    """The state of an aggregate, folded from its stream: the base of all aggregates."""
+
+    id: str
+    version: int = 0
+
+    _APPLY: ClassVar[Mapping[type[Event], Callable[[Any, Any, Recorded], None]]]
+    """The change that an event of each class makes."""
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Apply one event of the stream. The fold only assigns and never fails."""
+        self.version = recorded.originator_version
+        self._APPLY[type(recorded.body)](self, recorded.body, recorded)
+
+    def _passes(self, body: Event, recorded: Recorded) -> None:
+        """Only the version changes."""

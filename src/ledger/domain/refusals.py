@@ -5,14 +5,11 @@ refusals is recorded one by one each day; further refusals are counted, and one 
 count. The file has, in this order: events, state, decision, fold.
 """
 
-from collections.abc import Callable
 from datetime import date, datetime
-from typing import Any
-
-import msgspec
+from typing import ClassVar
 
 from ledger.domain.event_table import PASSES, EventRow
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Event, Folded, Recorded
 from ledger.domain.values import day_of
 
 DAILY = 10_000
@@ -46,8 +43,6 @@ REFUSAL_TABLE: tuple[EventRow, ...] = (
     EventRow(RefusalsOmitted, None, None, None, None, PASSES),
 )
 
-REFUSAL_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in REFUSAL_TABLE)
-
 UNKNOWN_ACTION = "unknown"
 """The action of a refused fact whose type could not be read."""
 
@@ -58,11 +53,9 @@ def stream_of(credential: str) -> str:
     return STREAM_PREFIX + credential
 
 
-class Refusals(msgspec.Struct):
+class Refusals(Folded):
     """The number of a credential's refusals that were recorded on the latest day."""
 
-    id: str
-    version: int = 0
     organization_id: str | None = None
     workspace_id: str | None = None
     day: date | None = None
@@ -72,20 +65,12 @@ class Refusals(msgspec.Struct):
         """Whether one more refusal may be recorded as an event today."""
         return self.day != day_of(now) or self.recorded < DAILY
 
-    def evolve(self, recorded: Recorded) -> None:
-        self.version = recorded.originator_version
-        _APPLY[type(recorded.body)](self, recorded.body, recorded)
-
     def _refused(self, body: WriteRefused, recorded: Recorded) -> None:
         day = day_of(recorded.recorded_at)
         self.recorded = self.recorded + 1 if day == self.day else 1
         self.day = day
 
-    def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Only the version changes."""
-
-
-_APPLY: dict[type[Event], Callable[[Refusals, Any, Recorded], None]] = {
-    WriteRefused: Refusals._refused,
-    RefusalsOmitted: Refusals._passes,
-}
+    _APPLY: ClassVar = {
+        WriteRefused: _refused,
+        RefusalsOmitted: Folded._passes,
+    }

@@ -4,15 +4,14 @@ Input, output and error arrive here already encrypted: the domain never sees the
 file has, in this order: events, state, decisions, fold.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import ClassVar
 
 import msgspec
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import SAME, EventRow, Note
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Event, Folded, Recorded
 from ledger.domain.values import ENDED, Origin, RunStatus, TriggerType
 
 
@@ -121,11 +120,9 @@ RUN_TABLE: tuple[EventRow, ...] = (
 RUN_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in RUN_TABLE)
 
 
-class Run(msgspec.Struct, array_like=True):
+class Run(Folded, array_like=True):
     """The state of one run, folded from its stream, without its encrypted payloads."""
 
-    id: str
-    version: int = 0
     organization_id: str = ""
     workspace_id: str = ""
     service_line_id: str = ""
@@ -276,10 +273,6 @@ class Run(msgspec.Struct, array_like=True):
 
     # The fold.
 
-    def evolve(self, recorded: Recorded) -> None:
-        self.version = recorded.originator_version
-        _APPLY[type(recorded.body)](self, recorded.body, recorded)
-
     def _opened(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id or ""
         self.workspace_id = recorded.workspace_id or ""
@@ -326,12 +319,11 @@ class Run(msgspec.Struct, array_like=True):
         self.duration_ms = duration_ms
         self.cancelled_by_closing = self.lease_expired = False
 
-
-_APPLY: dict[type[Event], Callable[[Run, Any, Recorded], None]] = {
-    RunRequested: Run._requested,
-    RunStarted: Run._started,
-    RunCompleted: Run._completed,
-    RunFailed: Run._failed,
-    RunCancelled: Run._cancelled,
-    RunErased: Run._erased,
-}
+    _APPLY: ClassVar = {
+        RunRequested: _requested,
+        RunStarted: _started,
+        RunCompleted: _completed,
+        RunFailed: _failed,
+        RunCancelled: _cancelled,
+        RunErased: _erased,
+    }
