@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ledger import __version__
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
 from ledger.domain.values import ORGANIZATION_ID, TEXT, WORKSPACE_ID, is_plain, parse_bound
-from ledger.service.roles import ROLES
+from ledger.service import ROLES
 
 _LONGEST_REASON = 500
 """Characters of the reason why an operator adopts the log."""

@@ -26,6 +26,7 @@ from ledger.postgres.embedded import (
     has_database,
     running,
 )
+from ledger.service import Role
 from ledger.service.composition.database import (
     ConfigurationError,
     inspect_database,
@@ -33,7 +34,6 @@ from ledger.service.composition.database import (
     migrate_database,
     prepare_database,
 )
-from ledger.service.roles import Role
 from ledger.settings import Settings, unknown_settings
 from ledger.views.shadow import CannotBuild
 

@@ -28,18 +28,6 @@ SELECT k.key_id AS id, k.name, k.organization_id, k.workspace_id, k.permissions,
 FROM ledger.api_key AS k LEFT JOIN ledger.key_use AS u USING (key_id) ORDER BY k.created_at
 """
 
-_COLUMNS = (
-    "id",
-    "name",
-    "organization_id",
-    "workspace_id",
-    "permissions",
-    "created_at",
-    "expires_at",
-    "last_used_at",
-    "revoked_at",
-)
-
 _DATES = (
     ("created_at", "created %Y-%m-%d"),
     ("expires_at", "expires %Y-%m-%d"),
@@ -135,11 +123,12 @@ def _change(settings: Settings, conninfo: str, command: SubjectCommand) -> None:
 def list_keys(_: Settings, conninfo: str, *, as_json: bool) -> int:
     """Print every key's id, name, tenant and permissions, its expiry and its last use."""
     with psycopg.connect(conninfo, row_factory=dict_row) as connection:
-        keys_ = connection.execute(_KEYS).fetchall()
+        found = connection.execute(_KEYS)
+        columns, keys_ = [column.name for column in found.description or ()], found.fetchall()
     if as_json:
         print_json(keys_)
     else:
-        print_rows(keys_, _COLUMNS, [_in_four_columns(key) for key in keys_])
+        print_rows(keys_, columns, [_in_four_columns(key) for key in keys_])
     return 0
 
 

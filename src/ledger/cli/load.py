@@ -192,24 +192,19 @@ def load_demo(settings: Settings, conninfo: str) -> int:
 def _make_keys(writer: Writer) -> None:
     """Hand out the story's keys. Nobody is told their secrets."""
     for key in KEYS:
-        command = keys.CreateApiKey(
-            COMMAND_LINE,
-            create_token(),
+        key_id, _ = make_key(
+            writer,
             name=key.name,
             organization_id=PRIMARY_ORGANIZATION,
             workspace_id=key.workspace_id,
             permissions=key.permissions,
             expires_at=None if key.lives is None else utc_now() + key.lives,
         )
-        made = writer.execute(command)
-        if isinstance(made, LedgerError):
-            raise made
         if key.ending == "rotated":
-            writer.execute(
-                keys.RotateApiKey(made.subject, COMMAND_LINE, token=create_token(), grace=GRACE)
-            )
+            token = create_token()
+            writer.execute(keys.RotateApiKey(key_id, COMMAND_LINE, token=token, grace=GRACE))
         elif key.ending == "revoked":
-            writer.execute(keys.RevokeApiKey(made.subject, COMMAND_LINE))
+            writer.execute(keys.RevokeApiKey(key_id, COMMAND_LINE))
 
 
 def _held(conninfo: str) -> tuple[int, datetime | None]:

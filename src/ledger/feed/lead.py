@@ -217,7 +217,10 @@ class Lead:
         now = self._now()
         done, self._done = self._done, []
         settled, self._settled = self._settled, []
-        verdicts = [(self._judge(claimed, attempt, now), attempt) for claimed, attempt in done]
+        verdicts = [
+            (verdict.judge(claimed, attempt, self._means.schedule, now, random.random()), attempt)
+            for claimed, attempt in done
+        ]
         results = [one.result for one, _ in verdicts]
         results += [Result(claimed, "failed", None) for claimed in settled]
         failing = self._failing(verdicts)
@@ -229,7 +232,9 @@ class Lead:
         self._confirmed.confirm(sent_at)
         # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
-            _count_result(one)
+            # A test is not counted, and what is given up counts once the log has its failure.
+            if not (one.gives_up or one.result.claimed.is_test):
+                _BY_STATUS[one.result.status].inc()
             self._conclude(one, attempt.url, now)
         for claimed in settled:
             _FAILED.inc()
@@ -238,9 +243,6 @@ class Lead:
         for one_given in given.values():
             for claimed in one_given.claimed:
                 self._begin(self._send(claimed))
-
-    def _judge(self, claimed: Claimed, attempt: Attempt, now: datetime) -> AttemptVerdict:
-        return verdict.judge(claimed, attempt, self._means.schedule, now, random.random())
 
     def _failing(
         self, verdicts: Sequence[tuple[AttemptVerdict, Attempt]]
@@ -343,18 +345,9 @@ class Lead:
                 (outcome,) = await asyncio.wrap_future(self._means.submit([command]))
                 if not isinstance(outcome, Unavailable):
                     return outcome
-                if isinstance(outcome, ClockSkew) and self._is_old():
+                is_old = self._loop.time() - self._began_at >= _KEPT_SECONDS
+                if isinstance(outcome, ClockSkew) and is_old:
                     self._skew = outcome
             if self.is_ending():
                 return None
             await asyncio.sleep(_RETRY_SECONDS)
-
-    def _is_old(self) -> bool:
-        return self._loop.time() - self._began_at >= _KEPT_SECONDS
-
-
-def _count_result(one: AttemptVerdict) -> None:
-    """Count a recorded attempt. Tests, whose results have no consequences, are not counted."""
-    # A delivery that is given up counts once the log has its failure.
-    if not (one.gives_up or one.result.claimed.is_test):
-        _BY_STATUS[one.result.status].inc()

@@ -118,10 +118,6 @@ class Watched:
         """Send no events before the view has reached a position; then the view's state holds."""
         self.halted, self.due = position, now
 
-    def sealed_secrets(self, now: datetime) -> tuple[bytes, ...]:
-        """The sealed secrets that sign now, the present one first."""
-        return self.standing.endpoint.signing(now)
-
 
 class Roster:
     """Every endpoint that is not deleted."""
@@ -287,6 +283,6 @@ Opener = Callable[[str, bytes], str]
 
 def secrets_of(watched: Watched, now: datetime, open_: Opener) -> list[str]:
     """The secrets that sign now. Raises the opener's errors."""
-    sealed = watched.sealed_secrets(now)
+    sealed = watched.standing.endpoint.signing(now)
     watched.secrets = {one: watched.secrets.get(one) or open_(watched.id, one) for one in sealed}
     return [watched.secrets[one] for one in sealed]

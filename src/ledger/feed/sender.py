@@ -4,8 +4,8 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from types import TracebackType
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Attempt(msgspec.Struct, frozen=True):
         return self.response_status == 410
 
 
-class Sender:
+class Sender(AbstractAsyncContextManager["Sender"]):
     """Sends webhooks, any number at once, over connections that are kept for a while.
 
     A sender is an async context manager and belongs to one event loop.
@@ -78,15 +78,7 @@ class Sender:
             Connector(allow_private, resolve), ssl_context, deadline * _PHASE
         )
 
-    async def __aenter__(self) -> "Sender":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._connections.close()
 
     async def send(

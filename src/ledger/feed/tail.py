@@ -12,6 +12,7 @@ import contextlib
 import logging
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -70,14 +71,12 @@ class FeedEvent(NamedTuple):
     message: bytes
 
 
-_COLUMNS: Mapping[str, int] = {
-    "organization": FeedEvent._fields.index("organization_id"),
-    "organization_id": FeedEvent._fields.index("organization_id"),
-    "workspace": FeedEvent._fields.index("workspace_id"),
-    "workspace_id": FeedEvent._fields.index("workspace_id"),
-    "service_line_id": FeedEvent._fields.index("line_id"),
-    "type": FeedEvent._fields.index("type"),
+_FIELDS: Mapping[str, str] = {
+    "organization": "organization_id",
+    "workspace": "workspace_id",
+    "service_line_id": "line_id",
 }
+"""The fields that have another name than the filter."""
 
 
 class Selection:
@@ -88,7 +87,10 @@ class Selection:
         self.organization: str | None = filters.get("organization", filters.get("organization_id"))
         """The only organization whose events pass; None: any."""
         self._allowed = [
-            (_COLUMNS[name], frozenset([value] if isinstance(value, str) else value))
+            (
+                FeedEvent._fields.index(_FIELDS.get(name, name)),
+                frozenset([value] if isinstance(value, str) else value),
+            )
             for name, value in filters.items()
         ]
 
@@ -169,7 +171,9 @@ class Tail:
         """
         messages: list[bytes] = []
         size = 0
-        for number in range(bisect_right(self._batches, at, key=_up_to), len(self._batches)):
+        for number in range(
+            bisect_right(self._batches, at, key=attrgetter("up_to")), len(self._batches)
+        ):
             batch = self._batches[number]
             for row in batch.of(selection.organization):
                 if row.position > at and selection.takes(row):
@@ -263,7 +267,3 @@ class Tail:
     def _forget(self) -> None:
         self._batches, self._rows, self._bytes = [], 0, 0
         self._task = None
-
-
-def _up_to(batch: _Batch) -> int:
-    return batch.up_to

@@ -6,4 +6,22 @@ workers.py      the work of each of these processes
 composition/    the composition root: the only place that puts the parts together
 processes.py    the end, the memory and the open files of every process
 address.py      the address of the running service, for commands on the same machine
+
+A role of a node says which of these processes run there (contract, Several nodes).
 """
+
+from typing import Literal, get_args
+
+Role = Literal["all", "api", "loops", "read"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def leads(role: str) -> bool:
+    """Whether a node of this role may lead loops."""
+    return role in ("all", "loops")
+
+
+def serves(role: str) -> bool:
+    """Whether a node of this role serves the API and the page; else it answers probes only."""
+    return role != "loops"

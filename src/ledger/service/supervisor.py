@@ -8,8 +8,8 @@
                       ├─ dispatcher          sends webhooks: beside the loops for the same reason
                       └─ sealer              seals the log: hashing would hold up the loops, too
 
-The role of a node says which of them run there (``roles.py``): an ``api`` node has no loops and no
-dispatcher, and its sealer never leads; a ``loops`` node has one worker, which answers probes.
+The role of a node says which of them run there: an ``api`` node has no loops and no dispatcher, and
+its sealer never leads; a ``loops`` node has one worker, which answers probes.
 
 A process that dies is started again. If a child cannot be started for a minute, the service ends,
 so that its operator learns of it. When the supervisor dies, by any signal, all the others die, too:
@@ -40,6 +40,7 @@ from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.account import Account
 from ledger.postgres.leadership import at_node
+from ledger.service import Role, leads, serves
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Database
 from ledger.service.composition.database import (
@@ -51,7 +52,6 @@ from ledger.service.composition.database import (
 from ledger.service.metrics import expect_restarts, metrics_folder
 from ledger.service.privileges import make_data_dir, unprivileged, user_before, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline
-from ledger.service.roles import Role, leads, serves
 from ledger.settings import Settings
 from ledger.telemetry.repetitions import Repetitions
 from ledger.telemetry.setup import Announcing, configure_logging

@@ -19,23 +19,15 @@ from ledger.api.machinery.access_log import AccessLog
 from ledger.api.machinery.connection import Connection
 from ledger.application.turns import Board, Neighbours, create_board
 from ledger.background import Parts
+from ledger.service import Role, serves
 from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.loops import Dispatching, Loops, Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
-from ledger.service.roles import Role, serves
 from ledger.settings import Settings
 from ledger.telemetry.setup import begin_logging
 from ledger.web import pages
 
-__all__ = [
-    "create_board",
-    "make_ready",
-    "run_api",
-    "run_dispatcher",
-    "run_loops",
-    "run_reading_api",
-    "run_sealer",
-]
+__all__ = ["create_board"]
 
 
 def make_ready() -> None:
@@ -133,7 +125,7 @@ def _run_app(
     if settings.access_log and sys.stderr is not None:
         access_log = AccessLog(app, settings.log_format, sys.stderr.fileno())
         access_log.start()
-    write_rest = _do_nothing if access_log is None else access_log.stop
+    write_rest = (lambda: None) if access_log is None else access_log.stop
     config = uvicorn.Config(
         access_log or app,
         loop="uvloop",
@@ -154,10 +146,6 @@ def _run_app(
     finally:
         if services.failure is not None:
             raise services.failure  # in place of uvicorn's exit, which does not say why
-
-
-def _do_nothing() -> None:
-    """No access log: no lines are left to be written."""
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:

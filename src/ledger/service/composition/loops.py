@@ -28,10 +28,10 @@ from ledger.postgres.leadership import Candidate, LeadBeat
 from ledger.sealing.beat import NodeBeat
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import Watch
+from ledger.service import leads
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
-from ledger.service.roles import leads
 from ledger.settings import Settings
 from ledger.verification.nightly import NightlyVerification
 from ledger.views.projector import Projector
