@@ -51,7 +51,6 @@ class ShellCommand:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the ``ledger`` command; returns the exit code."""
     _occupy_closed_streams()
     parsed = vars(_parser().parse_args(arguments))
     command, parser = parsed.pop("command"), parsed.pop("parser")

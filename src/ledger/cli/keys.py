@@ -121,7 +121,6 @@ def _change(settings: Settings, conninfo: str, command: SubjectCommand) -> None:
 
 
 def list_keys(_: Settings, conninfo: str, *, as_json: bool) -> int:
-    """Print every key's id, name, tenant and permissions, its expiry and its last use."""
     with psycopg.connect(conninfo, row_factory=dict_row) as connection:
         found = connection.execute(_KEYS)
         columns, keys_ = [column.name for column in found.description or ()], found.fetchall()

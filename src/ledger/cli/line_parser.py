@@ -145,7 +145,6 @@ class _Lines:
             self._end_line()
 
     def suffice(self) -> bool:
-        """Whether a chunk should be taken before more is read."""
         return len(self.whole) >= MAX_ITEMS or self._held > _CHUNK_BYTES
 
     def take(self) -> tuple[int, list[bytes]]:

@@ -117,7 +117,6 @@ def _record(
 
 
 def submit_patiently(writer: Writer, commands: Sequence[Command]) -> Future[Outcomes]:
-    """Hand in commands, again and again as long as too much of the import waits already."""
     pause = threading.Event()
     while True:
         try:

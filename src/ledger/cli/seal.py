@@ -29,7 +29,6 @@ FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true LEFT JOIN LATERAL (
 
 
 def show_status(_: Settings, conninfo: str, *, as_json: bool) -> int:
-    """Print what is signed and shown, each node's witness, and why nothing is signed, if so."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         (row,) = connection.execute(_STATUS).fetchall()
         found, former = nodes(connection), former_origins(connection)

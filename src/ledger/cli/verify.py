@@ -135,7 +135,6 @@ class _Differences:
         self._found: Counter[str] = Counter()
 
     def take(self, difference: Difference) -> None:
-        """Print a difference, unless there are very many of its table."""
         self._found[difference.table] += 1
         if self._found[difference.table] <= _PRINTED:
             print(difference)

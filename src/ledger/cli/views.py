@@ -94,7 +94,6 @@ def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
 
 
 def _views_named(names: Sequence[str]) -> list[Projection]:
-    """The named views, in the fixed order of all views; all views if no name is given."""
     return [view for view in projections() if not names or view.name in names]
 
 

@@ -103,7 +103,6 @@ class CastLine:
 
     @property
     def execution_model(self) -> str:
-        """The model that is typical of the product line."""
         return MODELS[self.product_line]
 
     @property
@@ -132,7 +131,6 @@ class CastLine:
         return f"USR-{self.year}-{first + turn % 23:06d}"
 
     def held(self, moment: datetime) -> bool:
-        """Whether the line was paused or blocked at that moment."""
         return any(each.covers(moment) for each in self.interruptions)
 
     def chance(self, purpose: str) -> Random:
@@ -141,7 +139,6 @@ class CastLine:
 
 
 def cast(now: datetime) -> list[CastLine]:
-    """Make the lines, in the order of their activation."""
     rng = Random(SEED)
     parts = []
     for product_line, letters in ROSTER.items():
@@ -215,7 +212,6 @@ def _line(
 
 
 def _project_tags(organization_id: str, year: str, rng: Random) -> tuple[str, ...]:
-    """Draw up to two of the organization's projects."""
     first = FIRST_PROJECT_NUMBERS[organization_id]
     return tuple(
         sorted({f"PROJ-{year}-{first + rng.randrange(12):06d}" for _ in range(rng.randrange(3))})

@@ -90,7 +90,6 @@ def tell(
 
 
 def line_name(line: CastLine) -> str:
-    """The name of a line: the client's, and that of the team, unit or agent."""
     if line.product_line == "agent_gateway":
         part = words.AGENTS[line.position].name
     elif line.product_line == "talent":
@@ -118,7 +117,6 @@ def directory_facts(lines: Sequence[CastLine]) -> Iterator[StoryFact]:
 
 
 def _names(organization_id: str, year: str) -> Iterator[tuple[str, str]]:
-    """The (id, name) pairs of an organization's workspaces and projects."""
     for workspace_id in WORKSPACE_IDS[organization_id]:
         yield workspace_id, WORKSPACES[workspace_id]
     for number, name in enumerate(PROJECTS, FIRST_PROJECT_NUMBERS[organization_id]):

@@ -46,7 +46,6 @@ class CastRun:
 
     @property
     def first_at(self) -> datetime:
-        """The time of the run's first fact."""
         first = self.requested or self.started
         assert first is not None
         return first
@@ -61,7 +60,6 @@ def runs_of(line: CastLine) -> Iterator[CastRun]:
 
 
 def run_facts(run: CastRun, run_id: str, parent_id: str | None) -> Iterator[StoryFact]:
-    """Tell a run: requested, started, ended, as far as the run got."""
     source = SOURCES[run.line.product_line]
     cause: dict[str, Any] = {"triggered_by": run.triggered_by, "input": run.input}
     cause |= {"external_id": run.name, "parent_run_id": parent_id}
@@ -174,7 +172,6 @@ def _open(
     started: datetime | None,
     lease_seconds: int | None = None,
 ) -> CastRun:
-    """Make one invocation that hasn't ended."""
     triggered_by, ask, _ = _ask(line, rng)
     return CastRun(
         line, requested, started, None, None, triggered_by, ask, {}, lease_seconds=lease_seconds
@@ -275,7 +272,6 @@ def _cycles(line: CastLine) -> Iterator[CastRun]:
 
 
 def _free(line: CastLine, at: datetime) -> datetime:
-    """Move a start past every hold that it would fall into."""
     for each in line.interruptions:
         if each.covers(at) and each.end is not None:
             at = each.end + timedelta(hours=1)

@@ -105,7 +105,6 @@ def _activation(line: CastLine, resources: list[Resource]) -> StoryFact:
 
 
 def _assignments(line: CastLine) -> list[Assignment]:
-    """Choose the resources that work on a line, and until when."""
     if line.product_line == "talent":
         return _people(line)
     if line.product_line == "agent_gateway":
@@ -184,7 +183,6 @@ def _resource(
 
 
 def _allocations(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryFact]:
-    """Tell which resources joined, changed and left after the activation."""
     numbers = count(1)
 
     def allocation(at: datetime, type: str, data: dict[str, Any]) -> StoryFact:
@@ -201,7 +199,6 @@ def _allocations(line: CastLine, assignments: list[Assignment]) -> Iterator[Stor
 
 
 def _check_ins(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryFact]:
-    """Tell the check-ins of every working day, and the last one at the line's quiet moment."""
     if line.product_line not in CADENCE:
         return
     rng = line.chance("check-ins")
@@ -276,7 +273,6 @@ def _hours(product_line: str, resource: Resource, rng: Random) -> float | None:
 
 
 def _holds(line: CastLine) -> Iterator[StoryFact]:
-    """Tell every pause and blocker, and its end if it has one."""
     pauses = count(1)
     for each in line.interruptions:
         if each.blocker_id is None:

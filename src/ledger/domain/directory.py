@@ -27,7 +27,6 @@ DIRECTORY_TABLE: tuple[EventRow, ...] = (
 
 
 def stream_of(organization_id: str, identifier: str) -> str:
-    """The stream of an organization's workspace or project."""
     return f"{STREAM_PREFIX}{organization_id}/{identifier}"
 
 
@@ -37,7 +36,6 @@ def id_of(stream: str) -> str:
 
 
 def kind_of(identifier: str) -> str:
-    """The type of what the id names."""
     return "workspace" if identifier.startswith("WS-") else "project"
 
 

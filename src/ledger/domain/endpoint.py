@@ -164,7 +164,6 @@ class Endpoint(Folded):
     def update(
         self, *, url: str, event_types: tuple[str, ...], description: str | None, enabled: bool
     ) -> WebhookUpdated:
-        """Change the settings; all settings are given."""
         return WebhookUpdated(
             url=url, event_types=event_types, description=description, enabled=enabled
         )

@@ -83,7 +83,6 @@ class Invalid(Refused):
 
     @classmethod
     def at(cls, pointer: str, sentence: str) -> "Invalid":
-        """The error for one wrong place."""
         return cls("The request has an invalid field.", ((pointer, sentence),))
 
 

@@ -126,7 +126,6 @@ class Execution(Folded, array_like=True):
         return self._with_room(events.Updated(project_tags=project_tags, name=name), replaced)
 
     def allocate(self, resource: Resource) -> events.ResourceAllocated:
-        """Allocate or replace a resource."""
         self.require_open()
         replaced = self.resources.get(resource.id)
         return self._with_room(events.ResourceAllocated(resource=resource), replaced)
@@ -138,7 +137,6 @@ class Execution(Folded, array_like=True):
         return events.ResourceReleased(id=resource_id)
 
     def report_signal(self, signal: Signal) -> events.HealthSignalReported:
-        """Report a health signal, whether its status has changed or not."""
         self.require_open()
         return self._with_room(
             events.HealthSignalReported(
@@ -178,7 +176,6 @@ class Execution(Folded, array_like=True):
         return None
 
     def require_open(self) -> None:
-        """Refuse any change of a closed line."""
         if self.state == "closed":
             raise InvalidState("The line is closed.")
 

@@ -27,10 +27,8 @@ class Identity(NamedTuple):
 
 
 def of_run(organization_id: str, source: str, name: str) -> Identity:
-    """The identity of the event that gave a run this name of its source."""
     return Identity(organization_id, "", f"{source}\0{name}\0run")
 
 
 def of_delivery(organization_id: str, endpoint_id: str, event_id: str, round_: int) -> Identity:
-    """The identity of the failure of a webhook delivery, in one round of attempts."""
     return Identity(organization_id, "", f"{endpoint_id}/{event_id}/{round_}")

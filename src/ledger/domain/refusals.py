@@ -62,7 +62,6 @@ class Refusals(Folded):
     recorded: int = 0
 
     def has_room(self, now: datetime) -> bool:
-        """Whether one more refusal may be recorded as an event today."""
         return self.day != day_of(now) or self.recorded < DAILY
 
     def _refused(self, body: WriteRefused, recorded: Recorded) -> None:

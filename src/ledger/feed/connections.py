@@ -129,7 +129,6 @@ class ReceiverConnection(asyncio.Protocol):
             self._resuming = self._loop.call_later(_PAUSE_SECONDS, self._plain.resume_reading)
 
     def _end(self, error: Exception | None) -> None:
-        """Await no answer any more."""
         if self._resuming is not None:
             self._resuming.cancel()
         if self._answer is None:
@@ -221,7 +220,6 @@ class Connections:
         self._drop_idle(_MOST_IDLE)
 
     def _drop_idle(self, most: int) -> None:
-        """Close the longest idle connections until ``most`` are left."""
         while len(self._idle) > most:
             self._drop(next(iter(self._idle)))
 

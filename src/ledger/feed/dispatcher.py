@@ -85,7 +85,6 @@ class Dispatcher(BackgroundLoop):
                     await self._pause()
 
     async def _follow(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
-        """Take the lead, or wait until it can be taken."""
         while not self._stopping.is_set():
             if await self._candidate.take_soon(connection):
                 await connection.execute("LISTEN ledger_views")
@@ -148,6 +147,5 @@ class Dispatcher(BackgroundLoop):
         self._wake.clear()
 
     async def _pause(self) -> None:
-        """Wait before another try, unless told to stop."""
         if not self._stopping.is_set():
             await self._sleep(_RETRY_SECONDS)

@@ -138,7 +138,6 @@ class Lead:
         """Why the lead is left to another node."""
 
     def is_ending(self) -> bool:
-        """Whether no request is to be begun any more."""
         return self._skew is not None or self._stopping.is_set()
 
     def hear(self) -> bool:
@@ -161,7 +160,6 @@ class Lead:
         await self._turn(sends=True)
 
     async def _heed(self) -> None:
-        """Make the deliveries due that tests and recoveries ask for."""
         requesting = [watched.id for watched in self._roster.requesting()]
         if requesting:
             heeded = await self._deliveries.heed(requesting, self._now())
@@ -262,7 +260,6 @@ class Lead:
         return changed
 
     def _conclude(self, one: AttemptVerdict, url: str, now: datetime) -> None:
-        """Draw the consequences of a recorded attempt at ``url``."""
         claimed = one.result.claimed
         watched = self._roster.get(claimed.endpoint_id)
         if watched is not None:

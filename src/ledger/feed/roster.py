@@ -79,7 +79,6 @@ class Watched:
 
     @property
     def free(self) -> int:
-        """How many more deliveries the endpoint may have in hand."""
         slots = IN_FLIGHT if self.failing_since is None else PROBING
         return slots - len(self.busy)
 
@@ -89,7 +88,6 @@ class Watched:
         return self.sends and self.standing.latest > self.taken
 
     def take(self, standing: Standing, now: datetime) -> None:
-        """Take over the endpoint's state from the view."""
         sent = self.sends
         self.standing = standing
         if self.sends and not sent:
@@ -144,11 +142,9 @@ class Roster:
         return not self._watched
 
     def get(self, endpoint_id: str) -> Watched | None:
-        """An endpoint, or None once it is deleted."""
         return self._watched.get(endpoint_id)
 
     def update(self, news: News, now: datetime) -> None:
-        """Take over the endpoints that have changed in the view."""
         self.seen = news.seen
         for one in news.changed:
             endpoint = one.standing.endpoint
@@ -175,7 +171,6 @@ class Roster:
         return [w for w in self._watched.values() if w.standing.requested > w.heeded]
 
     def heed(self, heeded: Iterable[Heeded], now: datetime) -> None:
-        """Note that tests or recoveries have made deliveries due."""
         for one in heeded:
             watched = self._watched[one.endpoint_id]
             watched.recovered = one.position

@@ -28,7 +28,6 @@ class Schedule(msgspec.Struct, frozen=True):
 
     @property
     def attempts(self) -> int:
-        """The number of attempts of a delivery in all."""
         return len(self.delays) + 1
 
     def next_attempt(

@@ -200,7 +200,6 @@ class Streams:
         return stream
 
     def close(self, stream: Stream) -> None:
-        """Forget a stream whose connection has ended."""
         if stream in self._open:
             self._open.remove(stream)
             self._open_by[stream.principal.organization_id] -= 1

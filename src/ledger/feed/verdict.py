@@ -72,7 +72,6 @@ class AttemptVerdict(NamedTuple):
 def judge(
     claimed: Claimed, attempt: Attempt, schedule: Schedule, now: datetime, jitter: float
 ) -> AttemptVerdict:
-    """Decide what an attempt means for its delivery and endpoint."""
     made = attempt_text(attempt), attempt.url
     if attempt.delivered:
         return AttemptVerdict(Result(claimed, "delivered", None, False, *made))

@@ -55,8 +55,6 @@ class Characters(NamedTuple):
     pattern: str
 
     def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The check, behind that of the text's length."""
-
         def check(text: str) -> str:
             if not is_plain(text, self.pattern):
                 raise ValueError(NOT_PLAIN[self.pattern])
@@ -67,7 +65,6 @@ class Characters(NamedTuple):
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The schema of the text, with the pattern."""
         return {**handler(schema), "pattern": self.pattern}
 
 

@@ -60,6 +60,5 @@ def _escaped(part: int | str) -> str:
 
 
 def full_detail(error: LedgerError) -> str:
-    """The detail of a refusal and all its wrong places, as one text."""
     places = error.errors if isinstance(error, Invalid) else ()
     return error.detail + "".join(f" {place or 'fact'}: {sentence}." for place, sentence in places)

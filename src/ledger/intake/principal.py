@@ -86,7 +86,6 @@ class Principal(msgspec.Struct, frozen=True):
             raise Forbidden(f"The credential lacks the permission {permission}.")
 
     def sees(self, organization_id: str | None, workspace_id: str | None) -> bool:
-        """Whether the credential may see resources of this tenant."""
         if self.is_admin:
             return True
         return self.organization_id == organization_id and (

@@ -130,7 +130,6 @@ def history_item_of(event: Recorded, type_: str, states: States) -> HistoryItem:
 
 
 def delivery_of(event: Recorded, type_: str, states: States, sequence: int) -> Delivery:
-    """The body of a webhook."""
     return _told_as(Delivery, event, type_, states, sequence)
 
 

@@ -77,7 +77,6 @@ def _published(row: EventRow) -> Published:
 
 
 def _fields(row: EventRow) -> Mapping[str, Any]:
-    """The published fields of an event, with their types outside."""
     if isinstance(row.told, Part):
         return row.told.types
     types = get_type_hints(row.event)

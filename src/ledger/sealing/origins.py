@@ -89,7 +89,6 @@ class FormerOrigin(NamedTuple):
 
     @property
     def last_size(self) -> int:
-        """The number of events that its last checkpoint covers."""
         return parse(self.last_note).checkpoint.size if self.last_note else 0
 
 
@@ -104,7 +103,6 @@ class Adopted(NamedTuple):
 
 
 def former_origins(connection: shelf.Connection) -> Sequence[FormerOrigin]:
-    """The origins before the present one, the latest first."""
     return [FormerOrigin(*row) for row in connection.execute(_FORMER).fetchall()]
 
 

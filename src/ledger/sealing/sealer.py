@@ -101,7 +101,6 @@ class Sealer(Periodic):
         return 0, False
 
     def _look(self, connection: psycopg.Connection[TupleRow]) -> tuple[Signer, Mark | None, Sight]:
-        """The key with its mark, and what the node knows."""
         try:
             sight = self._watch.look(connection, leads=True)
         except CannotSign:
@@ -260,7 +259,6 @@ class Sealer(Periodic):
 
 
 def _told(witness: Witnessed, fit: Fit, growth: Growth) -> str:
-    """A contradiction in words."""
     if fit is Fit.SHORTER:
         return (
             f"{witness.size} events were sealed ({witness.where}), and {growth.tree.size} are left"

@@ -216,7 +216,6 @@ def verifier_of(connection: Connection) -> Verifier:
 
 
 def latest(connection: Connection) -> Sealed:
-    """The latest checkpoint: how far the log is sealed."""
     row = connection.execute(_LATEST).fetchone()
     return Sealed(*row) if row else Sealed(0, 0, None)
 
@@ -231,7 +230,6 @@ def state(connection: Connection, newborn: str) -> State:
 
 
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
-    """The tiles that exist among those wanted."""
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
     found = connection.execute(TILES, asked, binary=True)
     return {(level, number): hashes for level, number, hashes in found}

@@ -240,7 +240,6 @@ Compare = Callable[[Witnessed], Fit]
 
 
 def judge(known: Known, compare: Compare) -> Verdict:
-    """Decide what a node may do now."""
     if known.is_stopped:
         return Verdict(STOPPED)
     compare = cache(compare)
@@ -279,7 +278,6 @@ def _contradicted(known: Known, compare: Compare) -> tuple[Witnessed, Fit] | Non
 
 
 def _takes(known: Known, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:
-    """Whether the newest checkpoint of the database becomes the node's witness."""
     if own is not None:
         return newest.size > own.size and compare(own) is Fit.SAME
     # A node that was killed when it had signed the first checkpoint of an origin has not kept it.

@@ -175,7 +175,6 @@ class Watch:
 
     @property
     def keeps(self) -> bool:
-        """Whether the witness is kept in the data directory, and not only remembered."""
         with self._lock:
             return self._unkept is None
 

@@ -51,7 +51,6 @@ class LineageFile:
         self._path = folder / "lineage"
 
     def read(self) -> str | None:
-        """The PostgreSQL that was kept last, or None."""
         with suppress(OSError):
             return self._path.read_text("utf-8", "replace").strip()
         return None

@@ -146,7 +146,6 @@ def _hand_over(account: Account, folders: Iterable[Path], before: Account | None
 
 
 def _give_files(folder: int, account: Account, owner: int) -> None:
-    """Make the user the owner of the files in an open folder that have another owner."""
     for name in os.listdir(folder):
         with suppress(OSError):  # a link, which is not followed
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

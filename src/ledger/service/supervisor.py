@@ -282,7 +282,6 @@ def _end(children: list[Child]) -> None:
 
 
 def address_of(host: str, port: int) -> str:
-    """The address for a browser of the service that listens there."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -160,7 +160,6 @@ def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[],
 def run_sealer(
     role: Role, settings: Settings, conninfo: str, tell_started: Callable[[], None]
 ) -> None:
-    """Run the beat of the node; and the sealer and the nightly verification, if the role leads."""
     _run_until_told(partial(Sealing, role=role), settings, conninfo, tell_started)
 
 
@@ -170,7 +169,6 @@ def _run_until_told(
     conninfo: str,
     tell_started: Callable[[], None],
 ) -> None:
-    """Start the created loops, and stop them on a signal."""
     begin_logging()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -88,11 +88,9 @@ class Repetitions(logging.Handler):
         self._faults, self._has_faults = {}, threading.Event()
 
     def start(self) -> None:
-        """Tell what is held back, from now on, on a thread of its own."""
         threading.Thread(target=self._tell, name="repetitions", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on, unless its fault was told within the last minute."""
         key = _key_of(record)
         fault = self._faults.get(key)
         if fault is None:

@@ -171,7 +171,6 @@ class _Check:
         self._above: dict[Tile, bytes] = {}
 
     def run(self, progress: Progress, breathe: Callable[[], None]) -> Checked:
-        """Go through the log once."""
         signed = self._signed.up_to(self._leaves, self._position, self._scope.is_whole)
         due = next(signed, None)
         before: _Stored | None = None
@@ -206,7 +205,6 @@ class _Check:
         )  # fmt: skip
 
     def _compare_end(self, due: Signed | None, signed: Iterator[Signed]) -> None:
-        """Compare what is above and behind the leaves."""
         if (found := self._tree.size) > self._size:
             key = f"size={found}"
             says = f"{found} events are sealed, and the last checkpoint covers {self._size}"
@@ -366,7 +364,6 @@ class _Check:
             self._fault(leaf.position, "recorded_at", column_difference(leaf))
 
     def _resolve(self, mismatches: Sequence[Mismatch], is_tile: bool) -> None:
-        """Name what was altered: tiles, or events."""
         altered = (
             altered_tiles(mismatches) if is_tile else altered_events(self._connection, mismatches)
         )

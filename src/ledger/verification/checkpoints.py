@@ -69,7 +69,6 @@ class Checkpoints:
         """The number of notes of the database that were opened."""
 
     def read_outside(self, folder: Path) -> None:
-        """Read the last checkpoint outside of the database."""
         witness = Witness(folder, self._verifier.name)
         key = f"file={witness.path}"
         try:
@@ -80,7 +79,6 @@ class Checkpoints:
             self._report(Difference("checkpoint", key, "note", str(error)))
 
     def read_mark(self, vault: Vault) -> None:
-        """Read the checkpoint that is kept with the key."""
         try:
             row = self._connection.execute(_SIGNER).fetchone() or ("", b"")
             mark = shelf.opened(vault, *row)[1]

@@ -86,7 +86,6 @@ class Snapshots:
             self._report(extra(SNAPSHOT, (stream,)))
 
     def note(self, recorded: Recorded) -> None:
-        """Fold an event, if its stream has a snapshot that was not compared yet."""
         stream = recorded.originator_id
         due = self._due.get(stream)
         if due is None:
@@ -103,7 +102,6 @@ class Snapshots:
             del self._due[stream], self._folds[stream]
 
     def finish(self) -> None:
-        """Name the snapshots that no event has reached."""
         for stream in self._due:
             self._report(extra(SNAPSHOT, (stream,)))
 

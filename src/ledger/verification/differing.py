@@ -31,24 +31,20 @@ class Instants(TimestamptzBinaryLoader):
 
 
 def key_text(table: Table, values: Sequence[Any]) -> str:
-    """A row's key: the names of its columns with their values."""
     return " ".join(
         f"{column}={shown(value)}" for column, value in zip(table.key, values, strict=True)
     )
 
 
 def missing(table: Table, key: Sequence[Any]) -> Difference:
-    """A row that the log demands, and that is not stored."""
     return Difference(table.name, key_text(table, key), None, MISSING)
 
 
 def extra(table: Table, key: Sequence[Any]) -> Difference:
-    """A stored row that does not follow from the log."""
     return Difference(table.name, key_text(table, key), None, EXTRA)
 
 
 def differs(table: Table, key: Sequence[Any], column: str, stored: Any, told: Any) -> Difference:
-    """A column with another value than the log says."""
     says = f"its column {column} says {shown(stored)}, the log {shown(told)}"
     return Difference(table.name, key_text(table, key), column, says)
 

@@ -65,7 +65,6 @@ class _Stopping(Exception):
 
 
 def parts_of(night: datetime) -> frozenset[str]:
-    """The parts that are compared in a night."""
     return frozenset((NEW, OLD[night.toordinal() % len(OLD)], TABLES, SCHEMA))
 
 
@@ -96,7 +95,6 @@ class NightlyVerification(Periodic):
         self._began = 0.0
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Compare the parts that are due, and keep what was found in each."""
         if self._at is None:
             return 0, False
         kept = findings(connection)
@@ -214,7 +212,6 @@ class _Found:
         self.number = 0
 
     def take(self, difference: Difference) -> None:
-        """Take a difference."""
         self.number += 1
         if self.number <= NAMED:
             self.first.append(difference)

@@ -103,12 +103,10 @@ class StoredLeaves:
         return list(islice(self._ahead, count))
 
     def drop(self, count: int) -> None:
-        """Take leaves that were seen."""
         for _ in range(count):
             self._ahead.popleft()
 
     def put_back(self, leaves: Iterable[StoredLeaf]) -> None:
-        """Make leaves that were taken the next ones again."""
         self._ahead.extendleft(reversed(list(leaves)))
 
     def coming(self, end: int | None) -> Iterator[StoredLeaf]:
@@ -148,7 +146,6 @@ class _Micros(Loader):
 
 
 def column_difference(leaf: StoredLeaf) -> str:
-    """How a row's column ``recorded_at`` differs from the event, in words."""
     if leaf.instant is None:
         return UNREADABLE
     return f"its column recorded_at says {_shown(leaf.column)}, the log {_shown(leaf.instant)}"
@@ -171,7 +168,6 @@ class Mismatch(NamedTuple):
 
 
 def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
-    """The differences of tiles whose leaves are not those that were signed."""
     for number in sorted({mismatch.tile for mismatch in mismatches}):
         says = "its column hashes is not what was signed: the events are"
         yield Difference("tile", f"level=0 number={number}", "hashes", says)
@@ -180,7 +176,6 @@ def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
 def altered_events(
     connection: shelf.Connection, mismatches: Iterable[Mismatch]
 ) -> Iterator[Difference]:
-    """The differences of events that are not those that were sealed."""
     for place, (_, event, kept) in enumerate(mismatches):
         columns: Sequence[str] = ("originator_id", "originator_version", "topic", "state")
         if place < _NARROWED:
@@ -248,6 +243,5 @@ def compare_above(
 
 
 def _may_be(tile: Tile, size: int) -> bool:
-    """Whether a tree of this size has the tile."""
     level, number = tile
     return level > 0 and 0 <= number < -(-(size >> _BITS * level) // WIDTH)

@@ -47,7 +47,6 @@ def create_sweeper(
     idle_after: Callable[[str], timedelta],
     every_seconds: float,
 ) -> Sweeper:
-    """The idle sweeper, over the lines that the view of executions shows as quiet."""
     return Sweeper(session, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
 
 

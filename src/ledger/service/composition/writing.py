@@ -27,7 +27,6 @@ def create_writer(
     neighbours: Neighbours | None = None,
     observer: Observer | None = None,
 ) -> Writer:
-    """A writer, to be started before use."""
     return Writer(
         log,
         open_vault(settings),
@@ -52,7 +51,6 @@ def writing(
 
 @contextmanager
 def running(log: Log, writer: Writer) -> Iterator[Writer]:
-    """Start a writer; at the end stop it, and close its log."""
     writer.start()
     try:
         yield writer
