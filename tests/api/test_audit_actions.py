@@ -11,9 +11,9 @@ import pytest
 
 from ledger.application.command import OwnCommand
 from ledger.intake.fact_types import ALIASES, FACT_TYPES
-from ledger.language.audited import ACTIONS, COMMANDS, OMITTED_ACTION, SYSTEM_TYPES, actions_of
+from ledger.language.audited import ACTIONS, COMMANDS, OMITTED_ACTION, actions_of
 from ledger.language.published import TYPES
-from tests.support.audits import REASON, Entry, Tenant
+from tests.support.audits import REASON, SYSTEM_TYPES, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 

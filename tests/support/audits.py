@@ -9,6 +9,8 @@ from tests.support.edge import Edge
 
 BESIDE = "WS-26-000002"
 REASON = {"json": {"reason": "because"}}
+SYSTEM_TYPES = {"execution.idle", "execution.active", "webhook.delivery_failed"}
+"""Types of events that only the ledger itself records: no action leads to them."""
 
 Entry = dict[str, Any]
 _organizations = itertools.count(100)

@@ -277,8 +277,10 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         fault = Invalid("The fact is not valid.", late_faults + (fault.errors if fault else ()))
     data_sent = sent if isinstance(sent, dict) else {}
     line_id = _named_line(kind, data_sent)
-    record_id = _named_record(name, data_sent)
-    parent_id = _named_parent(kind, data_sent)
+    run_id, begins_line = _SUBJECT["run"], name == "service_line.activated"
+    record_id = id_named(data_sent, "execution_id", run_id) if begins_line else None
+    begins_run = kind.subject_optional
+    parent_id = id_named(data_sent, "parent_run_id", run_id) if begins_run else None
     own = subject if kind.subject != "directory" else None
     named = (own, line_id, record_id, parent_id)
     return Fact(
@@ -310,18 +312,6 @@ def _resource(kind: str, identifier: str) -> tuple[str, str]:
 
 def _named_line(kind: FactType, sent: Any) -> str | None:
     return id_named(sent, "service_line_id", _SUBJECT["line"]) if kind.subject == "run" else None
-
-
-def _named_record(name: str, sent: dict[str, Any]) -> str | None:
-    if name != "service_line.activated":
-        return None
-    return id_named(sent, "execution_id", _SUBJECT["run"])
-
-
-def _named_parent(kind: FactType, sent: dict[str, Any]) -> str | None:
-    if not kind.subject_optional:
-        return None
-    return id_named(sent, "parent_run_id", _SUBJECT["run"])
 
 
 def _external_id(kind: FactType, sent: dict[str, Any]) -> str | None:

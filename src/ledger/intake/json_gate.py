@@ -110,17 +110,6 @@ def check_syntax(raw: bytes) -> None:
         raise BrokenJson("The body is not valid JSON.") from error
 
 
-def split_items(body: bytes, most: int) -> list[bytes]:
-    """The raw items of a JSON array, as ``split_in_steps`` returns them."""
-    steps = split_in_steps(body, most)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            items: list[bytes] = end.value
-            return items
-
-
 def split_in_steps(body: bytes, most: int) -> Generator[None, None, list[bytes]]:
     """Split a JSON array into its raw items, each as it was sent; yield between two steps.
 
@@ -141,7 +130,7 @@ def split_in_steps(body: bytes, most: int) -> Generator[None, None, list[bytes]]
 
 
 def _split_by_brackets(text: str, most: int) -> Generator[None, None, list[bytes]]:
-    """``split_items`` by brackets and commas. Raises BrokenJson unless all brackets match."""
+    """``split_in_steps`` by brackets and commas. Raises BrokenJson unless all brackets match."""
     closing: list[str] = []
     items: list[str] = []
     start, end = 0, len(text)

@@ -76,11 +76,6 @@ A refused fact of an unknown type has the type that was sent as its action. Send
 types, so they are not listed here: a reader finds these entries by their outcome.
 """
 
-SYSTEM_TYPES: frozenset[str] = frozenset(
-    {"execution.idle", "execution.active", "webhook.delivery_failed"}
-)
-"""Types of events that only the ledger itself records: no action leads to them."""
-
 _WRITES: Mapping[str, frozenset[str]] = {
     row.told_as: frozenset(filter(None, (row.fact, row.command)))
     for row in EVENT_TABLE

@@ -8,9 +8,6 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from ledger import __version__
 from ledger.postgres.leadership import LeadBeat
 from ledger.sealing import shelf
@@ -37,7 +34,7 @@ class NodeBeat(LeadBeat):
         super().__init__(conninfo)
         self._watch, self._role, self._clock = watch, role, clock
 
-    def beat(self, connection: psycopg.Connection[TupleRow]) -> str | None:
+    def beat(self, connection: shelf.Connection) -> str | None:
         """Follow, and report; return why the node cannot follow, if so."""
         with connection.transaction():  # one commit a second
             super().beat(connection)
@@ -53,9 +50,7 @@ class NodeBeat(LeadBeat):
         self._watch.note_beaten(*beaten)
         return fault
 
-    def _follow(
-        self, connection: psycopg.Connection[TupleRow], sight: Sight
-    ) -> tuple[Verdict, str | None]:
+    def _follow(self, connection: shelf.Connection, sight: Sight) -> tuple[Verdict, str | None]:
         """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
         fault = _DOUBLED if sight.known.heard.is_doubled else None
 

@@ -20,9 +20,6 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from ledger.application.periodic import LedSession, Periodic
 from ledger.log.append import StoredRow
 from ledger.log.vault import CannotOpen, Vault
@@ -77,7 +74,7 @@ class Sealer(Periodic):
     def _pause(self) -> float:
         return min(super()._pause(), _HEAR_SECONDS)
 
-    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+    def work(self, connection: shelf.Connection) -> tuple[int, bool]:
         self._every = _EVERY_SECONDS
         pipeline = self._pipeline_on(connection)
         pipeline.wait(0)  # what was heard of is sealed now
@@ -100,7 +97,7 @@ class Sealer(Periodic):
             pass
         return 0, False
 
-    def _look(self, connection: psycopg.Connection[TupleRow]) -> tuple[Signer, Mark | None, Sight]:
+    def _look(self, connection: shelf.Connection) -> tuple[Signer, Mark | None, Sight]:
         try:
             sight = self._watch.look(connection, leads=True)
         except CannotSign:
@@ -113,7 +110,7 @@ class Sealer(Periodic):
 
     def _seal(
         self,
-        connection: psycopg.Connection[TupleRow],
+        connection: shelf.Connection,
         pipeline: Pipeline,
         signer: Signer,
         mark: Mark | None,
@@ -147,7 +144,7 @@ class Sealer(Periodic):
 
     def _sign(
         self,
-        connection: psycopg.Connection[TupleRow],
+        connection: shelf.Connection,
         sight: Sight,
         verdict: Verdict,
         growth: Growth,
@@ -184,7 +181,7 @@ class Sealer(Periodic):
         self._agreed.add(checkpoint)
 
     def _keep_first(
-        self, connection: psycopg.Connection[TupleRow], sight: Sight, verdict: Verdict, note: str
+        self, connection: shelf.Connection, sight: Sight, verdict: Verdict, note: str
     ) -> None:
         """Make the first checkpoint of a key the witness, once it is in the database.
 
@@ -195,11 +192,7 @@ class Sealer(Periodic):
             shelf.show(connection, sight.state.vkey, sight.verifier.open(note).size)
 
     def _mark(
-        self,
-        connection: psycopg.Connection[TupleRow],
-        sight: Sight,
-        signer: Signer,
-        last: StoredRow,
+        self, connection: shelf.Connection, sight: Sight, signer: Signer, last: StoredRow
     ) -> None:
         """Keep the newest checkpoint with the key: the version before did not."""
         state = sight.state
@@ -208,9 +201,7 @@ class Sealer(Periodic):
             if shelf.is_as_seen(connection, state.vkey, state.sealed, last):
                 shelf.mark(connection, shelf.sealed_secret(self._vault, signer, mark))
 
-    def _tell_waiting(
-        self, connection: psycopg.Connection[TupleRow], sight: Sight, case: Case
-    ) -> None:
+    def _tell_waiting(self, connection: shelf.Connection, sight: Sight, case: Case) -> None:
         """Tell why nothing is signed: in the log, and in the database if time alone won't help."""
         told = case.waits_for if case.is_degraded else None
         if told != sight.state.waits_for:
@@ -219,7 +210,7 @@ class Sealer(Periodic):
             _logger.warning("sealer: nothing is signed yet: %s", case.waits_for)
         self._why = case.waits_for
 
-    def _postpone(self, connection: psycopg.Connection[TupleRow], why: str) -> tuple[int, bool]:
+    def _postpone(self, connection: shelf.Connection, why: str) -> tuple[int, bool]:
         """Note what is to be mended before anything is signed."""
         is_new = shelf.stop(connection, self._clock(), why)
         if not is_new and why != self._why:
@@ -229,7 +220,7 @@ class Sealer(Periodic):
             _logger.error("sealer: nothing is signed any more: %s", why)
         return 0, False
 
-    def _note_mended(self, connection: psycopg.Connection[TupleRow], growth: Growth) -> None:
+    def _note_mended(self, connection: shelf.Connection, growth: Growth) -> None:
         """Note that sealing goes on, though nothing is to be signed: what stopped it is mended.
 
         Raises CannotSign, BadNote or CannotOpen if something is left to be mended.
@@ -238,7 +229,7 @@ class Sealer(Periodic):
         shelf.signer_of(connection, self._vault)
         shelf.go_on(connection)
 
-    def _contradict(self, connection: psycopg.Connection[TupleRow], sight: Sight, why: str) -> None:
+    def _contradict(self, connection: shelf.Connection, sight: Sight, why: str) -> None:
         """Stop for good. A log whose key is gone gets another one, only to be adopted under it."""
         at, state = self._clock(), sight.state
         if state.has_signed:
@@ -249,7 +240,7 @@ class Sealer(Periodic):
         if is_new:
             _logger.error("sealer: nothing is signed any more: %s", why)
 
-    def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
+    def _pipeline_on(self, connection: shelf.Connection) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
             self._pipeline = Pipeline(connection)
             self._agreed.clear()  # perhaps another server

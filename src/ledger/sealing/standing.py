@@ -209,14 +209,12 @@ class Case(NamedTuple):
     """Whether it waits for more than time."""
 
 
+# All cases, of which the first that holds is the node's. In the last three the node leads.
 STOPPED = Case("the log contradicts a witness")
 FOLLOWS = Case("another node leads")
 UNHEARD = Case("nodes may not have reported yet", NEW_POSTGRESQL)
 UNVOUCHED = Case("nobody has seen what is sealed", NO_WITNESS, is_degraded=True)
 SEALS = Case("the log continues all that was seen")
-
-CASES = (STOPPED, FOLLOWS, UNHEARD, UNVOUCHED, SEALS)
-"""All cases, of which the first that holds is the node's. In the last three the node leads."""
 
 
 class Verdict(NamedTuple):

@@ -126,7 +126,8 @@ class Child:
             self._run(self._tell_started)
         except _FORESEEN as error:
             self._reason.value = str(error).strip().partition("\n")[0].encode()[:_LONGEST_REASON]
-            sys.exit(_ADDRESS_TAKEN if _is_taken(error) else 1)
+            is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            sys.exit(_ADDRESS_TAKEN if is_taken else 1)
         except Exception:
             _logger.exception("%s failed", self.name)
             sys.exit(1)
@@ -145,10 +146,6 @@ class Child:
             if self.process.is_alive():
                 self.process.kill()
                 self.process.join()
-
-
-def _is_taken(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
 
 
 class Database:

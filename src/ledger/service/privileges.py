@@ -78,7 +78,7 @@ def make_data_dir(data_dir: Path, account: Account | None, before: Account | Non
 
 def unprivileged(
     account: Account | None,
-    folders: Iterable[Path],
+    folders: Sequence[Path],
     conninfos: Sequence[str],
     announce: Announce,
     *,
@@ -94,7 +94,6 @@ def unprivileged(
     if account is None:
         reason: str | None = "there is no user postgres or nobody"
     else:
-        folders = list(folders)
         try:
             _hand_over(account, folders, before)
         except OSError as error:
@@ -157,9 +156,9 @@ def _give_files(folder: int, account: Account, owner: int) -> None:
                 os.close(fd)
 
 
-def _obstacle(account: Account, folders: Iterable[Path], conninfos: Sequence[str]) -> str | None:
+def _obstacle(account: Account, folders: Sequence[Path], conninfos: Sequence[str]) -> str | None:
     """The reason why the processes cannot run as the user; None: there is none."""
-    code, folders = list(_code()), list(folders)
+    code = list(_code())
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -176,7 +175,9 @@ def _obstacle(account: Account, folders: Iterable[Path], conninfos: Sequence[str
     return reason or None
 
 
-def _tried(account: Account, code: list[str], folders: list[Path], conninfos: Sequence[str]) -> str:
+def _tried(
+    account: Account, code: list[str], folders: Sequence[Path], conninfos: Sequence[str]
+) -> str:
     """The first obstacle that this process meets as the user; empty if there is none."""
     become(account)
     for place in dict.fromkeys(map(os.path.dirname, code)):

@@ -158,16 +158,13 @@ class _Comparison:
             # An altered event may fail in any way, and so may one that needs a missing event: the
             # check of the sealed log names it, and here the rows that rest on it differ.
             with contextlib.suppress(Exception):
-                self._note(self._decode(*row))
+                recorded = self._decode(*row)
+                for part in (self._snapshots, self._once, self._fold):
+                    part.note(recorded)
         self._once.compare(self._fold)
         # The fold goes on without them: they grow with the log.
         self._fold.ended.clear()
         return bool(found)
-
-    def _note(self, recorded: Recorded) -> None:
-        self._snapshots.note(recorded)
-        self._once.note(recorded)
-        self._fold.note(recorded)
 
     def _report(self, difference: Difference) -> None:
         self._faults += 1
