@@ -11,8 +11,6 @@ nothing of the ledger: its facts are CloudEvents as any product line would send 
     facts.py   the shape of a fact, and the names of lines, workspaces and projects
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain

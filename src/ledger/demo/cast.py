@@ -4,10 +4,8 @@ The roster is a literal and not random, so the board shows every state in both o
 time. Only the hours are random.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 
@@ -99,7 +97,7 @@ class CastLine:
     quiet: datetime
     over: datetime
     now: datetime
-    interruptions: tuple[Interruption, ...] = field(default=())
+    interruptions: tuple[Interruption, ...] = ()
 
     @property
     def execution_model(self) -> str:

@@ -3,8 +3,6 @@
 A fact is one structured CloudEvent as a plain dict, and the instant it happened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The runs: invocations of agents, cycles of outcome lines, and their facts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The texts that people write in the story, and the numbers that its signals show."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

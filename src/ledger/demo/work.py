@@ -1,7 +1,5 @@
 """The facts that a line reports: its activation, people, check-ins, holds and health."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from itertools import count
@@ -170,16 +168,9 @@ def agent_id(line: CastLine) -> str:
 def _resource(
     kind: str, id: str, name: str, role: str | None, hours: int | None = None
 ) -> Resource:
-    resource = {
-        "type": kind,
-        "id": id,
-        "name": name,
-        "role": role,
-        "allocated_hours_per_week": hours,
-    }
-    return {key: value for key, value in resource.items() if value is not None} | {
-        "status": "active"
-    }
+    resource: Resource = {"type": kind, "id": id, "name": name, "role": role}
+    resource |= {"allocated_hours_per_week": hours, "status": "active"}
+    return {key: value for key, value in resource.items() if value is not None}
 
 
 def _allocations(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryFact]:
@@ -216,7 +207,7 @@ def _check_ins(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryF
 
 
 def _check_in(
-    line: CastLine, at: datetime, assignment: Assignment, rng: Random, numbers: count[int]
+    line: CastLine, at: datetime, assignment: Assignment, rng: Random, numbers: Iterator[int]
 ) -> Iterator[StoryFact]:
     """Tell one check-in; now and then also that it was wrong, followed by the right check-in."""
     source, prefix = REPORTS[line.product_line]

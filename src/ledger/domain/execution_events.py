@@ -1,7 +1,7 @@
 """The events of a line: the events of the Execution aggregate (one stream per LIN id)."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -164,17 +164,7 @@ _STARTED = (
     "name",
 )
 _VOIDED = ("fact_id", "reason", "hours", "resource_id", "checked_in_at")
-_RESOURCE = Part(
-    "resource",
-    {
-        "type": str,
-        "id": str,
-        "name": str | None,
-        "role": str | None,
-        "allocated_hours_per_week": float | None,
-        "status": str,
-    },
-)
+_RESOURCE = Part("resource", get_type_hints(Resource) | {"allocated_hours_per_week": float | None})
 
 # Columns: event, published type, published payload, fact, command, note.
 EXECUTION_TABLE: tuple[EventRow, ...] = (

@@ -69,15 +69,8 @@ def as_text(line: Line) -> str:
 
 def as_json(line: Line) -> str:
     """The line for machines: a JSON object, with the time as RFC 3339 in UTC."""
-    members = {
-        "time": utc_time(line.time),
-        "level": line.level,
-        "process": line.process,
-        "logger": line.logger,
-        "message": line.message,
-        "request_id": line.request_id,
-        **line.more,
-    }
+    members = line._asdict() | {"time": utc_time(line.time)}
+    members |= members.pop("more")
     try:
         return _encode(members).decode()
     except UnicodeEncodeError:  # a file's name that is no UTF-8
