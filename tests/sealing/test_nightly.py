@@ -246,7 +246,7 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
     full: Ledger, folder: Path
 ) -> None:
     with psycopg.connect(full.conninfo, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (locks.VERIFICATION,))
+        other.execute("SELECT pg_advisory_lock(%s)", (locks.SEALING["verification"],))
         assert verify(full, folder, night(0)) == 0
     assert kept(full) == {}
 

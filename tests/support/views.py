@@ -107,7 +107,7 @@ class HandProjector(Projector):
 
     def __init__(self, conninfo: str, *views: Projection) -> None:
         self.views = views or tuple(projections())
-        candidate = Candidate({"projector": locks.PROJECTOR})
+        candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
         super().__init__(conninfo, EnvelopeMapper(), self.views, candidate)
 
     @property

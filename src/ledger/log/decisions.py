@@ -249,7 +249,6 @@ class DecisionTables:
 
 
 def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) -> LeaseRow:
-    """A lease that begins when something of the run arrives."""
     ends_at = heard_at + timedelta(seconds=seconds)
     return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at, organization_id)
 

@@ -73,8 +73,7 @@ class Node(NamedTuple):
 def known_node_id(folder: Path) -> str | None:
     """The id of the node whose data directory this is; None before its first beat."""
     with suppress(OSError):
-        if _ID.fullmatch(said := (folder / "node").read_text("utf-8", "replace").strip()):
-            return said
+        return _id_in(folder / "node")
     return None
 
 

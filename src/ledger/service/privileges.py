@@ -45,8 +45,8 @@ def user_of_root(postgres: EmbeddedPostgres | None) -> Account | None:
     """
     if os.geteuid() != 0:
         return None
-    if postgres is not None and postgres.account is not None:
-        return postgres.service or postgres.account
+    if postgres is not None and postgres.place.account is not None:
+        return postgres.place.service or postgres.place.account
     with suppress(EmbeddedPostgresError):
         return service_account() or default_account()
     return None
@@ -55,7 +55,7 @@ def user_of_root(postgres: EmbeddedPostgres | None) -> Account | None:
 def user_before(postgres: EmbeddedPostgres | None) -> Account | None:
     """The user as whom an earlier version ran the processes: that of PostgreSQL."""
     if postgres is not None:
-        return postgres.account
+        return postgres.place.account
     with suppress(EmbeddedPostgresError):
         return default_account()
     return None

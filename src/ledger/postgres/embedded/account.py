@@ -8,6 +8,7 @@ A superuser of PostgreSQL runs any program as PostgreSQL's account. So root runs
 the service as another account, whose files and processes are then out of the superuser's reach.
 """
 
+import contextlib
 import os
 import pwd
 import subprocess
@@ -15,8 +16,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-_ACCOUNTS = ("postgres", "nobody")
 
 _SERVICE = "daemon"
 """The account of the service's processes: on every system, and the only one in its group, unlike
@@ -46,6 +45,13 @@ class Account:
 ROOT = Account("root", 0, 0)
 
 
+def _account(name: str) -> Account | None:
+    with contextlib.suppress(KeyError):
+        entry = pwd.getpwnam(name)
+        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return None
+
+
 def owner_of(database: Path) -> Account:
     info = database.stat()
     if info.st_uid == 0:
@@ -60,24 +66,17 @@ def owner_of(database: Path) -> Account:
 
 
 def default_account() -> Account:
-    for name in _ACCOUNTS:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedPostgresError(
-        "PostgreSQL does not run as root, and there is no account postgres or nobody"
-    )
+    found = _account("postgres") or _account("nobody")
+    if found is None:
+        raise EmbeddedPostgresError(
+            "PostgreSQL does not run as root, and there is no account postgres or nobody"
+        )
+    return found
 
 
 def service_account() -> Account | None:
     """The account of the service's processes; None if this system has no such account."""
-    try:
-        entry = pwd.getpwnam(_SERVICE)
-    except KeyError:
-        return None
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return _account(_SERVICE)
 
 
 def command_as(account: Account | None, *command: str) -> list[str]:

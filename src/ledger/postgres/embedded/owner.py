@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from ledger.postgres.embedded.account import Account, EmbeddedPostgresError
+from ledger.postgres.embedded.account import EmbeddedPostgresError
 from ledger.postgres.embedded.lock import FileLock, Holder
 from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.server import SETTINGS, Server, answers, launch
@@ -23,7 +23,6 @@ from ledger.postgres.embedded.server import SETTINGS, Server, answers, launch
 Announce = Callable[[str], None]
 
 _SERVE = "serve"
-_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _POLL = 0.01
 # A short command usually ends within this time. A longer wait must end with a message.
 _OWNER_LIMIT = 15.0
@@ -66,7 +65,7 @@ class EmbeddedPostgres:
         *,
         purpose: str = _SERVE,
         announce: Announce = print,
-        settings: Mapping[str, str] = _NO_SETTINGS,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._data_dir = data_dir.absolute()
         self._purpose = purpose
@@ -78,32 +77,16 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        return self._place.url()
+        return self.place.url()
 
     @property
     def service_url(self) -> str:
         """The address for the processes of the service."""
-        return self._place.url(socket_dir=self._place.service_socket_dir)
+        return self.place.url(socket_dir=self.place.service_socket_dir)
 
-    @property
-    def service(self) -> Account | None:
-        """The user that root runs the service's processes as; None: `account`."""
-        return self._place.service
-
-    @property
-    def why_shared(self) -> str | None:
-        """Why the service's processes cannot run as another user than PostgreSQL."""
-        return self._place.why_shared
-
-    @property
-    def folder(self) -> Path:
-        """The folder that has the database's files."""
-        return self._place.base
-
-    @property
-    def account(self) -> Account | None:
-        """The user that root runs PostgreSQL as; None: the user of this process."""
-        return self._place.account
+    @cached_property
+    def place(self) -> ServerPlace:
+        return find_place(self._data_dir)
 
     @property
     def pid(self) -> int | None:
@@ -145,8 +128,8 @@ class EmbeddedPostgres:
         try:
             with _plain_errors(self._data_dir):
                 self._own()
-                self._place.make()  # a cleaner of /tmp may have removed the socket's folder
-                self._server = launch(self._place, self._settings, self._announce)
+                self.place.make()  # a cleaner of /tmp may have removed the socket's folder
+                self._server = launch(self.place, self._settings, self._announce)
                 self._server.await_ready(self._announce)
         except BaseException:
             self._end()
@@ -174,24 +157,20 @@ class EmbeddedPostgres:
                 if users is None:
                     users = stack.enter_context(self._lock("users.lock"))
                 if users.try_shared():
-                    if answers(self._place, "ledger"):
+                    if answers(self.place, "ledger"):
                         stack.pop_all()
                         return users
                     users.unlock()
                 if time.monotonic() > deadline:
                     raise EmbeddedPostgresError(
-                        f"The database in {self._place.data_dir}, run by {_who(self._holder())},"
+                        f"The database in {self.place.data_dir}, run by {_who(self._holder())},"
                         f" has not answered in {_ATTACH_LIMIT:.0f} s"
                     )
                 time.sleep(_POLL)
         return None
 
-    @cached_property
-    def _place(self) -> ServerPlace:
-        return find_place(self._data_dir)
-
     def _lock(self, name: str) -> FileLock:
-        return FileLock(self._place.base / name, self._place.account)
+        return FileLock(self.place.base / name, self.place.account)
 
     def _own(self) -> None:
         deadline = time.monotonic() + _OWNER_LIMIT
@@ -201,7 +180,7 @@ class EmbeddedPostgres:
             # The signature of a killed owner stays until the next owner signs: check the process.
             known = holder if holder is not None and holder.is_alive() else None
             if (known and known.purpose == _SERVE) or time.monotonic() > deadline:
-                raise DirectoryInUse(self._place.data_dir, holder)
+                raise DirectoryInUse(self.place.data_dir, holder)
             if known and not told:
                 self._announce(f"Waiting for {_who(known)} to finish")
                 told = True
@@ -210,15 +189,15 @@ class EmbeddedPostgres:
     def _try_own(self) -> bool:
         if self._owner is not None:
             return True
-        self._place.make()
+        self.place.make()
         owner = self._lock("owner.lock")
         if not owner.try_exclusive():
             owner.close()
             return False
         owner.sign(self._purpose)
         self._owner = owner
-        if self._place.notice:
-            self._announce(self._place.notice)
+        if self.place.notice:
+            self._announce(self.place.notice)
         return True
 
     def _holder(self) -> Holder | None:
@@ -236,7 +215,6 @@ class EmbeddedPostgres:
             time.sleep(_POLL)
 
     def _end(self) -> None:
-        """Stop the server if it runs, then release the locks."""
         try:
             if self._server is not None:
                 self._server.shut_down()

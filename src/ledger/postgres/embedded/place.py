@@ -65,11 +65,13 @@ _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"
 
 @dataclass(frozen=True)
 class ServerPlace:
-    """The folders of a database. `account` is None for an ordinary user."""
+    """The folders of a database."""
 
     data_dir: Path
     base: Path
+    """The folder that has the database's files."""
     account: Account | None
+    """The user that root runs PostgreSQL as; None for an ordinary user."""
     service: Account | None = None
     """The account of the service's processes, if it is not PostgreSQL's."""
     why_shared: str | None = None
