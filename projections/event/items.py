@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ledger.domain.recorded import Recorded
-from ledger.language.envelopes import (
-    Envelope,
-    States,
-    delivery_of,
-    envelope_of,
-    history_item_of,
-)
+from ledger.language.envelopes import Envelope, States, delivery_of, envelope_of, history_item_of
 from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from sys import intern
 from typing import NamedTuple
 
+import msgspec
+
 from ledger.domain.execution import Execution
 from ledger.postgres.table import BigInt, Table, Text, Texts
 from ledger.views.folds import Folds, Remembering
@@ -67,13 +69,11 @@ COUNT = Table(
 )
 
 
-class _Count:
-    """The number of lines of a kind, and the position of its latest change."""
-
-    __slots__ = ("kind", "lines", "position")
-
-    def __init__(self, kind: Kind, lines: int = 0, position: int = 0) -> None:
-        self.kind, self.lines, self.position = kind, lines, position
+class _Count(msgspec.Struct):
+    kind: Kind
+    lines: int = 0
+    position: int = 0
+    """The position of the latest change."""
 
 
 class Move(NamedTuple):

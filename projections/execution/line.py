@@ -39,13 +39,7 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
     @property
     def content(self) -> tuple[Any, ...]:
         """The values that stay the same during the interval."""
-        return (
-            self.state,
-            self.causes,
-            self.project_tags,
-            self.open_blockers,
-            self.health_score,
-        )
+        return (self.state, self.causes, self.project_tags, self.open_blockers, self.health_score)
 
 
 class Quiet(msgspec.Struct, frozen=True, array_like=True):

@@ -9,7 +9,7 @@ and runs by their number, and runs by their whole external id, are found by thei
 from functools import cache
 
 from ledger.views.statements import Read, read_of, tenant_conditions, where, where_tenant
-from projections.search.rows import WHOLE
+from projections.search.view import WHOLE
 
 CANDIDATES = 200
 """The most candidates of a type."""
@@ -55,7 +55,7 @@ WITH RECURSIVE organization (id) AS (
 )
 """
 
-# The conditions of the walks' indexes (``rows.py``).
+# The conditions of the walks' indexes (``WORD``).
 _OF_ORGANIZATION = "NOT w.of_workspace"
 _OF_WORKSPACE = "w.workspace_id <> ''"
 

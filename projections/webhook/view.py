@@ -168,8 +168,6 @@ class _Tenant:
 
 
 class _Health(msgspec.Struct):
-    """The statuses of a line's signals."""
-
     line_id: str
     statuses: dict[SignalName, SignalStatus] = {}
     position: int = 0

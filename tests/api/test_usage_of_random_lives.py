@@ -8,7 +8,7 @@ import pytest
 from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownUsage
 from ledger.domain.values import format_instant
-from projections.execution.usage import usage_read
+from projections.execution.statements import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION

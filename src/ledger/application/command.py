@@ -12,13 +12,7 @@ from typing import ClassVar, Protocol
 from ledger.application.group import EventTenant, Group
 from ledger.application.memory import sees
 from ledger.domain.directory import DirectoryEntry, id_of
-from ledger.domain.errors import (
-    CredentialEnded,
-    Forbidden,
-    IdempotencyKeyReused,
-    Invalid,
-    Refused,
-)
+from ledger.domain.errors import CredentialEnded, Forbidden, IdempotencyKeyReused, Invalid, Refused
 from ledger.domain.execution import Execution
 from ledger.domain.identity import Identity
 from ledger.domain.recorded import Event, FactIdentity, Recorded
@@ -57,7 +51,6 @@ class OwnCommand:
         return ()
 
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
-        """No identity: the command is not a fact."""
         return ()
 
     def about(self) -> About | None:
@@ -85,11 +78,9 @@ class SubjectCommand(OwnCommand):
         return (self.subject_id,)
 
     def about(self) -> About | None:
-        """The action and the subject; None: no caller asks for the command."""
         return About(self.action, (self.subject_type, self.subject_id)) if self.action else None
 
     def decide(self, group: Group) -> Receipt:
-        """Check the command, then record its events. Raises Refused."""
         raise NotImplementedError
 
     def unchanged(self) -> Receipt:
@@ -116,21 +107,15 @@ class TurnDown(OwnCommand):
     needs_key = False
 
     def __init__(
-        self,
-        refusal: Refused,
-        about: About | None,
-        principal: Principal,
-        request_id: str | None,
+        self, refusal: Refused, about: About | None, principal: Principal, request_id: str | None
     ) -> None:
         super().__init__(principal, request_id)
         self._refusal, self._about = refusal, about
 
     def streams(self) -> Iterable[str]:
-        """The streams that the write names, so that those of a whole group are loaded at once."""
         return self._about.streams if self._about is not None else ()
 
     def about(self) -> About | None:
-        """The subject of the write, as far as it could be read."""
         return self._about
 
     def decide(self, group: Group) -> Receipt:

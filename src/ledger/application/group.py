@@ -407,8 +407,6 @@ def _year_of(now: datetime) -> int:
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An outcome as it is stored."""
-
     receipt: Receipt | None = None
     code: str = ""
     detail: str = ""

@@ -211,7 +211,6 @@ class Memory:
         return read
 
     def _without_key(self, runs: Iterable[str]) -> list[str]:
-        """The runs among these whose keys are not in memory."""
         return [run for run in runs if run not in self._run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:

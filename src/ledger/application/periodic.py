@@ -164,7 +164,6 @@ class Periodic(BackgroundLoop):
         return max(0.0, min(LOOK_SECONDS, self._next_at - time.monotonic()))
 
     def _step(self) -> None:
-        """Lead if possible, and do a round if it is due."""
         try:
             is_due = time.monotonic() >= self._next_at or self.is_called()
             with self.session.turn:

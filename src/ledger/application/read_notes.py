@@ -137,7 +137,6 @@ class ReadNotes(BackgroundLoop):
         return len(notes)
 
     def _record(self, notes: list[NoteRead]) -> list[NoteRead]:
-        """Record some notes; return those that could not be recorded."""
         try:
             outcomes = self._writer.submit(notes).result()
         except LedgerError as error:

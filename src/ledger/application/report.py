@@ -19,13 +19,7 @@ from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.domain import execution_events as events
 from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
-from ledger.domain.errors import (
-    FactConflict,
-    Forbidden,
-    IdTaken,
-    Invalid,
-    InvalidState,
-)
+from ledger.domain.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal

@@ -151,7 +151,6 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
 
 
 def _require_opening(recording: Recording, run: Run | None, execution: Execution) -> None:
-    """Refuse a known run, and a new run on a line that is closed or has too many open runs."""
     if run is not None:
         raise InvalidState("The run already exists.")
     execution.require_open()

@@ -20,6 +20,8 @@ own events by more than a few turns. (A process apart does so beside others only
 import ctypes
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing import RawArray
 from typing import NamedTuple
 
@@ -94,16 +96,17 @@ class Neighbours:
         )
 
 
+@dataclass(eq=False)
 class Ticket:
     """Commands that were handed in together and are answered together."""
 
-    __slots__ = ("commands", "deliver", "outcomes", "party")
+    commands: Sequence[Command]
+    deliver: Callable[[Outcomes], None]
+    outcomes: Outcomes = field(default_factory=list)
 
-    def __init__(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
-        self.commands = commands
-        self.deliver = deliver
-        self.party = commands[0].principal.party
-        self.outcomes: Outcomes = []
+    @cached_property
+    def party(self) -> str:
+        return self.commands[0].principal.party
 
     @property
     def left(self) -> int:
@@ -261,8 +264,6 @@ class Turn:
     an append of an organization that seems to be alone takes long, ``is_awaited`` asks the database
     whether another append waits. (The answer comes behind all events that were sent before.)
     """
-
-    __slots__ = ("_ask_at", "_is_alone", "_is_awaited")
 
     def __init__(
         self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool] | None

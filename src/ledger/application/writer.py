@@ -237,7 +237,6 @@ class Writer(BackgroundLoop):
         return seconds is not None and time.monotonic() - self._tried_at >= seconds
 
     def _probe(self) -> None:
-        """Find out whether appends succeed."""
         with suppress(psycopg.Error, ClockSkew), self._trying():
             with self._log.append_transaction() as append:
                 if append.is_first:
@@ -293,7 +292,6 @@ class Writer(BackgroundLoop):
         self._failing_since, self._tried_at = None, time.monotonic()
 
     def _gather(self) -> None:
-        """Wait until enough commands have come, or until no command comes for a moment."""
         self._enough.clear()
         self._is_gathering = True
         deadline = time.monotonic() + _GATHER_SECONDS

@@ -201,6 +201,5 @@ def _connect(conninfo: str) -> psycopg.Connection[TupleRow]:
 
 
 def _role_of(connection: psycopg.Connection[TupleRow]) -> str:
-    row = connection.execute("SELECT current_user").fetchone()
-    assert row is not None
-    return str(row[0])
+    ((role,),) = connection.execute("SELECT current_user")
+    return str(role)

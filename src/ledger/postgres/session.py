@@ -76,8 +76,6 @@ _REACHED: Mapping[str, str] = MappingProxyType(
 _INTERVAL = 0.1
 """Seconds after which a waiting psycopg looks for signals again."""
 
-_SINCE_17: Mapping[str, str] = MappingProxyType({"transaction_timeout": "0"})
-
 DURABLE = b"""
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') = 'off'
@@ -158,7 +156,7 @@ def pin(conninfo: str) -> str:
     if asked_for.get("target_session_attrs") == "read-write":
         # libpq takes a server for a standby if its sessions begin read-only, as reads' do.
         conninfo = make_conninfo(conninfo, target_session_attrs="primary")
-    settings = {**PINNED, **(_SINCE_17 if version >= 170000 else {})}
+    settings = {**PINNED, **({"transaction_timeout": "0"} if version >= 170000 else {})}
     # Spaces separate options; a space within a value is escaped by a backslash.
     words = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return make_conninfo(conninfo, client_encoding="UTF8", options=options_of(conninfo, *words))

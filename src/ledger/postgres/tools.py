@@ -19,9 +19,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.postgres.embedded.programs import find_programs
 
-_SECRETS = "LEDGER_"
-"""The service's own settings, the master key among them, are no business of the tools."""
-
 
 class ToolFailed(Exception):
     """A tool ended with an error; the message is its reason, in one line."""
@@ -55,7 +52,8 @@ def running_tool(
     Raises ToolFailed if it ends with an error, also where the block could not write to it any more.
     Any other error in the block kills the tool.
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRETS)}
+    # The service's own settings, the master key among them, are no business of the tools.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
     environment["LC_ALL"] = "C"
     command = [str(find_programs(None) / "bin" / program), *arguments]
     if conninfo is not None:

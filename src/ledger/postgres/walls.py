@@ -124,7 +124,6 @@ def ensure_policies(connection: Connection[Any], conditions: Mapping[str, str]) 
 
 
 def _lacking(connection: Connection[Any], conditions: Mapping[str, str]) -> dict[str, list[str]]:
-    """The tables that lack their policy, with the policies that they have."""
     found = connection.execute(_POLICIES, ([*conditions],)).fetchall()
     states = {table: (is_on, policies) for table, is_on, policies in found}
     return {

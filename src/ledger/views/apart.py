@@ -29,8 +29,6 @@ _AT_ONCE = 2000
 
 
 class _Side(NamedTuple):
-    """One of the two tables."""
-
     connection: psycopg.Connection[TupleRow]
     place: str
     """The table's name."""
@@ -117,6 +115,5 @@ def _row(table: Table, columns: Sequence[str], side: _Side, key: Sequence[Any]) 
         table=side.place,
         key=" AND ".join(f"{column} = %s" for column in table.key),
     )
-    row = side.connection.execute(statement.encode(), key).fetchone()
-    assert row is not None
+    (row,) = side.connection.execute(statement.encode(), key)
     return row

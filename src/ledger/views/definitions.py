@@ -30,8 +30,6 @@ from ledger.postgres.walls import POWERS_OF, reader_of
 from ledger.views.contract import Projection
 from ledger.views.schema import readable
 
-_FILE = "definitions.txt"
-
 _TRACKING = "SELECT name, version, generation FROM ledger.projection ORDER BY name"
 
 _OWNER = "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'ledger.ledger_events'::regclass"
@@ -197,7 +195,7 @@ def _told(item: Item, views: Views) -> Item:
 
 @cache
 def _made() -> Mapping[Object, Item]:
-    return load((files("ledger.views") / _FILE).read_text())
+    return load((files("ledger.views") / "definitions.txt").read_text())
 
 
 def _compare(
@@ -244,7 +242,6 @@ def _differing(
 
 
 def _rights(connection: Connection[Any], views: Views) -> Iterator[Right]:
-    """The rights on what is compared."""
     for right in catalog.rights(connection):
         if right.kind != "table" or views.has(Item("", views.told(right.name), "", None)):
             yield right

@@ -73,7 +73,6 @@ def _differing(
 
 
 def _mend(connection: Connection[Any], projections: Sequence[Projection], each: Differing) -> None:
-    """Make an object again in the first way that works."""
     for statements in _ways(each):
         try:
             with connection.transaction():
@@ -90,7 +89,6 @@ def _mend(connection: Connection[Any], projections: Sequence[Projection], each: 
 
 
 def _expose(connection: Connection[Any], projections: Sequence[Projection], name: str) -> None:
-    """Make a database view of the live generation again."""
     for view in projections:
         for table in view.tables:
             if name in (table.name, table.reading and table.reading.name):

@@ -10,8 +10,9 @@ and in ``ledger.projection``: the other views and the writers go on.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
@@ -103,13 +104,12 @@ class LostLead(Exception):
     """A tracking was changed by another projector or a rebuild: lead again, from the stored one."""
 
 
-class _Unreadable:
+class _Unreadable(NamedTuple):
     """An event of a known topic whose stored bytes cannot be decoded."""
 
-    def __init__(self, position: int, kind: type[Event], error: Exception) -> None:
-        self.position = position
-        self.kind = kind
-        self.error = error
+    position: int
+    kind: type[Event]
+    error: Exception
 
 
 def _assert_moved(expected: int, rows: Rows) -> None:
@@ -119,14 +119,14 @@ def _assert_moved(expected: int, rows: Rows) -> None:
         raise LostLead("a view is not where it was left")
 
 
+@dataclass(eq=False)
 class _View:
     """A projection and its tracking, as the projector knows it."""
 
-    def __init__(self, projection: Projection, generation: int, position: int) -> None:
-        self.projection = projection
-        self.generation = generation
-        self.position = position
-        self.is_stopped = False
+    projection: Projection
+    generation: int
+    position: int
+    is_stopped: bool = False
 
 
 class Appends:

@@ -13,8 +13,8 @@ from ledger.views.schema import (
     create_indexes,
     create_tables,
     expose,
-    has_columns,
     renew,
+    with_other_columns,
 )
 
 _TRACKING = "SELECT name, version, generation FROM ledger.projection"
@@ -49,8 +49,9 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
         for projection in projections:
             if projection.name in known:
                 version, generation = known[projection.name]
+                tables = [(table, generation) for table in projection.tables]
                 is_own = version == projection.version
-                if is_own or has_columns(connection, projection.tables, generation):
+                if is_own or not with_other_columns(connection, tables):
                     renew(connection, projection.name, projection.tables, generation)
             elif is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))

@@ -6,7 +6,7 @@ beginning; the API's role gets its grants with the database view, on the columns
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -83,7 +83,8 @@ def create_indexes(connection: Connection[Any], tables: Sequence[Table], generat
 
 
 def protect(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
-    walls.ensure_policies(connection, _conditions((table, generation) for table in tables))
+    conditions = {of_generation(t, generation).name: _condition_of(t, generation) for t in tables}
+    walls.ensure_policies(connection, conditions)
 
 
 def expose(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
@@ -166,10 +167,6 @@ def _mark_of(statement: str) -> str:
     return hashlib.sha256(statement.encode()).hexdigest()[:12]
 
 
-def _conditions(tables: Iterable[tuple[Table, int]]) -> dict[str, str]:
-    return {of_generation(*table).name: _condition_of(*table) for table in tables}
-
-
 def _condition_of(table: Table, generation: int) -> str:
     if table.is_internal or table.owner is None:
         return walls.condition_of(table)
@@ -188,11 +185,6 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
     if live == generation and not are_exposed(connection, [(t, live) for t in tables]):
         # With the grants: nodes that run read these views all the time.
         expose(connection, tables, generation)
-
-
-def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
-    """Whether the tables of a generation exist with the columns of their descriptions."""
-    return not with_other_columns(connection, [(table, generation) for table in tables])
 
 
 def with_other_columns(

@@ -104,9 +104,8 @@ class Shadow:
         return live_in(self._source, self.projection)
 
     def head(self) -> int:
-        row = self._source.execute(_HEAD).fetchone()
-        assert row is not None
-        return int(row[0])
+        ((head,),) = self._source.execute(_HEAD)
+        return int(head)
 
     def fill(self, end: int) -> None:
         """Fold the log up to a position. Raises CannotBuild at an event on which the fold fails."""
@@ -145,8 +144,7 @@ class Shadow:
             held.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'".encode())
             # The views stand still meanwhile, so a process that freezes now loses the lock.
             held.execute(_HELD_AT_MOST)
-            row = held.execute(_HOLD, (self.projection.name,)).fetchone()
-            assert row is not None
+            (row,) = held.execute(_HOLD, (self.projection.name,))
             yield held, Live(*row)
 
     def _decode(self, rows: Sequence[Any]) -> list[Recorded]:
@@ -235,8 +233,7 @@ def shadow_apart(
 
 
 def live_in(connection: psycopg.Connection[TupleRow], projection: Projection) -> Live:
-    row = connection.execute(_LIVE, (projection.name,)).fetchone()
-    assert row is not None
+    (row,) = connection.execute(_LIVE, (projection.name,))
     return Live(*row)
 
 
@@ -336,11 +333,10 @@ def drop_others(connection: psycopg.Connection[TupleRow], projection: Projection
     A reader may still have a lock on a table. A table that cannot be dropped now is left for the
     next call.
     """
-    row = connection.execute(_LIVE, (projection.name,)).fetchone()
-    assert row is not None
+    live = live_in(connection, projection)
     # The policy of a table may name a table before it, which is dropped after it.
     names = [table.name for table in reversed(projection.tables)]
-    for (found,) in connection.execute(_GENERATIONS, (names, row[1])).fetchall():
+    for (found,) in connection.execute(_GENERATIONS, (names, live.generation)).fetchall():
         _drop(connection, found)
 
 

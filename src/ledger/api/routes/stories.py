@@ -30,8 +30,7 @@ from ledger.language.rendering import ShownInstant, json_text, time_text
 from ledger.reads.question import Answer
 from projections.event.items import history_item
 from projections.event.statements import history_read
-from projections.execution.statements import timeline_read
-from projections.execution.usage import usage_read
+from projections.execution.statements import timeline_read, usage_read
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 

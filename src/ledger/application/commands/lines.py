@@ -6,6 +6,7 @@ from ledger.application.command import SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
+from ledger.domain.recorded import Event
 from ledger.intake.principal import SWEEPER
 from ledger.intake.request import Receipt
 
@@ -21,15 +22,13 @@ class Pause(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        execution = self._line(group)
-        body = execution.pause("operator", self.reason)
-        return receipt(group.record(execution, body, group.now, self))
-
-    def _line(self, group: Group) -> Execution:
         execution = group.memory.execution(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        return execution
+        return receipt(group.record(execution, self._event(execution), group.now, self))
+
+    def _event(self, execution: Execution) -> Event:
+        return execution.pause("operator", self.reason)
 
 
 class Resume(Pause):
@@ -37,11 +36,8 @@ class Resume(Pause):
 
     action = "execution.resume"
 
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound, Invalid or InvalidState."""
-        execution = self._line(group)
-        body = execution.resume("operator", self.reason)
-        return receipt(group.record(execution, body, group.now, self))
+    def _event(self, execution: Execution) -> Event:
+        return execution.resume("operator", self.reason)
 
 
 class GoIdle(SubjectCommand):

@@ -231,10 +231,7 @@ class EmbeddedPostgres:
 
 @contextlib.contextmanager
 def running(
-    data_dir: Path,
-    *,
-    purpose: str,
-    announce: Announce = print,
+    data_dir: Path, *, purpose: str, announce: Announce = print
 ) -> Iterator[EmbeddedPostgres | AttachedPostgres]:
     """A running server for a short command: its own server, or the server of another owner."""
     server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce)

@@ -101,8 +101,9 @@ class ServerPlace:
         or it may not be UTF-8, as which psycopg reads a URL.
         """
         address = os.fsencode(self.database / f".s.PGSQL.{PORT}")
-        if len(address) <= _SOCKET_PATH_BYTES and b"," not in address and _is_utf8(address):
-            return self.database
+        with suppress(UnicodeDecodeError):
+            if len(address) <= _SOCKET_PATH_BYTES and "," not in address.decode():
+                return self.database
         return Path("/tmp", f"execution-ledger-{_short_hash(self.base)}")
 
     @cached_property
@@ -269,14 +270,6 @@ def _refuse_foreign(folder: Path, account: Account | None) -> None:
         raise EmbeddedPostgresError(
             f"{folder}, for the database's socket, belongs to another user or is open to others"
         )
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _short_hash(path: Path) -> str:
