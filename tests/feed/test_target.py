@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.feed.resolver import CannotConnect, Resolver
 from ledger.feed.target import (
     LONGEST_URL,
+    CannotConnect,
     Connector,
     ForbiddenTarget,
     Resolve,
+    Resolver,
     check_target,
     is_public,
     parse_url,

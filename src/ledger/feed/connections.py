@@ -13,8 +13,7 @@ from typing import NamedTuple, cast
 import httpcore
 
 from ledger.feed.answer import NoAnswer, ReceiverAnswer
-from ledger.feed.resolver import CannotConnect
-from ledger.feed.target import Connector, Target
+from ledger.feed.target import CannotConnect, Connector, Target
 
 # Shorter than the 5 s that is usual for servers: a server should not close a connection just when
 # a request is sent on it.

@@ -12,9 +12,16 @@ import msgspec
 from ledger.feed import signing
 from ledger.feed.answer import NoAnswer, ReceiverAnswer
 from ledger.feed.connections import Connections
-from ledger.feed.resolver import CannotConnect
 from ledger.feed.schedule import parse_retry_after
-from ledger.feed.target import Connector, ForbiddenTarget, Resolve, Target, parse_url, resolve_host
+from ledger.feed.target import (
+    CannotConnect,
+    Connector,
+    ForbiddenTarget,
+    Resolve,
+    Target,
+    parse_url,
+    resolve_host,
+)
 
 # Contract, Feeds: delivered means 2xx within this time, name lookup and connecting included.
 DEADLINE_SECONDS = 10.0

@@ -9,18 +9,22 @@ each connection and connects to the very address that it has checked.
 
 import asyncio
 import ipaddress
+import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import msgspec
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
-
-from ledger.feed.resolver import CannotConnect, Resolver
 
 LONGEST_URL = 2000
 
 # The creation of an endpoint waits no longer for a name's lookup: each send checks again.
 _CHECK_SECONDS = 2.0
+
+# A lookup cannot be cancelled. While so many lookups are pending, further names are refused.
+_MOST_LOOKUPS = 256
 
 # A name may have any number of addresses; the backend tries the first few.
 _MOST_ADDRESSES = 3
@@ -42,12 +46,15 @@ _NOT_PUBLIC_4 = [
     ipaddress.IPv4Network("168.63.129.16/32"),  # looks public, but is another cloud's host agent
 ]
 
+Lookup = Callable[..., list[tuple[Any, ...]]]
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Resolves a host to its addresses; raises CannotConnect."""
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
 
-resolve_host: Resolve = Resolver()
+
+class CannotConnect(Exception):
+    """No connection to the host is possible; the message says why in a few words."""
 
 
 class ForbiddenTarget(Exception):
@@ -121,6 +128,56 @@ def _is_public_6(address: ipaddress.IPv6Address) -> bool:
     if address not in _GLOBAL_UNICAST or not address.is_global:
         return False
     return not any(address in network for network in _NOT_PUBLIC_6)
+
+
+class Resolver:
+    """Resolves a host to addresses. Safe to share between event loops.
+
+    ``getaddrinfo`` takes half a minute if a name server does not answer, and cannot be stopped. On
+    the event loop's few threads a few such names, which anybody can create, would keep every other
+    webhook from being sent. So the first caller for a name starts a thread for its lookup, and
+    later callers share the result. The threads are daemons: no exit waits for them.
+    """
+
+    def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
+        self._lookup = lookup
+        self._lock = threading.Lock()
+        self._pending: dict[str, Future[list[str]]] = {}
+
+    async def __call__(self, host: str) -> list[str]:
+        """The host's addresses, at least one. Raises CannotConnect if there is none."""
+        try:
+            return [str(ipaddress.ip_address(host))]
+        except ValueError:
+            return await asyncio.wrap_future(self._begin(host))
+
+    def _begin(self, host: str) -> Future[list[str]]:
+        with self._lock:
+            pending = self._pending.get(host)
+            if pending is None:
+                if len(self._pending) >= _MOST_LOOKUPS:
+                    raise CannotConnect("too many names are being looked up")
+                pending = self._pending[host] = Future()
+                # A running future is not cancelled by a caller that gives up while others wait.
+                pending.set_running_or_notify_cancel()
+                threading.Thread(target=self._resolve, args=(host, pending), daemon=True).start()
+            return pending
+
+    def _resolve(self, host: str, pending: Future[list[str]]) -> None:
+        try:
+            found = self._lookup(host, None, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        except (OSError, UnicodeError):
+            addresses = []
+        with self._lock:
+            del self._pending[host]
+        if addresses:
+            pending.set_result(addresses)
+        else:
+            pending.set_exception(CannotConnect("the name does not resolve"))
+
+
+resolve_host: Resolve = Resolver()
 
 
 async def check_target(
