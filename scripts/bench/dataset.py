@@ -38,7 +38,7 @@ from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
 from ledger.postgres.leadership import Candidate
-from ledger.postgres.locks import SEALER
+from ledger.postgres.locks import SEALING
 from ledger.postgres.table import Table
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import Watch
@@ -182,7 +182,7 @@ class DataSet:
             node_id = node_id_in(self._settings.data_dir)
             # There is no other node.
             watch = Watch(node_id, self._settings.witness_folder, patience=0.0)
-            session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALER}))
+            session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALING["sealer"]}))
             sealer = Sealer(session, open_vault(self._settings), utc_now, watch)
             began = time.perf_counter()
             sealed = 0
