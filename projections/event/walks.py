@@ -107,16 +107,14 @@ def walk(filters: frozenset[str], always: str, backwards: bool) -> str:
     # events, or one workspace's.
     keys = _FEW_KEYS if "no_fact" in filters else _KEYS
     walked = next((key for key in keys if set(key) <= columns.keys()), ())
-    values = tuple(columns[column] for column in walked)
-    return _walk_by(walked, values, filters, columns, always, backwards)
+    return _walk_by(walked, filters, columns, always, backwards)
 
 
 def walk_types(types: str, filters: frozenset[str], always: str, backwards: bool) -> str:
     """SQL: the rows of a walk for each of the types, in the order of all together."""
     columns = {**_columns(filters), "type": "wanted.type"}
     walked = ("organization_id", "type")
-    values = tuple(columns[column] for column in walked)
-    rows = _walk_by(walked, values, filters - {"type", "action"}, columns, always, backwards)
+    rows = _walk_by(walked, filters - {"type", "action"}, columns, always, backwards)
     return _WALK_TYPES.format(types=types, walk=rows, way=way(backwards))
 
 
@@ -141,7 +139,6 @@ def _columns(filters: frozenset[str]) -> dict[str, str]:
 
 def _walk_by(
     walked: Sequence[str],
-    values: Sequence[str],
     filters: frozenset[str],
     columns: Mapping[str, str],
     always: str,
@@ -150,7 +147,7 @@ def _walk_by(
     key, direction = _key(walked), way(backwards)
     return _WALK.format(
         key=f"{key}, " if walked else "",
-        value=f"{key_of(*values)}, " if walked else "",
+        value=f"{key_of(*(columns[c] for c in walked))}, " if walked else "",
         key_way=f"{key}{direction}, " if walked else "",
         way=direction,
         where=where(

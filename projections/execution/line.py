@@ -118,7 +118,6 @@ class LineFold(msgspec.Struct, array_like=True):
 
     @property
     def totals(self) -> Totals:
-        """The totals that the line's model shows."""
         model = self.execution.execution_model
         has_runs = model in MODELS_WITH_RUNS
         return Totals(
@@ -272,7 +271,6 @@ COUNTING: frozenset[type[Event]] = frozenset(
 
 
 def hundredths(hours: float | None) -> int:
-    """Hours as a whole number of hundredths."""
     return round((hours or 0) * 100)
 
 

@@ -308,7 +308,6 @@ def _entries(event: Recorded) -> Iterator[_Entry]:
 
 
 def _run_name(event: Recorded) -> str | None:
-    """The external id that an event gives a run."""
     match event.body:
         case RunRequested(external_id=name):
             return name

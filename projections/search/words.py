@@ -78,7 +78,6 @@ class Sought(NamedTuple):
         return [identifier for identifier in each if self.fits_id(identifier)]
 
     def fits_id(self, identifier: str) -> bool:
-        """Whether the id has all numbers."""
         return all(pattern.fullmatch(identifier) for pattern in self.ids)
 
     def fits_name(self, folded: str) -> bool:

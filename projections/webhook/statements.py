@@ -18,8 +18,6 @@ _FILTERS: Mapping[str, str] = {
 }
 """Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
-_NOT_DELETED = "NOT w.deleted"
-
 # An instant as JSON, with up to six decimals and without trailing zeros.
 _TIME = (
     """coalesce('"' || rtrim(rtrim(to_char({at} AT TIME ZONE 'UTC', """
@@ -192,5 +190,5 @@ def message_read(tenant: frozenset[str]) -> Read:
 
 
 def _read_of(statement: str, filters: frozenset[str], *more: str, **parts: Any) -> Read:
-    shown = where(filters, _FILTERS, _NOT_DELETED)
+    shown = where(filters, _FILTERS, "NOT w.deleted")
     return read_of(statement, *more, "webhook", where=shown, **parts)

@@ -4,7 +4,7 @@
 the schema.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from ledger.log.migrate import migrate
 from ledger.log.nodes import beat
 from ledger.log.verifications import SCHEMA, Difference, findings
 from ledger.log.walls import protect
+from ledger.postgres.catalog import Item
 from ledger.postgres.embedded import EmbeddedPostgres, place, temporary_server
 from ledger.postgres.session import pin
 from ledger.service.composition.database import prepare_all, prepare_database
 from ledger.settings import Settings
 from ledger.views import definitions
-from ledger.views.definitions import Definitions, dump, load, objects_of, views_of
+from ledger.views.definitions import Definitions, Object, load, objects_of, views_of
 from ledger.views.registration import register
 from ledger.views.schema import create_indexes, create_tables
 from projections import projections
@@ -54,6 +55,11 @@ def compare(conninfo: str) -> Definitions:
 def named(conninfo: str) -> list[tuple[str, str]]:
     """The kinds and the names of the objects that differ."""
     return [(each.kind, each.name) for each in compare(conninfo).differing]
+
+
+def dump(objects: Mapping[Object, Item]) -> str:
+    blocks = [f"{i.kind} {i.name}\n{i.definition}" for _, i in sorted(objects.items())]
+    return "\n--- ".join(["Written by a test: see definitions.py.", *blocks]) + "\n"
 
 
 def written(conninfo: str) -> str:

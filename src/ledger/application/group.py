@@ -44,8 +44,6 @@ from ledger.log.vault import RunKey, Vault
 EventTenant = tuple[str | None, str | None, str | None]
 """(organization, workspace, line)"""
 
-_YEAR_END = timedelta(milliseconds=50)
-
 _AHEAD = 200
 """So many recorded events are written while the rest is still being decided: the rest of a large
 group, or of a closing that cancels many runs."""
@@ -403,7 +401,7 @@ def _year_of(now: datetime) -> int:
     The events of a command are recorded within one UTC year, by which ids are counted: the last
     50 ms of a year therefore count as the beginning of the next year.
     """
-    return (now.astimezone(UTC) + _YEAR_END).year
+    return (now.astimezone(UTC) + timedelta(milliseconds=50)).year
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):

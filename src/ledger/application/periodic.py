@@ -96,11 +96,6 @@ class LedSession:
         except psycopg.Error:
             self.close()
 
-    def rest(self) -> None:
-        """Close a connection that keeps no lead, until the next round."""
-        if not self.takes:
-            self.close()
-
     def close(self) -> None:
         """Close the connection, which ends the lead that it has taken."""
         if self.takes:
@@ -145,8 +140,8 @@ class Periodic(BackgroundLoop):
             try:
                 return self.work(connection)
             finally:
-                if self._every > _RARE_SECONDS:
-                    self.session.rest()
+                if self._every > _RARE_SECONDS and not self.session.takes:
+                    self.session.close()
 
     def _serve(self) -> None:
         loops = (self, *self.beside)

@@ -73,9 +73,8 @@ class ReportFact:
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
         """The fact's identity, then those that its data names.
 
-        A void names the check-in and the check-in's void, and an external id a run.
-
-        The tenant of an administrator's fact is its subject's.
+        A void names the check-in and the check-in's void, and an external id a run. The tenant of
+        an administrator's fact is its subject's.
         """
         organization_id = self.principal.organization_id
         if self.principal.is_admin:

@@ -80,7 +80,6 @@ class Neighbours:
             self._board[cell] = 0  # of a process that had the place before
 
     def note(self, party: str) -> None:
-        """Note that commands of the organization wait."""
         board, first, name = self._board, self._first, hash(party)
         if board[first] != name:
             board[first + 2], board[first + 3] = board[first], board[first + 1]
@@ -166,7 +165,6 @@ class Turns:
         self._shown, self._moved_at = position, time.monotonic()
 
     def is_ready(self) -> bool:
-        """Whether any organization may have a turn now."""
         return any(map(self._may_go, self._parties))
 
     def plan(self, *, is_last: bool = False) -> list[Slice]:

@@ -170,7 +170,6 @@ class Writer(BackgroundLoop):
         return future
 
     def execute(self, command: Command) -> Outcome:
-        """Hand in one command and wait for its outcome."""
         return self.submit([command]).result()[0]
 
     def forget_key(self, run_id: str | None) -> None:
@@ -252,7 +251,7 @@ class Writer(BackgroundLoop):
         A node with a wrong clock would give wrong instants to its own events, and, since instants
         rise, to those of all nodes after it.
         """
-        was_skewed, self.clock_skew = self.is_skewed, append.clock_skew or 0.0
+        was_skewed, self.clock_skew = self.is_skewed, append.clocks.skew or 0.0
         if self.is_skewed:
             self._tried_at = time.monotonic()
             if not was_skewed:

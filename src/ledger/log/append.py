@@ -252,18 +252,13 @@ class Append:
         heeds_beats: bool = True,
     ) -> None:
         self._transaction, self._heeds_beats = transaction, heeds_beats
-        self._clocks = Comparison(wall, steady)
+        self.clocks = Comparison(wall, steady)
         self.is_first = is_first
         """Whether this is the connection's first append: the database may be another one."""
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """The instant after which the next event is recorded: that of the last event, or of the
         last beat if that is later. Known, as ``next_position`` is, from the first ``read`` on."""
-
-    @property
-    def clock_skew(self) -> float | None:
-        """By how many seconds this machine's clock is ahead of the database's; None: unknown."""
-        return self._clocks.skew
 
     # Reading, under the lock: no other transaction changes these rows.
 
@@ -297,7 +292,7 @@ class Append:
         for self.next_position, recorded_at, beaten_at, at in found.get(_END, ()):
             beats = [beaten_at] if self._heeds_beats else []
             self.last_recorded_at = max(filter(None, [recorded_at, *beats]), default=None)
-            self._clocks.compare(at)
+            self.clocks.compare(at)
         restored, tails = self._complete(wanted.streams, found.get(_TAILS, []))
         return Loaded(
             restored,
@@ -418,7 +413,7 @@ class Append:
     def probe(self) -> None:
         """Update the probe row, to find out whether an append could write, and the clock's skew."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
-        self._transaction.defer(Statement(_PROBE), lambda rows: self._clocks.compare(rows[0][0]))
+        self._transaction.defer(Statement(_PROBE), lambda rows: self.clocks.compare(rows[0][0]))
         self._transaction.flush()
 
 

@@ -128,7 +128,6 @@ class Log:
         return pipeline
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
         if self._pipeline is not None:
             self._pipeline.connection.close()
 

@@ -66,7 +66,6 @@ class Node(NamedTuple):
 
     @property
     def lives(self) -> bool:
-        """Whether the node has beaten within ``LIVING_SECONDS``."""
         return self.silent_seconds < LIVING_SECONDS
 
 
@@ -123,7 +122,6 @@ def beat(
 
 
 def forget(connection: psycopg.Connection[Any]) -> None:
-    """Delete the nodes that have not beaten for ``FORGET_SECONDS``."""
     connection.execute(_FORGET, (FORGET_SECONDS,))
 
 

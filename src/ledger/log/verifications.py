@@ -93,12 +93,10 @@ def keep(connection: psycopg.Connection[Any], finding: Finding) -> None:
 
 
 def findings(connection: psycopg.Connection[Any]) -> dict[str, Finding]:
-    """The last finding of each part, by part."""
     return {row[0]: Finding(*row) for row in connection.execute(FINDINGS)}
 
 
 def as_named(differences: Sequence[Difference]) -> list[dict[str, Any]]:
-    """The first differences, as a finding names them."""
     return [
         {"table": table, "key": key, "column": column}
         for table, key, column, _ in differences[:NAMED]

@@ -58,7 +58,6 @@ class Projection(Protocol):
 
 
 def take(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
-    """Load the rows that a batch of events needs, and fold the batch."""
     projection.prepare(generation, events)
     generation.load()
     projection.fold(generation, events)

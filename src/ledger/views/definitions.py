@@ -78,7 +78,6 @@ class Differing(NamedTuple):
 
     @property
     def difference(self) -> Difference:
-        """The difference as other comparisons tell theirs."""
         return Difference(_plain(self.kind), _plain(self.name), None, _plain(self.says))
 
 
@@ -119,7 +118,6 @@ class Views(NamedTuple):
         return _PLACE.sub(lambda found: f"{found[1]}_g{self.live.get(found[1], '#')}", text)
 
     def has(self, item: Item) -> bool:
-        """Whether an object is compared, by its name in the file."""
         relation = item.name.partition(".")[0]
         if self.others and item.kind == "view" and (item.kind, item.name) not in _made():
             return False
@@ -170,11 +168,6 @@ def load(text: str) -> dict[Object, Item]:
         kind, _, name = head.partition(" ")
         found[kind, name] = Item(kind, name, definition, None)
     return found
-
-
-def dump(objects: Mapping[Object, Item]) -> str:
-    blocks = [f"{i.kind} {i.name}\n{i.definition}" for _, i in sorted(objects.items())]
-    return "\n--- ".join(["Written by a test: see definitions.py.", *blocks]) + "\n"
 
 
 def objects_of(connection: Connection[Any], views: Views) -> dict[Object, Item]:

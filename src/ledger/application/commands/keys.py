@@ -26,7 +26,6 @@ from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.rendering import ShownKey, shown_as
 
 _WIDER = "The key's permissions or tenant are not within the credential's own."
-_OUTLIVES = "The key would outlive the credential, which expires."
 
 _encode = msgspec.json.Encoder().encode
 
@@ -171,7 +170,7 @@ def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datet
 def _require_no_longer_life(expires_at: datetime | None, asking: ApiKey | None) -> None:
     end = asking.expires_at if asking is not None else None
     if end is not None and (expires_at is None or expires_at > end):
-        raise Forbidden(_OUTLIVES)
+        raise Forbidden("The key would outlive the credential, which expires.")
 
 
 def _answer(key: ApiKey, token: str | None = None) -> bytes:

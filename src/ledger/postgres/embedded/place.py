@@ -122,7 +122,6 @@ class ServerPlace:
         return f"postgresql://postgres@/{database}?host={host}&port={PORT}"
 
     def make(self) -> None:
-        """Create the folders that are missing."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         if self.service is not None and self.account is not None:
             _make_private(self.data_dir, ROOT, 0o711)

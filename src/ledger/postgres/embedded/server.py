@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import psycopg
@@ -51,22 +52,20 @@ _FAST_LIMIT = 60.0
 _QUIT_LIMIT = 10.0
 
 
+@dataclass(frozen=True)
 class Server:
     """A running server: from `launch` to its end, which `poll` shows."""
 
-    def __init__(
-        self, place: ServerPlace, process: subprocess.Popen[bytes], log_start: int
-    ) -> None:
-        self._place = place
-        self._process = process
-        self._log_start = log_start
+    place: ServerPlace
+    process: subprocess.Popen[bytes]
+    log_start: int
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def poll(self) -> int | None:
-        return self._process.poll()
+        return self.process.poll()
 
     def await_ready(self, announce: Callable[[str], None]) -> None:
         """Wait until the server answers, then ensure the database `ledger`.
@@ -75,7 +74,7 @@ class Server:
         """
         began = time.monotonic()
         told = False
-        while not answers(self._place, "postgres"):
+        while not answers(self.place, "postgres"):
             code = self.poll()
             if code is not None:
                 raise EmbeddedPostgresError(
@@ -91,27 +90,27 @@ class Server:
                 told = True
             # PostgreSQL logs every refused connection, so poll a long recovery less often.
             time.sleep(_POLL if waited < _PATIENCE else _SLOW_POLL)
-        _create_ledger(self._place)
+        _create_ledger(self.place)
 
     def shut_down(self) -> None:
         """Fast shutdown; an immediate one, then SIGKILL, if that takes long. Reaps the process."""
         for number, limit in ((signal.SIGINT, _FAST_LIMIT), (signal.SIGQUIT, _QUIT_LIMIT)):
             if self.poll() is not None:
                 return
-            self._process.send_signal(number)
+            self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(limit)
-        self._process.kill()
-        self._process.wait()
+                self.process.wait(limit)
+        self.process.kill()
+        self.process.wait()
 
     def _last_words(self) -> str:
-        with self._place.log.open("rb") as log:
-            log.seek(self._log_start)
+        with self.place.log.open("rb") as log:
+            log.seek(self.log_start)
             lines = log.read().decode(errors="replace").splitlines()
         # The FATAL lines tell the cause; the lines after them tell only of the shutdown. (Lines
         # about refused clients are FATAL too.)
         why = [line for line in lines if _FATAL.search(line) and "database system is" not in line]
-        return one_line(why[-2:] or lines[-4:]) or f"see {self._place.log}"
+        return one_line(why[-2:] or lines[-4:]) or f"see {self.place.log}"
 
 
 def launch(
