@@ -165,10 +165,7 @@ def _require_key(principal: Principal, group: Group) -> None:
 
 
 def _record(command: Command, refusal: Refused, group: Group) -> bool:
-    """Record a refusal; return False if it was only counted, because of the daily limit.
-
-    The limit holds for each credential (``refusals.DAILY``).
-    """
+    """Record a refusal; False: it was only counted, beyond the credential's ``refusals.DAILY``."""
     about = command.about()
     if about is None or not refusal.audited:
         return True

@@ -162,10 +162,7 @@ class Group:
     # Ids.
 
     def issue(self, prefix: str) -> str:
-        """The next free id with this prefix (contract, Facts).
-
-        Ids are counted per prefix and UTC year of recording.
-        """
+        """The next free id with this prefix in the UTC year of recording (contract, Facts)."""
         key = prefix, self.now.year
         if key not in self._free:
             self._free[key] = self._free_ids(*key)

@@ -106,10 +106,7 @@ class Sweeper(Periodic):
 
 
 class LeaseWatch(Periodic):
-    """Fails the runs whose leases have ended. ``run_once`` returns how many.
-
-    The due leases come from an index. Whether a lease has ended is decided from its row.
-    """
+    """Fails the runs whose leases have ended. ``run_once`` returns how many."""
 
     def __init__(self, session: LedSession, writer: Writer) -> None:
         super().__init__(session, "leases", _WATCH_SECONDS)

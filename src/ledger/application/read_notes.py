@@ -121,10 +121,7 @@ class ReadNotes(BackgroundLoop):
             self._due.set()
 
     def run_once(self) -> int:
-        """Record the notes that wait; return how many.
-
-        Notes that cannot be recorded now wait for the next round.
-        """
+        """Record the notes that wait; return how many. The others wait for the next round."""
         with self._lock:
             notes, self._waiting = self._waiting, []
         for begin in range(0, len(notes), _AT_ONCE):

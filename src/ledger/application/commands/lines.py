@@ -47,10 +47,7 @@ class GoIdle(SubjectCommand):
         super().__init__(line_id, SWEEPER)
 
     def decide(self, group: Group) -> Receipt:
-        """Record that the line went idle; an idle, held, closed or busy line is left as it is.
-
-        Raises NotFound.
-        """
+        """Leave a line as it is that is idle, held, closed or busy. Raises NotFound."""
         execution = group.memory.find(self.subject_id)
         if not isinstance(execution, Execution):
             raise NotFound("No such service line.")

@@ -68,10 +68,7 @@ class Server:
         return self.process.poll()
 
     def await_ready(self, announce: Callable[[str], None]) -> None:
-        """Wait until the server answers, then ensure the database `ledger`.
-
-        Raises EmbeddedPostgresError as soon as the server has ended.
-        """
+        """Wait until the server answers; ensure its database. Raises EmbeddedPostgresError."""
         began = time.monotonic()
         told = False
         while not answers(self.place, "postgres"):
