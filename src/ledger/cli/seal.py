@@ -1,9 +1,7 @@
 """The commands about signing: how it stands, and an operator's word to go on (contract, Proof)."""
 
-from datetime import datetime
-
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from ledger.cli.printing import Row, print_json, print_rows
 from ledger.intake.principal import COMMAND_LINE
@@ -32,7 +30,7 @@ def show_status(_: Settings, conninfo: str, *, as_json: bool) -> int:
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         (row,) = connection.execute(_STATUS).fetchall()
         found, former = nodes(connection), former_origins(connection)
-    status = _status(*row)
+    status = _status(row)
     beats = [_beat(node) for node in found]
     ended: list[Row] = [
         {
@@ -58,15 +56,8 @@ def show_status(_: Settings, conninfo: str, *, as_json: bool) -> int:
     return 0
 
 
-def _status(
-    origin: str | None,
-    note: str | None,
-    shown: int | None,
-    stopped_at: datetime | None,
-    error: str | None,
-    waits_for: str | None,
-    leader: str | None,
-) -> Row:
+def _status(row: TupleRow) -> Row:
+    origin, note, shown, stopped_at, error, waits_for, leader = row
     size, root = ("0", None) if note is None else note.split("\n")[1:3]
     signing = "nothing is signed yet" if origin is None else "signing"
     state = signing if waits_for is None else "waiting"

@@ -30,8 +30,8 @@ _OPTIONS = (
 KEPT_ATTEMPTS = 50
 """The number of a delivery's latest attempts that are kept: each recovery adds attempts."""
 
-_RECOVERED_AT_ONCE = 1000
-_DROPPED_AT_ONCE = 1000
+_AT_ONCE = 1000
+"""Deliveries that one statement recovers or drops."""
 
 # The position up to which messages are taken. The feeds have reached it, so a receiver that reads
 # after a webhook finds the event. The view of messages has reached it, too, even if that view has
@@ -177,12 +177,12 @@ WITH wanted AS (
     (SELECT d.position FROM ledger.delivery AS d, wanted AS w
      WHERE d.endpoint_id = %(endpoint)s AND d.status = 'failed' AND d.sequence > 0
        AND d.position BETWEEN w.since AND %(position)s AND d.round < %(position)s
-     LIMIT {_RECOVERED_AT_ONCE})
+     LIMIT {_AT_ONCE})
     UNION ALL
     (SELECT d.position FROM ledger.delivery AS d, wanted AS w
      WHERE d.endpoint_id = %(endpoint)s AND d.status = 'pending' AND d.sequence > 0
        AND d.position BETWEEN w.since AND %(position)s AND d.round < %(position)s
-     LIMIT {_RECOVERED_AT_ONCE})
+     LIMIT {_AT_ONCE})
 ), recovered AS (
     UPDATE ledger.delivery AS d
     SET status = 'pending', round = %(position)s, tried = 0, due_at = %(now)s
@@ -212,9 +212,9 @@ DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
     FROM ledger.dispatch AS t JOIN ledger.webhook AS w USING (endpoint_id)
     CROSS JOIN LATERAL (
         SELECT endpoint_id, position FROM ledger.delivery
-        WHERE endpoint_id = t.endpoint_id LIMIT {_DROPPED_AT_ONCE}
+        WHERE endpoint_id = t.endpoint_id LIMIT {_AT_ONCE}
     ) AS d
-    WHERE w.deleted LIMIT {_DROPPED_AT_ONCE})
+    WHERE w.deleted LIMIT {_AT_ONCE})
 """
 
 
@@ -326,7 +326,7 @@ class Deliveries:
     async def drop_deleted(self) -> bool:
         """Drop some deliveries of deleted endpoints; return whether there may be more."""
         dropped = await self._connection.execute(_DROP)
-        return dropped.rowcount == _DROPPED_AT_ONCE
+        return dropped.rowcount == _AT_ONCE
 
 
 async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:

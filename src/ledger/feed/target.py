@@ -118,16 +118,11 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is None:
-            return _is_public_6(parsed)
+            is_unicast = parsed in _GLOBAL_UNICAST and parsed.is_global
+            return is_unicast and not any(parsed in network for network in _NOT_PUBLIC_6)
         parsed = parsed.ipv4_mapped
     special = parsed.is_multicast or parsed.is_reserved or not parsed.is_global
     return not special and not any(parsed in network for network in _NOT_PUBLIC_4)
-
-
-def _is_public_6(address: ipaddress.IPv6Address) -> bool:
-    if address not in _GLOBAL_UNICAST or not address.is_global:
-        return False
-    return not any(address in network for network in _NOT_PUBLIC_6)
 
 
 class Resolver:
@@ -218,7 +213,10 @@ class Connector:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         async with asyncio.timeout_at(end):
-            addresses = await self._checked(host)
+            addresses = await self._resolve(host)
+            if not self._allow_private:
+                _require_public(addresses)
+            addresses = addresses[:_MOST_ADDRESSES]
             for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
                 # A dead address leaves enough time for the next ones.
                 share = (end - loop.time()) / left
@@ -232,9 +230,3 @@ class Connector:
                 except OSError:
                     failure = CannotConnect("the host cannot be reached")
         raise failure
-
-    async def _checked(self, host: str) -> list[str]:
-        addresses = await self._resolve(host)
-        if not self._allow_private:
-            _require_public(addresses)
-        return addresses[:_MOST_ADDRESSES]
