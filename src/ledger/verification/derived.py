@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import psycopg
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import tuple_row
 
 from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
@@ -33,6 +33,7 @@ from ledger.log.tables import (
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.postgres.session import options_of
 from ledger.postgres.table import Table
+from ledger.sealing.shelf import Connection
 from ledger.verification.derived_once import WrittenOnce
 from ledger.verification.derived_pages import Pages
 from ledger.verification.derived_snapshots import Snapshots
@@ -103,7 +104,7 @@ class _Comparison:
 
     def __init__(
         self,
-        connection: psycopg.Connection[TupleRow],
+        connection: Connection,
         report: Report,
         progress: Progress,
         breathe: Callable[[], None],

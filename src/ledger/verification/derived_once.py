@@ -13,9 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from ledger.domain.endpoint import (
     WebhookDeliveryFailed,
     WebhookRecoveryRequested,
@@ -34,6 +31,7 @@ from ledger.log.tables import (
     LineActivityRow,
 )
 from ledger.log.verifications import Report
+from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differs, extra, missing
 
 _PAGE = 50_000
@@ -152,7 +150,7 @@ Pinned = Callable[[], AbstractContextManager[int]]
 class WrittenOnce:
     """The comparison of identities, run keys and execution records."""
 
-    def __init__(self, connection: psycopg.Connection[TupleRow], report: Report) -> None:
+    def __init__(self, connection: Connection, report: Report) -> None:
         self._connection, self._report = connection, report
         self._run_keys: dict[str, str | None] = {}
         """The organization of each run that begins in this slice."""

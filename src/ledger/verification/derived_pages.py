@@ -10,13 +10,11 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from ledger.log.decisions import DecisionTables
 from ledger.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
 from ledger.log.verifications import Report
 from ledger.postgres.table import Table
+from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differing, differs, extra, may_be_extra, missing, plain
 
 _PAGE = 10_000
@@ -33,7 +31,7 @@ class Pages:
 
     def __init__(
         self,
-        connection: psycopg.Connection[TupleRow],
+        connection: Connection,
         fold: DecisionTables,
         report: Report,
         pinned: Callable[[], AbstractContextManager[int]],

@@ -11,13 +11,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
-import psycopg
-from psycopg.rows import TupleRow
 
 from ledger.domain.recorded import Recorded
 from ledger.log.snapshots import FOLD, KINDS, Aggregate, encode
 from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference, Report
+from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differs, extra, key_text
 
 _PAGE = 2000
@@ -57,7 +56,7 @@ class _Due(NamedTuple):
 class Snapshots:
     """The comparison of snapshots."""
 
-    def __init__(self, connection: psycopg.Connection[TupleRow], report: Report) -> None:
+    def __init__(self, connection: Connection, report: Report) -> None:
         self._connection, self._report = connection, report
         self._due: dict[str, _Due] = {}
         self._folds: dict[str, Aggregate] = {}

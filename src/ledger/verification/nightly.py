@@ -16,9 +16,6 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 from time import monotonic
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from ledger.application.periodic import LedSession, Periodic
 from ledger.log.nodes import runs_other_version
 from ledger.log.vault import Vault
@@ -35,6 +32,7 @@ from ledger.log.verifications import (
     keep,
 )
 from ledger.sealing.note import BadNote
+from ledger.sealing.shelf import Connection
 from ledger.verification.check import Scope, check
 from ledger.verification.derived import compare
 from ledger.views.definitions import compare as compare_definitions
@@ -94,7 +92,7 @@ class NightlyVerification(Periodic):
         """Whether this is the first round since the start."""
         self._began = 0.0
 
-    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+    def work(self, connection: Connection) -> tuple[int, bool]:
         if self._at is None:
             return 0, False
         kept = findings(connection)
@@ -114,9 +112,7 @@ class NightlyVerification(Periodic):
         self._is_first = False
         return len(due), False
 
-    def _due(
-        self, connection: psycopg.Connection[TupleRow], at: time, kept: dict[str, Finding]
-    ) -> list[str]:
+    def _due(self, connection: Connection, at: time, kept: dict[str, Finding]) -> list[str]:
         """The parts that were not compared since the last time of day ``at``."""
         now = self._clock()
         parts = [NEW, *OLD, TABLES]
@@ -137,9 +133,7 @@ class NightlyVerification(Periodic):
                 due.append(part)
         return due
 
-    def _compare(
-        self, connection: psycopg.Connection[TupleRow], part: str, before: Finding | None
-    ) -> Finding:
+    def _compare(self, connection: Connection, part: str, before: Finding | None) -> Finding:
         started_at, self._began = self._clock(), monotonic()
         found = _Found()
         if part == TABLES:
@@ -157,11 +151,7 @@ class NightlyVerification(Periodic):
         )
 
     def _compare_log(
-        self,
-        connection: psycopg.Connection[TupleRow],
-        part: str,
-        before: Finding | None,
-        found: "_Found",
+        self, connection: Connection, part: str, before: Finding | None, found: "_Found"
     ) -> tuple[int, int, int]:
         """Compare sealed events; return the first and last position, and the number of events."""
         scope, since = _scope_of(part), 0
