@@ -17,7 +17,6 @@ from tests.support.facts import fact
 
 LEFT_OUT = {
     "ledger.domain.errors",
-    "ledger.domain.identity",
     "ledger.domain.recorded",
     "ledger.domain.values",
     "ledger.intake.principal",

@@ -7,7 +7,7 @@ import pytest
 from ledger.application.command import Command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
-from ledger.domain.identity import Identity
+from ledger.domain.recorded import Identity
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log

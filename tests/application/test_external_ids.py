@@ -8,7 +8,7 @@ import pytest
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.identity import of_run
+from ledger.domain.recorded import Identity
 from ledger.intake import envelope
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
@@ -121,7 +121,7 @@ def test_a_run_has_one_name(ledger: Ledger) -> None:
         start = named("run.started", name, subject=run, source=source)
         assert ledger.refusal(start) == STATE
     ledger.accept(named("run.started", first, subject=run))
-    assert len(ledger.rows(_NAMED, of_run(ORGANIZATION, "/tests", first).digest)) == 1
+    assert len(ledger.rows(_NAMED, Identity.of_run(ORGANIZATION, "/tests", first).digest)) == 1
 
 
 _NAMED = "SELECT FROM ledger.identity WHERE digest = encode(%s::bytea, 'hex')::uuid"

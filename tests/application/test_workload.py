@@ -11,7 +11,7 @@ from ledger.application import group, memory
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
-from ledger.domain.identity import Identity, of_run
+from ledger.domain.recorded import Identity
 from ledger.domain.values import format_instant
 from ledger.intake import envelope
 from ledger.settings import Settings
@@ -172,7 +172,7 @@ def assert_tables(ledger: Ledger, model: Model) -> None:
             names.setdefault(event["originator_id"], (event["state"]["fact"]["source"], name))
     assert len(names) > 2
     assert stored.keys() - facts.keys() == {
-        of_run(ORGANIZATION, *name).digest for name in names.values()
+        Identity.of_run(ORGANIZATION, *name).digest for name in names.values()
     } | {
         Identity(ORGANIZATION, *key).void.digest
         for line in model.lines.values()

@@ -14,8 +14,7 @@ from ledger.application.memory import sees
 from ledger.domain.directory import DirectoryEntry, id_of
 from ledger.domain.errors import CredentialEnded, Forbidden, IdempotencyKeyReused, Invalid, Refused
 from ledger.domain.execution import Execution
-from ledger.domain.identity import Identity
-from ledger.domain.recorded import Event, FactIdentity, Recorded
+from ledger.domain.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.domain.refusals import Refusals, WriteRefused, stream_of
 from ledger.domain.run import Run
 from ledger.intake.envelope import Fact

@@ -20,8 +20,7 @@ from ledger.domain.api_key import ApiKey
 from ledger.domain.errors import Invalid, Refused, Unavailable
 from ledger.domain.events import SINCE
 from ledger.domain.execution import Execution
-from ledger.domain.identity import Identity
-from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.recorded import Actor, Event, FactIdentity, Identity, Recorded
 from ledger.domain.values import EARLIEST, format_id
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey, Outcome, Receipt, Request

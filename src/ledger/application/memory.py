@@ -15,8 +15,7 @@ from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.identity import Identity
-from ledger.domain.recorded import Recorded
+from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import Run
 from ledger.intake.principal import Principal
 from ledger.log.append import Append, Loaded, Wanted, Window

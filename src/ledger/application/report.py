@@ -23,7 +23,7 @@ from ledger.domain.errors import FactConflict, Forbidden, IdTaken, Invalid, Inva
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
-from ledger.domain.identity import Identity
+from ledger.domain.recorded import Identity
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
 from ledger.intake import fact_types as types

@@ -15,7 +15,7 @@ from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.identity import Identity, of_run
+from ledger.domain.recorded import Identity
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
 from ledger.intake import fact_types as types
@@ -31,7 +31,7 @@ def identity_of(fact: Fact, organization_id: str) -> Identity | None:
     """The identity that the fact's external id names; None: the fact has no such id."""
     if fact.external_id is None:
         return None
-    return of_run(organization_id, fact.source, fact.external_id)
+    return Identity.of_run(organization_id, fact.source, fact.external_id)
 
 
 def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:

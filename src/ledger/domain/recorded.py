@@ -4,13 +4,13 @@ An event class says what happened. ``Recorded`` adds who reported the event, whe
 the ledger learned of it, its version in the stream and its position in the log.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
-from ledger.domain.identity import Identity
 from ledger.domain.values import ActorType, format_id
 
 
@@ -29,6 +29,36 @@ class Actor(msgspec.Struct, frozen=True):
 
     type: ActorType
     id: str
+
+
+class Identity(NamedTuple):
+    """An identity of an event in its organization: the event is recorded once, however often sent.
+
+    A fact has the source and id that its sender chose, and neither is empty. Identities that the
+    ledger makes have an empty source, so no fact can have them.
+    """
+
+    organization_id: str
+    source: str
+    name: str
+
+    @property
+    def void(self) -> "Identity":
+        """The identity of the void of the check-in that this fact reported."""
+        return Identity(self.organization_id, "", f"{self.source}\0{self.name}")
+
+    @property
+    def digest(self) -> bytes:
+        """The stored form: the first 16 bytes of SHA-256. No sent text contains NUL."""
+        return hashlib.sha256("\0".join(self).encode()).digest()[:16]
+
+    @classmethod
+    def of_run(cls, organization_id: str, source: str, name: str) -> Self:
+        return cls(organization_id, "", f"{source}\0{name}\0run")
+
+    @classmethod
+    def of_delivery(cls, organization_id: str, endpoint: str, event_id: str, round_: int) -> Self:
+        return cls(organization_id, "", f"{endpoint}/{event_id}/{round_}")
 
 
 class FactIdentity(msgspec.Struct, frozen=True):

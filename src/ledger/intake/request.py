@@ -7,8 +7,7 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from ledger.domain.errors import Refused, Unavailable
-from ledger.domain.identity import Identity
-from ledger.domain.recorded import Actor
+from ledger.domain.recorded import Actor, Identity
 from ledger.intake.principal import Principal
 
 TenantOf = Callable[[str], str | None]

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain import endpoint, identity, run
+from ledger.domain import endpoint, run
 from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
 from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
-from ledger.domain.identity import Identity
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Event, Identity, Recorded
 from ledger.domain.values import sort_key
 from ledger.log.tables import (
     API_KEY,
@@ -178,7 +177,7 @@ class DecisionTables:
     def _name(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
         own = recorded.identity
         if own is not None and body.external_id is not None:
-            name = identity.of_run(own.organization_id, own.source, body.external_id)
+            name = Identity.of_run(own.organization_id, own.source, body.external_id)
             self.identify(name, recorded)
 
     def _open(

@@ -18,8 +18,7 @@ from ledger.domain.endpoint import (
     WebhookRecoveryRequested,
     WebhookResendRequested,
 )
-from ledger.domain.identity import of_delivery
-from ledger.domain.recorded import Recorded
+from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import RunRequested, RunStarted
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
@@ -216,7 +215,7 @@ class WrittenOnce:
         assert isinstance(body, WebhookDeliveryFailed)
         owner, endpoint = failure.organization_id or "", failure.originator_id
         rounds = (at for at in self._rounds[endpoint] if at < failure.position)
-        return [of_delivery(owner, endpoint, body.event_id, at).digest for at in rounds]
+        return [Identity.of_delivery(owner, endpoint, body.event_id, at).digest for at in rounds]
 
     def _compare_run_keys(self) -> None:
         runs, owners = list(self._run_keys), list(self._run_keys.values())

@@ -22,8 +22,7 @@ from ledger.domain.endpoint import (
     WebhookTestRequested,
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
-from ledger.domain.identity import Identity, of_delivery
-from ledger.domain.recorded import Event
+from ledger.domain.recorded import Event, Identity
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
@@ -238,7 +237,7 @@ class GiveUpDelivery(_EndpointCommand):
         return receipt(recorded)
 
     def _identity(self, organization_id: str) -> Identity:
-        return of_delivery(organization_id, self.subject_id, self._event_id, self._round)
+        return Identity.of_delivery(organization_id, self.subject_id, self._event_id, self._round)
 
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
