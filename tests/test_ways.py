@@ -25,11 +25,12 @@ LEFT_OUT = {
     "ledger.reads.question",
     "ledger.settings",
 }
-AFTER_THE_COMMIT = {
+OF_THE_LISTENER = {"ledger.postgres.listening", "ledger.postgres.session"}
+"""The modules of the listener, which wakes at any moment."""
+AFTER_THE_COMMIT = OF_THE_LISTENER | {
     "ledger.api.replies",
     "ledger.postgres.door",
     "ledger.postgres.lane",
-    "ledger.postgres.listening",
     "ledger.postgres.waiting",
     "ledger.reads.answers",
     "ledger.reads.positions",
@@ -94,5 +95,5 @@ def test_a_fact_executes_no_more_modules_than_before(trace: Trace, traced: Edge)
 
 def test_a_read_executes_no_more_modules_than_before(trace: Trace, traced: Edge) -> None:
     path = f"/v1/execution/{traced.fresh()}"
-    way = trace.modules_of(lambda: traced.get(path), 200, "edge") - {"ledger.postgres.listening"}
+    way = trace.modules_of(lambda: traced.get(path), 200, "edge") - OF_THE_LISTENER
     assert len(way) <= MODULES_OF_A_READ, sorted(way)
