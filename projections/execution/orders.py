@@ -9,9 +9,9 @@ Model, product line and cause are compared row by row. A project or a resource i
 line, or its few lines are sorted: PostgreSQL decides by its statistics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ledger.domain import health
 from ledger.postgres.scope import Planning
@@ -48,8 +48,22 @@ _PLACE: Mapping[Sort | None, str] = {
 _STUCK = {"state": ("blocked", "paused")}
 """The states of lines with an open blocker (contract, State)."""
 
-_OWN = frozenset({"organization", "workspace"})
-"""The filters of a credential that is bound to a tenant."""
+
+class _Index(NamedTuple):
+    """The indexes of the ranks that walks may go along (``rank.py``), and what leads them there."""
+
+    columns: Mapping[str, str]
+    """Leading columns that these indexes have as expressions."""
+    conditions: Mapping[str, str]
+    """Filters, as conditions by which PostgreSQL takes no other index."""
+
+
+_OF_ALL = _Index({"state": "l.state || ''"}, {})
+"""For administrators: no plan for a tenant may walk through the lines of all tenants."""
+_OF_TENANT = _Index({}, {})
+"""PostgreSQL chooses by its statistics, if the workspace is given too."""
+_OF_WORKSPACE = _Index({}, {"organization": "l.organization_id || '' = %(organization)s"})
+"""A generic plan would else walk the index of the organization."""
 
 _WALKED = TENANTS | {"state", "health", "after", "after_key"}
 
@@ -85,14 +99,10 @@ def ranked_read(
     groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
     led = walks.leading(groups, len(choices))
     walked = {*led, "after", "after_key"} | (set() if sort == "state_since" else {"health"})
-    is_bound = bool(filters & _OWN) or "workspace_id" in led
-    indexed = {} if is_bound else {"state": "l.state || ''"}
-    conditions, planning = dict(RANK_FILTERS), _planning(filters, sort)
-    is_of_workspace = "workspace" in filters or "workspace_id" in led
-    if is_of_workspace and planning is not Planning.BY_VALUES:
-        # No index condition, so that a generic plan walks the index of the workspace.
-        conditions["organization"] = "l.organization_id || '' = %(organization)s"
+    planning = _planning(filters, sort)
+    index = _index({*filters - {"workspace_id"}, *led}, planning)
     place = _PLACE[sort].format(op="<" if back else ">")
+    conditions = {**RANK_FILTERS, **index.conditions}
     rest = where(filters - walked, conditions, *([place] if "after" in filters else ()))
     direction = "DESC" if back else "ASC"
     key = f"l.{sort}" if sort else "NULL::int"
@@ -109,7 +119,7 @@ def ranked_read(
         direction=direction,
         walks=" UNION ALL ".join(
             walks.walked(
-                "ledger.execution_rank", columns, order, led, f"{choice} AND {rest}", indexed
+                "ledger.execution_rank", columns, order, led, f"{choice} AND {rest}", index.columns
             )
             for choice in choices
         ),
@@ -121,3 +131,10 @@ def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
     if filters & {"project_tag", "resource_id"} or (sort == "state_since" and "health" in filters):
         return Planning.BY_VALUES
     return Planning.SHORT if filters <= _WALKED else Planning.LONG
+
+
+def _index(named: Set[str], planning: Planning) -> _Index:
+    """The indexes for a page by these filters and leading columns."""
+    if named & {"workspace", "workspace_id"} and planning is not Planning.BY_VALUES:
+        return _OF_WORKSPACE
+    return _OF_TENANT if named & {"organization", "workspace", "workspace_id"} else _OF_ALL
