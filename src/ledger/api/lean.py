@@ -152,7 +152,7 @@ class LeanRoute(APIRoute):
         bodies = {name: self.body_of(p.annotation) for name, p in ordered}
         self._bodies = [(name, body) for name, body in bodies.items() if body is not None]
         self._fillers = [
-            (name, _filler(name, p.annotation)) for name, p in ordered if bodies[name] is None
+            (name, self._filler(name, p.annotation)) for name, p in ordered if bodies[name] is None
         ]
         self._has_query = any(is_model(p.annotation) for n, p in ordered if bodies[n] is None)
 
@@ -198,6 +198,21 @@ class LeanRoute(APIRoute):
             return Sent[Any](None, None, None)
         return await read_command(request, principal, model)
 
+    def min_position(self, request: Request) -> int | None:
+        """The position that the answer must show; a command's answer shows the command itself."""
+        return _min_position(request) if self._is_read else None
+
+    def _filler(self, name: str, annotation: Any) -> _Filler:
+        if annotation is Request:
+            return lambda request, _: request
+        if annotation is Principal:
+            return lambda _, principal: principal
+        if annotation is Asking:
+            return lambda request, principal: Asking(request, principal, self.min_position(request))
+        if is_model(annotation):
+            return _query_filler(annotation)
+        return lambda request, _: request.path_params[name]
+
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count a request for much in a further share. Raises RateLimited."""
 
@@ -230,18 +245,6 @@ class LeanRoute(APIRoute):
 async def _never() -> Response:
     """Stands for an endpoint, of whose parameters FastAPI would make models of its own."""
     raise NotImplementedError
-
-
-def _filler(name: str, annotation: Any) -> _Filler:
-    if annotation is Request:
-        return lambda request, _: request
-    if annotation is Principal:
-        return lambda _, principal: principal
-    if annotation is Asking:
-        return lambda request, principal: Asking(request, principal, _min_position(request))
-    if is_model(annotation):
-        return _query_filler(annotation)
-    return lambda request, _: request.path_params[name]
 
 
 def is_model(annotation: Any) -> bool:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.problems import BadRequest, UnsupportedMediaType
-from ledger.api.reading import Query, services_of
+from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import Reply
 from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
@@ -176,8 +176,7 @@ async def execute(request: Request, command: Command) -> Receipt:
 
 
 async def execute_on(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     command: type[SubjectCommand],
     subject_id: str,
     sent: Sent[Any],
@@ -186,13 +185,14 @@ async def execute_on(
     """Return the receipt of a command on the path's subject. Raises the recorded refusal."""
     pattern, unknown = _SUBJECTS[command.subject_type]
     if not re.fullmatch(pattern, subject_id):
-        await turn_down(request, principal, NotFound(unknown), refusals_of(command))
+        refusal = NotFound(unknown)
+        await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
     return await execute(
-        request,
+        asking.request,
         command(
             subject_id,
-            principal,
-            request.state.request_id,
+            asking.principal,
+            asking.request.state.request_id,
             fault=sent.fault,
             idempotency=sent.key,
             **details,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.lean import needs
@@ -12,7 +12,6 @@ from ledger.api.replies import PageOf
 from ledger.api.routes import audit
 from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import ActorType
-from ledger.intake.principal import Principal
 from ledger.language.audited import Outcome, actions_of
 from ledger.language.envelopes import AuditEntry
 from ledger.language.published import TYPES, UNCHANGED_HEALTH
@@ -36,21 +35,21 @@ class AuditPageQuery(audit.AuditQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=_RIGHT)
-async def show_audit_log(request: Request, principal: Principal, query: AuditPageQuery) -> Response:
+async def show_audit_log(asking: Asking, query: AuditPageQuery) -> Response:
     """A page of entries, newest first; the first page refreshes as the log grows."""
-    address = query.canonical(request)
+    address = query.canonical(asking.request)
     if address is not None:
         return go(address)
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value}
-    whose = query.organization_id or principal.organization_id
+    whose = query.organization_id or asking.principal.organization_id
     asked = query.model_copy(update={"organization_id": whose})
     found = await read_answer(
-        audit.entries_page(Asking(request, principal), asked, is_backwards=True),
+        audit.entries_page(asking, asked, is_backwards=True),
         PageOf[AuditEntry],
     )
     return show(
-        request,
+        asking.request,
         "audit.html",
         whose=whose,
         entries=found.data,
@@ -62,14 +61,16 @@ async def show_audit_log(request: Request, principal: Principal, query: AuditPag
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
         chips=[
             chip._replace(value=labels_of(chip.value)) if chip.name == "action" else chip
-            for chip in chips(request, given)
+            for chip in chips(asking.request, given)
         ],
         line=query.service_line_id,
-        line_name=await _name_of(request, principal, query.service_line_id),
+        line_name=await _name_of(asking, query.service_line_id),
         # The feed has no event without an organization.
         stream=whose
         and stream_address(
-            principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")
+            asking.principal,
+            chosen | {"organization_id": whose},
+            ("organization_id", "workspace_id"),
         ),
         groups=GROUPS,
         label_of=label_of,
@@ -80,12 +81,12 @@ async def show_audit_log(request: Request, principal: Principal, query: AuditPag
     )
 
 
-async def _name_of(request: Request, principal: Principal, line_id: str | None) -> str | None:
+async def _name_of(asking: Asking, line_id: str | None) -> str | None:
     """The name of the line that the page is about, if the reader may read the line."""
-    if line_id is None or not (principal.is_admin or "read" in principal.permissions):
+    if line_id is None or not (asking.principal.is_admin or "read" in asking.principal.permissions):
         return None
     try:
-        return await name_of_line(request, principal, line_id, None)
+        return await name_of_line(asking, line_id, None)
     except (NotFound, Behind, *UNBUILT):
         return None
 
@@ -102,10 +103,8 @@ def _chosen(query: AuditPageQuery) -> dict[str, Any]:
 
 
 @router.get("/export", openapi_extra=_RIGHT)
-async def export_audit_log(
-    request: Request, principal: Principal, query: audit.ExportQuery
-) -> Response:
+async def export_audit_log(asking: Asking, query: audit.ExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await audit.export_audit_log(Asking(request, principal), query)
+    response = await audit.export_audit_log(asking, query)
     response.headers.update(HEADERS)
     return response

@@ -13,7 +13,6 @@ from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import HEALTH, Filters, LineCounts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
-from ledger.intake.principal import Principal
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for
@@ -52,36 +51,37 @@ class BoardQuery(Filters):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_board(request: Request, principal: Principal, query: BoardQuery) -> Response:
+async def show_board(asking: Asking, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     filters = _filters(query)
     order: Order = "record" if query.is_past else query.sort or "state_since"
-    matching = await _summary(request, principal, filters)
+    matching = await _summary(asking, filters)
     page = await read_page(
-        request,
-        principal,
+        asking,
         filters,
         BoardPage(order, query.limit, query.cursor, query.before, query.start),
         matching,
     )
     if page is None:
-        return go(with_parameter(with_parameter(here(request), "before", None), "start", None))
+        return go(
+            with_parameter(with_parameter(here(asking.request), "before", None), "start", None)
+        )
     # A count shows how many lines its link leads to: all filters apply except state and cause.
     others = filters.model_copy(update={"state": None, "blocked_cause": None})
-    counts = await _summary(request, principal, others)
-    everything = await _summary(request, principal, Filters(as_of=query.as_of))
-    entries = await entries_for(request, principal, has_resources=not query.is_past)
+    counts = await _summary(asking, others)
+    everything = await _summary(asking, Filters(as_of=query.as_of))
+    entries = await entries_for(asking, has_resources=not query.is_past)
     shown = [line for group in page.groups for line in group.lines]
     marks = (query.workspace_id, query.project_tag)
     chosen_ids = [word for words in marks if words for word in words.split(",")]
     names = {
-        **await names_for(request, principal, shown, chosen_ids),
+        **await names_for(asking, shown, chosen_ids),
         **names_of_entries(entries, "resource"),
     }
     chips = chips_of(query, names, not_of_past=OF_NOW if query.is_past else ())
-    address = partial(_address, request)
+    address = partial(_address, asking.request)
     return show(
-        request,
+        asking.request,
         "board.html",
         names=names,
         query=query,
@@ -133,12 +133,12 @@ def _filters(query: BoardQuery) -> Filters:
     return Filters.model_construct(**given | (dict.fromkeys(OF_NOW) if query.is_past else {}))
 
 
-async def _summary(request: Request, principal: Principal, filters: Filters) -> LineCounts:
-    answer = executions.summarize_executions(Asking(request, principal), filters)
+async def _summary(asking: Asking, filters: Filters) -> LineCounts:
+    answer = executions.summarize_executions(asking, filters)
     return (await read_answer(answer, AnswerOf[LineCounts])).data
 
 
 @router.get("/stream", openapi_extra=needs("read"))
-async def follow(request: Request, principal: Principal, query: streams.StreamQuery) -> Response:
+async def follow(asking: Asking, query: streams.StreamQuery) -> Response:
     """The API's event stream, for the page's script."""
-    return await streams.stream_events(request, principal, query)
+    return await streams.stream_events(asking.request, asking.principal, query)

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastapi import Request
-
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, split_words
 from ledger.api.replies import PageOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
 from ledger.domain.values import State
-from ledger.intake.principal import Principal
 from ledger.web.pages import read_answer
 from projections.execution.orders import Sort
 from projections.execution.shown import LineDetail
@@ -79,7 +76,7 @@ class _LongQuery(LinesQuery):
 
 
 async def read_page(
-    request: Request, principal: Principal, filters: Filters, asked: BoardPage, matching: LineCounts
+    asking: Asking, filters: Filters, asked: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
     """A page of the board; ``matching`` counts the lines that the filters let through.
 
@@ -87,9 +84,7 @@ async def read_page(
     InvalidCursor.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    walk = _Walk(
-        Asking(request, principal), filters, asked, [s for s in BOARD_ORDER if s in states]
-    )
+    walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
     is_back = asked.before is not None
     cursor = asked.before if is_back else asked.cursor
     found, beyond = await walk.go(matching, cursor, back=is_back)

@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.lean import needs
@@ -12,7 +12,6 @@ from ledger.api.reading import Asking, Present
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import feeds, proofs
 from ledger.domain.errors import Behind
-from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
@@ -29,19 +28,19 @@ class EventsQuery(feeds.FeedQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_events(request: Request, principal: Principal, query: EventsQuery) -> Response:
+async def show_events(asking: Asking, query: EventsQuery) -> Response:
     """A page of events, newest first; the first page refreshes as the feed grows."""
-    address = query.canonical(request)
+    address = query.canonical(asking.request)
     if address is not None:
         return go(address)
     found = await read_answer(
-        feeds.events_page(Asking(request, principal), query, is_backwards=True),
+        feeds.events_page(asking, query, is_backwards=True),
         PageOf[Envelope],
     )
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value is not None}
     return show(
-        request,
+        asking.request,
         "events.html",
         events=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
@@ -49,8 +48,8 @@ async def show_events(request: Request, principal: Principal, query: EventsQuery
         chosen=chosen,
         given=given,
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
-        chips=chips(request, given),
-        stream=stream_address(principal, chosen, tuple(feeds.EventFilters.model_fields)),
+        chips=chips(asking.request, given),
+        stream=stream_address(asking.principal, chosen, tuple(feeds.EventFilters.model_fields)),
         types=tuple(TYPES),
         summary=summary,
     )
@@ -63,28 +62,24 @@ def _chosen(query: EventsQuery) -> dict[str, Any]:
 
 
 @router.get("/export", openapi_extra=needs("read"))
-async def export_events(
-    request: Request, principal: Principal, query: feeds.EventsExportQuery
-) -> Response:
+async def export_events(asking: Asking, query: feeds.EventsExportQuery) -> Response:
     """The events that match the filters, from all pages, as a file in log order."""
-    response = await feeds.export_events(Asking(request, principal), query)
+    response = await feeds.export_events(asking, query)
     response.headers.update(HEADERS)
     return response
 
 
 @router.get("/{event_id}", openapi_extra=needs("read"))
-async def show_event(
-    request: Request, principal: Principal, event_id: str, query: Present
-) -> Response:
+async def show_event(asking: Asking, event_id: str, query: Present) -> Response:
     """An event with its whole envelope, and its place in the sealed log."""
-    answer = await feeds.show_event(Asking(request, principal), event_id, query)
+    answer = await feeds.show_event(asking, event_id, query)
     body = bytes(answer.body)
     event = msgspec.json.decode(body, type=AnswerOf[Envelope]).data
     return show(
-        request,
+        asking.request,
         "event.html",
         event=event,
-        sealed=await _sealed(request, principal, event.position),
+        sealed=await _sealed(asking, event.position),
         proof_file=proof_file(event.id),
         # From the answer itself: the model would change the digits of numbers and instants.
         envelope=json.loads(body)["data"],
@@ -92,12 +87,10 @@ async def show_event(
     )
 
 
-async def _sealed(
-    request: Request, principal: Principal, position: int
-) -> proofs.SealedEntry | None:
+async def _sealed(asking: Asking, position: int) -> proofs.SealedEntry | None:
     """The event in the sealed log; None: it is not sealed yet."""
     try:
-        return await proofs.sealed_entry(Asking(request, principal), position)
+        return await proofs.sealed_entry(asking, position)
     except Behind:
         return None
 
@@ -108,14 +101,12 @@ def proof_file(event_id: str) -> str:
 
 
 @router.get("/{event_id}/proof", openapi_extra=needs("read"))
-async def download_proof(
-    request: Request, principal: Principal, event_id: str, query: Present
-) -> Response:
+async def download_proof(asking: Asking, event_id: str, query: Present) -> Response:
     """The API's proof of an event, as a file."""
-    answer = await feeds.show_event(Asking(request, principal), event_id, query)
+    answer = await feeds.show_event(asking, event_id, query)
     event = msgspec.json.decode(answer.body, type=AnswerOf[Envelope]).data
     asked = proofs.ProofQuery(position=event.position)
-    response = await proofs.show_proof(Asking(request, principal), asked)
+    response = await proofs.show_proof(asking, asked)
     name = f'attachment; filename="{proof_file(event.id)}"'
     response.headers.update({**HEADERS, "Content-Disposition": name})
     return response

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime, time
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from ledger.api.lean import needs
-from ledger.api.reading import Present, services_of
-from ledger.intake.principal import Principal
+from ledger.api.reading import Asking, Present
 from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
 from ledger.postgres.scope import EVERYONE
 from ledger.postgres.timing import LIVING_SECONDS
@@ -109,20 +108,20 @@ class VerifiedPart(NamedTuple):
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_integrity(request: Request, principal: Principal, query: Present) -> Response:
+async def show_integrity(asking: Asking, query: Present) -> Response:
     """The facts about the sealed log, for any visitor.
 
     Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:
     they may name another tenant's ids.
     """
-    fetch = services_of(request).door.fetch
+    fetch = asking.services.door.fetch
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
     nodes = [NodeReport(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
     findings = [Finding(*row) for row in await fetch(EVERYONE, FINDINGS, {})]
-    parts = _parts(findings, services_of(request).verified_at, services_of(request).clock())
+    parts = _parts(findings, asking.services.verified_at, asking.services.clock())
     return show(
-        request,
+        asking.request,
         "integrity.html",
         sealed=SealedLog(*sealed),
         keys="\n".join([sealed[2] or "", *(origin.vkey for origin in former)]),

@@ -7,7 +7,7 @@ import re
 from typing import Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import needs
@@ -78,7 +78,7 @@ class ThemeForm(BaseModel):
     next: str = Field(max_length=8000)
 
 
-async def place_of(request: Request, principal: Principal, text: str) -> str | None:
+async def place_of(asking: Asking, text: str) -> str | None:
     """The address of the page of an id; None if the text is no id that a page shows.
 
     The id of an execution record leads to the page of its line, a workspace or a project to the
@@ -87,14 +87,14 @@ async def place_of(request: Request, principal: Principal, text: str) -> str | N
     # The names of projects are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     if re.fullmatch(KEY_ID, identifier):
-        return f"/ui/keys/{identifier}" if may_manage_keys(principal) else None
+        return f"/ui/keys/{identifier}" if may_manage_keys(asking.principal) else None
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             return with_parameter(HOME, filter_name, identifier)
     place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
     if place is None:
         return None
-    if place == "/ui/runs/" and (line_id := await _line_of_record(request, principal, identifier)):
+    if place == "/ui/runs/" and (line_id := await _line_of_record(asking, identifier)):
         return f"/ui/lines/{line_id}"
     return place + identifier
 
@@ -110,28 +110,26 @@ def writes_of_actor(principal: Principal, text: str) -> str | None:
     return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
 
 
-async def _line_of_record(request: Request, principal: Principal, record_id: str) -> str | None:
+async def _line_of_record(asking: Asking, record_id: str) -> str | None:
     """The line whose execution record has this id; None if the principal sees no such line."""
-    if not may_read(principal):
+    if not may_read(asking.principal):
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
     query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
-    found = await read_answer(
-        executions.list_executions(Asking(request, principal), query), PageOf[ShownLine]
-    )
+    found = await read_answer(executions.list_executions(asking, query), PageOf[ShownLine])
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 
 
 @router.get("/as-of", openapi_extra=needs(None))
-async def look_back(request: Request, principal: Principal, query: InstantQuery) -> Response:
+async def look_back(asking: Asking, query: InstantQuery) -> Response:
     """Redirect to the same page as of another instant."""
-    instant = zone_of(request).meant("at", query.at, query.exact)
+    instant = zone_of(asking.request).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
 
 @router.post("/zone", openapi_extra=needs(None))
-async def choose_zone(request: Request, principal: Principal, form: ZoneForm) -> Response:
+async def choose_zone(form: ZoneForm) -> Response:
     """Show instants in another time zone, in this browser."""
     try:
         name = Zone(form.zone).name
@@ -143,7 +141,7 @@ async def choose_zone(request: Request, principal: Principal, form: ZoneForm) ->
 
 
 @router.post("/theme", openapi_extra=needs(None))
-async def choose_theme(request: Request, principal: Principal, form: ThemeForm) -> Response:
+async def choose_theme(form: ThemeForm) -> Response:
     """Show pages in these colours, in this browser."""
     response = go(own_page(form.next))
     # Not below /ui alone: the front page and the API's page have colours too.

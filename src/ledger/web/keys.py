@@ -16,7 +16,6 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
-from ledger.intake.principal import Principal
 from ledger.language.rendering import KeyWithSecret, ShownKey
 from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm
 from ledger.web.log import chips
@@ -45,23 +44,19 @@ class KeyQuery(Present):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_keys(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     query: TenantQuery,
     refused: RefusedForm | None = None,
 ) -> Response:
     """The keys that the credential sees, newest first, and the form for a new one."""
-    found = await read_answer(
-        api.list_api_keys(Asking(request, principal), query), PageOf[ShownKey]
-    )
+    found = await read_answer(api.list_api_keys(asking, query), PageOf[ShownKey])
     may = {
         permission: words
         for permission, words in PERMISSIONS.items()
-        if principal.is_admin or permission in principal.permissions
+        if asking.principal.is_admin or permission in asking.principal.permissions
     }
     return await _KEYS.show(
-        request,
-        principal,
+        asking,
         "keys.html",
         found.data,
         query,
@@ -69,15 +64,15 @@ async def show_keys(
         keys=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         given=query.chosen(),
-        chips=chips(request, query.chosen()),
+        chips=chips(asking.request, query.chosen()),
         may=may,
-        **await _choices(request, principal),
+        **await _choices(asking),
     )
 
 
-async def _choices(request: Request, principal: Principal) -> dict[str, Any]:
+async def _choices(asking: Asking) -> dict[str, Any]:
     """The choices of the forms: the visitor's own key, if it expires, bounds the lives of keys."""
-    own_end = await _own_end(request, principal)
+    own_end = await _own_end(asking)
     return {
         "words": PERMISSIONS,
         "lives": {name: life[0] for name, life in LIVES.items()},
@@ -86,30 +81,30 @@ async def _choices(request: Request, principal: Principal) -> dict[str, Any]:
     }
 
 
-async def _own_end(request: Request, principal: Principal) -> datetime | None:
+async def _own_end(asking: Asking) -> datetime | None:
     """The instant at which the visitor's key expires; None: never, or the visitor has no key."""
-    if principal.type != "api_key":
+    if asking.principal.type != "api_key":
         return None
-    shown = await _key(request, principal, principal.id)
+    shown = await _key(asking, asking.principal.id)
     return shown.expires_at
 
 
-async def _key(request: Request, principal: Principal, key_id: str) -> ShownKey:
-    shown = api.show_api_key(Asking(request, principal), key_id, Present())
+async def _key(asking: Asking, key_id: str) -> ShownKey:
+    shown = api.show_api_key(asking, key_id, Present())
     return (await read_answer(shown, AnswerOf[ShownKey])).data
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)
-async def add_key(request: Request, principal: Principal, form: NewKeyForm) -> Response:
+async def add_key(asking: Asking, form: NewKeyForm) -> Response:
     """Create a key; the answer contains its secret."""
     sent = form.sent(
-        idempotency_of(request, principal, form),
-        zone_of(request),
-        services_of(request).clock(),
-        await _own_end(request, principal),
+        idempotency_of(asking, form),
+        zone_of(asking.request),
+        asking.services.clock(),
+        await _own_end(asking),
     )
-    command = api.create_api_key(request, principal, sent)
-    return await _KEYS.carry_out(request, principal, form, command, partial(_secret, request))
+    command = api.create_api_key(asking, sent)
+    return await _KEYS.carry_out(asking, form, command, partial(_secret, asking.request))
 
 
 def _secret(
@@ -143,60 +138,56 @@ def _curl(request: Request, key: KeyWithSecret) -> str:
 
 @router.get("/{key_id}", openapi_extra=needs(_PERMISSION))
 async def show_key(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     key_id: str,
     query: KeyQuery,
     refused: RefusedForm | None = None,
 ) -> Response:
     """A key with its forms."""
-    key = await _key(request, principal, key_id)
+    key = await _key(asking, key_id)
     return await _KEYS.show(
-        request,
-        principal,
+        asking,
         "key.html",
         [key],
         query,
         refused,
         key=key,
-        is_own=principal.id == key.id,
-        is_covered=principal.covers(key.permissions, key.organization_id, key.workspace_id),
-        **await _choices(request, principal),
+        is_own=asking.principal.id == key.id,
+        is_covered=asking.principal.covers(key.permissions, key.organization_id, key.workspace_id),
+        **await _choices(asking),
     )
 
 
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
-async def change_key(
-    request: Request, principal: Principal, key_id: str, form: ChangeKeyForm
-) -> Response:
+async def change_key(asking: Asking, key_id: str, form: ChangeKeyForm) -> Response:
     """Change the key's name and expiry."""
     sent = form.sent(
-        idempotency_of(request, principal, form),
-        zone_of(request),
-        services_of(request).clock(),
-        await _own_end(request, principal),
+        idempotency_of(asking, form),
+        zone_of(asking.request),
+        asking.services.clock(),
+        await _own_end(asking),
     )
-    command = api.update_api_key(request, principal, key_id, sent)
-    return await _KEYS.carry_out(request, principal, form, command, "change")
+    command = api.update_api_key(asking, key_id, sent)
+    return await _KEYS.carry_out(asking, form, command, "change")
 
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
-async def rotate_key(
-    request: Request, principal: Principal, key_id: str, form: RotateForm
-) -> Response:
+async def rotate_key(asking: Asking, key_id: str, form: RotateForm) -> Response:
     """Replace the key's secret; the answer contains the new one."""
-    sent = form.sent(idempotency_of(request, principal, form))
-    command = api.rotate_api_key(request, principal, key_id, sent)
-    then = partial(_secret, request, grace=form.grace_seconds, is_own=principal.id == key_id)
-    return await _KEYS.carry_out(request, principal, form, command, then)
+    sent = form.sent(idempotency_of(asking, form))
+    command = api.rotate_api_key(asking, key_id, sent)
+    then = partial(
+        _secret, asking.request, grace=form.grace_seconds, is_own=asking.principal.id == key_id
+    )
+    return await _KEYS.carry_out(asking, form, command, then)
 
 
 @command_route(router, "/{key_id}/revoke", RevokeApiKey, _PERMISSION)
-async def revoke_key(request: Request, principal: Principal, key_id: str, form: Form) -> Response:
+async def revoke_key(asking: Asking, key_id: str, form: Form) -> Response:
     """Revoke the key for good."""
-    sent: Sent[Any] = Sent(None, idempotency_of(request, principal, form), None)
-    command = api.revoke_api_key(request, principal, key_id, sent)
-    return await _KEYS.carry_out(request, principal, form, command, "revoke")
+    sent: Sent[Any] = Sent(None, idempotency_of(asking, form), None)
+    command = api.revoke_api_key(asking, key_id, sent)
+    return await _KEYS.carry_out(asking, form, command, "revoke")
 
 
 _KEYS = Managed(

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field, ValidationError
 
 from ledger.api.lean import command_route, needs
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
-from ledger.api.reading import Asking, Query, services_of
+from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId
@@ -91,50 +91,40 @@ class Month(NamedTuple):
 
 
 @router.get("/{line_id}", openapi_extra=needs("read"))
-async def show_line(
-    request: Request, principal: Principal, line_id: AnyLineId, query: LineQuery
-) -> Response:
+async def show_line(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
-        return await _page(request, principal, line_id, query)
-    place = await place_in(Asking(request, principal), line_id, Query())
+        return await _page(asking, line_id, query)
+    place = await place_in(asking, line_id, Query())
     # Before the first event nothing was known of the line.
     instant = max(instant_at(query.at), place.first.recorded_at)
-    is_now = (query.end is not None and query.at >= query.end) or instant > services_of(
-        request
-    ).clock()
-    address = with_parameter(with_parameter(here(request), "at", None), "end", None)
+    is_now = query.end is not None and query.at >= query.end
+    is_now = is_now or instant > asking.services.clock()
+    address = with_parameter(with_parameter(here(asking.request), "at", None), "end", None)
     return go(with_parameter(address, "as_of", None if is_now else format_instant(instant)))
 
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
-async def pause_line(
-    request: Request, principal: Principal, line_id: AnyLineId, form: ManageForm
-) -> Response:
+async def pause_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
     """Pause the line: put the operator's hold on."""
-    return await _manage(request, principal, line_id, form, Pause, Reason)
+    return await _manage(asking, line_id, form, Pause, Reason)
 
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
-async def resume_line(
-    request: Request, principal: Principal, line_id: AnyLineId, form: ManageForm
-) -> Response:
+async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
     """Resume the line: lift the operator's hold."""
-    return await _manage(request, principal, line_id, form, Resume, OptionalReason)
+    return await _manage(asking, line_id, form, Resume, OptionalReason)
 
 
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
 @router.get("/{line_id}/resume", openapi_extra=needs("read"))
-async def leave_form(
-    request: Request, principal: Principal, line_id: AnyLineId, query: LineQuery
-) -> Response:
+async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
-    return go(with_parameter(request.url.path.rpartition("/")[0], "as_of", query.as_of))
+    return go(with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of))
 
 
 async def _manage(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     line_id: str,
     form: ManageForm,
     command: type[Pause],
@@ -143,49 +133,48 @@ async def _manage(
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     # A reason of blanks counts as no reason, since the history would show none.
     reason = (form.reason or "").replace("\r\n", "\n").strip() or None
-    key = idempotency_of(request, principal, form)
+    key = idempotency_of(asking, form)
     sent: Sent[Reason | OptionalReason]
     try:
         sent = Sent(model.model_validate({} if reason is None else {"reason": reason}), key, None)
     except ValidationError as error:
         sent = Sent(None, key, Invalid("The reason is not valid.", pointers(error, "")))
     try:
-        await execute_on(request, principal, command, line_id, sent, reason=reason)
+        await execute_on(asking, command, line_id, sent, reason=reason)
     except (Invalid, InvalidState, Unavailable) as error:
         action = "pause" if command is Pause else "resume"
         query = LineQuery(month=form.month)
-        return await _page(request, principal, line_id, query, Entered(action, reason, error))
+        return await _page(asking, line_id, query, Entered(action, reason, error))
     return go(with_parameter(f"/ui/lines/{line_id}", "month", form.month))
 
 
 async def _page(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     line_id: str,
     query: LineQuery,
     entered: Entered | None = None,
 ) -> Response:
     async def read(of: Query) -> LineDetail:
-        answer = executions.show_execution(Asking(request, principal), line_id, of)
+        answer = executions.show_execution(asking, line_id, of)
         return (await read_answer(answer, AnswerOf[LineDetail])).data
 
     line = await as_known(read, query.as_of, "This line was not known yet at that time.")
-    now, zone = services_of(request).clock(), zone_of(request)
+    now, zone = asking.services.clock(), zone_of(asking.request)
     seen_at = query.instant or now
     # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
     last_month = _month_of(zone.local(seen_at))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
     life, usage, place, runs_chart, names = await asyncio.gather(
-        life_of(request, principal, line, query, seen_at),
-        _usage(request, principal, line_id, query, month),
-        place_in(Asking(request, principal), line_id, query),
-        _runs(request, principal, line, query, seen_at),
-        names_for(request, principal, [line]),
+        life_of(asking, line, query, seen_at),
+        _usage(asking, line_id, query, month),
+        place_in(asking, line_id, query),
+        _runs(asking, line, query, seen_at),
+        names_for(asking, [line]),
     )
     scale = scale_of(present, place, now)
     return show(
-        request,
+        asking.request,
         "line.html",
         200 if entered is None else status_of(entered.error),
         line=line,
@@ -204,7 +193,7 @@ async def _page(
         summary=summary,
         chart=runs_chart,
         entered=entered,
-        may_manage=_may_manage(principal, query, line),
+        may_manage=_may_manage(asking.principal, query, line),
         is_held=any(hold.hold == "operator" for hold in line.holds),
     )
 
@@ -222,13 +211,11 @@ def _month_of(day: date) -> Month:
     return Month(day.year, day.month)
 
 
-async def _usage(
-    request: Request, principal: Principal, line_id: str, query: LineQuery, month: Month
-) -> ShownUsage | None:
+async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = RangeQuery(as_of=query.as_of, **bounds)
-    answer = stories.show_usage(Asking(request, principal), line_id, asked)
+    answer = stories.show_usage(asking, line_id, asked)
     try:
         return (await read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
@@ -236,11 +223,11 @@ async def _usage(
 
 
 async def _runs(
-    request: Request, principal: Principal, line: LineDetail, query: LineQuery, seen_at: datetime
+    asking: Asking, line: LineDetail, query: LineQuery, seen_at: datetime
 ) -> RunsChart | None:
     """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.runs_with_errors(Asking(request, principal), line.service_line_id, asked)
+    answer = runs.runs_with_errors(asking, line.service_line_id, asked)
     return chart_of((await read_answer(answer, PageOf[ShownRun])).data, seen_at)

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Request, Response
 
 from ledger.api.lean import needs
 from ledger.api.problems import status_of
+from ledger.api.reading import Asking
 from ledger.domain.errors import NotFound, Refused
-from ledger.intake.principal import Principal
 from ledger.web.names import names_of_scopes
 from ledger.web.pages import Form, go, here, show, with_parameter
 
@@ -40,8 +40,7 @@ class Managed(NamedTuple):
 
     async def show(
         self,
-        request: Request,
-        principal: Principal,
+        asking: Asking,
         template: str,
         things: Sequence[Any],
         query: Any,
@@ -51,23 +50,22 @@ class Managed(NamedTuple):
         """A page with the things, or with the one thing that the request's path names."""
         form, error = refused or (None, None)
         return show(
-            request,
+            asking.request,
             template,
             200 if error is None else status_of(error),
-            scope_names=await names_of_scopes(request, principal, things),
+            scope_names=await names_of_scopes(asking, things),
             query=query,
             done=self.done.get(getattr(query, "done", None)),
             refused=error,
             refused_at=type(form).__name__ if form is not None else None,
             form=form,
-            here=here(request) if form is None else self._address(request),
+            here=here(asking.request) if form is None else self._address(asking.request),
             **context,
         )
 
     async def carry_out(
         self,
-        request: Request,
-        principal: Principal,
+        asking: Asking,
         form: Form,
         command: Awaitable[Response],
         then: str | Callable[[Response], Response],
@@ -83,12 +81,12 @@ class Managed(NamedTuple):
             raise
         except Refused as error:
             refused = RefusedForm(form, error)
-            thing = request.path_params.get(self.id)
+            thing = asking.request.path_params.get(self.id)
             if thing is None:
-                return await self.list_page(request, principal, refused=refused)
-            return await self.page(request, principal, thing, refused=refused)
+                return await self.list_page(asking, refused=refused)
+            return await self.page(asking, thing, refused=refused)
         if isinstance(then, str):
-            return go(with_parameter(self._address(request), "done", then))
+            return go(with_parameter(self._address(asking.request), "done", then))
         return then(made)
 
     def route_back(self, router: APIRouter, permission: str) -> None:

@@ -6,14 +6,11 @@ Names of workspaces and projects are those of now, also where the page shows an 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from fastapi import Request
-
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions
 from ledger.domain.errors import Behind
-from ledger.intake.principal import Principal
 from ledger.web.pages import may_read, read_answer
 from projections.directory import statements as directory
 from projections.execution.shown import LineDetail
@@ -21,7 +18,7 @@ from projections.execution.statements import names_read
 
 
 async def names_for(
-    request: Request, principal: Principal, lines: Iterable[LineDetail], more: Iterable[str] = ()
+    asking: Asking, lines: Iterable[LineDetail], more: Iterable[str] = ()
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 
@@ -30,7 +27,6 @@ async def names_for(
     ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
     if not ids:
         return {}
-    asking = Asking(request, principal)
     filters = asking.tenant
     filters.pop("workspace", None)
     parameters = {**filters, "ids": sorted(ids)}
@@ -53,14 +49,12 @@ class Scoped(Protocol):
     def organization_id(self) -> str | None: ...
 
 
-async def names_of_scopes(
-    request: Request, principal: Principal, shown: Iterable[Scoped]
-) -> Mapping[tuple[str, str], str]:
+async def names_of_scopes(asking: Asking, shown: Iterable[Scoped]) -> Mapping[tuple[str, str], str]:
     """The names of the workspaces of these keys or endpoints, by organization and workspace.
 
     Empty if the credential may not read names, or while the view of the directory is missing.
     """
-    if not may_read(principal):
+    if not may_read(asking.principal):
         return {}
     scopes = {
         (each.organization_id, each.workspace_id)
@@ -72,7 +66,7 @@ async def names_of_scopes(
     organizations, ids = zip(*sorted(scopes), strict=True)
     parameters = {"ids": [*ids], "organizations": [*organizations]}
     try:
-        rows = await Asking(request, principal).rows(directory.SCOPES, parameters)
+        rows = await asking.rows(directory.SCOPES, parameters)
     except (Behind, *UNBUILT):
         return {}
     named: Mapping[tuple[str, str], str] = rows.once(
@@ -82,10 +76,9 @@ async def names_of_scopes(
 
 
 async def names_of_lines(
-    request: Request, principal: Principal, line_ids: Iterable[str], query: Query
+    asking: Asking, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
-    asking = Asking(request, principal)
     tenant = asking.tenant
     read = names_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "ids": sorted(set(line_ids))}
@@ -96,9 +89,7 @@ async def names_of_lines(
     return named
 
 
-async def name_of_line(
-    request: Request, principal: Principal, line_id: str, as_of: str | None
-) -> str | None:
+async def name_of_line(asking: Asking, line_id: str, as_of: str | None) -> str | None:
     """The name of a line that the credential sees, as it was known at the instant."""
-    answer = executions.show_execution(Asking(request, principal), line_id, Query(as_of=as_of))
+    answer = executions.show_execution(asking, line_id, Query(as_of=as_of))
     return (await read_answer(answer, AnswerOf[LineDetail])).data.name

@@ -34,7 +34,7 @@ from ledger.api.problems import (
     Unauthorized,
     status_of,
 )
-from ledger.api.reading import services_of
+from ledger.api.reading import Asking, services_of
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
@@ -214,6 +214,9 @@ class PageRoute(LeanRoute):
 
     async def read(self, request: Request, principal: Principal, model: Any) -> Any:
         return await read_form(request, model)
+
+    def min_position(self, request: Request) -> None:
+        """Return None: a page is of what its node shows."""
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count a page of many rows as a large one. Raises RateLimited."""
@@ -397,12 +400,12 @@ async def read_form(request: Request, model: type[M]) -> M:
     return filled
 
 
-def idempotency_of(request: Request, principal: Principal, form: Form) -> IdempotencyKey:
+def idempotency_of(asking: Asking, form: Form) -> IdempotencyKey:
     """The idempotency key of a form. The fingerprint tells apart two forms with other values."""
     said = form.model_dump_json(exclude={"form_key", "request_key"})
     fingerprint = hashlib.sha256(said.encode()).digest()
     name = f"ui-{form.request_key}"
-    return IdempotencyKey(principal.credential, request.url.path, name, fingerprint)
+    return IdempotencyKey(asking.principal.credential, asking.request.url.path, name, fingerprint)
 
 
 def go(path: str) -> Response:

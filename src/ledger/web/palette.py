@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import needs
@@ -16,7 +16,6 @@ from ledger.api.routes.search import (
     search_names,
 )
 from ledger.domain.errors import Forbidden, Invalid
-from ledger.intake.principal import Principal
 from ledger.web.jump import place_of, writes_of_actor
 from ledger.web.pages import PageRoute, go, may_read, show, with_parameter
 
@@ -51,35 +50,35 @@ class Hit(NamedTuple):
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_search(request: Request, principal: Principal, query: Typed) -> Response:
+async def show_search(asking: Asking, query: Typed) -> Response:
     """Redirect to the page of an id, or show the results. Raises Forbidden without ``read``.
 
     An actor's id looks like any other: it leads to the actor's writes if nothing else has it.
     """
-    path = await place_of(request, principal, query.text)
+    path = await place_of(asking, query.text)
     if path is not None:
         return go(with_parameter(path, "as_of", query.as_of))
-    results = await _results(request, principal, query.text) if may_read(principal) else []
-    if not results and (writes := writes_of_actor(principal, query.text)) is not None:
+    results = await _results(asking, query.text) if may_read(asking.principal) else []
+    if not results and (writes := writes_of_actor(asking.principal, query.text)) is not None:
         return go(writes)
-    if not may_read(principal):
+    if not may_read(asking.principal):
         raise Forbidden("This credential may not read names.")
-    return show(request, "search.html", text=query.text, results=results)
+    return show(asking.request, "search.html", text=query.text, results=results)
 
 
 @router.get("/results", openapi_extra=needs("read"))
-async def show_results(request: Request, principal: Principal, query: Typed) -> Response:
+async def show_results(asking: Asking, query: Typed) -> Response:
     """The results as the palette shows them, without the frame of a page."""
-    results = await _results(request, principal, query.text)
-    return show(request, "palette_results.html", text=query.text, results=results)
+    results = await _results(asking, query.text)
+    return show(asking.request, "palette_results.html", text=query.text, results=results)
 
 
-async def _results(request: Request, principal: Principal, text: str) -> list[Hit] | None:
+async def _results(asking: Asking, text: str) -> list[Hit] | None:
     """The results of the API; None: the text has no usable word."""
     if not text:
         return None
     try:
-        reply = await search_names(Asking(request, principal), SearchQuery(q=text))
+        reply = await search_names(asking, SearchQuery(q=text))
     except Invalid:
         return None
     found = msgspec.json.decode(reply.body, type=SearchResults).data

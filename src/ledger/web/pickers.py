@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import needs
@@ -13,7 +13,6 @@ from ledger.api.replies import PageOf
 from ledger.api.routes import directory
 from ledger.api.routes.directory import DirectoryQuery, ShownName
 from ledger.domain.errors import Behind
-from ledger.intake.principal import Principal
 from ledger.web.pages import HOME, PageRoute, own_page, read_answer, show, with_parameter
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -57,16 +56,14 @@ class DirectoryPageQuery(BaseModel):
     cursor: str | None = None
 
 
-async def entries_for(
-    request: Request, principal: Principal, *, has_resources: bool
-) -> Sequence[Entries]:
+async def entries_for(asking: Asking, *, has_resources: bool) -> Sequence[Entries]:
     """The entries of the board's panels; nothing while the directory's view is being built."""
     found = []
     for kind in get_args(Kind):
         if kind == "resource" and not has_resources:
             continue
         try:
-            page = await _read(request, principal, kind)
+            page = await _read(asking, kind)
         except (Behind, *UNBUILT):
             continue
         most = sorted(page.data, key=lambda entry: -entry.lines)[:_LISTED]
@@ -82,13 +79,11 @@ def names_of_entries(entries: Sequence[Entries], kind: Kind) -> Mapping[str, str
 
 
 @router.get("/directory", openapi_extra=needs("read"))
-async def show_directory(
-    request: Request, principal: Principal, query: DirectoryPageQuery
-) -> Response:
+async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
     """All workspaces, projects or resources, or those with a text in name or id."""
     sought, cursor, found = query.name.strip().casefold(), query.cursor, []
     for _ in range(_SEARCHED if sought else 1):
-        page = await _read(request, principal, query.type, cursor)
+        page = await _read(asking, query.type, cursor)
         found += [entry for entry in page.data if sought in _words(entry)]
         cursor = page.meta.cursor if page.meta.has_more else None
         if cursor is None:
@@ -97,7 +92,7 @@ async def show_directory(
     for name in ("cursor", "before", "start"):
         board = with_parameter(board, name, None)
     return show(
-        request,
+        asking.request,
         "directory.html",
         query=query,
         board=board,
@@ -109,11 +104,9 @@ async def show_directory(
     )
 
 
-async def _read(
-    request: Request, principal: Principal, kind: Kind, cursor: str | None = None
-) -> PageOf[ShownName]:
+async def _read(asking: Asking, kind: Kind, cursor: str | None = None) -> PageOf[ShownName]:
     query = DirectoryQuery(type=kind, limit=100, cursor=cursor)
-    answer = directory.list_directory(Asking(request, principal), query)
+    answer = directory.list_directory(asking, query)
     return await read_answer(answer, PageOf[ShownName])
 
 

@@ -13,7 +13,6 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
-from ledger.intake.principal import Principal
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
@@ -67,40 +66,38 @@ class RunsChart(NamedTuple):
 
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
-async def show_line_runs(
-    request: Request, principal: Principal, line_id: AnyLineId, query: LineRunsQuery
-) -> Response:
+async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuery) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
-    if (address := query.canonical(request)) is not None:
+    if (address := query.canonical(asking.request)) is not None:
         return go(address)
 
     async def read(of: Query) -> PageOf[ShownRun]:
         asked = query.model_copy(update={"as_of": of.as_of})
         if all(getattr(query, name) is None for name in _NAMES):
-            answer = runs.runs_with_errors(Asking(request, principal), line_id, asked)
+            answer = runs.runs_with_errors(asking, line_id, asked)
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.
             given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
             of_line = runs.AllRunsQuery(**given, service_line_id=line_id)
-            answer = runs.all_runs_with_errors(Asking(request, principal), of_line)
+            answer = runs.all_runs_with_errors(asking, of_line)
         return await read_answer(answer, PageOf[ShownRun])
 
     page = await as_known(read, query.as_of, "This line was not known yet at that time.")
-    line_name = await name_of_line(request, principal, line_id, query.as_of)
-    return _runs_page(request, query, page, line_id=line_id, line_name=line_name, line_names={})
+    line_name = await name_of_line(asking, line_id, query.as_of)
+    return _runs_page(
+        asking.request, query, page, line_id=line_id, line_name=line_name, line_names={}
+    )
 
 
 @router.get("/runs", openapi_extra=needs("read"))
-async def show_all_runs(
-    request: Request, principal: Principal, query: AllRunsPageQuery
-) -> Response:
+async def show_all_runs(asking: Asking, query: AllRunsPageQuery) -> Response:
     """The runs of all lines, newest request first."""
-    if (address := query.canonical(request)) is not None:
+    if (address := query.canonical(asking.request)) is not None:
         return go(address)
-    answer = runs.all_runs_with_errors(Asking(request, principal), query)
+    answer = runs.all_runs_with_errors(asking, query)
     page = await read_answer(answer, PageOf[ShownRun])
-    named = await names_of_lines(request, principal, (r.service_line_id for r in page.data), query)
-    return _runs_page(request, query, page, line_id=None, line_name=None, line_names=named)
+    named = await names_of_lines(asking, (r.service_line_id for r in page.data), query)
+    return _runs_page(asking.request, query, page, line_id=None, line_name=None, line_names=named)
 
 
 def _runs_page(
@@ -147,28 +144,28 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))
-async def show_run(request: Request, principal: Principal, run_id: str, query: Query) -> Response:
+async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
     """A run with its input, its output and its events."""
 
     async def read(of: Query) -> ShownRun:
-        answer = runs.show_run(Asking(request, principal), run_id, of)
+        answer = runs.show_run(asking, run_id, of)
         return (await read_answer(answer, AnswerOf[ShownRun])).data
 
     run = await as_known(read, query.as_of, "This run was not known yet at that time.")
-    events = await run_events(Asking(request, principal), run_id, query)
+    events = await run_events(asking, run_id, query)
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
-    answer = runs.all_runs_with_errors(Asking(request, principal), asked)
+    answer = runs.all_runs_with_errors(asking, asked)
     children = await read_answer(answer, PageOf[ShownRun])
     others = (child.service_line_id for child in children.data)
-    seen_at = query.instant or services_of(request).clock()
+    seen_at = query.instant or asking.services.clock()
     timed = timed_of(run, seen_at)
     waited = (run.started_at or run.completed_at or seen_at) - run.requested_at
     return show(
-        request,
+        asking.request,
         "run.html",
         run=run,
-        line_name=await name_of_line(request, principal, run.service_line_id, query.as_of),
-        line_names=await names_of_lines(request, principal, others, query),
+        line_name=await name_of_line(asking, run.service_line_id, query.as_of),
+        line_names=await names_of_lines(asking, others, query),
         timed=timed,
         children=[timed_of(child, seen_at) for child in children.data],
         has_more_children=children.meta.has_more,

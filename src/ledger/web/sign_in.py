@@ -8,7 +8,6 @@ from ledger.api.lean import needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
 from ledger.api.reading import services_of
-from ledger.intake.principal import Principal
 from ledger.web import session
 from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, refusal_page, show
 
@@ -86,7 +85,7 @@ async def sign_in(request: Request) -> Response:
 
 
 @signed_in.post("/ui/sign-out", openapi_extra=needs(None))
-async def sign_out(request: Request, principal: Principal, form: SignOut) -> Response:
+async def sign_out(form: SignOut) -> Response:
     """End the session in this browser."""
     response = go("/")
     session.forget(response)

@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from fastapi import Request
-
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import stories
 from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.domain.errors import Invalid
 from ledger.domain.values import STATES, format_instant
-from ledger.intake.principal import Principal
 from ledger.web import charts
 from ledger.web.charts import Label, Piece, TimeSpan
 from ledger.web.history import Scale
@@ -63,15 +60,13 @@ class Band(NamedTuple):
     total: int
 
 
-async def life_of(
-    request: Request, principal: Principal, line: LineDetail, query: Query, seen_at: datetime
-) -> Life | None:
+async def life_of(asking: Asking, line: LineDetail, query: Query, seen_at: datetime) -> Life | None:
     """The line's life, or its latest part if it has too many changes; None if even one day has."""
     end = seen_at if line.closed_at is None else min(seen_at, line.closed_at)
     for days in (None, *_STRETCHES):
         since = None if days is None else format_instant(end - timedelta(days=days))
         asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
-        answer = stories.show_timeline(Asking(request, principal), line.service_line_id, asked)
+        answer = stories.show_timeline(asking, line.service_line_id, asked)
         try:
             timeline = (await read_answer(answer, AnswerOf[ShownTimeline])).data
         except Invalid:

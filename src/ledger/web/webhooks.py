@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.api.lean import command_route, needs
-from ledger.api.reading import Asking, Bound, Present, TenantQuery, services_of
+from ledger.api.reading import Asking, Bound, Present, TenantQuery
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
@@ -24,7 +24,6 @@ from ledger.application.commands.webhooks import (
 )
 from ledger.domain.values import parse_bound
 from ledger.feed.signing import ShownDelivery
-from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.web.log import chips, stream_address
@@ -113,18 +112,14 @@ class DeliveriesPageQuery(api.DeliveriesQuery):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_webhooks(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     query: EndpointsQuery,
     refused: RefusedForm | None = None,
 ) -> Response:
     """The credential's endpoints, newest first, and the form for a new one."""
-    found = await read_answer(
-        api.list_webhooks(Asking(request, principal), query), PageOf[ShownEndpoint]
-    )
+    found = await read_answer(api.list_webhooks(asking, query), PageOf[ShownEndpoint])
     return await _ENDPOINTS.show(
-        request,
-        principal,
+        asking,
         "webhooks.html",
         found.data,
         query,
@@ -132,20 +127,18 @@ async def show_webhooks(
         endpoints=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         given=query.chosen(),
-        chips=chips(request, query.chosen()),
+        chips=chips(asking.request, query.chosen()),
         typed=typed(refused and refused.form),
         types=tuple(TYPES),
     )
 
 
 @command_route(router, "", CreateEndpoint, _PERMISSION)
-async def add_webhook(request: Request, principal: Principal, form: NewForm) -> Response:
+async def add_webhook(asking: Asking, form: NewForm) -> Response:
     """Create an endpoint; the answer contains its secret."""
-    command = api.create_webhook(
-        request, principal, form.sent(idempotency_of(request, principal, form))
-    )
-    then = partial(_secret, request, is_new=True)
-    return await _ENDPOINTS.carry_out(request, principal, form, command, then)
+    command = api.create_webhook(asking, form.sent(idempotency_of(asking, form)))
+    then = partial(_secret, asking.request, is_new=True)
+    return await _ENDPOINTS.carry_out(asking, form, command, then)
 
 
 def _secret(request: Request, made: Response, is_new: bool) -> Response:
@@ -162,33 +155,31 @@ def _secret(request: Request, made: Response, is_new: bool) -> Response:
 
 @router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     endpoint_id: str,
     query: DeliveriesPageQuery,
     refused: RefusedForm | None = None,
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
-        address = with_parameter(here(request), "since_local", None)
-        meant = zone_of(request).meant("since", query.since_local)
+        address = with_parameter(here(asking.request), "since_local", None)
+        meant = zone_of(asking.request).meant("since", query.since_local)
         return go(with_parameter(address, "since", meant))
     shown = await read_answer(
-        api.show_webhook(Asking(request, principal), endpoint_id, Present()),
+        api.show_webhook(asking, endpoint_id, Present()),
         AnswerOf[ShownEndpoint],
     )
     endpoint = shown.data
     found = await read_answer(
-        api.list_deliveries(Asking(request, principal), endpoint_id, query), PageOf[ShownDelivery]
+        api.list_deliveries(asking, endpoint_id, query), PageOf[ShownDelivery]
     )
-    zone = zone_of(request)
+    zone = zone_of(asking.request)
     since = parse_bound(query.since) if query.since is not None else None
-    since = since or since_when(endpoint, services_of(request).clock())
+    since = since or since_when(endpoint, asking.services.clock())
     whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
     form = refused and refused.form
     return await _ENDPOINTS.show(
-        request,
-        principal,
+        asking,
         "webhook.html",
         [endpoint],
         query,
@@ -197,22 +188,19 @@ async def show_webhook(
         deliveries=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         statuses=statements.STATUSES,
-        stream=stream_address(principal, whose, tuple(whose)),
+        stream=stream_address(asking.principal, whose, tuple(whose)),
         typed=typed(form, endpoint),
         since=form.since if isinstance(form, RecoverForm) else zone.field(since),
         counted_since=since,
-        recovers=await _would_recover(request, principal, endpoint_id, since),
+        recovers=await _would_recover(asking, endpoint_id, since),
         most=MOST,
         snippets=SNIPPETS,
         types=tuple(TYPES),
     )
 
 
-async def _would_recover(
-    request: Request, principal: Principal, endpoint_id: str, since: datetime
-) -> int:
+async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> int:
     """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
-    asking = Asking(request, principal)
     tenant = asking.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1}
     rows = await asking.rows(statements.recovery_read(frozenset(tenant)), parameters)
@@ -221,76 +209,64 @@ async def _would_recover(
 
 
 @command_route(router, "/{endpoint_id}/change", UpdateEndpoint, _PERMISSION)
-async def change_webhook(
-    request: Request, principal: Principal, endpoint_id: str, form: ChangeForm
-) -> Response:
+async def change_webhook(asking: Asking, endpoint_id: str, form: ChangeForm) -> Response:
     """Replace the endpoint's settings."""
-    sent = form.sent(idempotency_of(request, principal, form))
-    command = api.update_webhook(request, principal, endpoint_id, sent)
-    return await _ENDPOINTS.carry_out(request, principal, form, command, "change")
+    sent = form.sent(idempotency_of(asking, form))
+    command = api.update_webhook(asking, endpoint_id, sent)
+    return await _ENDPOINTS.carry_out(asking, form, command, "change")
 
 
 @command_route(router, "/{endpoint_id}/switch", UpdateEndpoint, _PERMISSION)
-async def switch_webhook(
-    request: Request, principal: Principal, endpoint_id: str, form: SwitchForm
-) -> Response:
+async def switch_webhook(asking: Asking, endpoint_id: str, form: SwitchForm) -> Response:
     """Enable or disable the endpoint."""
-    sent = form.sent(idempotency_of(request, principal, form))
-    command = api.update_webhook(request, principal, endpoint_id, sent)
+    sent = form.sent(idempotency_of(asking, form))
+    command = api.update_webhook(asking, endpoint_id, sent)
     done: Done = "enable" if form.enabled == "true" else "disable"
-    return await _ENDPOINTS.carry_out(request, principal, form, command, done)
+    return await _ENDPOINTS.carry_out(asking, form, command, done)
 
 
 @command_route(router, "/{endpoint_id}/recover", RecoverEndpoint, _PERMISSION)
-async def recover_webhook(
-    request: Request, principal: Principal, endpoint_id: str, form: RecoverForm
-) -> Response:
+async def recover_webhook(asking: Asking, endpoint_id: str, form: RecoverForm) -> Response:
     """Send undelivered events again."""
-    sent = form.sent(idempotency_of(request, principal, form), zone_of(request))
-    command = api.recover_webhook(request, principal, endpoint_id, sent)
-    return await _ENDPOINTS.carry_out(request, principal, form, command, "recover")
+    sent = form.sent(idempotency_of(asking, form), zone_of(asking.request))
+    command = api.recover_webhook(asking, endpoint_id, sent)
+    return await _ENDPOINTS.carry_out(asking, form, command, "recover")
 
 
 @command_route(router, "/{endpoint_id}/deliveries/{event_id}/resend", ResendDelivery, _PERMISSION)
 async def send_delivery_again(
-    request: Request, principal: Principal, endpoint_id: str, event_id: str, form: Form
+    asking: Asking, endpoint_id: str, event_id: str, form: Form
 ) -> Response:
     """Send one event again."""
-    sent = nothing(idempotency_of(request, principal, form))
-    command = api.send_delivery_again(request, principal, endpoint_id, event_id, sent)
-    return await _ENDPOINTS.carry_out(request, principal, form, command, "resend")
+    sent = nothing(idempotency_of(asking, form))
+    command = api.send_delivery_again(asking, endpoint_id, event_id, sent)
+    return await _ENDPOINTS.carry_out(asking, form, command, "resend")
 
 
 @command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
-async def send_test(
-    request: Request, principal: Principal, endpoint_id: str, form: Form
-) -> Response:
+async def send_test(asking: Asking, endpoint_id: str, form: Form) -> Response:
     """Send a test; the deliveries show its result."""
-    sent = nothing(idempotency_of(request, principal, form))
-    command = api.send_webhook_test(request, principal, endpoint_id, sent)
-    return await _ENDPOINTS.carry_out(request, principal, form, command, "test")
+    sent = nothing(idempotency_of(asking, form))
+    command = api.send_webhook_test(asking, endpoint_id, sent)
+    return await _ENDPOINTS.carry_out(asking, form, command, "test")
 
 
 @command_route(router, "/{endpoint_id}/remove", DeleteEndpoint, _PERMISSION)
-async def remove_webhook(
-    request: Request, principal: Principal, endpoint_id: str, form: Form
-) -> Response:
+async def remove_webhook(asking: Asking, endpoint_id: str, form: Form) -> Response:
     """Delete the endpoint for good."""
-    sent: Any = nothing(idempotency_of(request, principal, form))
-    command = api.delete_webhook(request, principal, endpoint_id, sent)
+    sent: Any = nothing(idempotency_of(asking, form))
+    command = api.delete_webhook(asking, endpoint_id, sent)
     then = go(with_parameter(PATH, "done", "remove"))
-    return await _ENDPOINTS.carry_out(request, principal, form, command, lambda _: then)
+    return await _ENDPOINTS.carry_out(asking, form, command, lambda _: then)
 
 
 @command_route(router, "/{endpoint_id}/rotate-secret", RotateSecret, _PERMISSION)
-async def rotate_secret(
-    request: Request, principal: Principal, endpoint_id: str, form: Form
-) -> Response:
+async def rotate_secret(asking: Asking, endpoint_id: str, form: Form) -> Response:
     """Replace the endpoint's secret; the answer contains the new one."""
-    sent = nothing(idempotency_of(request, principal, form))
-    command = api.rotate_webhook_secret(request, principal, endpoint_id, sent)
-    then = partial(_secret, request, is_new=False)
-    return await _ENDPOINTS.carry_out(request, principal, form, command, then)
+    sent = nothing(idempotency_of(asking, form))
+    command = api.rotate_webhook_secret(asking, endpoint_id, sent)
+    then = partial(_secret, asking.request, is_new=False)
+    return await _ENDPOINTS.carry_out(asking, form, command, then)
 
 
 _ENDPOINTS = Managed(

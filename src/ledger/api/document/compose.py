@@ -84,7 +84,7 @@ def compose(app: FastAPI) -> Schema:
 def _operation(route: APIRoute, made: Schemas) -> Schema:
     """The operation of a route. Its name is the function's: a verb, then what it is about."""
     said = route.openapi_extra or {}
-    parameters = [*_parameters(route.endpoint, made), *said.get("parameters", ())]
+    parameters = [*_parameters(route, made), *said.get("parameters", ())]
     if 304 in route.responses:
         parameters.append(_IF_NONE_MATCH)
     operation: Schema = {
@@ -117,13 +117,13 @@ class _Parameters(GenerateJsonSchema):
         return super().default_schema(schema)
 
 
-def _parameters(endpoint: Any, made: Schemas) -> list[Schema]:
-    """The parameters of a function: in the path, in the query, in headers."""
+def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
+    """The parameters of a route's function: in the path, in the query, in headers."""
     path, query, headers = list[Schema](), list[Schema](), list[Schema]()
-    for name, parameter in inspect.signature(endpoint, eval_str=True).parameters.items():
+    for name, parameter in inspect.signature(route.endpoint, eval_str=True).parameters.items():
         annotation = parameter.annotation
         if annotation is Asking:
-            headers.append(_MIN_POSITION)
+            headers += [_MIN_POSITION] if "GET" in (route.methods or ()) else []
         elif found := [each for each in get_args(annotation) if isinstance(each, params.Path)]:
             schema = TypeAdapter(annotation).json_schema(schema_generator=_Parameters)
             schema["description"] = found[0].description

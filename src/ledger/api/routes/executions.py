@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.lean import LeanRoute, command_route, read_route
@@ -47,7 +47,6 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
-from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
 from projections.execution import lists, statements
@@ -282,11 +281,9 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     summary="Pause a line",
     answer=AnswerOf[LineDetail],
 )
-async def pause_execution(
-    request: Request, principal: Principal, line_id: AnyLineId, sent: Sent[Reason]
-) -> Response:
+async def pause_execution(asking: Asking, line_id: AnyLineId, sent: Sent[Reason]) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops."""
-    return await _manage(request, principal, line_id, Pause, sent)
+    return await _manage(asking, line_id, Pause, sent)
 
 
 @command_route(
@@ -298,25 +295,24 @@ async def pause_execution(
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    request: Request, principal: Principal, line_id: AnyLineId, sent: Sent[OptionalReason]
+    asking: Asking, line_id: AnyLineId, sent: Sent[OptionalReason]
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
-    return await _manage(request, principal, line_id, Resume, sent)
+    return await _manage(asking, line_id, Resume, sent)
 
 
 async def _manage(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     line_id: str,
     command: type[Pause],
     sent: Sent[Any],
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
     reason = sent.body.reason if sent.body is not None else None
-    receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)
+    receipt = await execute_on(asking, command, line_id, sent, reason=reason)
 
     async def show(query: Query) -> Reply:
-        rows = await line_rows(Asking(request, principal), line_id, query)
+        rows = await line_rows(asking, line_id, query)
         return rows.once(line_reply, query.is_past)
 
-    return await as_left(request, receipt, show)
+    return await as_left(asking.request, receipt, show)

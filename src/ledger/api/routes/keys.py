@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 
 from ledger.api.access.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
@@ -27,7 +27,6 @@ from ledger.api.reading import (
     paged,
     path_id,
     read_at,
-    services_of,
 )
 from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.writing import (
@@ -149,27 +148,27 @@ class Rotation(CommandBody):
     answer=AnswerOf[KeyWithSecret],
     status=201,
 )
-async def create_api_key(request: Request, principal: Principal, sent: Sent[NewKey]) -> Response:
+async def create_api_key(asking: Asking, sent: Sent[NewKey]) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
     """
-    organization_id, workspace_id = _named_tenant(principal, sent.said)
+    organization_id, workspace_id = _named_tenant(asking.principal, sent.said)
     body = sent.body
     command = CreateApiKey(
-        principal,
+        asking.principal,
         create_token(),
         name=body.name if body is not None else None,
         organization_id=organization_id,
         workspace_id=workspace_id,
         permissions=_named_permissions(sent.said),
         expires_at=_instant(body.expires_at) if body is not None else None,
-        request_id=request.state.request_id,
+        request_id=asking.request.state.request_id,
         fault=sent.fault or _fault(organization_id, body),
         idempotency=sent.key,
     )
     return with_secret(
-        request, await _answer(request, principal, await execute(request, command), 201)
+        asking.request, await _answer(asking, await execute(asking.request, command), 201)
     )
 
 
@@ -240,18 +239,18 @@ async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answe
     summary="Change an API key",
     answer=AnswerOf[ShownKey],
 )
-async def update_api_key(
-    request: Request, principal: Principal, key_id: AnyKeyId, sent: Sent[KeyChanges]
-) -> Response:
+async def update_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[KeyChanges]) -> Response:
     """Change the name or the expiry, as far as the body names them."""
-    if not principal.is_admin and not principal.sees(*_named_tenant(principal, sent.said)):
+    if not asking.principal.is_admin and not asking.principal.sees(
+        *_named_tenant(asking.principal, sent.said)
+    ):
         refusal = Forbidden(OTHER_TENANT)
-        await turn_down(request, principal, refusal, refusals_of(UpdateApiKey))
+        await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateApiKey))
     chosen = sent.body.given if sent.body is not None else {}
     if "expires_at" in chosen:
         chosen["expires_at"] = _instant(chosen["expires_at"])
-    receipt = await execute_on(request, principal, UpdateApiKey, key_id, sent, **chosen)
-    return await _answer(request, principal, receipt, 200)
+    receipt = await execute_on(asking, UpdateApiKey, key_id, sent, **chosen)
+    return await _answer(asking, receipt, 200)
 
 
 @command_route(
@@ -262,18 +261,16 @@ async def update_api_key(
     summary="Replace an API key's secret",
     answer=AnswerOf[KeyWithSecret],
 )
-async def rotate_api_key(
-    request: Request, principal: Principal, key_id: AnyKeyId, sent: Sent[Rotation]
-) -> Response:
+async def rotate_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[Rotation]) -> Response:
     """Give the key a new secret under the same id. The new secret is shown in this answer only.
 
     The replaced secret still works for 24 hours, or for `grace_seconds`.
     """
     grace = sent.body.grace if sent.body is not None else GRACE
     receipt = await execute_on(
-        request, principal, RotateApiKey, key_id, sent, token=create_token(), grace=grace
+        asking, RotateApiKey, key_id, sent, token=create_token(), grace=grace
     )
-    return with_secret(request, await _answer(request, principal, receipt, 200))
+    return with_secret(asking.request, await _answer(asking, receipt, 200))
 
 
 @command_route(
@@ -286,11 +283,9 @@ async def rotate_api_key(
     status=204,
     further=(409,),
 )
-async def revoke_api_key(
-    request: Request, principal: Principal, key_id: AnyKeyId, sent: Sent[Any]
-) -> Response:
+async def revoke_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[Any]) -> Response:
     """Revoke a key for good, with all its secrets. Lists still show the key."""
-    receipt = await execute_on(request, principal, RevokeApiKey, key_id, sent)
+    receipt = await execute_on(asking, RevokeApiKey, key_id, sent)
     return deleted(receipt)
 
 
@@ -337,12 +332,10 @@ def _instant(text: str | None) -> Any:
     return None if text is None else parse_bound(text)
 
 
-async def _answer(
-    request: Request, principal: Principal, receipt: Receipt, status: int
-) -> Response:
+async def _answer(asking: Asking, receipt: Receipt, status: int) -> Response:
     """The answer of a command, with the key's last use."""
     document = msgspec.json.decode(receipt.answer or b"")
     asked = {"key_id": receipt.subject}
-    rows = await services_of(request).door.fetch(principal.tenant, USED_AT, asked)
+    rows = await asking.fetch(USED_AT, asked)
     document["data"]["last_used_at"] = time_text(rows[0][0] if rows else None)
     return answer(json_text(document), receipt.position, status)

@@ -330,16 +330,14 @@ def _run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     summary="Erase a run's payloads",
     answer=AnswerOf[ShownRun],
 )
-async def erase_run(
-    request: Request, principal: Principal, run_id: AnyRunId, sent: Sent[ErasureReason]
-) -> Response:
+async def erase_run(asking: Asking, run_id: AnyRunId, sent: Sent[ErasureReason]) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
     Their key is destroyed, so an erasure cannot be undone. An erased run stays as it is.
     """
     reason = sent.body.reason if sent.body is not None else ""
-    receipt = await execute_on(request, principal, EraseRun, run_id, sent, reason=reason)
-    return await as_left(request, receipt, partial(_run_reply, Asking(request, principal), run_id))
+    receipt = await execute_on(asking, EraseRun, run_id, sent, reason=reason)
+    return await as_left(asking.request, receipt, partial(_run_reply, asking, run_id))
 
 
 @router.post(

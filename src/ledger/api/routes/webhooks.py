@@ -67,7 +67,6 @@ from ledger.domain.values import (
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import LONGEST_URL, ForbiddenTarget
 from ledger.intake.fact_types import Characters
-from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
@@ -165,21 +164,19 @@ class Recovery(CommandBody):
     answer=AnswerOf[EndpointWithSecret],
     status=201,
 )
-async def create_webhook(
-    request: Request, principal: Principal, sent: Sent[NewWebhook]
-) -> Response:
+async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
     """Set up an endpoint for the events that are recorded from now on.
 
     The endpoint's secret is shown in this answer only.
     """
-    fault, body = await _fault(request, sent), sent.body
+    fault, body = await _fault(asking.request, sent), sent.body
     chosen = EndpointSettings()
     if body is not None:
         chosen = EndpointSettings(body.url, tuple(body.event_types), body.description, body.enabled)
     organization_id, workspace_id = _named_tenant(sent)
     command = CreateEndpoint(
-        principal,
-        request.state.request_id,
+        asking.principal,
+        asking.request.state.request_id,
         secret=create_secret(),
         settings=chosen,
         organization_id=organization_id,
@@ -187,7 +184,7 @@ async def create_webhook(
         fault=fault,
         idempotency=sent.key,
     )
-    return with_secret(request, _answer(await execute(request, command), 201))
+    return with_secret(asking.request, _answer(await execute(asking.request, command), 201))
 
 
 @read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
@@ -244,26 +241,25 @@ def _require_id(endpoint_id: str) -> None:
     answer=AnswerOf[ShownEndpoint],
 )
 async def update_webhook(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[WebhookChanges]
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[WebhookChanges]
 ) -> Response:
     """Change the fields that the body names.
 
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
     organization_id, workspace_id = _named_tenant(sent)
-    if not principal.sees(
-        organization_id or principal.organization_id, workspace_id or principal.workspace_id
+    if not asking.principal.sees(
+        organization_id or asking.principal.organization_id,
+        workspace_id or asking.principal.workspace_id,
     ):
         refusal = Forbidden(OTHER_TENANT)
-        await turn_down(request, principal, refusal, refusals_of(UpdateEndpoint))
+        await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateEndpoint))
     chosen = sent.body.given if sent.body is not None else {}
     if "event_types" in chosen:
         chosen["event_types"] = tuple(chosen["event_types"])
-    sent = sent._replace(fault=await _fault(request, sent))
+    sent = sent._replace(fault=await _fault(asking.request, sent))
     settings = EndpointSettings(**chosen)
-    receipt = await execute_on(
-        request, principal, UpdateEndpoint, endpoint_id, sent, settings=settings
-    )
+    receipt = await execute_on(asking, UpdateEndpoint, endpoint_id, sent, settings=settings)
     return _answer(receipt, 200)
 
 
@@ -276,11 +272,9 @@ async def update_webhook(
     summary="Remove a webhook",
     status=204,
 )
-async def delete_webhook(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Any]
-) -> Response:
+async def delete_webhook(asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Any]) -> Response:
     """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
-    receipt = await execute_on(request, principal, DeleteEndpoint, endpoint_id, sent)
+    receipt = await execute_on(asking, DeleteEndpoint, endpoint_id, sent)
     return deleted(receipt)
 
 
@@ -293,16 +287,14 @@ async def delete_webhook(
     answer=AnswerOf[EndpointWithSecret],
 )
 async def rotate_webhook_secret(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
 ) -> Response:
     """Replace the secret. The new secret is shown in this answer only.
 
     The old secret signs beside the new one for 24 hours.
     """
-    receipt = await execute_on(
-        request, principal, RotateSecret, endpoint_id, sent, secret=create_secret()
-    )
-    return with_secret(request, _answer(receipt, 200))
+    receipt = await execute_on(asking, RotateSecret, endpoint_id, sent, secret=create_secret())
+    return with_secret(asking.request, _answer(receipt, 200))
 
 
 @command_route(
@@ -315,14 +307,14 @@ async def rotate_webhook_secret(
     status=202,
 )
 async def recover_webhook(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Recovery]
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Recovery]
 ) -> Response:
     """Retry at once the deliveries since an instant that failed or wait for another attempt.
 
     Each of these deliveries gets a new series of attempts.
     """
     since = parse_bound(sent.body.since) if sent.body is not None else None
-    receipt = await execute_on(request, principal, RecoverEndpoint, endpoint_id, sent, since=since)
+    receipt = await execute_on(asking, RecoverEndpoint, endpoint_id, sent, since=since)
     return _answer(receipt, 202)
 
 
@@ -336,14 +328,14 @@ async def recover_webhook(
     status=202,
 )
 async def send_webhook_test(
-    request: Request, principal: Principal, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
 ) -> Response:
     """Send a `webhook.test` event once, also to a disabled endpoint.
 
     The test has the number 0, and its result does not count for the endpoint. The deliveries list
     the result.
     """
-    return _answer(await execute_on(request, principal, TestEndpoint, endpoint_id, sent), 202)
+    return _answer(await execute_on(asking, TestEndpoint, endpoint_id, sent), 202)
 
 
 @read_route(
@@ -388,8 +380,7 @@ async def list_deliveries(
     status=202,
 )
 async def send_delivery_again(
-    request: Request,
-    principal: Principal,
+    asking: Asking,
     endpoint_id: AnyEndpointId,
     event_id: AnyEventId,
     sent: Sent[Nothing],
@@ -398,10 +389,9 @@ async def send_delivery_again(
 
     The delivery gets a new series of attempts.
     """
-    is_known = await _has_delivery(request, principal, endpoint_id, event_id)
+    is_known = await _has_delivery(asking, endpoint_id, event_id)
     receipt = await execute_on(
-        request,
-        principal,
+        asking,
         ResendDelivery,
         endpoint_id,
         sent,
@@ -411,13 +401,10 @@ async def send_delivery_again(
     return _answer(receipt, 202)
 
 
-async def _has_delivery(
-    request: Request, principal: Principal, endpoint_id: str, event_id: str
-) -> bool:
+async def _has_delivery(asking: Asking, endpoint_id: str, event_id: str) -> bool:
     """Whether the endpoint has a delivery of the event, or a test of this id."""
     if not re.fullmatch(EVENT_ID, event_id):
         return False
-    asking = Asking(request, principal)
     tenant = asking.tenant
     parameters = {
         **tenant,
