@@ -5,6 +5,7 @@ import pytest
 from ledger.reads import positions
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
+from tests.support.visitor import visitor
 
 
 def paths(edge: Edge) -> list[str]:
@@ -116,3 +117,14 @@ def test_a_fault_in_the_query_is_told_before_a_fault_in_the_minimum_position(edg
     answer = edge.get("/v1/execution?limit=0", headers={"ledger-min-position": "abc"})
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/limit"]
+
+
+def test_neither_commands_nor_pages_know_a_minimum_position(edge: Edge) -> None:
+    headers = {"ledger-min-position": "abc"}
+    path, token = f"/v1/execution/{edge.fresh()}/pause", edge.token("service_lines:manage")
+    answer = edge.post(path, token, json={"reason": "x"}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    page = visitor(edge, "read").request("GET", "/ui/runs", headers=headers)
+    assert page.status == 200
+    described = edge.get("/openapi.json").json()["paths"]["/v1/execution/{line_id}/pause"]["post"]
+    assert "Ledger-Min-Position" not in str(described["parameters"])
