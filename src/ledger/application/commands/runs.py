@@ -10,6 +10,7 @@ from ledger.application.group import Group
 from ledger.domain.run import LEASE_EXPIRED, Run
 from ledger.intake.principal import LEASE_WATCH
 from ledger.intake.request import Receipt
+from ledger.log.leases import EndedLease
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +64,7 @@ class ExpireLease(SubjectCommand):
     def decide(self, group: Group) -> Receipt:
         """Record the failure as of the lease's end; a run that was heard of is left as it is."""
         run = group.memory.find(self.subject_id)
-        lease = group.ended_lease(self.subject_id, self._together)
+        lease = self._ended(group)
         if lease is None or not isinstance(run, Run):
             return self.unchanged()
         key = group.memory.run_key(run)
@@ -72,3 +73,7 @@ class ExpireLease(SubjectCommand):
         if body is None:
             return self.unchanged()
         return receipt(group.record(run, body, lease.ends_at, self))
+
+    def _ended(self, group: Group) -> EndedLease | None:
+        """The lease, if it has ended; a story says by itself when its leases end."""
+        return group.ended_lease(self.subject_id, self._together)
