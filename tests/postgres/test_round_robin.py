@@ -49,5 +49,6 @@ def test_parties_take_turns_and_the_items_of_each_keep_their_order(
         turns.remove("A", -1)  # does not wait
         order = [party for party in order if waiting[party]]
         assert list(turns) == order
-        assert len(turns) == sum(map(len, waiting.values()))
+        assert len(turns) == len(order)
+        assert turns.count == sum(map(len, waiting.values()))
         assert [list(turns.of(party)) for party in turns] == [list(waiting[p]) for p in order]

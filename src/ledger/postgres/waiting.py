@@ -26,11 +26,12 @@ class RoundRobin(Generic[P, T]):
 
     def __init__(self) -> None:
         self._queues: OrderedDict[P, OrderedDict[T, None]] = OrderedDict()
-        self._count = 0
+        self.count = 0
+        """The number of items."""
 
     def __len__(self) -> int:
-        """The number of items."""
-        return self._count
+        """The number of parties."""
+        return len(self._queues)
 
     def __iter__(self) -> Iterator[P]:
         return iter(self._queues)
@@ -45,7 +46,7 @@ class RoundRobin(Generic[P, T]):
             queue = self._queues[party] = OrderedDict()
         if item not in queue:
             queue[item] = None
-            self._count += 1
+            self.count += 1
 
     def add_first(self, party: P, item: T) -> None:
         """Let an item wait before all others."""
@@ -58,7 +59,7 @@ class RoundRobin(Generic[P, T]):
         queue = self._queues.get(party, ())
         if item in queue:
             del self._queues[party][item]
-            self._count -= 1
+            self.count -= 1
             if not queue:
                 del self._queues[party]
 
@@ -71,7 +72,7 @@ class RoundRobin(Generic[P, T]):
         """End the turn of a party by taking its first item."""
         queue = self._queues[party]
         first, _ = queue.popitem(last=False)
-        self._count -= 1
+        self.count -= 1
         if queue:
             self._queues.move_to_end(party)
         else:
@@ -90,7 +91,7 @@ class Waiting:
 
     def __len__(self) -> int:
         """The number of waiting reads, those included whose callers have left."""
-        return len(self._waiting)
+        return self._waiting.count
 
     def __iter__(self) -> Iterator[Asked]:
         for name in self._waiting:

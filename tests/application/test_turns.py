@@ -1,0 +1,29 @@
+"""The plan of an append: an organization that is alone needs no turns (contract, Access)."""
+
+from ledger.application.command import OwnCommand
+from ledger.application.turns import GROUP, TURN_FACTS, Neighbours, Ticket, Turns
+from ledger.intake.principal import Principal
+from tests.support.racing_writers import principal
+
+ALONE = principal("alone")
+OTHER = Principal("other", "api_key", frozenset({"write"}), organization_id="ORG-26-000002")
+
+
+def ticket(by: Principal, commands: int) -> Ticket:
+    return Ticket([OwnCommand(by) for _ in range(commands)], lambda outcomes: None)
+
+
+def planned(*tickets: Ticket) -> list[int]:
+    turns = Turns(Neighbours())
+    for each in tickets:
+        turns.add(each)
+    return [each.size for each in turns.plan()]
+
+
+def test_all_that_one_organization_has_handed_in_is_one_append() -> None:
+    assert planned(ticket(ALONE, GROUP), ticket(ALONE, GROUP)) == [GROUP]
+    assert planned(ticket(ALONE, 300), ticket(ALONE, 300)) == [300, 300]
+
+
+def test_beside_another_organization_each_has_a_turn_of_the_append() -> None:
+    assert planned(ticket(ALONE, 300), ticket(OTHER, 300)) == [TURN_FACTS, TURN_FACTS]
