@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow, dict_row, tuple_row
 
 from ledger.log import snapshots
 from ledger.postgres import locks
+from ledger.postgres.timing import LOCK_SECONDS
 
 _BASE = """
 CREATE SCHEMA IF NOT EXISTS ledger;
@@ -202,7 +203,7 @@ def _create_library_table(conninfo: str) -> None:
     from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
     store = PostgresDatastore(
-        "", "", "", "", "", schema="ledger", originator_id_type="text", lock_timeout=2
+        "", "", "", "", "", schema="ledger", originator_id_type="text", lock_timeout=LOCK_SECONDS
     )
     # The connection string has more parameters than the store has names for.
     store.pool.kwargs = {**conninfo_to_dict(conninfo), "row_factory": dict_row}

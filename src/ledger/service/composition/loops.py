@@ -50,13 +50,24 @@ def create_sweeper(
     return Sweeper(session, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
 
 
-class Loops(Parts):
-    """The loops that follow the log, with their writer."""
+class _Writing(Parts):
+    """Loops that lead and write: with a beat, a writer, and the log that it opens."""
 
-    def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, conninfo: str, clock: Clock) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
         self._beat = LeadBeat(conninfo)
+
+    def stop(self) -> None:
+        super().stop()
+        self._log.close()
+
+
+class Loops(_Writing):
+    """The loops that follow the log, with their writer."""
+
+    def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
+        super().__init__(settings, conninfo, clock)
         conninfo, candidate = self._beat.conninfo, Candidate(locks.FOLLOWING)
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
         session = LedSession(conninfo, "loops", candidate, takes=False)
@@ -70,13 +81,12 @@ class Loops(Parts):
         self.lease_watch.beside = (self.sweeper, self.housekeeper)
         self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.lease_watch)
 
-    def stop(self) -> None:
-        super().stop()
-        self._log.close()
 
+class Dispatching(_Writing):
+    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds).
 
-class Dispatching(Parts):
-    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds)."""
+    ``stop`` returns once the requests in flight are answered and recorded.
+    """
 
     def __init__(
         self,
@@ -85,9 +95,7 @@ class Dispatching(Parts):
         clock: Clock = utc_now,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
-        self._log = Log(conninfo)
-        self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
-        self._beat = LeadBeat(conninfo)
+        super().__init__(settings, conninfo, clock)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)
         means = Means(
@@ -100,11 +108,6 @@ class Dispatching(Parts):
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
         self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
         self.parts = (self._writer, self._beat, self.dispatcher)
-
-    def stop(self) -> None:
-        """Stop once the requests in flight are answered and recorded."""
-        super().stop()
-        self._log.close()
 
 
 class Sealing(Parts):
