@@ -367,3 +367,33 @@ def test_concurrent_requests_for_a_missing_line_are_refused_with_ids_of_their_ow
         assert len({response.headers["x-request-id"] for response in refused}) == 8
 
     edge.run(play())
+
+
+def test_a_read_that_takes_too_long_ends_as_late_and_a_cancelled_read_as_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(answers, "OVERDUE_SECONDS", 0.01)
+
+    async def play() -> None:
+        patience, never = answers.Patience(), asyncio.Event()
+        both: asyncio.Task[bool]
+
+        async def first() -> None:
+            try:
+                await patience.wait(never.wait())
+            finally:
+                both.cancel()  # it is late as well, and has not run since
+
+        late, both, gone = map(
+            asyncio.create_task, (first(), *(patience.wait(never.wait()) for _ in range(2)))
+        )
+        await quiet()
+        gone.cancel()
+        ended = await asyncio.gather(late, both, gone, return_exceptions=True)
+        assert list(map(type, ended)) == [TimeoutError, *[asyncio.CancelledError] * 2]
+        assert late.cancelling() == 0, "a later wait of this task would end at once"
+        never.set()
+        assert await patience.wait(never.wait())
+
+    run(play())

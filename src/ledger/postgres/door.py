@@ -29,7 +29,7 @@ from ledger.postgres.exchange import Rows, SilentServer
 from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import ReadConnection, options_of
-from ledger.postgres.timing import CANCEL_SECONDS
+from ledger.postgres.timing import CANCEL_SECONDS, OVERDUE_SECONDS
 from ledger.postgres.waiting import Waiting
 from ledger.postgres.walls import POWERS
 
@@ -57,9 +57,6 @@ _AGAIN_SECONDS = 0.1
 
 _OPENING_SECONDS = 10.0
 """For how long ``open`` tries to connect."""
-
-_LOOK_SECONDS = 0.25
-"""How often the door looks for overdue reads: one timer serves all reads."""
 
 _WALKS = 4
 """Pages of exports and streams that run at once, so that other reads stay fast meanwhile."""
@@ -273,7 +270,7 @@ class Door:
         overdue = [lane for lane in tuple(self._lanes) if lane.give_up_overdue()]
         if overdue:
             self.renew()
-        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._looking = self._loop.call_later(OVERDUE_SECONDS, self._look)
 
     def _watch(self) -> None:
         """While reads wait: open lanes, and fail the reads that have waited for too long."""

@@ -20,6 +20,9 @@ CANCEL_SECONDS = 9
 ANSWER_SECONDS = 9.5
 """The time limit of the reply to a statement, if a request waits for it."""
 
+OVERDUE_SECONDS = 0.25
+"""How often a process looks for overdue reads: one timer serves all reads."""
+
 ROUND_SECONDS = 10.0
 """The time limit in a background loop. Its statements take milliseconds, and after a failure the
 next round does the whole work."""

@@ -34,7 +34,7 @@ from msgspec.structs import replace
 
 from ledger.domain.errors import Behind, Invalid, Unavailable
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from ledger.postgres.timing import ANSWER_SECONDS, WAIT_SECONDS
+from ledger.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.reads.positions import ViewPositions
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import AWAIT_APPEND, INSTANT
@@ -100,6 +100,47 @@ class Turns(Generic[T]):
                     future.set_result(answered)
         finally:
             self._pass_on(key, question)
+
+
+class Patience:
+    """Ends what takes longer than ``ANSWER_SECONDS``, within ``OVERDUE_SECONDS`` after that.
+
+    One timer serves all reads: ``asyncio.timeout`` makes one for each, which is 8 % of a detail
+    (``docs/architecture.md``).
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[asyncio.Task[Any], float] = {}
+        """The loop times at which the tasks are overdue, the earliest first."""
+        self._overdue: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, answer: Awaitable[T]) -> T:
+        """Return the answer. Raises TimeoutError; a task waits for one answer at a time."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._ends[task] = loop.time() + ANSWER_SECONDS
+        if self._timer is None:
+            self._timer = loop.call_later(OVERDUE_SECONDS, self._look)
+        try:
+            return await answer
+        except asyncio.CancelledError as error:
+            # The task may have been cancelled by others too: then it must end as cancelled.
+            if task in self._overdue and task.uncancel() == 0:
+                raise TimeoutError from error
+            raise
+        finally:
+            self._ends.pop(task, None)
+            self._overdue.discard(task)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._ends and next(iter(self._ends.values())) <= loop.time():
+            task = next(iter(self._ends))
+            del self._ends[task]
+            self._overdue.add(task)
+            task.cancel()
+        self._timer = loop.call_later(OVERDUE_SECONDS, self._look) if self._ends else None
 
 
 _LOG = "log"
@@ -236,6 +277,7 @@ class Reads:
         self._fetch, self._positions, self._clock = fetch, positions, clock
         self.answers = answers
         self._turns: Turns[Answer] = Turns(self._read_in_turn)
+        self._patience = Patience()
 
     async def ask(self, question: Question, min_position: int | None = None) -> Answer:
         """Return the rows of a question, which show ``min_position`` at least.
@@ -249,8 +291,7 @@ class Reads:
         try:
             # A request waits for its turn, for views and for several statements: together no longer
             # than for one statement (contract, Health).
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._ask(question, min_position)
+            return await self._patience.wait(self._ask(question, min_position))
         except TimeoutError as error:
             raise Unavailable("The database does not answer.") from error
 
