@@ -1,6 +1,7 @@
 """The audit log: an entry for each fact and command, also if it is refused (contract, Feeds)."""
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.support.service import BATCH, STRUCTURED
 
 KEYS = {
     "id", "action", "actor", "reported_by", "resource", "outcome", "code", "occurred_at",
-    "recorded_at", "request_id", "position", "fact", "reason", "reported_by_name",
+    "recorded_at", "request_id", "position", "fact", "reason", "reported_by_name", "errors",
 }  # fmt: skip
 COMMANDS = {"execution.pause", "execution.resume", "key.create"}
 
@@ -220,6 +221,7 @@ def test_an_entry_has_exactly_the_keys_of_the_contract(tenant: Tenant) -> None:
         assert set(entry["actor"]) == {"type", "id"}
         assert entry["resource"] is None or set(entry["resource"]) == {"type", "id"}
         assert (entry["code"] is None) == (entry["outcome"] == "succeeded")
+        assert (entry["errors"] is None) == (entry["outcome"] == "succeeded")
         year = datetime.fromisoformat(entry["recorded_at"]).year % 100
         assert entry["id"] == f"AUD-{year}-{entry['position']:06d}"
 
@@ -240,6 +242,28 @@ def test_an_entry_names_actor_credential_times_and_request(tenant: Tenant) -> No
         assert entry["resource"] == {"type": "service_line", "id": line}
     assert (done["outcome"], refused["outcome"]) == ("succeeded", "refused")
     assert "Kanarienvogel" not in json.dumps(tenant.log())
+
+
+def test_a_refused_entry_has_the_pointers_of_its_answer_and_none_of_the_values(
+    tenant: Tenant,
+) -> None:
+    edge, line, before = tenant.edge, tenant.line(), tenant.log()
+    wrong = {"hours": "Kanarienvogel", "Kanarie": 1, "Vogel\n": 1}
+    answers = [
+        edge.send(fact("execution.checked_in", line, wrong), tenant.token),
+        tenant.pause(line, json={"reason": ""}, headers={"idempotency-key": " "}),
+        tenant.pause(line, "?force=true"),
+        tenant.pause("LIN-26-999997"),
+    ]
+    told = [answer.json().get("errors", []) for answer in answers]
+    entries = tenant.log()[len(before) :]
+    assert [entry["errors"] for entry in entries] == [
+        [{"pointer": error["pointer"]} for error in errors] for errors in told
+    ]
+    assert [[error["pointer"] for error in entry["errors"]] for entry in entries] == [
+        ["/data/hours", "/data/Kanarie", "/data"], ["/Idempotency-Key", "/reason"], ["/force"], [],
+    ]  # fmt: skip
+    assert not re.search("vogel", json.dumps(entries), re.IGNORECASE)
 
 
 def test_an_entry_names_its_fact_refused_or_not(tenant: Tenant) -> None:

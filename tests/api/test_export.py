@@ -11,6 +11,7 @@ import pytest
 from ledger.application.commands.keys import RevokeApiKey
 from ledger.domain.execution_events import CheckedIn
 from ledger.intake.principal import COMMAND_LINE
+from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper
 from ledger.settings import Settings
 from tests.golden.samples import envelope
@@ -29,7 +30,7 @@ EVENTS = "/v1/events/export"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
-    "resource_reason", "fact_source", "fact_id", "reason", "reported_by_name",
+    "resource_reason", "fact_source", "fact_id", "reason", "reported_by_name", "errors",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 
@@ -69,6 +70,7 @@ def auditor(edge: Edge) -> str:
         edge.accept(fact("execution.checked_in", line, {"hours": 1}, **named))
     headers = STRUCTURED | {"x-request-id": "=cmd/1"}
     edge.post("/v1/facts", content=encode(activation(line)), headers=headers)
+    edge.send(fact("execution.checked_in", line, {"hours": "=1", "extra": 1}))
     edge.token("read")
     return edge.token("audit:read")
 
@@ -101,7 +103,7 @@ def test_each_line_of_an_export_is_an_entry_of_the_list_byte_for_byte(
     texts, entries = listed(edge, auditor)
     content = exported(edge, auditor)
     assert len(entries) > 100
-    assert content.decode() == ",".join(texts).replace("},{", "}\n{") + "\n"
+    assert content.decode() == ",".join(texts).replace('},{"id"', '}\n{"id"') + "\n"
     assert [json.loads(line) for line in content.splitlines()] == entries
 
 
@@ -148,6 +150,9 @@ def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) 
     _, entries = listed(edge, auditor)
     content = exported(edge, auditor, format="csv")
     assert content.count(b"\r\n") >= len(entries) + 1
+    assert [{"pointer": "/data/hours"}, {"pointer": "/data/extra"}] in [
+        entry["errors"] for entry in entries
+    ]
     for entry, row in zip(entries, rows_of(content)[1:], strict=True):
         resource, reported = entry["resource"] or {}, entry["fact"] or {}
         values = [
@@ -156,6 +161,7 @@ def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) 
             entry["code"], entry["occurred_at"], entry["recorded_at"], entry["request_id"],
             entry["position"], resource.get("count"), resource.get("reason"),
             reported.get("source"), reported.get("id"), entry["reason"], entry["reported_by_name"],
+            None if entry["errors"] is None else json_text(entry["errors"]),
         ]  # fmt: skip
         words = ["" if value is None else str(value) for value in values]
         assert row == list(map(cell_of, words))

@@ -120,6 +120,15 @@ BODIES: tuple[Event, ...] = (
 
 NAMED = "build 4711 ü"
 GROWN_BODIES: tuple[Event, ...] = (
+    WriteRefused(
+        action="execution.checked_in",
+        code="invalid_request",
+        resource_type="service_line",
+        resource_id="LIN-26-084729",
+        source="/talent",
+        fact_id="fact-1",
+        pointers=("/data/hours", "/data/Note"),
+    ),
     r.RunRequested(
         run_id_origin="issued",
         triggered_by=r.Trigger("user", "USR-26-000044"),

@@ -27,7 +27,7 @@ ENVELOPE = (
 )
 ENTRY = (
     '{{"id":"AUD-26-00000{v}","action":"{action}","resource":{resource},"outcome":"{outcome}",'
-    '"code":{code},"reason":{reason},"request_id":null,'
+    '"code":{code},"errors":{errors},"reason":{reason},"request_id":null,'
     + TOLD
     + ',"reported_by_name":"Robot","fact":{fact}}}'
 )
@@ -82,6 +82,7 @@ def test_an_event_is_named_by_the_year_in_which_it_was_recorded() -> None:
 
 def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
     told = {"v": 2, "n": 1, "resource": LINE, "outcome": "succeeded", "code": "null"}
+    told["errors"] = "null"
     assert audit_item(found(PAUSED)) == ENTRY.format(
         **told, action="execution.pause", fact="null", reason='"why"'
     )
@@ -121,15 +122,22 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
                 "resource": {"type": "run", "id": "RUN-26-000009"},
                 "outcome": "refused",
                 "code": '"invalid_state"',
+                "errors": "[]",
             },
         ),
         (
-            recorded(WriteRefused(action="no.such", code="invalid_request"), 1),
+            recorded(
+                WriteRefused(
+                    action="no.such", code="invalid_request", pointers=("", "/data/hours")
+                ),
+                1,
+            ),
             {
                 "action": "no.such",
                 "resource": None,
                 "outcome": "refused",
                 "code": '"invalid_request"',
+                "errors": '[{"pointer":""},{"pointer":"/data/hours"}]',
             },
         ),
         (
@@ -140,6 +148,7 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
                 "action": "write.omitted",
                 "resource": {"type": "refused_writes", "id": "KEY-26-000009", "count": 5},
                 "outcome": "refused",
+                "errors": "[]",
             },
         ),
     ],
@@ -147,7 +156,7 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
 def test_the_audit_log_tells_the_resource_of_a_write_and_the_code_of_a_refusal(
     event: Recorded, told: dict[str, object]
 ) -> None:
-    unsaid = {"code": "null", "reason": "null", "fact": "null"}
+    unsaid = {"code": "null", "errors": "null", "reason": "null", "fact": "null"}
     expected = {"v": 1, "n": 0, "outcome": "succeeded"} | unsaid | told
     expected["resource"] = json_text(told["resource"])
     assert audit_item(found(event)) == ENTRY.format(**expected)

@@ -45,7 +45,7 @@ def lively(edge: Edge) -> str:
     line_id = edge.fresh("capacity")
     edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(60)))
     edge.post(f"/v1/execution/{line_id}/pause", json={"reason": "Office move"})
-    edge.post(f"/v1/execution/{line_id}/pause", json={"reason": "Again"})
+    edge.post(f"/v1/execution/{line_id}/pause", json={"reason": "Again", "for": 1})
     edge.post("/v1/execution/LIN-26-999999/pause", json={"reason": "Nobody's"})
     return edge.token("audit:read")
 
@@ -53,7 +53,7 @@ def lively(edge: Edge) -> str:
 def test_entries_come_newest_first_and_refusals_say_so(edge: Edge, lively: str) -> None:
     page = Visitor(edge, lively).get("/ui/audit?action=execution.pause")
     assert page.words(".audit .outcome") == [
-        "refused not_found", "refused invalid_state", "succeeded",
+        "refused not_found", "refused invalid_request /for", "succeeded",
     ]  # fmt: skip
     assert page.words(".audit .name") == ["Paused"] * 3
     assert page.words(".audit .word") == ["execution.pause"] * 3

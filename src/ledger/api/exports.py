@@ -50,6 +50,9 @@ _FORMULA = re.compile(rf"\A[{_BEFORE}]*+(?=[{_SIGNS}])|(?<![{_BEFORE}])[{_BEFORE
 """The blanks and dividers before a sign. (Possessive, and never from the middle of a run: the time
 grows with the length only.)"""
 
+_JSON = (msgspec.inspect.DictType, msgspec.inspect.ListType)
+"""The types whose values are a cell with JSON."""
+
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
 
 Row = Sequence[Any]
@@ -80,13 +83,13 @@ class Cut(NamedTuple):
 def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
     """The columns of a table of these structs, in the order of the fields but for ``without``.
 
-    A struct within has columns of its own, which begin with the name of its field. A document is a
-    cell with JSON, behind all others.
+    A struct within has columns of its own, which begin with the name of its field. A list or a
+    document is a cell with JSON, behind all others.
     """
     info = msgspec.inspect.type_info(shown)
     assert isinstance(info, msgspec.inspect.StructType)
     fields = [(f.name, _kind(f.type), f.required) for f in info.fields if f.name not in without]
-    fields.sort(key=lambda field: isinstance(field[1], msgspec.inspect.DictType))
+    fields.sort(key=lambda field: isinstance(field[1], _JSON))
     columns, within = list[str](), list[tuple[int, Callable[[Any], Cells]]]()
     ways = dict[int, Callable[[Any], Any]]()
     for place, (name, kind, is_set) in enumerate(fields):
@@ -124,8 +127,8 @@ def _kind(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
 
 def _way(kind: msgspec.inspect.Type, *, is_set: bool) -> Callable[[Any], Any] | None:
     """How a value becomes a cell; None: unchanged. Senders choose the texts without a pattern."""
-    if isinstance(kind, msgspec.inspect.DictType):
-        return lambda value: harmless_json(json_text(value))
+    if isinstance(kind, _JSON):
+        return lambda value: None if value is None else harmless_json(json_text(value))
     if isinstance(kind, msgspec.inspect.StrType) and kind.pattern is None:
         return harmless if is_set else lambda word: harmless(word or None)
     return None if is_set else lambda value: None if value is msgspec.UNSET else value

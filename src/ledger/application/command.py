@@ -183,6 +183,9 @@ def _record(command: Command, refusal: Refused, group: Group) -> bool:
         resource_id=resource_id,
         source=about.source,
         fact_id=about.fact_id,
+        pointers=tuple(place for place, _ in refusal.errors)
+        if isinstance(refusal, Invalid)
+        else (),
     )
     recorded = group.record(
         refusals,

@@ -13,7 +13,8 @@ from ledger.domain.recorded import Event, Folded, Recorded
 from ledger.domain.values import day_of
 
 DAILY = 10_000
-"""The most refusals of a credential recorded one by one on a UTC day: some 10 MB."""
+"""The most refusals of a credential recorded one by one on a UTC day: some 10 MB, a few times as
+much if each names many places."""
 
 
 class WriteRefused(Event, frozen=True, kw_only=True):
@@ -26,6 +27,8 @@ class WriteRefused(Event, frozen=True, kw_only=True):
     resource_id: str | None = None
     source: str | None = None
     fact_id: str | None = None
+    pointers: tuple[str, ...] = ()
+    """The wrong places of the request, as its answer named them."""
 
 
 class RefusalsOmitted(Event, frozen=True, kw_only=True):

@@ -71,6 +71,12 @@ class Delivery(Envelope, frozen=True, gc=False):
     sequence: int
 
 
+class WrongPlace(msgspec.Struct, frozen=True, gc=False):
+    """A field or parameter that was wrong; what it held is not kept."""
+
+    pointer: Annotated[str, doc("A JSON pointer; empty for the whole request.")]
+
+
 class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     """A write, succeeded or refused."""
 
@@ -79,6 +85,13 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     resource: AuditResource | None
     outcome: Outcome
     code: str | None
+    errors: Annotated[
+        list[WrongPlace] | None,
+        doc(
+            "What was wrong in a refused write, as its answer named it; empty if nothing was"
+            " named. Null for other entries."
+        ),
+    ]
     reason: Annotated[
         str | None,
         doc(
@@ -143,6 +156,7 @@ def audit_entry_of(event: Recorded, reported_by_name: str | None) -> AuditEntry:
         resource_of(event),
         write.outcome,
         body.code if isinstance(body, WriteRefused) else None,
+        list(map(WrongPlace, getattr(body, "pointers", ()))) if write.kind == "refused" else None,
         getattr(body, "reason", None) if write.kind == "command" else None,
         event.request_id,
         time_text(event.occurred_at),
