@@ -295,6 +295,45 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
+# Organizations with lines or keys, each found from the one before; the keys are those of the log's
+# end. The newest activity is looked up line by line: no row is written for it with each fact.
+_ORGANIZATIONS = """
+WITH RECURSIVE organization (id) AS (
+    SELECT %(after)s::text
+    UNION ALL
+    SELECT least(
+        (SELECT min(c.organization_id) FROM ledger.execution_count AS c
+         WHERE c.per = 'organization' AND c.project_tag = '' AND c.workspace_id = ''
+           AND c.organization_id > o.id),
+        (SELECT min(k.organization_id) FROM ledger.api_key AS k WHERE k.organization_id > o.id))
+    FROM organization AS o WHERE o.id IS NOT NULL
+)
+SELECT p.position, o.id, l.lines, k.keys, a.at
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT id FROM organization WHERE id <> %(after)s LIMIT %(limit)s
+) AS o ON true
+CROSS JOIN LATERAL (
+    SELECT COALESCE(sum(c.lines), 0)::bigint AS lines FROM ledger.execution_count AS c
+    WHERE c.per = 'organization' AND c.project_tag = '' AND c.workspace_id = ''
+      AND c.organization_id = o.id
+) AS l
+CROSS JOIN LATERAL (
+    SELECT count(*) AS keys FROM ledger.api_key AS k
+    WHERE k.organization_id = o.id AND k.revoked_at IS NULL
+      AND (k.expires_at IS NULL OR k.expires_at > %(now)s)
+) AS k
+CROSS JOIN LATERAL (
+    SELECT max(s.last_activity_at) AS at FROM ledger.execution AS e
+    CROSS JOIN LATERAL (
+        SELECT s.last_activity_at FROM ledger.execution_step AS s
+        WHERE s.line_key = e.line_key ORDER BY s.position DESC LIMIT 1
+    ) AS s
+    WHERE e.organization_id = o.id
+) AS a
+ORDER BY o.id
+"""
+
 # The head as it was at the position. The subquery finds none for a line that was not known then.
 _HEAD_THEN = """(
     SELECT v.head FROM ledger.execution_version AS v
@@ -395,3 +434,9 @@ def names_read(tenant: frozenset[str], past: bool = False) -> Read:
         head=_HEAD_THEN if past else "l.head",
         where=where_line(tenant),
     )
+
+
+@cache
+def organizations_read() -> Read:
+    """(position, organization, lines, keys, instant or null) rows; a row without id if none."""
+    return read_of(_ORGANIZATIONS, "execution", planning=Planning.LONG)

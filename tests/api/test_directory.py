@@ -1,5 +1,6 @@
 """Names of workspaces and projects, and the directory of what lines bear (contract, Reading)."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -263,3 +264,63 @@ def test_an_empty_directory_is_an_empty_page(edge: Edge) -> None:
     for type in TYPES:
         answer = edge.get("/v1/directory", nobody, params={"type": type})
         assert answer.json() == {"data": [], "meta": {"cursor": None, "has_more": False}}
+
+
+# Organizations.
+
+
+def test_administrators_list_organizations_with_their_lines_keys_and_latest_activity(
+    edge: Edge, admin: str
+) -> None:
+    busy, empty = "ORG-26-000801", "ORG-26-000802"
+    token = edge.token("read", "write", organization_id=busy)
+    soon = f"{edge.clock.now + timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}"
+    for expires_at in (None, None, soon):
+        key = {"organization_id": busy, "permissions": ["read"], "expires_at": expires_at}
+        made = edge.post("/v1/keys", admin, json=key).json()["data"]["id"]
+        if expires_at is None:
+            revoked = made
+    edge.request("DELETE", f"/v1/keys/{revoked}", admin)
+    edge.token("read", organization_id=empty)
+    lines = [line_with(edge, token, organization_id=busy) for _ in range(3)]
+    edge.clock.advance(minutes=1)
+    edge.accept(fact("execution.checked_in", lines[0], {"hours": 1}), token=token)
+    edge.accept(fact("service_line.closed", lines[1]), token=token)
+    listed = edge.data("/v1/execution", token)
+    assert len(listed) == 3
+    latest = max(line["last_activity_at"] for line in listed)
+    assert latest == listed[2]["last_activity_at"] > listed[0]["last_activity_at"]
+    found = organizations(edge, admin, limit=1)
+    assert found[busy] == (3, 2, latest)
+    assert found[empty] == (0, 1, None)
+    assert found == organizations(edge, admin, limit=100)
+    assert [name for name in found if name in (busy, empty)] == [busy, empty]
+
+
+def test_only_administrators_list_organizations_and_of_now_only(edge: Edge, admin: str) -> None:
+    everything = edge.token(
+        "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
+        "keys:manage",
+    )  # fmt: skip
+    assert_problem(edge.get("/v1/organizations", everything), 403, "forbidden")
+    for wrong in ("as_of=2026-01-01", "limit=0", "limit=101", "organization_id=ORG-26-000801"):
+        assert_problem(edge.get(f"/v1/organizations?{wrong}", admin), 422, "invalid_request")
+    assert_problem(edge.get("/v1/organizations?cursor=x", admin), 400, "invalid_cursor")
+
+
+def organizations(edge: Edge, token: str, limit: int) -> dict[str, Any]:
+    """(lines, keys, last activity) by id, from all pages, whose ids must rise."""
+    found, params = list[dict[str, Any]](), {"limit": limit}
+    while True:
+        answer = edge.get("/v1/organizations", token, params=params)
+        assert int(answer.headers["ledger-position"]) > 0
+        found += answer.json()["data"]
+        params["cursor"] = answer.json()["meta"]["cursor"]
+        if not answer.json()["meta"]["has_more"]:
+            break
+    ids = [row["organization_id"] for row in found]
+    assert ids == sorted(set(ids))
+    return {
+        id_: (r["lines"], r["keys"], r["last_activity_at"])
+        for id_, r in zip(ids, found, strict=True)
+    }

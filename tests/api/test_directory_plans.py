@@ -9,8 +9,10 @@ import pytest
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
 from projections.directory.statements import SCOPES, names_read, page_read
+from projections.execution.statements import organizations_read
 from tests.support.facts import ORGANIZATION, activation
 from tests.support.plans import cost, database_after
+from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
 
@@ -80,3 +82,14 @@ def test_the_names_of_scopes_are_looked_up_one_by_one(connection: psycopg.Connec
     ids = [f"PROJ-26-{number:06d}" for number in range(0, 100, 10)]
     found = cost(connection, SCOPES, {"ids": ids, "organizations": [ORGANIZATION] * len(ids)})
     assert found.rows <= 40
+
+
+def test_a_page_of_organizations_touches_each_of_its_lines_a_few_times(
+    connection: psycopg.Connection[Any],
+) -> None:
+    lines = PROJECTS // 50
+    for limit in (1, 2):
+        asked = {"after": "", "now": now(), "limit": limit}
+        found = cost(connection, organizations_read(), asked)
+        assert found.found == limit
+        assert found.rows <= limit * (4 * lines + 20)

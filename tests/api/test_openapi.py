@@ -282,6 +282,7 @@ OPERATIONS = [
     ("get", "/v1/runs"),
     ("get", "/v1/runs/export"),
     ("get", "/v1/directory"),
+    ("get", "/v1/organizations"),
     ("get", "/v1/search"),
     ("get", "/v1/runs/{run_id}"),
     ("post", "/v1/runs/{run_id}/erase"),

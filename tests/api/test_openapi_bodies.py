@@ -80,6 +80,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
         requests.ask("get", path, f"position={started['position']}")
     requests.ask("get", "/v1/log/proof/consistency", "from=1&to=2")
     requests.ask("get", "/v1/directory", "type=workspace")
+    requests.ask("get", "/v1/organizations")
     requests.ask("get", "/v1/search", "q=payments")
     requests.ask("get", "/v1/audit-logs", tenant)
     for format in ("jsonl", "csv"):

@@ -1,4 +1,4 @@
-"""The directory: workspaces, projects and resources by name (contract, Reading)."""
+"""The directory: workspaces, projects and resources by name; organizations (contract, Reading)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -11,11 +11,12 @@ from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
 from ledger.api.replies import PageOf, Reply
-from ledger.language.rendering import json_text
+from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from ledger.reads.question import Answer
 from projections.directory.statements import page_read
+from projections.execution.statements import organizations_read
 
-router = APIRouter(prefix="/v1/directory", tags=["directory"], route_class=LeanRoute)
+router = APIRouter(prefix="/v1", tags=["directory"], route_class=LeanRoute)
 
 
 class DirectoryQuery(Present, Page):
@@ -34,7 +35,9 @@ class ShownName(msgspec.Struct):
     lines: Annotated[int, msgspec.Meta(ge=1, description="The number of lines that bear it now.")]
 
 
-@read_route(router, "", PageOf[ShownName], summary="List workspaces, projects or resources")
+@read_route(
+    router, "/directory", PageOf[ShownName], summary="List workspaces, projects or resources"
+)
 async def list_directory(asking: Asking, query: DirectoryQuery) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
     chosen, filters = {"type": query.type}, asking.tenant
@@ -61,3 +64,37 @@ def _after(key: Mapping[str, Any]) -> dict[str, str]:
     if not all(isinstance(part, str) and "\0" not in part for part in after.values()):
         raise InvalidCursor("The cursor is not valid for this request.")
     return {name: str(part) for name, part in after.items()}
+
+
+class OrganizationsQuery(Present, Page):
+    """The list's parameters."""
+
+
+class ShownOrganization(msgspec.Struct):
+    """An organization that has lines or API keys."""
+
+    organization_id: str
+    lines: Annotated[int, msgspec.Meta(ge=0, description="The number of its lines, closed too.")]
+    keys: Annotated[int, msgspec.Meta(ge=0, description="The number of its keys that work now.")]
+    last_activity_at: Annotated[ShownInstant | None, doc("The newest of its lines'.")]
+
+
+@read_route(
+    router,
+    "/organizations",
+    PageOf[ShownOrganization],
+    summary="List organizations",
+    permission="admin",
+)
+async def list_organizations(asking: Asking, query: OrganizationsQuery) -> Response:
+    """List the organizations that have lines or API keys, by id. Only administrators may."""
+    after = "" if query.cursor is None else _after(decode_cursor(query.cursor, {}))["after"]
+    parameters = {"after": after, "now": asking.instant(query), "limit": query.limit + 1}
+    rows = await asking.rows(organizations_read(), parameters)
+    return paged(
+        rows,
+        query.limit,
+        1,
+        lambda row: encode_cursor({"id": row[1], "organization": ""}, {}),
+        lambda row: json_text(ShownOrganization(row[1], row[2], row[3], time_text(row[4]))),
+    )
