@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.principal import COMMAND_LINE, SWEEPER
 from ledger.web.showing import actor
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
@@ -103,11 +103,15 @@ def test_a_blocker_whose_id_looks_like_an_actors_is_found_as_a_blocker(edge: Edg
 
 def test_the_user_of_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
     found = visitor(edge, "audit:read").get(f"/ui/audit?actor_id={COMMAND_LINE.id}")
-    assert found.words(".audit .by")[0] == f"{COMMAND_LINE.id} system"
+    user = COMMAND_LINE.id.partition(":")[2]
+    assert found.words(".audit .by")[0] == f"{user} at the command line system"
+    assert found.all(".audit .by a")[0]["title"] == COMMAND_LINE.id
 
 
-def test_the_command_line_of_earlier_versions_is_named() -> None:
+def test_the_ledger_itself_and_the_command_line_of_earlier_versions_are_named() -> None:
     assert actor("cli") == "command line"
+    assert actor(SWEEPER.id) == "the ledger, after no activity"
+    assert actor(SWEEPER.id, "user") == SWEEPER.id
 
 
 def test_an_administrator_is_asked_for_the_organization_and_the_actor_is_kept(edge: Edge) -> None:

@@ -53,7 +53,7 @@ def test_the_newest_event_comes_first_with_actor_and_details(edge: Edge) -> None
     row = page.words(".log tbody tr")[0]
     assert "running to blocked" in row.replace("→ ", "")
     assert "approval gap Waiting for the sign-off" in row
-    assert "USR-26-000009 user, via KEY-26-" in row
+    assert "USR-26-000009 user, via test KEY-26-" in row
     assert "recorded" not in row
     event = page.all(".log tbody tr")[0]
     assert f"/ui/lines/{line_id}" in [a["href"] for a in event.select("a")]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.support.databases import execute
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
@@ -67,7 +69,7 @@ def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
     assert said in visitor(edge).get(board).words(f"#{line}")[0]
     on_page = "To act: USR-26-000044 , by 2026-05-30 18:00:00"
     assert visitor(edge).get(page).words(".assigned") == [on_page]
-    assert "Reported by KEY-" in visitor(edge).get(page).words(".why li")[0]
+    assert "Reported by test KEY-" in visitor(edge).get(page).words(".why li")[0]
     edge.clock.advance(days=90)
     late = said.replace("due", "overdue since")
     assert late in visitor(edge).get(board).words(f"#{line}")[0]
@@ -79,6 +81,79 @@ def test_a_blocker_without_an_assignee_says_that_nobody_is_assigned(edge: Edge) 
     edge.accept(fact("execution.blocked", line, {"blocker_id": "B", "cause": "approval_gap"}))
     page = visitor(edge).get(f"/ui/lines/{line}")
     assert page.words(".assigned") == ["To act: nobody is assigned"]
+
+
+def test_a_blocker_says_which_person_reported_it_and_by_which_key(edge: Edge) -> None:
+    line = named_line(edge)
+    by = {"actortype": "user", "actorid": "USR-26-000109"}
+    for blocker in ("B-1", "B-2"):
+        edge.accept(fact("execution.blocked", line, {"blocker_id": blocker, "cause": "approval_gap"}, **by))
+        edge.clock.advance(seconds=1)
+        then = edge.clock().isoformat().replace("+00:00", "Z")
+        edge.clock.advance(seconds=1)
+    edge.accept(fact("execution.unblocked", line, {"blocker_id": "B-2"}))
+    edge.accept(fact("execution.blocked", line, {"blocker_id": "B-2", "cause": "approval_gap"}))
+    person = "Reported by USR-26-000109 via test KEY-26-"
+    now, past = (visitor(edge).get(f"/ui/lines/{line}{q}") for q in ("", f"?as_of={then}"))
+    assert [person in said for said in past.words(".why li")] == [True, True]
+    first, second = now.words(".why li")
+    assert person in first
+    assert "Reported by test KEY-26-" in second
+
+
+def test_a_workspace_is_told_the_id_alone_of_a_key_of_the_organization(edge: Edge) -> None:
+    line = named_line(edge)
+    edge.accept(fact("service_line.paused", line, {"reason": "Office move"}))
+    (said,) = visitor(edge, workspace_id=WORKSPACE).get(f"/ui/lines/{line}").words(".why li")
+    assert "by KEY-26-" in said
+    (said,) = visitor(edge).get(f"/ui/lines/{line}").words(".why li")
+    assert "by test KEY-26-" in said
+
+
+def test_the_forms_and_the_breadcrumb_of_a_line_say_its_name(edge: Edge) -> None:
+    line = named_line(edge)
+    page = visitor(edge, "read", "service_lines:manage").get(f"/ui/lines/{line}")
+    assert page.words("dialog.manage h2") == ["Pause Payments <pod>", "Resume Payments <pod>"]
+    assert page.words(".way") == ["Board / Payments <pod>"]
+
+
+def test_usage_names_the_resources_that_are_allocated(edge: Edge) -> None:
+    line = named_line(edge, model="capacity")
+    engineer = {"id": "SCR-1", "type": "talent", "name": "Ada"}
+    edge.accept(fact("resource.allocated", line, engineer))
+    for resource in ("SCR-1", "SCR-2"):
+        edge.accept(fact("execution.checked_in", line, {"hours": 2, "resource_id": resource}))
+    page = visitor(edge).get(f"/ui/lines/{line}")
+    assert page.words("dt.part") == ["Ada SCR-1", "SCR-2"]
+
+
+@pytest.mark.parametrize("permissions", [("read", "audit:read"), ("audit:read",)], ids=str)
+def test_events_and_audit_call_their_subjects_by_name_for_who_may_read(
+    edge: Edge, permissions: tuple[str, ...]
+) -> None:
+    line = named_line(edge)
+    (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
+    guest = visitor(edge, *permissions)
+    is_reader = "read" in permissions
+    called = f"Payments <pod> {line}" if is_reader else line
+    entries = guest.get(f"/ui/audit?service_line_id={line}")
+    assert f"{called} service line" in entries.words(".about")[1]
+    assert entries.words("h1") == ["Audit of Payments <pod>" if is_reader else "Audit of a line"]
+    named = guest.get("/ui/audit?action=directory.named").words(".about")
+    assert any(f"Checkout {PROJECT}" in said for said in named) is is_reader
+    if is_reader:
+        events = guest.get(f"/ui/events?service_line_id={line}")
+        assert events.words(".about") == [f"{run['subject']} of {called}", called]
+        assert f"Line {called}" in events.words(".chosen")[0]
+        event = guest.get(f"/ui/events/{run['event_ids'][0]}").words("dd")
+        assert called in event
+        assert f"Halden <Bank> {WORKSPACE}" in event
+
+
+def test_the_audit_log_calls_a_key_by_its_name(edge: Edge) -> None:
+    Keys(edge).create(name="nightly jobs")
+    (_, said, *_) = visitor(edge, "audit:read").get("/ui/audit?action=key.create").words(".about")
+    assert said.startswith("nightly jobs KEY-26-")
 
 
 def test_pages_of_runs_show_the_lines_name(edge: Edge) -> None:

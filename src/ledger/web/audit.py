@@ -6,18 +6,16 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.lean import needs
-from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
 from ledger.api.replies import PageOf
 from ledger.api.routes import audit
-from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import ActorType
 from ledger.language.audited import Outcome, actions_of
 from ledger.language.envelopes import AuditEntry
 from ledger.language.published import TYPES, UNCHANGED_HEALTH
 from ledger.web.actions import GROUPS, label_of, labels_of
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
-from ledger.web.names import name_of_line
+from ledger.web.names import names_beside
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
@@ -64,7 +62,12 @@ async def show_audit_log(asking: Asking, query: AuditPageQuery) -> Response:
             for chip in chips(asking.request, given)
         ],
         line=query.service_line_id,
-        line_name=await _name_of(asking, query.service_line_id),
+        **await names_beside(
+            asking,
+            found.data,
+            (entry.resource for entry in found.data),
+            [query.service_line_id],
+        ),
         # The feed has no event without an organization.
         stream=whose
         and stream_address(
@@ -79,16 +82,6 @@ async def show_audit_log(asking: Asking, query: AuditPageQuery) -> Response:
         actor_types=get_args(ActorType),
         outcomes=get_args(Outcome),
     )
-
-
-async def _name_of(asking: Asking, line_id: str | None) -> str | None:
-    """The name of the line that the page is about, if the reader may read the line."""
-    if line_id is None or not (asking.principal.is_admin or "read" in asking.principal.permissions):
-        return None
-    try:
-        return await name_of_line(asking, line_id, None)
-    except (NotFound, Behind, *UNBUILT):
-        return None
 
 
 def _has_event(entry: AuditEntry) -> bool:

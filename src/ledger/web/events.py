@@ -1,6 +1,7 @@
 """The page of the feed, newest first (``/ui/events``), and the page of an event."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from ledger.domain.errors import Behind
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
+from ledger.web.names import names_beside
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.showing import summary
 
@@ -52,7 +54,18 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
         stream=stream_address(asking.principal, chosen, tuple(feeds.EventFilters.model_fields)),
         types=tuple(TYPES),
         summary=summary,
+        **await _names(asking, found.data, [query.service_line_id]),
     )
+
+
+async def _names(
+    asking: Asking,
+    events: Sequence[Envelope],
+    more_lines: Sequence[str | None] = (),
+    more: Sequence[str | None] = (),
+) -> Mapping[str, Mapping[str, str]]:
+    lines = (*more_lines, *(event.service_line_id for event in events))
+    return await names_beside(asking, events, (event.subject for event in events), lines, more)
 
 
 def _chosen(query: EventsQuery) -> dict[str, Any]:
@@ -84,6 +97,7 @@ async def show_event(asking: Asking, event_id: str, query: Present) -> Response:
         # From the answer itself: the model would change the digits of numbers and instants.
         envelope=json.loads(body)["data"],
         summary=summary,
+        **await _names(asking, [event], more=[event.workspace_id]),
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Response
@@ -13,7 +13,7 @@ from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
-from ledger.api.routes import executions, runs, stories
+from ledger.api.routes import executions, feeds, runs, stories
 from ledger.api.routes.executions import AnyLineId
 from ledger.api.routes.stories import RangeQuery, ShownUsage
 from ledger.api.writing import Sent, execute_on
@@ -23,8 +23,9 @@ from ledger.domain.health import PENALTY
 from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
+from ledger.language.envelopes import Envelope
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
-from ledger.web.names import names_for
+from ledger.web.names import names_for, names_of_keys
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -165,13 +166,18 @@ async def _page(
     last_month = _month_of(zone.local(seen_at))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
-    life, usage, place, runs_chart, names = await asyncio.gather(
+    life, usage, place, runs_chart, names, openers = await asyncio.gather(
         life_of(asking, line, query, seen_at),
         _usage(asking, line_id, query, month),
         place_in(asking, line_id, query),
         _runs(asking, line, query, seen_at),
         names_for(asking, [line]),
+        _openers(asking, line, query),
     )
+    shown = (*place.until, *openers.values())
+    actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
+    actors |= {event.reported_by for event in shown}
+    actors |= {blocker.reported_by for blocker in line.blockers}
     scale = scale_of(present, place, now)
     return show(
         asking.request,
@@ -179,6 +185,9 @@ async def _page(
         200 if entered is None else status_of(entered.error),
         line=line,
         names=names,
+        key_names=await names_of_keys(asking, actors),
+        resource_names={resource.id: resource.name for resource in line.resources},
+        openers=openers,
         contrast=contrast(line),
         says=says,
         path=f"/ui/lines/{line_id}",
@@ -209,6 +218,23 @@ def _month(query: LineQuery) -> Month | None:
 
 def _month_of(day: date) -> Month:
     return Month(day.year, day.month)
+
+
+async def _openers(asking: Asking, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
+    """The events that opened the line's blockers, by blocker; without those of long ago.
+
+    The line knows the credential that reported a blocker. The event knows the person, too.
+    """
+    if not line.blockers:
+        return {}
+    asked = feeds.FeedQuery(
+        service_line_id=line.service_line_id, type="execution.blocked", limit=100
+    )
+    if query.instant is not None:
+        asked.to = format_instant(query.instant + timedelta(microseconds=1))
+    answer = feeds.events_page(asking, asked, is_backwards=True)
+    found = (await read_answer(answer, PageOf[Envelope])).data
+    return {event.payload["blocker_id"]: event for event in reversed(found)}
 
 
 async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:

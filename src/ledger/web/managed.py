@@ -14,8 +14,14 @@ from ledger.api.lean import needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking
 from ledger.domain.errors import NotFound, Refused
-from ledger.web.names import names_of_scopes
+from ledger.web.names import names_of_keys, names_of_scopes
 from ledger.web.pages import Form, go, here, show, with_parameter
+
+
+def _creators(things: Sequence[Any]) -> list[str]:
+    """The actors that created these things, where they are told."""
+    created = (getattr(thing, "created_by", None) for thing in things)
+    return [actor.id for actor in created if actor is not None]
 
 
 class RefusedForm(NamedTuple):
@@ -54,6 +60,7 @@ class Managed(NamedTuple):
             template,
             200 if error is None else status_of(error),
             scope_names=await names_of_scopes(asking, things),
+            key_names=await names_of_keys(asking, _creators(things)),
             query=query,
             done=self.done.get(getattr(query, "done", None)),
             refused=error,

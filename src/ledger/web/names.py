@@ -3,14 +3,17 @@
 Names of workspaces and projects are those of now, also where the page shows an instant of the past.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf
-from ledger.api.routes import executions
+from ledger.api.routes import audit, executions
 from ledger.domain.errors import Behind
+from ledger.domain.recorded import Actor
+from ledger.domain.values import KEY_ID
 from ledger.web.pages import may_read, read_answer
 from projections.directory import statements as directory
 from projections.execution.shown import LineDetail
@@ -79,14 +82,68 @@ async def names_of_lines(
     asking: Asking, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
+    if not (ids := sorted(set(line_ids))):
+        return {}
     tenant = asking.tenant
     read = names_read(frozenset(tenant), query.is_past)
-    parameters = {**tenant, "ids": sorted(set(line_ids))}
+    parameters = {**tenant, "ids": ids}
     rows = await asking.rows(read, parameters, query)
     named: Mapping[str, str] = rows.once(
         lambda answer: {line: name for _, line, name in answer if name is not None}
     )
     return named
+
+
+class Reported(Protocol):
+    """An event or an audit entry: what it is about, and who reported it."""
+
+    @property
+    def actor(self) -> Actor: ...
+    @property
+    def reported_by(self) -> str: ...
+
+
+class Named(Protocol):
+    """The subject of an event, or the resource of an audit entry."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+
+
+async def names_of_keys(asking: Asking, ids: Iterable[str]) -> Mapping[str, str]:
+    """The names of those of these credentials that are keys of the reader's tenant, by id."""
+    keys = {each for each in ids if re.fullmatch(KEY_ID, each)}
+    named = await audit.key_names(asking).of(keys)
+    return {key: name for key, name in named.items() if name is not None}
+
+
+async def names_beside(
+    asking: Asking,
+    reported: Sequence[Reported],
+    about: Iterable[Named | None],
+    line_ids: Iterable[str | None],
+    more: Iterable[str | None] = (),
+) -> Mapping[str, Mapping[str, str]]:
+    """The names that a page of events or audit entries shows, as values of its template.
+
+    Those of keys, of the lines, and of workspaces and projects that the events are about; ``more``
+    are ids of further workspaces. Each kind costs one statement.
+    """
+    things = [each for each in about if each is not None]
+    credentials = {id_ for each in reported for id_ in (each.actor.id, each.reported_by)}
+    credentials |= {each.id for each in things if each.type == "api_key"}
+    found = {"key_names": await names_of_keys(asking, credentials)}
+    if not may_read(asking.principal):
+        return found
+    lines = {*line_ids, *(each.id for each in things if each.type == "service_line")} - {None}
+    ids = {*more, *(each.id for each in things if each.type in ("workspace", "project"))} - {None}
+    try:
+        found["line_names"] = await names_of_lines(asking, filter(None, lines), Query())
+    except (Behind, *UNBUILT):
+        found["line_names"] = {}
+    return found | {"names": await names_for(asking, (), filter(None, ids))}
 
 
 async def name_of_line(asking: Asking, line_id: str, as_of: str | None) -> str | None:

@@ -322,8 +322,10 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and may_read(principal),
         "writes_of": partial(writes_of, principal),
-        # The names of workspaces and projects by id, where a page looks them up.
+        # The names by id that a page looks up: of workspaces and projects, of lines, of keys.
         "names": {},
+        "line_names": {},
+        "key_names": {},
     }
     text = _templates.get_template(template).generate(common | context)
     party = principal.party if principal is not None else ""

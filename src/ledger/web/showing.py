@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
+from ledger.intake.principal import DISPATCHER, HOUSEKEEPER, LEASE_WATCH, SWEEPER
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"
@@ -202,9 +203,28 @@ def label(name: str) -> str:
     return _LABELS.get(name, text[:1].upper() + text[1:])
 
 
-def actor(identifier: str) -> str:
-    """An actor's id; of the command line of earlier versions, which named no user, its name."""
-    return "command line" if identifier == "cli" else identifier
+def actor(identifier: str, type_: str = "system") -> str:
+    """An actor of the ledger itself in words; any other actor by its id.
+
+    ``type_`` is the actor's. A credential, whose type no event tells, is none of the ledger's own
+    by chance: keys and persons have ids with prefixes.
+    """
+    if type_ != "system":
+        return identifier
+    place, _, user = identifier.partition(":")
+    if place == "cli":
+        # The command line of earlier versions named no user.
+        return f"{user} at the command line" if user else "command line"
+    return _SYSTEM.get(identifier, identifier)
+
+
+_SYSTEM = {
+    SWEEPER.id: "the ledger, after no activity",
+    LEASE_WATCH.id: "the ledger, at the end of a lease",
+    HOUSEKEEPER.id: "the ledger, as its housekeeper",
+    DISPATCHER.id: "the ledger, as sender of webhooks",
+    "pause-until": "the ledger, at the end of a pause",
+}
 
 
 _SPELT = {
