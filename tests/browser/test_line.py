@@ -134,6 +134,24 @@ def test_changes_by_others_appear_by_themselves(line: Page, edge: Edge, line_id:
     expect(line.get_by_text("Nobody is free").first).to_be_visible()
 
 
+def test_a_phones_first_screen_says_why_and_has_the_button(
+    page: Page, edge: Edge, line_id: str
+) -> None:
+    reason = "The vendor's tool is not on the allow list of the bank; security must sign it off"
+    data = {"blocker_id": "C", "cause": "policy_violation", "reason": reason}
+    edge.accept(fact("execution.blocked", line_id, data | {"assignee": "amara@example.com"}))
+    enter(page, edge.token(*ALL))
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"/ui/lines/{line_id}")
+    for shown in (page.locator(".why"), page.get_by_role("button", name="Pause…")):
+        box = shown.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 844
+    headings = page.get_by_role("heading", level=2).all_inner_texts()
+    assert headings.index("Why it is blocked") < headings.index("Timeline")
+    assert headings[headings.index("Why it is blocked") + 1].startswith("History")
+
+
 def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None:
     """Assert that every part of the page shows the instant in its address."""
     page.wait_for_url(lambda url: ("as_of=" in url) is not now)
