@@ -87,7 +87,9 @@ def test_a_blocker_says_which_person_reported_it_and_by_which_key(edge: Edge) ->
     line = named_line(edge)
     by = {"actortype": "user", "actorid": "USR-26-000109"}
     for blocker in ("B-1", "B-2"):
-        edge.accept(fact("execution.blocked", line, {"blocker_id": blocker, "cause": "approval_gap"}, **by))
+        edge.accept(
+            fact("execution.blocked", line, {"blocker_id": blocker, "cause": "approval_gap"}, **by)
+        )
         edge.clock.advance(seconds=1)
         then = edge.clock().isoformat().replace("+00:00", "Z")
         edge.clock.advance(seconds=1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, split_words
-from ledger.api.replies import PageOf
+from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
 from ledger.domain.values import State
@@ -108,6 +108,39 @@ async def read_page(
         walk.cursor_of(groups[0].state, groups[0].lines[0]) if groups else None,
         walk.cursor_of(groups[-1].state, groups[-1].lines[-1]) if groups and has_more else beyond,
     )
+
+
+class Neighbours(NamedTuple):
+    """A place in the board's list, and the lines beside it as of now."""
+
+    place: str
+    """The board's cursor."""
+    previous: LineDetail | None
+    next: LineDetail | None
+
+
+async def neighbours(
+    asking: Asking, filters: Filters, order: str, line: LineDetail, place: str | None
+) -> Neighbours | None:
+    """The lines beside a line in the list of these filters, or beside its earlier ``place``.
+
+    A line that was paused stands elsewhere in the list, or nowhere: its neighbours are those of the
+    place where it was found. None: the line is not in the list, or the place is of another list.
+    """
+    states = split_words(filters.state) or BOARD_ORDER
+    asked = BoardPage(order, 1, None, None, 1)
+    walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
+    if place is None and line.state not in states:
+        return None
+    place = place or walk.cursor_of(line.state, line)
+    answer = executions.summarize_executions(asking, filters)
+    matching = (await read_answer(answer, AnswerOf[LineCounts])).data
+    try:
+        beside = [(await walk.go(matching, place, back=back))[0] for back in (True, False)]
+    except InvalidCursor:
+        return None
+    previous, following = (lines[0][1][0] if lines else None for lines in beside)
+    return Neighbours(place, previous, following)
 
 
 class _Walk:

@@ -1,7 +1,7 @@
 """The page of the feed, newest first (``/ui/events``), and the page of an event."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -63,7 +63,7 @@ async def _names(
     events: Sequence[Envelope],
     more_lines: Sequence[str | None] = (),
     more: Sequence[str | None] = (),
-) -> Mapping[str, Mapping[str, str]]:
+) -> dict[str, Any]:
     lines = (*more_lines, *(event.service_line_id for event in events))
     return await names_beside(asking, events, (event.subject for event in events), lines, more)
 

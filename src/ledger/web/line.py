@@ -3,18 +3,19 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Response
 from pydantic import Field, ValidationError
 
-from ledger.api.lean import command_route, needs
+from ledger.api.lean import command_route, needs, parse_query
 from ledger.api.models import OptionalReason, Reason
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, feeds, runs, stories
-from ledger.api.routes.executions import AnyLineId
+from ledger.api.routes.executions import AnyLineId, Filters
 from ledger.api.routes.stories import RangeQuery, ShownUsage
 from ledger.api.writing import Sent, execute_on
 from ledger.application.commands.lines import Pause, Resume
@@ -24,15 +25,19 @@ from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
+from ledger.web.board import BoardQuery
+from ledger.web.board_pages import CURSOR, Neighbours, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.names import names_for, names_of_keys
 from ledger.web.pages import (
+    HOME,
     Form,
     PageRoute,
     go,
     here,
     idempotency_of,
     read_answer,
+    sender,
     show,
     with_parameter,
 )
@@ -47,6 +52,8 @@ router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=Page
 
 _LAST = milliseconds_of(LATEST)
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
+_From = Annotated[str | None, Field(alias="from", max_length=8000)]
+_Place = Annotated[str | None, Field(pattern=CURSOR)]
 
 
 class LineQuery(Query):
@@ -57,14 +64,24 @@ class LineQuery(Query):
     end: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
     """The slider's right end, which means now: without script, a form sends it too."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
+    from_: _From = None
+    """The board from which the reader came; without it, the page with the link that led here."""
+    place: _Place = None
+    """The line's place on that board before the line was paused or resumed."""
 
 
 class ManageForm(Form):
-    """The reason of a pause or a resume. The API's model validates it."""
+    """The reason of a pause or a resume, which the API's model validates; what the page keeps."""
 
     reason: str | None = None
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
-    """The month that the page shows, and keeps after the form is sent."""
+    from_: _From = None
+    place: _Place = None
+
+    @property
+    def kept(self) -> dict[str, str | None]:
+        """The parameters of the page that stay after the form is sent."""
+        return {"month": self.month, "from": self.from_, "place": self.place}
 
 
 class Entered(NamedTuple):
@@ -144,9 +161,12 @@ async def _manage(
         await execute_on(asking, command, line_id, sent, reason=reason)
     except (Invalid, InvalidState, Unavailable) as error:
         action = "pause" if command is Pause else "resume"
-        query = LineQuery(month=form.month)
+        query = LineQuery.model_validate(form.kept)
         return await _page(asking, line_id, query, Entered(action, reason, error))
-    return go(with_parameter(f"/ui/lines/{line_id}", "month", form.month))
+    address = f"/ui/lines/{line_id}"
+    for name, value in form.kept.items():
+        address = with_parameter(address, name, value)
+    return go(address)
 
 
 async def _page(
@@ -166,6 +186,8 @@ async def _page(
     last_month = _month_of(zone.local(seen_at))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
+    board = _board(asking, query)
+    kept = {"month": query.month, "from_": board}
     life, usage, place, runs_chart, names, openers = await asyncio.gather(
         life_of(asking, line, query, seen_at),
         _usage(asking, line_id, query, month),
@@ -174,6 +196,7 @@ async def _page(
         names_for(asking, [line]),
         _openers(asking, line, query),
     )
+    beside = await _beside(asking, line, query, board)
     shown = (*place.until, *openers.values())
     actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
     actors |= {event.reported_by for event in shown}
@@ -183,6 +206,7 @@ async def _page(
         asking.request,
         "line.html",
         200 if entered is None else status_of(entered.error),
+        with_parameter(here(asking.request), "from", board),
         line=line,
         names=names,
         key_names=await names_of_keys(asking, actors),
@@ -191,6 +215,10 @@ async def _page(
         contrast=contrast(line),
         says=says,
         path=f"/ui/lines/{line_id}",
+        board=with_parameter(board or HOME, "as_of", query.as_of),
+        beside=beside,
+        kept=kept,
+        present=partial(_present, f"/ui/lines/{line_id}", board),
         query=query,
         penalty=PENALTY,
         lost=sum(PENALTY[signal.status] for signal in line.health.signals),
@@ -205,6 +233,35 @@ async def _page(
         may_manage=_may_manage(asking.principal, query, line),
         is_held=any(hold.hold == "operator" for hold in line.holds),
     )
+
+
+def _board(asking: Asking, query: LineQuery) -> str | None:
+    """The address of the board from which the reader came, with filters, order and page."""
+    came_from = query.from_ or sender(asking.request) or ""
+    address = came_from.partition("#")[0]
+    return address if address.partition("?")[0] == HOME else None
+
+
+async def _beside(
+    asking: Asking, line: LineDetail, query: LineQuery, board: str | None
+) -> Neighbours | None:
+    """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
+    is_refresh = asking.request.headers.get("hx-target") == "view"
+    if board is None or query.is_past or is_refresh:
+        return None
+    try:
+        asked = parse_query(board.partition("?")[2].encode(), BoardQuery)
+    except Invalid:
+        return None
+    given = {name: getattr(asked, name) for name in Filters.model_fields} | {"as_of": None}
+    order = getattr(asked, "sort", None) or "state_since"
+    filters = Filters.model_construct(**given)
+    return await neighbours(asking, filters, order, line, query.place)
+
+
+def _present(path: str, board: str | None, month: str | None) -> str:
+    """The address of the line as of now, in the given month."""
+    return with_parameter(with_parameter(path, "month", month), "from", board)
 
 
 def _may_manage(principal: Principal, query: Query, line: LineDetail) -> bool:

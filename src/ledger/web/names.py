@@ -5,7 +5,7 @@ Names of workspaces and projects are those of now, also where the page shows an 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query
@@ -125,7 +125,7 @@ async def names_beside(
     about: Iterable[Named | None],
     line_ids: Iterable[str | None],
     more: Iterable[str | None] = (),
-) -> Mapping[str, Mapping[str, str]]:
+) -> dict[str, Any]:
     """The names that a page of events or audit entries shows, as values of its template.
 
     Those of keys, of the lines, and of workspaces and projects that the events are about; ``more``
@@ -134,7 +134,7 @@ async def names_beside(
     things = [each for each in about if each is not None]
     credentials = {id_ for each in reported for id_ in (each.actor.id, each.reported_by)}
     credentials |= {each.id for each in things if each.type == "api_key"}
-    found = {"key_names": await names_of_keys(asking, credentials)}
+    found: dict[str, Any] = {"key_names": await names_of_keys(asking, credentials)}
     if not may_read(asking.principal):
         return found
     lines = {*line_ids, *(each.id for each in things if each.type == "service_line")} - {None}

@@ -290,15 +290,21 @@ async def read_answer(answer: Awaitable[Response], shown: type[T]) -> T:
     return msgspec.json.decode((await answer).body, type=shown)
 
 
-def show(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """A page; its banner and its links keep the instant that its address names."""
+def show(
+    request: Request, template: str, status: int = 200, shown_at: str | None = None, **context: Any
+) -> Response:
+    """A page; its banner and its links keep the instant that its address names.
+
+    ``shown_at`` replaces the request's address, as the one that the page asks for again.
+    """
+    address = shown_at or here(request)
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
     found: session.Session | None = getattr(request.state, "session", None)
     now, zone = services.clock(), showing.zone_of(request)
     as_of, instant = _asked(request, now)
     # A cursor of a list as of one instant is meaningless in the list as of another.
-    first_page = with_parameter(here(request), "cursor", None)
+    first_page = with_parameter(address, "cursor", None)
     common = {
         "request": request,
         "status": status,
@@ -314,7 +320,7 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "now_link": with_parameter(first_page, "as_of", None),
         "picks": showing.picks(now, zone),
         "at_instant": partial(with_parameter, first_page, "as_of"),
-        "here": here(request),
+        "here": address,
         "nav": places_of(principal) if principal is not None else (),
         "home": home_of(principal) if principal is not None else "/",
         "static": showing.static,
@@ -420,11 +426,16 @@ def here(request: Request) -> str:
     if request.method in ("GET", "HEAD"):
         query = request.url.query
         return request.url.path + (f"?{query}" if query else "")
+    return own_page(sender(request) or HOME)
+
+
+def sender(request: Request) -> str | None:
+    """The address, of whatever site, of the page with the link or form that led here."""
     with suppress(ValueError):
-        sender = urlsplit(request.headers.get("referer", ""))
-        path = without_prefix(sender.path, services_of(request).root_path)
-        return own_page(path + (f"?{sender.query}" if sender.query else ""))
-    return HOME
+        found = urlsplit(request.headers.get("referer", ""))
+        path = without_prefix(found.path, services_of(request).root_path)
+        return path + (f"?{found.query}" if found.query else "")
+    return None
 
 
 def own_page(address: str) -> str:

@@ -96,11 +96,17 @@
     link.scrollIntoView({ block: "nearest" });
   }
 
+  function step(key) {
+    document.querySelector(`a[aria-keyshortcuts="${key}"]`)?.click();
+  }
+
   const KEYS = {
     "/": () => open(),
     "?": () => document.getElementById("shortcuts")?.showModal(),
     j: () => move(1),
     k: () => move(-1),
+    "[": () => step("["),
+    "]": () => step("]"),
   };
 
   document.addEventListener("keydown", (event) => {
@@ -112,7 +118,9 @@
     if (document.querySelector("dialog:modal")) return;
     const { key, ctrlKey, metaKey, altKey } = event;
     const isOpening = (ctrlKey || metaKey) && !altKey && !event.shiftKey && key.toLowerCase() === "k";
-    const act = isOpening ? KEYS["/"] : ctrlKey || metaKey || altKey ? null : KEYS[key];
+    // Many keyboards write brackets with AltGr, which some systems report as Ctrl and Alt.
+    const isModified = (ctrlKey || metaKey || altKey) && !event.getModifierState("AltGraph");
+    const act = isOpening ? KEYS["/"] : isModified ? null : KEYS[key];
     if (!act || (isOpening && !palette())) return;
     event.preventDefault();
     act();
