@@ -11,7 +11,7 @@ find the three lines that are blocked.
 Other filters are compared line by line, such as a certain open cause among the lines that have open
 causes. For a credential that is bound to no organization, and for a project or a resource with
 other filters, PostgreSQL chooses by its statistics which filter is rare and comes first. Lists in
-another order, and lists by health, are in ``orders.py``.
+another order, by health and by who should act on a blocker by when are in ``orders.py``.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,13 @@ from typing import Any
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
 from projections.execution.orders import Sort, ranked_read
-from projections.execution.statements import CHANGING_FILTERS, ITEM_OF_PAST, METRICS, SHOWN_THEN
+from projections.execution.statements import (
+    CHANGING_FILTERS,
+    ITEM_OF_PAST,
+    METRICS,
+    OF_BLOCKERS,
+    SHOWN_THEN,
+)
 from projections.execution.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {
@@ -74,8 +80,8 @@ def list_read(
 ) -> Read:
     """(position, record_key, item JSON) rows, of the past (position, record_key, ITEM_OF_PAST).
 
-    A present list in an order ``sort``, or by health, has the key of the order as a fourth column
-    (``orders.py``). If no line matches, a row whose columns after the position are null.
+    A present list of ``orders.py`` has the key of its order as a fourth column. If no line matches,
+    a row whose columns after the position are null.
 
     ``filters`` maps each filter to its distinct values: the statement depends on their number, not
     on the values, except those of ``health``. The items are list rows, or details if ``whole``.
@@ -84,7 +90,7 @@ def list_read(
     """
     widths = {name: min(len(filters[name]), MOST_WALKS + 1) for name in WIDE if name in filters}
     names, counted = frozenset(filters), tuple(widths.items())
-    if sort is not None or "health" in filters:  # the page needs keys of lines that move
+    if sort is not None or names & {"health", *OF_BLOCKERS}:  # the page needs keys that move
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
     return _read(names, counted, past, whole, back)
 

@@ -1,12 +1,16 @@
 """The statement behind present lists that need a line's moving keys (contract, Reading).
 
-These are lists in an order of their own, and lists by health. A page walks the indexes of
+These are lists in an order of their own, and lists by health or by who should act on a blocker by
+when. A page walks the indexes of
 ``execution_rank``: a walk for each state, which PostgreSQL merges as far as the page goes. So a
 page of the longest blocked lines reads as few rows as a page of the newest lines. Then the page's
 lines are read from ``execution``.
 
-Model, product line and cause are compared row by row. A project or a resource is looked up line by
-line, or its few lines are sorted: PostgreSQL decides by its statistics.
+Model, product line and cause are compared row by row. A project, a resource or an assignee is
+looked up line by line, or its few lines are sorted: PostgreSQL decides by its statistics.
+
+Few lines have an open blocker, and they alone are in the indexes by due time. So a page by due time
+has two parts: first the lines that are due, by such an index; then all others by record id.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -16,11 +20,11 @@ from typing import Literal, NamedTuple
 from ledger.domain import health
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of, where
-from projections.execution.rank import NO_SCORE, NO_STATUS
-from projections.execution.statements import METRICS, RANK_FILTERS
+from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
+from projections.execution.statements import METRICS, OF_BLOCKERS, RANK_FILTERS
 from projections.execution.walks import ALL, TENANTS, Walks
 
-Sort = Literal["state_since", "health_score"]
+Sort = Literal["state_since", "health_score", "due_at"]
 """The orders of present lists, beside that by record id."""
 
 _PAGE = """
@@ -29,20 +33,35 @@ FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.record_key, r.key, r.newest,
            '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
-    FROM (
-        SELECT * FROM ({walks}) AS r
-        ORDER BY r.key {direction}, r.newest {direction} LIMIT %(limit)s
-    ) AS r
+    FROM ({found}) AS r
     JOIN ledger.execution AS l ON l.line_id = r.line_id
 ) AS page ON true
 ORDER BY page.key {direction}, page.newest {direction}
 """
 
-# The place behind a line, or before it: its key, then its record id.
-_PLACE: Mapping[Sort | None, str] = {
-    None: "l.newest {op} -(%(after)s::bigint)",
+_FOUND = """
+SELECT * FROM ({walks}) AS r ORDER BY r.key {direction}, r.newest {direction} LIMIT {limit}
+"""
+
+# The second part is walked only as far as the first part leaves the page empty.
+_IN_PARTS = """
+WITH first AS MATERIALIZED ({first}) SELECT * FROM first UNION ALL ({second})
+"""
+
+_LIMIT = "%(limit)s"
+_LEFT = "%(limit)s::bigint - (SELECT count(*) FROM first)"
+
+_NEVER = f"'{NEVER_DUE}'::timestamptz"
+
+# The place behind a line, or before it: its key, then its record id. Behind a line that is due are
+# all lines that are not.
+_PLACE = {
+    "newest": "l.newest {op} -(%(after)s::bigint)",
     "state_since": "(l.state_since, l.newest) {op} (%(after_key)s, -(%(after)s::bigint))",
     "health_score": "(l.health_score, l.newest) {op} (%(after_key)s::int, -(%(after)s::bigint))",
+    "due_at": "(l.due_at, l.newest) {op} (%(after_key)s, -(%(after)s::bigint))",
+    "never_due": f"l.newest {{op}} CASE %(after_key)s::timestamptz WHEN {_NEVER}"
+    f" THEN -(%(after)s::bigint) ELSE {-(2**63)} END",
 }
 
 _STUCK = {"state": ("blocked", "paused")}
@@ -64,6 +83,9 @@ _OF_TENANT = _Index({}, {})
 """PostgreSQL chooses by its statistics, if the workspace is given too."""
 _OF_WORKSPACE = _Index({}, {"organization": "l.organization_id || '' = %(organization)s"})
 """A generic plan would else walk the index of the organization."""
+
+_OF_STUCK = frozenset({"blocked_cause", *OF_BLOCKERS})
+"""The filters that only lines with an open blocker match."""
 
 _WALKED = TENANTS | {"state", "health", "after", "after_key"}
 
@@ -89,46 +111,97 @@ def ranked_read(
     ``key`` is the value of the order's column, null without an order. ``statuses`` are the health
     statuses that the filter names. Walked ``back``, the last row comes first.
     """
-    walks = Walks(filters, dict(widths), _STUCK if "blocked_cause" in filters else ALL)
-    if sort == "state_since" or not statuses:
-        choices: Sequence[str] = ["true"]
-    elif sort == "health_score":
-        choices = [_scores(status) for status in statuses]
+    asked = _Asked(filters, widths, _planning(filters, sort), "DESC" if back else "ASC")
+    by_status = [f"l.health_status = '{status}'" for status in statuses or HEALTH]
+    if sort == "due_at":
+        found = asked.by_due_time(by_status, back)
+    elif sort is None:
+        found = asked.merged("newest", by_status, "NULL::int", {"health"})
+    elif sort == "health_score" and statuses:
+        found = asked.merged(sort, [_scores(status) for status in statuses], walked={"health"})
     else:
-        choices = [f"l.health_status = '{status}'" for status in statuses]
-    groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
-    led = walks.leading(groups, len(choices))
-    walked = {*led, "after", "after_key"} | (set() if sort == "state_since" else {"health"})
-    planning = _planning(filters, sort)
-    index = _index({*filters - {"workspace_id"}, *led}, planning)
-    place = _PLACE[sort].format(op="<" if back else ">")
-    conditions = {**RANK_FILTERS, **index.conditions}
-    rest = where(filters - walked, conditions, *([place] if "after" in filters else ()))
-    direction = "DESC" if back else "ASC"
-    key = f"l.{sort}" if sort else "NULL::int"
-    keys = [f"l.{sort}", "l.newest"] if sort else ["l.newest"]
-    order = ", ".join(f"{each} {direction}" for each in keys)
-    columns = f"l.line_id, l.newest, {key} AS key"
+        found = asked.merged(sort, ["true"])
     return read_of(
         _PAGE,
         "execution",
-        planning=planning,
-        is_kept=True,
+        planning=asked.planning,
+        is_kept="overdue" not in filters,  # the clock decides
         extra="|| ',' || l.extra" if whole else "",
         metrics=METRICS,
-        direction=direction,
-        walks=" UNION ALL ".join(
-            walks.walked(
-                "ledger.execution_rank", columns, order, led, f"{choice} AND {rest}", index.columns
-            )
-            for choice in choices
-        ),
+        direction=asked.direction,
+        found=found,
     )
+
+
+class _Asked(NamedTuple):
+    """A page that is asked for."""
+
+    filters: frozenset[str]
+    widths: tuple[tuple[str, int], ...]
+    planning: Planning
+    direction: str
+
+    def by_due_time(self, by_status: Sequence[str], back: bool) -> str:
+        """The lines with a due time, and the others: the latter first if walked ``back``."""
+        of_others = [f"l.causes <> '{{}}' AND l.due_at = {_NEVER}"]
+        if self.filters.isdisjoint(_OF_STUCK):
+            of_others += [f"{status} AND l.causes = '{{}}'" for status in by_status]
+        limits = (_LEFT, _LIMIT) if back else (_LIMIT, _LEFT)
+        due = [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"]
+        parts = [
+            self.merged("due_at", due, limit=limits[0]),
+            self.merged("never_due", of_others, _NEVER, limit=limits[1]),
+        ]
+        first, second = reversed(parts) if back else parts
+        return _IN_PARTS.format(first=first, second=second)
+
+    def merged(
+        self,
+        order: str,
+        choices: Sequence[str],
+        key: str | None = None,
+        walked: Set[str] = frozenset(),
+        limit: str = _LIMIT,
+    ) -> str:
+        """The first lines of the walks for these choices, in an order of ``_PLACE``.
+
+        The order is that of its column, then of the records; or of the records alone, with the
+        constant ``key``. The choices stand for the filters of ``walked``.
+        """
+        filters, is_stuck = self.filters, not self.filters.isdisjoint(_OF_STUCK)
+        walks = Walks(filters, dict(self.widths), _STUCK if is_stuck else ALL)
+        groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
+        led = walks.leading(groups, len(choices))
+        index = _index({*filters - {"workspace_id"}, *led}, self.planning)
+        place = _PLACE[order].format(op="<" if self.direction == "DESC" else ">")
+        rest = where(
+            filters - {*led, *walked, "after", "after_key"},
+            {**RANK_FILTERS, **index.conditions},
+            *([place] if "after" in filters else ()),
+        )
+        columns = [f"l.{order}", "l.newest"] if key is None else ["l.newest"]
+        return _FOUND.format(
+            walks=" UNION ALL ".join(
+                walks.walked(
+                    "ledger.execution_rank",
+                    f"l.line_id, l.newest, {key or columns[0]} AS key",
+                    ", ".join(f"{column} {self.direction}" for column in columns),
+                    led,
+                    f"{choice} AND {rest}",
+                    index.columns,
+                )
+                for choice in choices
+            ),
+            direction=self.direction,
+            limit=limit,
+        )
 
 
 def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
     """The planning of a page: by its values if few lines or most lines may have these values."""
-    if filters & {"project_tag", "resource_id"} or (sort == "state_since" and "health" in filters):
+    if filters & {"project_tag", "resource_id", *OF_BLOCKERS} or (
+        sort == "state_since" and "health" in filters
+    ):
         return Planning.BY_VALUES
     return Planning.SHORT if filters <= _WALKED else Planning.LONG
 

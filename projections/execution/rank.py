@@ -9,8 +9,8 @@ or health score change.
 from typing import NamedTuple
 
 from ledger.domain import health
-from ledger.domain.values import sort_key
-from ledger.postgres.table import BigInt, Index, Instant, Int, Table, Text, Texts
+from ledger.domain.values import LATEST, sort_key
+from ledger.postgres.table import BigInt, Bool, Index, Instant, Int, Table, Text, Texts
 from projections.execution.line import LineFold
 
 NO_SCORE = 101
@@ -18,6 +18,13 @@ NO_SCORE = 101
 
 NO_STATUS = "none"
 """The health status of a line without signals, as filters name it."""
+
+
+HEALTH = ("green", "amber", "red", NO_STATUS)
+"""The words of the filter by health."""
+
+NEVER_DUE = LATEST
+"""The due time of a line whose open blockers have none, behind any that a blocker may have."""
 
 
 class RankRow(NamedTuple):
@@ -38,13 +45,20 @@ class RankRow(NamedTuple):
     """``NO_SCORE`` if there is none."""
     health_status: Text
     """``NO_STATUS`` if there is none."""
+    assignees: Texts
+    """The distinct assignees of the open blockers."""
+    unassigned: Bool
+    """Whether an open blocker has no assignee."""
+    due_at: Instant
+    """The earliest of the open blockers; ``NEVER_DUE`` if there is none."""
     position: BigInt
 
 
 # Each order has an index per tenant, and one for administrators. A page takes a walk for each
 # state, since a state may be rare. The health status of an order by time is compared within the
 # index. The administrators' indexes have an expression for the state, so that no plan for a tenant
-# walks through the lines of all tenants because a state is rare among them.
+# walks through the lines of all tenants because a state is rare among them. The indexes by due time
+# and by assignee have only the lines with an open blocker, so that other lines cost nothing there.
 RANK = Table(
     "execution_rank",
     RankRow,
@@ -53,14 +67,18 @@ RANK = Table(
     is_seen_by_view=True,  # an administrator's lists: an index of a concatenation
     replaces=True,
     options="fillfactor = 80",
-    indexes=tuple(
-        Index(f"{leading}, {keys}")
-        for leading in ("organization_id, state", "workspace_id, state", "(state || '')")
-        for keys in (
-            "state_since, newest, health_status",
-            "health_score, newest",
-            "health_status, newest",
-        )
+    indexes=(
+        *(
+            Index(f"{leading}, {keys}", where)
+            for leading in ("organization_id, state", "workspace_id, state", "(state || '')")
+            for keys, where in (
+                ("state_since, newest, health_status", None),
+                ("health_score, newest", None),
+                ("health_status, newest", None),
+                ("due_at, newest", "causes <> '{}'"),
+            )
+        ),
+        Index("assignees", "assignees <> '{}'", using="gin"),
     ),
 )
 
@@ -69,7 +87,7 @@ def rank_of(fold: LineFold) -> RankRow:
     execution, interval = fold.execution, fold.interval
     assert interval is not None, "a line has an interval from its activation on"
     assert execution.state_since is not None, "a line has a state from its activation on"
-    score = interval.health_score
+    score, blockers = interval.health_score, execution.blockers.values()
     return RankRow(
         line_id=execution.id,
         newest=-sort_key(execution.execution_id),
@@ -82,6 +100,9 @@ def rank_of(fold: LineFold) -> RankRow:
         state_since=execution.state_since,
         health_score=NO_SCORE if score is None else score,
         health_status=status_of(score),
+        assignees=sorted({b.assignee for b in blockers if b.assignee is not None}),
+        unassigned=any(b.assignee is None for b in blockers),
+        due_at=min((b.due_at for b in blockers if b.due_at is not None), default=NEVER_DUE),
         position=interval.opened,
     )
 

@@ -82,6 +82,7 @@ class LineHead(msgspec.Struct):
     execution_model: ExecutionModel
     state: State
     workspace_id: str
+    organization_id: str
     product_line: ProductLine
     project_tags: Sequence[str]
     state_since: ShownInstant
@@ -130,6 +131,7 @@ def version(execution: Execution) -> Version:
         execution.execution_model,  # type: ignore[arg-type]
         execution.state,
         execution.workspace_id,
+        execution.organization_id,
         execution.product_line,  # type: ignore[arg-type]
         execution.project_tags,
         time_text(execution.state_since),

@@ -38,7 +38,13 @@ _INTERVAL_FILTERS: Mapping[str, str] = {
     **CHANGING_FILTERS,
     "project_tag": "l.project_tags && %(project_tag)s",
 }
-# Filters that are about now only.
+# Filters by open blockers, of a line's ranks. ``overdue`` is the instant of the answer's clock.
+OF_BLOCKERS: Mapping[str, str] = {
+    "assignee": "l.assignees && %(assignee)s AND l.assignees <> '{}' AND l.causes <> '{}'",
+    "unassigned": "l.unassigned AND l.causes <> '{}'",
+    "overdue": "l.due_at < %(overdue)s AND l.causes <> '{}'",
+}
+# Filters of a present line.
 _PRESENT_FILTERS: Mapping[str, str] = {
     "health": """EXISTS (
         SELECT FROM ledger.execution_rank AS r
@@ -58,6 +64,7 @@ RANK_FILTERS: Mapping[str, str] = {
     **CHANGING_FILTERS,
     "health": "l.health_status = ANY(%(health)s)",
     "resource_id": _HAS_RESOURCE,
+    **OF_BLOCKERS,
 }
 
 # The current period: the UTC day or the ISO week, as the model counts.
@@ -143,8 +150,9 @@ CROSS JOIN LATERAL (
 WHERE asked.place > 1
 """
 
-# Lines with one of the requested resources are counted one by one: a resource has few lines.
-_COUNTED_BY_RESOURCES = """
+# Lines with one of the requested resources, or with open blockers of some kind, are counted one by
+# one: there are few.
+_COUNTED_ONE_BY_ONE = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
 FROM ledger.execution_rank AS l WHERE {where}
 GROUP BY l.state, l.execution_model, l.product_line, l.causes
@@ -384,8 +392,8 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
     planning = Planning.BY_VALUES
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
-    elif "resource_id" in filters:
-        lines = _COUNTED_BY_RESOURCES.format(where=where(filters, RANK_FILTERS))
+    elif filters & {"resource_id", *OF_BLOCKERS}:
+        lines = _COUNTED_ONE_BY_ONE.format(where=where(filters, RANK_FILTERS))
     elif "project_tag" in filters:
         others = filters - {"project_tag"}
         lines = _COUNTED_BY_TAGS.format(
@@ -397,7 +405,10 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
         per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"
         lines = _COUNTED.format(per=per, where=where(filters, RANK_FILTERS))
         planning = Planning.SHORT
-    return read_of(_SUMMARY, "execution", past=past, planning=planning, is_kept=True, lines=lines)
+    is_kept = "overdue" not in filters
+    return read_of(
+        _SUMMARY, "execution", past=past, planning=planning, is_kept=is_kept, lines=lines
+    )
 
 
 @cache

@@ -79,7 +79,7 @@ class ExecutionView(Remembering):
     """The projection ``execution``."""
 
     name = "execution"
-    version = 8
+    version = 9
     tables: tuple[Table, ...] = (
         EXECUTION,
         RANK,

@@ -42,6 +42,11 @@ WANTED = (
         rb'(?<="reported_by_name":)("\w+"|null)|(?<=,)\w+(?=\r\n)',
         "the audit log tells the names of those keys only that its reader sees",
     ),
+    Wanted(
+        r"/v1/execution(/LIN-[\d-]+)?(\?|$)",
+        rb'(?<=",)"organization_id":"[^"]*",',
+        "a line tells its organization",
+    ),
 )
 """The wanted differences since e6d622b. All else of such an answer is compared."""
 

@@ -12,7 +12,7 @@ from tests.support.facts import activation, fact
 ROW = {
     "id", "service_line_id", "execution_model", "state", "workspace_id", "product_line",
     "project_tags", "started_at", "last_activity_at", "metrics", "state_since", "open_runs",
-    "health_status", "name", "health_score", "oldest_blocker",
+    "health_status", "name", "health_score", "oldest_blocker", "organization_id",
 }  # fmt: skip
 DETAIL = ROW | {"resources", "health", "blockers", "holds", "closed_at"}
 METRICS = {
@@ -203,7 +203,8 @@ def test_without_a_state_filter_closed_lines_are_listed(
         "project_tag=", "limit=0", "limit=101", "limit=abc", "limit=", "limit=-1", "limit=1.5",
         "limit=1e1", "limit=%D9%A1", "limit=99999999999999999999", "limit=true", "offset=5",
         "limit=1_0", "limit=5.0", "limit=%2B5", "limit=%205",
-        "limit=10&page=2", "state=running&x", "state[]=running", "organization_id=ORG-26-000001",
+        "limit=10&page=2", "state=running&x", "state[]=running", "organization_id=",
+        "organization_id=a&organization_id=b", "unassigned=false", "overdue=1", "overdue=true,true",
     ],
 )  # fmt: skip
 def test_an_unknown_parameter_or_word_is_a_422(edge: Edge, query: str) -> None:

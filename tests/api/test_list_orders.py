@@ -1,8 +1,10 @@
-"""Lists in the order of time in state or of health, and filters of now (contract, Reading)."""
+"""Lists in another order than by record, and filters of now (contract, Reading)."""
 
 import base64
+import itertools
 import json
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,10 +12,10 @@ import pytest
 from ledger.domain.values import format_instant
 from tests.api.test_cursors import walk
 from tests.support.edge import Edge, assert_problem
-from tests.support.facts import activation, fact
+from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.soak import repeated
 
-SORTS = ("state_since", "health_score")
+SORTS = ("state_since", "health_score", "due_at")
 
 
 def signal(line: str, status: str, name: str = "sla_compliance") -> dict[str, Any]:
@@ -22,6 +24,11 @@ def signal(line: str, status: str, name: str = "sla_compliance") -> dict[str, An
 
 def blocked(line: str, **more: Any) -> dict[str, Any]:
     return fact("execution.blocked", line, {"blocker_id": "B-1", "cause": "approval_gap"}, **more)
+
+
+def waits(line: str, blocker: str, assignee: str | None, due_at: str | None) -> dict[str, Any]:
+    data = {"blocker_id": blocker, "cause": "approval_gap", "assignee": assignee, "due_at": due_at}
+    return fact("execution.blocked", line, data)
 
 
 def later(edge: Edge) -> str:
@@ -81,6 +88,137 @@ def test_the_worst_health_comes_first_and_lines_without_signals_last(edge: Edge)
     assert scores == [38, 69, 69, 100, None]
     edge.accept(signal(silent, "red"), signal(silent, "red", "outcome_progress"))
     assert listed(edge, query) == [red, silent, other, amber, green]
+
+
+def test_the_line_that_is_due_first_comes_first_and_lines_without_due_time_last(edge: Edge) -> None:
+    tomorrow, late = due(edge, days=1), due(edge, days=-1)
+    none, running, twice, same, paused, later = lines(edge, "by-due", 6)
+    edge.accept(
+        waits(twice, "B-1", None, due(edge, days=3)),
+        waits(twice, "B-2", None, tomorrow),
+        waits(same, "B-1", None, tomorrow),
+        waits(later, "B-1", None, due(edge, days=2)),
+        waits(paused, "B-1", None, late),
+        fact("service_line.paused", paused),
+        waits(none, "B-1", "USR-1", None),
+    )
+    query = "project_tag=by-due&sort=due_at"
+    assert listed(edge, query) == [paused, same, twice, later, running, none]
+    assert listed(edge, f"{query}&state=blocked") == [same, twice, later, none]
+    assert listed(edge, f"{query}&state=running,paused") == [paused, running]
+    assert listed(edge, f"{query}&blocked_cause=approval_gap") == [paused, same, twice, later, none]
+    edge.accept(
+        fact("execution.unblocked", twice, {"blocker_id": "B-2"}),
+        fact("execution.unblocked", paused, {"blocker_id": "B-1"}),
+    )
+    assert listed(edge, query) == [same, later, twice, paused, running, none]
+
+
+def due(edge: Edge, **duration: float) -> str:
+    return format_instant(edge.clock.now + timedelta(**duration))
+
+
+def test_lines_are_found_and_counted_by_the_assignees_of_open_blockers(edge: Edge) -> None:
+    both, other, nobody, running = lines(edge, "desk", 4)
+    edge.accept(
+        waits(both, "B-1", "Amara Okafor", None),
+        waits(both, "B-2", "USR-2", None),
+        waits(both, "B-3", "Amara Okafor", None),
+        waits(other, "B-1", "USR-2", None),
+        waits(nobody, "B-1", None, None),
+        signal(both, "red"),
+    )
+    of_line = {"both": both, "other": other, "nobody": nobody, "running": running}
+
+    def assert_found(more: str, *names: str) -> None:
+        query, expected = f"project_tag=desk&{more}", [of_line[name] for name in names]
+        for sort in ("", "&sort=health_score", "&sort=state_since", "&sort=due_at"):
+            assert sorted(listed(edge, query + sort)) == sorted(expected), query + sort
+        assert listed(edge, query) == expected
+        assert edge.data(f"/v1/execution/summary?{query}")["total"] == len(expected)
+
+    assert_found("assignee=Amara%20Okafor", "both")
+    assert_found("assignee=USR-2", "other", "both")
+    assert_found("assignee=USR-2&health=amber", "both")
+    assert_found("assignee=USR-2&state=paused")
+    assert_found("assignee=Amara%20Okafor,unknown", "both")
+    assert_found("assignee=amara%20okafor")
+    assert_found("unassigned=true", "nobody")
+    assert_found("unassigned=true&assignee=USR-2")
+    edge.accept(
+        fact("service_line.paused", other),
+        fact("execution.unblocked", both, {"blocker_id": "B-1"}),
+        fact("execution.unblocked", both, {"blocker_id": "B-2"}),
+        fact("execution.unblocked", nobody, {"blocker_id": "B-1"}),
+        waits(nobody, "B-1", "USR-2", None),
+        waits(both, "B-2", None, None),
+    )
+    assert_found("assignee=Amara%20Okafor", "both")
+    assert_found("assignee=USR-2", "nobody", "other")
+    assert_found("assignee=USR-2&state=paused", "other")
+    assert_found("unassigned=true", "both")
+    assert_found("unassigned=true&assignee=Amara%20Okafor", "both")
+    edge.accept(fact("service_line.closed", other), fact("service_line.closed", both))
+    assert_found("assignee=USR-2", "nobody")
+    assert_found("unassigned=true")
+
+
+def test_a_line_is_overdue_from_the_instant_after_its_due_time_on(edge: Edge) -> None:
+    soon, late, never = lines(edge, "overdue", 3)
+    edge.accept(
+        waits(soon, "B-1", None, due(edge, minutes=1)),
+        waits(late, "B-1", "USR-1", due(edge, days=-1)),
+        waits(never, "B-1", None, None),
+    )
+    query = "project_tag=overdue&overdue=true"
+
+    def assert_found(*expected: str) -> None:
+        assert listed(edge, query) == [*expected]
+        assert edge.data(f"/v1/execution/summary?{query}")["total"] == len(expected)
+
+    assert_found(late)
+    edge.clock.advance(minutes=1)
+    assert_found(late)
+    edge.clock.advance(microseconds=1)
+    assert_found(late, soon)
+    assert listed(edge, f"{query}&sort=due_at") == [late, soon]
+    assert listed(edge, f"{query}&assignee=USR-1") == [late]
+    edge.accept(fact("execution.unblocked", late, {"blocker_id": "B-1"}))
+    assert_found(soon)
+
+
+def test_lines_are_found_and_counted_by_organization(edge: Edge) -> None:
+    other, tag = "ORG-26-000779", "project_tag=by-organization"
+    mine = lines(edge, "by-organization", 2)
+    admin = edge.token("admin", organization_id=None)
+    foreign = [edge.fresh_id()]
+    facts = activation(foreign[0], organization_id=other, project_tags=["by-organization"])
+    edge.accept(facts, token=admin)
+    narrow = edge.token("read", workspace_id="WS-26-000001")
+    stranger = edge.token("read", organization_id=other)
+
+    def found(query: str, token: str | None = None) -> list[str]:
+        found = [r["service_line_id"] for r in edge.data(f"/v1/execution?{tag}&{query}", token)]
+        total = edge.data(f"/v1/execution/summary?{tag}&{query}", token)["total"]
+        assert total == len(found)
+        return found
+
+    assert found("", admin) == [*foreign, *mine[::-1]]
+    for query in ("", "&health=none", "&resource_id=none", "&state=running"):
+        expected = [] if "resource" in query else foreign
+        assert found(f"organization_id={other}{query}", admin) == expected
+        assert found(f"organization_id={other}{query}", stranger) == expected
+        assert found(f"organization_id={other}{query}") == []
+        assert found(f"organization_id={other}{query}", narrow) == []
+    for sort in SORTS:
+        path = f"/v1/execution?{tag}&organization_id={ORGANIZATION}&sort={sort}"
+        assert [row["service_line_id"] for row in edge.data(path, admin)] == mine[::-1]
+    for token in (None, narrow, admin):
+        assert found(f"organization_id={ORGANIZATION}", token) == mine[::-1]
+    assert found("organization_id=ORG-26-0%2CORG-26-1", admin) == []
+    rows = edge.data(f"/v1/execution?{tag}", admin)
+    assert [row["organization_id"] for row in rows] == [other, ORGANIZATION, ORGANIZATION]
+    assert edge.data(f"/v1/execution/{foreign[0]}", admin)["organization_id"] == other
 
 
 def test_lines_are_found_and_counted_by_health(edge: Edge) -> None:
@@ -144,11 +282,17 @@ def test_a_resource_of_an_activation_is_found(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["resource_id=SCR-95", "health=amber", *map("sort={}".format, SORTS)]
-)
+    "query",
+    ["resource_id=SCR-95", "health=amber", "assignee=USR-95", "overdue=true", "unassigned=true",
+     *map("sort={}".format, SORTS)],
+)  # fmt: skip
 def test_nobody_finds_another_tenants_lines(edge: Edge, query: str) -> None:
     line = edge.fresh(resources=[{"id": "SCR-95", "type": "person"}])
-    edge.accept(signal(line, "red"))
+    edge.accept(
+        signal(line, "red"),
+        waits(line, "B-1", "USR-95", due(edge, days=-1)),
+        waits(line, "B-2", None, None),
+    )
     stranger = edge.token("read", organization_id="ORG-26-000778")
     narrow = edge.token("read", workspace_id="WS-26-000777")
     for token in (stranger, narrow):
@@ -159,8 +303,10 @@ def test_nobody_finds_another_tenants_lines(edge: Edge, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["sort=state_since", "sort=health_score", "health=red", "resource_id=SCR-1"]
-)
+    "query",
+    ["health=red", "resource_id=SCR-1", "assignee=USR-1", "unassigned=true", "overdue=true",
+     f"organization_id={ORGANIZATION}", *map("sort={}".format, SORTS)],
+)  # fmt: skip
 def test_orders_and_filters_of_now_are_refused_for_the_past(edge: Edge, query: str) -> None:
     name = query.partition("=")[0]
     for path in ("/v1/execution", "/v1/execution/summary"):
@@ -180,8 +326,9 @@ def test_a_cursor_serves_only_the_order_and_the_filters_that_it_was_made_for(edg
     lines(edge, "bound", 3)
     queries = [
         f"project_tag=bound{more}"
-        for more in ("", "&sort=state_since", "&sort=health_score", "&health=none",
-                     "&sort=state_since&health=none", "&resource_id=SCR-1")
+        for more in ("", "&sort=state_since", "&sort=health_score", "&sort=due_at", "&health=none",
+                     "&sort=state_since&health=none", f"&organization_id={ORGANIZATION}",
+                     "&resource_id=SCR-1")
     ]  # fmt: skip
     for query in queries[:-1]:
         cursor = edge.get(f"/v1/execution?{query}&limit=1").json()["meta"]["cursor"]
@@ -198,6 +345,7 @@ def test_a_cursor_serves_only_the_order_and_the_filters_that_it_was_made_for(edg
     [
         ("state_since", None), ("state_since", 5), ("state_since", "yesterday"),
         ("state_since", "0001-01-01T00:00:00+01:00"), ("health_score", None),
+        ("due_at", 101), ("due_at", "2100-01-01T00:00:00Z"), ("due_at", False),
         ("health_score", -1), ("health_score", 102), ("health_score", "50"),
         ("health_score", True), ("health_score", 2**70), ("health_score", 1.5),
     ],
@@ -223,7 +371,10 @@ def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
     for line in dice.sample(ids, 50):
         edge.clock.advance(seconds=dice.choice([0, 0, 1]))
         time = format_instant(edge.clock.now)
-        edge.accept(blocked(line, time=time), signal(line, dice.choice(["green", "amber", "red"])))
+        edge.accept(
+            waits(line, "B-1", None, dice.choice([None, time])) | {"time": time},
+            signal(line, dice.choice(["green", "amber", "red"])),
+        )
     steady, moving = set(ids[::2]), ids[1::2]
     moves = 0
 
@@ -235,6 +386,7 @@ def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
             kind = "paused" if page % 2 else "resumed"
             turn = fact(f"service_line.{kind}", line, time=format_instant(edge.clock.now))
             moves += edge.send(turn).status_code == 201
+            edge.send(waits(line, "B-2", None, due(edge, days=dice.choice([-2, 2]))))
             edge.accept(signal(line, dice.choice(["green", "red"]), "delivery_velocity"))
 
     rows = walk(edge, f"/v1/execution?project_tag={tag}&sort={sort}", 7, storm)
@@ -250,6 +402,10 @@ def test_a_walk_in_pages_of_any_size_has_the_order_of_one_page(
 ) -> None:
     tag = f"pages-{sort}-{limit}"
     ids = lines(edge, tag, 20)
-    edge.accept(*(signal(line, "red") for line in ids[::3]), *(blocked(line) for line in ids[::2]))
+    days = itertools.cycle([None, due(edge, days=1), due(edge, days=2), due(edge, days=1)])
+    edge.accept(
+        *(signal(line, "red") for line in ids[::3]),
+        *(waits(line, "B-1", None, day) for line, day in zip(ids[::2], days, strict=False)),
+    )
     path = f"/v1/execution?project_tag={tag}&sort={sort}"
     assert walk(edge, path, limit) == edge.data(f"{path}&limit=100")

@@ -8,7 +8,14 @@ import pytest
 from ledger.domain.values import STATES
 from projections.execution import statements
 from tests.support.ledger import Ledger
-from tests.support.random_lines import RandomLines, Row, asked_at_random, matching, rows_of_lines
+from tests.support.random_lines import (
+    RandomLines,
+    Row,
+    asked_at_random,
+    matching,
+    parameters_of,
+    rows_of_lines,
+)
 from tests.support.rebuilding import rebuild, verify, view
 from tests.support.soak import repeated
 from tests.support.views import query
@@ -20,7 +27,7 @@ Counted = Counter[tuple[str, str, str, frozenset[str]]]
 def summarized(ledger: Ledger, filters: dict[str, Any]) -> Counted:
     statement = statements.summary_read(frozenset(filters)).sql.encode()
     counted: Counted = Counter()
-    for row in ledger.reader.execute(statement, filters).fetchall():
+    for row in ledger.reader.execute(statement, parameters_of(ledger, filters)).fetchall():
         if row["state"] is not None:
             kind = row["execution_model"], row["product_line"], frozenset(row["causes"])
             counted[row["state"], *kind] += row["lines"]

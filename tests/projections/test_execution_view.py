@@ -8,7 +8,7 @@ from ledger.domain import run as r
 from ledger.domain.recorded import Recorded
 from projections.execution.counts import COUNT, CountRow
 from projections.execution.hours import DAY, DayRow
-from projections.execution.rank import NO_SCORE, RANK, RankRow
+from projections.execution.rank import NEVER_DUE, NO_SCORE, RANK, RankRow
 from projections.execution.rows import (
     EXECUTION,
     EXECUTION_VERSION,
@@ -42,7 +42,8 @@ CHECKED_IN = recorded(e.CheckedIn(hours=7.5, resource_id="SCR-1"), 2, minute(2))
 
 HEAD = (
     '"id":"RUN-26-000001","service_line_id":"LIN-26-000001","execution_model":"capacity",'
-    '"state":"{state}","workspace_id":"WS-26-000001","product_line":"ods",'
+    '"state":"{state}","workspace_id":"WS-26-000001","organization_id":"ORG-26-000001",'
+    '"product_line":"ods",'
     '"project_tags":["PROJ-26-000001"],"state_since":"{since}","health_status":null,'
     '"started_at":"2026-04-15T12:00:00Z","name":null,"health_score":null,"oldest_blocker":'
 )
@@ -105,6 +106,7 @@ def counted(
 
 def rank(state: str, since: datetime, position: int, **more: Any) -> RankRow:
     values: dict[str, Any] = {"causes": (), "health_score": NO_SCORE, "health_status": "none"}
+    values |= {"assignees": [], "unassigned": False, "due_at": NEVER_DUE}
     return RankRow(
         line_id=LINE,
         newest=-RECORD,
@@ -170,7 +172,8 @@ def test_a_blocker_ends_an_interval_and_moves_the_line_to_the_counts_of_blocked_
     written.then(COUNT, *counted("running", (), 0, 2), *counted("blocked", ("approval_gap",), 1, 2))
     written.then(EXECUTION_VERSION, VersionRow(KEY, 2, None, *STUCK))
     written.then(QUIET, QuietRow(LINE, "capacity", None, None, 2))
-    written.then(RANK, rank("blocked", minute(1), 2, causes=("approval_gap",)))
+    due = {"assignees": ["USR-1"], "due_at": minute(60)}
+    written.then(RANK, rank("blocked", minute(1), 2, causes=("approval_gap",), **due))
     written.then(TAG).then(STEP).then(DAY)
 
 

@@ -14,6 +14,7 @@ from tests.support.random_lines import (
     RandomLines,
     asked_at_random,
     matching,
+    parameters_of,
     rows_of_lines,
 )
 from tests.support.soak import repeated
@@ -37,7 +38,7 @@ def listed(
         more |= {"as_of": now + timedelta(days=1), "settled": True}
     after: dict[str, Any] = {}
     while True:
-        parameters = filters | after
+        parameters = parameters_of(ledger, filters) | after
         statement = lists.list_read(parameters, past, sort=sort, back=back).sql.encode()
         rows = ledger.reader.execute(statement, parameters | more).fetchall()
         rows = [row for row in rows if row["record_key"] is not None]
@@ -72,11 +73,11 @@ def place(row: dict[str, Any], sort: orders.Sort) -> tuple[Any, ...]:
     """A row's place in an order."""
     if sort == "state_since":
         return parse_instant(row["state_since"]), -row["record_key"]
-    score = row["health_score"]
-    return score is None, score, -row["record_key"]
+    key = row[sort]
+    return key is None, key, -row["record_key"]
 
 
-@pytest.mark.parametrize("sort", ["state_since", "health_score"])
+@pytest.mark.parametrize("sort", ["state_since", "health_score", "due_at"])
 @pytest.mark.parametrize(("seed", "asked"), SEEDS)
 def test_ordered_lists_return_exactly_the_matching_lines_in_their_order(
     ledger: Ledger, seed: int, asked: int, sort: orders.Sort

@@ -31,7 +31,7 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (8, "8b8a1411bdf512bb"),
+    "execution": (9, "1fb2f4da8da677e7"),
     "run": (7, "e1ee6003ee6bd0ce"),
     "event": (8, "e2d37e7184fffe59"),
     "webhook": (2, "ac7b4beb76d93172"),
@@ -40,7 +40,7 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "27c3fcb8bd19a618",
+    "execution": "d9cab8fd5bf95a9f",
     "run": "641fd523cdae309e",
     "event": "db0423a7b0aa5649",
     "webhook": "193c43285b82e1a4",

@@ -59,8 +59,9 @@ PLACES = {
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
     "/expires_at",  # in the future
     "/after",  # a run that is known
-    "/organization_id",  # of the audit log: required of all but administrators
+    "/organization_id",  # of the audit log: required of all but administrators; of lines: as below
     "/sort", "/health", "/resource_id",  # about now only: not with as_of
+    "/assignee", "/unassigned", "/overdue",  # as well
     "/data/service_line_id",  # required for the start of a run that nobody requested
     "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth
 }  # fmt: skip

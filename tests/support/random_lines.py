@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, STATES
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, STATES, parse_instant
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 
@@ -16,6 +16,7 @@ TAGS = ["PROJ-26-000001", "PROJ-26-000002", "PROJ-26-000003", "organization", "{
 SCARCE = ["SCR-1", "SCR-2", "SCR-3"]
 SIGNALS = ["sla_compliance", "delivery_velocity"]
 STATUSES = ["green", "amber", "red", "red"]
+ASSIGNEES = ["USR-1", "USR-2", "a {name}"]
 
 CHOICES: Mapping[str, list[Any]] = {
     "organization": [ORGANIZATION, OTHER, "ORG-26-000003"],
@@ -28,8 +29,11 @@ CHOICES: Mapping[str, list[Any]] = {
     "blocked_cause": list(CAUSES),
     "health": ["green", "amber", "red", "none"],
     "resource_id": [*SCARCE, "nobody"],
+    "assignee": [*ASSIGNEES, "nobody"],
+    "unassigned": ["true"],
+    "overdue": ["true"],
 }
-OF_NOW = {"health", "resource_id"}
+OF_NOW = {"health", "resource_id", "assignee", "unassigned", "overdue"}
 """Filters that no question about the past has."""
 OWN = ("organization", "workspace")
 """Filters that a credential sets have a single value; the other filters may have several."""
@@ -71,14 +75,17 @@ class RandomLines:
     def _fact(self) -> dict[str, Any]:
         line, pick = self.dice.choice(self.lines), self.dice.choice
         blocker = {"blocker_id": pick("abcd")}
+        blocked = blocker | {"cause": pick(CAUSES), "assignee": pick([*ASSIGNEES, None])}
+        if pick([True, False]):
+            blocked["due_at"] = self.ledger.at(days=pick([-1, 0, 1, 3]))
         run = fact("run.requested", new_id("RUN"), {"service_line_id": line})
         return pick(
             [
                 fact("service_line.updated", line, {"project_tags": self._tags()}),
                 fact("service_line.paused", line),
                 fact("service_line.resumed", line),
-                fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)}),
-                fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)}),
+                fact("execution.blocked", line, blocked),
+                fact("execution.blocked", line, blocked | {"blocker_id": pick("efgh")}),
                 fact("execution.unblocked", line, blocker),
                 fact("execution.checked_in", line, {"hours": 1}),
                 self._signal(line),
@@ -101,6 +108,11 @@ def asked_at_random(dice: random.Random) -> dict[str, Any]:
     return filters
 
 
+def parameters_of(ledger: Ledger, filters: dict[str, Any]) -> dict[str, Any]:
+    """The filters as parameters of a statement: ``overdue`` is an instant."""
+    return filters | ({"overdue": ledger.clock.now} if "overdue" in filters else {})
+
+
 Row = tuple[dict[str, Any], dict[str, set[Any]]]
 """A row of the view, and its values of each filter."""
 
@@ -111,6 +123,10 @@ def rows_of_lines(ledger: Ledger) -> list[Row]:
     for row in ledger.rows("SELECT * FROM ledger.execution"):
         shown = json.loads(f"{{{row['head']},{row['extra']}}}")
         row["state_since"], row["health_score"] = shown["state_since"], shown["health_score"]
+        assignees = {blocker["assignee"] for blocker in shown["blockers"]}
+        due = [parse_instant(b["due_at"]) for b in shown["blockers"] if b["due_at"]]
+        row["due_at"] = min(due, default=None)
+        is_overdue = bool(due) and row["due_at"] < ledger.clock.now
         has = {
             "organization": {row["organization_id"]},
             "workspace": {row["workspace_id"]},
@@ -122,6 +138,9 @@ def rows_of_lines(ledger: Ledger) -> list[Row]:
             "blocked_cause": set(row["causes"]),
             "health": {shown["health_status"] or "none"},
             "resource_id": {resource["id"] for resource in shown["resources"]},
+            "assignee": assignees - {None},
+            "unassigned": {"true"} if None in assignees else set(),
+            "overdue": {"true"} if is_overdue else set(),
         }
         found.append((row, has))
     return found

@@ -11,13 +11,14 @@ from ledger.api.lean import needs
 from ledger.api.reading import Asking
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
-from ledger.api.routes.executions import HEALTH, Filters, LineCounts
+from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for
 from ledger.web.pages import PageRoute, go, here, read_answer, show, with_parameter
 from ledger.web.pickers import entries_for, names_of_entries
+from projections.execution.rank import HEALTH
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
@@ -33,9 +34,6 @@ ORDERS: Mapping[Order, str] = {
     "record": "newest record",
 }
 """The orders of lines within their states, and the page's words for them."""
-
-OF_NOW = ("health", "resource_id")
-"""The filters that a board of the past does not have."""
 
 
 class BoardQuery(Filters):

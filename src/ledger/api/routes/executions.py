@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Response
@@ -15,6 +15,7 @@ from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
+    Identifier,
     PageQuery,
     Query,
     Words,
@@ -51,13 +52,13 @@ from ledger.language.rendering import json_text
 from ledger.reads.question import Answer
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
-from projections.execution.rank import NO_SCORE, NO_STATUS
+from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE
 from projections.execution.shown import LineDetail, ShownLine, item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
-HEALTH = ("green", "amber", "red", NO_STATUS)
-"""The words of the filter by health."""
+OF_NOW = ("health", "resource_id", "assignee", "unassigned", "overdue", "organization_id")
+"""The filters of now only."""
 
 _OF_NOW = "asks about now only; leave out as_of"
 
@@ -90,15 +91,33 @@ class Filters(Query):
     resource_id: Annotated[
         Words, Field(description=f"A resource that is allocated now. Not with `as_of`. {OR}")
     ] = None
+    assignee: Annotated[
+        Words, Field(description=f"The assignee of an open blocker. Not with `as_of`. {OR}")
+    ] = None
+    unassigned: Annotated[
+        Literal["true"] | None,
+        Field(description="An open blocker without an assignee. Not with `as_of`."),
+    ] = None
+    overdue: Annotated[
+        Literal["true"] | None,
+        Field(description="An open blocker whose `due_at` is in the past. Not with `as_of`."),
+    ] = None
+    organization_id: Annotated[
+        Identifier,
+        Field(description="A single id. Another organization's finds nothing. Not with `as_of`."),
+    ] = None
 
     def chosen(self) -> Chosen:
         """The filters that were given, each as its words. Raises Invalid for those of now only."""
         if self.is_past:
-            for name in ("health", "resource_id"):
+            for name in OF_NOW:
                 if getattr(self, name) is not None:
                     raise Invalid.at(f"/{name}", _OF_NOW)
         given = ((name, split_words(getattr(self, name))) for name in _FILTERS)
-        return {name: words for name, words in given if words is not None}
+        chosen = {name: words for name, words in given if words is not None}
+        if self.organization_id is not None:  # a single id, whatever characters it has
+            chosen["organization_id"] = [self.organization_id]
+        return chosen
 
 
 _FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
@@ -111,7 +130,8 @@ class LinesQuery(Filters, PageQuery):
         Sort | None,
         Field(
             description="`state_since`: the longest in its state first; `health_score`: the worst"
-            " first, lines without signals last; then the newest record id first. Not with `as_of`."
+            " first, lines without signals last; `due_at`: the earliest of the open blockers first,"
+            " lines without one last; then the newest record id first. Not with `as_of`."
         ),
     ] = None
 
@@ -156,36 +176,58 @@ async def lines_page(
     ``back`` gives the rows before the cursor, or the list's last rows, in the opposite order.
     """
     chosen = query.chosen()
-    filters = {**asking.tenant, **chosen}
+    filters = filters_of(asking, query, chosen)
     if query.is_past and query.sort is not None:
         raise Invalid.at("/sort", _OF_NOW)
     if query.cursor is not None:
         filters |= _after(query, chosen)
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
-    parameters = {**filters, **periods(asking.instant(query)), "limit": query.limit + 1}
+    # Cursors follow from the chosen words: with these, no other choice has this question's answer.
+    parameters = {**chosen, **filters, **periods(asking.instant(query)), "limit": query.limit + 1}
     rows = await asking.rows(read, parameters, query)
     return rows.once(_lines_reply, query, chosen)
 
 
+def filters_of(asking: Asking, query: Filters, chosen: Chosen) -> dict[str, Any]:
+    """The filters of a statement: by the credential's tenant, and the chosen ones."""
+    filters: dict[str, Any] = {**asking.tenant, **chosen}
+    if named := filters.pop("organization_id", None):
+        is_seen = asking.tenant.get("organization", named[0]) == named[0]
+        filters["organization"] = named[0] if is_seen else ""  # none
+    if "overdue" in filters:
+        filters["overdue"] = asking.instant(query)
+    return filters
+
+
 def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
     def cursor_after(row: Any) -> str:
-        key = {"id": id_of_key("RUN", row[1])}
+        key: dict[str, Any] = {"id": id_of_key("RUN", row[1])}
         if query.sort is not None:
-            key["key"] = format_instant(row[3]) if query.sort == "state_since" else row[3]
+            key["key"] = _told(row[3])
         return encode_cursor(key, _bound_to(query, chosen))
 
     item = (lambda row: item_of_past(row[2:])) if query.is_past else None
     return paged(rows, query.limit, 1, cursor_after, item)
 
 
-def cursor_at(query: LinesQuery, line: ShownLine) -> str:
+def cursor_at(query: LinesQuery, line: LineDetail) -> str:
     """The cursor of a line in a list. Only the web pages use this."""
     key: dict[str, Any] = {"id": line.id}
     if query.sort == "state_since":
-        key["key"] = format_instant(line.state_since)
+        key["key"] = _told(line.state_since)
     elif query.sort == "health_score":
         key["key"] = NO_SCORE if line.health_score is None else line.health_score
+    elif query.sort == "due_at":
+        due = (blocker.due_at for blocker in line.blockers if blocker.due_at is not None)
+        key["key"] = _told(min(due, default=NEVER_DUE))
     return encode_cursor(key, _bound_to(query, query.chosen()))
+
+
+def _told(key: datetime | int) -> str | int | None:
+    """A line's key of an order, as its cursor has it."""
+    if isinstance(key, int):
+        return key
+    return None if key == NEVER_DUE else format_instant(key)
 
 
 def _bound_to(query: LinesQuery, chosen: Chosen) -> Mapping[str, Any]:
@@ -199,12 +241,13 @@ def _after(query: LinesQuery, chosen: Chosen) -> dict[str, Any]:
     found = decode_cursor(query.cursor, _bound_to(query, chosen))
     after: dict[str, Any] = {"after": _record_key(found)}
     key = found.get("key")
-    if query.sort == "state_since":
-        after["after_key"] = _instant(key)
-    elif query.sort == "health_score":
+    if query.sort == "health_score":
         if type(key) is not int or not 0 <= key <= NO_SCORE:
             raise InvalidCursor("The cursor is not valid for this request.")
         after["after_key"] = key
+    elif query.sort is not None:
+        is_never_due = query.sort == "due_at" and key is None
+        after["after_key"] = NEVER_DUE if is_never_due else _instant(key)
     return after
 
 
@@ -227,7 +270,7 @@ async def summarize_executions(asking: Asking, query: Filters) -> Response:
 
     The filters are those of the list.
     """
-    filters = {**asking.tenant, **query.chosen()}
+    filters = filters_of(asking, query, query.chosen())
     read = statements.summary_read(frozenset(filters), query.is_past)
     return (await asking.rows(read, filters, query)).once(_summary_reply)
 
