@@ -127,7 +127,7 @@ class EventView(Remembering):
     """The projection ``event``."""
 
     name = "event"
-    version = 8
+    version = 9
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(EVENTS)
 

@@ -43,7 +43,7 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Quiet(msgspec.Struct, frozen=True, array_like=True):
-    """Since when a line is quiet: running without open runs. The instants are None otherwise."""
+    """Since when a line is quiet: running without open runs. These instants are None otherwise."""
 
     position: int
     """The position at which the instants below last changed."""
@@ -54,6 +54,8 @@ class Quiet(msgspec.Struct, frozen=True, array_like=True):
     """
     changed_at: datetime | None
     """The exact instant of the last change. (``line_activity`` has that of the last activity.)"""
+    held_until: datetime | None = None
+    """When the operator's hold is due to be lifted."""
 
 
 class Expired(msgspec.Struct, frozen=True, array_like=True):
@@ -167,9 +169,11 @@ class LineFold(msgspec.Struct, array_like=True):
                 since = self.last_activity_at
             if since is not None:
                 since = since.replace(second=0, microsecond=0)
+        hold = self.execution.holds.get("operator")
+        due = (since, changed_at, None if hold is None else hold.until)
         before = self.quiet
-        if before is None or before.since != since or before.changed_at != changed_at:
-            self.quiet = Quiet(self.position, since, changed_at)
+        if before is None or (before.since, before.changed_at, before.held_until) != due:
+            self.quiet = Quiet(self.position, *due)
 
     def _active(self, recorded: Recorded) -> None:
         if self.last_activity_at is None or recorded.occurred_at > self.last_activity_at:
@@ -245,6 +249,7 @@ _COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
     lines.Activated: LineFold._activated,
     lines.Updated: LineFold._passes,
     lines.Paused: LineFold._passes,
+    lines.HoldChanged: LineFold._passes,
     lines.Resumed: LineFold._passes,
     lines.Blocked: LineFold._passes,
     lines.Unblocked: LineFold._passes,

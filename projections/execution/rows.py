@@ -137,7 +137,7 @@ RESOURCE = Table(
 
 
 class QuietRow(NamedTuple):
-    """A candidate of the idle sweeper.
+    """A candidate of the idle sweeper: a line that looks idle, or whose hold has an end.
 
     The table is separate from ``execution``, whose rows are wide and have many indexes. Updates of
     ``execution`` stay within the page (HOT) as long as no indexed column changes.
@@ -153,6 +153,8 @@ class QuietRow(NamedTuple):
     """
     changed_at: Instant | None
     """The exact instant of the last change."""
+    held_until: Instant | None
+    """When the operator's hold is due to be lifted; null: it has no end, or is not on."""
     position: BigInt
 
 
@@ -163,7 +165,10 @@ QUIET = Table(
     is_internal=True,
     replaces=True,
     options="fillfactor = 80",
-    indexes=(Index("execution_model, quiet_since", where="quiet_since IS NOT NULL"),),
+    indexes=(
+        Index("execution_model, quiet_since", where="quiet_since IS NOT NULL"),
+        Index("held_until", where="held_until IS NOT NULL"),
+    ),
 )
 
 

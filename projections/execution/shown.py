@@ -55,6 +55,7 @@ class ShownHold(msgspec.Struct):
     reason: str | None
     since: ShownInstant
     by: Actor
+    until: ShownInstant | None
 
 
 class ShownSignal(msgspec.Struct):

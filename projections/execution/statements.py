@@ -293,6 +293,12 @@ WHERE (q.execution_model = 'agent_runtime' AND q.quiet_since <= %(agent_runtime)
 LIMIT %(limit)s
 """
 
+# Lines whose hold looks due to be lifted, the one that is due longest first.
+DUE_HOLDS = """
+SELECT line_id FROM ledger.execution_quiet
+WHERE held_until <= %(now)s ORDER BY held_until LIMIT %(limit)s
+"""
+
 # The names of lines, which other pages than a line's own show.
 _NAMES = """
 SELECT p.position, line.line_id, ('{{' || line.head || '}}')::json ->> 'name'

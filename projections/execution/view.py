@@ -3,8 +3,8 @@
 Tables of the present: ``execution`` has one row per line, with the columns of list filters and
 ready JSON. ``execution_rank`` has the keys of its order that move (see ``rank.py``),
 ``execution_tag`` and ``execution_resource`` have the lines of each project tag and resource,
-``execution_quiet`` has since when a line looks idle, ``execution_count`` has the number of lines by
-state (see ``counts.py``).
+``execution_quiet`` has since when a line looks idle and until when it is held, ``execution_count``
+has the number of lines by state (see ``counts.py``).
 
 Tables of the past, to which rows are only added (an interval's row gets its end later):
 ``execution_interval`` has the columns of filters and counts from one position to another;
@@ -160,6 +160,7 @@ class ExecutionView(Remembering):
                     execution_model=execution.execution_model,
                     quiet_since=quiet.since,
                     changed_at=quiet.changed_at,
+                    held_until=quiet.held_until,
                     position=quiet.position,
                 )
 

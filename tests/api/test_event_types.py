@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import jsonschema_rs
@@ -44,6 +45,9 @@ def events(edge: Edge) -> list[Event]:
         *(fact(type, line, data) for type, data in ON_OPEN_LINES.items()),
         fact("directory.named", "WS-26-000001", {"name": "Core"}),
     )  # fmt: skip
+    until = (edge.clock.now + timedelta(days=1)).isoformat()
+    for body in ({"reason": "r"}, {"reason": "r", "until": until, "replace": True}):
+        assert edge.post(f"/v1/execution/{line}/pause", json=body).status_code == 200
     found: list[Event] = []
     params: dict[str, Any] = {"limit": 100}
     while True:

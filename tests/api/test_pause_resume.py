@@ -1,12 +1,15 @@
 """Pausing and resuming by an operator (contract, State and Reading)."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from ledger.domain.values import format_instant
 from tests.api.test_bad_bodies import BROKEN, CANARY, HAZARDS, planted
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import activation, fact
+from tests.support.random_life import history_of
 
 
 def manage(edge: Edge, line: str, action: str, **options: Any) -> Any:
@@ -190,3 +193,99 @@ def test_checks_come_in_the_order_404_422_409(edge: Edge) -> None:
     assert_problem(manage(edge, line, "pause", **wrong), 422, "invalid_request")
     edge.accept(activation(other := edge.fresh_id()))
     assert_problem(manage(edge, other, "resume", **wrong), 422, "invalid_request")
+
+
+# The end of a hold, and its change.
+
+
+def ahead(edge: Edge, **duration: float) -> str:
+    return format_instant(edge.clock.now + timedelta(**duration))
+
+
+def test_a_hold_has_an_end_and_its_past_shows_the_end_that_it_had_then(edge: Edge) -> None:
+    line, first, second = edge.fresh(), ahead(edge, hours=1), ahead(edge, days=400)
+    paused = manage(edge, line, "pause", json={"reason": "x", "until": first})
+    assert [hold["until"] for hold in paused.json()["data"]["holds"]] == [first]
+    other = edge.token("service_lines:manage")
+    edge.clock.advance(seconds=1)
+    change = {"reason": "y", "until": second, "replace": True}
+    changed = manage(edge, line, "pause", json=change, token=other).json()["data"]
+    (before,), (after,) = (answer["holds"] for answer in (paused.json()["data"], changed))
+    assert after == before | {"reason": "y", "until": second, "by": after["by"]}
+    assert after["by"]["id"] != before["by"]["id"]
+    assert (changed["state"], changed["state_since"]) == ("paused", before["since"])
+    *_, then, now = history_of(edge, line)
+    assert (then["type"], now["type"]) == ("execution.paused", "execution.hold_changed")
+    said = {"hold": "operator", "state_after": "paused"}
+    assert then["payload"] == said | {"reason": "x", "until": first, "state_before": "running"}
+    assert now["payload"] == said | {"reason": "y", "until": second, "state_before": "paused"}
+    past = edge.data(f"/v1/execution/{line}?as_of={then['recorded_at']}")
+    assert past["holds"] == [before]
+    assert edge.data(f"/v1/execution/{line}")["holds"] == [after]
+
+
+def test_a_change_without_an_end_takes_the_end_away(edge: Edge) -> None:
+    line = edge.fresh()
+    manage(edge, line, "pause", json={"reason": "x", "until": ahead(edge, hours=1)})
+    changed = manage(edge, line, "pause", json={"reason": "x", "replace": True})
+    assert [hold["until"] for hold in changed.json()["data"]["holds"]] == [None]
+
+
+def test_replace_puts_a_hold_on_where_the_operator_has_none(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(fact("service_line.paused", line))
+    answer = manage(edge, line, "pause", json={"reason": "x", "replace": True})
+    assert answer.status_code == 200
+    assert sorted(held_by(edge, line)) == ["operator", "service_line"]
+    edge.accept(fact("service_line.closed", line))
+    closed = manage(edge, line, "pause", json={"reason": "x", "replace": True})
+    assert_problem(closed, 409, "invalid_state")
+
+
+def test_a_change_to_what_the_hold_is_records_nothing(edge: Edge) -> None:
+    line, body = edge.fresh(), {"reason": "x", "until": ahead(edge, hours=1), "replace": True}
+    first = manage(edge, line, "pause", json=body).json()
+    before = edge.log()
+    again = manage(edge, line, "pause", json=body)
+    assert (again.status_code, again.json()) == (200, first)
+    assert edge.log() == before
+    assert_problem(
+        manage(edge, line, "pause", json=body | {"replace": False}), 409, "invalid_state"
+    )
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        {"days": 400, "microseconds": 100_000}, {"seconds": 0}, {"seconds": -1},
+        "2026-12-01", "tomorrow", "2026-12-01T09:00:00", 1, True, [], {},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_until_that_is_no_instant_of_the_next_400_days_is_a_422(edge: Edge, until: Any) -> None:
+    line = edge.fresh()
+    before = edge.log()
+    if isinstance(until, dict) and until:
+        until = ahead(edge, **until)
+    answer = manage(edge, line, "pause", json={"reason": "x", "until": until})
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/until"]
+    assert edge.log() == before
+
+
+@pytest.mark.parametrize("more", [{"until": "2099-01-01T00:00:00Z"}, {"replace": True}], ids=str)
+def test_a_resume_takes_neither_until_nor_replace(edge: Edge, more: dict[str, Any]) -> None:
+    answer = manage(edge, edge.fresh(), "resume", json=more)
+    assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_pause_that_is_sent_again_after_its_end_has_its_first_answer(edge: Edge) -> None:
+    line, key = edge.fresh(), {"idempotency-key": "until-1"}
+    body = {"reason": "x", "until": ahead(edge, minutes=1)}
+    first = manage(edge, line, "pause", json=body, headers=key)
+    edge.clock.advance(minutes=2)
+    again = manage(edge, line, "pause", json=body, headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    late = manage(edge, line, "pause", json=body, headers={"idempotency-key": "until-2"})
+    assert_problem(late, 422, "invalid_request")

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.application import memory
 from ledger.application.command import OwnCommand
-from ledger.application.commands.lines import GoIdle
+from ledger.application.commands.lines import GoIdle, Pause
 from ledger.application.group import Group
 from ledger.application.memory import Memory
 from ledger.application.report import command_of
@@ -233,7 +233,8 @@ class Chance:
                     f"no handler of {event['type']}, or a fold without a case"
                 )
             if self.random.random() < 0.5:
-                ledger.pause(self.line)
+                ends_at = ledger.clock.now + timedelta(seconds=self.random.choice([1, 90_000]))
+                ledger.execute(Pause(self.line, REPORTER, reason="r", until=ends_at, replace=True))
             else:
                 self.calm(ledger)
 

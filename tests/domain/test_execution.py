@@ -10,7 +10,7 @@ from ledger.domain import execution_events as e
 from ledger.domain.errors import InvalidState, RunsNotSupported
 from ledger.domain.execution import Execution
 from ledger.domain.health import Signal
-from ledger.domain.recorded import Event
+from ledger.domain.recorded import Actor, Event
 from tests.support.domain import (
     ACTIVATED,
     NOTHING,
@@ -21,6 +21,7 @@ from tests.support.domain import (
     given,
     happen,
     minute,
+    recorded,
 )
 
 OPERATOR_PAUSED = e.Paused(hold="operator", reason="o")
@@ -172,6 +173,52 @@ def test_an_event_that_changes_no_state_leaves_the_time_of_the_last_change_alone
         at_minute(8, e.CheckedIn()),
     )
     assert (line.changed_at, line.state_since, line.version) == (minute(0), minute(0), 5)
+
+
+# The end of a hold.
+
+UNTIL_30 = e.Paused(hold="operator", reason="o", until=minute(30))
+LIFTED = e.Resumed(hold="operator", reason="until")
+
+
+def test_a_hold_is_changed_without_being_lifted_and_put_on_where_there_is_none() -> None:
+    again, until = Execution.pause_anew, minute(90)
+    changed = e.HoldChanged(hold="operator", reason="n", until=until)
+    held = given(ACTIVATED, SERVICE_PAUSED, at_minute(5, UNTIL_30))
+    held.when(again, "operator", "n", until).then(changed)
+    held.when(again, "operator", "o", None).then(e.HoldChanged(hold="operator", reason="o"))
+    held.when(again, "operator", "o", minute(30)).then(NOTHING)
+    for past in ([], [SERVICE_PAUSED], [OPERATOR_PAUSED, OPERATOR_RESUMED]):
+        given(ACTIVATED, *past).when(again, "operator", "o", minute(30)).then(UNTIL_30)
+    given(ACTIVATED, UNTIL_30, CLOSED).when(again, "operator", "n", None).then(InvalidState)
+
+
+def test_a_changed_hold_keeps_since_and_the_states_beginning_and_has_the_actor_of_the_change() -> (
+    None
+):
+    line = after(ACTIVATED, at_minute(5, UNTIL_30))
+    changed = e.HoldChanged(hold="operator", reason="n", until=minute(90))
+    line.evolve(recorded(changed, 3, minute(20), actor=Actor("user", "USR-2")))
+    hold = line.holds["operator"]
+    assert (hold.reason, hold.since, hold.until) == ("n", minute(5), minute(90))
+    assert hold.by == Actor("user", "USR-2")
+    assert (line.state_since, line.held_since, line.changed_at) == (minute(5),) * 3
+    happen(line, OPERATOR_RESUMED, changed)
+    assert (line.state, line.holds) == ("running", {}), "a hold that is off is not changed"
+
+
+def test_the_operators_hold_is_due_at_its_end_and_not_before() -> None:
+    lift, moment = Execution.lift_due, timedelta(microseconds=1)
+    held = given(ACTIVATED, SERVICE_PAUSED, B_BLOCKED, UNTIL_30)
+    held.when(lift, minute(30) - moment).then(NOTHING)
+    held.when(lift, minute(30)).then((LIFTED, minute(30)))
+    held.when(lift, minute(999)).then((LIFTED, minute(30)))
+    extended = e.HoldChanged(hold="operator", until=minute(60))
+    given(ACTIVATED, UNTIL_30, extended).when(lift, minute(59)).then(NOTHING)
+    given(ACTIVATED, UNTIL_30, extended).when(lift, minute(60)).then((LIFTED, minute(60)))
+    endless = e.HoldChanged(hold="operator")
+    for more in ([OPERATOR_RESUMED], [CLOSED], [endless], [OPERATOR_RESUMED, OPERATOR_PAUSED]):
+        given(ACTIVATED, UNTIL_30, *more).when(lift, minute(999)).then(NOTHING)
 
 
 # The start of a run.

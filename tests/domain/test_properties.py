@@ -22,8 +22,11 @@ IDS = st.sampled_from(["a", "b"])
 JSON = st.recursive(st.none() | st.integers(-99, 99) | st.text(max_size=3), st.lists, max_leaves=3)
 SIGNALS = st.sampled_from(["sla_compliance", "outcome_progress"])
 
+UNTIL = st.none() | st.just(START + timedelta(minutes=20))
+
 LINE_BODIES: st.SearchStrategy[Event] = st.one_of(
-    st.builds(e.Paused, hold=HOLDS, reason=st.none() | st.text(max_size=3)),
+    st.builds(e.Paused, hold=HOLDS, reason=st.none() | st.text(max_size=3), until=UNTIL),
+    st.builds(e.HoldChanged, hold=HOLDS, until=UNTIL),
     st.builds(e.Resumed, hold=HOLDS),
     st.builds(e.Blocked, blocker_id=IDS, cause=st.just("approval_gap")),
     st.builds(e.Unblocked, blocker_id=IDS),
@@ -92,7 +95,9 @@ def test_a_line_folds_any_sequence_of_events_as_the_model_of_the_contract_does(
         previous = line.changed_at
     expected = line_of_model(events)
     assert (line.state, line.state_since) == (expected.state, expected.state_since)
-    assert line.holds.keys() == expected.holds
+    assert {name: hold.until for name, hold in line.holds.items()} == {
+        name: until and datetime.fromisoformat(until) for name, until in expected.holds.items()
+    }
     assert line.blockers.keys() == expected.blockers.keys()
     assert line.resources.keys() == expected.resources.keys()
     assert (line.held_since is None, line.blocked_since is None) == (

@@ -46,6 +46,11 @@ BODIES: tuple[Event, ...] = (
     ),
     e.Updated(project_tags=("PROJ-26-004281",)),
     e.Paused(hold="operator", reason="Stakeholder review"),
+    e.HoldChanged(
+        hold="operator",
+        reason="Review takes longer",
+        until=datetime(2026, 4, 20, 7, 30, tzinfo=UTC),
+    ),
     e.Resumed(hold="service_line", reason="Review done"),
     e.Blocked(blocker_id="BLK-1", cause="approval_gap", reason="No signature"),
     e.Unblocked(blocker_id="BLK-1", reason="Signed"),
@@ -172,6 +177,11 @@ GROWN_BODIES: tuple[Event, ...] = (
         name="Müller backend team",
     ),
     e.Updated(project_tags=("PROJ-26-004281",), name="Müller core team"),
+    e.Paused(
+        hold="operator",
+        reason="Stakeholder review",
+        until=datetime(2026, 4, 17, 9, tzinfo=UTC),
+    ),
     e.Blocked(
         blocker_id="BLK-1",
         cause="approval_gap",

@@ -31,16 +31,16 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (9, "1fb2f4da8da677e7"),
+    "execution": (9, "2bebb3204aa124e5"),
     "run": (7, "e1ee6003ee6bd0ce"),
-    "event": (8, "e2d37e7184fffe59"),
-    "webhook": (2, "ac7b4beb76d93172"),
+    "event": (9, "c839868c8a26945e"),
+    "webhook": (2, "4d39550e00a472d2"),
     "directory": (1, "c22c37aa273a5a5c"),
     "search": (2, "5bc92d201158b429"),
 }
 
 STORED = {
-    "execution": "d9cab8fd5bf95a9f",
+    "execution": "685c4798418c5c2d",
     "run": "641fd523cdae309e",
     "event": "db0423a7b0aa5649",
     "webhook": "193c43285b82e1a4",
@@ -82,7 +82,7 @@ RUNS: tuple[tuple[type[Event], ...], ...] = (
 OTHER_RUN = (r.RunStarted, *(kind for kind in r.RUN_EVENTS if kind not in chain(*RUNS)))
 """A run that stays open, with the events that are in no other life of a run."""
 
-BEFORE_RUNS = (e.Paused, e.Resumed, e.Blocked, e.CheckedIn)
+BEFORE_RUNS = (e.Paused, e.HoldChanged, e.Resumed, e.Blocked, e.CheckedIn)
 AT_LAST = (e.ResourceReleased, e.Closed)
 MEANWHILE = [
     kind for kind in e.EXECUTION_EVENTS if kind not in (e.Activated, *BEFORE_RUNS, *AT_LAST)

@@ -25,9 +25,10 @@ OPEN = ("pending", "running")
 FEED_TYPES = frozenset([
     "execution.started", "execution.paused", "execution.resumed", "execution.blocked",
     "execution.unblocked", "execution.idle", "execution.active", "directory.named",
-    "execution.closed", "execution.updated", "execution.checked_in", "execution.check_in_voided",
-    "resource.allocated", "resource.released", "health.changed", "run.requested", "run.started",
-    "run.completed", "run.failed", "run.cancelled", "run.erased", "webhook.delivery_failed",
+    "execution.hold_changed", "execution.closed", "execution.updated", "execution.checked_in",
+    "execution.check_in_voided", "resource.allocated", "resource.released", "health.changed",
+    "run.requested", "run.started", "run.completed", "run.failed", "run.cancelled", "run.erased",
+    "webhook.delivery_failed",
 ])  # fmt: skip
 """Types of events in feeds (contract, Feeds)."""
 
@@ -80,7 +81,8 @@ class Line:
     changed_at: datetime
     state: str = "running"
     state_since: datetime | None = None
-    holds: set[str] = field(default_factory=set)
+    holds: dict[str, str | None] = field(default_factory=dict)
+    """The end of each hold that is on, as stored; None: the hold has no end."""
     blockers: dict[str, dict[str, Any]] = field(default_factory=dict)
     idle: bool = False
     closed_at: datetime | None = None
@@ -359,6 +361,9 @@ class Model:
                 line.signals[body["signal"]] = body
             case "execution.updated":
                 line.tags = body["project_tags"]
+            case "execution.hold_changed":
+                if body["hold"] in line.holds:
+                    line.holds[body["hold"]] = body.get("until")
             case _:
                 _change(line, topic.removeprefix("execution."), body, at)
                 line.turn(at)
@@ -367,16 +372,16 @@ class Model:
 def _change(line: Line, change: str, body: dict[str, Any], at: datetime) -> None:
     match change:
         case "paused":
-            line.holds.add(body["hold"])
+            line.holds[body["hold"]] = body.get("until")
         case "resumed":
-            line.holds.discard(body["hold"])
+            line.holds.pop(body["hold"], None)
         case "blocked":
             line.blockers[body["blocker_id"]] = body
         case "unblocked":
             line.blockers.pop(body["blocker_id"], None)
         case "closed":
             line.closed_at = max(line.changed_at, at)
-            line.holds, line.blockers = set(), {}
+            line.holds, line.blockers = {}, {}
         case _:
             assert change in ("idle", "active"), change
     if change in ("paused", "blocked", "active", "idle"):

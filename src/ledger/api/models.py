@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ledger.domain.values import TEXT
-from ledger.intake.fact_types import Characters
+from ledger.intake.fact_types import Characters, Instant
 
 W = TypeVar("W", bound=str)
 
@@ -71,9 +71,26 @@ class Nothing(CommandBody):
 
 
 class Reason(CommandBody):
-    """The reason why a line is paused or resumed."""
+    """The reason of a command."""
 
     reason: Annotated[Written, Field(examples=["Waits for the client's approval"])]
+
+
+class Pausing(Reason):
+    """The reason of a pause, and its end."""
+
+    until: Annotated[
+        Instant | None,
+        Field(
+            description="When the ledger lifts the hold: in the future, at most 400 days ahead."
+            " Null: it stays until the line is resumed.",
+            examples=["2026-12-01T09:00:00Z"],
+        ),
+    ] = None
+    replace: Annotated[
+        bool,
+        Field(description="Whether a hold that is on gets this reason and this `until`."),
+    ] = False
 
 
 class OptionalReason(CommandBody):

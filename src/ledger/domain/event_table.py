@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from ledger.domain.recorded import Event
 
-LANGUAGE = 1
+LANGUAGE = 2
 """The number of the language of events that this version understands: the highest ``since``."""
 
 

@@ -29,12 +29,15 @@ E = TypeVar("E", bound=Event)
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
-    """A hold and the actor who put it on; ``since`` is an effective time."""
+    """A hold that is on; ``since`` is an effective time."""
 
     hold: HoldName
     reason: str | None
     since: datetime
     by: Actor
+    """The actor who put the hold on, or changed it last."""
+    until: datetime | None = None
+    """When the ledger lifts the hold; None: only its own side does."""
 
 
 class Blocker(msgspec.Struct, frozen=True, array_like=True):
@@ -83,12 +86,25 @@ class Execution(Folded, array_like=True):
 
     # Decisions: pure methods; each returns the event that it allows.
 
-    def pause(self, hold: HoldName, reason: str | None) -> events.Paused:
+    def pause(
+        self, hold: HoldName, reason: str | None, until: datetime | None = None
+    ) -> events.Paused:
         """Put a hold on. Refused if the same hold is already on, or if the line is closed."""
         self.require_open()
         if hold in self.holds:
             raise InvalidState(f"The line already has the {hold} hold.")
-        return events.Paused(hold=hold, reason=reason)
+        return events.Paused(hold=hold, reason=reason, until=until)
+
+    def pause_anew(
+        self, hold: HoldName, reason: str | None, until: datetime | None
+    ) -> events.Paused | events.HoldChanged | None:
+        """Give a hold this reason and end, or put it on; None if it has both already."""
+        known = self.holds.get(hold)
+        if known is None:
+            return self.pause(hold, reason, until)
+        if (known.reason, known.until) == (reason, until):
+            return None
+        return events.HoldChanged(hold=hold, reason=reason, until=until)
 
     def resume(self, hold: HoldName, reason: str | None) -> events.Resumed:
         """Lift a hold. Refused if this hold is not on: only the side that paused can resume."""
@@ -96,6 +112,13 @@ class Execution(Folded, array_like=True):
         if hold not in self.holds:
             raise InvalidState(f"The line does not have the {hold} hold.")
         return events.Resumed(hold=hold, reason=reason)
+
+    def lift_due(self, now: datetime) -> tuple[events.Resumed, datetime] | None:
+        """(event, its time) if the end of the operator's hold has come, else None."""
+        hold = self.holds.get("operator")
+        if hold is None or hold.until is None or hold.until > now:
+            return None
+        return events.Resumed(hold="operator", reason="until"), hold.until
 
     def block(
         self,
@@ -256,9 +279,16 @@ class Execution(Folded, array_like=True):
 
     def _paused(self, body: events.Paused, recorded: Recorded) -> None:
         at = self._changed(recorded)
-        self.holds = self.holds | {body.hold: Hold(body.hold, body.reason, at, recorded.actor)}
+        hold = Hold(body.hold, body.reason, at, recorded.actor, body.until)
+        self.holds = self.holds | {body.hold: hold}
         self.held_since = self.held_since or at
         self._interrupted(at)
+
+    def _hold_changed(self, body: events.HoldChanged, recorded: Recorded) -> None:
+        known = self.holds.get(body.hold)
+        if known is not None:
+            hold = Hold(body.hold, body.reason, known.since, recorded.actor, body.until)
+            self.holds = self.holds | {body.hold: hold}
 
     def _resumed(self, body: events.Resumed, recorded: Recorded) -> None:
         at = self._changed(recorded)
@@ -323,6 +353,7 @@ class Execution(Folded, array_like=True):
         events.Activated: _activated,
         events.Updated: _updated,
         events.Paused: _paused,
+        events.HoldChanged: _hold_changed,
         events.Resumed: _resumed,
         events.Blocked: _blocked,
         events.Unblocked: _unblocked,

@@ -50,10 +50,21 @@ class Paused(Event, frozen=True, kw_only=True):
     TOPIC = "execution.paused/1"
     hold: HoldName
     reason: str | None = None
+    until: datetime | None = None
+    """When the ledger lifts the hold, unless the same side does so before; None: it never does."""
+
+
+class HoldChanged(Event, frozen=True, kw_only=True):
+    """A hold that is on got this reason and this end in the place of its former ones."""
+
+    TOPIC = "execution.hold_changed/1"
+    hold: HoldName
+    reason: str | None = None
+    until: datetime | None = None
 
 
 class Resumed(Event, frozen=True, kw_only=True):
-    """A hold was lifted by the side that had put it on."""
+    """A hold was lifted by the side that had put it on, or by the ledger at the hold's end."""
 
     TOPIC = "execution.resumed/1"
     hold: HoldName
@@ -173,6 +184,7 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
     ),
     EventRow(Updated, "execution.updated", SAME, "service_line.updated", None, PASSES),
     EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
+    EventRow(HoldChanged, "execution.hold_changed", SAME, None, "execution.pause", PASSES, since=2),
     EventRow(
         Resumed, "execution.resumed", SAME, "service_line.resumed", "execution.resume", PASSES
     ),

@@ -323,6 +323,7 @@ def _trigger(value: dict[str, Any]) -> str:
 _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("hold", lambda value: f"{words(value)} hold"),
     ("reason", _text),
+    ("until", lambda value: f"until {_UTC.plain(value)} UTC"),
     ("blocker_id", lambda value: f"blocker {value}"),
     ("assignee", lambda value: f"assigned to {value}"),
     ("due_at", lambda value: f"due {_UTC.plain(value)} UTC"),

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.models import OptionalReason, Reason
+from ledger.api.models import OptionalReason, Pausing
 from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -324,8 +324,11 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     summary="Pause a line",
     answer=AnswerOf[LineDetail],
 )
-async def pause_execution(asking: Asking, line_id: AnyLineId, sent: Sent[Reason]) -> Response:
-    """Put the operator's hold on a line: the line stays active, but work stops."""
+async def pause_execution(asking: Asking, line_id: AnyLineId, sent: Sent[Pausing]) -> Response:
+    """Put the operator's hold on a line: the line stays active, but work stops.
+
+    With `until` the ledger lifts the hold then. With `replace` a hold that is on is changed.
+    """
     return await _manage(asking, line_id, Pause, sent)
 
 
@@ -351,8 +354,8 @@ async def _manage(
     sent: Sent[Any],
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
-    reason = sent.body.reason if sent.body is not None else None
-    receipt = await execute_on(asking, command, line_id, sent, reason=reason)
+    given = {"reason": None} if sent.body is None else sent.body.model_dump()
+    receipt = await execute_on(asking, command, line_id, sent, **given)
 
     async def show(query: Query) -> Reply:
         rows = await line_rows(asking, line_id, query)

@@ -1,34 +1,47 @@
 """Commands about service lines: pause, resume, and the sweeper's command to go idle."""
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from ledger.application.command import SubjectCommand, receipt
 from ledger.application.group import Group
-from ledger.domain.errors import NotFound
+from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event
 from ledger.intake.principal import SWEEPER
 from ledger.intake.request import Receipt
 
+_LONGEST = timedelta(days=400)
+"""The longest pause that the ledger ends by itself."""
+
 
 @dataclass(eq=False, repr=False)
 class Pause(SubjectCommand):
-    """Put the operator's hold on a line (contract, Reading)."""
+    """Put the operator's hold on a line, or change it (contract, Reading)."""
 
     action = "execution.pause"
     subject_type = "service_line"
 
     reason: str | None = field(kw_only=True)
+    until: datetime | None = field(default=None, kw_only=True)
+    replace: bool = field(default=False, kw_only=True)
+    """Whether a hold that is on gets this reason and this end."""
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
         execution = group.memory.execution(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        return receipt(group.record(execution, self._event(execution), group.now, self))
+        if self.until is not None and not group.now < self.until <= group.now + _LONGEST:
+            raise Invalid.at("/until", "must lie in the future, at most 400 days ahead")
+        body = self._event(execution)
+        if body is None:
+            return self.unchanged()
+        return receipt(group.record(execution, body, group.now, self))
 
-    def _event(self, execution: Execution) -> Event:
-        return execution.pause("operator", self.reason)
+    def _event(self, execution: Execution) -> Event | None:
+        decide = execution.pause_anew if self.replace else execution.pause
+        return decide("operator", self.reason, self.until)
 
 
 class Resume(Pause):
@@ -48,9 +61,7 @@ class GoIdle(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Leave a line as it is that is idle, held, closed or busy. Raises NotFound."""
-        execution = group.memory.find(self.subject_id)
-        if not isinstance(execution, Execution):
-            raise NotFound("No such service line.")
+        execution = _line(self.subject_id, group)
         activity = group.memory.activity(self.subject_id)
         idle = execution.go_idle(
             activity.last_activity_at,
@@ -62,3 +73,10 @@ class GoIdle(SubjectCommand):
             return self.unchanged()
         body, at = idle
         return receipt(group.record(execution, body, at, self))
+
+
+def _line(line_id: str, group: Group) -> Execution:
+    execution = group.memory.find(line_id)
+    if not isinstance(execution, Execution):
+        raise NotFound("No such service line.")
+    return execution
