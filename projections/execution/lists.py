@@ -101,7 +101,9 @@ def _planning(filters: frozenset[str], past: bool, mark: str | None) -> Planning
     If few lines have the values, it is best to find these lines first; if most lines have them, it
     is best to walk the list.
     """
-    if filters.isdisjoint(TENANTS):
+    if "service_line_id" in filters:
+        is_by_values = True
+    elif filters.isdisjoint(TENANTS):
         is_by_values = not filters <= {"after"}
     else:
         is_by_values = not filters.isdisjoint(_MARKS) and (past or mark is None)
@@ -163,7 +165,7 @@ _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for 
 def _present(walks: Walks) -> str:
     is_pair_alone = walks.filters.isdisjoint(TENANTS) and not walks.filters.isdisjoint(PAIR)
     known = _OF_SOME_PAIR if is_pair_alone else "true"
-    is_of_few = walks.filters & {"project_tag", "resource_id", "blocked_cause"}
+    is_of_few = walks.filters & {"project_tag", "resource_id", "blocked_cause", "service_line_id"}
     groups = () if is_of_few else (PAIR, ("state",), ("workspace_id",))
     return walks.along("ledger.execution", _SHOWN, groups, known)
 

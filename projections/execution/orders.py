@@ -199,7 +199,7 @@ class _Asked(NamedTuple):
 
 def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
     """The planning of a page: by its values if few lines or most lines may have these values."""
-    if filters & {"project_tag", "resource_id", *OF_BLOCKERS} or (
+    if filters & {"project_tag", "resource_id", "service_line_id", *OF_BLOCKERS} or (
         sort == "state_since" and "health" in filters
     ):
         return Planning.BY_VALUES

@@ -24,6 +24,7 @@ _LASTING_FILTERS: Mapping[str, str] = {
     "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
     "execution_model": "l.execution_model = ANY(%(execution_model)s)",
     "product_line": "l.product_line = ANY(%(product_line)s)",
+    "service_line_id": "l.line_id = ANY(%(service_line_id)s)",
     "after": "l.record_key < %(after)s",
 }
 CHANGING_FILTERS: Mapping[str, str] = {

@@ -39,7 +39,7 @@ ENDLESS = "/v1/events/stream"
 ALLOWS = {
     "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
-    "service_lines:manage": "POST /v1/execution/{line_id}/(pause|resume)",
+    "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
     "audit:read": "GET /v1/audit-logs(/export)?",
     "runs:erase": "POST /v1/runs/{run_id}/erase",

@@ -288,6 +288,8 @@ OPERATIONS = [
     ("get", "/v1/runs/{run_id}"),
     ("post", "/v1/runs/{run_id}/erase"),
     ("post", "/v1/runs/{run_id}/heartbeat"),
+    ("post", "/v1/execution/pause"),
+    ("post", "/v1/execution/resume"),
     ("post", "/v1/execution/{line_id}/pause"),
     ("post", "/v1/execution/{line_id}/resume"),
     ("get", "/v1/events"),

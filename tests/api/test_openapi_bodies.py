@@ -89,6 +89,8 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
         requests.ask("get", "/v1/runs/export", f"format={format}")
     for command in ("pause", "resume"):
         requests.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
+        some = {"filter": {"service_line_id": [line]}, "organization_id": ORGANIZATION}
+        requests.ask("post", f"/v1/execution/{command}", json=some | {"reason": "r"})
     requests.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})
     send_facts(edge, requests)
     manage_webhooks(requests)

@@ -58,6 +58,7 @@ PLACES = {
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
     "/expires_at",  # in the future
+    "/filter",  # an array with words
     "/after",  # a run that is known
     "/organization_id",  # of the audit log: required of all but administrators; of lines: as below
     "/sort", "/health", "/resource_id",  # about now only: not with as_of

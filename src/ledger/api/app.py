@@ -23,6 +23,7 @@ from ledger.api.routes import (
     executions,
     facts,
     feeds,
+    holds,
     keys,
     operations,
     proofs,
@@ -39,6 +40,7 @@ from ledger.domain.errors import Behind, LedgerError, NotFound, ReadOnly
 ROUTED = (
     facts,
     executions,
+    holds,
     runs,
     directory,
     search,

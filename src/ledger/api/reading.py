@@ -65,13 +65,13 @@ OR = "A comma means or."
 """Ends the description of a parameter that ``split_words`` reads: it may also be given repeatedly.
 The OpenAPI document describes such a parameter as an array of words."""
 
-_MOST_WORDS, LONGEST_WORD = 1000, 2000
+MOST_WORDS, LONGEST_WORD = 1000, 2000
 
 
 def _words(text: str | None) -> str | None:
     words = [] if text is None else text.split(",")
-    if len(words) > _MOST_WORDS:
-        raise ValueError(f"must have at most {_MOST_WORDS} words")
+    if len(words) > MOST_WORDS:
+        raise ValueError(f"must have at most {MOST_WORDS} words")
     if any(len(word) > LONGEST_WORD for word in words):
         raise ValueError(f"must have words of at most {LONGEST_WORD} characters")
     return text
@@ -239,10 +239,19 @@ def split_words(value: str | None) -> list[str] | None:
     return None if value is None else sorted(set(value.split(",")))
 
 
+_ANY_OF = re.compile(r"\^\(\?:(?P<words>[^()]+)\)\(\?:,\(\?:(?P=words)\)\)\*\$")
+
+
 def any_of(words: tuple[str, ...]) -> str:
     """The pattern of a comma-separated list of these words."""
     word = "|".join(map(re.escape, words))
     return rf"^(?:{word})(?:,(?:{word}))*$"
+
+
+def words_of(pattern: str) -> list[str] | None:
+    """The words of a pattern that ``any_of`` has made; None for another pattern."""
+    match = _ANY_OF.fullmatch(pattern)
+    return match and [re.sub(r"\\(.)", r"\1", word) for word in match["words"].split("|")]
 
 
 def encode_cursor(key: Mapping[str, Any], filters: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, time
 from functools import partial
 from pathlib import Path
@@ -43,14 +43,19 @@ _LOOK_SECONDS = 0.5
 class _Waiting:
     """A request that waits for the outcomes of its commands."""
 
-    __slots__ = ("future", "timer")
+    __slots__ = ("for_views", "future", "timer")
 
-    def __init__(self, future: asyncio.Future[list[Outcome]]) -> None:
-        self.future = future
+    def __init__(self, future: asyncio.Future[list[Outcome]], for_views: bool) -> None:
+        self.future, self.for_views = future, for_views
         self.timer: asyncio.TimerHandle | None = None
 
 
 _Answered = tuple[_Waiting, list[Outcome]]
+
+
+def last_position(outcomes: Iterable[Outcome]) -> int:
+    """The last position of the outcomes. A refusal has one too, at which the audit log shows it."""
+    return max((getattr(outcome, "position", 0) for outcome in outcomes), default=0)
 
 
 class Submissions:
@@ -67,13 +72,14 @@ class Submissions:
         self._is_awake = False
         """Whether a drain is scheduled on the loop; a drain that finds nothing costs nothing."""
 
-    async def submit(self, commands: Sequence[Command]) -> list[Outcome]:
+    async def submit(self, commands: Sequence[Command], *, for_views: bool = True) -> list[Outcome]:
         """Return the outcomes in the commands' order, once the views show them, or after 2 s.
 
-        Raises Unavailable; the commands may be carried out all the same.
+        If not ``for_views``, return them once they are recorded. Raises Unavailable; the commands
+        may be carried out all the same.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(loop.create_future())
+        waiting = _Waiting(loop.create_future(), for_views)
 
         def deliver(outcomes: list[Outcome]) -> None:
             # Called on the writer's thread.
@@ -107,8 +113,7 @@ class Submissions:
             waiting, outcomes = self._answered.popleft()
             if waiting.timer is not None:
                 waiting.timer.cancel()
-            # A refusal has a position too, that of its record: the audit log then shows it.
-            last = max((getattr(outcome, "position", 0) for outcome in outcomes), default=0)
+            last = last_position(outcomes) if waiting.for_views else 0
             self._positions.after(last, waiting.future, outcomes, late=outcomes)
 
 

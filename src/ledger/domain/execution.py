@@ -7,6 +7,7 @@ and the fold, which only assigns. The writer, the views, a rebuild and a read of
 same fold.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
@@ -246,17 +247,19 @@ class Execution(Folded, array_like=True):
         self.changed_at = at
         return at
 
+    def state_with(self, holds: Collection[HoldName]) -> State:
+        """The state that the line has if these holds are on."""
+        if self.closed_at is not None:
+            return "closed"
+        if holds:
+            return "paused"
+        if self.blockers:
+            return "blocked"
+        return "idle" if self.idle else "running"
+
     def _settle(self, at: datetime) -> None:
         """Derive the state; ``state_since`` changes only if the state changes."""
-        state: State
-        if self.closed_at is not None:
-            state = "closed"
-        elif self.holds:
-            state = "paused"
-        elif self.blockers:
-            state = "blocked"
-        else:
-            state = "idle" if self.idle else "running"
+        state = self.state_with(self.holds)
         if state != self.state:
             self.state = state
             self.state_since = at

@@ -1,7 +1,6 @@
 """The OpenAPI document, made of what each route says of itself."""
 
 import inspect
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -16,11 +15,8 @@ from ledger.api.fact_schema import FACT_SCHEMAS
 from ledger.api.lean import LARGEST_POSITION, LeanRoute
 from ledger.api.models import SCHEMAS, camel, reference
 from ledger.api.problems import MEDIA_TYPE, PHRASES, Problem, Responses
-from ledger.api.reading import LONGEST_WORD, OR, Asking
+from ledger.api.reading import LONGEST_WORD, OR, Asking, words_of
 from ledger.api.routes import event_types
-
-_PATTERN = re.compile(r"\^\(\?:(?P<words>[^()]+)\)\(\?:,\(\?:(?P=words)\)\)\*\$")
-"""The patterns that ``any_of`` makes."""
 
 _MIN_POSITION: Schema = {
     "name": "Ledger-Min-Position",
@@ -158,10 +154,9 @@ def _parameter(
 
 def _word(schema: Schema) -> Schema:
     """The schema of one of several words."""
-    match = _PATTERN.fullmatch(schema.get("pattern", ""))
-    if match is None:
+    words = words_of(schema.get("pattern", ""))
+    if words is None:
         return {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD}
-    words = [re.sub(r"\\(.)", r"\1", word) for word in match["words"].split("|")]
     return {"type": "string", "enum": words}
 
 

@@ -1,0 +1,337 @@
+"""Pausing and resuming many lines at once (contract, Reading).
+
+The views tell which lines a filter matches. A command of the request keeps these lines under its
+idempotency key. Then each line is paused or resumed by a command of its own, in turns. A request
+that is sent again goes on with the lines that were kept: the commands of those that were done
+before are replayed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic.fields import FieldInfo
+
+from ledger.api.lean import LeanRoute, command_route
+from ledger.api.models import CommandBody, Written
+from ledger.api.reading import LONGEST_WORD, MOST_WORDS, OR, Asking, Query, periods, words_of
+from ledger.api.replies import Reply
+from ledger.api.routes.executions import Filters
+from ledger.api.services import last_position
+from ledger.api.writing import Sent, execute
+from ledger.application.commands.lines import (
+    Choice,
+    PauseMany,
+    PauseOne,
+    ResumeMany,
+    ResumeOne,
+    Told,
+)
+from ledger.application.turns import TURN_FACTS
+from ledger.domain.errors import Invalid, InvalidState, Refused, Unavailable
+from ledger.domain.values import ORGANIZATION_ID, STATES, State, format_instant, id_named
+from ledger.intake.json_gate import MAX_INTEGER, by_value
+from ledger.intake.request import IdempotencyKey, Outcome, Receipt
+from ledger.postgres.scope import Planning
+from ledger.postgres.timing import ANSWER_SECONDS
+from projections.execution import lists, statements
+
+router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
+
+_PERMISSION = "service_lines:manage"
+
+MOST_LINES = 1000
+"""The most lines of a request."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _field(of_list: FieldInfo) -> Any:
+    """The field of a body that asks as this filter of the list does."""
+    described = of_list.description or ""
+    said = described.replace("Not with `as_of`.", "").replace(OR, "").strip() or None
+    if OR not in described:
+        return bool, Field(default=False, description=said)
+    patterns = (getattr(rule, "pattern", None) for rule in of_list.metadata)
+    words = words_of(next(filter(None, patterns), ""))
+    word: Any = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD)]
+    if words is not None:
+        word = Literal[tuple(words)]
+    return list[word], Field(default_factory=list, max_length=MOST_WORDS, description=said)
+
+
+_OF_LIST = Filters.model_fields.keys() - Query.model_fields.keys() - {"organization_id"}
+_Fields: Any = create_model(
+    "_Fields",
+    __base__=CommandBody,
+    service_line_id=_field(FieldInfo(description=f"Ids of lines. {OR}")),
+    **{name: _field(Filters.model_fields[name]) for name in sorted(_OF_LIST)},
+)
+
+
+class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the list's filters
+    """The lines that are asked for: by the filters of the list, and by their ids.
+
+    Several words of a filter mean "or", several filters "and". An empty array is like none, and at
+    least one array is not empty.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _names_lines(self) -> Self:
+        if not self.chosen:
+            raise ValueError("must name at least one filter")
+        return self
+
+    @property
+    def chosen(self) -> dict[str, list[str]]:
+        """The filters that were given, each as its words."""
+        given = {name: getattr(self, name) for name in _Fields.model_fields}
+        return {
+            name: ["true"] if value is True else sorted(set(value))
+            for name, value in given.items()
+            if value
+        }
+
+
+class _Many(CommandBody):
+    """What the requests to pause and to resume many lines have in common."""
+
+    filter: Annotated[
+        LineFilter, Field(examples=[{"state": ["blocked"], "blocked_cause": ["approval_gap"]}])
+    ]
+    organization_id: Annotated[
+        str | None,
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization. An administrator names it.",
+        ),
+    ] = None
+    expect: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_INTEGER), BeforeValidator(by_value)] | None,
+        Field(description="The number of lines that must match, as a dry run tells it."),
+    ] = None
+    dry_run: Annotated[bool, Field(description="Only tell the outcomes; nothing is recorded.")] = (
+        False
+    )
+
+
+class LinesToPause(_Many):
+    """The lines that are paused, and why."""
+
+    reason: Annotated[Written, Field(examples=["Waits for the client's approval"])]
+
+
+class LinesToResume(_Many):
+    """The lines that are resumed, and why, if a reason is given."""
+
+    reason: Annotated[Written | None, Field(examples=["Approved"])] = None
+
+
+Word = Literal["paused", "resumed", "unchanged", "refused"]
+
+
+class LineOutcome(msgspec.Struct):
+    """The outcome of one line, and its state after it."""
+
+    service_line_id: str
+    name: str | None
+    outcome: Word
+    code: str | None
+    state: State | None
+
+
+class Tally(msgspec.Struct):
+    """The numbers of lines by outcome."""
+
+    matched: int
+    changed: int
+    unchanged: int
+    refused: int
+
+
+class LineOutcomes(msgspec.Struct):
+    """The outcomes of all lines that matched, newest record id first."""
+
+    data: list[LineOutcome]
+    meta: Tally
+
+
+class _Row(msgspec.Struct):
+    """What is read of a line in the list."""
+
+    service_line_id: str
+    name: str | None
+    state: State
+
+
+_row_of = msgspec.json.Decoder(_Row).decode
+
+
+@command_route(
+    router, "/pause", PauseMany, _PERMISSION, summary="Pause many lines", answer=LineOutcomes
+)
+async def pause_executions(asking: Asking, sent: Sent[LinesToPause]) -> Response:
+    """Put the operator's hold on each line that the filter matches, but for closed lines.
+
+    A line that has the hold stays as it is. Each line has an outcome of its own: one refused line
+    never stops the others.
+    """
+    return await _manage(asking, sent, PauseMany, PauseOne, "paused")
+
+
+@command_route(
+    router, "/resume", ResumeMany, _PERMISSION, summary="Resume many lines", answer=LineOutcomes
+)
+async def resume_executions(asking: Asking, sent: Sent[LinesToResume]) -> Response:
+    """Lift the operator's hold of each line that the filter matches, but for closed lines.
+
+    A line without the hold stays as it is. Each line has an outcome of its own.
+    """
+    return await _manage(asking, sent, ResumeMany, ResumeOne, "resumed")
+
+
+async def _manage(
+    asking: Asking, sent: Sent[Any], many: type[PauseMany], one: type[PauseOne], done: Word
+) -> Response:
+    """Pause or resume the lines. Raises the recorded refusal of the request as a whole.
+
+    Raises Unavailable after ``ANSWER_SECONDS``: a part of the lines may be done then.
+    """
+    is_dry = isinstance(sent.said, dict) and sent.said.get("dry_run") is True
+    sent = sent._replace(key=None if is_dry else sent.key)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            choice = await _choose(asking, sent, many, is_dry)
+            assert sent.body is not None, "a request with a fault was refused"
+            commands = [
+                one(
+                    line,
+                    asking.principal,
+                    asking.request.state.request_id,
+                    idempotency=_own_key(sent.key, choice, line),
+                    reason=sent.body.reason,
+                    is_dry=is_dry,
+                )
+                for line in choice.lines
+            ]
+            outcomes = await _carry_out(asking, commands)
+            return await _answer(asking, choice, outcomes, done)
+    except TimeoutError as error:
+        raise Unavailable("Not all lines are done. Send the same request again.") from error
+
+
+async def _choose(asking: Asking, sent: Sent[Any], many: type[PauseMany], is_dry: bool) -> Choice:
+    """The lines that match, or those of an earlier request under the same key."""
+    principal, body, fault = asking.principal, sent.body, sent.fault
+    organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
+    if organization_id is None and not principal.is_admin:
+        organization_id = principal.organization_id
+    if body is not None and organization_id is None:
+        fault = fault or Invalid.at("/organization_id", "is required")
+    found, position = list[_Row](), 0
+    if body is not None and fault is None:
+        try:
+            found, position = await _matching(asking, organization_id, body.filter.chosen)
+        except Invalid as error:
+            fault = error
+    command = many(
+        principal,
+        asking.request.state.request_id,
+        organization_id=organization_id,
+        lines=[row.service_line_id for row in found],
+        position=position,
+        expect=body.expect if body is not None else None,
+        is_dry=is_dry,
+        fault=fault,
+        idempotency=sent.key,
+    )
+    receipt = await execute(asking.request, command)
+    return msgspec.json.decode(receipt.answer or b"", type=Choice)
+
+
+async def _matching(
+    asking: Asking, organization_id: str | None, chosen: Mapping[str, list[str]]
+) -> tuple[list[_Row], int]:
+    """The lines that match and are not closed, and the position. Raises Invalid for too many."""
+    filters = {"organization": organization_id, **asking.tenant, **chosen}
+    filters["state"] = [s for s in chosen.get("state", STATES) if s != "closed"]
+    if not filters["state"]:
+        filters = {**asking.tenant, "service_line_id": []}  # closed lines alone: none matches
+    found, position = await _rows(asking, filters)
+    if len(found) > MOST_LINES:
+        counted = await asking.rows(statements.summary_read(frozenset(filters)), filters)
+        many = sum(row[-1] for row in counted)
+        said = f"The filter matches {many} lines: at most {MOST_LINES} are allowed."
+        raise Invalid(said, (("/filter", f"matches more than {MOST_LINES} lines"),))
+    return found, position
+
+
+async def _rows(asking: Asking, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
+    """The lines of the list by these filters, one more than are allowed, and their position."""
+    read = lists.list_read(filters)
+    if read.planning is Planning.SHORT:
+        read = read._replace(planning=Planning.LONG)
+    now = periods(asking.services.clock())
+    rows = await asking.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
+    return [_row_of(row[2]) for row in rows if row[2] is not None], rows.position
+
+
+def _own_key(key: IdempotencyKey | None, choice: Choice, line: str) -> IdempotencyKey | None:
+    """The key of a line's own command. The instant tells apart two uses of an expired key."""
+    if key is None:
+        return None
+    path = f"{key.path}/{line}/{format_instant(choice.chosen_at)}"
+    return msgspec.structs.replace(key, path=path)
+
+
+async def _carry_out(asking: Asking, commands: Sequence[PauseOne]) -> list[Receipt | Refused]:
+    """The outcomes of the commands, as soon as the views show them.
+
+    Each append takes one turn's commands at most, so no other organization waits for all of them.
+    Raises Unavailable if a command was not carried out.
+    """
+    outcomes: list[Outcome] = []
+    for start in range(0, len(commands), TURN_FACTS):
+        some = commands[start : start + TURN_FACTS]
+        outcomes += await asking.services.submissions.submit(some, for_views=False)
+    decided = list[Receipt | Refused]()
+    for outcome in outcomes:
+        if isinstance(outcome, Unavailable):
+            raise outcome
+        decided.append(outcome)
+    await asking.services.positions.wait(last_position(decided))
+    state = asking.request.state
+    state.replayed = state.replayed and all(outcome.replayed for outcome in decided)
+    return decided
+
+
+async def _answer(
+    asking: Asking, choice: Choice, outcomes: Sequence[Receipt | Refused], done: Word
+) -> Response:
+    by_line = dict(zip(choice.lines, outcomes, strict=True))
+    rows: list[_Row] = []
+    if refused := sorted(line for line, found in by_line.items() if isinstance(found, Refused)):
+        rows, _ = await _rows(asking, {**asking.tenant, "service_line_id": refused})
+    known = {row.service_line_id: row for row in rows}
+    data = [_told(line, found, known.get(line), done) for line, found in by_line.items()]
+    counts = Counter(each.outcome for each in data)
+    meta = Tally(len(data), counts[done], counts["unchanged"], counts["refused"])
+    return Reply(_encode(LineOutcomes(data, meta)), choice.position)
+
+
+def _told(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
+    """The outcome of a line; that of a refused one with what the views show of it."""
+    if isinstance(found, Receipt):
+        told = msgspec.json.decode(found.answer or b"", type=Told)
+        word: Word = "unchanged" if found.duplicate else done
+        return LineOutcome(line, told.name, word, None, told.state)
+    state = row.state if row else None
+    if isinstance(found, InvalidState):
+        state = "closed"  # the only refusal by state; the views may not show it yet
+    return LineOutcome(line, row.name if row else None, "refused", found.code, state)
