@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from ledger.postgres.embedded.place import find_place
@@ -201,6 +202,60 @@ def test_a_command_committed_but_never_answered_is_answered_when_it_is_sent_agai
         assert outcome(answer)[2:] == ("paused", [("operator", "once")])
     assert first.content == second.content
     assert operated(served)[line] == ["once"]
+
+
+LOCK = 4711
+
+# The append of this line's pause waits until LOCK is free.
+_STOP_AT = """
+CREATE FUNCTION public.wait_for_lock() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN PERFORM pg_advisory_xact_lock({lock}); RETURN NEW; END';
+CREATE TRIGGER stops BEFORE INSERT ON ledger.ledger_events FOR EACH ROW
+    WHEN (NEW.originator_id = '{line}') EXECUTE FUNCTION public.wait_for_lock()
+"""
+_WAITS = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = {lock} AND NOT granted"
+
+
+def test_a_request_for_many_lines_goes_on_after_a_kill_in_its_midst(
+    served: Served, manager: str
+) -> None:
+    lines = [f"LIN-26-{next(_numbers):06d}" for _ in range(120)]
+    path, key = "/v1/execution/pause", {"idempotency-key": "many"}
+    body = {"filter": {"service_line_id": lines}, "reason": "once", "expect": len(lines)}
+    url = find_place(served.data_dir).url()
+    with psycopg.connect(url, autocommit=True) as database, served.client(manager) as client:
+        begun = client.post("/v1/facts", json=[activation(line, "capacity") for line in lines])
+        assert {item["outcome"] for item in begun.json()["data"]} == {"recorded"}
+        database.execute(f"SELECT pg_advisory_lock({LOCK})".encode())
+        # The newest line is the first: the last append but one is committed, the last one waits.
+        database.execute(_STOP_AT.format(lock=LOCK, line=lines[0]).encode())
+        with ThreadPoolExecutor() as other:
+            request = other.submit(client.post, path, json=body, headers=key)
+            waits = _WAITS.format(lock=LOCK).encode()
+            until(lambda: database.execute(waits).rowcount == 1, "the append that waits")
+            killed = served.api_workers()
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
+            assert isinstance(request.exception(20), httpx.TransportError)
+        # The killed worker has sent its commit already: the database must not come to it.
+        ended = f"SELECT pg_terminate_backend(pid) FROM ({_WAITS.format(lock=LOCK)}) AS waits"
+        assert database.execute(ended.encode()).fetchall() == [(True,)]
+        database.execute(f"SELECT pg_advisory_unlock({LOCK})".encode())
+        database.execute(b"DROP FUNCTION public.wait_for_lock() CASCADE")
+    done = operated(served)
+    assert [line for line in lines if line in done] == lines[20:]
+    until(lambda: len({*served.api_workers()} - {*killed}) == served.workers, "successors")
+    with served.client(manager) as client:
+        first, second = (client.post(path, json=body, headers=key) for _ in range(2))
+    told = [(each["service_line_id"], each["outcome"]) for each in first.json()["data"]]
+    assert told == [(line, "paused") for line in reversed(lines)]
+    assert second.content == first.content
+    assert [answer.headers.get("idempotency-replayed") for answer in (first, second)] == [
+        None,
+        "true",
+    ]
+    done = operated(served)
+    assert [done[line] for line in lines] == [["once"]] * len(lines)
 
 
 @pytest.mark.crash
