@@ -76,17 +76,20 @@ class Reason(CommandBody):
     reason: Annotated[Written, Field(examples=["Waits for the client's approval"])]
 
 
+PausedUntil = Annotated[
+    Instant | None,
+    Field(
+        description="When the ledger lifts the hold: in the future, at most 400 days ahead."
+        " Null: it stays until the line is resumed.",
+        examples=["2026-12-01T09:00:00Z"],
+    ),
+]
+
+
 class Pausing(Reason):
     """The reason of a pause, and its end."""
 
-    until: Annotated[
-        Instant | None,
-        Field(
-            description="When the ledger lifts the hold: in the future, at most 400 days ahead."
-            " Null: it stays until the line is resumed.",
-            examples=["2026-12-01T09:00:00Z"],
-        ),
-    ] = None
+    until: PausedUntil = None
     replace: Annotated[
         bool,
         Field(description="Whether a hold that is on gets this reason and this `until`."),

@@ -17,13 +17,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_val
 from pydantic.fields import FieldInfo
 
 from ledger.api.lean import LeanRoute, command_route
-from ledger.api.models import CommandBody, Written
+from ledger.api.models import CommandBody, PausedUntil, Written
 from ledger.api.reading import LONGEST_WORD, MOST_WORDS, OR, Asking, Query, periods, words_of
 from ledger.api.replies import Reply
 from ledger.api.routes.executions import Filters
 from ledger.api.services import last_position
 from ledger.api.writing import Sent, execute
-from ledger.application.commands.lines import (
+from ledger.application.commands.holds import (
     Choice,
     PauseMany,
     PauseOne,
@@ -125,6 +125,7 @@ class LinesToPause(_Many):
     """The lines that are paused, and why."""
 
     reason: Annotated[Written, Field(examples=["Waits for the client's approval"])]
+    until: PausedUntil = None
 
 
 class LinesToResume(_Many):
@@ -216,6 +217,7 @@ async def _manage(
                     asking.request.state.request_id,
                     idempotency=_own_key(sent.key, choice, line),
                     reason=sent.body.reason,
+                    until=getattr(sent.body, "until", None),
                     is_dry=is_dry,
                 )
                 for line in choice.lines
@@ -247,6 +249,7 @@ async def _choose(asking: Asking, sent: Sent[Any], many: type[PauseMany], is_dry
         lines=[row.service_line_id for row in found],
         position=position,
         expect=body.expect if body is not None else None,
+        until=getattr(body, "until", None),
         is_dry=is_dry,
         fault=fault,
         idempotency=sent.key,

@@ -1,27 +1,15 @@
-"""Commands about service lines: pause, resume, and the sweeper's command to go idle.
+"""Commands about service lines: pause, resume, and the sweeper's command to go idle."""
 
-Many lines are paused or resumed together in two steps. A command of the request (``PauseMany``)
-checks it and keeps the lines that were chosen; then each line has a command of its own
-(``PauseOne``). Both are safe to send again, so a request that was broken off goes on.
-"""
-
-from collections.abc import Collection, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import msgspec
-
-from ledger.application.command import OwnCommand, SubjectCommand, receipt
-from ledger.application.commands.webhooks import OTHER_TENANT
+from ledger.application.command import SubjectCommand, receipt
 from ledger.application.group import Group
-from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
+from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event
-from ledger.domain.values import HoldName, State
-from ledger.intake.principal import SWEEPER, Principal
-from ledger.intake.request import About, IdempotencyKey, Receipt
-
-_encode = msgspec.json.Encoder().encode
+from ledger.intake.principal import SWEEPER
+from ledger.intake.request import Receipt
 
 _LONGEST = timedelta(days=400)
 """The longest pause that the ledger ends by itself."""
@@ -44,8 +32,7 @@ class Pause(SubjectCommand):
         execution = group.memory.execution(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        if self.until is not None and not group.now < self.until <= group.now + _LONGEST:
-            raise Invalid.at("/until", "must lie in the future, at most 400 days ahead")
+        require_end(self.until, group.now)
         body = self._event(execution)
         if body is None:
             return self.unchanged()
@@ -56,6 +43,12 @@ class Pause(SubjectCommand):
         return decide("operator", self.reason, self.until)
 
 
+def require_end(until: datetime | None, now: datetime) -> None:
+    """Raise Invalid for the end of a pause that is past, or too far ahead."""
+    if until is not None and not now < until <= now + _LONGEST:
+        raise Invalid.at("/until", "must lie in the future, at most 400 days ahead")
+
+
 class Resume(Pause):
     """Lift the operator's hold (contract, Reading)."""
 
@@ -63,102 +56,6 @@ class Resume(Pause):
 
     def _event(self, execution: Execution) -> Event:
         return execution.resume("operator", self.reason)
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """The lines that a request pauses or resumes: when they were chosen, and from which views."""
-
-    chosen_at: datetime
-    position: int
-    """The position of the views."""
-    lines: Sequence[str]
-
-
-@dataclass(eq=False, repr=False)
-class PauseMany(OwnCommand):
-    """Check a request to pause many lines, and keep the lines that its filter matched."""
-
-    action = "execution.pause"
-
-    principal: Principal
-    request_id: str | None
-    _: KW_ONLY
-    organization_id: str | None
-    lines: Sequence[str]
-    position: int
-    """The position of the views in which the filter matched the lines."""
-    expect: int | None
-    """The number of lines that the caller expects to match."""
-    is_dry: bool
-    """Whether only the outcomes are asked for: then nothing is recorded, no refusal either."""
-    fault: Invalid | None
-    idempotency: IdempotencyKey | None
-
-    def about(self) -> About | None:
-        tenant = self.organization_id and (self.organization_id, self.principal.workspace_id)
-        return None if self.is_dry else About(self.action, tenant=tenant or None)
-
-    def decide(self, group: Group) -> Receipt:
-        """Raises Forbidden for another tenant, Invalid, or InvalidState for another number."""
-        principal, organization_id = self.principal, self.organization_id
-        if organization_id and not principal.sees(organization_id, principal.workspace_id):
-            raise Forbidden(OTHER_TENANT)
-        if self.fault is not None:
-            raise self.fault
-        if self.expect not in (None, len(self.lines)):
-            raise InvalidState(f"The filter matches {len(self.lines)} lines.")
-        choice = Choice(group.now, self.position, self.lines)
-        return Receipt("", (), 0, answer=_encode(choice))
-
-
-class ResumeMany(PauseMany):
-    """Check a request to resume many lines, and keep the lines that its filter matched."""
-
-    action = "execution.resume"
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What the receipt of a line among many tells of it."""
-
-    name: str | None
-    state: State
-
-
-@dataclass(eq=False, repr=False)
-class PauseOne(Pause):
-    """Put the operator's hold on a line among many. A line that has the hold stays as it is."""
-
-    is_dry: bool = field(kw_only=True)
-
-    def about(self) -> About | None:
-        return None if self.is_dry else super().about()
-
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound, or InvalidState for a closed line."""
-        execution = group.memory.execution(self.subject_id, self.principal)
-        try:
-            if self.is_dry:
-                self._event(execution)
-                found = Receipt(self.subject_id, (), 0)
-            else:
-                found = super().decide(group)
-        except InvalidState:
-            if execution.state == "closed":
-                raise
-            found = self.unchanged()
-        told = Told(execution.name, execution.state_with(self._holds(execution)))
-        return msgspec.structs.replace(found, answer=_encode(told))
-
-    def _holds(self, execution: Execution) -> Collection[HoldName]:
-        """The line's holds as the command leaves them."""
-        return {*execution.holds, "operator"}
-
-
-class ResumeOne(PauseOne, Resume):
-    """Lift the operator's hold of a line among many. A line without the hold stays as it is."""
-
-    def _holds(self, execution: Execution) -> Collection[HoldName]:
-        return execution.holds.keys() - {"operator"}
 
 
 class GoIdle(SubjectCommand):
