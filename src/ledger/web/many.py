@@ -1,0 +1,139 @@
+"""The forms that pause and resume many lines of the board: a dry run first, then the outcomes."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from ledger.api.lean import command_route, needs, parse_query
+from ledger.api.problems import status_of
+from ledger.api.reading import OR, Asking
+from ledger.api.routes import holds
+from ledger.api.routes.executions import Filters
+from ledger.api.routes.holds import LineOutcomes, LinesToPause, LinesToResume
+from ledger.api.writing import Sent, checked
+from ledger.application.commands.holds import PauseMany, ResumeMany
+from ledger.domain.errors import Invalid, LedgerError, Refused, Unavailable
+from ledger.domain.values import STATES
+from ledger.web.board import BoardQuery
+from ledger.web.pages import HOME, Form, PageRoute, go, idempotency_of, own_page, read_answer, show
+from ledger.web.showing import zone_of
+
+router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=PageRoute)
+
+_PERMISSION = "service_lines:manage"
+_MOST_CHARACTERS = 64 * 1024
+
+Verb = Literal["pause", "resume"]
+_Command = Callable[[Asking, Sent[Any]], Awaitable[Response]]
+
+_COMMANDS: Mapping[Verb, tuple[type[Any], _Command]] = {
+    "pause": (LinesToPause, holds.pause_executions),
+    "resume": (LinesToResume, holds.resume_executions),
+}
+
+
+class ManyForm(Form):
+    """The chosen lines, and what to do with them."""
+
+    line: Annotated[str, Field(max_length=_MOST_CHARACTERS, description=f"Ids. {OR}")] = ""
+    matching: Literal["all"] | None = None
+    """Whether all lines of the board are meant, not only the chosen ones."""
+    board: str = Field(default=HOME, max_length=8000)
+    """The address of the board."""
+    reason: str | None = None
+    until: str | None = Field(default=None, max_length=40)
+    """A date and a time in the page's zone."""
+    expect: int | None = None
+    """The number of lines that the dry run matched; None: only a dry run is asked for."""
+
+
+@command_route(router, "/pause", PauseMany, _PERMISSION)
+async def pause_lines(asking: Asking, form: ManyForm) -> Response:
+    """Tell what a pause of the lines would do, or pause them."""
+    return await _page(asking, form, "pause")
+
+
+@command_route(router, "/resume", ResumeMany, _PERMISSION)
+async def resume_lines(asking: Asking, form: ManyForm) -> Response:
+    """Tell what resuming the lines would do, or resume them."""
+    return await _page(asking, form, "resume")
+
+
+@router.get("/pause", openapi_extra=needs("read"))
+@router.get("/resume", openapi_extra=needs("read"))
+async def leave_form(asking: Asking) -> Response:
+    """Redirect the address of a form, opened as a page, to the board."""
+    return go(HOME)
+
+
+async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
+    outcomes: LineOutcomes | None = None
+    error: LedgerError | None = None
+    is_done = False
+    try:
+        if form.expect is not None:
+            try:
+                outcomes = await _outcomes(asking, form, verb, is_dry=False)
+                is_done = True
+            except (Refused, Unavailable) as refusal:
+                error = refusal
+        if outcomes is None and not isinstance(error, Unavailable):
+            outcomes = await _outcomes(asking, form, verb, is_dry=True)
+    except Invalid as refusal:  # too many lines, or a filter that is none
+        error = error or refusal
+    return show(
+        asking.request,
+        "many.html",
+        200 if error is None else status_of(error),
+        verb=verb,
+        form=form,
+        board=own_page(form.board),
+        outcomes=outcomes,
+        is_done=is_done,
+        error=error,
+        is_broken_off=isinstance(error, Unavailable),
+    )
+
+
+async def _outcomes(asking: Asking, form: ManyForm, verb: Verb, *, is_dry: bool) -> LineOutcomes:
+    """The outcomes of the lines. Raises the refusal of the request as a whole."""
+    model, command = _COMMANDS[verb]
+    said: dict[str, Any] = {"filter": _filter(form), "dry_run": is_dry}
+    organization = _board(form).organization_id
+    if organization is not None:
+        said["organization_id"] = organization
+    # A reason of blanks counts as no reason, since the history would show none.
+    reason = (form.reason or "").replace("\r\n", "\n").strip()
+    if is_dry and verb == "pause":
+        reason = "dry run"
+    if reason:
+        said["reason"] = reason
+    if not is_dry:
+        said["expect"] = form.expect
+        if verb == "pause" and form.until is not None:
+            said["until"] = zone_of(asking.request).meant("until", form.until)
+    sent = checked(said, model, None if is_dry else idempotency_of(asking, form))
+    return await read_answer(command(asking, sent), LineOutcomes)
+
+
+def _board(form: ManyForm) -> BoardQuery:
+    """The query of the board. Raises Invalid."""
+    query = own_page(form.board).partition("?")[2]
+    found = parse_query(query.encode("ascii", "replace"), BoardQuery)
+    assert isinstance(found, BoardQuery)
+    return found
+
+
+def _filter(form: ManyForm) -> Mapping[str, Any]:
+    """The filter of the API's body. A board without filters means all lines but the closed ones."""
+    if form.matching is None:
+        return {"service_line_id": [line for line in form.line.split(",") if line]}
+    board = _board(form)
+    chosen = Filters.model_construct(
+        **{name: getattr(board, name) for name in Filters.model_fields}
+    ).chosen()
+    flags = {name: True for name in ("overdue", "unassigned") if name in chosen}
+    found = {name: words for name, words in chosen.items() if name != "organization_id"} | flags
+    return found or {"state": [state for state in STATES if state != "closed"]}
