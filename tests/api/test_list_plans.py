@@ -99,6 +99,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "a cause": {"blocked_cause": ["approval_gap"]},
     "causes": {"blocked_cause": ["approval_gap", "capacity_issue"]},
     "a cause and a project": {"blocked_cause": ["approval_gap"], "project_tag": ["BOTH"]},
+    "lines by id": {"service_line_id": ["LIN-26-000001", "LIN-26-000700", "LIN-26-999999"]},
 }
 NOT_FOUND: dict[str, dict[str, Any]] = {
     "a state": {"state": ["closed"]},
@@ -138,6 +139,14 @@ def test_a_page_of_lines_touches_rows_in_proportion_to_its_limit(
     assert found(connection, TENANT | FOUND[name], limit) > 0
 
 
+def test_as_many_lines_by_id_as_a_request_may_name_are_found_with_few_rows(
+    connection: psycopg.Connection[Any],
+) -> None:
+    named = [f"LIN-26-{number:06d}" for number in range(1, 1001)]
+    open_ = ["blocked", "idle", "paused", "running"]
+    assert found(connection, TENANT | {"service_line_id": named, "state": open_}, 1001) == 900
+
+
 @pytest.mark.parametrize("name", NOT_FOUND)
 def test_an_empty_page_of_lines_touches_few_rows(
     connection: psycopg.Connection[Any], name: str
@@ -158,6 +167,7 @@ def test_an_empty_page_of_lines_touches_few_rows(
         "a rare workspace",
         "a rare project",
         "a cause",
+        "lines by id",
     ],
 )
 def test_a_page_for_an_administrator_touches_rows_in_proportion_to_its_limit(
@@ -181,6 +191,7 @@ ORDERED: dict[str, dict[str, Any]] = {
         "a project",
         "a rare project",
         "a cause",
+        "lines by id",
     )
 } | {
     "a health status": {"health": ["green"]},

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from ledger.api.reading import Query
+from ledger.api.routes import holds as routes
 from ledger.api.routes.executions import Filters
 from ledger.api.routes.holds import LineFilter
 from tests.api.test_idempotency_key import await_end, end
@@ -359,6 +360,42 @@ def test_a_request_that_is_sent_again_is_answered_for_the_first_ones_lines(tenan
     other = many(tenant, **asked, expect=2)
     assert_problem(other, 422, "idempotency_key_reused")
     assert tenant.log()[-1]["resource"] is None
+
+
+_FAILS_AT = """
+CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN RAISE EXCEPTION ''no''; END';
+CREATE TRIGGER fails BEFORE INSERT ON ledger.ledger_events FOR EACH ROW
+    WHEN (NEW.originator_id = '{line}') EXECUTE FUNCTION public.fail()
+"""
+
+
+def test_a_request_that_failed_at_a_line_goes_on_when_it_is_sent_again(tenant: Tenant) -> None:
+    key, lines = f"many-{next(_keys)}", [tenant.line() for _ in range(3)]
+    before = end(tenant.edge)
+    with psycopg.connect(tenant.edge.conninfo, autocommit=True) as connection:
+        connection.execute(_FAILS_AT.format(line=lines[1]).encode())
+        assert_problem(many(tenant, lines=lines, key=key), 503, "unavailable")
+        connection.execute(b"DROP FUNCTION public.fail() CASCADE")
+    recorded = "SELECT originator_id FROM ledger.ledger_events WHERE notification_id > "
+    assert tenant.edge.select(f"{recorded}{before}") == [(lines[2],), (lines[0],)]
+    again = many(tenant, lines=lines, key=key)
+    assert told(again) == [(line, "paused", "paused") for line in reversed(lines)]
+    assert not replayed(again)
+    assert replayed(many(tenant, lines=lines, key=key))
+
+
+def test_a_request_that_takes_too_long_is_a_503_and_answered_when_it_is_sent_again(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, line = f"many-{next(_keys)}", tenant.line()
+    with psycopg.connect(tenant.edge.conninfo) as connection, monkeypatch.context() as patch:
+        patch.setattr(routes, "ANSWER_SECONDS", 0.5)
+        # The lock stops the projector: the answer waits for the views.
+        connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
+        assert_problem(many(tenant, lines=[line], key=key), 503, "unavailable")
+    again = many(tenant, lines=[line], key=key)
+    assert (told(again), replayed(again)) == ([(line, "paused", "paused")], True)
 
 
 def test_a_409_is_replayed(tenant: Tenant) -> None:
