@@ -24,7 +24,7 @@ from ledger.api.routes.executions import Filters
 from ledger.api.services import last_position
 from ledger.api.writing import Sent, execute
 from ledger.application.commands.holds import (
-    Choice,
+    ChosenLines,
     PauseMany,
     PauseOne,
     ResumeMany,
@@ -100,7 +100,7 @@ class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the 
 
 
 class _Many(CommandBody):
-    """What the requests to pause and to resume many lines have in common."""
+    """The fields of both requests."""
 
     filter: Annotated[
         LineFilter, Field(examples=[{"state": ["blocked"], "blocked_cause": ["approval_gap"]}])
@@ -164,7 +164,7 @@ class LineOutcomes(msgspec.Struct):
 
 
 class _Row(msgspec.Struct):
-    """What is read of a line in the list."""
+    """The fields of a line that are read in the list."""
 
     service_line_id: str
     name: str | None
@@ -228,7 +228,9 @@ async def _manage(
         raise Unavailable("Not all lines are done. Send the same request again.") from error
 
 
-async def _choose(asking: Asking, sent: Sent[Any], many: type[PauseMany], is_dry: bool) -> Choice:
+async def _choose(
+    asking: Asking, sent: Sent[Any], many: type[PauseMany], is_dry: bool
+) -> ChosenLines:
     """The lines that match, or those of an earlier request under the same key."""
     principal, body, fault = asking.principal, sent.body, sent.fault
     organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
@@ -255,7 +257,7 @@ async def _choose(asking: Asking, sent: Sent[Any], many: type[PauseMany], is_dry
         idempotency=sent.key,
     )
     receipt = await execute(asking.request, command)
-    return msgspec.json.decode(receipt.answer or b"", type=Choice)
+    return msgspec.json.decode(receipt.answer or b"", type=ChosenLines)
 
 
 async def _matching(
@@ -285,7 +287,7 @@ async def _rows(asking: Asking, filters: Mapping[str, Any]) -> tuple[list[_Row],
     return [_row_of(row[2]) for row in rows if row[2] is not None], rows.position
 
 
-def _own_key(key: IdempotencyKey | None, choice: Choice, line: str) -> IdempotencyKey | None:
+def _own_key(key: IdempotencyKey | None, choice: ChosenLines, line: str) -> IdempotencyKey | None:
     """The key of a line's own command. The instant tells apart two uses of an expired key."""
     if key is None:
         return None
@@ -315,7 +317,7 @@ async def _carry_out(asking: Asking, commands: Sequence[PauseOne]) -> list[Recei
 
 
 async def _answer(
-    asking: Asking, choice: Choice, outcomes: Sequence[Receipt | Refused], done: Word
+    asking: Asking, choice: ChosenLines, outcomes: Sequence[Receipt | Refused], done: Word
 ) -> Response:
     by_line = dict(zip(choice.lines, outcomes, strict=True))
     rows: list[_Row] = []

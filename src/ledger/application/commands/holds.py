@@ -23,7 +23,7 @@ from ledger.intake.request import About, IdempotencyKey, Receipt
 _encode = msgspec.json.Encoder().encode
 
 
-class Choice(msgspec.Struct, frozen=True):
+class ChosenLines(msgspec.Struct, frozen=True):
     """The lines that a request pauses or resumes: when they were chosen, and from which views."""
 
     chosen_at: datetime
@@ -67,7 +67,7 @@ class PauseMany(OwnCommand):
         require_end(self.until, group.now)
         if self.expect not in (None, len(self.lines)):
             raise InvalidState(f"The filter matches {len(self.lines)} lines.")
-        choice = Choice(group.now, self.position, self.lines)
+        choice = ChosenLines(group.now, self.position, self.lines)
         return Receipt("", (), 0, answer=_encode(choice))
 
 
@@ -78,7 +78,7 @@ class ResumeMany(PauseMany):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What the receipt of a line among many tells of it."""
+    """The fields that the receipt of a line among many tells of it."""
 
     name: str | None
     state: State
