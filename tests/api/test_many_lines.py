@@ -91,6 +91,21 @@ def test_a_line_with_the_service_lines_hold_alone_is_paused_too(tenant: Tenant) 
     assert holds(tenant, line) == ["service_line"]
 
 
+def test_many_lines_are_paused_until_an_instant_and_a_hold_that_is_on_keeps_its_own(
+    tenant: Tenant,
+) -> None:
+    line, held = tenant.line(), tenant.line()
+    tenant.pause(held)
+    until = "2026-06-01T00:00:00Z"
+    assert [outcome for _, outcome, _ in told(many(tenant, lines=[line, held], until=until))] == [
+        "unchanged",
+        "paused",
+    ]
+    shown = (tenant.edge.data(f"/v1/execution/{each}", tenant.token) for each in (line, held))
+    ends = [(hold["reason"], hold["until"]) for each in shown for hold in each["holds"]]
+    assert ends == [(REASON, until), ("because", None)]
+
+
 def test_closed_lines_are_left_out_and_no_match_is_a_200(tenant: Tenant) -> None:
     line, closed = tenant.line(), tenant.line()
     tenant.edge.accept(fact("service_line.closed", closed), token=tenant.token)
@@ -161,13 +176,12 @@ def varied(edge: Edge) -> Tenant:
             resources=[{"type": "person", "id": f"{model}-ada"}],
         )
         if model != "ongoing_sla":
-            blocker = {
-                "blocker_id": "b",
-                "cause": f"{'capacity_issue' if model == 'capacity' else 'approval_gap'}",
-            }
+            who = {"assignee": "Amara", "due_at": "2026-04-01T00:00:00Z"}
+            blocker = who if model == "capacity" else {}
+            cause = "capacity_issue" if model == "capacity" else "approval_gap"
             signal = {"signal": "sla_compliance", "status": "red"}
             edge.accept(
-                fact("execution.blocked", line, blocker),
+                fact("execution.blocked", line, {"blocker_id": "b", "cause": cause} | blocker),
                 fact("health.signal_reported", line, signal),
                 token=tenant.token,
             )
@@ -188,13 +202,17 @@ def varied(edge: Edge) -> Tenant:
         {"health": ["amber", "red"], "workspace_id": [BESIDE, "WS-26-000009"]},
         {"resource_id": ["capacity-ada"]},
         {"resource_id": ["capacity-ada", "ongoing_sla-ada"], "state": []},
+        {"assignee": ["Amara", "Nobody"]},
+        {"unassigned": True, "overdue": False},
+        {"overdue": True, "health": ["amber", "red"]},
     ],
     ids=str,
 )
 def test_a_filter_finds_the_lines_that_the_list_finds(
-    varied: Tenant, filter: dict[str, list[str]]
+    varied: Tenant, filter: dict[str, Any]
 ) -> None:
-    query = {name: ",".join(words) for name, words in filter.items() if words}
+    given = {name: ["true"] if words is True else words for name, words in filter.items()}
+    query = {name: ",".join(words) for name, words in given.items() if words}
     listed = varied.edge.data("/v1/execution", varied.token, params=query)
     assert 0 < len(listed) < 3
     found = [line for line, *_ in told(many(varied, filter=filter, dry_run=True))]
@@ -226,6 +244,10 @@ def test_a_word_with_a_comma_is_one_word(varied: Tenant) -> None:
         ("pause", {"lines": ["x"], "reason": None}, "/reason"),
         ("pause", {"lines": ["x"], "expect": -1}, "/expect"),
         ("pause", {"lines": ["x"], "dry_run": 1}, "/dry_run"),
+        ("pause", {"filter": {"overdue": "true"}}, "/filter/overdue"),
+        ("pause", {"filter": {"overdue": False}}, "/filter"),
+        ("pause", {"lines": ["x"], "until": "2026-04-15T11:00:00Z"}, "/until"),
+        ("pause", {"lines": ["x"], "until": "2027-06-01T00:00:00Z"}, "/until"),
         ("resume", {"lines": ["x"], "until": "2090-01-01T00:00:00Z"}, "/until"),
     ],
     ids=str,

@@ -59,6 +59,7 @@ PLACES = {
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
     "/expires_at",  # in the future
     "/filter",  # an array with words
+    "/until",  # in the future, not too far ahead
     "/after",  # a run that is known
     "/organization_id",  # of the audit log: required of all but administrators; of lines: as below
     "/sort", "/health", "/resource_id",  # about now only: not with as_of

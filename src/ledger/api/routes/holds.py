@@ -9,6 +9,7 @@ before are replayed.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import batched
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -20,7 +21,7 @@ from ledger.api.lean import LeanRoute, command_route
 from ledger.api.models import CommandBody, PausedUntil, Written
 from ledger.api.reading import LONGEST_WORD, MOST_WORDS, OR, Asking, Query, periods, words_of
 from ledger.api.replies import Reply
-from ledger.api.routes.executions import Filters
+from ledger.api.routes.executions import Filters, filters_of
 from ledger.api.services import last_position
 from ledger.api.writing import Sent, execute
 from ledger.application.commands.holds import (
@@ -35,7 +36,7 @@ from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import Invalid, InvalidState, Refused, Unavailable
 from ledger.domain.values import ORGANIZATION_ID, STATES, State, format_instant, id_named
 from ledger.intake.json_gate import MAX_INTEGER, by_value
-from ledger.intake.request import IdempotencyKey, Outcome, Receipt
+from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.postgres.scope import Planning
 from ledger.postgres.timing import ANSWER_SECONDS
 from projections.execution import lists, statements
@@ -264,10 +265,11 @@ async def _matching(
     asking: Asking, organization_id: str | None, chosen: Mapping[str, list[str]]
 ) -> tuple[list[_Row], int]:
     """The lines that match and are not closed, and the position. Raises Invalid for too many."""
-    filters = {"organization": organization_id, **asking.tenant, **chosen}
+    named = {} if organization_id is None else {"organization_id": [organization_id]}
+    filters = filters_of(asking, Filters(), {**chosen, **named})
     filters["state"] = [s for s in chosen.get("state", STATES) if s != "closed"]
-    if not filters["state"]:
-        filters = {**asking.tenant, "service_line_id": []}  # closed lines alone: none matches
+    if not filters["state"]:  # closed lines alone: none matches
+        filters = {**asking.tenant, "service_line_id": []}
     found, position = await _rows(asking, filters)
     if len(found) > MOST_LINES:
         counted = await asking.rows(statements.summary_read(frozenset(filters)), filters)
@@ -301,15 +303,12 @@ async def _carry_out(asking: Asking, commands: Sequence[PauseOne]) -> list[Recei
     Each append takes one turn's commands at most, so no other organization waits for all of them.
     Raises Unavailable if a command was not carried out.
     """
-    outcomes: list[Outcome] = []
-    for start in range(0, len(commands), TURN_FACTS):
-        some = commands[start : start + TURN_FACTS]
-        outcomes += await asking.services.submissions.submit(some, for_views=False)
     decided = list[Receipt | Refused]()
-    for outcome in outcomes:
-        if isinstance(outcome, Unavailable):
-            raise outcome
-        decided.append(outcome)
+    for some in batched(commands, TURN_FACTS):
+        for outcome in await asking.services.submissions.submit(some, for_views=False):
+            if isinstance(outcome, Unavailable):
+                raise outcome
+            decided.append(outcome)
     await asking.services.positions.wait(last_position(decided))
     state = asking.request.state
     state.replayed = state.replayed and all(outcome.replayed for outcome in decided)

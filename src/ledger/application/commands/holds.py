@@ -15,7 +15,7 @@ from ledger.application.commands.lines import Pause, Resume, require_end
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
-from ledger.domain.execution import Execution
+from ledger.domain.execution import Execution, Hold
 from ledger.domain.values import HoldName, State
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt
@@ -98,6 +98,8 @@ class PauseOne(Pause):
         execution = group.memory.execution(self.subject_id, self.principal)
         try:
             if self.is_dry:
+                if execution.lift_due(group.now) is not None:  # the command would lift it first
+                    execution = msgspec.structs.replace(execution, holds=_without(execution))
                 self._event(execution)
                 found = Receipt(self.subject_id, (), 0)
             else:
@@ -118,4 +120,9 @@ class ResumeOne(PauseOne, Resume):
     """Lift the operator's hold of a line among many. A line without the hold stays as it is."""
 
     def _holds(self, execution: Execution) -> Collection[HoldName]:
-        return execution.holds.keys() - {"operator"}
+        return _without(execution)
+
+
+def _without(execution: Execution) -> dict[HoldName, Hold]:
+    """The line's holds without the operator's."""
+    return {name: hold for name, hold in execution.holds.items() if name != "operator"}
