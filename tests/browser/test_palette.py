@@ -156,7 +156,7 @@ def test_a_click_beside_the_palette_or_on_close_closes_it(board: Page) -> None:
 
 
 def test_j_and_k_move_through_rows_and_enter_opens(board: Page, lines: dict[str, str]) -> None:
-    rows = board.locator("main tbody th[scope=row] > a")
+    rows = board.locator("main tbody th[scope=row] a")
     board.keyboard.press("j")
     expect(rows.nth(0)).to_be_focused()
     board.keyboard.press("j")

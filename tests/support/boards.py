@@ -17,7 +17,7 @@ def groups(page: Seen) -> list[tuple[str, list[str]]]:
     return [
         (
             section.select_one("h2 .state").get_text(),
-            [str(row["id"]) for row in section.select("tbody tr")],
+            [str(row["id"]) for row in section.select("tbody tr:not(.more)")],
         )
         for section in page.all("section.group")
     ]
@@ -25,6 +25,18 @@ def groups(page: Seen) -> list[tuple[str, list[str]]]:
 
 def lines(page: Seen) -> list[str]:
     return [line for _, ids in groups(page) for line in ids]
+
+
+def row(page: Seen, line_id: str) -> str:
+    """What the row of a line says."""
+    (said,) = page.words(f"#{line_id}")
+    return said
+
+
+def details(page: Seen, line_id: str) -> str:
+    """What the details of a line say, which its row opens."""
+    (said,) = page.words(f"#{line_id}-more")
+    return said
 
 
 def walk(guest: Visitor, path: str) -> list[Seen]:

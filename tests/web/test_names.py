@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.boards import details, row
 from tests.support.databases import execute
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
@@ -23,16 +24,19 @@ def named_line(edge: Edge, **more: Any) -> str:
 
 def test_the_board_shows_names_and_ids(edge: Edge) -> None:
     line = named_line(edge)
-    (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
-    assert row.startswith(f"Payments <pod> {line}")
-    assert f"Halden <Bank> {WORKSPACE}" in row
-    assert f"Checkout {PROJECT} unnamed" in row
+    page = visitor(edge).get("/ui")
+    number = line.split("-")[-1]
+    assert row(page, line).startswith(f"Payments <pod> {number} Halden <Bank> ")
+    more = details(page, line)
+    assert f"Line {line} · agent gateway · agent runtime" in more
+    assert f"Workspace Halden <Bank> {WORKSPACE}" in more
+    assert f"Projects Checkout {PROJECT} unnamed" in more
 
 
 def test_a_line_without_a_name_is_called_by_its_id(edge: Edge) -> None:
     line = named_line(edge, name=None)
-    (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
-    assert row.startswith(line)
+    page = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}")
+    assert row(page, line).startswith(f"{line} 0 runs today")
     assert visitor(edge).get(f"/ui/lines/{line}").words("h1") == [line]
 
 
@@ -66,13 +70,13 @@ def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
     edge.accept(fact("execution.blocked", line, blocker | due))
     said = "assigned to USR-26-000044 , due 2026-05-30 18:00:00"
     board, page = f"/ui?workspace_id={WORKSPACE}", f"/ui/lines/{line}"
-    assert said in visitor(edge).get(board).words(f"#{line}")[0]
+    assert said in details(visitor(edge).get(board), line)
     on_page = "To act: USR-26-000044 , by 2026-05-30 18:00:00"
     assert visitor(edge).get(page).words(".assigned") == [on_page]
     assert "Reported by test KEY-" in visitor(edge).get(page).words(".why li")[0]
     edge.clock.advance(days=90)
     late = said.replace("due", "overdue since")
-    assert late in visitor(edge).get(board).words(f"#{line}")[0]
+    assert late in details(visitor(edge).get(board), line)
     assert f"{on_page} overdue for " in visitor(edge).get(page).words(".assigned")[0]
 
 
@@ -179,8 +183,8 @@ def test_the_scope_of_keys_and_endpoints_has_the_workspaces_name(edge: Edge) -> 
     key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE).id
     endpoint = Hooks(edge).create(url="https://93.184.216.34/", workspace_id=WORKSPACE)["id"]
     for kind, made in (("keys", key), ("webhooks", endpoint)):
-        (row,) = guest.get(f"/ui/{kind}").words(f"#{made}")
-        assert f"Halden <Bank> {WORKSPACE} of {ORGANIZATION}" in row
+        (scope,) = guest.get(f"/ui/{kind}").words(f"#{made}")
+        assert f"Halden <Bank> {WORKSPACE} of {ORGANIZATION}" in scope
         assert f"Halden <Bank> {WORKSPACE}" in " ".join(guest.get(f"/ui/{kind}/{made}").words("dd"))
 
 
@@ -206,18 +210,19 @@ def test_an_administrator_sees_a_scopes_name_of_the_scopes_own_organization(edge
 def test_a_credential_that_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
     named_line(edge)
     key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE)
-    (row,) = visitor(edge, "keys:manage").get("/ui/keys").words(f"#{key.id}")
-    assert WORKSPACE in row
-    assert "Halden" not in row
+    (scope,) = visitor(edge, "keys:manage").get("/ui/keys").words(f"#{key.id}")
+    assert WORKSPACE in scope
+    assert "Halden" not in scope
 
 
 def test_the_board_and_the_keys_show_ids_while_the_directory_is_being_built(edge: Edge) -> None:
     line = named_line(edge)
     key = Keys(edge).create(workspace_id=WORKSPACE).id
     execute(edge.conninfo, "ALTER VIEW ledger.directory_name RENAME TO hidden")
-    (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
-    assert row.startswith(f"Payments <pod> {line}")
-    assert "Halden" not in row
-    (row,) = visitor(edge, "read", "keys:manage").get("/ui/keys").words(f"#{key}")
-    assert WORKSPACE in row
-    assert "Halden" not in row
+    page = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}")
+    assert row(page, line).startswith(f"Payments <pod> {line.split('-')[-1]}")
+    assert f"Workspace {WORKSPACE}" in details(page, line)
+    assert "Halden" not in row(page, line) + details(page, line)
+    (scope,) = visitor(edge, "read", "keys:manage").get("/ui/keys").words(f"#{key}")
+    assert WORKSPACE in scope
+    assert "Halden" not in scope

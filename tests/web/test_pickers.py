@@ -2,6 +2,7 @@
 
 import psycopg
 
+from tests.support.boards import lines
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
 from tests.support.visitor import Seen, visitor
@@ -28,7 +29,7 @@ def test_a_project_is_chosen_by_its_name_with_its_number_of_lines(edge: Edge) ->
     assert address == "/ui?state=running&sort=health_score&limit=10&project_tag=PROJ-26-009001"
     assert "PROJ-26-009002 · 1 line" in found
     page = guest.get(address)
-    assert [str(row["id"]) for row in page.all("tbody tr")] == [line_id]
+    assert lines(page) == [line_id]
     assert page.words("h1") == ["Running lines, project Payments"]
     assert "Project Payments PROJ-26-009001" in page.words(".chosen .chip")[1]
 
@@ -44,7 +45,7 @@ def test_resources_and_workspaces_are_chosen_by_name_too(edge: Edge) -> None:
         ("Workspace", "Halden Bank WS-26-009001 · 1 line"),
     ):
         page = guest.get(picks(guest.get("/ui"), kind)[words])
-        assert [str(row["id"]) for row in page.all("tbody tr")] == [line_id]
+        assert lines(page) == [line_id]
     assert page.words("h1") == ["Lines, workspace Halden Bank"]
 
 

@@ -1,6 +1,7 @@
 """The board: lines that need a human first, the worst of each state first (GET ``/ui``)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -18,13 +19,17 @@ from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for
 from ledger.web.pages import PageRoute, go, here, read_answer, show, with_parameter
 from ledger.web.pickers import entries_for, names_of_entries
+from ledger.web.showing import COLUMNS, columns_of
 from projections.execution.rank import HEALTH
+from projections.execution.shown import LineDetail, ReportedBlocker
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _ROWS = 50
 _BLOCKERS = 4
-"""Blockers shown for a line on the board, the oldest ones; the line's page shows more."""
+"""Blockers in the details of a line on the board; the line's page shows more."""
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 Order = Literal["state_since", "health_score", "record"]
 
@@ -76,6 +81,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         **await names_for(asking, shown, chosen_ids),
         **names_of_entries(entries, "resource"),
     }
+    workspace = _only(query.workspace_id)
     chips = chips_of(query, names, not_of_past=OF_NOW if query.is_past else ())
     address = partial(_address, asking.request)
     return show(
@@ -97,7 +103,11 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         given_limit="" if query.limit == _ROWS else query.limit,
         states=BOARD_ORDER,
         most_blockers=_BLOCKERS,
-        stream=with_parameter("/ui/stream", "workspace_id", _only(query.workspace_id)),
+        in_turn=partial(_in_turn, set((query.blocked_cause or "").split(","))),
+        only_workspace=names.get(workspace or "") or workspace,
+        columns=COLUMNS,
+        extras=columns_of(asking.request),
+        stream=with_parameter("/ui/stream", "workspace_id", workspace),
         causes=CAUSES,
         models=EXECUTION_MODELS,
         models_with_runs=MODELS_WITH_RUNS,
@@ -118,6 +128,18 @@ def _address(request: Request, **changes: Any) -> str:
     for name, value in changes.items():
         found = with_parameter(found, name, None if value is None else str(value))
     return found
+
+
+def _in_turn(causes: Collection[str], line: LineDetail) -> list[ReportedBlocker]:
+    """The blockers of a line, first the one that its row shows.
+
+    The first one has a cause that is asked for, if there is such a filter, and is due before the
+    others; blockers without a due date are in the order of opening.
+    """
+    return sorted(
+        line.blockers,
+        key=lambda blocker: (blocker.cause not in causes, blocker.due_at or _NEVER),
+    )
 
 
 def _only(words: str | None) -> str | None:

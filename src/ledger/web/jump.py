@@ -1,14 +1,15 @@
 """The address of an id, redirects to another instant, and the switches of a browser.
 
-The switches are the time zone of instants, and the colours: light, dark, or as the system does.
+The switches are the time zone of instants, the colours (light, dark, or as the system does), and
+the board's columns of choice.
 """
 
 import re
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, encode_cursor
@@ -20,6 +21,7 @@ from ledger.intake.principal import Principal
 from ledger.web.pages import (
     HOME,
     PageRoute,
+    gathered,
     go,
     may_audit,
     may_manage_keys,
@@ -28,7 +30,14 @@ from ledger.web.pages import (
     read_answer,
     with_parameter,
 )
-from ledger.web.showing import THEME_COOKIE, ZONE_COOKIE, Zone, zone_of
+from ledger.web.showing import (
+    COLUMNS,
+    COLUMNS_COOKIE,
+    THEME_COOKIE,
+    ZONE_COOKIE,
+    Zone,
+    zone_of,
+)
 from projections.execution.shown import ShownLine
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -76,6 +85,21 @@ class ThemeForm(BaseModel):
     form_key: str
     theme: Literal["system", "light", "dark"]
     next: str = Field(max_length=8000)
+
+
+class ColumnsForm(BaseModel):
+    """The board's columns of choice to show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form_key: str
+    columns: str = Field(max_length=100)
+    next: str = Field(max_length=8000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        return gathered(values, "column:", "columns")
 
 
 async def place_of(asking: Asking, text: str) -> str | None:
@@ -146,4 +170,13 @@ async def choose_theme(form: ThemeForm) -> Response:
     response = go(own_page(form.next))
     # Not below /ui alone: the front page and the API's page have colours too.
     response.set_cookie(THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict")
+    return response
+
+
+@router.post("/columns", openapi_extra=needs(None))
+async def choose_columns(form: ColumnsForm) -> Response:
+    """Show these columns on the board, in this browser."""
+    response = go(own_page(form.next))
+    chosen = ".".join(name for name in COLUMNS if name in form.columns.split(","))
+    response.set_cookie(COLUMNS_COOKIE, chosen, max_age=_YEAR, path="/ui", samesite="strict")
     return response

@@ -25,9 +25,19 @@ from ledger.intake.principal import DISPATCHER, HOUSEKEEPER, LEASE_WATCH, SWEEPE
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"
+COLUMNS_COOKIE = "ledger_columns"
 
 THEMES = ("system", "light", "dark")
 """The colour schemes, in the order in which the page's switch takes them."""
+
+COLUMNS: Mapping[str, str] = {
+    "workspace": "Workspace",
+    "projects": "Projects",
+    "kind": "Kind",
+    "id": "ID",
+    "since": "Since",
+}
+"""The board's columns of choice, and their headings."""
 
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 """Names in the time zone database that are no zones of places."""
@@ -89,11 +99,20 @@ class Zone:
                 f"/{name}", "must be a date and a time, such as 2026-11-30 18:00"
             ) from error
 
-    def show(self, instant: datetime | str | None, precise: bool = False) -> Markup:
-        """An instant as an HTML element with the exact value; ``precise`` shows microseconds."""
+    def show(
+        self, instant: datetime | str | None, precise: bool = False, said: str | None = None
+    ) -> Markup:
+        """An instant as an HTML element with the exact value; ``precise`` shows microseconds.
+
+        With ``said``, that text is shown, and the instant to the pointer.
+        """
         if instant is None:
             return Markup("—")
         at = self.local(instant)
+        if said is not None:
+            return Markup('<time datetime="{}" title="{} {}">{}</time>').format(
+                format_instant(at), self.plain(at), self.name, said
+            )
         text = self.plain(at) + (f".{at.microsecond:06}" if precise else "")
         exact = format_instant(at)
         return Markup('<time datetime="{0}" title="{0} ({1})">{2}</time>').format(
@@ -150,6 +169,12 @@ def theme_after(theme: str) -> str:
     return THEMES[(THEMES.index(theme) + 1) % len(THEMES)]
 
 
+def columns_of(request: Request) -> Sequence[str]:
+    """The columns of choice in the browser's cookie, in the order of ``COLUMNS``."""
+    chosen = request.cookies.get(COLUMNS_COOKIE, "").split(".")
+    return [name for name in COLUMNS if name in chosen]
+
+
 def duration(length: timedelta | float | None) -> str:
     """A duration in its two largest units: ``3 d 4 h``, ``2.4 s``, ``350 ms``."""
     if length is None:
@@ -182,6 +207,22 @@ def since(instant: datetime, now: datetime) -> str:
     """
     minutes = (now - instant) // timedelta(minutes=1)
     return duration(minutes * 60) if minutes > 0 else "less than a minute"
+
+
+def age(instant: datetime, now: datetime) -> str:
+    """The time between two instants, in days and hours, in hours, or in minutes."""
+    minutes = abs(now - instant) // timedelta(minutes=1)
+    if minutes < 1:
+        return "< 1 min"
+    if minutes < 60:
+        return f"{minutes} min"
+    days, hours = divmod(minutes // 60, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h"
+
+
+def person(identifier: str) -> str:
+    """A person's address without its domain; any other id whole."""
+    return identifier.partition("@")[0] or identifier
 
 
 def number(value: float | None) -> str:
@@ -389,6 +430,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "duration": duration,
     "milliseconds": milliseconds,
     "since": since,
+    "age": age,
+    "person": person,
     "number": number,
     "words": words,
     "label": label,

@@ -1,9 +1,17 @@
-// On a phone the states that need nobody begin folded: the lines that need a human stay in reach.
+// The board: folded states on a phone, and the selection of lines, which lives in the boxes of the rows.
 "use strict";
 
 (() => {
   const phone = matchMedia("(max-width: 44rem)");
   const seen = new WeakSet(); // A section that the user has opened stays open when the page refreshes.
+  // The signs by which a spreadsheet takes a cell for a formula, as in the API's exports.
+  const FORMULA = /^\s*[=+\-@＝＋－＠]/;
+
+  let last = null; // The box that was clicked last: a click with Shift reaches from there.
+
+  const form = () => document.getElementById("lines");
+  const boxes = (within = form()) => [...within.querySelectorAll("[name=line]")];
+  const chosen = () => boxes().filter((box) => box.checked).map((box) => box.closest("tr"));
 
   function fold() {
     for (const section of document.querySelectorAll("details[data-folds]")) {
@@ -12,6 +20,72 @@
     }
   }
 
-  document.addEventListener("htmx:afterSettle", fold);
-  fold();
+  function tell() {
+    const rows = chosen();
+    const said = rows.length ? `${rows.length} ${rows.length === 1 ? "line" : "lines"} selected` : "";
+    for (const part of form().querySelectorAll("[data-count]")) {
+      if (part.textContent !== said) part.textContent = said;
+    }
+    for (const all of form().querySelectorAll("[data-all]")) {
+      const own = boxes(all.closest("table"));
+      const ticked = own.filter((box) => box.checked).length;
+      all.checked = ticked === own.length;
+      all.indeterminate = ticked > 0 && !all.checked;
+    }
+    const copy = form().querySelector("[data-copy]");
+    copy.dataset.copy = rows.map((row) => row.querySelector("th a").href).join("\n");
+    copy.textContent = "Copy links";
+  }
+
+  function settle() {
+    if (!form()) return; // The page of a refusal.
+    fold();
+    tell();
+  }
+
+  const shown = (cell) => cell.querySelector("time")?.dateTime
+    ?? (cell.title || cell.textContent.replace(/\s+/g, " ").trim()).replace(/^—$/, "");
+
+  function csv() {
+    const lines = chosen().map((row) => ({
+      Line: row.id,
+      Name: row.querySelector("th .name")?.textContent ?? "",
+      State: row.closest("section").id.replace("of-", ""),
+      ...Object.fromEntries([...row.querySelectorAll("[data-label]")].map((cell) => [cell.dataset.label, shown(cell)])),
+    }));
+    const heads = [...new Set(lines.flatMap(Object.keys))];
+    const cell = (text) => `"${text.replace(FORMULA, "'$&").replaceAll('"', '""')}"`;
+    const file = [heads, ...lines.map((line) => heads.map((head) => line[head] ?? ""))];
+    const link = document.createElement("a");
+    link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(file.map((row) => row.map(cell).join(",") + "\r\n").join(""))}`;
+    link.download = "lines.csv";
+    link.click();
+  }
+
+  document.addEventListener("click", (event) => {
+    const { target } = event;
+    if (target.matches("[data-csv]")) csv();
+    if (!target.matches("[name=line]")) return;
+    const all = boxes();
+    const from = all.indexOf(last);
+    const to = all.indexOf(target);
+    if (event.shiftKey && from >= 0) {
+      for (const box of all.slice(Math.min(from, to), Math.max(from, to) + 1)) box.checked = target.checked;
+    }
+    last = target;
+  });
+  document.addEventListener("change", ({ target }) => {
+    if (target.matches("[data-all]")) {
+      for (const box of boxes(target.closest("table"))) box.checked = target.checked;
+    }
+    if (target.matches("[data-all], [name=line]")) tell();
+  });
+  document.addEventListener("reset", () => setTimeout(tell));
+  // Before the page's own listener, which closes what is open: then Escape clears nothing.
+  document.addEventListener("keydown", (event) => {
+    const isTaken = document.querySelector("details.tool[open], dialog[open]");
+    if (event.key === "Escape" && !isTaken) form()?.reset();
+  }, true);
+  document.addEventListener("htmx:afterSettle", settle);
+  addEventListener("pageshow", settle);
 })();

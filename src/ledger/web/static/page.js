@@ -19,8 +19,10 @@
     // mark is skipped too: this script writes its text, and the service's page has none.
     beforeNodeMorphed: (old, fresh) => !old.isEqualNode(fresh) && !old.matches?.("[data-live]"),
     // Panels that the user opened stay open. (An element that is being made has no children yet.)
+    // Lines that the user selected stay selected, under a new name too.
     beforeAttributeUpdated: (name, node) =>
-      !(name === "open" && node.matches("details, dialog") && node.hasChildNodes()),
+      !(name === "open" && node.matches("details, dialog") && node.hasChildNodes())
+      && !(name === "checked" && node.matches("[name=line]")),
   });
 
   const view = () => document.querySelector("[data-stream]");
@@ -183,7 +185,7 @@
 
   // On paper nobody can open a section.
   addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("main details:not([open])")) {
+    for (const part of document.querySelectorAll("main details:not([open], .unfold)")) {
       part.open = true;
       part.dataset.printed = "";
     }

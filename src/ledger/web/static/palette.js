@@ -4,8 +4,8 @@
 
 (() => {
   const PAUSE_MS = 120; // One request for a burst of keystrokes.
-  const FIELDS = "input, textarea, select, [contenteditable]:not([contenteditable=false])";
-  const ROWS = "main tbody tr, main .found li";
+  const FIELDS = "input:not([type=checkbox]), textarea, select, [contenteditable]:not([contenteditable=false])";
+  const ROWS = "main tbody tr:not(.more), main .found li";
 
   let pending = null;
   let request = null;
@@ -100,6 +100,15 @@
     document.querySelector(`a[aria-keyshortcuts="${key}"]`)?.click();
   }
 
+  const press = (part) => document.activeElement.closest(ROWS)?.querySelector(part)?.click();
+
+  // One more row is selected, below or above.
+  function stretch(by) {
+    move(by);
+    const box = document.activeElement.closest(ROWS)?.querySelector("[name=line]");
+    if (box && !box.checked) box.click();
+  }
+
   const KEYS = {
     "/": () => open(),
     "?": () => document.getElementById("shortcuts")?.showModal(),
@@ -107,6 +116,10 @@
     k: () => move(-1),
     "[": () => step("["),
     "]": () => step("]"),
+    J: () => stretch(1),
+    K: () => stretch(-1),
+    x: () => press("[name=line]"),
+    " ": () => press(".unfold summary"),
   };
 
   document.addEventListener("keydown", (event) => {
@@ -118,6 +131,8 @@
     if (document.querySelector("dialog:modal")) return;
     const { key, ctrlKey, metaKey, altKey } = event;
     const isOpening = (ctrlKey || metaKey) && !altKey && !event.shiftKey && key.toLowerCase() === "k";
+    // Elsewhere the space bar scrolls, or presses what has the focus.
+    if (key === " " && !event.target.closest("main tbody tr a")) return;
     // Many keyboards write brackets with AltGr, which some systems report as Ctrl and Alt.
     const isModified = (ctrlKey || metaKey || altKey) && !event.getModifierState("AltGraph");
     const act = isOpening ? KEYS["/"] : isModified ? null : KEYS[key];
