@@ -173,6 +173,7 @@ UNAUDITED = {
     "GiveUpDelivery",
     "GoIdle",
     "Heartbeat",
+    "LiftHold",
     "TellOmitted",
 }
 """The commands whose refusals the audit log does not keep: the ledger's own, and heartbeats."""

@@ -7,6 +7,7 @@ import pytest
 
 from ledger.domain.values import format_instant
 from tests.api.test_bad_bodies import BROKEN, CANARY, HAZARDS, planted
+from tests.support.audits import Tenant
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import activation, fact
 from tests.support.random_life import history_of
@@ -289,3 +290,19 @@ def test_a_pause_that_is_sent_again_after_its_end_has_its_first_answer(edge: Edg
     assert again.headers["idempotency-replayed"] == "true"
     late = manage(edge, line, "pause", json=body, headers={"idempotency-key": "until-2"})
     assert_problem(late, 422, "invalid_request")
+
+
+def test_a_changed_hold_and_its_lifting_are_in_the_audit_log(edge: Edge) -> None:
+    tenant = Tenant(edge)
+    line = tenant.line()
+    for reason in "xy":
+        body = {"reason": reason, "until": ahead(edge, minutes=1), "replace": True}
+        assert tenant.pause(line, json=body).status_code == 200
+    edge.clock.advance(minutes=1)
+    edge.run(edge.service.sweep())
+    told = [(entry["action"], entry["reason"], entry["actor"]["type"]) for entry in tenant.log()]
+    assert told[2:] == [
+        ("execution.pause", "x", "api_key"),
+        ("execution.pause", "y", "api_key"),
+        ("execution.resume", "until", "system"),
+    ]

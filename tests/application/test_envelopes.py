@@ -123,7 +123,8 @@ def test_each_hold_shows_the_actor_that_placed_it(ledger: Ledger) -> None:
     ledger.pause(line)
     first, second = ledger.detail(line)["holds"]
     by = {"type": "user", "id": "USR-1"}
-    assert first == {"hold": "service_line", "reason": "r", "since": time, "by": by}
+    shown = {"hold": "service_line", "reason": "r", "since": time, "by": by, "until": None}
+    assert first == shown
     assert (second["hold"], second["by"]) == ("operator", CREDENTIAL)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ledger.application import group, memory
+from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
@@ -43,6 +44,14 @@ class Chance:
             return {}
         behind = timedelta(seconds=self.random.choice([-200, 0, 1, 60, 899, 900, 5_000, 90_000]))
         return {"time": format_instant(self.ledger.clock.now - behind)}
+
+    def command(self) -> Command:
+        line, pick = self.random.choice(LINES), self.random.choice
+        if self.random.random() < 0.5:
+            return Resume(line, REPORTER, reason="r")
+        ahead = pick([None, 1, 500, 30_000])
+        until = None if ahead is None else self.ledger.clock.now + timedelta(seconds=ahead)
+        return Pause(line, REPORTER, reason=pick("rs"), until=until, replace=pick([True, False]))
 
     def fact(self) -> dict[str, Any]:
         if self.recorded and self.random.random() < 0.2:
@@ -122,10 +131,8 @@ def test_tables_and_views_equal_a_fold_of_the_log_after_a_random_workload(
         outcomes += [item.outcome for item in items]
         chance.recorded += [e for e, i in zip(batch, items, strict=True) if i.outcome == "recorded"]
         own_ledger.clock.advance(seconds=chance.random.choice([0, 0, 1, 60, 1_000, 40_000]))
-        command = chance.random.choice([Pause, Resume])
         if chance.random.random() < 0.2:
-            line = chance.random.choice(LINES)
-            writer.execute(command(line, REPORTER, reason="r"))
+            writer.execute(chance.command())
         if chance.random.random() < 0.3:
             writer.execute(EraseRun(chance.random.choice(RUNS), REPORTER, reason="r"))
         if chance.random.random() < 0.1:
@@ -192,7 +199,7 @@ def assert_views(ledger: Ledger, model: Model) -> None:
         assert shown["open_runs"] == len(model.open_runs(name))
         assert instant(shown["last_activity_at"]) == line.last_activity_at
         assert (shown["state"], instant(shown["state_since"])) == (line.state, line.state_since)
-        assert {hold["hold"] for hold in shown["holds"]} == line.holds
+        assert {hold["hold"]: hold["until"] for hold in shown["holds"]} == line.holds
         assert {b["id"]: b["cause"] for b in shown["blockers"]} == {
             blocker_id: blocker["cause"] for blocker_id, blocker in line.blockers.items()
         }

@@ -23,6 +23,9 @@ def run(topic: str, **body: Any) -> Told:
 
 ACTIVATED = line("activated", execution_id="RUN-26-000001", execution_id_origin="issued")
 PAUSED, RESUMED = line("paused", hold="operator"), line("resumed", hold="operator")
+UNTIL_3 = line("paused", hold="operator", until="2026-04-15T12:03:00Z")
+CHANGED = line("hold_changed", hold="operator", until="2026-04-15T12:09:00Z")
+LIFTED = line("resumed", hold="operator", by="pause-until")
 BLOCKED, UNBLOCKED = line("blocked", blocker_id="b"), line("unblocked", blocker_id="b")
 IDLE, WOKEN, CLOSED = line("idle"), line("active"), line("closed")
 STARTED = run("started", run_id_origin="issued")
@@ -49,6 +52,7 @@ def findings(*events: Told) -> list[str]:
             "occurred_at": at.isoformat(),
             "recorded_at": at.isoformat(),
             "fact": {"source": "s", "id": f"fact-{position}"},
+            "actor": {"id": body.get("by")},
             "causation_id": body.get("causation_id"),
             "body": body,
         }
@@ -60,6 +64,8 @@ def test_nothing_is_said_of_a_sound_log() -> None:
     life = [PAUSED, RESUMED, BLOCKED, UNBLOCKED, CHECKED_IN, STARTED, COMPLETED, ERASED, IDLE]
     assert findings(*life, WOKEN, CLOSED) == []
     assert findings(CHECKED_IN, VOIDED) == []
+    assert findings(UNTIL_3, LIFTED, STARTED) == []
+    assert findings(PAUSED, CHANGED, CHECKED_IN, CHECKED_IN, RESUMED) == []
     begun = run("started", external_id="x", parent_run_id=RUN)
     assert findings(NAMED, begun, run("completed", external_id="x")) == []
 
@@ -70,6 +76,12 @@ def test_nothing_is_said_of_a_sound_log() -> None:
         ([ACTIVATED], "a line is activated twice"),
         ([PAUSED, PAUSED], "a hold is put on twice"),
         ([RESUMED], "a hold is lifted that is not on"),
+        ([CHANGED], "a hold is changed that is not on"),
+        ([UNTIL_3, CHECKED_IN], "a hold outlasts its end"),
+        ([UNTIL_3, RESUMED], "a hold outlasts its end"),
+        ([UNTIL_3, CHANGED], "a hold outlasts its end"),
+        ([PAUSED, LIFTED], "the ledger lifts a hold at another instant than its end"),
+        ([CHECKED_IN, UNTIL_3, LIFTED], "the ledger lifts a hold at another instant than its end"),
         ([BLOCKED, BLOCKED], "a blocker is opened twice"),
         ([UNBLOCKED], "a blocker is closed that is not open"),
         ([RELEASED], "a resource is released that is not there"),

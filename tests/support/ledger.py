@@ -171,8 +171,8 @@ class Ledger:
     def execute(self, command: Command) -> Item:
         return _item(self.writer.execute(command))
 
-    def pause(self, line: str, by: Principal = REPORTER) -> Item:
-        return self.execute(Pause(line, by, reason="because"))
+    def pause(self, line: str, by: Principal = REPORTER, **more: Any) -> Item:
+        return self.execute(Pause(line, by, reason="because", **more))
 
     def resume(self, line: str, by: Principal = REPORTER) -> Item:
         return self.execute(Resume(line, by, reason=None))

@@ -2,10 +2,11 @@
 
 The checker reads ``ledger.ledger_events`` in position order. ``findings`` has a sentence for each
 violation: a run open on a closed line, a run started on a held or blocked line, an idle line with
-an open run, a hold lifted that is not on, a run that failed before its lease had ended, a gap in a
-stream's versions, a time of recording that does not rise, a fact recorded twice, an id issued
-twice, a void that does not name its check-in, an external id given to two runs or not repeated, a
-parent that is no run. The state that follows from a sound log is computed by ``model``.
+an open run, a hold lifted or changed that is not on, a hold that outlasts its end, a run that
+failed before its lease had ended, a gap in a stream's versions, a time of recording that does not
+rise, a fact recorded twice, an id issued twice, a void that does not name its check-in, an external
+id given to two runs or not repeated, a parent that is no run. The state that follows from a sound
+log is computed by ``model``.
 """
 
 from collections import Counter
@@ -31,6 +32,9 @@ _CHANGES = frozenset(
 )
 """Events that change a line's state; the instants of these changes never go back."""
 
+_HOLDS = frozenset(f"execution.{name}/1" for name in ("paused", "hold_changed", "resumed"))
+"""Events that change the operator's hold or that of the service line."""
+
 _RESOURCES_AND_CHECK_INS = frozenset(
     ("resource.allocated/1", "resource.released/1", "execution.checked_in/1",
      "execution.check_in_voided/1")
@@ -46,6 +50,8 @@ class _Line:
     holds: dict[str, datetime] = field(default_factory=dict)
     blockers: dict[str, datetime] = field(default_factory=dict)
     held_since: datetime | None = None
+    until: datetime | None = None
+    """The end of the operator's hold."""
     blocked_since: datetime | None = None
     open_runs: set[str] = field(default_factory=set)
     resources: set[str] = field(default_factory=set)
@@ -123,13 +129,19 @@ class LogChecker:
         occurred_at = datetime.fromisoformat(state["occurred_at"])
         if topic == "execution.activated/1":
             self._activate(stream, state, occurred_at)
-        elif topic in _CHANGES or topic in _RESOURCES_AND_CHECK_INS or topic.startswith("run."):
+        elif (
+            topic in _CHANGES | _HOLDS
+            or topic in _RESOURCES_AND_CHECK_INS
+            or topic.startswith("run.")
+        ):
             line = self._lines.get(state["service_line_id"])
             if line is None:
                 self._find("the line is not activated yet")
-            elif topic in _RESOURCES_AND_CHECK_INS:
+                return
+            self._check_end(line, topic, state, occurred_at)
+            if topic in _RESOURCES_AND_CHECK_INS:
                 self._change_resources_or_check_ins(line, topic, state)
-            elif topic in _CHANGES:
+            elif topic in _CHANGES | _HOLDS:
                 self._change(line, topic, state.get("body", {}), occurred_at)
             else:
                 self._run(stream, line, topic, state, occurred_at)
@@ -207,10 +219,27 @@ class LogChecker:
         position, at = self._last
         return f"EVT-{at.astimezone(UTC):%y}-{position:06d}"
 
+    def _check_end(self, line: _Line, topic: str, state: dict[str, Any], time: datetime) -> None:
+        """Check that a hold is lifted at its end, before any fact or command of a later time."""
+        known, at = line.until, datetime.fromisoformat(state["recorded_at"])
+        if state.get("actor", {}).get("id") == "pause-until":
+            if time != known or at < time:
+                self._find("the ledger lifts a hold at another instant than its end")
+        elif known is not None and min(time, at) >= known and ("fact" in state or topic in _HOLDS):
+            self._find("a hold outlasts its end")
+        body = state.get("body", {})
+        if topic == "execution.closed/1" or (topic in _HOLDS and body["hold"] == "operator"):
+            until = body.get("until")
+            line.until = until and datetime.fromisoformat(until)
+
     def _change(self, line: _Line, topic: str, body: dict[str, Any], time: datetime) -> None:
-        at = line.changed_at = max(line.changed_at, time)
         if line.closed_at:
             self._find("a closed line changes")
+        if topic == "execution.hold_changed/1":
+            if body["hold"] not in line.holds:
+                self._find("a hold is changed that is not on")
+            return
+        at = line.changed_at = max(line.changed_at, time)
         match topic.removesuffix("/1").partition(".")[2]:
             case "paused":
                 if body["hold"] in line.holds:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ledger.application.command import Command
-from ledger.application.commands.lines import GoIdle, Pause, Resume
+from ledger.application.commands.lines import GoIdle, LiftHold, Pause, Resume
 from ledger.application.report import ReportFact, command_of
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
@@ -226,14 +226,15 @@ class Racer:
         if dice < 0.80:
             return self._end(line)
         if dice < 0.82:
-            return Pause(line, self._principal, reason="race")
+            until = datetime.now(UTC) + timedelta(seconds=self._random.choice([0.05, 0.3, 600]))
+            return Pause(line, self._principal, reason="race", until=until, replace=True)
         if dice < 0.86:
             return Resume(line, self._principal, reason=None)
         if dice < 0.88:
             return self._report(self._random.choice(["paused", "resumed", "resumed"]), line)
         if dice < 0.92:
             return self._block(line)
-        return GoIdle(line)
+        return LiftHold(line) if dice < 0.94 else GoIdle(line)
 
     def _start(self, line: str) -> Command:
         self._run_number += 1

@@ -7,6 +7,7 @@ nothing else.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar, Protocol
 
 from ledger.application.group import EventTenant, Group
@@ -18,7 +19,7 @@ from ledger.domain.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.domain.refusals import Refusals, WriteRefused, stream_of
 from ledger.domain.run import Run
 from ledger.intake.envelope import Fact
-from ledger.intake.principal import Principal
+from ledger.intake.principal import PAUSE_UNTIL, Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.log.decisions import First
 from ledger.log.vault import content_digest
@@ -119,6 +120,19 @@ class TurnDown(OwnCommand):
 
     def decide(self, group: Group) -> Receipt:
         raise self._refusal
+
+
+_RULE = OwnCommand(PAUSE_UNTIL)
+"""The ledger's own request by which holds are lifted at their ends."""
+
+
+def lift_due(execution: Execution, group: Group, judged_at: datetime) -> Recorded | None:
+    """Lift the operator's hold, if its end has come by then (contract, State).
+
+    A fact or command that is refused afterwards leaves the hold lifted: time has lifted it.
+    """
+    due = execution.lift_due(judged_at)
+    return None if due is None else group.record(execution, *due, _RULE)
 
 
 def carry_out(command: Command, group: Group) -> Outcome:
@@ -225,6 +239,8 @@ class Recording:
         self._request = request
         self._actor = fact.actor or request.principal.actor
         self._identity = identity
+        self._is_lifted = False
+        """Whether a hold was lifted for the fact."""
         self.organization_id = identity.organization_id
 
     def own(
@@ -241,6 +257,7 @@ class Recording:
         ``caused_by`` is the EVT id of the event that the fact takes back.
         """
         digest = digest or content_digest(self.fact.content)
+        self._cause_lifting(self.group.next_position)
         self.group.record(
             aggregate,
             body,
@@ -251,6 +268,16 @@ class Recording:
             caused_by=caused_by,
             tenant=tenant,
         )
+
+    def lift_due(self, execution: Execution) -> None:
+        """Lift a hold whose end has come by now and by the fact's time, before its event."""
+        judged_at = min(self.at, self.group.now)
+        self._is_lifted = lift_due(execution, self.group, judged_at) is not None
+
+    def _cause_lifting(self, position: int) -> None:
+        """Name the fact's own event, which will have this position, as the cause of a lifting."""
+        if self._is_lifted:
+            self.group.name_cause(self.group.event_id(position))
 
     def wake(self, execution: Execution, opens_run: bool) -> None:
         """Record that the activity woke the line, if so, just before the activity's own event."""
@@ -270,7 +297,9 @@ class Recording:
         """
         events, open_runs = self.group, self.group.open_runs(execution.id)
         closed_at = max(self.at, execution.changed_at or self.at)
-        closing = events.event_id(events.next_position + len(open_runs))
+        closing_at = events.next_position + len(open_runs)
+        self._cause_lifting(closing_at)
+        closing = events.event_id(closing_at)
         for run_id, row in open_runs.items():
             known = row._asdict()
             del known["line_id"], known["run_id"]

@@ -256,6 +256,11 @@ class Group:
             self.memory.take_in(recorded)
         return recorded
 
+    def name_cause(self, event_id: str) -> None:
+        """Name the cause of the event that was recorded last: the cause follows it."""
+        last = msgspec.structs.replace(self._recorded[-1], causation_id=event_id)
+        self._recorded[-1] = self.tables.last = last
+
     def _assert_understood(self, language: int) -> None:
         spoken = self.append.language()
         if spoken is not None and spoken < language:

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from ledger.application.command import Command
 from ledger.application.commands.keys import TellOmitted
-from ledger.application.commands.lines import GoIdle
+from ledger.application.commands.lines import GoIdle, LiftHold
 from ledger.application.commands.runs import ExpireLease
 from ledger.application.group import KEPT_FOR
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
@@ -23,6 +23,9 @@ from ledger.intake.request import Receipt
 from ledger.log.leases import LOOK_AT_DUE
 
 _LINES_AT_ONCE = 500
+
+_HOLDS_AT_ONCE = 1000
+"""As many holds as one request may put on."""
 
 _EXPIRIES = Counter("ledger_lease_expiries", "Runs that failed because their leases had ended.")
 
@@ -73,36 +76,42 @@ def _decided(
 
 
 class Sweeper(Periodic):
-    """Makes lines without activity idle. ``run_once`` returns the number of lines that went idle.
+    """Makes lines without activity idle, and lifts holds at their ends.
 
     ``candidates`` is the statement that finds at most ``limit`` lines that look idle: lines without
-    activity since the instant ``agent_runtime`` or, for the other models, ``default``.
+    activity since the instant ``agent_runtime`` or, for the other models, ``default``. ``holds``
+    finds lines whose holds look due at the instant ``now``. ``run_once`` returns how many changed.
     """
 
     def __init__(
         self,
         session: LedSession,
         candidates: str,
+        holds: str,
         writer: Writer,
         clock: Callable[[], datetime],
         idle_after: Callable[[str], timedelta],
         every_seconds: float,
     ) -> None:
         super().__init__(session, "sweeper", every_seconds)
-        self._candidates = candidates
+        self._candidates, self._holds = candidates, holds
         self._writer, self._clock, self._idle_after = writer, clock, idle_after
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Have the writer decide about candidates; if all went idle, there may be more."""
+        """Have the writer decide about both; if so many changed, there may be more."""
         now = self._clock()
         deadlines = {
             "agent_runtime": now - self._idle_after("agent_runtime"),
             "default": now - self._idle_after("capacity"),
             "limit": _LINES_AT_ONCE,
         }
+        due = {"now": now, "limit": _HOLDS_AT_ONCE}
+        holds = connection.execute(self._holds.encode(), due).fetchall()
         rows = connection.execute(self._candidates.encode(), deadlines).fetchall()
-        idle = _decided(connection, self._writer, [GoIdle(row[0]) for row in rows])
-        return idle, idle == _LINES_AT_ONCE
+        commands: list[Command] = [LiftHold(row[0]) for row in holds]
+        commands += [GoIdle(row[0]) for row in rows]
+        changed = _decided(connection, self._writer, commands)
+        return changed, changed >= _LINES_AT_ONCE
 
 
 class LeaseWatch(Periodic):

@@ -32,6 +32,7 @@ from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, Receipt, TenantOf
 from ledger.log.decisions import First
+from ledger.log.snapshots import Aggregate
 from ledger.log.vault import content_digest
 
 MAX_AHEAD = timedelta(minutes=5)
@@ -191,8 +192,20 @@ class ReportFact:
             self._run_id = named.id
         return report_runs.subject(fact, named, principal, group)
 
+    def _line(self, group: Group, subject: Execution | Run | None) -> Execution | None:
+        """The line that the fact is about, if there is one already and the credential sees it."""
+        if isinstance(subject, Execution):
+            found: Aggregate | None = subject
+        else:
+            line_id = self.fact.named_line if subject is None else subject.service_line_id
+            found = group.memory.find(line_id) if line_id is not None else None
+        return found if isinstance(found, Execution) and sees(self.principal, found) else None
+
     def _record(self, group: Group, subject: Execution | Run | None, identity: Identity) -> Receipt:
         recording = Recording(self.fact, self, group, identity)
+        line = self._line(group, subject)
+        if line is not None:
+            recording.lift_due(line)
         data: Any = self.fact.data
         if self.fact.kind.subject == "run":
             assert not isinstance(subject, Execution)

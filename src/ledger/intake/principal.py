@@ -121,6 +121,9 @@ COMMAND_LINE = Principal(f"cli:{_user()}", "system", frozenset({"admin"}))
 SWEEPER = Principal("idle-sweeper", "system", frozenset({"admin"}))
 """The service itself, when a line goes idle."""
 
+PAUSE_UNTIL = Principal("pause-until", "system", frozenset({"admin"}))
+"""The service itself, when it lifts a hold whose end has come."""
+
 LEASE_WATCH = Principal("lease-watch", "system", frozenset({"admin"}))
 """The service itself, when a run fails because its lease has ended."""
 

@@ -37,19 +37,24 @@ from ledger.log.tables import (
 )
 from ledger.postgres.table import Table
 
+_LEADING = (execution.Woken, execution.Resumed)
+"""Events that may stand just before the event that caused them."""
+
 
 class First(NamedTuple):
     """The event that has an identity, and the EVT ids of its receipt."""
 
     event: Recorded
     event_ids: tuple[str, ...]
-    """The event's own id, then that of the event that woke the line for it, if there is one."""
+    """The event's own id, then that of the event before it that woke the line or lifted its hold
+    for it, if there is one."""
 
     @classmethod
     def of(cls, event: Recorded, before: Recorded | None = None) -> "First":
         """``before`` is the event at the position before, if there is one."""
         own = event.event_id
-        if before is None or type(before.body) is not execution.Woken or before.causation_id != own:
+        is_led = before is not None and type(before.body) in _LEADING
+        if before is None or not is_led or before.causation_id != own:
             return cls(event, (own,))
         return cls(event, (own, before.event_id))
 
@@ -88,7 +93,7 @@ class DecisionTables:
         self.deleted_endpoints: dict[str, EndpointRow] = {}
         """Stored endpoints that were deleted."""
         self.erased: dict[str, datetime] = {}
-        self._last: Recorded | None = None
+        self.last: Recorded | None = None
         """The event that was folded last."""
 
     def changed(self) -> dict[Table, Sequence[Sequence[Any]]]:
@@ -125,11 +130,11 @@ class DecisionTables:
         if own is not None:
             self.identify(own, recorded)
         _NOTE[type(recorded.body)](self, recorded.body, recorded)
-        self._last = recorded
+        self.last = recorded
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
         """Give an identity to an event that is about to be written."""
-        self.firsts[new] = First.of(recorded, self._last)
+        self.firsts[new] = First.of(recorded, self.last)
         self.new_identities.append(IdentityRow(new.digest, recorded.position))
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:

@@ -1,14 +1,14 @@
-"""Commands about service lines: pause, resume, and the sweeper's command to go idle."""
+"""Commands about service lines: pause, resume, and the sweeper's commands."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ledger.application.command import SubjectCommand, receipt
+from ledger.application.command import SubjectCommand, lift_due, receipt
 from ledger.application.group import Group
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event
-from ledger.intake.principal import SWEEPER
+from ledger.intake.principal import PAUSE_UNTIL, SWEEPER
 from ledger.intake.request import Receipt
 
 _LONGEST = timedelta(days=400)
@@ -33,6 +33,7 @@ class Pause(SubjectCommand):
         if self.fault is not None:
             raise self.fault
         require_end(self.until, group.now)
+        lift_due(execution, group, group.now)
         body = self._event(execution)
         if body is None:
             return self.unchanged()
@@ -56,6 +57,18 @@ class Resume(Pause):
 
     def _event(self, execution: Execution) -> Event:
         return execution.resume("operator", self.reason)
+
+
+class LiftHold(SubjectCommand):
+    """Lift the operator's hold, if its end has come at this moment (contract, State)."""
+
+    def __init__(self, line_id: str) -> None:
+        super().__init__(line_id, PAUSE_UNTIL)
+
+    def decide(self, group: Group) -> Receipt:
+        """Leave a line as it is whose hold was lifted or extended since. Raises NotFound."""
+        lifted = lift_due(_line(self.subject_id, group), group, group.now)
+        return self.unchanged() if lifted is None else receipt(lifted)
 
 
 class GoIdle(SubjectCommand):

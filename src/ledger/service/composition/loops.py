@@ -37,7 +37,7 @@ from ledger.verification.nightly import NightlyVerification
 from ledger.views.projector import Projector
 from ledger.views.rebuilder import Rebuilder
 from projections import projections
-from projections.execution.statements import IDLE_CANDIDATES
+from projections.execution.statements import DUE_HOLDS, IDLE_CANDIDATES
 
 
 def create_sweeper(
@@ -47,7 +47,7 @@ def create_sweeper(
     idle_after: Callable[[str], timedelta],
     every_seconds: float,
 ) -> Sweeper:
-    return Sweeper(session, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
+    return Sweeper(session, IDLE_CANDIDATES, DUE_HOLDS, writer, clock, idle_after, every_seconds)
 
 
 class _Writing(Parts):
