@@ -13,7 +13,7 @@ Few lines have an open blocker, and they alone are in the indexes by due time. S
 has two parts: first the lines that are due, by such an index; then all others by record id.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -40,7 +40,7 @@ ORDER BY page.key {direction}, page.newest {direction}
 """
 
 _FOUND = """
-SELECT * FROM ({walks}) AS r ORDER BY r.key {direction}, r.newest {direction} LIMIT {limit}
+SELECT * FROM ({walks}) AS r ORDER BY {order} LIMIT {limit}
 """
 
 # The second part is walked only as far as the first part leaves the page empty.
@@ -48,7 +48,7 @@ _IN_PARTS = """
 WITH first AS MATERIALIZED ({first}) SELECT * FROM first UNION ALL ({second})
 """
 
-_LIMIT = "%(limit)s"
+_BY_KEY, _BY_RECORD = ("key", "newest"), ("newest",)
 _LEFT = "%(limit)s::bigint - (SELECT count(*) FROM first)"
 
 _NEVER = f"'{NEVER_DUE}'::timestamptz"
@@ -66,6 +66,8 @@ _PLACE = {
 
 _STUCK = {"state": ("blocked", "paused")}
 """The states of lines with an open blocker (contract, State)."""
+_FREE = {"state": [state for state in ALL["state"] if state != "blocked"]}
+"""The states of lines without."""
 
 
 class _Index(NamedTuple):
@@ -116,11 +118,13 @@ def ranked_read(
     if sort == "due_at":
         found = asked.by_due_time(by_status, back)
     elif sort is None:
-        found = asked.merged("newest", by_status, "NULL::int", {"health"})
+        walks = asked.walks("newest", by_status, None, "NULL::int", {"health"})
+        found = asked.merged(walks, _BY_RECORD)
     elif sort == "health_score" and statuses:
-        found = asked.merged(sort, [_scores(status) for status in statuses], walked={"health"})
+        by_score = [_scores(status) for status in statuses]
+        found = asked.merged(asked.walks(sort, by_score, walked={"health"}), _BY_KEY)
     else:
-        found = asked.merged(sort, ["true"])
+        found = asked.merged(asked.walks(sort, ["true"]), _BY_KEY)
     return read_of(
         _PAGE,
         "execution",
@@ -143,33 +147,41 @@ class _Asked(NamedTuple):
 
     def by_due_time(self, by_status: Sequence[str], back: bool) -> str:
         """The lines with a due time, and the others: the latter first if walked ``back``."""
-        of_others = [f"l.causes <> '{{}}' AND l.due_at = {_NEVER}"]
+        due = self.walks("due_at", [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"], _STUCK)
+        rest = f"l.causes <> '{{}}' AND l.due_at = {_NEVER}"
+        others = self.walks("never_due", [rest], _STUCK, _NEVER)
         if self.filters.isdisjoint(_OF_STUCK):
-            of_others += [f"{status} AND l.causes = '{{}}'" for status in by_status]
-        limits = (_LEFT, _LIMIT) if back else (_LIMIT, _LEFT)
-        due = [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"]
-        parts = [
-            self.merged("due_at", due, limit=limits[0]),
-            self.merged("never_due", of_others, _NEVER, limit=limits[1]),
-        ]
+            # A plan by values sorts few lines rather than compare many along these walks.
+            choices = ["true"] if self.planning is Planning.BY_VALUES else by_status
+            free = [f"{choice} AND l.causes = '{{}}'" for choice in choices]
+            others += self.walks("never_due", free, _FREE, _NEVER)
+        parts = [(due, _BY_KEY), (others, _BY_RECORD)]
         first, second = reversed(parts) if back else parts
-        return _IN_PARTS.format(first=first, second=second)
+        return _IN_PARTS.format(first=self.merged(*first), second=self.merged(*second, _LEFT))
 
-    def merged(
+    def merged(self, walks: Sequence[str], keys: Sequence[str], limit: str = "%(limit)s") -> str:
+        """The first lines of these walks together."""
+        order = ", ".join(f"r.{key} {self.direction}" for key in keys)
+        return _FOUND.format(walks=" UNION ALL ".join(walks), order=order, limit=limit)
+
+    def walks(
         self,
         order: str,
         choices: Sequence[str],
+        every: Mapping[str, Collection[str]] | None = None,
         key: str | None = None,
         walked: Set[str] = frozenset(),
-        limit: str = _LIMIT,
-    ) -> str:
-        """The first lines of the walks for these choices, in an order of ``_PLACE``.
+    ) -> list[str]:
+        """The walks for these choices, in an order of ``_PLACE``; the places of ``walked`` filters
+        are in the choices.
 
-        The order is that of its column, then of the records; or of the records alone, with the
-        constant ``key``. The choices stand for the filters of ``walked``.
+        The order is that of its column, then of the records; or of the records alone, with a
+        constant ``key``. ``every`` has the states of the lines, unless the filters name them.
         """
-        filters, is_stuck = self.filters, not self.filters.isdisjoint(_OF_STUCK)
-        walks = Walks(filters, dict(self.widths), _STUCK if is_stuck else ALL)
+        filters = self.filters
+        if every is None:
+            every = ALL if filters.isdisjoint(_OF_STUCK) else _STUCK
+        walks = Walks(filters, dict(self.widths), every)
         groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
         led = walks.leading(groups, len(choices))
         index = _index({*filters - {"workspace_id"}, *led}, self.planning)
@@ -180,21 +192,17 @@ class _Asked(NamedTuple):
             *([place] if "after" in filters else ()),
         )
         columns = [f"l.{order}", "l.newest"] if key is None else ["l.newest"]
-        return _FOUND.format(
-            walks=" UNION ALL ".join(
-                walks.walked(
-                    "ledger.execution_rank",
-                    f"l.line_id, l.newest, {key or columns[0]} AS key",
-                    ", ".join(f"{column} {self.direction}" for column in columns),
-                    led,
-                    f"{choice} AND {rest}",
-                    index.columns,
-                )
-                for choice in choices
-            ),
-            direction=self.direction,
-            limit=limit,
-        )
+        return [
+            walks.walked(
+                "ledger.execution_rank",
+                f"l.line_id, l.newest, {key or columns[0]} AS key",
+                ", ".join(f"{column} {self.direction}" for column in columns),
+                led,
+                f"{choice} AND {rest}",
+                index.columns,
+            )
+            for choice in choices
+        ]
 
 
 def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:

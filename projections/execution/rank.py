@@ -75,7 +75,7 @@ RANK = Table(
                 ("state_since, newest, health_status", None),
                 ("health_score, newest", None),
                 ("health_status, newest", None),
-                ("due_at, newest", "causes <> '{}'"),
+                ("due_at, newest, health_status", "causes <> '{}'"),
             )
         ),
         Index("assignees", "assignees <> '{}'", using="gin"),

@@ -205,7 +205,7 @@ ORDERED: dict[str, dict[str, Any]] = {
     "a rare resource": {"resource_id": ["SELDOM"]},
     "rare resources": {"resource_id": ["SELDOM", "NONE"]},
 }
-SORTS = [None, "state_since", "health_score"]
+SORTS = [None, "state_since", "health_score", "due_at"]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,7 @@ SORTS = [None, "state_since", "health_score"]
         (name, sort, (10, 100)[(turn + number) % 2])
         for turn, name in enumerate(ORDERED)
         for number, sort in enumerate(SORTS)
+        if sort != "due_at" or name not in ("a project", "a resource")  # whose lines are sorted
     ],
 )
 def test_a_page_in_any_order_touches_rows_in_proportion_to_its_limit(

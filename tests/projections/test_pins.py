@@ -40,7 +40,7 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "685c4798418c5c2d",
+    "execution": "b2162af17599a0ca",
     "run": "641fd523cdae309e",
     "event": "db0423a7b0aa5649",
     "webhook": "193c43285b82e1a4",
