@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from ledger.postgres.scope import Planning
-from ledger.views.statements import Read, read_of
+from ledger.views.statements import Read, position_of_page, read_of
 from projections.execution.orders import Sort, ranked_read
 from projections.execution.statements import (
     CHANGING_FILTERS,
@@ -27,6 +27,7 @@ from projections.execution.statements import (
     METRICS,
     OF_BLOCKERS,
     SHOWN_THEN,
+    where_line,
 )
 from projections.execution.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
 
@@ -62,6 +63,26 @@ LEFT JOIN LATERAL (
 ORDER BY page.record_key {direction}
 """
 
+# The record ids of a whole list. Its statement without a limit has the lines in their order, of
+# which PostgreSQL makes no more than the ids.
+_IDS = """
+SELECT max(l.position) AS position,
+    array_agg(l.record_key) FILTER (WHERE l.record_key IS NOT NULL) AS ids
+FROM ({list}) AS l
+"""
+
+# The lines of an export's page, as they were at its position.
+_EXPORTED = """
+SELECT p.position, page.*
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT asked.place, {item}
+    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS asked (record_key, place)
+    JOIN ledger.execution AS l ON l.record_key = asked.record_key AND {where} {version}
+) AS page ON true
+ORDER BY page.place
+"""
+
 # The lines of a page that is found in a table of marks. A line with two requested marks comes once.
 _MARKED = """
 SELECT e.* FROM (
@@ -93,6 +114,29 @@ def list_read(
     if sort is not None or names & {"health", *OF_BLOCKERS}:  # the page needs keys that move
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
     return _read(names, counted, past, whole, back)
+
+
+def ids_read(filters: Mapping[str, Any], past: bool, sort: Sort | None) -> Read:
+    """A single (position, record ids or null) row: all lines of a list, in its order.
+
+    The parameter ``limit`` is null.
+    """
+    page = list_read(filters, past, sort=sort)
+    sql = _IDS.format(list=page.sql)
+    return page._replace(sql=sql, planning=Planning.WALK, is_kept=False)
+
+
+def exported_read(tenant: frozenset[str]) -> Read:
+    """(position, place, ITEM_OF_PAST) rows of the lines of these record ids, at ``end``."""
+    return read_of(
+        _EXPORTED,
+        "execution",
+        planning=Planning.WALK,
+        position=position_of_page("execution"),
+        item=ITEM_OF_PAST.format(extra="NULL::text"),
+        where=where_line(tenant),
+        version=SHOWN_THEN,
+    )
 
 
 def _planning(filters: frozenset[str], past: bool, mark: str | None) -> Planning:

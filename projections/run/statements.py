@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Literal
 
 from ledger.postgres.scope import Planning
-from ledger.views.statements import Read, read_of, where, where_tenant
+from ledger.views.statements import Read, position_of_page, read_of, where, where_tenant
 from projections.run.shown import RunColumns
 
 
@@ -145,11 +145,6 @@ SELECT {columns} WHERE {where}
 ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 """
 
-# The position of an export's later pages. After a crash of the database the view may be behind it.
-_END = """
-SELECT least(min(position), %(end)s) AS position FROM ledger.projection WHERE name IN ('run')
-"""
-
 _IN_ORDER = frozenset(("organization", "from", "to", "after"))
 
 # Runs that were known at the instant have a ``requested_at`` of at most 5 minutes after the
@@ -220,7 +215,9 @@ def all_runs_read(
 def later_runs_read(tenant: frozenset[str], filters: frozenset[str]) -> Read:
     """The rows of ``all_runs_read``, without payloads, at the position ``end``."""
     parts = _all_runs(tenant, filters, True, "none", "r.opened <= p.position")
-    return read_of(_ANYWHERE, "run", planning=Planning.WALK, position=_END, **parts)
+    return read_of(
+        _ANYWHERE, "run", planning=Planning.WALK, position=position_of_page("run"), **parts
+    )
 
 
 def _all_runs(

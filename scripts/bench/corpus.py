@@ -109,7 +109,7 @@ class Corpus:
             "sort": ("state_since", "health_score", "none"),
         }
         choices = {name: sorted(map(str, values)) for name, values in choices.items()}
-        for path in ("/v1/execution", "/v1/execution/summary"):
+        for path in ("/v1/execution", "/v1/execution/summary", "/v1/execution/export"):
             for role in READERS:
                 self.get(path, role)
                 self.by_each(path, choices, role)
@@ -124,6 +124,8 @@ class Corpus:
             kinds = ("workspace", "project", "resource", "none")
             self.by_each("/v1/directory", {"type": kinds}, role)
             list(self.walk("/v1/directory?type=resource&limit=1", role))
+            self.by_each("/v1/organizations", {"limit": (1, 0), "cursor": ("none",)}, role)
+            self.by_each("/v1/execution/export", {"format": ("jsonl", "csv", "none")}, role)
             self.by_each("/v1/search", {"q": ("payments", "000001", "zoë", "", "x")}, role)
         list(self.walk(f"/v1/execution?limit=3&as_of={self.instants()[8]}", "admin"))
 

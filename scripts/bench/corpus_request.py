@@ -39,8 +39,18 @@ class Wanted(NamedTuple):
 WANTED = (
     Wanted(
         r"/v1/audit-logs\b",
-        rb'(?<="reported_by_name":)("\w+"|null)|(?<=,)\w+(?=\r\n)',
+        rb'(?<="reported_by_name":)("\w+"|null)',
         "the audit log tells the names of those keys only that its reader sees",
+    ),
+    Wanted(
+        r"/v1/audit-logs\b",
+        rb'"errors":(null|\[\]),',
+        "the audit log tells what was wrong in a refused write",
+    ),
+    Wanted(
+        r"/v1/audit-logs/export\?.*format=csv",
+        rb"(,\w*|,\[\])+(?=\r\n)",
+        "the last cells of the audit log's table are such a name, and what was wrong",
     ),
     Wanted(
         r"/v1/execution(/LIN-[\d-]+)?(\?|$)",
@@ -51,6 +61,11 @@ WANTED = (
         r"/v1/(events|execution|webhooks)\b",
         rb',\\?"{1,2}until\\?"{1,2}:null',
         "pauses and holds tell when the ledger lifts the hold",
+    ),
+    Wanted(
+        r"/v1/(organizations|execution/export)\b",
+        rb"(?s).+",
+        "organizations are listed, and lines are exported",
     ),
 )
 """The wanted differences since e6d622b. All else of such an answer is compared."""

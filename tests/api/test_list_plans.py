@@ -269,6 +269,26 @@ def test_a_page_far_behind_the_first_touches_rows_in_proportion_to_its_limit(
     assert found(connection, TENANT | {"state": [state]} | after, 10, sort) == 10
 
 
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", ["all", "a rare state", "a project", "a rare health status"])
+def test_the_ids_of_an_export_touch_each_of_its_lines_a_few_times_and_its_pages_too(
+    connection: psycopg.Connection[Any], name: str, sort: Sort | None
+) -> None:
+    filters, moment = TENANT | ORDERED[name], now()
+    periods = {"today": day_of(moment), "week": week_of(moment)}
+    read = lists.ids_read(filters, False, sort)
+    asked = {**filters, **periods, "limit": None}
+    ((end, ids),) = connection.execute(read.sql.encode(), asked).fetchall()
+    assert len(ids) == len(set(ids)) > 2
+    assert cost(connection, read, asked).rows <= 7 * len(ids) + 40
+    page = {**TENANT, **periods, "ids": ids[:100], "end": end}
+    touched = cost(connection, lists.exported_read(frozenset(TENANT)), page)
+    assert touched.found == len(ids[:100])
+    assert touched.rows <= 7 * touched.found + 40
+    of_others = page | {"organization": OTHER}
+    assert cost(connection, lists.exported_read(frozenset(TENANT)), of_others).found == 0
+
+
 @pytest.mark.parametrize(
     ("statuses", "runs"),
     [(["failed"], 3), (["failed", "cancelled"], 3), (["pending", "running"], 0)],

@@ -275,6 +275,7 @@ OPERATIONS = [
     ("post", "/v1/facts"),
     ("get", "/v1/execution"),
     ("get", "/v1/execution/summary"),
+    ("get", "/v1/execution/export"),
     ("get", "/v1/execution/{line_id}"),
     ("get", "/v1/execution/{line_id}/runs"),
     ("get", "/v1/execution/{line_id}/history"),

@@ -87,6 +87,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
         requests.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
         requests.ask("get", "/v1/events/export", f"format={format}")
         requests.ask("get", "/v1/runs/export", f"format={format}")
+        requests.ask("get", "/v1/execution/export", f"format={format}")
     for command in ("pause", "resume"):
         requests.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
         some = {"filter": {"service_line_id": [line]}, "organization_id": ORGANIZATION}

@@ -22,6 +22,7 @@ EXPORTED = (
     "/v1/events/export",
     "/v1/audit-logs/export?organization_id=ORG-26-000001",
     "/v1/runs/export",
+    "/v1/execution/export",
 )
 
 

@@ -102,6 +102,7 @@ def test_each_kind_of_read_answers_as_on_the_node_that_writes(
         f"/v1/execution/{LINE}?as_of={at['data'][0]['recorded_at']}",
         f"/v1/runs/{BARE}",
         "/v1/runs/export?format=jsonl",
+        "/v1/execution/export?sort=state_since",
         f"/v1/search?q={LINE}",
         "/v1/directory?type=workspace",
         f"/v1/events?service_line_id={LINE}",

@@ -1,11 +1,13 @@
 """The pages of a line's runs, and of the runs of all lines."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.run_pages import listed, run_of, runs_path, walk
-from tests.support.visitor import visitor
+from tests.support.visitor import Visitor, visitor
 
 OTHER = "ORG-26-000002"
 
@@ -210,3 +212,24 @@ def test_lists_read_no_payloads(edge: Edge) -> None:
     guest = visitor(edge)
     for path in (runs_path(line_id), f"/ui/lines/{line_id}"):
         assert "planted-in-a-payload" not in guest.get(path).answer.text
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_files_of_runs_and_of_lines_are_those_of_the_api(edge: Edge, number: int) -> None:
+    line = edge.fresh()
+    edge.accept(*(fact("run.started", None, {"service_line_id": line}) for _ in range(3)))
+    token = edge.token("read")
+    guest = Visitor(edge, token)
+    pages = ("/ui/runs?status=running&service_line_id=" + line, f"/ui/lines/{line}/runs")
+    links = [str(guest.get(page).all("#downloads a")[number]["href"]) for page in pages]
+    links.append(f"/ui/export?format={('csv', 'jsonl')[number]}&sort=state_since")
+    for link in links:
+        address = urlsplit(link)
+        path = {"/ui/runs/export": "/v1/runs/export", "/ui/export": "/v1/execution/export"}
+        answer = guest.get(link).answer
+        expected = edge.get(f"{path[address.path]}?{address.query}", token)
+        assert (answer.status_code, answer.content) == (200, expected.content)
+        assert answer.content.count(b"\n") >= 2
+        assert answer.headers["content-disposition"] == expected.headers["content-disposition"]
+        assert answer.headers["cache-control"] == "no-store", "as every page"
+    assert len(guest.get(links[1]).answer.content.splitlines()) == (4, 3)[number]

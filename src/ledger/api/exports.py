@@ -15,6 +15,7 @@ import io
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal, NamedTuple
@@ -29,6 +30,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.problems import READ_ERRORS, Unauthorized
 from ledger.api.reading import Asking
 from ledger.domain.errors import Behind, LedgerError
+from ledger.domain.values import format_instant
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer, Question
 
@@ -131,6 +133,8 @@ def _way(kind: msgspec.inspect.Type, *, is_set: bool) -> Callable[[Any], Any] | 
         return lambda value: None if value is None else harmless_json(json_text(value))
     if isinstance(kind, msgspec.inspect.StrType) and kind.pattern is None:
         return harmless if is_set else lambda word: harmless(word or None)
+    if isinstance(kind, msgspec.inspect.DateTimeType):
+        return lambda value: format_instant(value) if isinstance(value, datetime) else value
     return None if is_set else lambda value: None if value is msgspec.UNSET else value
 
 

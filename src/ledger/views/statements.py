@@ -90,6 +90,15 @@ def position_of(past: bool, *views: str) -> str:
     return statement.format(views=names, position_then=POSITION_THEN)
 
 
+def position_of_page(view: str) -> str:
+    """The part of an export's later pages for their position, the parameter ``end``.
+
+    After a crash of the database the view may be behind it.
+    """
+    return f"""SELECT least(min(position), %(end)s) AS position
+FROM ledger.projection WHERE name = '{view}'"""
+
+
 def json_of_instant(value: str) -> str:
     """An instant as JSON text, as ``format_instant`` formats it; ``null`` if it is NULL."""
     return f"""COALESCE(rtrim(to_json({value} AT TIME ZONE 'UTC')::text, '"') || 'Z"', 'null')"""

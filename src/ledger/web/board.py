@@ -17,7 +17,7 @@ from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRO
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for
-from ledger.web.pages import PageRoute, go, here, read_answer, show, with_parameter
+from ledger.web.pages import HEADERS, PageRoute, go, here, read_answer, show, with_parameter
 from ledger.web.pickers import entries_for, names_of_entries
 from ledger.web.showing import COLUMNS, columns_of
 from projections.execution.rank import HEALTH
@@ -156,6 +156,14 @@ def _filters(query: BoardQuery) -> Filters:
 async def _summary(asking: Asking, filters: Filters) -> LineCounts:
     answer = executions.summarize_executions(asking, filters)
     return (await read_answer(answer, AnswerOf[LineCounts])).data
+
+
+@router.get("/export", openapi_extra=needs("read"))
+async def export_lines(asking: Asking, query: executions.LinesExportQuery) -> Response:
+    """The API's export, authenticated by the session."""
+    response = await executions.export_executions(asking, query)
+    response.headers.update(HEADERS)
+    return response
 
 
 @router.get("/stream", openapi_extra=needs("read"))

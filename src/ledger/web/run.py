@@ -18,7 +18,7 @@ from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import name_of_line, names_of_keys, names_of_lines
-from ledger.web.pages import PageRoute, go, read_answer, show, with_parameter
+from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show, with_parameter
 from ledger.web.showing import summary
 from projections.run.shown import ShownRun
 
@@ -141,6 +141,14 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
     for name, value in (("service_line_id", line_id), ("workspace_id", workspace_id)):
         address = with_parameter(address, name, None if value and "," in value else value)
     return address
+
+
+@router.get("/runs/export", openapi_extra=needs("read"))
+async def export_runs(asking: Asking, query: runs.RunsExportQuery) -> Response:
+    """The API's export, authenticated by the session."""
+    response = await runs.export_runs(asking, query)
+    response.headers.update(HEADERS)
+    return response
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))

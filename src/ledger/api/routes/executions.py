@@ -1,15 +1,28 @@
 """Lines: list, counts, detail, pause and resume (contract, Reading)."""
 
 import re
+from array import array
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
+from itertools import count
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, command_route, read_route
+from ledger.api.exports import (
+    PAGE,
+    Cut,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    pages,
+)
+from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.models import OptionalReason, Pausing
 from ledger.api.problems import LINE_ERRORS, InvalidCursor
 from ledger.api.reading import (
@@ -31,7 +44,7 @@ from ledger.api.reading import (
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.api.writing import Sent, as_left, execute_on
 from ledger.application.commands.lines import Pause, Resume
-from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.errors import Behind, Invalid, NotFound
 from ledger.domain.values import (
     CAUSES,
     EXECUTION_MODELS,
@@ -49,7 +62,7 @@ from ledger.domain.values import (
     sort_key,
 )
 from ledger.language.rendering import json_text
-from ledger.reads.question import Answer
+from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
 from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE
@@ -123,8 +136,8 @@ class Filters(Query):
 _FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
 
 
-class LinesQuery(Filters, PageQuery):
-    """The list's parameters."""
+class _Ordered(Filters):
+    """The filters of lines, and the order of their list."""
 
     sort: Annotated[
         Sort | None,
@@ -134,6 +147,16 @@ class LinesQuery(Filters, PageQuery):
             " lines without one last; then the newest record id first. Not with `as_of`."
         ),
     ] = None
+
+
+class LinesQuery(_Ordered, PageQuery):
+    """The list's parameters."""
+
+
+class LinesExportQuery(_Ordered):
+    """The parameters of an export of lines."""
+
+    format: Format = "jsonl"
 
 
 class LineCounts(msgspec.Struct):
@@ -289,6 +312,46 @@ def _summary_reply(rows: Answer) -> Reply:
             by_cause[cause] += lines
     counts = LineCounts(sum(by_state.values()), by_state, by_model, by_product, by_cause)
     return answer(json_text(AnswerOf(counts)), rows.position)
+
+
+def _entry(row: Row) -> msgspec.Raw:
+    return msgspec.Raw(item_of_past(row[1:]).encode())
+
+
+_CUT, _decode = cut_of(ShownLine), msgspec.json.Decoder(ShownLine).decode
+
+_LINES = Exported("lines", _entry, Cut(_CUT.columns, lambda entry: _CUT.cells(_decode(entry))))
+
+
+@router.get(
+    "/export",
+    summary="Export lines",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers("The lines of the list, one on each line."),
+)
+async def export_executions(asking: Asking, query: LinesExportQuery) -> Response:
+    """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
+    turn, tenant, chosen = begin_export(asking), asking.tenant, query.chosen()
+    filters, instant = filters_of(asking, query, chosen), periods(asking.instant(query))
+    if query.is_past and query.sort is not None:
+        raise Invalid.at("/sort", _OF_NOW)
+    read = lists.ids_read(filters, query.is_past, query.sort)
+    listed = await asking.rows(read, {**filters, **instant, "limit": None}, query)
+    # Lines move within their order while an export goes on: so all ids are known from the start.
+    ids, begins = array("q", listed[0][1] or ()), count(0, PAGE)
+    exported, end = lists.exported_read(frozenset(tenant)), listed.position
+
+    def following(_: Row) -> Question:
+        portion = ids[(begin := next(begins)) : begin + PAGE].tolist()
+        return asking.question(exported, {**tenant, **instant, "ids": portion, "end": end})
+
+    # An instant's position may lie before the one that the request names.
+    first = Answer(await asking.services.door.fetch(*following(()).asked))
+    if first.position < end:
+        raise Behind("The view has fallen behind the end of the export.")
+    found = pages(asking, first, following, is_log=False)
+    return _LINES.file(turn, query.format, found, end, goes_on=False)
 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
