@@ -349,6 +349,18 @@ CROSS JOIN LATERAL (
 ORDER BY o.id
 """
 
+# Who should act on the lines: the assignees of their open blockers, those of most lines first.
+_ASSIGNEES = """
+SELECT p.position, a.name, a.lines
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT name, count(*) AS lines
+    FROM ledger.execution_rank AS l CROSS JOIN unnest(l.assignees) AS name
+    WHERE l.causes <> '{{}}' AND {where}
+    GROUP BY name ORDER BY lines DESC, name LIMIT %(limit)s
+) AS a ON true
+"""
+
 # The head as it was at the position. The subquery finds none for a line that was not known then.
 _HEAD_THEN = """(
     SELECT v.head FROM ledger.execution_version AS v
@@ -458,3 +470,12 @@ def names_read(tenant: frozenset[str], past: bool = False) -> Read:
 def organizations_read() -> Read:
     """(position, organization, lines, keys, instant or null) rows; a row without id if none."""
     return read_of(_ORGANIZATIONS, "execution", planning=Planning.LONG)
+
+
+@cache
+def assignees_read(tenant: frozenset[str]) -> Read:
+    """(position, assignee, lines) rows; nulls if no open blocker has an assignee."""
+    conditions = where(tenant, RANK_FILTERS)
+    return read_of(
+        _ASSIGNEES, "execution", planning=Planning.LONG, is_kept=True, where=conditions
+    )

@@ -72,7 +72,7 @@ def test_a_board_that_changed_since_the_dry_run_asks_again_and_keeps_the_reason(
     refused = guest.post("/ui/many/pause", fields)
     assert refused.status == 409
     assert "Nothing was changed." in refused.one("[role=alert]").get_text()
-    assert refused.one("textarea").get_text() == "Audit"
+    assert refused.one("[name=reason]")["value"] == "Audit"
     assert states(edge, [late]) == ["running"]
     renewed = refused.form("/ui/many/pause")
     assert int(renewed["expect"]) == int(fields["expect"]) + 1

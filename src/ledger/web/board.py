@@ -1,6 +1,6 @@
 """The board: lines that need a human first, the worst of each state first (GET ``/ui``)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -17,9 +17,19 @@ from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRO
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for
-from ledger.web.pages import HEADERS, PageRoute, go, here, read_answer, show, with_parameter
-from ledger.web.pickers import entries_for, names_of_entries
+from ledger.web.pages import (
+    HEADERS,
+    PageRoute,
+    go,
+    here,
+    may_manage_lines,
+    read_answer,
+    show,
+    with_parameter,
+)
+from ledger.web.pickers import FILTER, kinds_for, names_of_resources
 from ledger.web.showing import COLUMNS, columns_of
+from ledger.web.views import kept_of, tabs_of
 from projections.execution.rank import HEALTH
 from projections.execution.shown import LineDetail, ReportedBlocker
 
@@ -31,11 +41,12 @@ _BLOCKERS = 4
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
-Order = Literal["state_since", "health_score", "record"]
+Order = Literal["state_since", "health_score", "due_at", "record"]
 
 ORDERS: Mapping[Order, str] = {
     "state_since": "time in state",
     "health_score": "health",
+    "due_at": "due time",
     "record": "newest record",
 }
 """The orders of lines within their states, and the page's words for them."""
@@ -73,13 +84,12 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
     others = filters.model_copy(update={"state": None, "blocked_cause": None})
     counts = await _summary(asking, others)
     everything = await _summary(asking, Filters(as_of=query.as_of))
-    entries = await entries_for(asking, has_resources=not query.is_past)
     shown = [line for group in page.groups for line in group.lines]
     marks = (query.workspace_id, query.project_tag)
     chosen_ids = [word for words in marks if words for word in words.split(",")]
     names = {
         **await names_for(asking, shown, chosen_ids),
-        **names_of_entries(entries, "resource"),
+        **await names_of_resources(asking, (query.resource_id or "").split(",")),
     }
     workspace = _only(query.workspace_id)
     chips = chips_of(query, names, not_of_past=OF_NOW if query.is_past else ())
@@ -103,17 +113,25 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         given_limit="" if query.limit == _ROWS else query.limit,
         states=BOARD_ORDER,
         most_blockers=_BLOCKERS,
-        in_turn=partial(_in_turn, set((query.blocked_cause or "").split(","))),
+        in_turn=partial(_in_turn, query),
         only_workspace=names.get(workspace or "") or workspace,
         columns=COLUMNS,
-        extras=columns_of(asking.request),
+        extras=[
+            *(["organization"] if asking.principal.is_admin and not query.organization_id else []),
+            *columns_of(asking.request),
+        ],
         stream=with_parameter("/ui/stream", "workspace_id", workspace),
         causes=CAUSES,
         models=EXECUTION_MODELS,
         models_with_runs=MODELS_WITH_RUNS,
         product_lines=PRODUCT_LINES,
         statuses=HEALTH,
-        entries=entries,
+        exported=partial(_exported, query, order),
+        pickers=kinds_for(asking, is_past=query.is_past),
+        filter_of=FILTER,
+        tabs=() if query.is_past else await tabs_of(asking, here(asking.request)),
+        me=kept_of(asking.request).me,
+        may_manage=may_manage_lines(asking.principal) and not query.is_past,
     )
 
 
@@ -130,16 +148,35 @@ def _address(request: Request, **changes: Any) -> str:
     return found
 
 
-def _in_turn(causes: Collection[str], line: LineDetail) -> list[ReportedBlocker]:
+def _exported(query: BoardQuery, order: Order, format: str) -> str:
+    """The address of a file with all lines that the filters let through."""
+    of_past = dict.fromkeys(OF_NOW) if query.is_past else {}
+    sort = None if query.is_past or order == "record" else order
+    given = {name: getattr(query, name) for name in Filters.model_fields} | of_past
+    address = "/ui/export"
+    for name, value in {**given, "sort": sort, "format": format}.items():
+        address = with_parameter(address, name, value)
+    return address
+
+
+def _in_turn(query: BoardQuery, line: LineDetail) -> list[ReportedBlocker]:
     """The blockers of a line, first the one that its row shows.
 
-    The first one has a cause that is asked for, if there is such a filter, and is due before the
-    others; blockers without a due date are in the order of opening.
+    The first one is one that is asked for, if a filter asks for causes or assignees, and is due
+    before the others; blockers without a due date are in the order of opening.
     """
-    return sorted(
-        line.blockers,
-        key=lambda blocker: (blocker.cause not in causes, blocker.due_at or _NEVER),
+    causes, assignees = (
+        set((words or "").split(",")) for words in (query.blocked_cause, query.assignee)
     )
+
+    def place(blocker: ReportedBlocker) -> tuple[bool, bool, datetime]:
+        if query.assignee is None:
+            is_of_others = bool(query.unassigned and blocker.assignee)
+        else:
+            is_of_others = blocker.assignee not in assignees
+        return blocker.cause not in causes, is_of_others, blocker.due_at or _NEVER
+
+    return sorted(line.blockers, key=place)
 
 
 def _only(words: str | None) -> str | None:

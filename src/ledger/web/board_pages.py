@@ -6,7 +6,7 @@ walked back ends before its cursor.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, split_words
@@ -26,7 +26,7 @@ CURSOR = r"^(?:" + "|".join(BOARD_ORDER) + r")~"
 MOST = 200
 """The most lines of a page."""
 
-_SORTS: dict[str, Sort] = {"state_since": "state_since", "health_score": "health_score"}
+_SORTS: dict[str, Sort] = {name: name for name in get_args(Sort)}
 
 
 @dataclass(frozen=True)

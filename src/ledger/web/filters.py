@@ -7,6 +7,7 @@ from ledger.api.routes.executions import Filters
 from ledger.web.showing import words
 
 _SAID = {
+    "organization_id": "Organization",
     "state": "State",
     "blocked_cause": "Cause",
     "health": "Health",
@@ -15,8 +16,16 @@ _SAID = {
     "workspace_id": "Workspace",
     "project_tag": "Project",
     "resource_id": "Resource",
+    "assignee": "Assignee",
+    "unassigned": "Only",
+    "overdue": "Only",
 }
 """The filters in the order of their chips, and the page's words for them."""
+
+_FLAGS = {"unassigned": "nobody assigned", "overdue": "overdue"}
+"""The filters that are on or off."""
+
+_AS_SENT = ("organization_id", "workspace_id", "project_tag", "resource_id", "assignee")
 
 _NO_SIGNALS = "no signals"
 
@@ -61,7 +70,9 @@ def value_of(name: str, word: str) -> str:
     """A word of a filter as people write it; the ids of what has no name stay as they are."""
     if name == "health":
         return _NO_SIGNALS if word == "none" else word
-    return word if name in ("workspace_id", "project_tag", "resource_id") else words(word)
+    if name in _FLAGS:
+        return _FLAGS[name]
+    return word if name in _AS_SENT else words(word)
 
 
 class Said(NamedTuple):

@@ -36,6 +36,7 @@ from ledger.web.pages import (
     go,
     here,
     idempotency_of,
+    may_manage_lines,
     read_answer,
     sender,
     show,
@@ -265,8 +266,7 @@ def _present(path: str, board: str | None, month: str | None) -> str:
 
 
 def _may_manage(principal: Principal, query: Query, line: LineDetail) -> bool:
-    may = principal.is_admin or "service_lines:manage" in principal.permissions
-    return may and query.as_of is None and line.state != "closed"
+    return may_manage_lines(principal) and query.as_of is None and line.state != "closed"
 
 
 def _month(query: LineQuery) -> Month | None:

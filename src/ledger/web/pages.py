@@ -266,6 +266,10 @@ def may_manage_keys(principal: Principal) -> bool:
     return principal.is_admin or "keys:manage" in principal.permissions
 
 
+def may_manage_lines(principal: Principal) -> bool:
+    return principal.is_admin or "service_lines:manage" in principal.permissions
+
+
 def may_read(principal: Principal) -> bool:
     return principal.is_admin or "read" in principal.permissions
 

@@ -1,119 +1,161 @@
-"""Workspaces, projects and resources to choose from by name (GET ``/ui/directory``)."""
+"""What the board can be filtered by, to choose from by name (GET ``/ui/directory``).
+
+The board's panels load the list when they are opened, and again while a person types.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
+import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import needs
-from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking
 from ledger.api.replies import PageOf
 from ledger.api.routes import directory
-from ledger.api.routes.directory import DirectoryQuery, ShownName
-from ledger.domain.errors import Behind
+from ledger.api.routes.directory import (
+    DirectoryQuery,
+    OrganizationsQuery,
+    ShownName,
+    ShownOrganization,
+)
+from ledger.api.routes.search import MOST_CHARACTERS, SearchQuery, SearchResults, search_names
+from ledger.domain.errors import Invalid
 from ledger.web.pages import HOME, PageRoute, own_page, read_answer, show, with_parameter
+from projections.execution.statements import assignees_read
+from projections.search.words import fold
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-Kind = Literal["workspace", "project", "resource"]
+Named = Literal["workspace", "project", "resource"]
+Kind = Literal[Named, "assignee", "organization"]
 
 FILTER: Mapping[Kind, str] = {
     "workspace": "workspace_id",
     "project": "project_tag",
     "resource": "resource_id",
+    "assignee": "assignee",
+    "organization": "organization_id",
 }
 """The board's filter by each kind of entry."""
 
-_LISTED = 30
-"""The most entries of a panel; the page of the directory has all of them."""
+OF_PAST: Sequence[Kind] = ("workspace", "project")
+"""The kinds of which a board of the past knows."""
 
-_SEARCHED = 20
-"""The most pages of the directory that are searched for a name."""
+_SHOWN = 200
+"""The entries of a page of the list."""
 
-
-class Entries(NamedTuple):
-    """The entries of a panel."""
-
-    kind: Kind
-    filter: str
-    listed: Sequence[ShownName]
-    """By name; those with the most lines if not all are listed."""
-    has_more: bool
+_READ = 20
+"""The most pages of the API that are read; of more entries, the search finds those by name."""
 
 
 class DirectoryPageQuery(BaseModel):
-    """The parameters of the page of the directory."""
+    """The parameters of the list."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: Kind
-    name: str = Field(default="", max_length=200)
+    name: str = Field(default="", max_length=MOST_CHARACTERS)
     """A part of the name or the id to look for."""
     next: str = Field(default=HOME, max_length=8000)
     """The board on which the chosen entry becomes a filter."""
-    cursor: str | None = None
+    start: int = Field(default=0, ge=0, le=10**6)
+    """How many entries stand on the pages before."""
 
 
-async def entries_for(asking: Asking, *, has_resources: bool) -> Sequence[Entries]:
-    """The entries of the board's panels; nothing while the directory's view is being built."""
-    found = []
-    for kind in get_args(Kind):
-        if kind == "resource" and not has_resources:
-            continue
-        try:
-            page = await _read(asking, kind)
-        except (Behind, *UNBUILT):
-            continue
-        most = sorted(page.data, key=lambda entry: -entry.lines)[:_LISTED]
-        has_more = page.meta.has_more or len(page.data) > _LISTED
-        found.append(Entries(kind, FILTER[kind], sorted(most, key=_by_name), has_more))
-    return found
+def kinds_for(asking: Asking, *, is_past: bool) -> Sequence[Kind]:
+    """The kinds that the board offers: only administrators see several organizations."""
+    kinds: Sequence[Kind] = OF_PAST if is_past else (*get_args(Named), "assignee")
+    return (*kinds, "organization") if asking.principal.is_admin and not is_past else kinds
 
 
-def names_of_entries(entries: Sequence[Entries], kind: Kind) -> Mapping[str, str]:
-    """The names of the listed entries of a kind, by id."""
-    listed = (entry for each in entries if each.kind == kind for entry in each.listed)
-    return {entry.id: entry.name for entry in listed if entry.name}
+async def names_of_resources(asking: Asking, ids: Sequence[str]) -> Mapping[str, str]:
+    """The names of these resources, by id, of those that are among the first of the directory."""
+    if not any(ids):
+        return {}
+    found, _ = await _entries(asking, "resource")
+    return {entry.id: entry.name for entry in found if entry.id in ids and entry.name}
 
 
 @router.get("/directory", openapi_extra=needs("read"))
 async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
-    """All workspaces, projects or resources, or those with a text in name or id."""
-    sought, cursor, found = query.name.strip().casefold(), query.cursor, []
-    for _ in range(_SEARCHED if sought else 1):
-        page = await _read(asking, query.type, cursor)
-        found += [entry for entry in page.data if sought in _words(entry)]
-        cursor = page.meta.cursor if page.meta.has_more else None
-        if cursor is None:
-            break
+    """All entries of a kind by name, or those with a text in name or id."""
+    found, has_more = await _entries(asking, query.type)
+    if sought := fold(query.name.strip()):
+        found = [entry for entry in found if sought in _words(entry)]
+        if has_more:
+            found += await _searched(asking, query, {entry.id for entry in found})
+    found.sort(key=_by_name)
     board = own_page(query.next)
     for name in ("cursor", "before", "start"):
         board = with_parameter(board, name, None)
+    page = found[query.start : query.start + _SHOWN]
+    following = query.start + _SHOWN
     return show(
         asking.request,
         "directory.html",
         query=query,
         board=board,
-        entries=sorted(found, key=_by_name) if sought else found,
-        cursor=cursor,
-        addresses={
-            entry.id: with_parameter(board, FILTER[query.type], entry.id) for entry in found
-        },
+        entries=page,
+        is_cut=has_more and not sought,
+        following=following if following < len(found) else None,
+        addresses={entry.id: with_parameter(board, FILTER[query.type], entry.id) for entry in page},
+        nobody=with_parameter(board, "unassigned", "true") if query.type == "assignee" else None,
     )
 
 
-async def _read(asking: Asking, kind: Kind, cursor: str | None = None) -> PageOf[ShownName]:
-    query = DirectoryQuery(type=kind, limit=100, cursor=cursor)
-    answer = directory.list_directory(asking, query)
-    return await read_answer(answer, PageOf[ShownName])
+async def _entries(asking: Asking, kind: Kind) -> tuple[list[ShownName], bool]:
+    """The entries of a kind, and whether there are more of them than are read."""
+    found: list[ShownName] = []
+    if kind == "assignee":
+        most = 100 * _READ
+        tenant = asking.tenant
+        parameters = {**tenant, "limit": most + 1}
+        rows = await asking.rows(assignees_read(frozenset(tenant)), parameters)
+        found = [ShownName(name, None, lines) for _, name, lines in rows if name is not None]
+        return found[:most], len(found) > most
+    cursor: str | None = None
+    for _ in range(_READ):
+        page = await _page(asking, kind, cursor)
+        found += page.data
+        if not page.meta.has_more:
+            return found, False
+        cursor = page.meta.cursor
+    return found, True
+
+
+async def _page(
+    asking: Asking, kind: Named | Literal["organization"], cursor: str | None
+) -> PageOf[ShownName]:
+    if kind != "organization":
+        query = DirectoryQuery(type=kind, limit=100, cursor=cursor)
+        return await read_answer(directory.list_directory(asking, query), PageOf[ShownName])
+    asking.principal.require("admin")
+    asked = OrganizationsQuery(limit=100, cursor=cursor)
+    answer = directory.list_organizations(asking, asked)
+    page = await read_answer(answer, PageOf[ShownOrganization])
+    return PageOf([ShownName(o.organization_id, None, o.lines) for o in page.data], page.meta)
+
+
+async def _searched(asking: Asking, query: DirectoryPageQuery, known: set[str]) -> list[ShownName]:
+    """Entries that the search of names finds, beside the known ones."""
+    try:
+        reply = await search_names(asking, SearchQuery(q=query.name))
+    except Invalid:  # no usable word
+        return []
+    results = msgspec.json.decode(reply.body, type=SearchResults).data
+    return [
+        ShownName(each.id, each.name, 0)
+        for each in results
+        if each.type == query.type and each.id not in known
+    ]
 
 
 def _words(entry: ShownName) -> str:
-    return f"{entry.name or ''}\n{entry.id}".casefold()
+    return fold(f"{entry.name or ''}\n{entry.id}")
 
 
 def _by_name(entry: ShownName) -> tuple[bool, str, str]:
     """Entries with a name come first, by name; the others by id."""
-    return entry.name is None, (entry.name or "").casefold(), entry.id
+    return entry.name is None, fold(entry.name or ""), entry.id

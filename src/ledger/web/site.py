@@ -20,6 +20,7 @@ from ledger.web import (
     pickers,
     run,
     sign_in,
+    views,
     webhooks,
 )
 from ledger.web.pages import make_ready, refusal_page
@@ -29,6 +30,7 @@ PAGES = (
     sign_in.signed_in,
     board.router,
     pickers.router,
+    views.router,
     line.router,
     many.router,
     run.router,

@@ -80,6 +80,40 @@
     }
     if (target.matches("[data-all], [name=line]")) tell();
   });
+  // Pausing and resuming lines: of the selected ones, or of the one that has the focus.
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-act]") || chosen().length) return;
+    const box = document.activeElement.closest("tr")?.querySelector("[name=line]");
+    if (box) box.checked = true;
+    else event.stopPropagation();
+    tell();
+  }, true);
+  const many = () => document.getElementById("many");
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    // A refusal is shown at its form.
+    if (detail.target === many() && detail.xhr.status < 500 && detail.xhr.status !== 401) detail.shouldSwap = true;
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    const dialog = many()?.closest("dialog");
+    if (dialog && many().firstElementChild && !dialog.open) dialog.showModal();
+    dialog?.querySelector("[autofocus]")?.focus();
+  });
+  document.addEventListener("click", (event) => {
+    const dialog = event.target.closest("[data-leave]")?.closest("dialog");
+    if (!dialog) return;
+    event.preventDefault();
+    dialog.close();
+  });
+  document.addEventListener("close", () => {
+    if (!many()?.querySelector("form")) form().reset(); // The selected lines were paused or resumed.
+    many()?.replaceChildren();
+  }, true);
+
+  // A panel's field has the focus as soon as the panel is open.
+  document.addEventListener("toggle", ({ target }) => {
+    if (target.matches("details.pick[open]")) target.querySelector("[name=name]").focus();
+  }, true);
+
   document.addEventListener("reset", () => setTimeout(tell));
   // Before the page's own listener, which closes what is open: then Escape clears nothing.
   document.addEventListener("keydown", (event) => {

@@ -97,7 +97,7 @@
   }
 
   function step(key) {
-    document.querySelector(`a[aria-keyshortcuts="${key}"]`)?.click();
+    document.querySelector(`[aria-keyshortcuts="${key}"]`)?.click();
   }
 
   const press = (part) => document.activeElement.closest(ROWS)?.querySelector(part)?.click();
@@ -118,6 +118,8 @@
     "]": () => step("]"),
     J: () => stretch(1),
     K: () => stretch(-1),
+    p: () => step("p"),
+    r: () => step("r"),
     x: () => press("[name=line]"),
     " ": () => press(".unfold summary"),
   };

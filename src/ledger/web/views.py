@@ -1,0 +1,165 @@
+"""Views of the board: filters and an order under a name, shown as tabs with their counts.
+
+Some are everybody's. A person's own ones, and who the person is, are kept in a cookie of the
+browser, as the zone and the colours are.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from msgspec import Meta
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.api.lean import needs, parse_query
+from ledger.api.reading import Asking
+from ledger.api.replies import AnswerOf
+from ledger.api.routes import executions
+from ledger.api.routes.executions import Filters, LineCounts
+from ledger.domain.errors import Invalid
+from ledger.web.pages import HOME, PageRoute, go, own_page, read_answer, with_parameter
+
+router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
+
+_COOKIE = "ledger_views"
+_YEAR = 365 * 86_400
+
+_MOST_BYTES = 3000
+"""Of the kept views, before they are encoded: a browser allows a cookie 4 KB."""
+
+_PLACES = frozenset({"cursor", "before", "start", "limit", "done"})
+"""The parameters of a board that belong to no view."""
+
+EVERYBODYS = (
+    ("Needs a human", f"{HOME}?state=blocked"),
+    ("Overdue", f"{HOME}?overdue=true&sort=due_at"),
+    ("Nobody assigned", f"{HOME}?unassigned=true"),
+)
+"""The names and addresses of the views that every browser shows."""
+
+MINE = "Mine"
+
+
+class View(msgspec.Struct, array_like=True):
+    """A view that a person keeps."""
+
+    name: Annotated[str, Meta(max_length=40)]
+    address: Annotated[str, Meta(max_length=1000)]
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """What the browser keeps: by which name blockers are assigned to the person, and the views."""
+
+    me: Annotated[str, Meta(max_length=200)] = ""
+    views: Annotated[list[View], Meta(max_length=30)] = msgspec.field(default_factory=list)
+
+
+class Tab(NamedTuple):
+    """A view as the board shows it."""
+
+    name: str
+    address: str
+    lines: int
+    is_shown: bool
+    """Whether the board shows this view."""
+    is_own: bool
+
+
+class ViewForm(BaseModel):
+    """A view to keep, or to forget; or by which name blockers are assigned to the person."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form_key: str
+    board: str = Field(max_length=8000)
+    """The address of the board."""
+    name: str | None = Field(default=None, max_length=40)
+    forget: str | None = Field(default=None, max_length=40)
+    me: str | None = Field(default=None, max_length=200)
+
+
+def kept_of(request: Request) -> Kept:
+    """What the browser keeps; nothing if its cookie is not of this form."""
+    try:
+        raw = base64.urlsafe_b64decode(request.cookies.get(_COOKIE, "") + "==")
+        return msgspec.json.decode(raw, type=Kept)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        return Kept()
+
+
+async def tabs_of(asking: Asking, board: str) -> Sequence[Tab]:
+    """The views with their counts; ``board`` is the address of the shown one."""
+    kept, shown = kept_of(asking.request), _of_view(board)
+    mine = [(MINE, with_parameter(HOME, "assignee", kept.me))] if kept.me else []
+    own = [(view.name, own_page(view.address)) for view in kept.views]
+    counted = await asyncio.gather(
+        *(_counted(asking, address) for _, address in (*EVERYBODYS, *mine, *own))
+    )
+    everybodys = len(EVERYBODYS) + len(mine)
+    return [
+        Tab(name, address, count, _of_view(address) == shown, number >= everybodys)
+        for number, ((name, address), count) in enumerate(
+            zip((*EVERYBODYS, *mine, *own), counted, strict=True)
+        )
+        if count is not None
+    ]
+
+
+@router.post("/views", openapi_extra=needs("read"))
+async def keep_view(asking: Asking, form: ViewForm) -> Response:
+    """Keep or forget a view, or the person's name, in this browser. Raises Invalid."""
+    board, kept = own_page(form.board), kept_of(asking.request)
+    if form.me is not None:
+        kept.me = form.me.strip()
+        board = with_parameter(HOME, "assignee", kept.me or None)
+    name = (form.name or "").strip()
+    kept.views = [view for view in kept.views if view.name not in (name, form.forget)]
+    if name:
+        query = [pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PLACES]
+        address = HOME
+        for key, value in query:
+            address = with_parameter(address, key, value)
+        if await _counted(asking, address) is None:
+            raise Invalid.at("/board", "is no board of now")
+        kept.views.append(View(name, address))
+    raw = msgspec.json.encode(kept)
+    if len(raw) > _MOST_BYTES:
+        raise Invalid.at("/name", "has no room: forget another view first")
+    response = go(board)
+    response.set_cookie(
+        _COOKIE,
+        base64.urlsafe_b64encode(raw).rstrip(b"=").decode(),
+        max_age=_YEAR,
+        path="/ui",
+        samesite="strict",
+        httponly=True,
+    )
+    return response
+
+
+def _of_view(address: str) -> frozenset[tuple[str, str]]:
+    """The parameters of a board that make its view."""
+    pairs = parse_qsl(address.partition("?")[2])
+    return frozenset(pair for pair in pairs if pair[0] not in _PLACES)
+
+
+async def _counted(asking: Asking, address: str) -> int | None:
+    """The number of lines of a view; None if its address is no board of now."""
+    pairs = [pair for pair in _of_view(address) if pair[0] != "sort"]
+    path = HOME
+    for name, value in sorted(pairs):
+        path = with_parameter(path, name, value)
+    try:
+        filters = parse_query(path.partition("?")[2].encode(), Filters)
+    except Invalid:
+        return None
+    assert isinstance(filters, Filters)
+    if filters.is_past:
+        return None
+    answer = executions.summarize_executions(asking, filters)
+    return (await read_answer(answer, AnswerOf[LineCounts])).data.total
