@@ -13,8 +13,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanag
 from typing import Any, TypeVar
 
 import httpx
+import psycopg
 from fastapi import FastAPI
 
+from ledger.application.commands.keys import RevokeApiKey
+from ledger.intake.principal import COMMAND_LINE
 from ledger.settings import Settings
 from tests.support.databases import query
 from tests.support.facts import activation, encode
@@ -116,6 +119,25 @@ class Edge:
     def token(self, *permissions: Any, **tenant: str | None) -> str:
         """A new key's token."""
         return self.run(self.service.token(*permissions, **tenant))
+
+    def revoke(self, token: str) -> None:
+        """Revoke the key of a token; its streams end at once."""
+        services = self.service.app.state.services
+        principal = self.run(services.authenticator.authenticate(token, None))
+        services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))
+        # The check of open streams, every two seconds, also drops the revoked key from the cache.
+        assert self.run(services.authenticator.lapsed([principal])) == {principal}
+
+    @contextmanager
+    def frozen_views(self) -> Iterator[None]:
+        """The projector waits for a lock, so that the views stand still; then they follow again."""
+        with psycopg.connect(self.conninfo) as connection:
+            connection.execute("SELECT FROM ledger.projection FOR UPDATE")
+            yield
+            connection.rollback()
+        ((end,),) = self.select("SELECT max(notification_id) FROM ledger.ledger_events")
+        positions = self.service.app.state.services.positions
+        assert any(self.run(positions.wait(end)) for _ in range(30))
 
     def hold_read_notes(self) -> None:
         """Record reads of runs no more: positions then rise by the test's own writes alone."""

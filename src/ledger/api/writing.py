@@ -172,6 +172,7 @@ async def execute(request: Request, command: Command) -> Receipt:
         request.state.replayed = outcome.replayed
     if isinstance(outcome, LedgerError):
         raise outcome
+    request.state.receipt, request.state.action = outcome, getattr(command, "action", "")
     return outcome
 
 

@@ -110,7 +110,7 @@ async def read_page(
     )
 
 
-class Neighbours(NamedTuple):
+class Beside(NamedTuple):
     """A place in the board's list, and the lines beside it as of now."""
 
     place: str
@@ -121,7 +121,7 @@ class Neighbours(NamedTuple):
 
 async def neighbours(
     asking: Asking, filters: Filters, order: str, line: LineDetail, place: str | None
-) -> Neighbours | None:
+) -> Beside | None:
     """The lines beside a line in the list of these filters, or beside its earlier ``place``.
 
     A line that was paused stands elsewhere in the list, or nowhere: its neighbours are those of the
@@ -140,7 +140,7 @@ async def neighbours(
     except InvalidCursor:
         return None
     previous, following = (lines[0][1][0] if lines else None for lines in beside)
-    return Neighbours(place, previous, following)
+    return Beside(place, previous, following)
 
 
 class _Walk:

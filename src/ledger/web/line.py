@@ -26,8 +26,9 @@ from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
 from ledger.web.board import BoardQuery
-from ledger.web.board_pages import CURSOR, Neighbours, neighbours
+from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
+from ledger.web.lag import unshown_hold
 from ledger.web.names import names_for, names_of_keys
 from ledger.web.pages import (
     HOME,
@@ -197,6 +198,9 @@ async def _page(
         names_for(asking, [line]),
         _openers(asking, line, query),
     )
+    unshown = None
+    if entered is not None and entered.error.code == InvalidState.code:
+        unshown = await unshown_hold(asking, line_id)
     beside = await _beside(asking, line, query, board)
     shown = (*place.until, *openers.values())
     actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
@@ -231,6 +235,7 @@ async def _page(
         summary=summary,
         chart=runs_chart,
         entered=entered,
+        unshown=unshown,
         may_manage=_may_manage(asking.principal, query, line),
         is_held=any(hold.hold == "operator" for hold in line.holds),
     )
@@ -245,7 +250,7 @@ def _board(asking: Asking, query: LineQuery) -> str | None:
 
 async def _beside(
     asking: Asking, line: LineDetail, query: LineQuery, board: str | None
-) -> Neighbours | None:
+) -> Beside | None:
     """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
     is_refresh = asking.request.headers.get("hx-target") == "view"
     if board is None or query.is_past or is_refresh:

@@ -41,6 +41,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
 from ledger.intake.tokens import TOKEN_PREFIX
 from ledger.web import session, showing
+from ledger.web.lag import PageAsking, keep_written, lag_of
 
 _logger = logging.getLogger(__name__)
 
@@ -215,8 +216,11 @@ class PageRoute(LeanRoute):
     async def read(self, request: Request, principal: Principal, model: Any) -> Any:
         return await read_form(request, model)
 
-    def min_position(self, request: Request) -> None:
-        """Return None: a page is of what its node shows."""
+    def _filler(self, name: str, annotation: Any) -> Any:
+        if annotation is Asking:
+            # Without a least position: a page is of what its node shows.
+            return lambda request, principal: PageAsking(request, principal)
+        return super()._filler(name, annotation)
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count a page of many rows as a large one. Raises RateLimited."""
@@ -227,7 +231,11 @@ class PageRoute(LeanRoute):
         """Return a page, also after an unexpected error. Raises one of REFUSALS."""
         try:
             response = await super().answer(request)
+            keep_written(request, response)
             if isinstance(response, PageResponse):
+                await lag_of(request).look(request)
+                if lag_of(request).said:
+                    response.headers["Ledger-Behind"] = lag_of(request).said
                 await response.make()
             return response
         except REFUSALS:
@@ -329,6 +337,7 @@ def show(
         "home": home_of(principal) if principal is not None else "/",
         "static": showing.static,
         "link": _linker(as_of),
+        "lag": lag_of(request),
         "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and may_read(principal),
         "writes_of": partial(writes_of, principal),

@@ -32,10 +32,23 @@
     notice.hidden = !text;
   }
 
-  function tell(state, text) {
+  let told = ["", ""];
+
+  // A page that is behind the log is not live, though its stream is open.
+  function tell(...state) {
+    told = state;
     const mark = document.querySelector("[data-live]");
-    mark.dataset.state = state;
-    mark.textContent = text;
+    const isLate = told[0] === "on" && !document.getElementById("behind").hidden;
+    [mark.dataset.state, mark.textContent] = isLate ? ["lost", "○ behind"] : told;
+  }
+
+  // The notice stands outside of the part that is refreshed.
+  function lag(text) {
+    const behind = document.getElementById("behind");
+    if (behind.textContent !== text) behind.textContent = text;
+    behind.hidden = !text;
+    tell(...told);
+    if (text) setTimeout(refresh, RETRY_MS);
   }
 
   // A failed request is repeated by the event that the element listens to; by default a refresh.
@@ -96,6 +109,8 @@
   // A page shows that it awaits what a person asked for; the style delays the sign. A refresh of the
   // same page shows none.
   const { dataset } = document.documentElement;
+  // Forms that change something are not sent again by themselves (forms.js).
+  const isForm = (elt) => elt.matches("form[method=post]");
   const isAsked = (elt) => elt.id !== "view";
   addEventListener("beforeunload", () => { dataset.loading = ""; });
   // Back to a page that the browser has kept, or a download, which leaves the page as it is.
@@ -109,10 +124,13 @@
     const { elt, xhr, successful } = event.detail;
     if (isAsked(elt)) delete dataset.loading;
     took = performance.now() - askedAt;
+    if (isForm(elt)) return;
     if (successful) {
       say("");
+      if (!isAsked(elt)) lag(xhr.getResponseHeader("Ledger-Behind") ?? "");
     } else if (xhr.status === 401) {
-      location.reload();
+      const ended = new CustomEvent("ledger:ended", { cancelable: true, detail: xhr.responseText });
+      if (document.dispatchEvent(ended)) location.reload();
     } else if (xhr.status === 429) {
       outdated("Too many pages are being made at once.", elt);
     } else if (xhr.status === 503) {
@@ -126,7 +144,7 @@
   // These two events only: a request that was dropped for a newer one has no status either.
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(name, (event) => {
-      outdated("The service cannot be reached.", event.detail.elt);
+      if (!isForm(event.detail.elt)) outdated("The service cannot be reached.", event.detail.elt);
     });
   }
   // Drop an outdated answer: the page has moved on to another instant or other filters.
@@ -205,11 +223,15 @@
   });
 
   // The message about a form that was carried out is shown once: a reload must not repeat it.
-  const address = new URL(location.href);
-  if (address.searchParams.has("done")) {
+  function forget() {
+    const address = new URL(location.href);
+    if (!address.searchParams.has("done")) return;
     address.searchParams.delete("done");
     history.replaceState(history.state, "", address);
   }
+  document.addEventListener("htmx:replacedInHistory", forget);
+  forget();
 
   follow();
+  lag(document.getElementById("behind").textContent);
 })();

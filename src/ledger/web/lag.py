@@ -1,0 +1,130 @@
+"""How far a page is behind the log, and behind what its visitor wrote.
+
+Views follow the log within moments. If they do not, a page shows an old state, and says so. A
+cookie has the position of the latest write of this browser, so that any page after a write knows
+whether it shows the write.
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import NamedTuple
+
+from fastapi import Request, Response
+
+from ledger.api.reading import Asking, services_of
+from ledger.domain import execution_events as lines
+from ledger.domain.values import format_id
+from ledger.intake.request import Receipt
+from ledger.postgres.scope import EVERYONE
+from ledger.reads.question import Answer, Question
+from ledger.web.actions import label_of
+
+COOKIE = "ledger_written"
+
+_KEPT_SECONDS = 600
+_PATIENCE = timedelta(seconds=3)
+"""A page that lags less than this behind the writes of others says nothing."""
+
+_MOST = 1000
+"""More events behind are not counted."""
+
+_BESIDE = frozenset({"directory", "search"})
+"""The views of which a page takes names only."""
+
+# The events that a page does not show, and when the first of them was recorded. (A position may
+# have no event.)
+_UNSHOWN = """
+SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
+    COALESCE(ledger.recorded_at(%(shown)s + 1), ledger.recorded_at(ledger.log_end()))
+"""
+
+# The latest pause or resume of a line behind a position, if the reader's tenant has the line.
+_HOLD = f"""
+SELECT s.position, ledger.recorded_at(s.position), s.topic
+FROM ledger.stored_events(ARRAY(
+    SELECT generate_series(%(shown)s + 1, least(%(shown)s + {_MOST}, ledger.log_end()))
+)) AS s
+WHERE s.stream = %(line_id)s AND s.topic = ANY(%(topics)s) ORDER BY s.position DESC LIMIT 1
+"""
+
+
+class PageAsking(Asking):
+    """The questions of a page: its lag notes the lowest position that the answers of now show."""
+
+    async def ask(self, question: Question) -> Answer:
+        answer = await super().ask(question)
+        if question.as_of is None and not question.read.views <= _BESIDE:
+            lag_of(self.request).show(answer.position)
+        return answer
+
+
+class Lag:
+    """The lag of a page, known once the page has read all that it shows."""
+
+    def __init__(self) -> None:
+        self.shown: int | None = None
+        """The position that the page shows; None: it has read nothing about now."""
+        self.said = ""
+        """The lag as a sentence; empty if there is nothing to say."""
+
+    def show(self, position: int) -> None:
+        self.shown = position if self.shown is None else min(self.shown, position)
+
+    async def look(self, request: Request) -> None:
+        """Find out how far the page is behind. Raises the database's error."""
+        if self.shown is None:
+            return
+        services, (position, action) = services_of(request), _written(request)
+        values = {"shown": self.shown, "most": _MOST}
+        ((behind, since),) = await services.door.fetch(EVERYONE, _UNSHOWN, values)
+        is_own = position > self.shown
+        if not behind or not (is_own or services.clock() - since > _PATIENCE):
+            return
+        count = f"{behind:,}" if behind <= _MOST else f"more than {_MOST:,}"
+        done = f"{label_of(action)}. " if is_own and action else ""
+        self.said = f"{done}This page is {count} event{'s' * (behind != 1)} behind."
+
+
+def lag_of(request: Request) -> Lag:
+    """The lag of the page that answers the request."""
+    state = request.scope["state"]
+    found: Lag = state.setdefault("lag", Lag())
+    return found
+
+
+def _written(request: Request) -> tuple[int, str]:
+    """The position of the browser's latest write, and the action; (0, "") without one."""
+    with suppress(ValueError):
+        position, _, action = request.cookies.get(COOKIE, "").partition("~")
+        return int(position), action
+    return 0, ""
+
+
+def keep_written(request: Request, response: Response) -> None:
+    """Keep the position of the request's write, if it has recorded something."""
+    receipt: Receipt | None = getattr(request.state, "receipt", None)
+    if receipt is not None:
+        response.set_cookie(
+            COOKIE,
+            f"{receipt.position}~{request.state.action}",
+            max_age=_KEPT_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=request.state.session.secure,
+        )
+
+
+class UnshownHold(NamedTuple):
+    """The event by which a line was last paused or resumed, and which the page does not show."""
+
+    event_id: str
+    type: str
+
+
+async def unshown_hold(asking: Asking, line_id: str) -> UnshownHold | None:
+    """The latest pause or resume of a line that the page does not show yet, if there is one."""
+    topics = [lines.Paused.TOPIC, lines.Resumed.TOPIC]
+    values = {"shown": lag_of(asking.request).shown or 0, "line_id": line_id, "topics": topics}
+    for position, recorded_at, topic in await asking.fetch(_HOLD, values):
+        return UnshownHold(format_id("EVT", recorded_at.year, position), topic.partition("/")[0])
+    return None

@@ -1,0 +1,117 @@
+// Text that a person typed into a form survives: a session that ends, a service that stops, a refusal.
+// A form with hx-boost is sent in the page; refused, it comes back with its values.
+"use strict";
+
+(() => {
+  const FORMS = "main form[method=post]";
+  const FIELDS = "textarea, select, input:not([type=hidden], [type=checkbox], [type=radio])";
+  const KEPT = "ledger-typed";
+
+  const parse = (text) => new DOMParser().parseFromString(text, "text/html");
+  const fields = () => [...document.querySelectorAll(FORMS)].flatMap((form) => [...form.querySelectorAll(FIELDS)]);
+  // A refused form has its values from the service: they are typed too.
+  const isTyped = (field) => (field.matches("textarea") ? field.value !== "" : field.matches("input") && field.value !== field.defaultValue);
+  const sameForm = (form, page = document) => [...page.querySelectorAll(FORMS)].find((other) => other.getAttribute("action") === form);
+
+  // A sentence above the fields of a form.
+  function say(form, text) {
+    let said = form.querySelector("[role=alert]");
+    if (!said) {
+      said = document.createElement("p");
+      said.className = "refused";
+      said.setAttribute("role", "alert");
+      form.prepend(said);
+    }
+    said.textContent = text;
+  }
+
+  const isSent = (element) => element?.matches?.(FORMS) ?? false;
+
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    const form = detail.requestConfig.elt;
+    if (!isSent(form)) return;
+    detail.isError = false;
+    // A page without the form would lose what was typed.
+    if (detail.xhr.status >= 400) detail.shouldSwap = Boolean(sameForm(form.getAttribute("action"), parse(detail.xhr.responseText)));
+    if (detail.shouldSwap) form.closest("dialog")?.close();
+  });
+
+  document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    const { elt, xhr } = detail;
+    if (!isSent(elt) || xhr.status < 400 || !elt.isConnected) return;
+    const page = parse(xhr.responseText);
+    if (xhr.status === 401) signIn(page);
+    else if (!sameForm(elt.getAttribute("action"), page)) {
+      say(elt, `${page.querySelector("main p")?.textContent ?? `The service answered with status ${xhr.status}.`} What you typed is kept.`);
+    }
+  });
+  // Another tab may have begun another session: the forms of this page go on with its key.
+  document.addEventListener("htmx:afterRequest", ({ detail: { elt, xhr, successful } }) => {
+    const key = elt.id === "view" && successful && /name="form_key" value="([^"]+)"/.exec(xhr.responseText);
+    if (key) for (const field of document.querySelectorAll("[name=form_key]")) [, field.value] = key;
+  });
+  for (const name of ["htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(name, ({ detail: { elt } }) => {
+      if (isSent(elt)) say(elt, "The service cannot be reached. What you typed is kept: send it again. It is carried out once.");
+    });
+  }
+
+  // A session that has ended is begun again above the page, if something was typed into it.
+  document.addEventListener("ledger:ended", (event) => {
+    if (!fields().some(isTyped)) return;
+    event.preventDefault();
+    signIn(parse(event.detail));
+  });
+
+  function signIn(page) {
+    let dialog = document.getElementById("again");
+    if (dialog?.open) return;
+    if (!dialog) {
+      dialog = document.createElement("dialog");
+      dialog.id = "again";
+      dialog.setAttribute("aria-label", "Sign in again");
+      document.body.append(dialog);
+    }
+    dialog.replaceChildren(page.querySelector("form.sign-in"));
+    dialog.querySelector("h1").textContent = "Sign in again";
+    dialog.querySelector("h1 + p").textContent = "What you typed is kept, and stands in the page again.";
+    dialog.showModal();
+  }
+
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (!form.closest("#again")) return;
+    event.preventDefault();
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+      if (answer.status !== 401) again();
+      else say(form, parse(await answer.text()).querySelector("[role=alert]").textContent);
+    } catch {
+      say(form, "The service cannot be reached.");
+    }
+  });
+
+  // The page is made anew for the new session; what was typed waits in this tab meanwhile.
+  function again() {
+    const typed = fields().filter((field) => isTyped(field) || field.matches("select"));
+    const kept = typed.map((field) => ({
+      form: field.form.getAttribute("action"), name: field.name, value: field.value, open: Boolean(field.closest("dialog[open]")),
+    }));
+    sessionStorage.setItem(KEPT, JSON.stringify(kept));
+    location.reload();
+  }
+
+  function restore() {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
+    sessionStorage.removeItem(KEPT);
+    for (const { form, name, value, open } of kept) {
+      const field = sameForm(form)?.elements[name];
+      if (!field) continue;
+      field.value = value;
+      const dialog = field.closest("dialog:not([open])");
+      if (open && dialog) dialog.showModal();
+    }
+  }
+
+  restore();
+})();
