@@ -1,5 +1,7 @@
 """The pages of API keys: every form, and what it changes (``/ui/keys``)."""
 
+import json
+import shlex
 from datetime import timedelta
 
 import pytest
@@ -82,6 +84,13 @@ def test_a_new_key_shows_its_secret_once_with_a_command_that_works(
 
 def test_a_command_for_a_key_that_may_not_read_lines_works_too(keys: Keys, guest: Visitor) -> None:
     page = guest.post(PATH, typed(guest.get(PATH)) | {"name": "w", "permission:write": "on"})
+    secret, command = page.words("pre")
+    words = shlex.split(command)
+    assert words[3] == f"Authorization: Bearer {secret}"
+    assert words[1] == "http://ledger.test/v1/facts"
+    answer = keys.edge.send(json.loads(words[-1]), secret)
+    assert answer.json()["data"]["outcome"] == "recorded"
+    page = guest.post(PATH, typed(guest.get(PATH)) | {"name": "h", "permission:keys:manage": "on"})
     secret, command = page.words("pre")
     path = command.split("http://ledger.test")[1].strip("'")
     assert keys.edge.get(path, secret).status_code == 200

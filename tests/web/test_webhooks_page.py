@@ -87,10 +87,15 @@ def test_a_refusal_is_shown_at_the_form_which_keeps_the_typed_values(
 
 def test_an_endpoint_at_a_forbidden_target_is_refused(edge: Edge) -> None:
     guest = visitor(edge, "webhooks:manage")
-    for url in ("http://127.0.0.1/", "http://localhost/", "ftp://example.com/"):
+    private = "URL: leads to a private address. The operator allows these with"
+    for url, said in (
+        ("http://127.0.0.1/", f"{private} LEDGER_WEBHOOK_ALLOW_PRIVATE."),
+        ("http://localhost/", f"{private} LEDGER_WEBHOOK_ALLOW_PRIVATE."),
+        ("ftp://example.com/", "URL: must"),
+    ):
         page = set_up(guest, url=url)
         assert page.status == 422
-        assert "URL: must" in page.words(".refused")[0]
+        assert said in page.words(".refused")[0]
         assert typed(page)["url"] == url
     assert "No webhooks yet" in guest.get(PATH).text
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -16,7 +15,9 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.intake.principal import Principal
 from ledger.language.rendering import KeyWithSecret, ShownKey
+from ledger.web.first_steps import FirstSteps, address_of_visit
 from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm
 from ledger.web.log import chips
 from ledger.web.managed import Managed, RefusedForm
@@ -127,13 +128,14 @@ def _secret(
 
 def _curl(request: Request, key: KeyWithSecret) -> str:
     """A command that tries the key, at the address by which the browser came."""
-    # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
-    scheme = urlsplit(request.headers.get("origin", "")).scheme or request.url.scheme
-    may_read = {"read", "admin"} & set(key.permissions)
+    may = frozenset(key.permissions)
+    may_read = not may.isdisjoint({"read", "admin"})
+    if "write" in may and not may_read:
+        owner = Principal(key.id, "api_key", may, key.organization_id, key.workspace_id)
+        return FirstSteps(request, owner).fact().replace("$TOKEN", key.key)
     path = "/v1/execution?limit=5" if may_read else "/v1/log/proof/consistency?from=0&to=0"
-    root_path = services_of(request).root_path
-    address = f"{scheme}://{request.headers.get('host', '')}{root_path}{path}"
-    return f'curl -H "Authorization: Bearer {key.key}" {shlex.quote(address)}'
+    address = shlex.quote(address_of_visit(request) + path)
+    return f'curl -H "Authorization: Bearer {key.key}" {address}'
 
 
 @router.get("/{key_id}", openapi_extra=needs(_PERMISSION))

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
@@ -31,6 +31,7 @@ from ledger.api.problems import (
     RETRY_AFTER,
     STATUS,
     InternalError,
+    InvalidCursor,
     Unauthorized,
     status_of,
 )
@@ -41,6 +42,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
 from ledger.intake.tokens import TOKEN_PREFIX
 from ledger.web import session, showing
+from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
 
 _logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ HEADERS: Mapping[str, str] = {
 """The headers of every page. A page loads nothing from other sites, and is not framed or cached."""
 
 HOME = "/ui"
+START = "/ui/start"
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
@@ -259,11 +262,8 @@ def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str
 
 
 def home_of(principal: Principal) -> str:
-    """The first page that a credential's permissions open.
-
-    Without any, the board, which gives the reason.
-    """
-    return next((place[0] for place in places_of(principal) if place[3] is not None), HOME)
+    """The first page that a credential's permissions open; else the one that says what it may."""
+    return next((place[0] for place in places_of(principal) if place[3] is not None), START)
 
 
 def may_audit(principal: Principal) -> bool:
@@ -335,6 +335,7 @@ def show(
         "here": address,
         "nav": places_of(principal) if principal is not None else (),
         "home": home_of(principal) if principal is not None else "/",
+        "steps": FirstSteps(request, principal) if principal is not None else None,
         "static": showing.static,
         "link": _linker(as_of),
         "lag": lag_of(request),
@@ -384,12 +385,30 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
         title=STATUS[error.code][1],
         error=error,
         places=error.errors if isinstance(error, Invalid) else (),
+        meant=_meant(request, error),
         request_id=request.state.request_id,
         **context,
     )
     if error.code in RETRY_AFTER:
         response.headers["Retry-After"] = RETRY_AFTER[error.code]
     return response
+
+
+def _meant(request: Request, error: LedgerError) -> str | None:
+    """The address of the page without what was wrong in its parameters; None if nothing was."""
+    address = here(request)
+    if request.method != "GET" or not request.url.query:
+        return None
+    if isinstance(error, InvalidCursor):
+        wrong = ["cursor", "before"]
+    elif isinstance(error, Invalid):
+        wrong = [pointer.partition("/")[2] for pointer, _ in error.errors]
+    else:
+        return None
+    if "next" in request.query_params:  # a form, which leads to another page
+        return own_page(request.query_params["next"])
+    left = reduce(lambda rest, name: with_parameter(rest, name, None), wrong, address)
+    return left if left != address else request.url.path
 
 
 def _without_blanks(query: bytes) -> str | None:

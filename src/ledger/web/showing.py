@@ -317,6 +317,10 @@ _PLAIN: Sequence[tuple[str, str]] = (
         r"(?:Value error, )?names a word that is neither an action.*",
         "there is no such action; choose one from the list",
     ),
+    (
+        r"must not lead to an address that is not public",
+        "leads to a private address. The operator allows these with LEDGER_WEBHOOK_ALLOW_PRIVATE",
+    ),
     (r"lies before from", "must not be earlier than the start"),
     (r"Value error, (.*)", r"\1"),
 )

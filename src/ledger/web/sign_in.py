@@ -7,9 +7,10 @@ from ledger.api.access.authentication import address_of
 from ledger.api.lean import needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
-from ledger.api.reading import services_of
+from ledger.api.reading import Asking, Present, services_of
 from ledger.web import session
-from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, refusal_page, show
+from ledger.web.key_forms import PERMISSIONS
+from ledger.web.pages import HOME, START, PageRoute, go, home_of, own_page, refusal_page, show
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -82,6 +83,18 @@ async def sign_in(request: Request) -> Response:
     response = go(target or home_of(principal))
     session.keep(request, response, session.begin(request, token))
     return response
+
+
+@signed_in.get(START, openapi_extra=needs(None))
+async def show_start(asking: Asking, query: Present) -> Response:
+    """What the credential may do, and its first fact: the page of who may open no other."""
+    may = asking.principal.permissions
+    return show(
+        asking.request,
+        "start.html",
+        may=[text for permission, text in PERMISSIONS.items() if permission in may],
+        may_report=not may.isdisjoint({"write", "admin"}),
+    )
 
 
 @signed_in.post("/ui/sign-out", openapi_extra=needs(None))

@@ -5,6 +5,7 @@
 (() => {
   const QUIET_MS = 700; // Events often come in bursts: one refresh for a burst.
   const RETRY_MS = 2000;
+  const DONE_MS = 10_000; // How long a message about a form that was carried out stays.
   const TICK_MS = 30_000; // Durations such as "for 3 min" and the day change without an event.
 
   const notice = document.getElementById("notice");
@@ -228,6 +229,7 @@
     if (!address.searchParams.has("done")) return;
     address.searchParams.delete("done");
     history.replaceState(history.state, "", address);
+    setTimeout(() => document.querySelector("main > .done")?.remove(), DONE_MS);
   }
   document.addEventListener("htmx:replacedInHistory", forget);
   forget();
