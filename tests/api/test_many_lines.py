@@ -13,7 +13,10 @@ from ledger.api.reading import Query
 from ledger.api.routes import holds as routes
 from ledger.api.routes.executions import Filters
 from ledger.api.routes.holds import LineFilter
+from ledger.service.composition.api import create_api
+from ledger.settings import Settings
 from tests.api.test_idempotency_key import await_end, end
+from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
@@ -489,9 +492,15 @@ def test_at_most_1000_lines_are_paused_together(crowd: Tenant) -> None:
     assert fitting.json()["meta"]["matched"] == 1000
 
 
-def test_many_lines_are_recorded_in_turns(crowd: Tenant) -> None:
-    before = end(crowd.edge)
-    assert len(told(many(crowd, filter={"project_tag": ["PRJ-1"]}))) == 250
+def test_many_lines_are_recorded_in_turns_also_while_no_other_organization_waits(
+    crowd: Tenant,
+) -> None:
+    before, said = end(crowd.edge), {"filter": {"project_tag": ["PRJ-1"]}, "reason": REASON}
+    # The writer of a new worker knows of no other organization.
+    app = create_api(Settings(master_key=MASTER_KEY), crowd.edge.conninfo, crowd.edge.clock)
+    with crowd.edge.second_worker(app) as worker:
+        answer = worker.post("/v1/execution/pause", crowd.token, json=said)
+    assert len(told(answer)) == 250
     appends = crowd.edge.select(
         "SELECT count(*) FROM ledger.ledger_events"
         f" WHERE notification_id > {before} GROUP BY xmin::text"
