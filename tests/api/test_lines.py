@@ -64,7 +64,7 @@ def causes_of(edge: Edge, row: dict[str, Any]) -> set[str]:
 
 OLDEST = {"id", "cause", "reason", "since", "assignee", "due_at"}
 BLOCKER = frozenset(OLDEST | {"reported_by"})
-HOLD = frozenset({"hold", "reason", "since", "by"})
+HOLD = frozenset({"hold", "reason", "since", "by", "until"})
 
 
 def test_rows_and_details_have_exactly_their_keys(edge: Edge, board: list[dict[str, Any]]) -> None:

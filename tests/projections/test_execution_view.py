@@ -152,7 +152,7 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
     )
     written.then(RANK, rank("running", START, 1))
     written.then(TAG, TagRow(LINE, TAGGED, True, RECORD, ORG, WS, 1)).then(RESOURCE)
-    written.then(QUIET, QuietRow(LINE, "capacity", START, START, 1))
+    written.then(QUIET, QuietRow(LINE, "capacity", START, START, None, 1))
     written.then(INTERVAL, interval(1, FOREVER))
     written.then(COUNT, *counted("running", (), 1, 1))
     written.then(EXECUTION_VERSION, VersionRow(KEY, 1, None, *RUNNING))
@@ -171,7 +171,7 @@ def test_a_blocker_ends_an_interval_and_moves_the_line_to_the_counts_of_blocked_
     written.then(INTERVAL, interval(1, 2), interval(2, FOREVER, **after))
     written.then(COUNT, *counted("running", (), 0, 2), *counted("blocked", ("approval_gap",), 1, 2))
     written.then(EXECUTION_VERSION, VersionRow(KEY, 2, None, *STUCK))
-    written.then(QUIET, QuietRow(LINE, "capacity", None, None, 2))
+    written.then(QUIET, QuietRow(LINE, "capacity", None, None, None, 2))
     due = {"assignees": ["USR-1"], "due_at": minute(60)}
     written.then(RANK, rank("blocked", minute(1), 2, causes=("approval_gap",), **due))
     written.then(TAG).then(STEP).then(DAY)
@@ -252,9 +252,24 @@ def test_a_removed_tag_keeps_its_row_which_says_that_the_tag_is_not_present() ->
     )
 
 
+def test_a_line_is_a_candidate_for_lifting_while_its_hold_has_an_end() -> None:
+    paused = recorded(e.Paused(hold="operator", until=minute(30)), 2, minute(1))
+    changed = recorded(e.HoldChanged(hold="operator", until=minute(20)), 3, minute(2))
+    resumed = recorded(e.Resumed(hold="operator"), 4, minute(3))
+    held = given(ExecutionView(), BEGUN).when(paused)
+    held.then(QUIET, QuietRow(LINE, "capacity", None, None, minute(30), 2))
+    shortened = given(ExecutionView(), BEGUN, paused).when(changed)
+    shortened.then(QUIET, QuietRow(LINE, "capacity", None, None, minute(20), 3))
+    shortened.then(RANK).then(INTERVAL).then(COUNT)
+    lifted = given(ExecutionView(), BEGUN, paused, changed).when(resumed)
+    lifted.then(QUIET, QuietRow(LINE, "capacity", minute(3), minute(3), None, 4))
+
+
 def test_a_line_with_an_open_run_is_no_candidate_for_idling() -> None:
     begun = recorded(activated(), 1)
     requested = r.RunRequested(run_id_origin="issued")
     run: Recorded = recorded(requested, 1, minute(1), originator_id="RUN-26-000009", position=2)
     written = given(ExecutionView(), begun).when(run)
-    written.then(QUIET, QuietRow(LINE, "agent_runtime", None, None, 2)).then(EXECUTION_VERSION)
+    written.then(QUIET, QuietRow(LINE, "agent_runtime", None, None, None, 2)).then(
+        EXECUTION_VERSION
+    )
