@@ -1,4 +1,7 @@
-"""API workers are killed between commit and reply; the same key still finds the first outcome."""
+"""API workers are killed between commit and reply; the same key still finds the first outcome.
+
+The loops are killed around the ends of holds; each hold ends once.
+"""
 
 import contextlib
 import itertools
@@ -7,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import pytest
 from ledger.postgres.embedded.place import find_place
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
-from tests.support.facts import ORGANIZATION, activation
+from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.log_checker import check
 from tests.support.served import Served, connections, free_port, post, run_ledger
 from tests.support.views import query, until
@@ -204,6 +208,26 @@ def test_a_command_committed_but_never_answered_is_answered_when_it_is_sent_agai
     assert operated(served)[line] == ["once"]
 
 
+def test_holds_end_once_whose_end_comes_while_the_loops_are_killed(
+    served: Served, manager: str
+) -> None:
+    lines = [new_line(served, manager) for _ in range(5)]
+    body = {"reason": "held", "until": (datetime.now(UTC) + timedelta(seconds=2)).isoformat()}
+    ended = ["held", "until"]
+    with served.client(manager) as client:
+        for line in lines:
+            assert client.post(f"/v1/execution/{line}/pause", json=body).status_code == 200
+        os.kill(served.loops(), signal.SIGKILL)
+        until(lambda: any(operated(served)[line] == ended for line in lines), "an end", 40.0)
+        os.kill(served.loops(), signal.SIGKILL)
+        until(lambda: all(operated(served)[line] == ended for line in lines), "the ends", 40.0)
+        for line in lines:
+            assert post(client, fact("execution.checked_in", line)).status_code == 201
+    assert [operated(served)[line] for line in lines] == [ended] * len(lines)
+    assert check(find_place(served.data_dir).url()).findings == []
+
+
+@pytest.mark.crash
 LOCK = 4711
 
 # The append of this line's pause waits until LOCK is free.
