@@ -179,9 +179,9 @@ def test_selected_lines_are_saved_as_a_file_and_copied_as_links(
     download.value.save_as(tmp_path / "lines.csv")
     with (tmp_path / "lines.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row.pop("Since") > row.pop("Last activity") > "2026-04-15T"
+    assert row.pop("Since") == row.pop("Last activity") == f"{edge.clock.now:%Y-%m-%dT%H:%M:%SZ}"
     assert row == {
-        "Line": line_id, "Name": '\'=1+1 "quoted"', "State": "blocked",
+        "ID": line_id, "Line": '\'=1+1 "quoted"', "State": "blocked",
         "Blocked by": "approval gap: Waiting,\nstill", "Who should act": "nobody", "Due": "",
         "Health": "",
     }  # fmt: skip

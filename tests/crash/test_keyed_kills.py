@@ -227,7 +227,6 @@ def test_holds_end_once_whose_end_comes_while_the_loops_are_killed(
     assert check(find_place(served.data_dir).url()).findings == []
 
 
-@pytest.mark.crash
 LOCK = 4711
 
 # The append of this line's pause waits until LOCK is free.

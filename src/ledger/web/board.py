@@ -16,7 +16,7 @@ from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
-from ledger.web.names import names_for
+from ledger.web.names import names_for, names_of_keys
 from ledger.web.pages import (
     HEADERS,
     PageRoute,
@@ -98,6 +98,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         asking.request,
         "board.html",
         names=names,
+        key_names=await names_of_keys(asking, {h.by.id for line in shown for h in line.holds}),
         query=query,
         # The instant is no filter: it selects no lines among others.
         chosen={name: getattr(query, name) for name in _NAMES},

@@ -104,14 +104,14 @@ class Zone:
     ) -> Markup:
         """An instant as an HTML element with the exact value; ``precise`` shows microseconds.
 
-        With ``said``, that text is shown, and the instant to the pointer.
+        With ``said``, that text is shown, and the instant in whole seconds to the pointer.
         """
         if instant is None:
             return Markup("—")
         at = self.local(instant)
         if said is not None:
-            return Markup('<time datetime="{}" title="{} {}">{}</time>').format(
-                format_instant(at), self.plain(at), self.name, said
+            return Markup('<time datetime="{}Z" title="{} {}">{}</time>').format(
+                _UTC.plain(at), self.plain(at), self.name, said
             )
         text = self.plain(at) + (f".{at.microsecond:06}" if precise else "")
         exact = format_instant(at)

@@ -43,17 +43,18 @@
     tell();
   }
 
-  const shown = (cell) => cell.querySelector("time")?.dateTime
+  const shown = (cell) => cell.querySelector("time")?.dateTime.replace(" ", "T")
     ?? (cell.title || cell.textContent.replace(/\s+/g, " ").trim()).replace(/^—$/, "");
 
   function csv() {
-    const lines = chosen().map((row) => ({
-      Line: row.id,
-      Name: row.querySelector("th .name")?.textContent ?? "",
-      State: row.closest("section").id.replace("of-", ""),
-      ...Object.fromEntries([...row.querySelectorAll("[data-label]")].map((cell) => [cell.dataset.label, shown(cell)])),
-    }));
-    const heads = [...new Set(lines.flatMap(Object.keys))];
+    const lines = chosen().map((row) => {
+      const names = [...row.closest("table").tHead.rows[0].cells].map((cell) => cell.dataset.said ?? cell.textContent);
+      const cells = [...row.cells].map((cell, place) => [names[place], shown(cell)]).slice(2);
+      const name = row.querySelector("th .name")?.textContent ?? "";
+      const state = row.closest("section").id.replace("of-", "");
+      return { ID: row.id, Line: name, State: state, ...Object.fromEntries(cells) };
+    });
+    const heads = [...new Set(lines.flatMap(Object.keys))].filter(Boolean);
     const cell = (text) => `"${text.replace(FORMULA, "'$&").replaceAll('"', '""')}"`;
     const file = [heads, ...lines.map((line) => heads.map((head) => line[head] ?? ""))];
     const link = document.createElement("a");
