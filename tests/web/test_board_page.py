@@ -250,5 +250,5 @@ def test_only_lines_whose_model_has_runs_show_a_number_of_open_runs(edge: Edge) 
     at = Workspace(edge, "WS-26-000198")
     with_runs, without = at.line(), at.line("capacity")
     page = visitor(edge).get(at.path)
-    shown = {line: page.words(f"#{line} [data-label='Open runs']") for line in (with_runs, without)}
+    shown = {line: page.words(f"#{line} .runs") for line in (with_runs, without)}
     assert shown == {with_runs: ["0"], without: ["—"]}
