@@ -476,6 +476,4 @@ def organizations_read() -> Read:
 def assignees_read(tenant: frozenset[str]) -> Read:
     """(position, assignee, lines) rows; nulls if no open blocker has an assignee."""
     conditions = where(tenant, RANK_FILTERS)
-    return read_of(
-        _ASSIGNEES, "execution", planning=Planning.LONG, is_kept=True, where=conditions
-    )
+    return read_of(_ASSIGNEES, "execution", planning=Planning.LONG, is_kept=True, where=conditions)

@@ -71,6 +71,7 @@ def test_the_order_is_chosen_and_stays_with_filters_and_pages(edge: Edge) -> Non
     expected = {
         "time in state": [old, sick, new],
         "health": [sick, old, new],
+        "due time": [new, sick, old],
         "newest record": [new, sick, old],
     }
     for link in page.all(".orders a"):

@@ -95,7 +95,9 @@ PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
 
 _LARGEST_FORM = 64 * 1024
 
-_ADDRESS = re.compile(r"""\s(?:(?:href|src|action|hx-get|data-stream)="|content="0; url=)(?=/)""")
+_ADDRESS = re.compile(
+    r"""\s(?:(?:href|src|action|formaction|hx-get|hx-post|data-stream)="|content="0; url=)(?=/)"""
+)
 """Where an address of ours begins in a page. A user's text cannot look like such a place, since
 templates escape its quotation marks."""
 

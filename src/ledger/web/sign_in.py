@@ -55,6 +55,8 @@ async def front_page(request: Request) -> Response:
 @router.get("/ui/sign-out")
 @router.get("/ui/zone")
 @router.get("/ui/theme")
+@router.get("/ui/columns")
+@router.get("/ui/views")
 async def begin(request: Request) -> Response:
     """Redirect the address of a form, opened as a page, and ``/ui/`` to the front page."""
     return go("/")
