@@ -35,10 +35,11 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
     project_tags: tuple[str, ...]
     open_blockers: int
     health_score: int | None
+    state_since: datetime | None
 
     @property
     def content(self) -> tuple[Any, ...]:
-        """The values that stay the same during the interval."""
+        """The values that stay the same during the interval, and with them ``state_since``."""
         return (self.state, self.causes, self.project_tags, self.open_blockers, self.health_score)
 
 
@@ -154,7 +155,15 @@ class LineFold(msgspec.Struct, array_like=True):
         score = health.score(execution.signals.values())
         turned = before is None or state != before.state or set(open_causes) != set(before.causes)
         now = Interval(
-            self.position, execution.changed_at, turned, state, open_causes, tags, blockers, score
+            self.position,
+            execution.changed_at,
+            turned,
+            state,
+            open_causes,
+            tags,
+            blockers,
+            score,
+            execution.state_since,
         )
         if before is None or now.content != before.content:
             self.interval = now

@@ -11,7 +11,8 @@ find the three lines that are blocked.
 Other filters are compared line by line, such as a certain open cause among the lines that have open
 causes. For a credential that is bound to no organization, and for a project or a resource with
 other filters, PostgreSQL chooses by its statistics which filter is rare and comes first. Lists in
-another order, by health and by who should act on a blocker by when are in ``orders.py``.
+another order, by health and by who should act on a blocker by when are in ``orders.py``; of the
+past they compare each line.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from typing import Any
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, position_of_page, read_of
 from projections.execution.orders import Sort, ranked_read
+from projections.execution.rank import NO_SCORE
 from projections.execution.statements import (
     CHANGING_FILTERS,
     ITEM_OF_PAST,
@@ -56,12 +58,20 @@ SELECT p.position, page.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.record_key, {item}
-    FROM (
-        SELECT * FROM ({lines}) AS l ORDER BY l.record_key {direction} LIMIT %(limit)s
-    ) AS l {version}
+    FROM (SELECT * FROM ({lines}) AS page ORDER BY {order} LIMIT %(limit)s) AS l {version}
 ) AS page ON true
-ORDER BY page.record_key {direction}
+ORDER BY {order}
 """
+
+# The past has no index by these keys: a page reads each line that matches, as a summary does.
+_SORTED = """
+SELECT {then}, {key} AS key FROM ledger.execution_interval AS l
+WHERE l.opened <= p.position AND l.ended > p.position AND {where} AND {place}
+"""
+_KEY_THEN: Mapping[Sort, str] = {
+    "state_since": "l.state_since",
+    "health_score": f"COALESCE(l.health_score, {NO_SCORE})",
+}
 
 # The record ids of a whole list. Its statement without a limit has the lines in their order, of
 # which PostgreSQL makes no more than the ids.
@@ -101,8 +111,8 @@ def list_read(
 ) -> Read:
     """(position, record_key, item JSON) rows, of the past (position, record_key, ITEM_OF_PAST).
 
-    A present list of ``orders.py`` has the key of its order as a fourth column. If no line matches,
-    a row whose columns after the position are null.
+    A list in an order ``sort``, and any of ``orders.py``, has the key of its order as last column.
+    If no line matches, a row whose columns after the position are null.
 
     ``filters`` maps each filter to its distinct values: the statement depends on their number, not
     on the values, except those of ``health``. The items are list rows, or details if ``whole``.
@@ -111,7 +121,9 @@ def list_read(
     """
     widths = {name: min(len(filters[name]), MOST_WALKS + 1) for name in WIDE if name in filters}
     names, counted = frozenset(filters), tuple(widths.items())
-    if sort is not None or names & {"health", *OF_BLOCKERS}:  # the page needs keys that move
+    if past and sort is not None:
+        return _sorted_read(names, sort, whole, back)
+    if not past and (sort is not None or names & {"health", *OF_BLOCKERS}):
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
     return _read(names, counted, past, whole, back)
 
@@ -177,7 +189,7 @@ def _read(
     walks, mark = Walks(filters, dict(widths), back=back), _mark(filters, dict(widths))
     if not past:
         lines = _present(walks) if mark is None else _marked(walks, mark)
-    elif filters & CHANGING_FILTERS.keys():
+    elif filters & {"health", *CHANGING_FILTERS}:
         lines = _intervals(walks)
     else:
         lines = _activated(walks)
@@ -192,6 +204,30 @@ def _read(
         item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
         lines=lines,
         direction=direction(back),
+        order=f"page.record_key {direction(back)}",
+        version=SHOWN_THEN,
+    )
+
+
+@lru_cache(1000)
+def _sorted_read(filters: frozenset[str], sort: Sort, whole: bool, back: bool) -> Read:
+    key = _KEY_THEN[sort]
+    place = f"({key}, -l.record_key) {'<' if back else '>'} (%(after_key)s, -(%(after)s::bigint))"
+    key_direction = "DESC" if back else "ASC"
+    return read_of(
+        _PAST_LIST,
+        "execution",
+        past=True,
+        planning=Planning.BY_VALUES,
+        is_kept=True,
+        item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text") + ", l.key",
+        lines=_SORTED.format(
+            then=_THEN,
+            key=key,
+            where=where_line(filters - {"after", "after_key"}, past=True),
+            place=place if "after" in filters else "true",
+        ),
+        order=f"page.key {key_direction}, page.record_key {direction(back)}",
         version=SHOWN_THEN,
     )
 
@@ -233,5 +269,9 @@ def _activated(walks: Walks) -> str:
 def _intervals(walks: Walks) -> str:
     """Past lines with filters on changing columns: by the intervals that held at the position."""
     known = "l.opened <= p.position AND l.ended > p.position"
-    groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
-    return walks.along("ledger.execution_interval", _THEN, groups, known, past=True)
+    # Health has no index: it is compared along the walks of all states.
+    is_by_state = "state" in walks.filters or not walks.filters & {"project_tag", "blocked_cause"}
+    groups = (("state",), ("workspace_id",)) if is_by_state else ()
+    return walks.along(
+        "ledger.execution_interval", _THEN, groups, known, past=True, unasked=("state",)
+    )

@@ -184,6 +184,8 @@ class IntervalRow(NamedTuple):
     position: BigInt
     since: Instant
     """Effective time of the latest change of state or causes."""
+    state_since: Instant
+    """Effective time at which the state began."""
     open_blockers: Int
     health_score: Int | None
     turned: Bool

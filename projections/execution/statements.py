@@ -6,8 +6,10 @@
 from collections.abc import Mapping
 from functools import cache
 
+from ledger.domain.health import LEAST
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
+from projections.execution.rank import NO_STATUS
 
 # Projects of the line now: a semijoin, too.
 _HAS_PROJECT = """EXISTS (
@@ -34,10 +36,14 @@ CHANGING_FILTERS: Mapping[str, str] = {
 }
 # Of an interval, which has its projects itself. (Lines have them too, but below a policy PostgreSQL
 # uses no index of arrays.)
+_STATUS_THEN = f"""CASE
+    {" ".join(f"WHEN l.health_score >= {least} THEN '{name}'" for name, least in LEAST.items())}
+    ELSE '{NO_STATUS}' END"""
 _INTERVAL_FILTERS: Mapping[str, str] = {
     **_LASTING_FILTERS,
     **CHANGING_FILTERS,
     "project_tag": "l.project_tags && %(project_tag)s",
+    "health": f"{_STATUS_THEN} = ANY(%(health)s)",
 }
 # Filters by open blockers, of a line's ranks. ``overdue`` is the instant of the answer's clock.
 OF_BLOCKERS: Mapping[str, str] = {
@@ -369,8 +375,8 @@ _HEAD_THEN = """(
 
 
 def where_line(filters: frozenset[str], back: bool = False, past: bool = False) -> str:
-    """The condition on a line ``l``; of the past on one of its intervals, in whose filters health
-    and resources are missing.
+    """The condition on a line ``l``; of the past on one of its intervals, which lacks the filters
+    of now.
 
     Walked ``back``, the place ``after`` a line is the place before it.
     """

@@ -238,6 +238,7 @@ def _step(fold: LineFold, line_key: int, event: Recorded) -> StepRow:
 def _interval(fold: LineFold, interval: Interval, ended: int) -> IntervalRow:
     execution = fold.execution
     assert interval.since is not None, "a line has an interval from its activation on"
+    assert interval.state_since is not None, "a line has a state from its activation on"
     return IntervalRow(
         line_key=sort_key(execution.id),
         record_key=sort_key(execution.execution_id),
@@ -245,6 +246,7 @@ def _interval(fold: LineFold, interval: Interval, ended: int) -> IntervalRow:
         ended=ended,
         position=interval.opened if ended == FOREVER else ended,
         since=interval.since,
+        state_since=interval.state_since,
         open_blockers=interval.open_blockers,
         health_score=interval.health_score,
         turned=interval.turned,

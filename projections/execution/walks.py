@@ -64,14 +64,17 @@ class Walks:
         known: str = "true",
         *,
         past: bool = False,
+        unasked: Collection[str] = (),
     ) -> str:
         """The walks along a table's indexes that begin with these groups of filters.
 
         The most useful groups come first; a group that would make too many walks is left out. If no
         tenant is given, there is only one walk: across tenants, no index has the list's order.
-        ``past`` tells that the table is that of intervals.
+        ``past`` tells that the table is that of intervals, and ``unasked`` has filters all of whose
+        values are walked if they are not given.
         """
-        asked = [group for group in groups if not self.filters.isdisjoint(group)]
+        given = {*self.filters, *unasked}
+        asked = [group for group in groups if not given.isdisjoint(group)]
         led = self.leading(asked if self.filters & TENANTS else ())
         rest = where_line(self.filters - frozenset(led), self.back, past)
         order = f"l.record_key {direction(self.back)}"

@@ -18,6 +18,7 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections.execution import lists, statements
+from projections.execution.orders import Sort
 from projections.run.statements import run_read
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
@@ -109,6 +110,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "two states": TENANT | {"state": ["blocked", "paused"]},
     "workspace": TENANT | {"workspace_id": [WORKSPACES[0]]},
     "rare workspace": TENANT | {"workspace_id": [WORKSPACES[1]]},
+    "health": TENANT | {"health": ["none"]},
     "narrow and state": TENANT | {"workspace": WORKSPACES[1], "state": ["running"]},
 }
 UNLED: dict[str, dict[str, Any]] = {
@@ -138,9 +140,20 @@ def test_an_unfiltered_list_of_a_workspace_or_of_all_tenants_touches_few_rows(
     assert list_cost(past, UNLED[name], 10, "half_way") <= 110
 
 
-def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> float:
+@pytest.mark.parametrize("sort", ["state_since", "health_score"])
+def test_a_list_of_the_past_in_another_order_reads_each_line_of_the_tenant_once(
+    past: Past, sort: Sort
+) -> None:
+    assert list_cost(past, TENANT, 10, "half_way", sort) <= ROUNDS * NEW_LINES + 7 * 10 + 40
+    narrow = TENANT | {"workspace": WORKSPACES[1], "state": ["running"]}
+    assert list_cost(past, narrow, 10, "half_way", sort) <= 200
+
+
+def list_cost(
+    past: Past, filters: dict[str, Any], limit: int, moment: str, sort: Sort | None = None
+) -> float:
     """The rows that a list of the past touches. Asserts that the list is not empty."""
-    read = lists.list_read(filters, past=True)
+    read = lists.list_read(filters, past=True, sort=sort)
     parameters = parameters_at(getattr(past, moment), **filters, limit=limit)
     page = cost(past.connection, read, parameters)
     assert page.found > 0

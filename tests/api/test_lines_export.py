@@ -111,7 +111,11 @@ def test_an_export_has_the_rows_of_the_list_byte_for_byte_in_its_order(
 
 
 @pytest.mark.usefixtures("short_pages")
-@pytest.mark.parametrize("query", ["", "state=blocked", f"workspace_id={HERE}&project_tag==P0"])
+@pytest.mark.parametrize(
+    "query",
+    ["", "state=blocked", f"workspace_id={HERE}&project_tag==P0", "sort=state_since",
+     "sort=health_score&state=running,blocked", "health=amber"],
+)  # fmt: skip
 def test_an_export_of_an_instant_has_the_rows_of_the_list_at_that_instant(
     edge: Edge, token: str, query: str
 ) -> None:
@@ -197,7 +201,7 @@ def test_an_export_has_the_lines_that_its_credential_sees(edge: Edge, token: str
     "query",
     [
         "limit=5", "cursor=x", "after=RUN-26-000001", "format=xml", "sort=name", "state=gone",
-        "as_of=2026-04-01&health=red", "as_of=2026-04-01&resource_id=r",
+        "as_of=2026-04-01&sort=due_at", "as_of=2026-04-01&resource_id=r",
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_a_422(edge: Edge, token: str, query: str) -> None:

@@ -66,6 +66,7 @@ COUNTED = '"last_activity_at":"2026-04-15T12:00:00Z","open_runs":0'
 def interval(opened: int, ended: int, **more: Any) -> IntervalRow:
     values: dict[str, Any] = {
         "since": START,
+        "state_since": START,
         "turned": True,
         "state": "running",
         "causes": (),
@@ -166,6 +167,7 @@ def test_a_blocker_ends_an_interval_and_moves_the_line_to_the_counts_of_blocked_
         "state": "blocked",
         "causes": ("approval_gap",),
         "since": minute(1),
+        "state_since": minute(1),
         "open_blockers": 1,
     }
     written.then(INTERVAL, interval(1, 2), interval(2, FOREVER, **after))

@@ -31,7 +31,7 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (9, "2bebb3204aa124e5"),
+    "execution": (9, "d2e79b68cdb7fb34"),
     "run": (7, "e1ee6003ee6bd0ce"),
     "event": (9, "c839868c8a26945e"),
     "webhook": (2, "4d39550e00a472d2"),
@@ -40,7 +40,7 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "b2162af17599a0ca",
+    "execution": "9fd1c4ae0b44ed1b",
     "run": "641fd523cdae309e",
     "event": "db0423a7b0aa5649",
     "webhook": "193c43285b82e1a4",

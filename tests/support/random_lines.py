@@ -33,7 +33,7 @@ CHOICES: Mapping[str, list[Any]] = {
     "unassigned": ["true"],
     "overdue": ["true"],
 }
-OF_NOW = {"health", "resource_id", "assignee", "unassigned", "overdue"}
+OF_NOW = {"resource_id", "assignee", "unassigned", "overdue"}
 """Filters that no question about the past has."""
 OWN = ("organization", "workspace")
 """Filters that a credential sets have a single value; the other filters may have several."""

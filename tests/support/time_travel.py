@@ -256,7 +256,10 @@ class Questions:
                 product_line=PRODUCT_LINES,
                 project_tag=TAGS,
                 blocked_cause=CAUSES,
+                health=("green", "amber", "red", "none"),
             )
+            if kind == "list" and self._random.random() < 0.4:
+                params["sort"] = self._random.choice(["state_since", "health_score"])
         elif kind == "runs":
             params = self._some_of(status=RUN_STATUSES, triggered_by=ACTORS)
         else:

@@ -1,4 +1,4 @@
-"""The board's orders and pages, and the board of the past, which has the records' order."""
+"""The board's orders and pages, now and of the past."""
 
 from tests.support.boards import Workspace, blocked, groups, lines, walk
 from tests.support.edge import Edge
@@ -86,20 +86,29 @@ def test_the_order_is_chosen_and_stays_with_filters_and_pages(edge: Edge) -> Non
     assert guest.get(f"{at.path}&sort=name").status == 422
 
 
-def test_a_past_board_keeps_the_records_order_and_says_so(edge: Edge) -> None:
+def test_a_past_board_has_the_order_and_the_health_of_then(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000121")
     first, second = at.line(), at.line()
+    red = {"signal": "sla_compliance", "status": "red"}
+    edge.accept(fact("health.signal_reported", second, red))
     edge.clock.advance(minutes=5)
     instant = edge.clock.now.strftime("%Y-%m-%dT%H:%M:%SZ")
     edge.clock.advance(minutes=5)
+    green = fact("health.signal_reported", second, red | {"status": "green"})
+    edge.accept(green, fact("service_line.paused", first), fact("service_line.resumed", first))
     guest = visitor(edge)
-    assert lines(guest.get(at.path)) == [first, second]
+    assert lines(guest.get(at.path)) == [second, first]
     then = guest.get(f"{at.path}&sort=health_score&as_of={instant}&limit=1")
     assert lines(then) == [second]
-    assert then.all(".orders") == []
-    assert "the past is not sorted" in then.words(".about")[0]
-    assert [line for page in walk(guest, f"{at.path}&as_of={instant}&limit=1")
-            for line in lines(page)] == [second, first]  # fmt: skip
+    assert then.words(".orders [aria-current]") == ["health"]
+    for sort, expected in (
+        ("state_since", [first, second]), ("health_score", [second, first]),
+        ("record", [second, first]),
+    ):  # fmt: skip
+        pages = walk(guest, f"{at.path}&sort={sort}&as_of={instant}&limit=1")
+        assert [line for page in pages for line in lines(page)] == expected
+    assert lines(guest.get(f"{at.path}&health=amber&as_of={instant}")) == [second]
+    assert lines(guest.get(f"{at.path}&health=amber")) == []
     assert then.one(".past a")["href"] == f"{at.path}&sort=health_score&limit=1"
 
 
@@ -110,10 +119,10 @@ def test_a_past_board_says_which_filters_do_not_apply(edge: Edge) -> None:
     guest = visitor(edge)
     instant = edge.clock.now.strftime("%Y-%m-%dT%H:%M:%SZ")
     edge.clock.advance(minutes=5)
-    then = guest.get(f"{at.path}&health=red&as_of={instant}")
+    then = guest.get(f"{at.path}&resource_id=SCR-1&as_of={instant}")
     assert lines(then) == [line_id]
     (chip,) = then.words(".chosen .chip.unused")
-    assert chip.startswith("Health red (not applied: known of now only)")
+    assert chip.startswith("Resource SCR-1 (not applied: known of now only)")
     assert then.words("h1") == ["Lines, workspace WS-26-000122"]
 
 

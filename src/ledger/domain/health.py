@@ -19,6 +19,9 @@ SignalStatus = Literal["green", "amber", "red"]
 PENALTY: dict[SignalStatus, int] = {"green": 0, "amber": 6, "red": 31}
 """The points that a signal of this status takes off 100."""
 
+LEAST: dict[SignalStatus, int] = {"green": 70, "amber": 50, "red": 0}
+"""The least score of each status, from the best status to the worst."""
+
 
 class Signal(msgspec.Struct, frozen=True, array_like=True):
     """The latest report of one signal."""
@@ -36,7 +39,7 @@ def score(signals: Iterable[Signal]) -> int | None:
 
 
 def status(points: int | None) -> SignalStatus | None:
-    """The status of a score: green from 70, amber from 50, else red; None without a score."""
+    """The status of a score; None without a score."""
     if points is None:
         return None
-    return "green" if points >= 70 else "amber" if points >= 50 else "red"
+    return next(status for status, least in LEAST.items() if points >= least)

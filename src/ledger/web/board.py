@@ -68,7 +68,7 @@ class BoardQuery(Filters):
 async def show_board(asking: Asking, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     filters = _filters(query)
-    order: Order = "record" if query.is_past else query.sort or "state_since"
+    order: Order = query.sort or "state_since"
     matching = await _summary(asking, filters)
     page = await read_page(
         asking,

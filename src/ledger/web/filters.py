@@ -43,7 +43,7 @@ class Chip(NamedTuple):
     rest: str | None
     """The filter's value without this word; None without any word."""
     applies: bool
-    """Whether the filter has an effect: health and resources are known of now only."""
+    """Whether the filter has an effect: resources, for example, are known of now only."""
 
 
 def chips_of(

@@ -70,7 +70,7 @@ from projections.execution.shown import LineDetail, ShownLine, item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
-OF_NOW = ("health", "resource_id", "assignee", "unassigned", "overdue", "organization_id")
+OF_NOW = ("resource_id", "assignee", "unassigned", "overdue", "organization_id")
 """The filters of now only."""
 
 _OF_NOW = "asks about now only; leave out as_of"
@@ -97,8 +97,7 @@ class Filters(Query):
         str | None,
         Field(
             pattern=any_of(HEALTH),
-            description="The health status; `none` finds lines without signals. Not with `as_of`."
-            f" {OR}",
+            description=f"The health status; `none` finds lines without signals. {OR}",
         ),
     ] = None
     resource_id: Annotated[
@@ -144,9 +143,15 @@ class _Ordered(Filters):
         Field(
             description="`state_since`: the longest in its state first; `health_score`: the worst"
             " first, lines without signals last; `due_at`: the earliest of the open blockers first,"
-            " lines without one last; then the newest record id first. Not with `as_of`."
+            " lines without one last, not with `as_of`; then the newest record id first."
         ),
     ] = None
+
+    def chosen(self) -> Chosen:
+        """The filters as those of ``Filters``. Raises Invalid for an order of now only, too."""
+        if self.is_past and self.sort == "due_at":
+            raise Invalid.at("/sort", _OF_NOW)
+        return super().chosen()
 
 
 class LinesQuery(_Ordered, PageQuery):
@@ -200,8 +205,6 @@ async def lines_page(
     """
     chosen = query.chosen()
     filters = filters_of(asking, query, chosen)
-    if query.is_past and query.sort is not None:
-        raise Invalid.at("/sort", _OF_NOW)
     if query.cursor is not None:
         filters |= _after(query, chosen)
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
@@ -226,10 +229,11 @@ def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
     def cursor_after(row: Any) -> str:
         key: dict[str, Any] = {"id": id_of_key("RUN", row[1])}
         if query.sort is not None:
-            key["key"] = _told(row[3])
+            key["key"] = _told(row[-1])
         return encode_cursor(key, _bound_to(query, chosen))
 
-    item = (lambda row: item_of_past(row[2:])) if query.is_past else None
+    end = None if query.sort is None else -1
+    item = (lambda row: item_of_past(row[2:end])) if query.is_past else None
     return paged(rows, query.limit, 1, cursor_after, item)
 
 
@@ -334,8 +338,6 @@ async def export_executions(asking: Asking, query: LinesExportQuery) -> Response
     """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
     turn, tenant, chosen = begin_export(asking), asking.tenant, query.chosen()
     filters, instant = filters_of(asking, query, chosen), periods(asking.instant(query))
-    if query.is_past and query.sort is not None:
-        raise Invalid.at("/sort", _OF_NOW)
     read = lists.ids_read(filters, query.is_past, query.sort)
     listed = await asking.rows(read, {**filters, **instant, "limit": None}, query)
     # Lines move within their order while an export goes on: so all ids are known from the start.
