@@ -95,6 +95,18 @@ def test_a_tablet_shows_a_table_and_a_phone_shows_short_cards(board: Page, schem
     assert_accessible(board)
 
 
+def test_a_tablet_shows_lists_as_tables_and_a_phone_as_cards(board: Page, edge: Edge) -> None:
+    enter(board, edge.token("read", "audit:read"))
+    line_id = edge.fresh()
+    edge.accept(fact("run.started", None, {"service_line_id": line_id}))
+    for path in ("/ui/runs", "/ui/events", "/ui/audit"):
+        board.goto(path)
+        for width, is_table in ((820, True), (390, False)):
+            show(board, width)
+            expect(board.locator("thead")).to_be_visible(visible=is_table)
+            assert board.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_space_opens_the_details_of_a_row_and_a_refresh_keeps_them(
     board: Page, edge: Edge, lines: list[str]
 ) -> None:
