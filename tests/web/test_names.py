@@ -158,8 +158,8 @@ def test_events_and_audit_call_their_subjects_by_name_for_who_may_read(
 
 def test_the_audit_log_calls_a_key_by_its_name(edge: Edge) -> None:
     Keys(edge).create(name="nightly jobs")
-    (_, said, *_) = visitor(edge, "audit:read").get("/ui/audit?action=key.create").words(".about")
-    assert said.startswith("nightly jobs KEY-26-")
+    page = visitor(edge, "audit:read").get("/ui/audit?action=key.create")
+    assert any(said.startswith("nightly jobs KEY-26-") for said in page.words(".about"))
 
 
 def test_pages_of_runs_show_the_lines_name(edge: Edge) -> None:
