@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.databases import execute
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, Visitor, visitor
@@ -73,3 +74,23 @@ def test_a_cookie_that_is_no_position_is_ignored(edge: Edge, guest: Visitor) -> 
     for cookie in ("nonsense", "1", "~", f"{2**80}~execution.pause"):
         guest.http.cookies.set("ledger_written", cookie)
         assert said(guest.get("/ui")) == ""
+
+
+def test_a_view_of_names_alone_does_not_make_a_page_late(edge: Edge, guest: Visitor) -> None:
+    """The view of the directory stops at an event that it cannot write; lines go on."""
+    line = edge.fresh(name="Payments pod")
+    tables = edge.select(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'directory%'"
+        " AND relnamespace::regnamespace::text LIKE 'ledger%'"
+    )
+    for (table,) in tables:
+        execute(edge.conninfo, f"ALTER TABLE ledger.{table} RENAME TO moved_{table}")
+    edge.accept(fact("directory.named", "WS-26-000001", {"name": "Halden Bank"}))
+    edge.accept(fact("execution.checked_in", line))
+    (stopped,) = edge.select(
+        "SELECT stopped_at IS NOT NULL FROM ledger.projection WHERE name = 'directory'"
+    )
+    assert stopped == (True,)
+    edge.clock.advance(seconds=10)
+    assert said(guest.get(f"/ui/lines/{line}")) == ""
+    assert guest.get(f"/ui/lines/{line}").words(".standing .state") == ["running"]

@@ -157,7 +157,9 @@ def test_events_and_audit_call_their_subjects_by_name_for_who_may_read(
 
 
 def test_the_audit_log_calls_a_key_by_its_name(edge: Edge) -> None:
-    Keys(edge).create(name="nightly jobs")
+    key = Keys(edge).create(name="nightly jobs")
+    for path in ("/ui/keys", f"/ui/keys/{key.id}"):
+        assert "by test KEY-26-" in visitor(edge, "keys:manage").get(path).words("main")[0]
     page = visitor(edge, "audit:read").get("/ui/audit?action=key.create")
     assert any(said.startswith("nightly jobs KEY-26-") for said in page.words(".about"))
 
