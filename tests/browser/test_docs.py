@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import Watch, enter, screenshot
+from tests.support.browser import Watch, assert_accessible, enter, screenshot
 from tests.support.edge import Edge
 
 
@@ -26,6 +26,12 @@ def test_the_api_is_read_and_tried_in_the_pages_colours_with_nothing_from_elsewh
     shown.get_by_role("button", name="Execute").click()
     expect(shown.locator(".live-responses-table")).to_contain_text("200")
     expect(shown.locator(".live-responses-table")).to_contain_text(line)
+    assert_accessible(page)
+    page.emulate_media(color_scheme="light")
+    expect(page.locator("html")).not_to_have_class("dark-mode")
+    page.evaluate("Promise.allSettled(document.getAnimations().map((each) => each.finished))")
+    assert_accessible(page)
+    assert "#/execution/show_execution" in page.url, "the address leads to the operation"
 
 
 @pytest.mark.soak
