@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -107,6 +108,18 @@ def test_many_lines_are_paused_until_an_instant_and_a_hold_that_is_on_keeps_its_
     shown = (tenant.edge.data(f"/v1/execution/{each}", tenant.token) for each in (line, held))
     ends = [(hold["reason"], hold["until"]) for each in shown for hold in each["holds"]]
     assert ends == [(REASON, until), ("because", None)]
+
+
+@pytest.mark.parametrize(("action", "outcome"), [("pause", "paused"), ("resume", "unchanged")])
+def test_a_hold_whose_end_has_come_is_off_also_in_a_dry_run(
+    tenant: Tenant, action: str, outcome: str
+) -> None:
+    line, until = tenant.line(), tenant.edge.clock() + timedelta(hours=1)
+    many(tenant, lines=[line], until=until.isoformat())
+    tenant.edge.clock.advance(hours=1)
+    dry = many(tenant, action, lines=[line], dry_run=True)
+    assert [each for _, each, _ in told(dry)] == [outcome]
+    assert many(tenant, action, lines=[line]).json() == dry.json()
 
 
 def test_closed_lines_are_left_out_and_no_match_is_a_200(tenant: Tenant) -> None:
