@@ -452,6 +452,26 @@ def test_the_kept_lines_are_encrypted(tenant: Tenant) -> None:
     assert not any(word in outcome for (outcome,) in kept for word in (line.encode(), b"Zebra"))
 
 
+def break_off(tenant: Tenant, key: str) -> None:
+    """Leave a request for one line as a crash would have: the line is kept, and not done."""
+    own = "DELETE FROM ledger.idempotency WHERE key = %s AND path LIKE '%%LIN%%'"
+    with psycopg.connect(tenant.edge.conninfo, autocommit=True) as connection:
+        assert connection.execute(own, (key,)).rowcount == 1
+
+
+def test_a_line_that_is_left_after_the_end_of_its_pause_is_refused(tenant: Tenant) -> None:
+    key, line = f"many-{next(_keys)}", tenant.line()
+    until = tenant.edge.clock() + timedelta(hours=1)
+    asked = {"lines": [line], "until": until.isoformat(), "key": key}
+    many(tenant, **asked)
+    break_off(tenant, key)
+    many(tenant, "resume", lines=[line])
+    tenant.edge.clock.advance(hours=1)
+    late = many(tenant, **asked)
+    assert told(late) == [(line, "refused", "running")]
+    assert late.json()["data"][0]["code"] == "invalid_request"
+
+
 def test_after_24_hours_the_lines_are_judged_anew_also_those_that_were_done_later(
     tenant: Tenant,
 ) -> None:
@@ -459,10 +479,7 @@ def test_after_24_hours_the_lines_are_judged_anew_also_those_that_were_done_late
     line = tenant.line()
     asked = {"lines": [line], "key": key}
     many(tenant, **asked)
-    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
-        # As a crash would have left it: the lines were kept, and none was done.
-        own = "DELETE FROM ledger.idempotency WHERE key = %s AND path LIKE '%%LIN%%'"
-        assert connection.execute(own, (key,)).rowcount == 1
+    break_off(tenant, key)
     many(tenant, "resume", lines=[line])
     edge.clock.advance(hours=23)
     late = many(tenant, **asked)
