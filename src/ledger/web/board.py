@@ -68,7 +68,8 @@ class BoardQuery(Filters):
 async def show_board(asking: Asking, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     filters = _filters(query)
-    order: Order = query.sort or "state_since"
+    orders = {name: said for name, said in ORDERS.items() if name != "due_at" or not query.is_past}
+    order: Order = query.sort if query.sort in orders else "state_since"
     matching = await _summary(asking, filters)
     page = await read_page(
         asking,
@@ -107,7 +108,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         address=address,
         cleared=address(**dict.fromkeys(_NAMES)),
         order=order,
-        orders=ORDERS,
+        orders=orders,
         counts=counts,
         everything=everything.total,
         page=page,
@@ -152,7 +153,7 @@ def _address(request: Request, **changes: Any) -> str:
 def _exported(query: BoardQuery, order: Order, format: str) -> str:
     """The address of a file with all lines that the filters let through."""
     of_past = dict.fromkeys(OF_NOW) if query.is_past else {}
-    sort = None if query.is_past or order == "record" else order
+    sort = None if order == "record" else order
     given = {name: getattr(query, name) for name in Filters.model_fields} | of_past
     address = "/ui/export"
     for name, value in {**given, "sort": sort, "format": format}.items():
