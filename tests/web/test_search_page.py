@@ -3,8 +3,8 @@
 import pytest
 
 from tests.support.edge import Edge
-from tests.support.facts import fact
-from tests.support.visitor import visitor
+from tests.support.facts import activation, fact
+from tests.support.visitor import Visitor, visitor
 
 WORKSPACE, PROJECT = "WS-26-000930", "PROJ-26-000930"
 
@@ -28,10 +28,10 @@ def line(edge: Edge) -> str:
 
 RESULTS = (
     "Payments core {line} · line",
-    "pay,ments project",
+    "pay,ments project · 1 line on the board",
     "Pay Person SCR-930000 · resource",
-    "Payments <bank> WS-26-000930 · workspace",
-    "Payments next PROJ-26-000930 · project",
+    "Payments <bank> WS-26-000930 · workspace · 1 line on the board",
+    "Payments next PROJ-26-000930 · project · 1 line on the board",
     "Payments wait SCR-930001 · blocker of Payments core",
     "payrun RUN-26-930001 · run of Payments core",
 )
@@ -114,3 +114,43 @@ def test_nobody_finds_another_organizations_names(edge: Edge, line: str) -> None
     stranger = visitor(edge, organization_id="ORG-26-000777")
     for path in ("/ui/search", "/ui/search/results"):
         assert line not in stranger.get(path, params={"q": "payments"}).text
+
+
+def test_the_search_finds_the_people_by_whom_lines_are_waited_for(edge: Edge) -> None:
+    tenant = {"organization_id": "ORG-26-000931"}
+    token = edge.token("read", "write", **tenant)
+    lines = [edge.fresh("capacity", token=token, **tenant) for _ in range(4)]
+    people = ["amara.okafor@example.com", "amara.okafor@example.com", "Zoë Amaral", "amar,a"]
+    for line, person in zip(lines, people, strict=True):
+        blocker = {"blocker_id": "b", "cause": "approval_gap", "assignee": person}
+        edge.accept(fact("execution.blocked", line, blocker), token=token)
+    guest = Visitor(edge, token)
+    for path in ("/ui/search", "/ui/search/results"):
+        answer = guest.get(path, params={"q": "Amara"})
+        assert answer.words(".found li, [role=option]") == [
+            "amara.okafor@example.com person · all 2 lines on the board",
+            "Zoë Amaral person · 1 line on the board",
+        ]
+        links = [str(tag["href"]) for tag in answer.all(".found a, a[role=option]")]
+        assert links[0] == "/ui?assignee=amara.okafor%40example.com"
+    assert (
+        guest.get(links[0]).words(".lines tbody th a")
+        == guest.get("/ui").words(".lines tbody th a")[:2]
+    )
+    assert "Nothing found" in visitor(edge).get("/ui/search?q=okafor").text, "another tenant's"
+    edge.accept(fact("execution.unblocked", lines[2], {"blocker_id": "b"}), token=token)
+    assert "Nothing found" in guest.get("/ui/search?q=zoe+amaral").text
+    unlinked = guest.get("/ui/search?q=amar").words(".found li > span > .name")
+    assert unlinked == ["amar,a"], "a comma means or"
+
+
+def test_a_workspace_is_found_beside_more_lines_of_its_name_than_are_shown(edge: Edge) -> None:
+    tenant = {"organization_id": "ORG-26-000932", "workspace_id": "WS-26-000932"}
+    token = edge.token("read", "write", organization_id=tenant["organization_id"])
+    edge.accept(fact("directory.named", "WS-26-000932", {"name": "Zürich"}), token=token)
+    edge.accept(
+        *(activation(edge.fresh_id(), name=f"Zürich {n}", **tenant) for n in range(21)), token=token
+    )
+    results = Visitor(edge, token).get("/ui/search?q=zurich").words(".found li")
+    assert len(results) == 20
+    assert results[-1] == "Zürich WS-26-000932 · workspace · all 21 lines on the board"

@@ -1,5 +1,6 @@
 """The search of the page: the palette's results while a person types, and a page without script."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import needs
+from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, AsOf
 from ledger.api.routes.search import (
     MOST_CHARACTERS,
@@ -15,9 +17,12 @@ from ledger.api.routes.search import (
     SearchResults,
     search_names,
 )
-from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.errors import Behind, Forbidden, Invalid
 from ledger.web.jump import place_of, writes_of_actor
 from ledger.web.pages import PageRoute, go, may_read, show, with_parameter
+from ledger.web.pickers import FILTER, Kind, entries_of
+from projections.search.statements import FOUND
+from projections.search.words import folded_name, sought
 
 router = APIRouter(prefix="/ui/search", include_in_schema=False, route_class=PageRoute)
 
@@ -38,15 +43,32 @@ class Typed(BaseModel):
         return (self.q or self.id).strip()
 
 
+class OnBoard(NamedTuple):
+    """A workspace, a project or a person by whom lines are waited for: the board shows them."""
+
+    type: str
+    id: str
+    name: str | None
+    service_line_id: None = None
+
+
 class Hit(NamedTuple):
     """A result, as the page shows it."""
 
-    found: Found
+    found: Found | OnBoard
     path: str | None
     """The address that it leads to; None: no page shows it."""
     parameters: dict[str, str]
     line_name: str | None
     """The name of the line of a blocker or a run."""
+    lines: int | None = None
+    """How many lines the board has of it; None: it is no filter, or the number is not known."""
+
+
+_KINDS: Mapping[Kind, str] = {"workspace": "workspace", "project": "project", "assignee": "person"}
+
+_MOST = 5
+"""The most workspaces, projects and people each, beside those that the API finds."""
 
 
 @router.get("", openapi_extra=needs(None))
@@ -82,9 +104,43 @@ async def _results(asking: Asking, text: str) -> list[Hit] | None:
     except Invalid:
         return None
     found = msgspec.json.decode(reply.body, type=SearchResults).data
-    return [
-        Hit(each, *_place(each), reply.line_names.get(each.service_line_id or "")) for each in found
+    on_board = {(hit.found.type, hit.found.id): hit for hit in await _on_board(asking, text)}
+    named = reply.line_names
+    hits = [
+        on_board.pop((each.type, each.id))
+        if (each.type, each.id) in on_board
+        else Hit(each, *_place(each), named.get(each.service_line_id or ""))
+        for each in found
     ]
+    left = on_board.values()
+    more = [
+        hit
+        for kind in _KINDS.values()
+        for hit in [hit for hit in left if hit.found.type == kind][:_MOST]
+    ]
+    # Lines may fill the answer, and would then hide the workspace whose name they have.
+    return [*hits[: FOUND - len(more)], *more]
+
+
+async def _on_board(asking: Asking, text: str) -> list[Hit]:
+    """What the board can be filtered by, if its name fits: those with the most lines first."""
+    wanted = sought(text)
+    if wanted is None or not wanted.words:
+        return []
+    hits = []
+    for kind, type_ in _KINDS.items():
+        try:
+            entries, _ = await entries_of(asking, kind)
+        except (Behind, *UNBUILT):
+            continue
+        for entry in entries:
+            is_found = wanted.fits_name(folded_name(entry.name or entry.id))
+            if is_found and wanted.fits_id(entry.id):
+                # A comma means "or" in a filter, so an id with a comma leads nowhere.
+                path = None if "," in entry.id else "/ui"
+                found = OnBoard(type_, entry.id, entry.name)
+                hits.append(Hit(found, path, {FILTER[kind]: entry.id}, None, entry.lines))
+    return sorted(hits, key=lambda hit: -(hit.lines or 0))
 
 
 def _place(found: Found) -> tuple[str | None, dict[str, str]]:

@@ -74,14 +74,14 @@ async def names_of_resources(asking: Asking, ids: Sequence[str]) -> Mapping[str,
     """The names of these resources, by id, of those that are among the first of the directory."""
     if not any(ids):
         return {}
-    found, _ = await _entries(asking, "resource")
+    found, _ = await entries_of(asking, "resource")
     return {entry.id: entry.name for entry in found if entry.id in ids and entry.name}
 
 
 @router.get("/directory", openapi_extra=needs("read"))
 async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
     """All entries of a kind by name, or those with a text in name or id."""
-    found, has_more = await _entries(asking, query.type)
+    found, has_more = await entries_of(asking, query.type)
     if sought := fold(query.name.strip()):
         found = [entry for entry in found if sought in _words(entry)]
         if has_more:
@@ -105,7 +105,7 @@ async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
     )
 
 
-async def _entries(asking: Asking, kind: Kind) -> tuple[list[ShownName], bool]:
+async def entries_of(asking: Asking, kind: Kind) -> tuple[list[ShownName], bool]:
     """The entries of a kind, and whether there are more of them than are read."""
     found: list[ShownName] = []
     if kind == "assignee":
