@@ -1,4 +1,4 @@
-"""What empty pages teach, where a key that may only report begins, and the way out of a refusal."""
+"""The commands that empty pages teach, a key that may only report, and the way out of a refusal."""
 
 import json
 import shlex

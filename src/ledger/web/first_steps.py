@@ -1,7 +1,7 @@
 """Commands to copy for those who begin: the first fact, run, key and endpoint.
 
-The pages that are still empty show them, and the page of a credential that may only report. They
-name the address by which the browser came.
+The pages that are still empty show them, and the page of a credential that may only report. Each
+command names the address by which the browser came.
 """
 
 import hashlib
