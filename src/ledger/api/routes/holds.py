@@ -9,7 +9,6 @@ before are replayed.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import batched
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -304,7 +303,8 @@ async def _carry_out(asking: Asking, commands: Sequence[PauseOne]) -> list[Recei
     Raises Unavailable if a command was not carried out.
     """
     decided = list[Receipt | Refused]()
-    for some in batched(commands, TURN_FACTS):
+    for start in range(0, len(commands), TURN_FACTS):
+        some = commands[start : start + TURN_FACTS]
         for outcome in await asking.services.submissions.submit(some, for_views=False):
             if isinstance(outcome, Unavailable):
                 raise outcome
