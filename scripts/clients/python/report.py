@@ -27,8 +27,8 @@ from ledger_client.models.fact_item_list_answer import FactItemListAnswer
 from ledger_client.models.line_detail_answer import LineDetailAnswer
 from ledger_client.models.new_webhook import NewWebhook
 from ledger_client.models.optional_reason import OptionalReason
+from ledger_client.models.pausing import Pausing
 from ledger_client.models.product_line import ProductLine
-from ledger_client.models.reason import Reason
 from ledger_client.models.run_started import RunStarted
 from ledger_client.models.run_started_fact import RunStartedFact
 from ledger_client.models.run_status import RunStatus
@@ -94,7 +94,7 @@ def read() -> None:
 
 def manage() -> None:
     """Pause and resume the line; set up, change, show and remove a webhook."""
-    paused = pause_execution.sync(line, client=client, body=Reason(reason="A client's test"))
+    paused = pause_execution.sync(line, client=client, body=Pausing(reason="A client's test"))
     assert isinstance(paused, LineDetailAnswer), paused
     assert paused.data.state is State.PAUSED
     resumed = resume_execution.sync(
