@@ -355,7 +355,7 @@ CROSS JOIN LATERAL (
 ORDER BY o.id
 """
 
-# Who should act on the lines: the assignees of their open blockers, those of most lines first.
+# Assignees of the open blockers of lines; those of most lines come first.
 _ASSIGNEES = """
 SELECT p.position, a.name, a.lines
 FROM ({position}) AS p

@@ -227,11 +227,29 @@ def test_pausing_and_resuming_leads_back_to_the_line(edge: Edge) -> None:
     assert (hold["hold"], hold["reason"]) == ("operator", "Audit\nof the year")
     page = guest.get(path_of(line_id))
     assert "operator hold Audit of the year" in page.words(".why")[0]
-    assert [b["popovertarget"] for b in page.all(".head button")] == ["resume-line"]
+    assert [b["popovertarget"] for b in page.all(".head button")] == ["resume-line", "change-line"]
     assert send(guest, line_id, "resume").status == 303
     assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
     page = guest.get(path_of(line_id))
     assert [b["popovertarget"] for b in page.all(".head button")] == ["pause-line"]
+
+
+def test_a_pause_gets_an_end_which_the_page_tells_and_changes(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    end = edge.clock.now.replace(microsecond=0) + timedelta(days=2, hours=3, seconds=1)
+    until = f"{end:%Y-%m-%dT%H:%M:%S}"
+    assert send(guest, line_id, "pause", reason="Audit", until=until).status == 303
+    page = guest.get(path_of(line_id))
+    assert f"until {end:%Y-%m-%d %H:%M:%S} , in 2 d 3 h" in page.words(".why li")[0]
+    change = page.form(f"{path_of(line_id)}/change")
+    assert (change["reason"], change["until"]) == ("Audit", until)
+    past = guest.post(f"{path_of(line_id)}/change", change | {"until": "2020-01-01T10:00"})
+    assert past.status == 422
+    assert past.one("section.manage [name=until]")["value"] == "2020-01-01T10:00"
+    later = change | {"until": "", "reason": "Audit of the year", "request_key": "later"}
+    assert guest.post(f"{path_of(line_id)}/change", later).status == 303
+    (hold,) = edge.data(f"/v1/execution/{line_id}")["holds"]
+    assert (hold["reason"], hold["until"]) == ("Audit of the year", None)
 
 
 def test_the_shown_month_stays_after_a_form_is_sent(edge: Edge) -> None:
@@ -317,7 +335,7 @@ def test_buttons_are_shown_only_if_they_would_work(edge: Edge) -> None:
     then = edge.clock.now.isoformat().replace("+00:00", "Z")
     edge.clock.advance(seconds=1)
     manager = visitor(edge, *MANAGE)
-    assert len(manager.get(path_of(line_id)).all("[popover]")) == 2
+    assert len(manager.get(path_of(line_id)).all("[popover]")) == 3
     assert manager.get(f"{path_of(line_id)}?as_of={then}").all("[popover]") == []
     assert visitor(edge).get(path_of(line_id)).all("[popover], .head button") == []
 

@@ -7,22 +7,21 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Response
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ledger.api.lean import command_route, needs, parse_query
-from ledger.api.models import OptionalReason, Reason
+from ledger.api.models import OptionalReason, Pausing
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, feeds, runs, stories
 from ledger.api.routes.executions import AnyLineId, Filters
 from ledger.api.routes.stories import RangeQuery, ShownUsage
-from ledger.api.writing import Sent, execute_on
+from ledger.api.writing import checked, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
-from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
 from ledger.web.board import BoardQuery
@@ -76,6 +75,10 @@ class ManageForm(Form):
     """The reason of a pause or a resume, which the API's model validates; what the page keeps."""
 
     reason: str | None = None
+    until: str | None = Field(default=None, max_length=40)
+    """A date and a time in the page's zone."""
+    exact: str | None = Field(default=None, max_length=40)
+    """The exact instant of an end that the page shows."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
     place: _Place = None
@@ -90,7 +93,7 @@ class Entered(NamedTuple):
     """A form that was refused."""
 
     action: str
-    reason: str | None
+    form: ManageForm
     error: LedgerError
 
 
@@ -127,44 +130,46 @@ async def show_line(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Res
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
 async def pause_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
     """Pause the line: put the operator's hold on."""
-    return await _manage(asking, line_id, form, Pause, Reason)
+    return await _manage(asking, line_id, form, "pause")
+
+
+@command_route(router, "/{line_id}/change", Pause, "service_lines:manage")
+async def change_pause(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+    """Give the operator's hold another reason and another end."""
+    return await _manage(asking, line_id, form, "change")
 
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
 async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
     """Resume the line: lift the operator's hold."""
-    return await _manage(asking, line_id, form, Resume, OptionalReason)
+    return await _manage(asking, line_id, form, "resume")
 
 
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
 @router.get("/{line_id}/resume", openapi_extra=needs("read"))
+@router.get("/{line_id}/change", openapi_extra=needs("read"))
 async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
     return go(with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of))
 
 
-async def _manage(
-    asking: Asking,
-    line_id: str,
-    form: ManageForm,
-    command: type[Pause],
-    model: type[Reason] | type[OptionalReason],
-) -> Response:
+async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -> Response:
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
+    command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
     # A reason of blanks counts as no reason, since the history would show none.
-    reason = (form.reason or "").replace("\r\n", "\n").strip() or None
-    key = idempotency_of(asking, form)
-    sent: Sent[Reason | OptionalReason]
+    form.reason = reason = (form.reason or "").replace("\r\n", "\n").strip() or None
+    said: dict[str, Any] = {} if reason is None else {"reason": reason}
     try:
-        sent = Sent(model.model_validate({} if reason is None else {"reason": reason}), key, None)
-    except ValidationError as error:
-        sent = Sent(None, key, Invalid("The reason is not valid.", pointers(error, "")))
-    try:
-        await execute_on(asking, command, line_id, sent, reason=reason)
+        if action != "resume":
+            said["replace"] = action == "change"
+            if form.until is not None:
+                said["until"] = zone_of(asking.request).meant("until", form.until, form.exact)
+        sent = checked(said, model, idempotency_of(asking, form))
+        given = {"reason": reason} if sent.body is None else sent.body.model_dump()
+        await execute_on(asking, command, line_id, sent, **given)
     except (Invalid, InvalidState, Unavailable) as error:
-        action = "pause" if command is Pause else "resume"
         query = LineQuery.model_validate(form.kept)
-        return await _page(asking, line_id, query, Entered(action, reason, error))
+        return await _page(asking, line_id, query, Entered(action, form, error))
     address = f"/ui/lines/{line_id}"
     for name, value in form.kept.items():
         address = with_parameter(address, name, value)
@@ -237,7 +242,7 @@ async def _page(
         entered=entered,
         unshown=unshown,
         may_manage=_may_manage(asking.principal, query, line),
-        is_held=any(hold.hold == "operator" for hold in line.holds),
+        held=next((hold for hold in line.holds if hold.hold == "operator"), None),
     )
 
 

@@ -45,7 +45,7 @@ EVERYBODYS = (
 MINE = "Mine"
 
 
-class View(msgspec.Struct, array_like=True):
+class KeptView(msgspec.Struct, array_like=True):
     """A view that a person keeps."""
 
     name: Annotated[str, Meta(max_length=40)]
@@ -56,7 +56,7 @@ class Kept(msgspec.Struct, array_like=True):
     """What the browser keeps: by which name blockers are assigned to the person, and the views."""
 
     me: Annotated[str, Meta(max_length=200)] = ""
-    views: Annotated[list[View], Meta(max_length=30)] = msgspec.field(default_factory=list)
+    views: Annotated[list[KeptView], Meta(max_length=30)] = msgspec.field(default_factory=list)
 
 
 class Tab(NamedTuple):
@@ -126,7 +126,7 @@ async def keep_view(asking: Asking, form: ViewForm) -> Response:
             address = with_parameter(address, key, value)
         if await _counted(asking, address) is None:
             raise Invalid.at("/board", "is no board of now")
-        kept.views.append(View(name, address))
+        kept.views.append(KeptView(name, address))
     raw = msgspec.json.encode(kept)
     if len(raw) > _MOST_BYTES:
         raise Invalid.at("/name", "has no room: forget another view first")
