@@ -115,6 +115,8 @@ def ranked_read(
     """
     asked = _Asked(filters, widths, _planning(filters, sort), "DESC" if back else "ASC")
     by_status = [f"l.health_status = '{status}'" for status in statuses or HEALTH]
+    if not statuses and asked.planning is Planning.BY_VALUES:
+        by_status = ["true"]  # few lines are sorted, rather than many compared along these walks
     if sort == "due_at":
         found = asked.by_due_time(by_status, back)
     elif sort is None:
@@ -151,9 +153,7 @@ class _Asked(NamedTuple):
         rest = f"l.causes <> '{{}}' AND l.due_at = {_NEVER}"
         others = self.walks("never_due", [rest], _STUCK, _NEVER)
         if self.filters.isdisjoint(_OF_STUCK):
-            # A plan by values sorts few lines rather than compare many along these walks.
-            choices = ["true"] if self.planning is Planning.BY_VALUES else by_status
-            free = [f"{choice} AND l.causes = '{{}}'" for choice in choices]
+            free = [f"{status} AND l.causes = '{{}}'" for status in by_status]
             others += self.walks("never_due", free, _FREE, _NEVER)
         parts = [(due, _BY_KEY), (others, _BY_RECORD)]
         first, second = reversed(parts) if back else parts
