@@ -96,6 +96,7 @@ def test_columns_of_choice_are_shown_until_others_are_chosen(edge: Edge) -> None
     assert guest.get(at.path).words("th.extra") == ["Projects"]
     chosen(guest)
     assert guest.get(at.path).words("th.extra") == []
+    assert guest.get("/ui/columns").location == "/"
 
 
 @pytest.mark.parametrize("cookie", ["", "nonsense", "id.<b>.id"])
