@@ -93,6 +93,9 @@ def test_other_times_and_months_keep_the_board(edge: Edge, lines: list[str]) -> 
     ]
     for found in (*steps, str(page.one(".panel input[name=next]")["value"])):
         assert way_back(guest.get(found)).startswith(address)
+    headers = {"referer": HOST + address, "hx-target": "view"}
+    refreshed = guest.get(f"/ui/lines/{lines[4]}", headers=headers)
+    assert refreshed.all(".beside") == []
     past = guest.get(str(page.all(".where a[href]")[0]["href"]))
     assert "as_of=" in str(way_back(past))
     assert past.all(".beside") == []

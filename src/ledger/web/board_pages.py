@@ -130,8 +130,6 @@ async def neighbours(
     states = split_words(filters.state) or BOARD_ORDER
     asked = BoardPage(order, 1, None, None, 1)
     walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
-    if place is None and line.state not in states:
-        return None
     place = place or walk.cursor_of(line.state, line)
     answer = executions.summarize_executions(asking, filters)
     matching = (await read_answer(answer, AnswerOf[LineCounts])).data
