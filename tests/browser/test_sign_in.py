@@ -72,3 +72,22 @@ def test_without_script_board_and_filters_can_be_read(
         page.get_by_label("Reason").first.fill("No script here")
         page.get_by_role("button", name="Pause this line").click()
         expect(page.get_by_text("No script here").first).to_be_visible()
+
+
+def test_a_key_that_may_only_report_and_an_empty_board_teach_a_first_fact(
+    page: Page, edge: Edge, address: str
+) -> None:
+    for token, name in (
+        (edge.token("write", organization_id="ORG-26-000941"), "start"),
+        (edge.token("read", organization_id="ORG-26-000942"), "empty-board"),
+    ):
+        page.goto("/")
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("button", name="Copy command")).to_be_visible()
+        expect(page.locator("pre.first")).to_contain_text(f"curl {address}/v1/facts ")
+        assert_accessible(page)
+        screenshot(page, name, 1440, "dark")
+        screenshot(page, name, 390)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_role("button", name="Sign out").click()

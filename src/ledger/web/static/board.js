@@ -32,7 +32,7 @@
       all.checked = ticked === own.length;
       all.indeterminate = ticked > 0 && !all.checked;
     }
-    const copy = form().querySelector("[data-copy]");
+    const copy = form().querySelector(".selection [data-copy]");
     copy.dataset.copy = rows.map((row) => row.querySelector("th a").href).join("\n");
     copy.textContent = "Copy links";
   }
