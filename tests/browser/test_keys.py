@@ -108,4 +108,30 @@ def test_a_long_name_and_many_permissions_fit_a_phone(visit: Page, keys: Keys) -
         for width in (390, 768):
             show(visit, width)
             assert visit.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+    visit.goto("/ui/keys")
+    show(visit, 1280)
+    for font in ("inherit", "monospace"):  # letters are as wide as the system's font has them
+        wide = visit.locator(".apikeys td").evaluate_all(
+            "(cells, font) => { document.body.style.fontFamily = font;"
+            " return cells.filter((cell) => cell.scrollWidth > cell.clientWidth).length; }",
+            font,
+        )
+        assert wide == 0, font
+
+
+def test_the_message_of_a_form_that_was_carried_out_goes_away(
+    visit: Page, keys: Keys, chromium: Browser, address: str
+) -> None:
+    made, state = keys.create(name="renamed"), visit.context.storage_state()
+    context = chromium.new_context(storage_state=state, base_url=address)
+    context.clock.install()
+    page = context.new_page()
+    page.goto(f"/ui/keys/{made.id}?done=change")
+    expect(page.get_by_text("Key saved.")).to_be_visible()
+    assert "done" not in page.url
+    context.clock.run_for(9_000)
+    expect(page.get_by_text("Key saved.")).to_be_visible()
+    context.clock.run_for(2_000)
+    expect(page.get_by_text("Key saved.")).to_have_count(0)
+    context.close()
     screenshot(visit, "key-long", 390)
