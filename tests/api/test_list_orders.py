@@ -315,6 +315,37 @@ def test_orders_and_filters_of_now_are_refused_for_the_past(edge: Edge, query: s
         assert answer.json()["errors"][0]["pointer"] == f"/{name}"
 
 
+def test_the_past_has_the_order_and_the_health_of_then(edge: Edge) -> None:
+    first, second, third = lines(edge, "worst-then", 3)
+    edge.accept(signal(first, "red"), signal(third, "green"))
+    edge.accept(blocked(second, time=later(edge)))
+    query, then = "project_tag=worst-then", later(edge)
+    edge.clock.advance(minutes=1)
+    edge.accept(signal(first, "green"), signal(third, "red"), signal(second, "red"))
+    edge.accept(
+        fact("execution.unblocked", second, {"blocker_id": "B-1"}, time=later(edge)),
+        blocked(third, time=later(edge)),
+    )
+    for more, expected in (
+        ("&sort=state_since", [third, first, second]),
+        ("&sort=health_score", [first, third, second]),
+        ("&health=amber", [first]),
+        ("&health=none,green", [third, second]),
+        ("&health=green&sort=state_since&state=running", [third]),
+    ):
+        assert listed(edge, f"{query}{more}&as_of={then}") == expected, more
+        assert listed(edge, f"{query}{more}") != expected, more
+        if "sort" not in more:
+            path = f"/v1/execution/summary?{query}{more}&as_of={then}"
+            assert edge.data(path)["total"] == len(expected)
+    assert walk(edge, f"/v1/execution?{query}&sort=health_score&as_of={then}", 1) == edge.data(
+        f"/v1/execution?{query}&sort=health_score&as_of={then}"
+    )
+    # Without a project, an instant's lines are found along other indexes.
+    found = walk(edge, f"/v1/execution?health=amber&as_of={then}", 9)
+    assert {first, third} & {row["service_line_id"] for row in found} == {first}
+
+
 @pytest.mark.parametrize(
     "query", ["sort=name", "sort=", "sort=state_since,health_score", "health=pink"]
 )
@@ -338,6 +369,16 @@ def test_a_cursor_serves_only_the_order_and_the_filters_that_it_was_made_for(edg
                 assert len(answer.json()["data"]) == 1
             else:
                 assert_problem(answer, 400, "invalid_cursor")
+
+
+def test_a_cursor_is_that_of_its_request_where_another_request_has_the_same_answer(
+    edge: Edge,
+) -> None:
+    lines(edge, "same-answer", 2)
+    plain = "/v1/execution?project_tag=same-answer&limit=1"
+    for path in (plain, plain, f"{plain}&organization_id={ORGANIZATION}", plain):
+        cursor = edge.get(path).json()["meta"]["cursor"]
+        assert len(edge.data(f"{path}&cursor={cursor}")) == 1
 
 
 @pytest.mark.parametrize(
