@@ -110,3 +110,13 @@ def test_a_reader_without_the_permission_is_refused(edge: Edge, lines: list[str]
     guest = visitor(edge)
     assert ask(guest, "pause", line=lines[0]).status == 403
     assert states(edge, lines[:1]) == ["running"]
+
+
+def test_the_board_says_that_it_does_not_show_the_paused_lines_yet(
+    edge: Edge, lines: list[str]
+) -> None:
+    guest = visitor(edge, "read", "service_lines:manage")
+    fields = ask(guest, "pause", line=lines[0]).form("/ui/many/pause") | {"reason": "Audit"}
+    with edge.frozen_views():
+        guest.post("/ui/many/pause", fields)
+        assert guest.get(BOARD).words("#behind") == ["Paused. This page is 1 event behind."]

@@ -103,7 +103,7 @@ def _written(request: Request) -> tuple[int, str]:
 def keep_written(request: Request, response: Response) -> None:
     """Keep the position of the request's write, if it has recorded something."""
     receipt: Receipt | None = getattr(request.state, "receipt", None)
-    if receipt is not None:
+    if receipt is not None and receipt.position:  # of many lines, none may have changed
         response.set_cookie(
             COOKIE,
             f"{receipt.position}~{request.state.action}",

@@ -311,6 +311,8 @@ async def _carry_out(asking: Asking, commands: Sequence[PauseOne]) -> list[Recei
             decided.append(outcome)
     await asking.services.positions.wait(last_position(decided))
     state = asking.request.state
+    receipts = [each for each in decided if isinstance(each, Receipt)]
+    state.receipt = max(receipts, key=lambda each: each.position, default=None)
     state.replayed = state.replayed and all(outcome.replayed for outcome in decided)
     return decided
 

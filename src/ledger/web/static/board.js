@@ -105,9 +105,10 @@
     event.preventDefault();
     dialog.close();
   });
-  document.addEventListener("close", () => {
-    if (!many()?.querySelector("form")) form().reset(); // The selected lines were paused or resumed.
-    many()?.replaceChildren();
+  document.addEventListener("close", ({ target }) => {
+    if (target !== many()?.closest("dialog")) return;
+    if (!many().querySelector("form")) form().reset(); // The selected lines were paused or resumed.
+    many().replaceChildren();
   }, true);
 
   // A panel's field has the focus as soon as the panel is open.

@@ -33,7 +33,8 @@
     detail.isError = false;
     // A page without the form would lose what was typed.
     if (detail.xhr.status >= 400) detail.shouldSwap = Boolean(sameForm(form.getAttribute("action"), parse(detail.xhr.responseText)));
-    if (detail.shouldSwap) form.closest("dialog")?.close();
+    const dialog = form.closest("dialog");
+    if (detail.shouldSwap && !dialog?.contains(detail.target)) dialog?.close();
   });
 
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
@@ -93,6 +94,12 @@
 
   // The page is made anew for the new session; what was typed waits in this tab meanwhile.
   function again() {
+    // A form that was loaded into the page would not be in the page made anew: a refresh brings the key.
+    if (document.querySelector("#many form")) {
+      document.getElementById("again").close();
+      htmx.trigger("#view", "news");
+      return;
+    }
     const typed = fields().filter((field) => isTyped(field) || field.matches("select"));
     const kept = typed.map((field) => ({
       form: field.form.getAttribute("action"), name: field.name, value: field.value, open: Boolean(field.closest("dialog[open]")),
