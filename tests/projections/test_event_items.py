@@ -34,7 +34,10 @@ ENTRY = (
 REPORTED = '{"source":"source","id":"fact-1"}'
 LINE = '{"type":"service_line","id":"LIN-26-000001"}'
 PAUSED = recorded(e.Paused(hold="operator", reason="why"), 2, minute(1))
-PAYLOAD = '{"hold":"operator","reason":"why","state_before":"running","state_after":"paused"}'
+PAYLOAD = (
+    '{"hold":"operator","reason":"why","until":null,"state_before":"running",'
+    '"state_after":"paused"}'
+)
 
 
 def found(

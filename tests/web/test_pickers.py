@@ -127,7 +127,7 @@ def test_administrators_choose_an_organization_and_see_it_in_each_row(edge: Edge
     page = guest.get(address)
     assert [str(row["id"]) for row in page.all("tbody tr:not(.more)")] == [line]
     assert page.words("h1") == ["Lines, organization ORG-26-000780"]
-    assert "ORG-26-000780" in guest.get("/ui?limit=200").words(f"#{line} .extra")
+    assert "ORG-26-000780" in guest.get("/ui?limit=200&sort=record").words(f"#{line} .extra")
 
 
 def test_a_name_that_was_typed_as_an_id_leads_to_what_has_the_name(edge: Edge) -> None:
