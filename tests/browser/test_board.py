@@ -54,7 +54,7 @@ def test_a_filter_is_a_link_that_can_be_shared(
 ) -> None:
     line_id, idle = edge.fresh(), edge.fresh("capacity")
     block(edge, line_id)
-    board.get_by_text("Filters").click()
+    board.locator("summary", has_text="Filters").click()
     board.locator("select[name=execution_model]").select_option("agent_runtime")
     board.wait_for_url("/ui?execution_model=agent_runtime")
     expect(board.locator(f"#{line_id}")).to_be_visible()
@@ -82,7 +82,7 @@ def test_a_filter_stays_when_zone_or_instant_change(board: Page, edge: Edge) -> 
     """Zone, instant and the link to now start from the shown page, not from the one before it."""
     edge.fresh()
     edge.clock.advance(hours=2)
-    board.get_by_text("Filters").click()
+    board.locator("summary", has_text="Filters").click()
     board.locator("select[name=product_line]").select_option("agent_gateway")
     board.wait_for_url("/ui?product_line=agent_gateway")
     board.keyboard.press("Escape")
@@ -90,7 +90,7 @@ def test_a_filter_stays_when_zone_or_instant_change(board: Page, edge: Edge) -> 
     board.get_by_text("Look back").click()
     board.get_by_role("link", name="1 hour ago").click()
     board.wait_for_url("/ui?product_line=agent_gateway&as_of=*")
-    board.get_by_text("Filters").click()
+    board.locator("summary", has_text="Filters").click()
     board.locator("select[name=state]").select_option("running")
     board.wait_for_url("/ui?as_of=*&product_line=agent_gateway&state=running")
     board.get_by_role("link", name="Back to now").click()
@@ -267,7 +267,8 @@ def test_without_script_sections_fold_and_panels_open(
         page.locator(f"#{line_id} .unfold summary").click()
         expect(page.locator(f"#{line_id}-more")).to_contain_text("PROJ-26-007002")
         page.locator("summary", has_text="Project").click()
-        page.locator(".pick").get_by_role("link", name="PROJ-26-007002").click()
+        page.get_by_role("link", name="All projects").click()
+        page.get_by_role("link", name="PROJ-26-007002").click()
         page.wait_for_url("/ui?project_tag=PROJ-26-007002")
         expect(page.locator(".chosen")).to_contain_text("PROJ-26-007002")
 

@@ -53,7 +53,7 @@ def test_a_person_pauses_a_line_and_sees_it_move(
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(f"{outside}{PREFIX}/ui")
         # Filters fetch and push addresses; the search redirects.
-        page.get_by_text("Filters").click()
+        page.get_by_text("Filters", exact=True).click()
         page.locator("select[name=state]").select_option("running")
         page.wait_for_url(f"{outside}{PREFIX}/ui?state=running")
         page.get_by_role("searchbox", name="Search by name or ID").fill(line_id)

@@ -61,7 +61,7 @@ def test_without_script_board_and_filters_can_be_read(
     with watched(chromium, address, java_script_enabled=False) as watch:
         page = watch.context.new_page()
         sign_in(page, edge.token("read", "service_lines:manage"))
-        page.get_by_text("Filters").click()
+        page.get_by_text("Filters", exact=True).click()
         page.locator("select[name=state]").select_option("running")
         page.get_by_role("button", name="Apply").click()
         page.wait_for_url("/ui?state=running")
