@@ -1,4 +1,4 @@
-"""What a person does with many lines of the board: pause, resume, filter, keep a view."""
+"""Actions on many lines of the board: pause, resume, filter, keep a view."""
 
 import pytest
 from playwright.sync_api import Page, expect
