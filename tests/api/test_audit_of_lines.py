@@ -232,5 +232,5 @@ def test_both_formats_of_an_export_name_the_key_and_the_reason(tenant: Tenant) -
     path = f"/v1/audit-logs/export?{query}&action=execution.pause"
     assert '"reported_by_name":"=Robot"' in tenant.edge.get(path, tenant.token).text
     table = tenant.edge.get(f"{path}&format=csv", tenant.token).text.splitlines()
-    assert table[0].endswith(",reason,reported_by_name")
-    assert table[1].endswith(",because,'=Robot")
+    assert table[0].endswith(",reason,reported_by_name,errors")
+    assert table[1].endswith(",because,'=Robot,")

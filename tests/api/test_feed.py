@@ -123,6 +123,7 @@ def test_the_feed_is_the_histories_in_log_order_without_unchanged_health(
 def test_the_workload_has_many_events_and_every_type(world: World) -> None:
     assert len(world.expected) > 400
     assert {event["type"] for event in world.expected} == TYPES.keys() - {
+        "execution.hold_changed",
         "webhook.delivery_failed",
         "run.erased",
         "directory.named",

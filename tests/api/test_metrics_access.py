@@ -24,7 +24,7 @@ COUNTED = re.compile(r"^ledger_http_request_seconds_count\{(.*)\} ", re.M)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 OPEN = {
     "/", "/docs", "/healthz", "/metrics", "/openapi.json", "/readyz", "/ui/", "/ui/docs.css",
-    "/ui/sign-in", "/ui/sign-out", "/ui/theme", "/ui/zone", "none",
+    "/ui/columns", "/ui/sign-in", "/ui/sign-out", "/ui/theme", "/ui/views", "/ui/zone", "none",
 }  # fmt: skip
 """The routes that need no credential, and the name for requests that reach no route."""
 TOKEN = "scrapes-0123456789"

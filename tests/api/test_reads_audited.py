@@ -61,6 +61,7 @@ def test_a_read_of_a_runs_data_leaves_one_entry_a_credential_line_and_day(tenant
         "resource": {"type": "service_line", "id": line},
         "outcome": "read",
         "code": None,
+        "errors": None,
         "reason": None,
         "fact": None,
         "occurred_at": "2026-04-15T12:00:00Z",

@@ -119,7 +119,9 @@ def test_a_workspace_is_told_the_id_alone_of_a_key_of_the_organization(edge: Edg
 def test_the_forms_and_the_breadcrumb_of_a_line_say_its_name(edge: Edge) -> None:
     line = named_line(edge)
     page = visitor(edge, "read", "service_lines:manage").get(f"/ui/lines/{line}")
-    assert page.words("dialog.manage h2") == ["Pause Payments <pod>", "Resume Payments <pod>"]
+    assert page.words("dialog.manage h2") == [
+        "Pause Payments <pod>", "Resume Payments <pod>", "Change the pause of Payments <pod>",
+    ]  # fmt: skip
     assert page.words(".way") == ["Board / Payments <pod>"]
 
 
