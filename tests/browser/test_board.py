@@ -224,6 +224,7 @@ def test_a_shared_address_keeps_filters_and_order_through_the_sign_in(
     page: Page, edge: Edge, watch: Watch
 ) -> None:
     watch.expect("status of 401")
+    edge.fresh()
     page.goto("/ui?state=running&sort=health_score")
     page.get_by_label("Token").fill(edge.token("read"))
     page.keyboard.press("Enter")
