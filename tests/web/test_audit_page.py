@@ -118,6 +118,15 @@ def test_event_types_find_the_entries_of_their_commands(edge: Edge, lively: str)
     assert page.words(".chosen .chip") == ["Action Paused ✕ , remove"]
 
 
+def test_the_chip_of_a_bound_names_the_time_that_it_is_about(edge: Edge, lively: str) -> None:
+    """A late entry occurred before the bound, and was recorded after it."""
+    page = Visitor(edge, lively).get("/ui/audit?from=2026-04-15T12:00:00Z&to=2026-05-01")
+    assert page.words(".chosen .chip") == [
+        "Recorded from 2026-04-15 12:00:00 ✕ , remove",
+        "Recorded before 2026-05-01 00:00:00 ✕ , remove",
+    ]
+
+
 @pytest.mark.parametrize("path", ["/ui/audit?", "/ui/audit/export?organization_id=ORG-26-000001&"])
 def test_an_unknown_action_is_refused_and_not_shown_as_an_empty_list(
     edge: Edge, lively: str, path: str

@@ -155,7 +155,7 @@ def test_times_are_typed_in_the_zone_of_the_page_and_addressed_by_instants(edge:
     assert answer.location == "/ui/events?type=execution.started&from=2026-04-15T12%3A00%3A00Z"
     page = guest.get(answer.location)
     assert page.form("/ui/events")["from_local"] == "2026-04-15T14:00:00"
-    assert "From 2026-04-15 14:00:00" in page.text
+    assert "Recorded from 2026-04-15 14:00:00 ✕" in page.words(".chosen li:last-child")[0]
     assert "(Europe/Berlin)" in page.text
 
 

@@ -65,7 +65,10 @@ def test_filters_narrow_the_list_and_stay_in_the_form(edge: Edge) -> None:
     assert listed(guest.get(f"{path}?status=failed,completed")) == [failed, done]
     assert listed(guest.get(f"{path}?triggered_by=USR-1")) == [mine]
     assert listed(guest.get(f"{path}?to=2020-01-01")) == []
-    assert "No runs match these filters" in guest.get(f"{path}?from=2020-01-01&to=2020-01-02").text
+    page = guest.get(f"{path}?from=2020-01-01&to=2020-01-02")
+    assert "No runs match these filters" in page.text
+    bounds = [said.partition(" 2020")[0] for said in page.words(".chosen .chip")]
+    assert bounds == ["Requested from", "Requested before"]
     assert guest.get(f"{path}?status=lost").status == 422
     assert guest.get(f"{path}?cursor=lost").status == 400
 
