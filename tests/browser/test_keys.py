@@ -67,6 +67,22 @@ def test_a_key_is_created_tried_rotated_and_revoked(visit: Page, keys: Keys) -> 
     assert not keys.works(rotated)
 
 
+def test_back_and_a_reload_after_a_secret_show_its_thing_and_send_no_form(visit: Page) -> None:
+    """The browser asked to send the form again, and showed ERR_CACHE_MISS."""
+    create(visit, "left early")
+    visit.get_by_role("button", name="Create key").click()
+    secret = visit.locator("pre code").first.inner_text()
+    visit.get_by_role("link", name="Integrity").click()
+    expect(visit.get_by_role("heading", name="Integrity", level=1)).to_be_visible()
+    for leave in (visit.go_back, visit.reload):
+        leave()
+        expect(visit.get_by_role("heading", name="left early")).to_be_visible()
+        assert secret not in visit.content()
+    visit.go_back()
+    expect(visit.get_by_role("heading", name="Keys", level=1)).to_be_visible()
+    expect(visit.get_by_role("link", name="left early")).to_have_count(1)
+
+
 def test_the_field_for_an_exact_time_shows_when_it_is_chosen(visit: Page, keys: Keys) -> None:
     create(visit, "exact")
     exactly = visit.get_by_label("Time (UTC)")

@@ -116,6 +116,7 @@ def test_an_endpoint_is_created_followed_recovered_and_deleted(
         visit.get_by_role("button", name="Add endpoint").click()
         secret = visit.locator("pre code")
         expect(secret).to_contain_text("whsec_")
+        visit.wait_for_url("/ui/webhooks/WHK-*")
         assert "whsec_" not in visit.url
         assert_accessible(visit)
         visit.get_by_role("link", name="Done").click()

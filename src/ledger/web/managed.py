@@ -2,7 +2,8 @@
 
 The forms carry out the API's commands (``api/routes/keys.py``, ``webhooks.py``), with its checks
 and its records of refusals. A secret is shown in the answer to its form only. No address contains
-it, and only the same form, sent again, shows it again.
+it, and only the same form, sent again, shows it again. In the browser's history the thing's address
+replaces the form's (``page.js``), so that Back and a reload show the thing, without the secret.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -234,6 +234,11 @@
   document.addEventListener("htmx:replacedInHistory", forget);
   forget();
 
+  // The page with a secret answers a form. Under the address of its thing, neither Back nor a reload
+  // asks to send the form again: both show the thing, without the secret.
+  const thing = document.querySelector("main > .secret [data-thing]");
+  if (thing) history.replaceState(history.state, "", thing.href);
+
   follow();
   lag(document.getElementById("behind").textContent);
 })();
