@@ -4,6 +4,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,6 +134,14 @@ def test_bars_stand_on_the_ground_inside_the_box_side_by_side(found: list[float 
     chosen = charts.labelled(drawn)
     assert len(chosen) <= 5
     assert bool(chosen) == bool(drawn)
+
+
+@given(st.integers(1, 100))
+def test_bars_fill_the_width_evenly_and_few_ones_stay_slim(number: int) -> None:
+    drawn = charts.bars([1.0] * number, charts.levels([1.0], 180), 180)
+    centres = [bar.centre for bar in drawn]
+    assert centres == pytest.approx([100 * (n + 0.5) / number for n in range(number)])
+    assert {round(bar.width, 6) for bar in drawn} == {round(min(80 / number, 8), 6)}
 
 
 @given(durations)

@@ -29,7 +29,9 @@ def test_each_run_is_a_bar_that_leads_to_it_the_oldest_first(edge: Edge) -> None
     never = run_of(edge, line_id, "requested", "cancelled")
     still = run_of(edge, line_id, "started")
     page = visitor(edge).get(f"/ui/lines/{line_id}")
-    assert "The table below shows the same runs." in str(page.one("#bars")["aria-label"])
+    label = str(page.one("#bars")["aria-label"])
+    assert "on a logarithmic scale. The table below shows the same runs." in label
+    assert "on a logarithmic scale" in page.words("figure.runs figcaption")[0]
     bars = page.all("#bars a")
     assert [bar["href"] for bar in bars] == [f"/ui/runs/{r}" for r in (done, failed, never, still)]
     titles = page.words("#bars title")
@@ -42,6 +44,20 @@ def test_each_run_is_a_bar_that_leads_to_it_the_oldest_first(edge: Edge) -> None
     fills = [str(bar.select_one(".bar")["fill"]) for bar in bars]  # type: ignore[index]
     assert len(set(fills)) == 4
     assert listed(page) == [still, never, failed, done]
+
+
+def test_runs_that_have_not_started_are_counted_without_an_empty_plot(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge)
+    run_of(edge, line_id, "requested")
+    run_of(edge, line_id, "requested", "cancelled")
+    for path in (f"/ui/lines/{line_id}", runs_path(line_id)):
+        page = guest.get(path)
+        assert page.words("figure.runs") == [
+            "No durations: none of the runs shown has started. pending 1 cancelled 1"
+        ]
+        assert page.all("figure.runs .plot") == []
+    run_of(edge, line_id, "started")
+    assert len(guest.get(f"/ui/lines/{line_id}").all("#bars a")) == 3
 
 
 def test_all_runs_are_reached_page_by_page(edge: Edge) -> None:

@@ -193,16 +193,17 @@ def levels(seconds: Iterable[float], height: float) -> list[Level]:
 
 
 def bars(
-    seconds: Sequence[float | None], grid: Sequence[Level], height: float, slots: int = 24
+    seconds: Sequence[float | None], grid: Sequence[Level], height: float, most: float = 8
 ) -> list[Bar]:
-    """A bar for each duration, side by side; a stub for None. Bars are at most 1/``slots`` wide."""
-    width = 100 / max(len(seconds), slots)
+    """Bars for durations over the whole width, each at most ``most`` wide; a stub for None."""
+    share = 100 / max(len(seconds), 1)
+    width = min(share * 0.8, most)
     scale = [level.seconds for level in grid]
     found = []
     for number, length in enumerate(seconds):
         y = height if length is None or length <= 0 else _height_above(length, scale, height)
         y = min(y, height - 3)
-        found.append(Bar(width * (number + 0.1), width * 0.8, y, height - y))
+        found.append(Bar(share * (number + 0.5) - width / 2, width, y, height - y))
     return found
 
 

@@ -59,6 +59,7 @@ class RunsChart(NamedTuple):
     """Newest first, as in lists."""
     bars: list[tuple[Timed, Bar]]
     grid: list[Level]
+    """Empty if no run has a duration: then there is nothing to draw."""
     labels: list[tuple[Timed, Bar]]
     height: int
     counts: dict[str, int]
@@ -199,7 +200,8 @@ def chart_of(found: Sequence[ShownRun], seen_at: datetime) -> RunsChart:
     """Runs, newest first, as bars on a logarithmic scale: a run may last milliseconds or weeks."""
     timed = [timed_of(run, seen_at) for run in found]
     rising = timed[::-1]
-    grid = charts.levels((run.seconds or 0 for run in timed), _HEIGHT)
+    lengths = [run.seconds for run in timed if run.seconds is not None]
+    grid = charts.levels(lengths, _HEIGHT) if lengths else []
     bars = charts.bars([run.seconds for run in rising], grid, _HEIGHT)
     drawn = list(zip(rising, bars, strict=True))
     counts = {status: sum(run.status == status for run in found) for status in RUN_STATUSES}
