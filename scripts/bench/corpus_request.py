@@ -67,6 +67,26 @@ WANTED = (
         rb"(?s).+",
         "organizations are listed, and lines are exported",
     ),
+    Wanted(
+        r"/v1/execution(/summary)?\?.*(\b(assignee|unassigned|overdue|organization_id)=|=due_at)",
+        rb"(?s).+",
+        "lines are found by who should act, and by when; administrators choose an organization",
+    ),
+    Wanted(
+        r"/v1/execution/LIN-[\d-]+$",
+        rb'(?<=\netag: )"\w{24}"(?=\nledger-position: \d+\n\n\Z)',
+        "a detail has another tag, of which an answer without a body tells no reason",
+    ),
+    Wanted(
+        r"/v1/event-types(/execution\.paused)?$",
+        rb"(?s).+",
+        "the operator's hold is changed and has an end",
+    ),
+    Wanted(
+        r"/v1/execution(/summary)?\?as_of=.*&(health|sort)=",
+        rb"(?s).+",
+        "a list of the past is sorted, and filtered by health",
+    ),
 )
 """The wanted differences since e6d622b. All else of such an answer is compared."""
 
