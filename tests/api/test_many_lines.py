@@ -166,6 +166,24 @@ def test_a_line_that_changed_after_the_views_is_judged_by_what_holds(tenant: Ten
     ]
 
 
+def test_a_line_whose_hold_ended_is_read_as_the_answer_has_it(tenant: Tenant) -> None:
+    edge, line = tenant.edge, tenant.line()
+    many(tenant, lines=[line], until=(edge.clock() + timedelta(hours=1)).isoformat())
+    edge.clock.advance(hours=1)
+    begun = end(edge)
+
+    def ask_and_read() -> tuple[list[tuple[str, str, str]], list[str]]:
+        return told(many(tenant, "resume", lines=[line])), holds(tenant, line)
+
+    with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(1) as pool:
+        # The lock stops the projector before the lifting.
+        connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
+        asked = pool.submit(ask_and_read)
+        await_end(edge, begun + 1)
+        connection.rollback()
+        assert asked.result(10) == ([(line, "unchanged", "running")], [])
+
+
 # The filter.
 
 

@@ -107,7 +107,9 @@ class PauseOne(Pause):
         except InvalidState:
             if execution.state == "closed":
                 raise
-            found = self.unchanged()
+            # The reads show the line so once they show what was decided before: its hold may have
+            # been lifted just now, at its end.
+            found = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
         told = Told(execution.name, execution.state_with(self._holds(execution)))
         return msgspec.structs.replace(found, answer=_encode(told))
 
