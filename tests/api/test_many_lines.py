@@ -350,6 +350,13 @@ def test_a_refused_dry_run_records_nothing(tenant: Tenant) -> None:
     assert tenant.edge.select(f"SELECT FROM ledger.idempotency WHERE key = '{key}'") == []
 
 
+def test_a_dry_run_without_the_permission_leaves_the_entry_of_its_refusal(tenant: Tenant) -> None:
+    token, before = tenant.new_token("read"), tenant.log()
+    answer = many(tenant, lines=["LIN-26-999999"], dry_run=True, token=token)
+    assert_problem(answer, 403, "forbidden")
+    assert tenant.entries_after(*before) == [("execution.pause", None, "refused", "forbidden")]
+
+
 # Tenants.
 
 
