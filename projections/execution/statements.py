@@ -308,10 +308,10 @@ WHERE held_until <= %(now)s ORDER BY held_until LIMIT %(limit)s
 
 # The names of lines, which other pages than a line's own show.
 _NAMES = """
-SELECT p.position, line.line_id, ('{{' || line.head || '}}')::json ->> 'name'
+SELECT p.position, line.line_id, ('{{' || line.head || '}}')::json ->> 'name', line.organization_id
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.line_id, {head} AS head FROM ledger.execution AS l
+    SELECT l.line_id, l.organization_id, {head} AS head FROM ledger.execution AS l
     WHERE l.line_id = ANY(%(ids)s) AND {where}
 ) AS line ON true
 """
@@ -461,7 +461,7 @@ def _line_then(tenant: frozenset[str]) -> str:
 
 @cache
 def names_read(tenant: frozenset[str], past: bool = False) -> Read:
-    """(position, line, name) rows; nulls for what is not known or has no name."""
+    """(position, line, name, organization) rows; nulls for what is not known or has no name."""
     return read_of(
         _NAMES,
         "execution",

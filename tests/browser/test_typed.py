@@ -63,6 +63,26 @@ def test_a_session_that_ends_leaves_the_typed_reason(
     expect_paused(page)
 
 
+def test_a_form_that_leads_to_another_page_keeps_its_text_too(
+    page: Page, edge: Edge, watch: Watch
+) -> None:
+    watch.expect("status of 401", "ERR_")
+    enter(page, edge.token("admin", organization_id=None))
+    page.goto("/ui/keys")
+    page.locator("summary", has_text="Create a key").click()
+    form = page.locator("form[action='/ui/keys']")
+    form.get_by_label("Name").fill(TYPED)
+    page.context.set_offline(True)
+    form.locator("button.primary").click()
+    expect(form.get_by_role("alert")).to_contain_text("cannot be reached")
+    page.context.set_offline(False)
+    page.context.clear_cookies()
+    form.locator("button.primary").click()
+    sign_in_again(page, edge.token("admin", organization_id=None))
+    expect(page.get_by_role("dialog", name="Sign in again")).to_have_count(0)
+    expect(form.get_by_label("Name")).to_have_value(TYPED)
+
+
 def test_a_form_that_is_sent_after_the_sessions_end_keeps_its_text(
     page: Page, edge: Edge, dialog: Locator, watch: Watch
 ) -> None:

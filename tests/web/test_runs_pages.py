@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.edge import Edge
-from tests.support.facts import fact
+from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.run_pages import listed, run_of, runs_path, walk
 from tests.support.visitor import Visitor, visitor
 
@@ -252,3 +252,30 @@ def test_the_files_of_runs_and_of_lines_are_those_of_the_api(edge: Edge, number:
         assert answer.headers["content-disposition"] == expected.headers["content-disposition"]
         assert answer.headers["cache-control"] == "no-store", "as every page"
     assert len(guest.get(links[1]).answer.content.splitlines()) == (4, 3)[number]
+
+
+def test_an_administrator_sees_whose_runs_they_are_and_those_of_one_organization(
+    edge: Edge,
+) -> None:
+    other, line, own = "ORG-26-000790", edge.fresh_id(), edge.fresh()
+    token = edge.token("read", "write", organization_id=other)
+    edge.accept(activation(line, organization_id=other), token=token)
+    for each, key in ((line, token), (own, None)):
+        edge.accept(fact("run.started", None, {"service_line_id": each}), token=key)
+    admin = visitor(edge, "admin", organization_id=None)
+    rows = admin.get("/ui/runs").words("tbody tr")
+    assert [other in row for row in rows[:2]] == [False, True]
+    one = admin.get(f"/ui/runs?organization_id={other}")
+    assert len(one.all("tbody tr")) == 1
+    assert other in one.words(".chosen")[0]
+    exported = admin.get(f"/ui/runs/export?organization_id={other}").answer.text
+    assert len(exported.splitlines()) == 1
+    # Of the own organization all may ask; of another nobody but administrators finds anything.
+    for organization, rows in ((ORGANIZATION, 1), (other, 0)):
+        page = visitor(edge, organization_id=ORGANIZATION).get(
+            f"/ui/runs?organization_id={organization}&service_line_id={own}"
+        )
+        assert len(page.all("tbody tr")) == rows
+    stranger = visitor(edge, organization_id="ORG-26-000791")
+    assert stranger.get(f"/ui/runs?organization_id={other}").all("tbody tr") == []
+    assert stranger.get(f"/ui/runs/export?organization_id={other}").answer.text == ""

@@ -5,7 +5,7 @@ Names of workspaces and projects are those of now, also where the page shows an 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query
@@ -82,16 +82,30 @@ async def names_of_lines(
     asking: Asking, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
+    known = await known_of_lines(asking, line_ids, query)
+    return {line: found.name for line, found in known.items() if found.name is not None}
+
+
+class KnownOfLine(NamedTuple):
+    """The name of a line, and the organization that it belongs to."""
+
+    name: str | None
+    organization_id: str
+
+
+async def known_of_lines(
+    asking: Asking, line_ids: Iterable[str], query: Query
+) -> Mapping[str, KnownOfLine]:
+    """What is known of these lines at the query's instant, by id."""
     if not (ids := sorted(set(line_ids))):
         return {}
     tenant = asking.tenant
     read = names_read(frozenset(tenant), query.is_past)
-    parameters = {**tenant, "ids": ids}
-    rows = await asking.rows(read, parameters, query)
-    named: Mapping[str, str] = rows.once(
-        lambda answer: {line: name for _, line, name in answer if name is not None}
+    rows = await asking.rows(read, {**tenant, "ids": ids}, query)
+    known: Mapping[str, KnownOfLine] = rows.once(
+        lambda answer: {row[1]: KnownOfLine(*row[2:]) for row in answer if row[1] is not None}
     )
-    return named
+    return known
 
 
 class Reported(Protocol):

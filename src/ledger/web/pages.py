@@ -268,6 +268,23 @@ def home_of(principal: Principal) -> str:
     return next((place[0] for place in places_of(principal) if place[3] is not None), START)
 
 
+def of_organization(asking: Asking, organization_id: str | None) -> Asking:
+    """Ask for what belongs to one organization; None: for all that the reader sees.
+
+    An administrator then reads as the organization's own readers do. Anybody else who names another
+    organization than the own one finds nothing.
+    """
+    reader = asking.principal
+    if organization_id is None or organization_id == reader.organization_id:
+        return asking
+    narrowed = msgspec.structs.replace(
+        reader,
+        permissions=reader.permissions - {"admin"} | {"read"},
+        organization_id=organization_id if reader.is_admin else "",
+    )
+    return asking._replace(principal=narrowed)
+
+
 def may_audit(principal: Principal) -> bool:
     return principal.is_admin or "audit:read" in principal.permissions
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.api.lean import needs
-from ledger.api.reading import Asking, Query, services_of
+from ledger.api.reading import Asking, Identifier, Query, services_of
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs
 from ledger.api.routes.executions import AnyLineId
@@ -17,8 +17,16 @@ from ledger.web import charts
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips
-from ledger.web.names import name_of_line, names_of_keys, names_of_lines
-from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show, with_parameter
+from ledger.web.names import known_of_lines, name_of_line, names_of_keys, names_of_lines
+from ledger.web.pages import (
+    HEADERS,
+    PageRoute,
+    go,
+    of_organization,
+    read_answer,
+    show,
+    with_parameter,
+)
 from ledger.web.showing import summary
 from projections.run.shown import ShownRun
 
@@ -27,7 +35,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 _HEIGHT = 180
 _BARS = 100
 _NAMES = tuple(runs.NamesFilters.model_fields)
-_FILTERS = ("status", "triggered_by", *_NAMES, "service_line_id", "workspace_id")
+_FILTERS = ("status", "triggered_by", *_NAMES, "service_line_id", "workspace_id", "organization_id")
 _CHILDREN = 25
 """The most child runs on a run's page; a link leads to all of them."""
 
@@ -42,6 +50,13 @@ class AllRunsPageQuery(runs.AllRunsQuery, WrittenRange):
     """The API's filters of the runs of all lines."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
+    organization_id: Identifier = None
+
+
+class ExportQuery(runs.RunsExportQuery):
+    """The parameters of the API's export, of one organization."""
+
+    organization_id: Identifier = None
 
 
 class Timed(NamedTuple):
@@ -86,7 +101,13 @@ async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuer
     page = await as_known(read, query.as_of, "This line was not known yet at that time.")
     line_name = await name_of_line(asking, line_id, query.as_of)
     return _runs_page(
-        asking.request, query, page, line_id=line_id, line_name=line_name, line_names={}
+        asking.request,
+        query,
+        page,
+        line_id=line_id,
+        line_name=line_name,
+        line_names={},
+        organizations={},
     )
 
 
@@ -95,10 +116,21 @@ async def show_all_runs(asking: Asking, query: AllRunsPageQuery) -> Response:
     """The runs of all lines, newest request first."""
     if (address := query.canonical(asking.request)) is not None:
         return go(address)
+    asking = of_organization(asking, query.organization_id)
     answer = runs.all_runs_with_errors(asking, query)
     page = await read_answer(answer, PageOf[ShownRun])
-    named = await names_of_lines(asking, (r.service_line_id for r in page.data), query)
-    return _runs_page(asking.request, query, page, line_id=None, line_name=None, line_names=named)
+    known = await known_of_lines(asking, (r.service_line_id for r in page.data), query)
+    return _runs_page(
+        asking.request,
+        query,
+        page,
+        line_id=None,
+        line_name=None,
+        line_names={line: found.name for line, found in known.items()},
+        organizations={line: found.organization_id for line, found in known.items()}
+        if asking.principal.is_admin
+        else {},
+    )
 
 
 def _runs_page(
@@ -145,9 +177,9 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 
 
 @router.get("/runs/export", openapi_extra=needs("read"))
-async def export_runs(asking: Asking, query: runs.RunsExportQuery) -> Response:
+async def export_runs(asking: Asking, query: ExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await runs.export_runs(asking, query)
+    response = await runs.export_runs(of_organization(asking, query.organization_id), query)
     response.headers.update(HEADERS)
     return response
 

@@ -92,6 +92,25 @@
     }
   });
 
+  // Other forms lead to another page: the text would be lost if the session has ended, or the service is away.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    const isKnown = form.matches("[hx-boost], [hx-post]") || "checked" in form.dataset;
+    if (event.defaultPrevented || !isSent(form) || isKnown || ![...form.querySelectorAll(FIELDS)].some(isTyped)) return;
+    event.preventDefault();
+    try {
+      const answer = await fetch(location.href);
+      if (answer.status === 401) {
+        signIn(parse(await answer.text()));
+        return;
+      }
+      form.dataset.checked = "";
+      form.requestSubmit(event.submitter);
+    } catch {
+      say(form, "The service cannot be reached. What you typed is kept: send it again.");
+    }
+  });
+
   // The page is made anew for the new session; what was typed waits in this tab meanwhile.
   function again() {
     // A form that was loaded into the page would not be in the page made anew: a refresh brings the key.
@@ -102,7 +121,7 @@
     }
     const typed = fields().filter((field) => isTyped(field) || field.matches("select"));
     const kept = typed.map((field) => ({
-      form: field.form.getAttribute("action"), name: field.name, value: field.value, open: Boolean(field.closest("dialog[open]")),
+      form: field.form.getAttribute("action"), name: field.name, value: field.value, open: Boolean(field.closest("dialog[open], details[open]")),
     }));
     sessionStorage.setItem(KEPT, JSON.stringify(kept));
     location.reload();
@@ -115,8 +134,9 @@
       const field = sameForm(form)?.elements[name];
       if (!field) continue;
       field.value = value;
-      const dialog = field.closest("dialog:not([open])");
-      if (open && dialog) dialog.showModal();
+      const around = field.closest("dialog:not([open]), details:not([open])");
+      if (open && around?.matches("dialog")) around.showModal();
+      else if (open && around) around.open = true;
     }
   }
 
