@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ledger.api.routes.holds import MOST_LINES
 from ledger.application import group
 from ledger.application.command import Command
 from ledger.application.commands.lines import LiftHold, Pause, Resume
@@ -75,6 +76,17 @@ def test_the_sweeper_lifts_the_operators_hold_alone_once_and_at_its_end(ledger: 
     assert (event["occurred_at"], event["reported_by"]) == (until, "pause-until")
     assert event["actor"] == {"type": "system", "id": "pause-until"}
     assert event.keys() & {"fact", "causation_id", "request_id"} == set()
+
+
+def test_a_round_lifts_more_holds_than_one_request_puts_on(own_ledger: Ledger) -> None:
+    ledger, lines = own_ledger, [new_id("LIN") for _ in range(MOST_LINES + 1)]
+    until = ledger.clock.now + HOUR
+    ledger.report(*map(activation, lines))
+    pauses = [Pause(line, REPORTER, reason="because", until=until) for line in lines]
+    ledger.writer.submit(pauses).result()
+    ledger.clock.advance(hours=1)
+    ledger.sweep()
+    assert sum(map(by_rule, ledger.events(*lines))) == len(lines)
 
 
 def test_a_line_whose_hold_has_ended_runs_from_then_on_and_goes_idle_a_threshold_later(
