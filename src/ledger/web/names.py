@@ -96,7 +96,7 @@ class KnownOfLine(NamedTuple):
 async def known_of_lines(
     asking: Asking, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, KnownOfLine]:
-    """What is known of these lines at the query's instant, by id."""
+    """The names and organizations of these lines by id, as known at the query's instant."""
     if not (ids := sorted(set(line_ids))):
         return {}
     tenant = asking.tenant

@@ -53,7 +53,7 @@ class AllRunsPageQuery(runs.AllRunsQuery, WrittenRange):
     organization_id: Identifier = None
 
 
-class ExportQuery(runs.RunsExportQuery):
+class RunsExportPageQuery(runs.RunsExportQuery):
     """The parameters of the API's export, of one organization."""
 
     organization_id: Identifier = None
@@ -177,7 +177,7 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 
 
 @router.get("/runs/export", openapi_extra=needs("read"))
-async def export_runs(asking: Asking, query: ExportQuery) -> Response:
+async def export_runs(asking: Asking, query: RunsExportPageQuery) -> Response:
     """The API's export, authenticated by the session."""
     response = await runs.export_runs(of_organization(asking, query.organization_id), query)
     response.headers.update(HEADERS)
