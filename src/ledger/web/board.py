@@ -14,19 +14,11 @@ from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
+from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for, names_of_keys
-from ledger.web.pages import (
-    HEADERS,
-    PageRoute,
-    go,
-    here,
-    may_manage_lines,
-    read_answer,
-    show,
-    with_parameter,
-)
+from ledger.web.pages import HEADERS, PageRoute, go, may_manage_lines, read_answer, show
 from ledger.web.pickers import FILTER, kinds_for, names_of_resources
 from ledger.web.showing import COLUMNS, columns_of
 from ledger.web.views import kept_of, tabs_of

@@ -18,17 +18,15 @@ from ledger.api.routes import executions
 from ledger.domain.errors import Invalid
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, KEY_ID, LINE_ID, RUN_ID, format_id, sort_key
 from ledger.intake.principal import Principal
+from ledger.web.addresses import HOME, own_page, with_parameter
 from ledger.web.pages import (
-    HOME,
     PageRoute,
     gathered,
     go,
     may_audit,
     may_manage_keys,
     may_read,
-    own_page,
     read_answer,
-    with_parameter,
 )
 from ledger.web.showing import (
     COLUMNS,

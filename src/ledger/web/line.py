@@ -24,23 +24,20 @@ from ledger.domain.health import PENALTY
 from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
+from ledger.web.addresses import HOME, here, sender, with_parameter
 from ledger.web.board import BoardQuery
 from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.lag import unshown_hold
 from ledger.web.names import names_for, names_of_keys
 from ledger.web.pages import (
-    HOME,
     Form,
     PageRoute,
     go,
-    here,
     idempotency_of,
     may_manage_lines,
     read_answer,
-    sender,
     show,
-    with_parameter,
 )
 from ledger.web.run import RunsChart, chart_of
 from ledger.web.showing import summary, zone_of

@@ -7,7 +7,7 @@ from fastapi import Request
 from pydantic import BaseModel, Field
 
 from ledger.intake.principal import Principal
-from ledger.web.pages import here, with_parameter
+from ledger.web.addresses import here, with_parameter
 from ledger.web.showing import zone_of
 
 PAGE_ROWS = 50

@@ -15,8 +15,9 @@ from ledger.api.lean import needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking
 from ledger.domain.errors import NotFound, Refused
+from ledger.web.addresses import here, with_parameter
 from ledger.web.names import names_of_keys, names_of_scopes
-from ledger.web.pages import Form, go, here, show, with_parameter
+from ledger.web.pages import Form, go, show
 
 
 def _creators(things: Sequence[Any]) -> list[str]:

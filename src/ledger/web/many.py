@@ -16,8 +16,9 @@ from ledger.api.writing import Sent, checked
 from ledger.application.commands.holds import PauseMany, ResumeMany
 from ledger.domain.errors import Invalid, LedgerError, Refused, Unavailable
 from ledger.domain.values import STATES
+from ledger.web.addresses import HOME, own_page
 from ledger.web.board import BoardQuery
-from ledger.web.pages import HOME, Form, PageRoute, go, idempotency_of, own_page, read_answer, show
+from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, show
 from ledger.web.showing import zone_of
 
 router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=PageRoute)

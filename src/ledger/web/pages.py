@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import posixpath
 import re
 import secrets
 from collections.abc import Awaitable, Iterator, Mapping
@@ -11,7 +10,7 @@ from datetime import datetime
 from functools import partial, reduce
 from time import monotonic
 from typing import Annotated, Any, TypeVar
-from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
 from fastapi import Request, Response
@@ -24,7 +23,6 @@ from ledger.api.access.authentication import address_of
 from ledger.api.lean import LeanRoute, is_model, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
-from ledger.api.machinery.middleware import without_prefix
 from ledger.api.machinery.shares import LARGE_PAGE
 from ledger.api.problems import (
     REFUSALS,
@@ -42,6 +40,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
 from ledger.intake.tokens import TOKEN_PREFIX
 from ledger.web import session, showing
+from ledger.web.addresses import HOME, START, here, own_page, with_parameter
 from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
 
@@ -78,8 +77,6 @@ HEADERS: Mapping[str, str] = {
 }
 """The headers of every page. A page loads nothing from other sites, and is not framed or cached."""
 
-HOME = "/ui"
-START = "/ui/start"
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
@@ -100,11 +97,6 @@ _ADDRESS = re.compile(
 )
 """Where an address of ours begins in a page. A user's text cannot look like such a place, since
 templates escape its quotation marks."""
-
-_PATH_END = re.compile("[?#]")
-_ENCODED_DOT = re.compile("%2e", re.IGNORECASE)
-_MISREAD = re.compile(r"[\x00-\x20\x7f\\]")
-"""Characters that a browser removes from a path, or reads as a slash."""
 
 _KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with another key."
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
@@ -470,47 +462,6 @@ def idempotency_of(asking: Asking, form: Form) -> IdempotencyKey:
 def go(path: str) -> Response:
     """Redirect to another page, to be requested by GET."""
     return RedirectResponse(path, status_code=303, headers=dict(HEADERS))
-
-
-def here(request: Request) -> str:
-    """The address of the shown page; for the request of a form, the page that the form is on."""
-    if request.method in ("GET", "HEAD"):
-        query = request.url.query
-        return request.url.path + (f"?{query}" if query else "")
-    return own_page(sender(request) or HOME)
-
-
-def sender(request: Request) -> str | None:
-    """The address, of whatever site, of the page with the link or form that led here."""
-    with suppress(ValueError):
-        found = urlsplit(request.headers.get("referer", ""))
-        path = without_prefix(found.path, services_of(request).root_path)
-        return path + (f"?{found.query}" if found.query else "")
-    return None
-
-
-def own_page(address: str) -> str:
-    """The address itself if it is below ``/ui``, else ``/ui`` (contract, Access).
-
-    Browsers resolve dot segments, also percent-encoded ones, read a backslash as a slash, and
-    remove tabs and line ends. So this function resolves dot segments, and replaces a path with a
-    backslash, a space or a control character by ``/ui``.
-    """
-    path = _PATH_END.split(address, maxsplit=1)[0]
-    rest = address[len(path) :]
-    if _MISREAD.search(path):
-        return HOME
-    path = posixpath.normpath(_ENCODED_DOT.sub(".", path))
-    return path + rest if path == HOME or path.startswith(f"{HOME}/") else HOME
-
-
-def with_parameter(address: str, name: str, value: str | None) -> str:
-    """An address of this site with one parameter set, or removed if the value is None."""
-    path, _, query = address.partition("?")
-    given = [pair for pair in parse_qsl(query) if pair[0] != name]
-    if value is not None:
-        given.append((name, value))
-    return path + (f"?{urlencode(given)}" if given else "")
 
 
 def _linker(as_of: str | None) -> Any:

@@ -18,8 +18,9 @@ from ledger.api.routes.search import (
     search_names,
 )
 from ledger.domain.errors import Behind, Forbidden, Invalid
+from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.pages import PageRoute, go, may_read, show, with_parameter
+from ledger.web.pages import PageRoute, go, may_read, show
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
 from projections.search.words import folded_name, sought

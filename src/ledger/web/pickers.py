@@ -22,7 +22,8 @@ from ledger.api.routes.directory import (
 )
 from ledger.api.routes.search import MOST_CHARACTERS, SearchQuery, SearchResults, search_names
 from ledger.domain.errors import Invalid
-from ledger.web.pages import HOME, PageRoute, own_page, read_answer, show, with_parameter
+from ledger.web.addresses import HOME, own_page, with_parameter
+from ledger.web.pages import PageRoute, read_answer, show
 from projections.execution.statements import assignees_read
 from projections.search.words import fold
 

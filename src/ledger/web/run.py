@@ -14,19 +14,12 @@ from ledger.api.routes import runs
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
 from ledger.web import charts
+from ledger.web.addresses import with_parameter
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import known_of_lines, name_of_line, names_of_keys, names_of_lines
-from ledger.web.pages import (
-    HEADERS,
-    PageRoute,
-    go,
-    of_organization,
-    read_answer,
-    show,
-    with_parameter,
-)
+from ledger.web.pages import HEADERS, PageRoute, go, of_organization, read_answer, show
 from ledger.web.showing import summary
 from projections.run.shown import ShownRun
 

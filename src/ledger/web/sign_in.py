@@ -9,8 +9,9 @@ from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
 from ledger.api.reading import Asking, Present, services_of
 from ledger.web import session
+from ledger.web.addresses import HOME, START, own_page
 from ledger.web.key_forms import PERMISSIONS
-from ledger.web.pages import HOME, START, PageRoute, go, home_of, own_page, refusal_page, show
+from ledger.web.pages import PageRoute, go, home_of, refusal_page, show
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)

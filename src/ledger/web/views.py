@@ -22,7 +22,8 @@ from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts
 from ledger.domain.errors import Invalid
-from ledger.web.pages import HOME, PageRoute, go, own_page, read_answer, with_parameter
+from ledger.web.addresses import HOME, own_page, with_parameter
+from ledger.web.pages import PageRoute, go, read_answer
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 

@@ -26,18 +26,10 @@ from ledger.domain.values import parse_bound
 from ledger.feed.signing import ShownDelivery
 from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
+from ledger.web.addresses import here, with_parameter
 from ledger.web.log import chips, stream_address
 from ledger.web.managed import Managed, RefusedForm
-from ledger.web.pages import (
-    Form,
-    PageRoute,
-    go,
-    here,
-    idempotency_of,
-    read_answer,
-    show,
-    with_parameter,
-)
+from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, show
 from ledger.web.showing import zone_of
 from ledger.web.webhook_forms import (
     ChangeForm,
