@@ -56,6 +56,7 @@ def test_entries_come_newest_first_and_refusals_say_so(edge: Edge, lively: str) 
         "refused not_found", "refused invalid_request /for", "succeeded",
     ]  # fmt: skip
     assert page.words(".audit .name") == ["Paused"] * 3
+    assert page.words(".total") == ["3 entries"]
     assert page.words(".audit .word") == ["execution.pause"] * 3
     refused = page.all(".audit tbody tr")[0]
     assert refused.select_one(".outcome svg") is not None

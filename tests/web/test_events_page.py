@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
+from ledger.web import events
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, Visitor, visitor
@@ -88,6 +89,20 @@ def test_pages_walk_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
     newest = pages[1].one(".pager a:not([rel])")
     assert newest.get_text() == "Newest"
     assert newest["href"] == f"/ui/events?service_line_id={line_id}"
+
+
+def test_all_pages_say_how_many_events_they_have_of_many_that_there_are_more(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line_id, guest = edge.fresh("capacity"), visitor(edge)
+    edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(60)))
+    for page in walk(guest, f"/ui/events?service_line_id={line_id}&limit=25"):
+        assert page.words(".total") == ["61 events"]
+    assert guest.get(f"/ui/events?service_line_id={line_id}&type=execution.started").words(
+        ".total"
+    ) == ["1 event"]
+    monkeypatch.setattr(events, "COUNTED", 10)
+    assert guest.get(f"/ui/events?service_line_id={line_id}").words(".total") == ["10 events"]
 
 
 def test_only_the_first_page_follows_the_feed(edge: Edge) -> None:

@@ -267,6 +267,7 @@ def test_an_administrator_sees_whose_runs_they_are_and_those_of_one_organization
     assert [other in row for row in rows[:2]] == [False, True]
     one = admin.get(f"/ui/runs?organization_id={other}")
     assert len(one.all("tbody tr")) == 1
+    assert one.words(".total") == ["1 run"]
     assert other in one.words(".chosen")[0]
     exported = admin.get(f"/ui/runs/export?organization_id={other}").answer.text
     assert len(exported.splitlines()) == 1

@@ -48,6 +48,16 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
         """The same question as a page of an export."""
         return replace(self, read=self.read._replace(planning=Planning.WALK))
 
+    def counted(self) -> "Question":
+        """The question for the number of a list's rows: one (position, number) row.
+
+        The parameter ``limit`` bounds the number, and so what PostgreSQL reads.
+        """
+        sql = f"SELECT max(l.position), count(l.key) FROM ({self.read.sql}) AS l (position, key)"
+        planning = self.read.planning
+        planning = Planning.LONG if planning is Planning.SHORT else planning
+        return replace(self, read=self.read._replace(sql=sql, planning=planning))
+
 
 class Answer(list[Any]):
     """The rows of a question, at least one. Requests with equal questions may share an answer."""

@@ -14,7 +14,7 @@ from ledger.language.audited import Outcome, actions_of
 from ledger.language.envelopes import AuditEntry
 from ledger.language.published import TYPES, UNCHANGED_HEALTH
 from ledger.web.actions import GROUPS, label_of, labels_of
-from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
+from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.names import names_beside
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 
@@ -57,6 +57,7 @@ async def show_audit_log(asking: Asking, query: AuditPageQuery) -> Response:
         given=given,
         exported=given | ({"organization_id": whose} if whose is not None else {}),
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
+        total=await audit.entries_counted(asking, asked, COUNTED),
         chips=[
             chip._replace(value=labels_of(chip.value)) if chip.name == "action" else chip
             for chip in chips(asking.request, given)

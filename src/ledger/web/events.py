@@ -15,7 +15,7 @@ from ledger.api.routes import feeds, proofs
 from ledger.domain.errors import Behind
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
-from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
+from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.names import names_beside
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.showing import summary
@@ -45,6 +45,7 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
         asking.request,
         "events.html",
         events=found.data,
+        total=await feeds.events_counted(asking, query, COUNTED),
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         chosen=chosen,

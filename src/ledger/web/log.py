@@ -57,6 +57,10 @@ class FilterInForce(NamedTuple):
     """The address of the page without this filter."""
 
 
+COUNTED = 1001
+"""The most rows that are counted for a page: of more, it tells that there are more than 1,000."""
+
+
 def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
     """The active filters, each with the address of the page without it."""
     begun = with_parameter(here(request), "cursor", None)

@@ -17,7 +17,7 @@ from ledger.web import charts
 from ledger.web.addresses import with_parameter
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
-from ledger.web.log import PAGE_ROWS, WrittenRange, chips
+from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import known_of_lines, name_of_line, names_of_keys, names_of_lines
 from ledger.web.pages import HEADERS, PageRoute, go, of_organization, read_answer, show
 from ledger.web.showing import summary
@@ -101,6 +101,7 @@ async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuer
         line_name=line_name,
         line_names={},
         organizations={},
+        total=None,
     )
 
 
@@ -118,6 +119,7 @@ async def show_all_runs(asking: Asking, query: AllRunsPageQuery) -> Response:
         query,
         page,
         line_id=None,
+        total=await runs.all_runs_counted(asking, query, COUNTED),
         line_name=None,
         line_names={line: found.name for line, found in known.items()},
         organizations={line: found.organization_id for line, found in known.items()}

@@ -205,6 +205,13 @@ async def entries_page(asking: Asking, query: AuditQuery, is_backwards: bool = F
     return walk.page(rows, query, lambda row: texts[row[0]])
 
 
+async def entries_counted(asking: Asking, query: AuditQuery, most: int) -> int:
+    """The number of entries of all pages, up to ``most``. Only the web pages use this."""
+    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after), True)
+    ((_, count),) = await asking.ask(entries_asked(asking.principal, walk, None, most).counted())
+    return int(count)
+
+
 def key_names(asking: Asking) -> KeyNames:
     """The names of the keys that the credential sees."""
     return KeyNames(asking.services.door, asking.principal.tenant, asking.tenant)

@@ -133,6 +133,13 @@ async def events_page(asking: Asking, query: FeedQuery, is_backwards: bool = Fal
     return walk.page(rows, query, items.feed_item)
 
 
+async def events_counted(asking: Asking, query: FeedQuery, most: int) -> int:
+    """The number of events of all pages, up to ``most``. Only the web pages use this."""
+    walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after), True)
+    ((_, count),) = await asking.ask(events_asked(asking.principal, walk, None, most).counted())
+    return int(count)
+
+
 def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` events of a walk along the feed."""
     read = feeds.feed_read(frozenset(walk.filters), walk.is_backwards)

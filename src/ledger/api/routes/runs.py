@@ -228,6 +228,13 @@ async def _all_runs(asking: Asking, query: AllRunsQuery, shows: Shows) -> Reply:
     return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
 
 
+async def all_runs_counted(asking: Asking, query: AllRunsQuery, most: int) -> int:
+    """The number of runs of all pages, up to ``most``. Only the web pages use this."""
+    filters = _implied(query.chosen())
+    rows = await asking.ask(_all_runs_asked(asking, query, filters, most, "none").counted())
+    return int(rows.once(lambda found: found[0][1]))
+
+
 def _all_runs_asked(
     asking: Asking, query: Query, filters: Mapping[str, Any], limit: int, shows: Shows
 ) -> Question:
