@@ -1,10 +1,9 @@
 """The statement behind present lists that need a line's moving keys (contract, Reading).
 
 These are lists in an order of their own, and lists by health or by who should act on a blocker by
-when. A page walks the indexes of
-``execution_rank``: a walk for each state, which PostgreSQL merges as far as the page goes. So a
-page of the longest blocked lines reads as few rows as a page of the newest lines. Then the page's
-lines are read from ``execution``.
+when. A page walks the indexes of ``execution_rank``: a walk for each state, which PostgreSQL merges
+as far as the page goes. So a page of the longest blocked lines reads as few rows as a page of the
+newest lines. Then the page's lines are read from ``execution``.
 
 Model, product line and cause are compared row by row. A project, a resource or an assignee is
 looked up line by line, or its few lines are sorted: PostgreSQL decides by its statistics.

@@ -63,7 +63,7 @@ def box(page: Page, line_id: str) -> Any:
 
 
 def reported(page: Page) -> str:
-    """What the board says of the selection to a screen reader."""
+    """The board's words about the selection for a screen reader."""
     return page.locator("p[role=status][data-count]").inner_text()
 
 

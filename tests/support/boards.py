@@ -28,13 +28,13 @@ def lines(page: Seen) -> list[str]:
 
 
 def row(page: Seen, line_id: str) -> str:
-    """What the row of a line says."""
+    """The text of a line's row."""
     (said,) = page.words(f"#{line_id}")
     return said
 
 
 def details(page: Seen, line_id: str) -> str:
-    """What the details of a line say, which its row opens."""
+    """The text of a line's details, which its row opens."""
     (said,) = page.words(f"#{line_id}-more")
     return said
 

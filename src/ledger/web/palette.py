@@ -124,7 +124,7 @@ async def _results(asking: Asking, text: str) -> list[Hit] | None:
 
 
 async def _on_board(asking: Asking, text: str) -> list[Hit]:
-    """What the board can be filtered by, if its name fits: those with the most lines first."""
+    """The filters of the board whose names fit: those with the most lines first."""
     wanted = sought(text)
     if wanted is None or not wanted.words:
         return []

@@ -1,4 +1,4 @@
-"""What the board can be filtered by, to choose from by name (GET ``/ui/directory``).
+"""The values of the board's filters, to choose from by name (GET ``/ui/directory``).
 
 The board's panels load the list when they are opened, and again while a person types.
 """

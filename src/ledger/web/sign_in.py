@@ -90,7 +90,7 @@ async def sign_in(request: Request) -> Response:
 
 @signed_in.get(START, openapi_extra=needs(None))
 async def show_start(asking: Asking, query: Present) -> Response:
-    """What the credential may do, and its first fact: the page of who may open no other."""
+    """The permissions of a credential that may open no other page, and its first fact."""
     may = asking.principal.permissions
     return show(
         asking.request,

@@ -54,7 +54,7 @@ class KeptView(msgspec.Struct, array_like=True):
 
 
 class Kept(msgspec.Struct, array_like=True):
-    """What the browser keeps: by which name blockers are assigned to the person, and the views."""
+    """The values that the browser keeps: the name of the person as an assignee, and the views."""
 
     me: Annotated[str, Meta(max_length=200)] = ""
     views: Annotated[list[KeptView], Meta(max_length=30)] = msgspec.field(default_factory=list)
@@ -85,7 +85,7 @@ class ViewForm(BaseModel):
 
 
 def kept_of(request: Request) -> Kept:
-    """What the browser keeps; nothing if its cookie is not of this form."""
+    """The values that the browser keeps; none if its cookie is not of this form."""
     try:
         raw = base64.urlsafe_b64decode(request.cookies.get(_COOKIE, "") + "==")
         return msgspec.json.decode(raw, type=Kept)
