@@ -1,14 +1,14 @@
 """The board: lines that need a human first, the worst of each state first (GET ``/ui``)."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import needs
+from ledger.api.lean import needs, parse_query
 from ledger.api.reading import Asking
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
@@ -19,10 +19,10 @@ from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_pa
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for, names_of_keys
 from ledger.web.pages import HEADERS, PageRoute, go, may_manage_lines, read_answer, show
-from ledger.web.pickers import FILTER, kinds_for, names_of_resources
+from ledger.web.pickers import kinds_for, names_of_resources
 from ledger.web.showing import COLUMNS, columns_of
 from ledger.web.views import kept_of, tabs_of
-from projections.execution.rank import HEALTH
+from projections.execution.rank import HEALTH, NEVER_DUE
 from projections.execution.shown import LineDetail, ReportedBlocker
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -30,8 +30,6 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 _ROWS = 50
 _BLOCKERS = 4
 """Blockers in the details of a line on the board; the line's page shows more."""
-
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 Order = Literal["state_since", "health_score", "due_at", "record"]
 
@@ -54,6 +52,14 @@ class BoardQuery(Filters):
     """The place before which the page ends; ``cursor`` is the place behind which a page begins."""
     start: Annotated[int, Field(ge=1, le=10**9)] = 1
     """The number of the page's first line in the whole list, as of the click that led here."""
+
+
+def query_of(address: str) -> BoardQuery:
+    """The parameters of a board's address. Raises Invalid."""
+    query = address.partition("?")[2]
+    found = parse_query(query.encode("ascii", "replace"), BoardQuery)
+    assert isinstance(found, BoardQuery)
+    return found
 
 
 @router.get("", openapi_extra=needs("read"))
@@ -122,7 +128,6 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         statuses=HEALTH,
         exported=partial(_exported, query, order),
         pickers=kinds_for(asking, is_past=query.is_past),
-        filter_of=FILTER,
         tabs=() if query.is_past else await tabs_of(asking, here(asking.request)),
         me=kept_of(asking.request).me,
         may_manage=may_manage_lines(asking.principal) and not query.is_past,
@@ -146,7 +151,7 @@ def _exported(query: BoardQuery, order: Order, format: str) -> str:
     """The address of a file with all lines that the filters let through."""
     of_past = dict.fromkeys(OF_NOW) if query.is_past else {}
     sort = None if order == "record" else order
-    given = {name: getattr(query, name) for name in Filters.model_fields} | of_past
+    given = query.values() | of_past
     address = "/ui/export"
     for name, value in {**given, "sort": sort, "format": format}.items():
         address = with_parameter(address, name, value)
@@ -168,7 +173,7 @@ def _in_turn(query: BoardQuery, line: LineDetail) -> list[ReportedBlocker]:
             is_of_others = bool(query.unassigned and blocker.assignee)
         else:
             is_of_others = blocker.assignee not in assignees
-        return blocker.cause not in causes, is_of_others, blocker.due_at or _NEVER
+        return blocker.cause not in causes, is_of_others, blocker.due_at or NEVER_DUE
 
     return sorted(line.blockers, key=place)
 
@@ -180,8 +185,9 @@ def _only(words: str | None) -> str | None:
 
 def _filters(query: BoardQuery) -> Filters:
     """The filters that apply: a board of the past has no filters of now, and says so."""
-    given = {name: getattr(query, name) for name in Filters.model_fields}
-    return Filters.model_construct(**given | (dict.fromkeys(OF_NOW) if query.is_past else {}))
+    return Filters.model_construct(
+        **query.values() | (dict.fromkeys(OF_NOW) if query.is_past else {})
+    )
 
 
 async def _summary(asking: Asking, filters: Filters) -> LineCounts:

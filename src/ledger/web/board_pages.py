@@ -26,8 +26,6 @@ CURSOR = r"^(?:" + "|".join(BOARD_ORDER) + r")~"
 MOST = 200
 """The most lines of a page."""
 
-_SORTS: dict[str, Sort] = {name: name for name in get_args(Sort)}
-
 
 @dataclass(frozen=True)
 class BoardPage:
@@ -149,9 +147,11 @@ class _Walk:
     ) -> None:
         self._asking = asking
         self._asked, self.states = asked, states
-        given = {name: getattr(filters, name) for name in Filters.model_fields}
         self._query = _LongQuery.model_construct(
-            **given, sort=_SORTS.get(asked.order), cursor=None, limit=asked.limit
+            **filters.values(),
+            sort=asked.order if asked.order in get_args(Sort) else None,
+            cursor=None,
+            limit=asked.limit,
         )
 
     def cursor_of(self, state: str, line: LineDetail) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import command_route, needs, parse_query
+from ledger.api.lean import command_route, needs
 from ledger.api.models import OptionalReason, Pausing
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking, Query
@@ -25,7 +25,7 @@ from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
 from ledger.web.addresses import HOME, here, sender, with_parameter
-from ledger.web.board import BoardQuery
+from ledger.web.board import query_of
 from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.lag import unshown_hold
@@ -37,6 +37,7 @@ from ledger.web.pages import (
     idempotency_of,
     may_manage_lines,
     read_answer,
+    reason_of,
     show,
 )
 from ledger.web.run import RunsChart, chart_of
@@ -153,8 +154,7 @@ async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Re
 async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -> Response:
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
-    # A reason of blanks counts as no reason, since the history would show none.
-    form.reason = reason = (form.reason or "").replace("\r\n", "\n").strip() or None
+    form.reason = reason = reason_of(form.reason)
     said: dict[str, Any] = {} if reason is None else {"reason": reason}
     try:
         if action != "resume":
@@ -258,13 +258,11 @@ async def _beside(
     if board is None or query.is_past or is_refresh:
         return None
     try:
-        asked = parse_query(board.partition("?")[2].encode(), BoardQuery)
+        asked = query_of(board)
     except Invalid:
         return None
-    given = {name: getattr(asked, name) for name in Filters.model_fields} | {"as_of": None}
-    order = getattr(asked, "sort", None) or "state_since"
-    filters = Filters.model_construct(**given)
-    return await neighbours(asking, filters, order, line, query.place)
+    filters = Filters.model_construct(**asked.values() | {"as_of": None})
+    return await neighbours(asking, filters, asked.sort or "state_since", line, query.place)
 
 
 def _present(path: str, board: str | None, month: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import command_route, needs, parse_query
+from ledger.api.lean import command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import OR, Asking
 from ledger.api.routes import holds
@@ -17,8 +17,8 @@ from ledger.application.commands.holds import PauseMany, ResumeMany
 from ledger.domain.errors import Invalid, LedgerError, Refused, Unavailable
 from ledger.domain.values import STATES
 from ledger.web.addresses import HOME, own_page
-from ledger.web.board import BoardQuery
-from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, show
+from ledger.web.board import BoardQuery, query_of
+from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, reason_of, show
 from ledger.web.showing import zone_of
 
 router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=PageRoute)
@@ -101,15 +101,12 @@ async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
 async def _outcomes(asking: Asking, form: ManyForm, verb: Verb, *, is_dry: bool) -> LineOutcomes:
     """The outcomes of the lines. Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
-    said: dict[str, Any] = {"filter": _filter(form), "dry_run": is_dry}
-    organization = _board(form).organization_id
-    if organization is not None:
-        said["organization_id"] = organization
-    # A reason of blanks counts as no reason, since the history would show none.
-    reason = (form.reason or "").replace("\r\n", "\n").strip()
-    if is_dry and verb == "pause":
-        reason = "dry run"
-    if reason:
+    board = query_of(own_page(form.board))
+    said: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
+    if board.organization_id is not None:
+        said["organization_id"] = board.organization_id
+    reason = "dry run" if is_dry and verb == "pause" else reason_of(form.reason)
+    if reason is not None:
         said["reason"] = reason
     if not is_dry:
         said["expect"] = form.expect
@@ -119,22 +116,11 @@ async def _outcomes(asking: Asking, form: ManyForm, verb: Verb, *, is_dry: bool)
     return await read_answer(command(asking, sent), LineOutcomes)
 
 
-def _board(form: ManyForm) -> BoardQuery:
-    """The query of the board. Raises Invalid."""
-    query = own_page(form.board).partition("?")[2]
-    found = parse_query(query.encode("ascii", "replace"), BoardQuery)
-    assert isinstance(found, BoardQuery)
-    return found
-
-
-def _filter(form: ManyForm) -> Mapping[str, Any]:
+def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:
     """The filter of the API's body. A board without filters means all lines but the closed ones."""
     if form.matching is None:
         return {"service_line_id": [line for line in form.line.split(",") if line]}
-    board = _board(form)
-    chosen = Filters.model_construct(
-        **{name: getattr(board, name) for name in Filters.model_fields}
-    ).chosen()
+    chosen = Filters.model_construct(**board.values()).chosen()
     flags = {name: True for name in ("overdue", "unassigned") if name in chosen}
     found = {name: words for name, words in chosen.items() if name != "organization_id"} | flags
     return found or {"state": [state for state in STATES if state != "closed"]}

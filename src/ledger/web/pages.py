@@ -138,6 +138,11 @@ class Form(BaseModel):
 Typed = Annotated[str | None, Field(max_length=5000)]
 
 
+def reason_of(typed: str | None) -> str | None:
+    """The reason that was typed; one of blanks counts as none: the history would show nothing."""
+    return (typed or "").replace("\r\n", "\n").strip() or None
+
+
 def gathered(values: Mapping[str, Any], prefix: str, field: str) -> dict[str, Any]:
     """The values of a form, with one field for the boxes whose names have the prefix.
 

@@ -131,6 +131,10 @@ class Filters(Query):
             chosen["organization_id"] = [self.organization_id]
         return chosen
 
+    def values(self) -> dict[str, Any]:
+        """The filters and the instant, without the other parameters of a query that has more."""
+        return {name: getattr(self, name) for name in Filters.model_fields}
+
 
 _FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
 
