@@ -224,6 +224,20 @@ def test_the_story_uses_every_fact_type_run_status_and_trigger(
     assert triggers == {"api", "user", "agent", "schedule", "system"}
 
 
+def test_most_runs_of_agents_name_their_models_and_some_are_corrected_once_or_twice(
+    facts: list[Fact], demo_model: Model
+) -> None:
+    counted = [run for run in demo_model.runs.values() if run.tokens_used]
+    assert len(counted) > 4_000
+    named = [run for run in counted if run.token_usage]
+    assert 0.8 < len(named) / len(counted) < 0.9
+    assert {len(run.token_usage or ()) for run in named} == {1, 2}
+    assert any(run.status == "cancelled" for run in named)
+    corrected = Counter(f["subject"] for f in facts if f["type"] == "run.usage_corrected")
+    assert 30 < len(corrected) < 90
+    assert set(corrected.values()) == {1, 2}
+
+
 def test_the_board_shows_every_state_in_both_organizations(demo_model: Model) -> None:
     for organization in demo.ORGANIZATIONS:
         owned = [line for line in demo_model.lines.values() if line.organization == organization]

@@ -1,9 +1,9 @@
-"""The sums of a line's check-in hours by UTC day and resource (contract, Reading, usage).
+"""The sums of a line's check-ins and hours by UTC day and resource (contract, Reading, usage).
 
-``execution_day`` only grows: a check-in or void adds a row with the new sum of its resource on that
-day. The difference from the row before is the change. A day as of an instant therefore consists of
-the latest row of each resource at or before that instant. (If each row had all resources of the
-day, the size of a day would grow with the square of their number.)
+``execution_day`` only grows: a check-in or void adds a row with the new sums of its resource on
+that day. The difference from the row before is the change. A day as of an instant therefore
+consists of the latest row of each resource at or before that instant. (If each row had all
+resources of the day, the size of a day would grow with the square of their number.)
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import day_of, sort_key
-from ledger.postgres.table import BigInt, Date, Instant, LineKey, Table, Text
+from ledger.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 from projections.execution import line
 
 
 class DayRow(NamedTuple):
-    """The sum of a resource's day after a check-in or a void."""
+    """The sums of a resource's day after a check-in or a void."""
 
     line_key: LineKey
     position: BigInt
@@ -32,6 +32,7 @@ class DayRow(NamedTuple):
     """Hundredths of hours."""
     day: Date
     """The UTC day."""
+    check_ins: Int
     resource_id: Text
     """Empty: the check-in names no resource."""
 
@@ -50,6 +51,7 @@ _Key = tuple[int, date, str]
 class _Amount(msgspec.Struct):
     hundredths: int = 0
     """Hundredths of hours."""
+    check_ins: int = 0
 
 
 class Hours(Remembering):
@@ -60,33 +62,33 @@ class Hours(Remembering):
         super().__init__(self._amounts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        keys = {key: None for key, _, _ in map(_moved, events)}
+        keys = {key: None for key, *_ in map(_moved, events)}
         generation.find(self._amounts, keys, DAY, _amount_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         rows: list[DayRow] = []
         for event in events:
-            key, at, change = _moved(event)
-            if change:
-                amount = self._amounts[key]
-                amount.hundredths += change
-                line_key, day, resource_id = key
-                rows.append(
-                    DayRow(line_key, event.position, at, amount.hundredths, day, resource_id)
-                )
+            key, at, change, number = _moved(event)
+            amount = self._amounts[key]
+            amount.hundredths += change
+            amount.check_ins += number
+            line_key, day, resource_id = key
+            sums = amount.hundredths, day, amount.check_ins
+            rows.append(DayRow(line_key, event.position, at, *sums, resource_id))
         generation.write(DAY, rows)
 
 
 def _amount_of(row: DayRow) -> tuple[_Key, _Amount]:
-    return (row.line_key, row.day, row.resource_id), _Amount(row.total)
+    return (row.line_key, row.day, row.resource_id), _Amount(row.total, row.check_ins)
 
 
-def _moved(event: Recorded) -> tuple[_Key, datetime, int]:
-    """(key, time, hundredths) of the hours that a check-in adds, or that its void subtracts."""
+def _moved(event: Recorded) -> tuple[_Key, datetime, int, int]:
+    """(key, time, hundredths, number) that a check-in adds, or that its void subtracts."""
     body = event.body
     if isinstance(body, lines.CheckedIn):
-        at, amount = event.occurred_at, line.hundredths(body.hours)
+        at, amount, number = event.occurred_at, line.hundredths(body.hours), 1
     else:
         assert isinstance(body, lines.CheckInVoided)
-        at, amount = body.checked_in_at, -line.hundredths(body.hours)
-    return (sort_key(event.originator_id), day_of(at), body.resource_id or ""), at, amount
+        at, amount, number = body.checked_in_at, -line.hundredths(body.hours), -1
+    key = (sort_key(event.originator_id), day_of(at), body.resource_id or "")
+    return key, at, amount, number

@@ -275,6 +275,7 @@ _COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
     runs.RunCompleted: LineFold._completed,
     runs.RunFailed: LineFold._ended,
     runs.RunCancelled: LineFold._cancelled,
+    runs.RunUsageCorrected: LineFold._passes,
     runs.RunErased: LineFold._passes,
 }
 

@@ -10,9 +10,9 @@ Tables of the past, to which rows are only added (an interval's row gets its end
 ``execution_interval`` has the columns of filters and counts from one position to another;
 ``execution_version`` has the JSON that the line's own events change; ``execution_step`` has the
 numbers of which counts and metrics are made when they are read (see ``shown.py``);
-``execution_day`` has the hours of each UTC day (see ``hours.py``). The row that held at a position
-is the latest row at or before the position, so an answer for the past reads as few rows as an
-answer for the present. These tables name a line by its id as a number.
+``execution_day`` has the check-ins and hours of each UTC day (see ``hours.py``). The row that held
+at a position is the latest row at or before the position, so an answer for the past reads as few
+rows as an answer for the present. These tables name a line by its id as a number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,7 +79,7 @@ class ExecutionView(Remembering):
     """The projection ``execution``."""
 
     name = "execution"
-    version = 9
+    version = 10
     tables: tuple[Table, ...] = (
         EXECUTION,
         RANK,

@@ -2,7 +2,7 @@
 
 ``run_day`` only grows: an event that changes a day adds a row with the new sums of the day. The
 difference from the row before is the change. Runs count on the day of their start, tokens on the
-day of the run's end.
+day of the run's end, corrected ones too.
 """
 
 from collections.abc import Sequence
@@ -67,21 +67,26 @@ class Move(msgspec.Struct):
     tokens: int = 0
 
 
-def moves(run: Run, event: Recorded, before: RunStatus | None) -> Sequence[Move]:
-    """The changes of a line's days by an event that the run has folded.
+class Before(NamedTuple):
+    """The status and the tokens by which a run counted before an event."""
 
-    ``before`` is the run's status before the event; None if the run had not started. Tokens are
-    counted whenever a run ends with tokens.
-    """
+    status: RunStatus | None
+    """None if the run had not started."""
+    tokens: int | None
+
+
+def moves(run: Run, event: Recorded, before: Before) -> Sequence[Move]:
+    """The changes of a line's days by an event that the run has folded."""
     line_key, position, found = sort_key(run.service_line_id), event.position, dict[date, Move]()
-    if run.started_at is not None and run.status != before:
+    if run.started_at is not None and run.status != before.status:
         day = day_of(run.started_at)
-        found[day] = Move((line_key, day), position, run.started_at, before, run.status)
-    tokens = getattr(event.body, "tokens_used", None)
+        found[day] = Move((line_key, day), position, run.started_at, before.status, run.status)
+    tokens = (run.tokens_used or 0) - (before.tokens or 0)
     if tokens:
-        day = day_of(event.occurred_at)
+        assert run.completed_at is not None, "tokens come with an ending, or after it"
+        day = day_of(run.completed_at)
         move = found.setdefault(day, Move((line_key, day), position))
-        move.ended_at, move.tokens = event.occurred_at, tokens
+        move.ended_at, move.tokens = run.completed_at, tokens
     return tuple(found.values())
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from ledger.domain.run import TokenUsage
 from ledger.domain.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
-from ledger.language.rendering import ShownInstant, doc, time_text
+from ledger.language.rendering import ShownInstant, ShownTokenUsage, doc, shown_tokens, time_text
 
 Payloads = tuple[Any, Any, Any]
 """Input, output and error as JSON (``msgspec.Raw``); UNSET: the run is shown without them."""
@@ -38,6 +39,8 @@ class RunColumns(NamedTuple):
     external_id: str | None
     parent_key: int | None
     lease_seconds: int | None
+    token_usage: str | None
+    usage_corrected_at: datetime | None
 
 
 class ShownTrigger(msgspec.Struct, gc=False):
@@ -66,6 +69,10 @@ class ShownRun(msgspec.Struct, gc=False):
     error: ShownError | None
     duration_ms: int | None
     tokens_used: int | None
+    token_usage: Annotated[list[ShownTokenUsage] | None, doc("Null: not known by model.")]
+    usage_corrected_at: Annotated[
+        ShownInstant | None, doc("The `time` of the correction of the tokens recorded last.")
+    ]
     requested_at: ShownInstant
     started_at: ShownInstant | None
     completed_at: ShownInstant | None
@@ -74,6 +81,9 @@ class ShownRun(msgspec.Struct, gc=False):
     parent_run_id: Annotated[str, Meta(pattern=RUN_ID)] | None
     lease_seconds: int | None
 
+
+tokens_by_model = msgspec.json.Decoder(tuple[TokenUsage, ...]).decode
+"""The tokens by model, as a row has them."""
 
 NULL = msgspec.Raw(b"null")
 _NONE: Payloads = (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
@@ -89,6 +99,8 @@ def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
         *payloads,
         run.duration_ms,
         run.tokens_used,
+        None if run.token_usage is None else shown_tokens(tokens_by_model(run.token_usage)),
+        time_text(run.usage_corrected_at),
         time_text(run.requested_at),
         time_text(run.started_at),
         time_text(run.completed_at),

@@ -19,6 +19,20 @@ def _given(name: str, at_first: str) -> tuple[str, str]:
     return f"r.{name}", f"CASE WHEN r.started <= p.position THEN r.{name} ELSE r.{at_first} END"
 
 
+def used_then(name: str) -> str:
+    """A column of what an ended run used, before the corrections that follow the position."""
+    return f"""CASE WHEN r.corrected > p.position THEN (
+        SELECT f.{name} FROM ledger.run_former_usage AS f
+        WHERE f.run_id = r.run_id AND f.position > p.position
+        ORDER BY f.position LIMIT 1) ELSE r.{name} END"""
+
+
+def _used(name: str) -> tuple[str, str]:
+    """A column of what the run used: now, and as of the position."""
+    has_ended = "COALESCE(r.ended, r.stopped) <= p.position"
+    return f"r.{name}", f"CASE WHEN {has_ended} THEN {used_then(name)} END"
+
+
 # Columns of ``RunColumns`` as they are now, and as they were at the position, from which the later
 # events are taken back.
 _FIXED = ("run_id", "requested_at", "organization_id", "workspace_id", "line_key", "erased_at")
@@ -43,7 +57,7 @@ _TOLD: Mapping[str, tuple[str, str]] = {
         """CASE WHEN r.ended <= p.position THEN r.ended_ms
         WHEN r.stopped <= p.position THEN r.stopped_ms END""",
     ),
-    "tokens_used": ("r.tokens_used", "CASE WHEN r.ended <= p.position THEN r.tokens_used END"),
+    **{name: _used(name) for name in ("tokens_used", "token_usage", "usage_corrected_at")},
     "external_id": ("r.external_id", "CASE WHEN r.named <= p.position THEN r.external_id END"),
     "parent_key": _given("parent_key", "requested_parent"),
     "lease_seconds": _given("lease_seconds", "requested_lease"),

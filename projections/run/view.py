@@ -2,7 +2,8 @@
 
 ``run`` has one row per run, with the positions and the times of its events. A run has few events,
 and each of them changes the row in its own way; so the row also tells what the run showed at any
-position (see ``statements.py``). ``run_payload`` has the input, output and error of an event, which
+position (see ``statements.py``). ``run_former_usage`` has the tokens before each correction, of
+which a run may have any number. ``run_payload`` has the input, output and error of an event, which
 stay encrypted, as in the log. ``run_day`` has the sums of each UTC day (see ``days.py``).
 """
 
@@ -14,8 +15,9 @@ import msgspec
 
 from ledger.domain import run as runs
 from ledger.domain.recorded import Recorded
-from ledger.domain.run import RUN_EVENTS, Run, Trigger
+from ledger.domain.run import RUN_EVENTS, Run, TokenUsage, Trigger
 from ledger.domain.values import id_of_key, sort_key
+from ledger.language.rendering import json_text
 from ledger.postgres.table import (
     BigInt,
     Bool,
@@ -32,7 +34,8 @@ from ledger.postgres.table import (
 from ledger.postgres.walls import of_tenant
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
-from projections.run.days import DAY, Days, Move, moves
+from projections.run.days import DAY, Before, Days, Move, moves
+from projections.run.shown import tokens_by_model
 
 
 class RunRow(NamedTuple):
@@ -62,6 +65,10 @@ class RunRow(NamedTuple):
     ended_at: Instant | None
     ended_ms: BigInt | None
     tokens_used: BigInt | None
+    """As the latest correction says; the next two columns likewise."""
+    corrected: BigInt | None
+    """The position of the latest correction of the tokens."""
+    usage_corrected_at: Instant | None
     erased: BigInt | None
     erased_at: Instant | None
     """An erasure is shown for every instant: the payloads are gone from the past too."""
@@ -88,7 +95,12 @@ class RunRow(NamedTuple):
     """The actor's id."""
     external_id: Text | None
     """The run's name at its source, which a request or a start gives once."""
+    token_usage: Text | None
+    """The tokens by model, as the event stores them."""
 
+
+USED_BY_MODEL = "(token_usage IS NOT NULL OR corrected IS NOT NULL)"
+"""The condition of the runs that show tokens by model, or once did."""
 
 RUN = Table(
     "run",
@@ -113,7 +125,29 @@ RUN = Table(
         Index("external_id, organization_id", where="external_id IS NOT NULL"),
         Index("parent_key, requested_at DESC", where="parent_key IS NOT NULL"),
         Index("requested_parent", where="requested_parent <> parent_key"),
+        # The tokens by model of lines' ended runs, and the runs of a model.
+        Index("line_key, COALESCE(ended_at, stopped_at)", where=USED_BY_MODEL),
+        Index("line_key, started_at", where=USED_BY_MODEL),
     ),
+)
+
+
+class FormerUsageRow(NamedTuple):
+    """The tokens that a run showed until a correction replaced them."""
+
+    run_id: Text
+    position: BigInt
+    """The position of the correction."""
+    tokens_used: BigInt | None
+    token_usage: Text | None
+    usage_corrected_at: Instant | None
+
+
+FORMER_USAGE = Table(
+    "run_former_usage",
+    FormerUsageRow,
+    key=("run_id", "position"),
+    owner=("run", "run_id"),
 )
 
 
@@ -172,6 +206,7 @@ class RunFold(msgspec.Struct, array_like=True):
     stopped_ms: int | None = None
     expired: bool = False
     ended: int | None = None
+    corrected: int | None = None
     erased: int | None = None
 
     def evolve(self, recorded: Recorded) -> None:
@@ -193,6 +228,8 @@ class RunFold(msgspec.Struct, array_like=True):
                 self.stopped_at, self.stopped_ms = run.completed_at, run.duration_ms
             case runs.RunCompleted() | runs.RunFailed():
                 self.ended = position
+            case runs.RunUsageCorrected():
+                self.corrected = position
             case runs.RunErased():
                 self.erased = position
 
@@ -204,8 +241,8 @@ class RunView(Remembering):
     """The projection ``run``."""
 
     name = "run"
-    version = 7
-    tables: tuple[Table, ...] = (RUN, PAYLOAD, DAY)
+    version = 8
+    tables: tuple[Table, ...] = (RUN, FORMER_USAGE, PAYLOAD, DAY)
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
@@ -218,16 +255,20 @@ class RunView(Remembering):
         generation.find(self._runs, {e.originator_id: None for e in events}, RUN, fold_of)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        changes, payloads = list[Move](), list[PayloadRow]()
+        changes, payloads, former = list[Move](), list[PayloadRow](), list[FormerUsageRow]()
         for event in events:
             fold = self._runs[event.originator_id]
-            before = fold.run.status if fold.run.started_at is not None else None
+            run = fold.run
+            before = Before(run.status if run.started_at is not None else None, run.tokens_used)
+            if isinstance(event.body, runs.RunUsageCorrected):
+                former.append(_former(run, event.position))
             fold.evolve(event)
             self._runs.change(event.originator_id)
-            changes += moves(fold.run, event, before)
+            changes += moves(run, event, before)
             sealed = [getattr(event.body, name, None) for name in ("input", "output", "error")]
             if any(sealed):
-                payloads.append(PayloadRow(sort_key(fold.run.id), event.position, *sealed))
+                payloads.append(PayloadRow(sort_key(run.id), event.position, *sealed))
+        generation.write(FORMER_USAGE, former)
         generation.write(PAYLOAD, payloads)
         self._days.fold(generation, changes)
 
@@ -236,7 +277,7 @@ class RunView(Remembering):
 
 
 # The columns of a row that have the value of the field of this name.
-_NOT_SAME = {"triggered_by", "requested_by", "requested_parent"}
+_NOT_SAME = {"triggered_by", "requested_by", "requested_parent", "token_usage"}
 _OF_RUN = frozenset(RunRow._fields) & frozenset(Run.__struct_fields__) - _NOT_SAME
 _OF_FOLD = frozenset(RunRow._fields) & frozenset(RunFold.__struct_fields__) - _NOT_SAME
 
@@ -260,6 +301,7 @@ def row_of(fold: RunFold) -> RunRow:
         requested_by=requested_by,
         trigger_type=trigger_type,
         triggered_by=triggered_by,
+        token_usage=_text(run.token_usage),
     )
 
 
@@ -275,6 +317,7 @@ def fold_of(row: RunRow) -> tuple[str, RunFold]:
         duration_ms=row.ended_ms if has_ended else row.stopped_ms,
         parent_run_id=_id(row.parent_key),
         lease_expired=row.expired and not has_ended,
+        token_usage=None if row.token_usage is None else tokens_by_model(row.token_usage),
     )
     return run.id, RunFold(
         run,
@@ -282,6 +325,15 @@ def fold_of(row: RunRow) -> tuple[str, RunFold]:
         requested_by=_trigger(row.requested_type, row.requested_by),
         requested_parent=_id(row.requested_parent),
     )
+
+
+def _former(run: Run, position: int) -> FormerUsageRow:
+    usage = _text(run.token_usage)
+    return FormerUsageRow(run.id, position, run.tokens_used, usage, run.usage_corrected_at)
+
+
+def _text(usage: tuple[TokenUsage, ...] | None) -> str | None:
+    return None if usage is None else json_text(usage)
 
 
 def _same(of: object, names: frozenset[str]) -> dict[str, Any]:

@@ -63,6 +63,27 @@ WANTED = (
         "pauses and holds tell when the ledger lifts the hold",
     ),
     Wanted(
+        r"/v1/(events|execution|runs|webhooks)\b",
+        rb'(,\\?"{1,2}tokens_used\\?"{1,2}:null)?,\\?"{1,2}token_usage\\?"{1,2}:null(?=})'
+        rb'|,\\?"{1,2}(token_usage|usage_corrected_at)\\?"{1,2}:null',
+        "runs tell their tokens by model, and cancelled ones their tokens",
+    ),
+    Wanted(
+        r"/v1/runs/export\?.*format=csv",
+        rb"usage_corrected_at,|,token_usage|,+(?=,\d{4}-|\r\n)",
+        "so does the table of runs",
+    ),
+    Wanted(
+        r"/v1/event-types(/run\.(completed|failed|cancelled))?$",
+        rb"(?s).+",
+        "and so do the types of events",
+    ),
+    Wanted(
+        r"/v1/execution/LIN-[\d-]+/usage\b",
+        rb'"check_ins":\d+,|,"tokens_by_model":\[[^]]*\]',
+        "usage counts check-ins, and tells tokens by model",
+    ),
+    Wanted(
         r"/v1/(organizations|execution/export)\b",
         rb"(?s).+",
         "organizations are listed, and lines are exported",

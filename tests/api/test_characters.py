@@ -22,7 +22,7 @@ RESOURCE = {"id": "r", "type": "t", "name": "n", "role": "o", "status": "s"}
 ACTIVATED = {"project_tags": ["tag"], "name": "n", "resources": [RESOURCE]}
 BLOCKED = {"blocker_id": "b", "cause": "approval_gap", "reason": "r", "assignee": "a"}
 BEGUN = {"triggered_by": {"type": "user", "actor_id": "a"}, "external_id": "x"}
-FAILED = {"external_id": "x", "error": {"code": "c"}}
+USED = {"external_id": "x", "token_usage": [{"model": "m"}]}
 
 TEXTS: dict[str, dict[str, Any]] = {
     "service_line.activated": ACTIVATED,
@@ -40,9 +40,10 @@ TEXTS: dict[str, dict[str, Any]] = {
     "directory.named": {"name": "n"},
     "run.requested": BEGUN,
     "run.started": BEGUN,
-    "run.completed": {"external_id": "x"},
-    "run.failed": FAILED,
-    "run.cancelled": {"external_id": "x", "reason": "r"},
+    "run.completed": USED,
+    "run.failed": USED | {"error": {"code": "c"}},
+    "run.cancelled": USED | {"reason": "r"},
+    "run.usage_corrected": USED | {"reason": "r"},
 }
 """Each type's fields that hold free text."""
 

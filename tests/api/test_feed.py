@@ -45,7 +45,7 @@ def world(edge: Edge) -> World:
     ]
     for _ in range(5):
         for life in lives:
-            life.live(5)
+            life.live(6)
             refused = edge.send(fact("service_line.resumed", "LIN-26-999999", {}))
             assert_problem(refused, 404, "not_found")
     lives[0].close()

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import fields
 
 from ledger.domain.event_table import EventRow
-from ledger.domain.run import RUN_TABLE, Run, Trigger
+from ledger.domain.run import RUN_TABLE, Run, TokenUsage, Trigger
 from ledger.intake.fact_types import FACT_TYPES, NAME_OF_RUN
 from ledger.language.published import PUBLISHED
 from projections.run.shown import ShownRun
@@ -44,6 +44,8 @@ FOLD = RunFold(
         completed_at=minute(3),
         duration_ms=2500,
         tokens_used=40,
+        token_usage=(TokenUsage("m", 20, 20, 5, 5, 1),),
+        usage_corrected_at=minute(5),
         cancelled_by_closing=True,
         erased_at=minute(4),
         external_id="build 7",
@@ -63,6 +65,7 @@ FOLD = RunFold(
     stopped_ms=1500,
     expired=True,
     ended=40,
+    corrected=45,
     erased=50,
 )
 

@@ -257,7 +257,8 @@ def test_every_kind_of_event_has_its_published_type(edge: Edge) -> None:
     assert payloads["health.signal_reported"]["value"] == 2
     assert payloads["execution.blocked"]["state_after"] == "blocked"
     ended = {
-        "tokens_used": 7, "duration_ms": 0, "late": False, "external_id": None,
+        "tokens_used": 7, "token_usage": None, "duration_ms": 0, "late": False,
+        "external_id": None,
         "lease_expired": False, "last_heard_at": None,
     }  # fmt: skip
     assert payloads["run.failed"] == ended

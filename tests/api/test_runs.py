@@ -10,8 +10,8 @@ from tests.support.facts import activation, fact
 
 RUN = {
     "id", "service_line_id", "status", "triggered_by", "input", "output", "duration_ms",
-    "tokens_used", "started_at", "completed_at", "error", "requested_at", "erased_at",
-    "external_id", "parent_run_id", "lease_seconds",
+    "tokens_used", "token_usage", "usage_corrected_at", "started_at", "completed_at", "error",
+    "requested_at", "erased_at", "external_id", "parent_run_id", "lease_seconds",
 }  # fmt: skip
 CONTINUOUS = sorted(set(EXECUTION_MODELS) - MODELS_WITH_RUNS)
 

@@ -6,7 +6,7 @@ import pytest
 
 from ledger.api.routes import stories
 from ledger.domain.values import format_instant
-from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
+from tests.api.usage_answers import APRIL, NO_PARTS, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.ledger import new_id
@@ -55,8 +55,10 @@ def test_each_amount_counts_on_its_own_day(edge: Edge) -> None:
             {"resource_id": "b", "hours": 1.8},
             {"resource_id": None, "hours": 0.25},
         ],
+        "check_ins": 5,
         "runs": NOTHING["runs"] | {"running": 1, "completed": 2, "failed": 1},
         "tokens_used": 2**53 + 69,
+        "tokens_by_model": [{"model": None, "tokens_used": 2**53 + 69, **NO_PARTS}],
     }
     quiet = [day for date, day in days_of(data).items() if date not in used(data)]
     assert quiet == [NOTHING] * 26

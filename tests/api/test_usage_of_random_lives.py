@@ -8,7 +8,7 @@ import pytest
 from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownUsage
 from ledger.domain.values import format_instant
-from projections.execution.statements import usage_read
+from projections.run.usage import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION
@@ -41,8 +41,16 @@ def test_accepted_facts_are_in_the_log_as_they_were_sent(edge: Edge, life: Life)
         data = sent["data"]
         state, stream, topic = told[sent["id"]]
         if sent["type"] != "execution.check_in_voided":  # which tells the check-in's own
-            for name in ("hours", "resource_id", "tokens_used"):
+            for name in ("hours", "resource_id"):
                 assert state["body"].get(name) == data.get(name)
+        said = [
+            [each["model"], each["input"], each["output"], each["cache_read"], 0, each["reasoning"]]
+            for each in data.get("token_usage", ())
+        ]
+        stored = state["body"].get("token_usage", [])
+        assert [[*each, *[0] * (6 - len(each))] for each in stored] == said
+        tokens = sum(each[1] + each[2] for each in said) if said else data.get("tokens_used")
+        assert state["body"].get("tokens_used") == tokens
         assert datetime.fromisoformat(state["occurred_at"]) == datetime.fromisoformat(sent["time"])
         assert stream == sent["subject"]
         assert topic.split("/")[0].split(".")[1] == sent["type"].split(".")[1]
@@ -109,5 +117,6 @@ def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge:
     start = datetime(2026, 4, 1, tzinfo=UTC)
     days = [start + timedelta(days=n) for n in range(30)]
     values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
-    values |= {"days": days[:-1], "parts": [], "limit": 10_000}
+    values |= {"days": days[:-1], "numbers": list(range(1, 30)), "parts": [], "bounds": days}
+    values |= {"limit": 10_000}
     assert rows_touched(edge, usage_read(frozenset({"organization"})), values) < 900

@@ -11,9 +11,14 @@ APRIL = {"from_": "2026-04-01", "to": "2026-05-01"}
 NOTHING = {
     "hours": 0,
     "hours_by_resource": [],
+    "check_ins": 0,
     "runs": dict.fromkeys(STATUSES, 0),
     "tokens_used": 0,
+    "tokens_by_model": [],
 }
+
+NO_PARTS = dict.fromkeys(("input", "output", "cache_read", "cache_write", "reasoning"))
+"""The parts of tokens without a model."""
 
 
 def ask(edge: Edge, line: str, **bounds: str) -> dict[str, Any]:

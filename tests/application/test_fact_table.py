@@ -153,6 +153,19 @@ def test_a_started_run_keeps_its_reported_duration_and_a_negative_duration_is_ze
     assert ledger.shown_run(pending)["duration_ms"] is None
 
 
+def test_a_correction_of_a_runs_tokens_is_stored_with_what_it_replaces(ledger: Ledger) -> None:
+    run = ledger.run(ledger.line())
+    ledger.accept(fact("run.completed", run, {"tokens_used": 1840}))
+    data = {"token_usage": [{"model": "m", "input": 9, "output": 2}], "reason": "Billed otherwise"}
+    ledger.accept(fact("run.usage_corrected", run, data))
+    assert ledger.events(run)[-1]["state"]["body"] == {
+        "tokens_used": 11,
+        "token_usage": [["m", 9, 2, 0, 0, 0]],
+        "previous": 1840,
+        "reason": "Billed otherwise",
+    }
+
+
 @pytest.mark.parametrize("alias", ALIASES)
 def test_the_platforms_aliases_are_recorded_as_the_fact_types_they_stand_for(
     ledger: Ledger, alias: str
@@ -297,6 +310,7 @@ ELSEWHERE: dict[Callable[..., None], set[str]] = {
         "run.failed",
         "run.cancelled",
     },
+    test_a_correction_of_a_runs_tokens_is_stored_with_what_it_replaces: {"run.usage_corrected"},
     test_a_name_is_stored_under_its_organization_and_workspace: {"directory.named"},
 }
 """The types that are tried by a test of their own. The test below tries all others."""

@@ -13,6 +13,7 @@ from ledger.domain.run import (
     RunFailed,
     RunRequested,
     RunStarted,
+    Used,
 )
 from tests.support.domain import NOTHING, Past, after, at_minute, given, minute
 
@@ -51,8 +52,8 @@ def test_an_erasure_sets_the_time_of_the_erasure_and_changes_nothing_else() -> N
 def test_an_erased_run_that_a_closing_had_cancelled_accepts_one_late_ending() -> None:
     cancelled: list[Past] = [STARTED, at_minute(9, CANCELLED_BY_CLOSING), at_minute(10, ERASED)]
     late = RunCompleted(duration_ms=360_000, late=True)
-    given(*cancelled).when(Run.complete, minute(6), None, None, None).then(late)
-    given(*cancelled).when(Run.complete, minute(11), None, None, None).then(InvalidState)
+    given(*cancelled).when(Run.complete, minute(6), None, Used(), None).then(late)
+    given(*cancelled).when(Run.complete, minute(11), None, Used(), None).then(InvalidState)
     ended = [*cancelled, at_minute(6, late)]
     given(*ended).when(Run.fail, minute(6), None, None, None, None).then(InvalidState)
     assert after(*ended).erased_at == minute(10)

@@ -13,7 +13,10 @@ from ledger.domain.run import (
     RunFailed,
     RunRequested,
     RunStarted,
+    RunUsageCorrected,
+    TokenUsage,
     Trigger,
+    Used,
 )
 from tests.support.domain import Past, after, at_minute, given, minute
 
@@ -22,6 +25,8 @@ REQUESTED = RunRequested(run_id_origin="supplied", triggered_by=USER, input=b"i"
 STARTED = RunStarted()
 STARTED_AT_ONCE = RunStarted(run_id_origin="issued", triggered_by=API)
 CANCELLED_BY_CLOSING = RunCancelled(by_closing=True)
+BY_MODEL = (TokenUsage("m", input=4, output=3),)
+USED = Used(7, BY_MODEL)
 
 PENDING = [REQUESTED]
 RUNNING = [REQUESTED, at_minute(2, STARTED)]
@@ -31,11 +36,11 @@ CLOSED_WHILE_PENDING = [REQUESTED, at_minute(9, CANCELLED_BY_CLOSING)]
 
 
 def complete(at: float, duration: int | None = None) -> tuple[Any, ...]:
-    return Run.complete, minute(at), b"o", 7, duration
+    return Run.complete, minute(at), b"o", USED, duration
 
 
 def fail(at: float, duration: int | None = None) -> tuple[Any, ...]:
-    return Run.fail, minute(at), b"e", b"o", 7, duration
+    return Run.fail, minute(at), b"e", b"o", USED, duration
 
 
 def cancel(at: float) -> tuple[Any, ...]:
@@ -43,11 +48,11 @@ def cancel(at: float) -> tuple[Any, ...]:
 
 
 def completed(**more: Any) -> RunCompleted:
-    return RunCompleted(output=b"o", tokens_used=7, **more)
+    return RunCompleted(output=b"o", tokens_used=7, token_usage=BY_MODEL, **more)
 
 
 def failed(**more: Any) -> RunFailed:
-    return RunFailed(error=b"e", output=b"o", tokens_used=7, **more)
+    return RunFailed(error=b"e", output=b"o", tokens_used=7, token_usage=BY_MODEL, **more)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +145,58 @@ def test_a_late_ending_replaces_the_cancellation() -> None:
     run = after(STARTED_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING), at_minute(5, failed_late))
     assert (run.status, run.completed_at, run.tokens_used) == ("failed", minute(5), 2)
     assert run.cancelled_by_closing is False
+
+
+def test_a_cancelled_run_has_the_tokens_that_its_reporter_tells() -> None:
+    cancel = (Run.cancel, minute(3), "r", USED)
+    event = RunCancelled(reason="r", duration_ms=60_000, tokens_used=7, token_usage=BY_MODEL)
+    given(*RUNNING_AT_ONCE).when(*cancel).then(event)
+    assert after(*RUNNING_AT_ONCE, event).token_usage == BY_MODEL
+
+
+ENDINGS = [
+    completed(),
+    failed(),
+    RunCancelled(tokens_used=7),
+    RunCompleted(tokens_used=7, late=True),
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("used", [Used(9), Used(5, (TokenUsage("n", 5),)), Used(0)])
+def test_a_correction_replaces_the_tokens_of_an_ended_run(ending: Any, used: Used) -> None:
+    past = [STARTED_AT_ONCE, at_minute(5, ending)]
+    corrected = RunUsageCorrected(
+        tokens_used=used.tokens or 0, token_usage=used.by_model, previous=7, reason="r"
+    )
+    given(*past).when(Run.correct, used, "r").then(corrected)
+    run = after(*past, at_minute(8, corrected))
+    assert (run.tokens_used, run.token_usage, run.usage_corrected_at) == (*used, minute(8))
+    assert (run.completed_at, run.status) == (minute(5), after(*past).status)
+    again = RunUsageCorrected(tokens_used=1, previous=used.tokens)
+    given(*past, at_minute(8, corrected)).when(Run.correct, Used(1), None).then(again)
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        PENDING,
+        RUNNING,
+        CLOSED_WHILE_RUNNING,
+        CLOSED_WHILE_PENDING,
+        [STARTED_AT_ONCE, at_minute(9, RunFailed(lease_expired=True))],
+    ],
+    ids=["pending", "running", "closed", "closed while pending", "lease expired"],
+)
+def test_a_run_whose_ending_may_still_come_takes_no_correction(past: list[Past]) -> None:
+    given(*past).when(Run.correct, USED, None).then(InvalidState)
+
+
+def test_a_run_that_ended_late_takes_a_correction() -> None:
+    late = RunFailed(tokens_used=2, late=True)
+    past = [STARTED_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING), at_minute(5, late)]
+    event = RunUsageCorrected(tokens_used=7, token_usage=BY_MODEL, previous=2)
+    given(*past).when(Run.correct, USED, None).then(event)
 
 
 KEY_CREATED = ApiKeyCreated(secret_hash=b"h", permissions=("read",))

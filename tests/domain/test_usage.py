@@ -1,13 +1,14 @@
-"""The days of a range, whole and in part, and sums over days (contract, Reading, usage)."""
+"""The days of stretches, whole and in part, and sums over them (contract, Reading, usage)."""
 
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.domain.timeline import Amounts, Range
+from ledger.domain.timeline import Amounts, Stretches
 from ledger.domain.values import RUN_STATUSES
 
 DAY = timedelta(days=1)
@@ -22,67 +23,73 @@ INSTANTS = st.builds(
 )
 
 
-@given(INSTANTS, INSTANTS)
-@settings(max_examples=150, deadline=None)
-def test_a_range_has_each_day_that_it_overlaps_marked_as_whole_or_not(
-    first: datetime, second: datetime
+@given(st.lists(INSTANTS, min_size=2, max_size=6, unique=True))
+@settings(max_examples=200, deadline=None)
+def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
+    instants: list[datetime],
 ) -> None:
-    start, end = min(first, second), max(first, second)
-    if start == end:
-        end += timedelta(microseconds=1)
-    expected = []
+    bounds = sorted(instants)
+    whole, parts = dict[date, int](), []
     for number in range(-2, 20):
         midnight = datetime(2026, 2, 20, tzinfo=UTC) + number * DAY
-        shared = min(end, midnight + DAY) - max(start, midnight)
-        if shared > timedelta():
-            expected.append((midnight.date(), shared == DAY))
-    assert list(Range(start, end).days()) == expected
-
-
-@given(INSTANTS, st.integers(0, 3))
-@settings(max_examples=50, deadline=None)
-def test_the_days_of_a_range_are_utc_days_whatever_the_offset(start: datetime, hours: int) -> None:
-    elsewhere = start.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    end = start + timedelta(hours=9 * hours, seconds=1)
-    assert list(Range(elsewhere, end).days()) == list(Range(start, end).days())
+        within = [
+            at
+            for at, (begin, end) in enumerate(pairwise(bounds), 1)
+            if begin <= midnight and midnight + DAY <= end
+        ]
+        if within:
+            whole[midnight.date()] = within[0]
+        elif min(bounds[-1], midnight + DAY) > max(bounds[0], midnight):
+            parts.append(midnight.date())
+    told = Stretches(bounds).parameters
+    assert dict(zip(told["days"], told["numbers"], strict=True)) == whole
+    assert told["parts"] == parts
+    assert (told["from"], told["to"], told["bounds"]) == (bounds[0], bounds[-1], bounds)
 
 
 @pytest.mark.parametrize("second", [0, 1, 86_399])
-def test_an_empty_range_has_no_whole_day(second: int) -> None:
+def test_an_empty_stretch_has_no_whole_day(second: int) -> None:
     at = datetime(2026, 4, 15, tzinfo=UTC) + timedelta(seconds=second)
-    assert [whole for _, whole in Range(at, at).days() if whole] == []
-
-
-def test_a_range_within_one_day_has_this_day_in_part() -> None:
-    at = datetime.combine(date(2026, 4, 15), time(9), UTC)
-    assert list(Range(at, at + timedelta(hours=1)).days()) == [(date(2026, 4, 15), False)]
-    whole = Range(at - timedelta(hours=9), at + timedelta(hours=15))
-    assert list(whole.days()) == [(date(2026, 4, 15), True)]
+    assert Stretches([at, at]).parameters["days"] == []
 
 
 PART = st.tuples(
-    st.lists(st.tuples(st.none() | st.sampled_from("abc"), st.integers(-300, 300)), max_size=5),
+    st.lists(
+        st.tuples(st.none() | st.sampled_from("abc"), st.integers(-300, 300), st.integers(-2, 2)),
+        max_size=5,
+    ),
     st.dictionaries(st.sampled_from(RUN_STATUSES), st.integers(-2, 9)),
     st.integers(0, 2**53),
+    st.lists(st.tuples(st.sampled_from("mn"), st.tuples(*[st.integers(0, 9)] * 5)), max_size=3),
 )
 
 
 @given(st.lists(PART, max_size=6))
 @settings(max_examples=200, deadline=None)
-def test_added_amounts_have_exact_sums(parts: list[tuple[Any, Any, int]]) -> None:
+def test_added_amounts_have_exact_sums(parts: list[tuple[Any, Any, int, Any]]) -> None:
     total = Amounts()
     hours: dict[str | None, int] = {}
-    for hour_parts, runs, tokens in parts:
+    for hour_parts, runs, tokens, models in parts:
         part = Amounts()
         part.add_hours(hour_parts)
         part.add_runs(runs)
         part.tokens = tokens
+        part.add_models(models)
         total.add(part)
-        for resource, amount in hour_parts:
+        for resource, amount, _ in hour_parts:
             hours[resource] = hours.get(resource, 0) + amount
     shown = total.shown()
-    assert shown["runs"] == {s: sum(runs.get(s, 0) for _, runs, _ in parts) for s in RUN_STATUSES}
-    assert shown["tokens_used"] == sum(tokens for _, _, tokens in parts)
+    assert shown["runs"] == {
+        s: sum(runs.get(s, 0) for _, runs, _, _ in parts) for s in RUN_STATUSES
+    }
+    assert shown["tokens_used"] == sum(tokens for _, _, tokens, _ in parts)
+    assert shown["check_ins"] == sum(count for hour_parts, *_ in parts for *_, count in hour_parts)
+    assert sum(row["tokens_used"] for row in shown["tokens_by_model"]) == shown["tokens_used"]
+    for model in "mn":
+        said = [numbers for *_, models in parts for named, numbers in models if named == model]
+        sums = [sum(numbers) for numbers in zip(*said, strict=True)]
+        rows = [list(row.values())[2:] for row in shown["tokens_by_model"] if row["model"] == model]
+        assert rows == ([sums] if any(sums) else [])
     assert shown["hours"] == sum(hours.values()) / 100
     by_resource = {row["resource_id"]: row["hours"] for row in shown["hours_by_resource"]}
     assert by_resource == {r: h / 100 for r, h in hours.items() if h}
@@ -90,7 +97,9 @@ def test_added_amounts_have_exact_sums(parts: list[tuple[Any, Any, int]]) -> Non
 
 def test_hours_are_ordered_by_resource_and_hours_without_a_resource_come_last() -> None:
     amounts = Amounts()
-    amounts.add_hours([(None, 150), ("b", 25), ("é", 1), ("a", 10), ("gone", 5), ("gone", -5)])
+    amounts.add_hours(
+        [(None, 150, 1), ("b", 25, 1), ("é", 1, 1), ("a", 10, 1), ("gone", 5, 1), ("gone", -5, -1)]
+    )
     assert amounts.shown()["hours_by_resource"] == [
         {"resource_id": "a", "hours": 0.1},
         {"resource_id": "b", "hours": 0.25},
@@ -102,9 +111,24 @@ def test_hours_are_ordered_by_resource_and_hours_without_a_resource_come_last() 
 
 def test_an_addition_leaves_the_added_part_as_it_was() -> None:
     part, total = Amounts(), Amounts()
-    part.add_hours([("a", 5)])
+    part.add_hours([("a", 5, 1)])
+    part.add_models([("m", (1, 2, 0, 0, 0))])
     part.add_runs({"failed": 1})
     for _ in range(3):
         total.add(part)
-    assert (part.hours, part.runs["failed"]) == ({"a": 5}, 1)
-    assert (total.hours, total.runs["failed"]) == ({"a": 15}, 3)
+    assert (part.hours, part.check_ins, part.runs["failed"]) == ({"a": 5}, 1, 1)
+    assert (total.hours, total.check_ins, total.runs["failed"]) == ({"a": 15}, 3, 3)
+    assert (part.models, total.models) == ({"m": [1, 2, 0, 0, 0]}, {"m": [3, 6, 0, 0, 0]})
+
+
+def test_models_are_ordered_by_their_tokens_and_tokens_without_a_model_come_last() -> None:
+    amounts = Amounts()
+    amounts.tokens = 100
+    amounts.add_models([("b", (10, 10, 1, 2, 3)), ("c", (0, 0, 0, 0, 0)), ("a", (20, 0, 0, 0, 0))])
+    amounts.add_models([("d", (30, 0, 0, 0, 0))])
+    rows = amounts.tokens_by_model
+    assert [(row["model"], row["tokens_used"]) for row in rows] == [
+        ("d", 30), ("a", 20), ("b", 20), (None, 30),
+    ]  # fmt: skip
+    assert list(rows[2].values())[2:] == [10, 10, 1, 2, 3]
+    assert list(rows[3].values())[2:] == [None] * 5

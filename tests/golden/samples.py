@@ -25,6 +25,10 @@ FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"
 MINIMAL = FIRST / "minimal"
 SEALED = bytes(range(64))
+BY_MODEL = (
+    r.TokenUsage("m-large", input=1000, output=500, cache_read=700, cache_write=100, reasoning=200),
+    r.TokenUsage("m-small", input=300, output=100),
+)
 CREW = e.Resource(
     type="talent",
     id="SCR-128491",
@@ -81,6 +85,13 @@ BODIES: tuple[Event, ...] = (
     r.RunFailed(error=SEALED, output=SEALED, tokens_used=12, duration_ms=7, late=True),
     r.RunCancelled(reason="No longer needed", by_closing=True, duration_ms=60_000),
     r.RunErased(reason="Asked for by the data subject"),
+    r.RunUsageCorrected(
+        tokens_used=1900,
+        token_usage=BY_MODEL,
+        previous=1840,
+        reason="Billed otherwise",
+        external_id="build 4711 ü",
+    ),
     ApiKeyCreated(name="billing", secret_hash=bytes(range(32)), permissions=("read", "write")),
     ApiKeyRevoked(),
     w.WebhookCreated(
@@ -151,7 +162,14 @@ GROWN_BODIES: tuple[Event, ...] = (
         parent_run_id="RUN-26-000004",
         lease_seconds=604_800,
     ),
-    r.RunCompleted(output=SEALED, tokens_used=1840, duration_ms=2411, late=True, external_id=NAMED),
+    r.RunCompleted(
+        output=SEALED,
+        tokens_used=1900,
+        duration_ms=2411,
+        late=True,
+        external_id=NAMED,
+        token_usage=BY_MODEL,
+    ),
     r.RunFailed(
         error=SEALED,
         output=SEALED,
@@ -161,9 +179,15 @@ GROWN_BODIES: tuple[Event, ...] = (
         external_id=NAMED,
         lease_expired=True,
         last_heard_at=datetime(2026, 4, 15, 8, 28, 30, 250_000, tzinfo=UTC),
+        token_usage=(r.TokenUsage("m-large", input=12),),
     ),
     r.RunCancelled(
-        reason="No longer needed", by_closing=True, duration_ms=60_000, external_id=NAMED
+        reason="No longer needed",
+        by_closing=True,
+        duration_ms=60_000,
+        external_id=NAMED,
+        tokens_used=1900,
+        token_usage=BY_MODEL,
     ),
     r.RunErased(reason="Asked for by the data subject", external_id=NAMED),
     e.Activated(

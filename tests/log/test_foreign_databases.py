@@ -127,8 +127,10 @@ def test_the_service_works_whatever_settings_a_database_gives_its_sessions(
             "date": "2026-01-01",
             "hours": 7.15,
             "hours_by_resource": [{"resource_id": None, "hours": 7.15}],
+            "check_ins": 1,
             "runs": usage["total"]["runs"],
             "tokens_used": 0,
+            "tokens_by_model": [],
         }
     ]
 

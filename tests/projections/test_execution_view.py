@@ -183,7 +183,7 @@ def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
     written = given(ExecutionView(), BEGUN).when(CHECKED_IN)
     week = {"period_1": date(2026, 4, 13), "amount_1": 750}
     written.then(STEP, step(2, last_activity_at=minute(2), hours_total=750, **week))
-    written.then(DAY, DayRow(KEY, 2, minute(2), 750, date(2026, 4, 15), "SCR-1"))
+    written.then(DAY, DayRow(KEY, 2, minute(2), 750, date(2026, 4, 15), 1, "SCR-1"))
     written.then(EXECUTION_VERSION).then(INTERVAL).then(COUNT)
 
 
@@ -209,7 +209,13 @@ def test_a_void_subtracts_the_hours_from_the_day_of_the_check_in() -> None:
         fact_id="f", reason="r", hours=7.5, checked_in_at=minute(2), resource_id="SCR-1"
     )
     written = given(ExecutionView(), BEGUN, CHECKED_IN).when(recorded(body, 3, minute(9)))
-    written.then(DAY, DayRow(KEY, 3, minute(2), 0, date(2026, 4, 15), "SCR-1"))
+    written.then(DAY, DayRow(KEY, 3, minute(2), 0, date(2026, 4, 15), 0, "SCR-1"))
+
+
+def test_a_check_in_without_hours_counts_on_its_day() -> None:
+    bare = recorded(e.CheckedIn(), 3, minute(3))
+    written = given(ExecutionView(), BEGUN, CHECKED_IN).when(bare)
+    written.then(DAY, DayRow(KEY, 3, minute(3), 0, date(2026, 4, 15), 1, ""))
 
 
 def test_a_step_has_no_period_that_had_ended_when_the_event_was_recorded() -> None:

@@ -6,7 +6,15 @@ from typing import Any
 from ledger.domain import run as r
 from ledger.domain.recorded import Event, Recorded
 from projections.run.days import DAY, DayRow
-from projections.run.view import PAYLOAD, RUN, PayloadRow, RunRow, RunView
+from projections.run.view import (
+    FORMER_USAGE,
+    PAYLOAD,
+    RUN,
+    FormerUsageRow,
+    PayloadRow,
+    RunRow,
+    RunView,
+)
 from tests.support.domain import START, minute, recorded
 from tests.support.view_rows import given
 
@@ -93,6 +101,23 @@ def test_a_late_ending_keeps_what_the_failure_by_the_lease_had_changed() -> None
     written = given(RunView(), REQUESTED, STARTED, expired).when(ended)
     late = {"ended": 40, "ended_at": minute(3), "ended_ms": 2500, "tokens_used": 40}
     written.then(RUN, run(40, "completed", **START_OF_RUN, **stopped, **late))
+
+
+BY_MODEL = '[["m",5,0,0,0,0]]'
+
+
+def test_a_correction_moves_the_tokens_of_the_day_of_the_end_and_keeps_the_former_ones() -> None:
+    usage = (r.TokenUsage("m", input=5),)
+    corrected = event(r.RunUsageCorrected(tokens_used=5, token_usage=usage, previous=40), 4)
+    written = given(RunView(), REQUESTED, STARTED, COMPLETED).when(corrected)
+    now = END_OF_RUN | {"tokens_used": 5, "token_usage": BY_MODEL}
+    now |= {"corrected": 40, "usage_corrected_at": minute(3)}
+    written.then(RUN, run(40, "completed", **START_OF_RUN, **now))
+    written.then(FORMER_USAGE, FormerUsageRow(RUN_ID, 40, 40, None, None))
+    written.then(DAY, day(40, ended_at=minute(2), completed=1, tokens="5"))
+    again = event(r.RunUsageCorrected(tokens_used=5, previous=5), 5)
+    written = given(RunView(), REQUESTED, STARTED, COMPLETED, corrected).when(again)
+    written.then(FORMER_USAGE, FormerUsageRow(RUN_ID, 50, 5, BY_MODEL, minute(3))).then(DAY)
 
 
 def test_an_erasure_is_shown_on_the_run_and_changes_no_day() -> None:

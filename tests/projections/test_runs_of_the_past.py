@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ledger.domain.run import RUN_EVENTS, Run
-from ledger.language.rendering import json_text, time_text
+from ledger.language.rendering import ShownTokenUsage, json_text, shown_as, time_text
 from ledger.log.codec import EnvelopeMapper
 from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_read
@@ -30,6 +30,17 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("run.requested", ASKED),
         ("run.started", BEGUN),
         ("run.completed", ENDED),
+    ),
+    "started, completed by models, corrected twice": (
+        ("run.started", {}),
+        ("run.completed", {"token_usage": [{"model": "m", "input": 3, "reasoning": 0}]}),
+        ("run.usage_corrected", {"tokens_used": 7}),
+        ("run.usage_corrected", {"token_usage": [{"model": "n", "output": 9, "reasoning": 9}]}),
+    ),
+    "requested, cancelled with tokens, corrected": (
+        ("run.requested", ASKED),
+        ("run.cancelled", {"tokens_used": 4}),
+        ("run.usage_corrected", {"tokens_used": 0}),
     ),
     "started, failed": (("run.started", ASKED), ("run.failed", {})),
     "requested, failed": (("run.requested", {}), ("run.failed", {"tokens_used": 3})),
@@ -78,6 +89,8 @@ def expected(run: Run) -> dict[str, Any]:
         "triggered_by": trigger and {"type": trigger.type, "actor_id": trigger.actor_id},
         "duration_ms": run.duration_ms,
         "tokens_used": run.tokens_used,
+        "token_usage": run.token_usage and [shown_as(ShownTokenUsage, t) for t in run.token_usage],
+        "usage_corrected_at": time_text(run.usage_corrected_at),
         "requested_at": time_text(run.requested_at),
         "started_at": time_text(run.started_at),
         "completed_at": time_text(run.completed_at),
@@ -102,7 +115,7 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
         line = ledger.line()
     at = ledger.clock.now - timedelta(minutes=9)
     ledger.listen()
-    times = [at, at + timedelta(seconds=90.5), at + timedelta(seconds=90)]
+    times = [at + timedelta(seconds=s) for s in (0, 90.5, 90, 95)]
     for (kind, data), time in zip(story, times, strict=False):
         is_first = kind in ("run.requested", "run.started") and time == at
         more = {"service_line_id": line} if is_first else {}

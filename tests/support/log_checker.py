@@ -310,6 +310,10 @@ class LogChecker:
                 self._find("a run is erased twice")
             self._erased.add(run)
             return
+        if topic == "run.usage_corrected/1":
+            if known != "ended":
+                self._find(f"the tokens of a run that is {known or 'unknown'} are corrected")
+            return
         expires = bool(body.get("lease_expired"))
         late = known in ("cancelled by closing", "expired") and topic != "run.cancelled/1"
         if known not in ("pending", "running") and (not late or expires):

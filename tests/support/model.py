@@ -28,6 +28,7 @@ FEED_TYPES = frozenset([
     "execution.hold_changed", "execution.closed", "execution.updated", "execution.checked_in",
     "execution.check_in_voided", "resource.allocated", "resource.released", "health.changed",
     "run.requested", "run.started", "run.completed", "run.failed", "run.cancelled", "run.erased",
+    "run.usage_corrected",
     "webhook.delivery_failed",
 ])  # fmt: skip
 """Types of events in feeds (contract, Feeds)."""
@@ -64,6 +65,7 @@ class Run:
     completed_at: datetime | None = None
     duration_ms: int | None = None
     tokens_used: int | None = None
+    token_usage: list[list[Any]] | None = None  # as stored: the model, then its numbers
     version: int = 0
     ended: int = 0  # the position of the ending that the run shows
 
@@ -89,7 +91,6 @@ class Line:
     check_ins: dict[tuple[str, str], CheckIn] = field(default_factory=dict)
     signals: dict[str, dict[str, Any]] = field(default_factory=dict)
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tokens: list[tuple[datetime, int]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     ended_runs: dict[str, Run] = field(default_factory=dict)  # completed or failed
 
@@ -239,13 +240,17 @@ class Model:
         order = [r for r in [*named, None] if by_resource.get(r)]
         started = self.started_runs(line_id)
         counts = Counter(r.status for r in started if r.started_at and start <= r.started_at < end)
+        ended = [r for r in self.runs.values() if r.line == line_id and r.completed_at]
+        ended = [r for r in ended if r.completed_at and start <= r.completed_at < end]
         return {
             "hours": float(sum(by_resource.values())),
             "hours_by_resource": [
                 {"resource_id": r, "hours": float(by_resource[r])} for r in order
             ],
+            "check_ins": sum(start <= each.at < end for each in line.kept_check_ins),
             "runs": {status: counts[status] for status in STATUSES},
-            "tokens_used": sum(amount for at, amount in line.tokens if start <= at < end),
+            "tokens_used": sum(run.tokens_used or 0 for run in ended),
+            "tokens_by_model": tokens_by_model(ended),
         }
 
     # Events.
@@ -331,13 +336,16 @@ class Model:
             # An erasure is no activity of the line, and changes no status.
             self.erased.add(run_id)
             return
+        if change == "usage_corrected":
+            run.tokens_used, run.token_usage = body["tokens_used"], body.get("token_usage")
+            return
         line.be_active(at)
         if change == "started":
             run.status, run.started_at = "running", at
         elif change != "requested":
             run.status, run.completed_at = change, at
-            run.duration_ms, run.tokens_used = body.get("duration_ms"), body.get("tokens_used")
-            line.tokens.append((at, run.tokens_used or 0))
+            run.duration_ms = body.get("duration_ms")
+            run.tokens_used, run.token_usage = body.get("tokens_used"), body.get("token_usage")
             if change != "cancelled":
                 run.ended = event["notification_id"]
                 line.ended_runs[run_id] = run
@@ -386,6 +394,30 @@ def _change(line: Line, change: str, body: dict[str, Any], at: datetime) -> None
             assert change in ("idle", "active"), change
     if change in ("paused", "blocked", "active", "idle"):
         line.idle = change == "idle"
+
+
+def tokens_by_model(ended: Iterable[Run]) -> list[dict[str, Any]]:
+    """The tokens of ended runs by model (contract, Reading, usage)."""
+    models, rest = dict[str, list[int]](), 0
+    for run in ended:
+        rest += run.tokens_used or 0
+        for model, *numbers in run.token_usage or ():
+            numbers += [0] * (5 - len(numbers))
+            rest -= numbers[0] + numbers[1]
+            models[model] = [
+                a + b for a, b in zip(models.get(model, [0] * 5), numbers, strict=True)
+            ]
+    order = sorted(models, key=lambda model: (-sum(models[model][:2]), model))
+    names = ["input", "output", "cache_read", "cache_write", "reasoning"]
+    rows: list[dict[str, Any]] = [
+        {"model": model, "tokens_used": sum(models[model][:2])}
+        | dict(zip(names, models[model], strict=True))
+        for model in order
+        if any(models[model])
+    ]
+    if rest:
+        rows.append({"model": None, "tokens_used": rest} | dict.fromkeys(names))
+    return rows
 
 
 def _hours(check_ins: Iterable[CheckIn]) -> float:

@@ -191,6 +191,7 @@ class Racer:
         self._random = random.Random(number)
         self._principal = principal(f"racer-{number}")
         self._runs: list[str] = []
+        self._ended: deque[str] = deque(maxlen=5)
         self._facts = 0
         self._run_number = (number + 1) * 100_000
         self._lines: list[str] = []
@@ -211,7 +212,8 @@ class Racer:
             if line == self._lines[-1] and self._random.random() < 0.5:
                 # A quiet line, whose runs end at once, so the line becomes idle again and again.
                 start = self._start(line)
-                end = self._fact("run.cancelled", self._runs.pop(), {})
+                self._ended.append(self._runs.pop())
+                end = self._fact("run.cancelled", self._ended[-1], {})
                 commands += [GoIdle(line), start, end, GoIdle(line)]
             else:
                 commands.append(self._next(line, closing))
@@ -234,7 +236,9 @@ class Racer:
             return self._report(self._random.choice(["paused", "resumed", "resumed"]), line)
         if dice < 0.92:
             return self._block(line)
-        return LiftHold(line) if dice < 0.94 else GoIdle(line)
+        if dice < 0.94:
+            return LiftHold(line)
+        return self._correct() if self._ended else GoIdle(line)
 
     def _start(self, line: str) -> Command:
         self._run_number += 1
@@ -251,7 +255,14 @@ class Racer:
         if not self._runs:
             return GoIdle(line)
         kinds = ["run.completed", "run.failed", "run.cancelled"]
-        return self._fact(self._random.choice(kinds), self._runs.pop(0), {})
+        self._ended.append(self._runs.pop(0))
+        return self._fact(self._random.choice(kinds), self._ended[-1], {})
+
+    def _correct(self) -> Command:
+        """Correct the tokens of a run that has ended, as a rule."""
+        by_model = {"token_usage": [{"model": "m", "input": self._random.randint(1, 9)}]}
+        used = self._random.choice([by_model, {"tokens_used": 5}])
+        return self._fact("run.usage_corrected", self._random.choice(self._ended), used)
 
     def _block(self, line: str) -> Command:
         blocker = {"blocker_id": self._random.choice("ab")}

@@ -78,6 +78,13 @@ class Life:
         at = self.edge.clock.now - timedelta(seconds=self.random.choice(_BEHIND))
         return at.astimezone(self.random.choice(_ZONES)).isoformat()
 
+    def _models(self) -> list[dict[str, Any]]:
+        """Tokens of some models."""
+        models = self.random.sample(["large", "small", "ö"], self.random.choice([1, 1, 2, 3]))
+        names = ("input", "output", "cache_read", "reasoning")
+        numbers = [3, 10, self.random.randint(0, 3), self.random.randint(0, 10)]
+        return [{"model": model} | dict(zip(names, numbers, strict=True)) for model in models]
+
     def _fact(self) -> dict[str, Any]:
         pick, line = self.random.choice, self.line
         run = new_id("RUN") if self.random.random() < 0.7 else pick([*self.open, new_id("RUN")])
@@ -87,7 +94,9 @@ class Life:
         signal = {"signal": pick(["sla_compliance", "agent_error_rate"]), "status": pick(_LIGHTS)}
         check_ins = [e["id"] for e in self.accepted if e["type"] == "execution.checked_in"]
         hours = {"hours": pick([0, 0.01, 1.25, 7.6, None]), "resource_id": pick(["a", "b", None])}
-        used = {"tokens_used": pick([None, 0, 5, 1_000]), "output": [SECRET]}
+        tokens = pick([{}, {"tokens_used": pick([0, 5, 1_000])}, {"token_usage": self._models()}])
+        used = tokens | {"output": [SECRET]}
+        corrected = pick([{"tokens_used": pick([0, 7])}, {"token_usage": self._models()}])
         error = {"error": {"code": SECRET, "message": SECRET}}
         kinds: list[tuple[float, dict[str, Any]]] = [
             (1, fact("service_line.updated", line, {"project_tags": [pick("xyz")]})),
@@ -104,7 +113,8 @@ class Life:
             (7, fact("run.started", run, begun)),
             (9, fact("run.completed", known, used)),
             (4, fact("run.failed", known, used | error)),
-            (3, fact("run.cancelled", known, {"reason": "enough"})),
+            (3, fact("run.cancelled", known, {"reason": "enough"} | tokens)),
+            (4, fact("run.usage_corrected", pick(self.runs or [run]), corrected)),
         ]
         weights = [weight for weight, _ in kinds]
         event = self.random.choices([event for _, event in kinds], weights)[0]

@@ -50,7 +50,7 @@ _LEFT_OVER = """
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_g[0-9]+$'
   AND NOT EXISTS (SELECT FROM ledger.projection AS p
-                  WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)?_g' || p.generation || '$'))
+                  WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)*_g' || p.generation || '$'))
 ORDER BY 1
 """
 

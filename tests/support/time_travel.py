@@ -174,7 +174,9 @@ class World:
             "input": {"n": self.random.randint(1, 9)},
         }
         run = pick(self.runs[-8:] or ["RUN-26-999999"])
-        ended = {"output": {"said": "so"}, "tokens_used": pick([0, 5, 70])}
+        models = [{"model": m, "input": 9, "output": 5} for m in pick([["m"], ["m", "n"]])]
+        used = pick([{"tokens_used": pick([0, 5, 70])}, {"token_usage": models}])
+        ended = {"output": {"said": "so"}} | used
         failed = ended | {"error": {"code": "broken", "message": "It broke."}}
         new = pick([None, f"RUN-26-{next(self._run_numbers)}"])
         checked, check_in_id = pick(self._check_ins[-12:] or [(line, "none")])
@@ -198,6 +200,7 @@ class World:
             (5, fact("run.completed", pick(self.runs or [run]), ended)),
             (7, fact("run.failed", run, failed)),
             (2, fact("run.cancelled", run)),
+            (4, fact("run.usage_corrected", run, used)),
         ]
         weights = [weight for weight, _ in kinds]
         return self.random.choices([event for _, event in kinds], weights)[0]

@@ -235,7 +235,8 @@ def test_a_service_that_stops_while_it_builds_a_view_keeps_the_old_view_and_leav
         before, rows = tracking(begun), rows_of(begun)
         async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            assert leftover_tables(begun) == ["run_day_g2", "run_g2", "run_payload_g2"]
+            tables = ["run_day_g2", "run_former_usage_g2", "run_g2", "run_payload_g2"]
+            assert leftover_tables(begun) == tables
             async with asyncio.timeout(30):
                 await asyncio.to_thread(service.loops.rebuilder.stop)
             assert leftover_tables(begun) == []

@@ -213,7 +213,7 @@ def test_tables_of_a_killed_rebuild_are_dropped_by_the_next_rebuild_or_service(
     with psycopg.connect(worked, autocommit=True) as connection:
         create_tables(connection, view("run").tables, 2)
         create_tables(connection, view("run").tables, 11)
-    assert len(leftover_tables(worked)) == 6
+    assert len(leftover_tables(worked)) == 8
     before = rows_of(worked)
     if cleaner == "the next rebuild":
         rebuild(worked, view("run"))

@@ -182,22 +182,22 @@ def _begin(
 
 
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
-    run.complete(recording.at, None, None, None)
+    run.complete(recording.at, None, data.used, None)
     _take_back_expiry(recording, run)
     key = recording.group.memory.run_key(run)
     output = _seal(key, "output", run.version + 1, data.output)
-    body = run.complete(recording.at, output, data.tokens_used, data.duration_ms)
+    body = run.complete(recording.at, output, data.used, data.duration_ms)
     _own(recording, run, body, key)
 
 
 def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
-    run.fail(recording.at, None, None, None, None)
+    run.fail(recording.at, None, None, data.used, None)
     _take_back_expiry(recording, run)
     key = recording.group.memory.run_key(run)
     version = run.version + 1
     error = _seal(key, "error", version, data.error and data.error.model_dump())
     output = _seal(key, "output", version, data.output)
-    body = run.fail(recording.at, error, output, data.tokens_used, data.duration_ms)
+    body = run.fail(recording.at, error, output, data.used, data.duration_ms)
     _own(recording, run, body, key)
 
 
@@ -212,8 +212,13 @@ def _take_back_expiry(recording: Recording, run: Run) -> None:
         recording.wake(execution, opens_run=False)
 
 
-def _cancelled(recording: Recording, run: Run, data: types.Reasoned) -> None:
-    body = run.cancel(recording.at, data.reason)
+def _cancelled(recording: Recording, run: Run, data: types.RunCancelled) -> None:
+    body = run.cancel(recording.at, data.reason, data.used)
+    _own(recording, run, body, recording.group.memory.run_key(run))
+
+
+def _corrected(recording: Recording, run: Run, data: types.RunUsageCorrected) -> None:
+    body = run.correct(data.used, data.reason)
     _own(recording, run, body, recording.group.memory.run_key(run))
 
 
@@ -248,4 +253,5 @@ _HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
     "run.completed": _completed,
     "run.failed": _failed,
     "run.cancelled": _cancelled,
+    "run.usage_corrected": _corrected,
 }

@@ -1,7 +1,7 @@
 """The runs: invocations of agents, cycles of outcome lines, and their facts."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -41,6 +41,7 @@ class CastRun:
     remedies: str | None = None
     """The name of the failed run that this run is a part of."""
     lease_seconds: int | None = None
+    corrections: tuple[tuple[datetime, dict[str, Any]], ...] = ()
 
     @property
     def first_at(self) -> datetime:
@@ -52,7 +53,7 @@ class CastRun:
 def runs_of(line: CastLine) -> Iterator[CastRun]:
     """Make a line's runs; the four continuous models have none."""
     if line.product_line == "agent_gateway":
-        yield from _invocations(line)
+        yield from _with_tokens(line, _invocations(line))
     elif line.product_line == "ods":
         yield from _cycles(line)
 
@@ -64,10 +65,11 @@ def run_facts(run: CastRun, run_id: str, parent_id: str | None) -> Iterator[Stor
     opening = {"service_line_id": run.line.id, **cause}
     worker = _worker(run.line)
 
-    def say(at: datetime, verb: str, data: dict[str, Any], actor: Actor) -> StoryFact:
-        return tell(
-            at, f"run.{verb}", run_id, data, source=source, id=f"{run_id}-{verb}", actor=actor
-        )
+    def say(
+        at: datetime, verb: str, data: dict[str, Any], actor: Actor, turn: str = ""
+    ) -> StoryFact:
+        id = f"{run_id}-{verb}{turn}"
+        return tell(at, f"run.{verb}", run_id, data, source=source, id=id, actor=actor)
 
     if run.requested is not None:
         yield say(run.requested, "requested", opening, _requester(run))
@@ -78,6 +80,8 @@ def run_facts(run: CastRun, run_id: str, parent_id: str | None) -> Iterator[Stor
     if run.ended is not None and run.outcome is not None:
         actor = _requester(run) if run.outcome == "cancelled" else worker
         yield say(run.ended, run.outcome, run.closing, actor)
+    for turn, (at, used) in enumerate(run.corrections, 1):
+        yield say(at, "usage_corrected", used, ("user", run.line.lead), f"-{turn}")
 
 
 def _worker(line: CastLine) -> Actor:
@@ -233,6 +237,58 @@ def _right_now(line: CastLine, rng: Random) -> Iterator[CastRun]:
         yield _open(
             line, line.chance("lease"), None, line.now - timedelta(minutes=41), LEASE_SECONDS
         )
+
+
+def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
+    """Let runs say the models of their tokens, as most gateways do, and correct some days later."""
+    rng = line.chance("tokens")
+    for run in runs:
+        tokens = run.closing.get("tokens_used")
+        if run.outcome == "cancelled" and run.started and rng.random() < 0.6:
+            tokens = rng.randrange(60, 900)
+        if tokens is None or run.ended is None:
+            yield run
+            continue
+        models = _models(line, rng)
+        closing = {k: v for k, v in run.closing.items() if k != "tokens_used"}
+        closing |= _used(rng, tokens, models)
+        at, corrections = run.ended, list[tuple[datetime, dict[str, Any]]]()
+        for chance in (0.015, 0.3):
+            at += timedelta(seconds=rng.randrange(20 * 3600, 50 * 3600))
+            if rng.random() > chance or at >= line.over:
+                break
+            used = _used(rng, tokens * rng.randrange(80, 115) // 100, models)
+            corrections.append((at, used | {"reason": rng.choice(words.CORRECTIONS)}))
+        yield replace(run, closing=closing, corrections=tuple(corrections))
+
+
+def _models(line: CastLine, rng: Random) -> tuple[str, ...]:
+    """The models that a run asked, none if its gateway tells no models."""
+    main, other = (words.MODELS[(line.position + n) % len(words.MODELS)] for n in (0, 1))
+    return rng.choices(((main,), (main, other), ()), (55, 30, 15))[0]
+
+
+def _used(rng: Random, tokens: int, models: tuple[str, ...]) -> dict[str, Any]:
+    """Split a run's tokens among its models: the first one used the most."""
+    if not models:
+        return {"tokens_used": tokens}
+    main, *others = models
+    few = tokens // 5
+    usage = [_of_model(rng, tokens - few * len(others), main)]
+    return {"token_usage": usage + [_of_model(rng, few, model) for model in others]}
+
+
+def _of_model(rng: Random, tokens: int, model: str) -> dict[str, Any]:
+    output = tokens * rng.randrange(8, 35) // 100
+    read, written = (tokens - output) * rng.randrange(70) // 100, (tokens - output) // 10
+    return {
+        "model": model,
+        "input": tokens - output,
+        "output": output,
+        "cache_read": read,
+        "cache_write": written,
+        "reasoning": output * rng.randrange(50) // 100,
+    }
 
 
 # Outcome lines: one cycle after the other, each some days long.

@@ -252,6 +252,14 @@ ERRORS = (
     ("upstream_unavailable", "The code host answered 503 three times"),
 )
 
+MODELS = ("atlas-3-large", "atlas-3-small", "quill-2")
+
+CORRECTIONS = (
+    "The provider's bill has another number",
+    "A call that was tried again had been counted twice",
+    "The gateway's counter had missed the tools' calls",
+)
+
 CANCELLATIONS = (
     "No longer needed",
     "Superseded by a newer request",

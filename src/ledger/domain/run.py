@@ -5,7 +5,7 @@ file has, in this order: events, state, decisions, fold.
 """
 
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,29 @@ class Trigger(msgspec.Struct, frozen=True):
 
     type: TriggerType
     actor_id: str | None = None
+
+
+class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
+    """The tokens that a run used of one model, stored as an array: in half the bytes."""
+
+    model: str
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    """A part of ``input``, as is ``cache_write``."""
+    cache_write: int = 0
+    reasoning: int = 0
+    """A part of ``output``."""
+
+
+class Used(NamedTuple):
+    """The tokens that a run used, as its ending or a correction reports them."""
+
+    tokens: int | None = None
+    by_model: tuple[TokenUsage, ...] | None = None
+
+
+_UNKNOWN = Used()
 
 
 class RunRequested(Event, frozen=True, kw_only=True):
@@ -59,6 +82,7 @@ class RunCompleted(Event, frozen=True, kw_only=True):
     duration_ms: int | None = None
     late: bool = False
     external_id: str | None = None
+    token_usage: tuple[TokenUsage, ...] | None = None
 
 
 class RunFailed(Event, frozen=True, kw_only=True):
@@ -75,6 +99,7 @@ class RunFailed(Event, frozen=True, kw_only=True):
     """Whether the ledger itself failed the run, because its lease had ended."""
     last_heard_at: datetime | None = None
     """When a fact or a heartbeat of a run whose lease ended had last arrived."""
+    token_usage: tuple[TokenUsage, ...] | None = None
 
 
 class RunCancelled(Event, frozen=True, kw_only=True):
@@ -84,6 +109,20 @@ class RunCancelled(Event, frozen=True, kw_only=True):
     reason: str | None = None
     by_closing: bool = False
     duration_ms: int | None = None
+    external_id: str | None = None
+    tokens_used: int | None = None
+    token_usage: tuple[TokenUsage, ...] | None = None
+
+
+class RunUsageCorrected(Event, frozen=True, kw_only=True):
+    """The tokens of an ended run were corrected: these replace the former ones."""
+
+    TOPIC = "run.usage_corrected/1"
+    tokens_used: int
+    token_usage: tuple[TokenUsage, ...] | None = None
+    previous: int | None = None
+    """The tokens that the run showed before."""
+    reason: str | None = None
     external_id: str | None = None
 
 
@@ -98,7 +137,7 @@ class RunErased(Event, frozen=True, kw_only=True):
 
 
 _BEGUN = ("triggered_by", "external_id", "parent_run_id", "lease_seconds")
-_ENDED = ("tokens_used", "duration_ms", "late", "external_id")
+_ENDED = ("tokens_used", "token_usage", "duration_ms", "late", "external_id")
 _FAILED = (*_ENDED, "lease_expired", "last_heard_at")
 
 LEASE_EXPIRED = {
@@ -114,6 +153,15 @@ RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
     EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
     EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
+    EventRow(
+        RunUsageCorrected,
+        "run.usage_corrected",
+        SAME,
+        "run.usage_corrected",
+        None,
+        Note.PASSES,
+        since=2,
+    ),
     EventRow(RunErased, "run.erased", SAME, None, "run.erase", Note.RUN_ERASED),
 )
 
@@ -135,6 +183,10 @@ class Run(Folded, array_like=True):
     """The ``time`` of the fact that ended the run: completed, failed or cancelled."""
     duration_ms: int | None = None
     tokens_used: int | None = None
+    token_usage: tuple[TokenUsage, ...] | None = None
+    """The tokens by model, if they are known: ``tokens_used`` is their sum."""
+    usage_corrected_at: datetime | None = None
+    """The ``time`` of the correction that was recorded last."""
     cancelled_by_closing: bool = False
     erased_at: datetime | None = None
     """Since when input, output and error are unreadable; later events store none of them."""
@@ -173,7 +225,7 @@ class Run(Folded, array_like=True):
         )
 
     def complete(
-        self, at: datetime, output: bytes | None, tokens: int | None, duration_ms: int | None
+        self, at: datetime, output: bytes | None, used: Used, duration_ms: int | None
     ) -> RunCompleted:
         """Complete a started run, or once a run that ended by rule (``_require_endable``)."""
         late = self._require_endable(at)
@@ -181,7 +233,8 @@ class Run(Folded, array_like=True):
             raise InvalidState("The run has not started.")
         return RunCompleted(
             output=output,
-            tokens_used=tokens,
+            tokens_used=used.tokens,
+            token_usage=used.by_model,
             duration_ms=self._duration(at, duration_ms),
             late=late,
             external_id=self.external_id,
@@ -192,7 +245,7 @@ class Run(Folded, array_like=True):
         at: datetime,
         error: bytes | None,
         output: bytes | None,
-        tokens: int | None,
+        used: Used,
         duration_ms: int | None,
     ) -> RunFailed:
         """Fail an open run, or once a run that ended by rule (``_require_endable``)."""
@@ -200,7 +253,8 @@ class Run(Folded, array_like=True):
         return RunFailed(
             error=error,
             output=output,
-            tokens_used=tokens,
+            tokens_used=used.tokens,
+            token_usage=used.by_model,
             duration_ms=self._duration(at, duration_ms),
             late=late,
             external_id=self.external_id,
@@ -225,13 +279,36 @@ class Run(Folded, array_like=True):
             last_heard_at=heard_at,
         )
 
-    def cancel(self, at: datetime, reason: str | None, by_closing: bool = False) -> RunCancelled:
+    def cancel(
+        self,
+        at: datetime,
+        reason: str | None,
+        used: Used = _UNKNOWN,
+        by_closing: bool = False,
+    ) -> RunCancelled:
         if self.status in ENDED:
             raise InvalidState("The run has already ended.")
         return RunCancelled(
             reason=reason,
             by_closing=by_closing,
             duration_ms=self._duration(at, None),
+            external_id=self.external_id,
+            tokens_used=used.tokens,
+            token_usage=used.by_model,
+        )
+
+    def correct(self, used: Used, reason: str | None) -> RunUsageCorrected:
+        """Replace the tokens of a run whose ending stays."""
+        if self.status not in ENDED:
+            raise InvalidState("The run has not ended.")
+        if self.lease_expired or self.cancelled_by_closing:
+            raise InvalidState("The run may still take a late ending: report that with its tokens.")
+        assert used.tokens is not None
+        return RunUsageCorrected(
+            tokens_used=used.tokens,
+            token_usage=used.by_model,
+            previous=self.tokens_used,
+            reason=reason,
             external_id=self.external_id,
         )
 
@@ -298,25 +375,33 @@ class Run(Folded, array_like=True):
         self.started_at = recorded.occurred_at
 
     def _completed(self, body: RunCompleted, recorded: Recorded) -> None:
-        self._ended("completed", body.duration_ms, recorded)
-        self.tokens_used = body.tokens_used
+        self._ended("completed", body, recorded)
 
     def _failed(self, body: RunFailed, recorded: Recorded) -> None:
-        self._ended("failed", body.duration_ms, recorded)
-        self.tokens_used = body.tokens_used
+        self._ended("failed", body, recorded)
         self.lease_expired = body.lease_expired
 
     def _cancelled(self, body: RunCancelled, recorded: Recorded) -> None:
-        self._ended("cancelled", body.duration_ms, recorded)
+        self._ended("cancelled", body, recorded)
         self.cancelled_by_closing = body.by_closing
+
+    def _corrected(self, body: RunUsageCorrected, recorded: Recorded) -> None:
+        self._use(body)
+        self.usage_corrected_at = recorded.occurred_at
+
+    def _use(self, body: RunCompleted | RunFailed | RunCancelled | RunUsageCorrected) -> None:
+        self.tokens_used, self.token_usage = body.tokens_used, body.token_usage
 
     def _erased(self, body: RunErased, recorded: Recorded) -> None:
         self.erased_at = recorded.occurred_at
 
-    def _ended(self, status: RunStatus, duration_ms: int | None, recorded: Recorded) -> None:
+    def _ended(
+        self, status: RunStatus, body: RunCompleted | RunFailed | RunCancelled, recorded: Recorded
+    ) -> None:
         self.status = status
         self.completed_at = recorded.occurred_at
-        self.duration_ms = duration_ms
+        self.duration_ms = body.duration_ms
+        self._use(body)
         self.cancelled_by_closing = self.lease_expired = False
 
     _APPLY: ClassVar = {
@@ -325,5 +410,6 @@ class Run(Folded, array_like=True):
         RunCompleted: _completed,
         RunFailed: _failed,
         RunCancelled: _cancelled,
+        RunUsageCorrected: _corrected,
         RunErased: _erased,
     }

@@ -1,10 +1,11 @@
 """A line's timeline and its usage (contract, Reading).
 
-A timeline has the intervals between turning points. A usage has, by UTC day, the hours by resource,
-the runs by status and the tokens.
+A timeline has the intervals between turning points. A usage has, by day, the check-ins and hours by
+resource, the runs by status and the tokens by model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
@@ -68,51 +69,110 @@ def totals(found: Iterable[StateInterval]) -> tuple[dict[str, timedelta], dict[s
     return by_state, by_cause
 
 
+TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
+"""The tokens of a model; the caches are a part of the input, and the reasoning of the output."""
+
+
 class Amounts:
-    """The sums of one day or of several days."""
+    """The sums of one stretch of time or of several ones."""
 
     def __init__(self) -> None:
         self.hours: dict[str | None, int] = {}
         """Hundredths of hours by resource."""
+        self.check_ins = 0
         self.runs: dict[str, int] = dict.fromkeys(RUN_STATUSES, 0)
         self.tokens = 0
+        self.models: dict[str, list[int]] = {}
+        """The numbers of ``TOKENS`` by model. A run need not say its models."""
 
-    def add_hours(self, amounts: Iterable[tuple[str | None, int]]) -> None:
-        """Add hundredths of hours by resource."""
-        for resource_id, amount in amounts:
+    def add_hours(self, amounts: Iterable[tuple[str | None, int, int]]) -> None:
+        """Add hundredths of hours and check-ins by resource."""
+        for resource_id, amount, check_ins in amounts:
             self.hours[resource_id] = self.hours.get(resource_id, 0) + amount
+            self.check_ins += check_ins
 
     def add_runs(self, amounts: Mapping[str, int]) -> None:
         for status, amount in amounts.items():
             self.runs[status] += amount
 
+    def add_models(self, amounts: Iterable[tuple[str, Sequence[int]]]) -> None:
+        """Add the numbers of ``TOKENS`` by model. (They are a part of ``tokens`` already.)"""
+        for model, numbers in amounts:
+            had = self.models.get(model, (0,) * len(TOKENS))
+            self.models[model] = [a + b for a, b in zip(had, numbers, strict=True)]
+
     def add(self, other: "Amounts") -> None:
-        self.add_hours(other.hours.items())
+        self.add_hours((resource, amount, 0) for resource, amount in other.hours.items())
+        self.check_ins += other.check_ins
         self.add_runs(other.runs)
         self.tokens += other.tokens
+        self.add_models(other.models.items())
+
+    @property
+    def total_hours(self) -> float:
+        return sum(self.hours.values()) / 100
+
+    @property
+    def tokens_by_model(self) -> list[dict[str, Any]]:
+        """The tokens by model, most first; last, under null, those of runs without models."""
+        known = {model: numbers for model, numbers in self.models.items() if any(numbers)}
+        used = {model: numbers[0] + numbers[1] for model, numbers in known.items()}
+        shown = [
+            {"model": model, "tokens_used": used[model]}
+            | dict(zip(TOKENS, known[model], strict=True))
+            for model in sorted(known, key=lambda model: (-used[model], model))
+        ]
+        if rest := self.tokens - sum(used.values()):
+            shown.append({"model": None, "tokens_used": rest} | dict.fromkeys(TOKENS))
+        return shown
 
     def shown(self) -> dict[str, Any]:
         """The sums as the API shows them; hours without a resource come last, under null."""
         kept = {r: h for r, h in self.hours.items() if h}
         order = sorted(kept, key=lambda r: (r is None, r or ""))
         return {
-            "hours": sum(kept.values()) / 100,
+            "hours": self.total_hours,
             "hours_by_resource": [{"resource_id": r, "hours": kept[r] / 100} for r in order],
+            "check_ins": self.check_ins,
             "runs": self.runs,
             "tokens_used": self.tokens,
+            "tokens_by_model": self.tokens_by_model,
         }
 
 
-class Range(NamedTuple):
-    """From ``start`` (inclusive) to ``end`` (exclusive)."""
+class Stretches(NamedTuple):
+    """Stretches of time that follow each other, by number from 1 on: days or months, say."""
 
-    start: datetime
-    end: datetime
+    bounds: Sequence[datetime]
+    """The beginning of each stretch, and last the end of the last one."""
 
-    def days(self) -> Iterator[tuple[date, bool]]:
-        """(day, is_whole) for each UTC day that the range touches: whether it has the whole day."""
-        day = day_of(self.start)
-        while (midnight := datetime.combine(day, time(), UTC)) < self.end:
-            following = midnight + timedelta(days=1)
-            yield day, self.start <= midnight and following <= self.end
-            day += timedelta(days=1)
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The stretches as parameters of a statement (``projections/run/usage.py``).
+
+        ``days`` and ``numbers``: the UTC days that lie within a stretch, with its number;
+        ``parts``: the other days, which a bound cuts.
+        """
+        start, end = self.bounds[0], self.bounds[-1]
+        days, numbers, parts = list[date](), list[int](), list[date]()
+        day = day_of(start)
+        while (midnight := datetime.combine(day, time(), UTC)) < end:
+            number = bisect_right(self.bounds, midnight)
+            if number and midnight + _DAY <= self.bounds[number]:
+                days.append(day)
+                numbers.append(number)
+            else:
+                parts.append(day)
+            day += _DAY
+        bounds = list(self.bounds)
+        return {
+            "from": start,
+            "to": end,
+            "bounds": bounds,
+            "days": days,
+            "numbers": numbers,
+            "parts": parts,
+        }
+
+
+_DAY = timedelta(days=1)

@@ -15,7 +15,9 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -23,6 +25,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.run import TokenUsage, Used
 from ledger.domain.values import (
     LABEL,
     LEASE_SECONDS,
@@ -93,7 +96,8 @@ FactId = Annotated[str, Field(min_length=1, max_length=255), Characters(LABEL)]
 Hours = Annotated[
     float, Field(ge=0, le=1_000_000, description="At most two decimals."), AfterValidator(_hours)
 ]
-Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+MAX_COUNT = 2**53 - 1
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 ExternalId = Annotated[
     Label,
     Field(
@@ -239,12 +243,62 @@ class RunStarted(RunBegun):
     service_line_id: Annotated[str, Field(pattern=LINE_ID)] | None = None
 
 
-class RunCompleted(FactData):
+class ModelTokens(FactData):
+    """The tokens of one model: caches are a part of `input`, reasoning is a part of `output`."""
+
+    model: Label
+    input: Count = 0
+    output: Count = 0
+    cache_read: Count = 0
+    cache_write: Count = 0
+    reasoning: Count = 0
+
+    @model_validator(mode="after")
+    def _has_its_parts(self) -> "ModelTokens":
+        if self.cache_read + self.cache_write > self.input:
+            raise ValueError("must have no more cache_read and cache_write than input")
+        if self.reasoning > self.output:
+            raise ValueError("must have no more reasoning than output")
+        return self
+
+
+class Using(FactData):
+    """The data that say how many tokens a run used."""
+
+    tokens_used: Annotated[
+        Count | None, Field(description="By default the sum of `token_usage`.")
+    ] = None
+    token_usage: Annotated[list[ModelTokens], Field(max_length=20)] | None = None
+
+    @field_validator("token_usage")
+    @classmethod
+    def _adds_up(
+        cls, usage: list[ModelTokens] | None, info: ValidationInfo
+    ) -> list[ModelTokens] | None:
+        if not usage:
+            return None
+        if len({each.model for each in usage}) < len(usage):
+            raise ValueError("must have each model once")
+        total = sum(each.input + each.output for each in usage)
+        if total > MAX_COUNT:
+            raise ValueError(f"must have at most {MAX_COUNT} tokens together")
+        if info.data.get("tokens_used") not in (None, total):
+            raise ValueError(f"must add up to tokens_used: input and output are {total}")
+        return usage
+
+    @property
+    def used(self) -> Used:
+        if self.token_usage is None:
+            return Used(self.tokens_used)
+        by_model = tuple(TokenUsage(**each.model_dump()) for each in self.token_usage)
+        return Used(sum(each.input + each.output for each in by_model), by_model)
+
+
+class RunCompleted(Using):
     """A run ended successfully; `external_id` finds the run, as `subject` does."""
 
     external_id: ExternalId | None = None
     output: Any = None
-    tokens_used: Count | None = None
     duration_ms: Count | None = None
 
 
@@ -256,20 +310,38 @@ class RunError(FactData):
     message: str | None = None
 
 
-class RunFailed(FactData):
+class RunFailed(Using):
     """A run ended in an error; `external_id` finds the run, as `subject` does."""
 
     external_id: ExternalId | None = None
     error: RunError | None = None
     output: Any = None
-    tokens_used: Count | None = None
     duration_ms: Count | None = None
 
 
-class RunCancelled(Reasoned):
+class RunCancelled(Using, Reasoned):
     """A run was cancelled; `external_id` finds the run, as `subject` does."""
 
     external_id: ExternalId | None = None
+
+
+class RunUsageCorrected(Using, Reasoned):
+    """The tokens of an ended run, which replace the former ones.
+
+    `tokens_used` or `token_usage` is required. `external_id` finds the run, as `subject` does.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["tokens_used"]}, {"required": ["token_usage"]}]}
+    )
+
+    external_id: ExternalId | None = None
+
+    @model_validator(mode="after")
+    def _has_some(self) -> "RunUsageCorrected":
+        if self.used.tokens is None:
+            raise ValueError("must have tokens_used or token_usage")
+        return self
 
 
 class DirectoryNamed(FactData):
@@ -311,6 +383,7 @@ FACT_TYPES: dict[str, FactType] = {
     "run.completed": FactType(RunCompleted, "run"),
     "run.failed": FactType(RunFailed, "run"),
     "run.cancelled": FactType(RunCancelled, "run"),
+    "run.usage_corrected": FactType(RunUsageCorrected, "run"),
 }
 
 ALIASES = {

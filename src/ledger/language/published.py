@@ -19,15 +19,20 @@ from ledger.domain.event_table import SAME, EventRow, Part
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.health import SignalStatus
 from ledger.domain.recorded import Event
+from ledger.domain.run import TokenUsage
 from ledger.domain.values import State
-from ledger.language.rendering import time_text
+from ledger.language.rendering import ShownTokenUsage, shown_tokens, time_text
 
 LANGUAGE_VERSION = 1
 """The version of the language as a whole."""
 
 _Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
-_INSTANTS: Mapping[Any, Any] = {datetime: _Instant, datetime | None: _Instant | None}
-"""The types of instants, and their types outside."""
+_WAYS: Mapping[Any, tuple[Any, Callable[[Any], Any]]] = {
+    datetime: (_Instant, time_text),
+    datetime | None: (_Instant | None, time_text),
+    tuple[TokenUsage, ...] | None: (list[ShownTokenUsage] | None, shown_tokens),
+}
+"""The types of fields that are told otherwise than they are stored: the type outside, and how."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,14 +68,15 @@ def _published(row: EventRow) -> Published:
         kw_only=True,
     )
     part = row.told.field if isinstance(row.told, Part) else None
-    instants = frozenset(name for name, type_ in fields.items() if type_ in _INSTANTS.values())
     names = tuple(fields)
+    types = {} if part is not None else get_type_hints(row.event)
+    ways = [(name, _WAYS[types[name]][1]) for name in names if types.get(name) in _WAYS]
 
     def tell(body: Any) -> dict[str, Any]:
         said = body if part is None else getattr(body, part)
         told = {name: getattr(said, name) for name in names}
-        for name in instants:
-            told[name] = time_text(told[name])
+        for name, way in ways:
+            told[name] = way(told[name])
         return told
 
     return Published(row.told_as, payload, tell)
@@ -82,7 +88,7 @@ def _fields(row: EventRow) -> Mapping[str, Any]:
     types = get_type_hints(row.event)
     names = row.event.__struct_fields__ if row.told is SAME else row.told
     assert isinstance(names, tuple)
-    return {name: _INSTANTS.get(types[name], types[name]) for name in names}
+    return {name: _WAYS[types[name]][0] if types[name] in _WAYS else types[name] for name in names}
 
 
 PUBLISHED: Mapping[type[Event], Published] = {

@@ -15,6 +15,7 @@ from msgspec import Meta
 from ledger.domain.api_key import Permission
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
+from ledger.domain.run import TokenUsage
 from ledger.domain.values import ENDPOINT_ID, KEY_ID, format_instant
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -55,6 +56,21 @@ def json_text(value: Any) -> str:
 def members(value: Any) -> str:
     """The JSON members of an object without its braces, to be joined with other members."""
     return json_text(value)[1:-1]
+
+
+class ShownTokenUsage(msgspec.Struct, gc=False):
+    """The tokens of one model: caches are a part of `input`, reasoning is a part of `output`."""
+
+    model: str
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    reasoning: int
+
+
+def shown_tokens(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
+    return None if usage is None else [shown_as(ShownTokenUsage, each) for each in usage]
 
 
 class ShownKey(msgspec.Struct):

@@ -56,6 +56,7 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
             Choice("Run completed", "run.completed"),
             Choice("Run failed", "run.failed"),
             Choice("Run cancelled", "run.cancelled"),
+            Choice("Tokens of a run corrected", "run.usage_corrected"),
             Choice("Run erased", "run.erased"),
             Choice("Read a run’s data", READ_ACTION),
         ),

@@ -363,6 +363,10 @@ def _trigger(value: dict[str, Any]) -> str:
     return f"triggered by {who or words(str(value.get('type')))}"
 
 
+def _models(value: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{each['model']}: {number(each['input'] + each['output'])}" for each in value)
+
+
 # In the order of the line. Empty values are left out. So are states, causes, signals and their
 # statuses: the page shows them by marks of their own.
 _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
@@ -388,6 +392,8 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("lease_seconds", lambda value: f"lease of {duration(value)}"),
     ("duration_ms", lambda value: f"took {milliseconds(value)}"),
     ("tokens_used", lambda value: f"{number(value)} tokens"),
+    ("previous", lambda value: f"{number(value)} before"),
+    ("token_usage", _models),
     ("lease_expired", lambda _: "because its lease ended"),
     ("late", lambda _: "in place of an earlier ending"),
     ("by_closing", lambda _: "because the line was closed"),

@@ -1,6 +1,6 @@
 """A line's story: its history, its timeline and its usage (contract, Reading)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 
@@ -23,14 +23,22 @@ from ledger.api.replies import AnswerOf, PageOf, answer, keyed
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
-from ledger.domain.timeline import Amounts, Range, StateInterval, TurningPoint, intervals, totals
+from ledger.domain.timeline import (
+    Amounts,
+    StateInterval,
+    Stretches,
+    TurningPoint,
+    intervals,
+    totals,
+)
 from ledger.domain.values import EARLIEST, LATEST, Cause, RunStatus, State, day_of, format_instant
 from ledger.language.envelopes import HistoryItem
-from ledger.language.rendering import ShownInstant, json_text, time_text
+from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from ledger.reads.question import Answer
 from projections.event.items import history_item
 from projections.event.statements import history_read
-from projections.execution.statements import timeline_read, usage_read
+from projections.execution.statements import timeline_read
+from projections.run.usage import usage_read
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
@@ -43,8 +51,9 @@ _DEFAULT_DAYS = 30
 _COUNTED = ("running", "completed", "failed", "cancelled")
 """The statuses of runs that count, in the order of the statement's numbers."""
 
-_decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
+_decode_hours = msgspec.json.Decoder(list[tuple[str | None, int, int]]).decode
 _decode_runs = msgspec.json.Decoder(tuple[int, int, int, int, int]).decode
+_decode_models = msgspec.json.Decoder(list[tuple[str, int, int, int, int, int]]).decode
 
 
 class RangeQuery(Query, RangeParameters):
@@ -82,17 +91,31 @@ class ResourceHours(msgspec.Struct):
     hours: float
 
 
+class TokensByModel(msgspec.Struct):
+    """The tokens of a model; under null, last, those of runs that do not name their models."""
+
+    model: str | None
+    tokens_used: int
+    input: int | None
+    output: int | None
+    cache_read: Annotated[int | None, doc("A part of `input`, as is `cache_write`.")]
+    cache_write: int | None
+    reasoning: Annotated[int | None, doc("A part of `output`.")]
+
+
 class UsageTotals(msgspec.Struct):
-    """The hours, runs and tokens that were used."""
+    """The check-ins, hours, runs and tokens that were used."""
 
     hours: float
     hours_by_resource: list[ResourceHours]
+    check_ins: int
     runs: Annotated[dict[RunStatus, int], keyed(RunStatus)]
     tokens_used: int
+    tokens_by_model: Annotated[list[TokensByModel], doc("Most tokens first.")]
 
 
 class UsageDay(UsageTotals):
-    """The usage on one UTC day."""
+    """The usage on one day."""
 
     date: date
 
@@ -189,54 +212,60 @@ async def show_usage(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> R
     Without `from` and `to` the answer covers the last 30 days.
     """
     require_line_id(line_id)
-    wanted = _wanted(query, asking.instant(query))
-    days = dict(wanted.days())
+    start, end = _wanted(query, asking.instant(query))
+    days = list(_days(start, end))
     if len(days) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
     tenant = asking.tenant
     read = usage_read(frozenset(tenant), query.is_past)
-    parameters = {
-        **tenant,
-        "line_id": line_id,
-        "from": wanted.start,
-        "to": wanted.end,
-        "days": [day for day, is_whole in days.items() if is_whole],
-        "parts": [day for day, is_whole in days.items() if not is_whole],
-        "limit": MAX_PAIRS,
-    }
+    stretches = Stretches([*(begin for _, begin in days), end] if days else [start, end])
+    parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
     rows = await asking.rows(read, parameters, query)
     require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
         raise Invalid.at("/from", too_many)
-    by_day, total = {day: Amounts() for day in days}, Amounts()
-    for _, _, kind, day, amounts in rows:
+    by_day, total = [Amounts() for _ in days], Amounts()
+    for _, _, kind, stretch, amounts in rows:
         if kind is not None:
-            _add(by_day[day], kind, amounts)
-    for amounts in by_day.values():
-        total.add(amounts)
+            _add(by_day[stretch - 1], kind, amounts)
+    for used in by_day:
+        total.add(used)
     data = {
-        "from": format_instant(wanted.start),
-        "to": format_instant(wanted.end),
+        "from": format_instant(start),
+        "to": format_instant(end),
         "total": total.shown(),
-        "by_day": [{"date": day.isoformat(), **used.shown()} for day, used in by_day.items()],
+        "by_day": [
+            {"date": day.isoformat(), **used.shown()}
+            for (day, _), used in zip(days, by_day, strict=True)
+        ],
     }
     return answer(json_text({"data": data}), rows.position)
 
 
-def _wanted(query: RangeQuery, now: datetime) -> Range:
+def _wanted(query: RangeQuery, now: datetime) -> tuple[datetime, datetime]:
     """The range of the question; without ``to`` the last day is today."""
     start, end = query.bounds()
     if end is None:
         end = datetime.combine(day_of(now), time(), UTC) + timedelta(days=1)
         if start is not None:
             end = max(start, end)
-    return Range(start or end - timedelta(days=_DEFAULT_DAYS), end)
+    return start or end - timedelta(days=_DEFAULT_DAYS), end
+
+
+def _days(start: datetime, end: datetime) -> Iterator[tuple[date, datetime]]:
+    """Each day that the range touches, with the beginning of its part of the range."""
+    while start < end:
+        day = day_of(start)
+        yield day, start
+        start = datetime.combine(day, time(), UTC) + timedelta(days=1)
 
 
 def _add(amounts: Amounts, kind: str, text: str) -> None:
     if kind == "hours":
         amounts.add_hours(_decode_hours(text))
+    elif kind == "models":
+        amounts.add_models((model, numbers) for model, *numbers in _decode_models(text))
     else:
         *runs, tokens = _decode_runs(text)
         amounts.add_runs(dict(zip(_COUNTED, runs, strict=True)))
