@@ -78,7 +78,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
-_YEARS = "the year must be 1900 to 2099"
+YEARS = "the year must be 1900 to 2099"
 
 
 def format_id(prefix: str, year: int, number: int) -> str:
@@ -136,15 +136,20 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(_YEARS) from error
+        raise ValueError(YEARS) from error
     if not EARLIEST <= instant < LATEST:
-        raise ValueError(_YEARS)
+        raise ValueError(YEARS)
     return instant
+
+
+def is_date(text: str) -> bool:
+    """Whether a bound is a plain date."""
+    return _DATE.fullmatch(text) is not None
 
 
 def parse_bound(text: str) -> datetime:
     """An instant as a query parameter gives it: RFC 3339, or a plain date meaning 00:00Z."""
-    if _DATE.fullmatch(text):
+    if is_date(text):
         return parse_instant(f"{text}T00:00:00Z")
     return parse_instant(text)
 
