@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ledger.domain.calendar import UTC_CALENDAR, Calendar, calendar_of, zone_names
 from ledger.domain.errors import Invalid
-from ledger.domain.values import parse_bound, parse_instant
+from ledger.domain.values import EARLIEST, parse_bound, parse_instant
 
 DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
 
@@ -152,12 +152,18 @@ def test_a_bound_that_is_a_date_means_its_beginning(
     assert UTC_CALENDAR.instant(day.isoformat()) == parse_bound(day.isoformat())
 
 
+def test_no_bound_is_before_1900_in_utc() -> None:
+    assert calendar_of("Asia/Tokyo").begin(date(1900, 1, 1)) < EARLIEST
+    assert calendar_of("Asia/Tokyo").instant("1900-01-01") == EARLIEST
+
+
 @pytest.mark.parametrize(
-    "text", ["1899-12-31", "1900-01-01", "2100-01-01", "2026-02-30", "20260401", "2026-04-15T10:00"]
+    "text", ["1899-12-31", "2100-01-01", "2026-02-30", "20260401", "2026-04-15T10:00", ""]
 )
-def test_a_bound_without_an_instant_from_1900_to_2099_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        calendar_of("Europe/Berlin").instant(text)  # where 1900 began in UTC's 1899
+def test_a_text_that_is_neither_a_date_nor_an_instant_of_these_years_is_refused(text: str) -> None:
+    for name in ("UTC", "Asia/Tokyo", "America/Los_Angeles"):
+        with pytest.raises(ValueError):
+            calendar_of(name).instant(text)
 
 
 @pytest.mark.parametrize(

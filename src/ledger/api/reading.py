@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ledger.api.problems import InvalidCursor
 from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
+from ledger.domain.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from ledger.intake.principal import Principal
@@ -61,6 +62,26 @@ AsOf = Annotated[
 ]
 
 
+def _time_zone(name: str) -> str:
+    try:
+        return calendar_of(name).name
+    except Invalid as error:
+        ((_, sentence),) = error.errors
+        raise ValueError(sentence) from error  # told at the name's own place
+
+
+TimeZone = Annotated[
+    str,
+    Field(
+        max_length=64,
+        json_schema_extra={"pattern": "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"},
+        description="An IANA time zone. Its dates count: a date in another parameter means the"
+        " date's beginning there, not 00:00Z.",
+        examples=["Europe/Berlin"],
+    ),
+    AfterValidator(_time_zone),
+]
+
 OR = "A comma means or."
 """Ends the description of a parameter that ``split_words`` reads: it may also be given repeatedly.
 The OpenAPI document describes such a parameter as an array of words."""
@@ -97,6 +118,11 @@ class Present(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     @property
+    def calendar(self) -> Calendar:
+        """The calendar by which a date is read."""
+        return UTC_CALENDAR
+
+    @property
     def instant(self) -> datetime | None:
         """The instant that is asked about; None: now."""
         return None
@@ -117,7 +143,17 @@ class Query(Present):
 
     @property
     def instant(self) -> datetime | None:
-        return None if self.as_of is None else parse_bound(self.as_of)
+        return None if self.as_of is None else self.calendar.instant(self.as_of)
+
+
+class Zoned(Present):
+    """The parameter by which all dates of a request are read in a time zone."""
+
+    time_zone: TimeZone = "UTC"
+
+    @property
+    def calendar(self) -> Calendar:
+        return calendar_of(self.time_zone)
 
 
 def digits(value: Any) -> Any:
@@ -152,7 +188,7 @@ class TenantQuery(Present, Page):
         return {name: value for name, value in chosen.items() if value is not None}
 
 
-class RangeParameters(BaseModel):
+class RangeParameters(Present):
     """A range of time: ``from`` is inclusive, ``to`` exclusive."""
 
     from_: Annotated[Bound | None, Field(alias="from", description="The start, included.")] = None
@@ -160,8 +196,8 @@ class RangeParameters(BaseModel):
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
         """Return start and end. Raises Invalid if the start lies after the end."""
-        start = parse_bound(self.from_) if self.from_ else None
-        end = parse_bound(self.to) if self.to else None
+        start = self.calendar.instant(self.from_) if self.from_ else None
+        end = self.calendar.instant(self.to) if self.to else None
         if start is not None and end is not None and start > end:
             raise Invalid.at("/to", "lies before from")
         return start, end

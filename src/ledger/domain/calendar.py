@@ -12,7 +12,7 @@ from importlib.resources import files
 from zoneinfo import ZoneInfo
 
 from ledger.domain.errors import Invalid
-from ledger.domain.values import EARLIEST, YEARS, is_date, parse_bound
+from ledger.domain.values import EARLIEST, is_date, parse_bound
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -55,14 +55,12 @@ class Calendar:
         return [(f"{month:%Y-%m}", since, until) for month, since, until in parts]
 
     def instant(self, text: str) -> datetime:
-        """As ``parse_bound``, but a plain date means its beginning. Raises ValueError."""
+        """As ``parse_bound``, but a plain date means its beginning. Raises ValueError.
+
+        East of UTC 1900 begins in UTC's 1899: no instant is before ``EARLIEST``, also this one.
+        """
         bound = parse_bound(text)
-        if not is_date(text):
-            return bound
-        begin = self.begin(bound.date())
-        if begin < EARLIEST:
-            raise ValueError(YEARS)
-        return begin
+        return max(self.begin(bound.date()), EARLIEST) if is_date(text) else bound
 
     def _parts(
         self, start: datetime, end: datetime, first: date, after: Callable[[date], date]

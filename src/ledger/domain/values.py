@@ -78,7 +78,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
-YEARS = "the year must be 1900 to 2099"
+_YEARS = "the year must be 1900 to 2099"
 
 
 def format_id(prefix: str, year: int, number: int) -> str:
@@ -136,9 +136,9 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(YEARS) from error
+        raise ValueError(_YEARS) from error
     if not EARLIEST <= instant < LATEST:
-        raise ValueError(YEARS)
+        raise ValueError(_YEARS)
     return instant
 
 

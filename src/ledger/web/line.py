@@ -16,7 +16,7 @@ from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, feeds, runs, stories
 from ledger.api.routes.executions import AnyLineId, Filters
-from ledger.api.routes.stories import RangeQuery, ShownUsage
+from ledger.api.routes.stories import ShownUsage, UsageQuery
 from ledger.api.writing import checked, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
@@ -302,7 +302,7 @@ async def _openers(asking: Asking, line: LineDetail, query: Query) -> Mapping[st
 async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
-    asked = RangeQuery(as_of=query.as_of, **bounds)
+    asked = UsageQuery(as_of=query.as_of, **bounds)
     answer = stories.show_usage(asking, line_id, asked)
     try:
         return (await read_answer(answer, AnswerOf[ShownUsage])).data

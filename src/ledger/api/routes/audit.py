@@ -25,8 +25,8 @@ from ledger.api.reading import (
     Cursor,
     Identifier,
     Page,
-    Present,
     RangeParameters,
+    Zoned,
     any_of,
     split_words,
     tenant_filters,
@@ -141,11 +141,11 @@ class AuditFilters(BaseModel):
         return {name: value for name, value in chosen.items() if value}
 
 
-class AuditQuery(Present, AuditFilters, RangeParameters, Page):
+class AuditQuery(AuditFilters, RangeParameters, Page):
     """The audit log's parameters."""
 
 
-class ExportQuery(Present, AuditFilters, RangeParameters):
+class ExportQuery(Zoned, AuditFilters, RangeParameters):
     """The parameters of an export of the audit log."""
 
     format: Format = "jsonl"

@@ -32,6 +32,7 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     Words,
+    Zoned,
     any_of,
     decode_cursor,
     encode_cursor,
@@ -162,7 +163,7 @@ class LinesQuery(_Ordered, PageQuery):
     """The list's parameters."""
 
 
-class LinesExportQuery(_Ordered):
+class LinesExportQuery(Zoned, _Ordered):
     """The parameters of an export of lines."""
 
     format: Format = "jsonl"

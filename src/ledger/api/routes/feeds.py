@@ -25,6 +25,7 @@ from ledger.api.reading import (
     Page,
     Present,
     RangeParameters,
+    Zoned,
     any_of,
     decode_cursor,
     encode_cursor,
@@ -81,13 +82,13 @@ class EventFilters(BaseModel):
         return {name: value for name, value in chosen.items() if value is not None}
 
 
-class EventsExportQuery(Present, EventFilters, RangeParameters):
+class EventsExportQuery(Zoned, EventFilters, RangeParameters):
     """The parameters of an export of the feed."""
 
     format: Format = "jsonl"
 
 
-class FeedQuery(Present, EventFilters, RangeParameters, Page):
+class FeedQuery(EventFilters, RangeParameters, Page):
     """The feed's parameters."""
 
 

@@ -38,6 +38,7 @@ from ledger.api.reading import (
     Query,
     RangeParameters,
     Words,
+    Zoned,
     any_of,
     decode_cursor,
     encode_cursor,
@@ -253,7 +254,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     raise InvalidCursor("The cursor is not valid for this request.")
 
 
-class RunsExportQuery(Query, AllRunsFilters):
+class RunsExportQuery(Zoned, Query, AllRunsFilters):
     """The parameters of an export of runs."""
 
     format: Format = "jsonl"

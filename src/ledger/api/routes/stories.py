@@ -1,7 +1,7 @@
 """A line's story: its history, its timeline and its usage (contract, Reading)."""
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +14,7 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     RangeParameters,
+    Zoned,
     decode_cursor,
     encode_cursor,
     paged,
@@ -31,7 +32,7 @@ from ledger.domain.timeline import (
     intervals,
     totals,
 )
-from ledger.domain.values import EARLIEST, LATEST, Cause, RunStatus, State, day_of, format_instant
+from ledger.domain.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
 from ledger.language.envelopes import HistoryItem
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from ledger.reads.question import Answer
@@ -58,6 +59,10 @@ _decode_models = msgspec.json.Decoder(list[tuple[str, int, int, int, int, int]])
 
 class RangeQuery(Query, RangeParameters):
     """The parameters of a line's story within a range of time."""
+
+
+class UsageQuery(Zoned, RangeQuery):
+    """The parameters of a line's usage."""
 
 
 class ShownInterval(msgspec.Struct):
@@ -206,19 +211,18 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
 @read_route(
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
-async def show_usage(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
+async def show_usage(asking: Asking, line_id: AnyLineId, query: UsageQuery) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by UTC day.
 
     Without `from` and `to` the answer covers the last 30 days.
     """
     require_line_id(line_id)
     start, end = _wanted(query, asking.instant(query))
-    days = list(_days(start, end))
-    if len(days) > MAX_DAYS:
+    if (end - start).days > MAX_DAYS or len(days := query.calendar.days(start, end)) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
     tenant = asking.tenant
     read = usage_read(frozenset(tenant), query.is_past)
-    stretches = Stretches([*(begin for _, begin in days), end] if days else [start, end])
+    stretches = Stretches([*(begin for _, begin, _ in days), end] if days else [start, end])
     parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
     rows = await asking.rows(read, parameters, query)
     require_line(rows)
@@ -237,28 +241,24 @@ async def show_usage(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> R
         "total": total.shown(),
         "by_day": [
             {"date": day.isoformat(), **used.shown()}
-            for (day, _), used in zip(days, by_day, strict=True)
+            for (day, *_), used in zip(days, by_day, strict=True)
         ],
     }
     return answer(json_text({"data": data}), rows.position)
 
 
-def _wanted(query: RangeQuery, now: datetime) -> tuple[datetime, datetime]:
+def _wanted(query: UsageQuery, now: datetime) -> tuple[datetime, datetime]:
     """The range of the question; without ``to`` the last day is today."""
-    start, end = query.bounds()
+    calendar, (start, end) = query.calendar, query.bounds()
     if end is None:
-        end = datetime.combine(day_of(now), time(), UTC) + timedelta(days=1)
+        end = calendar.begin(calendar.date_of(now) + timedelta(days=1))
         if start is not None:
             end = max(start, end)
-    return start or end - timedelta(days=_DEFAULT_DAYS), end
-
-
-def _days(start: datetime, end: datetime) -> Iterator[tuple[date, datetime]]:
-    """Each day that the range touches, with the beginning of its part of the range."""
-    while start < end:
-        day = day_of(start)
-        yield day, start
-        start = datetime.combine(day, time(), UTC) + timedelta(days=1)
+    if start is None:
+        last = calendar.date_of(end)
+        first = calendar.begin(last - timedelta(days=_DEFAULT_DAYS))
+        start = first + (end - calendar.begin(last))
+    return start, end
 
 
 def _add(amounts: Amounts, kind: str, text: str) -> None:
