@@ -14,11 +14,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import Request
 from markupsafe import Markup
 
+from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
 from ledger.intake.principal import DISPATCHER, HOUSEKEEPER, LEASE_WATCH, SWEEPER
@@ -39,9 +39,6 @@ COLUMNS: Mapping[str, str] = {
 }
 """The board's columns of choice, and their headings."""
 
-_NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
-"""Names in the time zone database that are no zones of places."""
-
 _EXACT = 10**16
 """A float from here on may be inexact in its last digits, so it is written with an exponent."""
 
@@ -54,10 +51,8 @@ class Zone:
     def __init__(self, name: str) -> None:
         """Raises ValueError for an unknown name."""
         try:
-            if name in _NO_ZONES:
-                raise ZoneInfoNotFoundError(name)
-            self._zone = UTC if name == "UTC" else ZoneInfo(name)
-        except (ZoneInfoNotFoundError, OSError) as error:
+            self._zone = calendar_of(name).zone
+        except Invalid as error:
             raise ValueError("no such time zone") from error
         self.name = name
 
