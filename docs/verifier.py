@@ -5,7 +5,8 @@ python verifier.py inclusion KEY CHECKPOINT LEAF PROOF
 python verifier.py consistency KEY OLD_CHECKPOINT NEW_CHECKPOINT PROOF
     Does the log of the new checkpoint begin with the whole log of the old one?
 python verifier.py proof FILE [KEY]
-    The first question, for a file that has leaf, proof, checkpoint and key in one. Prints the leaf.
+    The first question, for a file that has leaf, proof, checkpoint and key in one. Prints the leaf
+    and, if the file has the stored event, its content, which is then proved too.
     The file's key must be KEY, the key that you keep; without KEY, compare the printed key with it.
 
 KEY has a line for each origin of the log: `GET /v1/log/key` answers it. A checkpoint is checked by
@@ -21,26 +22,56 @@ The formats: RFC 9162 (the Merkle tree and its proofs), C2SP (signed notes and c
 import base64
 import hashlib
 import json
+import math
+import re
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+_NOTE = re.compile(
+    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>[A-Za-z0-9+/]{43}=)\n"
+    r"(?:[^\n]+\n)*)\n— (?P=origin) (?P<signature>[^\s]+)\n"
+)
+
+
+class Proved(NamedTuple):
+    """An event that is in the log of the key."""
+
+    leaf: dict[str, Any]
+    content: dict[str, Any] | None
+    """The content of the stored event; None if the file does not have it."""
+    key: str
 
 
 def open_checkpoint(note: str, key: str) -> tuple[int, bytes]:
     """Check the signature of a checkpoint, and return the tree's size and root hash.
 
-    ``key`` has the log's keys, a line each. The key of the checkpoint's origin is used.
+    ``key`` has the log's keys, a line each. The key of the checkpoint's origin is used. Raises
+    ValueError.
     """
-    keys = dict(line.split("+", 1) for line in key.split())
-    name = note.split("\n", 1)[0]
-    _, public = keys[name].split("+", 1)
-    text, signature = note.split(f"\n\n— {name} ")
-    verifier = Ed25519PublicKey.from_public_bytes(base64.b64decode(public)[1:])
-    verifier.verify(base64.b64decode(signature)[4:], (text + "\n").encode())
-    _origin, size, root, *_extensions = text.split("\n")
-    return int(size), base64.b64decode(root)
+    found = _NOTE.fullmatch(note)
+    if found is None:
+        raise ValueError("the checkpoint is no signed note")
+    name = found["origin"]
+    line = next((line for line in key.split() if line.startswith(f"{name}+")), None)
+    if line is None:
+        raise ValueError("there is no key of the checkpoint's origin")
+    key_id, _, text = line.removeprefix(f"{name}+").partition("+")
+    public = _octets(text, "key")
+    if public[:1] != b"\1" or _hash(f"{name}\n".encode(), public)[:4].hex() != key_id:
+        raise ValueError("the key is no Ed25519 key of the checkpoint's origin")
+    signature = _octets(found["signature"], "signature")
+    if signature[:4].hex() != key_id:
+        raise ValueError("another key has signed the checkpoint")
+    try:
+        verifier = Ed25519PublicKey.from_public_bytes(public[1:])
+        verifier.verify(signature[4:], found["text"].encode())
+    except InvalidSignature:
+        raise ValueError("the key has not signed the checkpoint") from None
+    return int(found["size"]), _octets(found["root"], "root")
 
 
 def named_before(note: str) -> str | None:
@@ -58,6 +89,8 @@ def root_with_leaf(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> b
         return None
     node, last = _hash(b"\0", leaf), size - 1
     for sibling in hashes:
+        if last == 0:
+            return None
         if index % 2 or index == last:
             node = _hash(b"\1", sibling, node)
             while index and not index % 2:
@@ -97,59 +130,164 @@ def root_after(old_size: int, old_root: bytes, size: int, hashes: list[bytes]) -
 def proves_inclusion(key: str, checkpoint: str, leaf: bytes, proof: str) -> bool:
     """Whether the leaf is in the log of the checkpoint."""
     size, root = open_checkpoint(checkpoint, key)
-    told = json.loads(proof)
-    return root_with_leaf(leaf, told["leaf_index"], size, _decoded(told["hashes"])) == root
+    told = _object(proof, "proof")
+    return root_with_leaf(leaf, _member(told, "leaf_index", int), size, _hashes(told)) == root
 
 
 def proves_consistency(key: str, old: str, new: str, proof: str) -> bool:
     """Whether the log of the new checkpoint begins with the whole log of the old one."""
     old_size, old_root = open_checkpoint(old, key)
     size, root = open_checkpoint(new, key)
-    return root_after(old_size, old_root, size, _decoded(json.loads(proof)["hashes"])) == root
+    return root_after(old_size, old_root, size, _hashes(_object(proof, "proof"))) == root
 
 
-def open_proof(file: str, kept_key: str | None = None) -> tuple[bytes, str]:
-    """Check a file that has all in one, and return its leaf and its key.
+def open_proof(file: str, kept_key: str | None = None) -> Proved:
+    """Check a file that has all in one. Files of earlier versions do not have the stored event.
 
     Raises ValueError if the file proves nothing, or if its key is not the kept one.
     """
-    told = json.loads(file)
-    key, leaf = told["key"].strip(), base64.b64decode(told["leaf"], validate=True)
+    told = _object(file, "file")
+    leaf, key = _sealed(told, told, kept_key)
+    return Proved(leaf, _content(told, leaf) if "stored" in told else None, key)
+
+
+def _sealed(
+    told: dict[str, Any], inclusion: dict[str, Any], kept_key: str | None
+) -> tuple[dict[str, Any], str]:
+    """Check that the file's leaf is in the tree under its checkpoint; return the leaf and the key.
+
+    ``inclusion`` has the leaf's place and the hashes from there to the root. Raises ValueError.
+    """
+    leaf = _octets(_member(told, "leaf", str), "leaf")
+    key = _member(told, "key", str).removesuffix("\n")
     if kept_key is not None and key not in kept_key.split():
         raise ValueError("the key of the file is not the key that you keep")
-    size, root = open_checkpoint(told["checkpoint"], key)
-    if size != told["tree_size"]:
+    size, root = open_checkpoint(_member(told, "checkpoint", str), key)
+    if size != _member(inclusion, "tree_size", int):
         raise ValueError("the checkpoint is not of the size that the file tells")
-    if root_with_leaf(leaf, told["leaf_index"], size, _decoded(told["hashes"])) != root:
+    hash_of_leaf = base64.b64encode(_hash(b"\0", leaf)).decode()
+    if inclusion.get("leaf_hash", hash_of_leaf) != hash_of_leaf:
+        raise ValueError("the hash of the leaf is another one")
+    index = _member(inclusion, "leaf_index", int)
+    if root_with_leaf(leaf, index, size, _hashes(inclusion)) != root:
         raise ValueError("the hashes do not lead to the signed root")
-    return leaf, key
+    return _object(leaf, "leaf"), key
+
+
+def _content(told: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
+    """The content of the file's stored event, which is the leaf's. Raises ValueError."""
+    stored = _octets(_member(told, "stored", str), "stored")
+    if _member(leaf, "stored_sha256", str, "leaf") != _hex(stored):
+        raise ValueError("the stored event is not the one whose hash is in the leaf")
+    array = _parsed(stored, "stored event")
+    if not isinstance(array, list) or not array or not isinstance(array[-1], dict):
+        raise ValueError("the stored event is no array that ends with an object")
+    return array[-1]
+
+
+def _parsed(text: str | bytes, name: str) -> Any:
+    """The value of a JSON text in UTF-8. Raises ValueError, also where programs read it otherwise.
+
+    Of a key that stands twice in an object, some programs take the first value, some the last.
+    """
+    try:
+        return json.loads(
+            text if isinstance(text, str) else text.decode(),
+            object_pairs_hook=_without_twins,
+            parse_constant=_refused,
+            parse_float=_number,
+            parse_int=_number,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the {name} is no JSON that all programs read alike: {error}") from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(made := dict(pairs)) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return made
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    is_whole = text.removeprefix("-").isdecimal()
+    if abs(number) >= (2**53 if is_whole else math.inf):
+        raise ValueError("a number is too large")
+    return int(text) if is_whole else number
+
+
+def _object(text: str | bytes, name: str) -> dict[str, Any]:
+    value = _parsed(text, name)
+    if not isinstance(value, dict):
+        raise ValueError(f"the {name} is no JSON object")
+    return value
+
+
+def _member(told: dict[str, Any], name: str, kind: type, of: str = "file") -> Any:
+    """The member of an object, which must be of a kind: a bool is no int. Raises ValueError."""
+    value = told.get(name)
+    if type(value) is not kind:
+        raise ValueError(f'the {of} has no "{name}", or one of another type')
+    return value
+
+
+def _octets(text: str, name: str) -> bytes:
+    """The bytes of a text in base64. Raises ValueError, also for another text of the same bytes."""
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except ValueError:
+        octets = b""
+    if base64.b64encode(octets).decode() != text:
+        raise ValueError(f'the "{name}" is not base64')
+    return octets
+
+
+def _hashes(told: dict[str, Any]) -> list[bytes]:
+    hashes = _member(told, "hashes", list)
+    if not all(isinstance(text, str) for text in hashes):
+        raise ValueError('the "hashes" are not all texts')
+    return [_octets(text, "hashes") for text in hashes]
 
 
 def _hash(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _decoded(hashes: list[str]) -> list[bytes]:
-    return [base64.b64decode(text) for text in hashes]
+def _hex(octets: bytes) -> str:
+    return hashlib.sha256(octets).hexdigest()
+
+
+def _plain(value: Any) -> str:
+    """A value on one line, escaped: a text could otherwise write anything to the terminal."""
+    text = json.dumps(value)
+    return text[1:-1] if isinstance(value, str) else text
+
+
+def _say_proof(file: str, kept_key: str | None = None) -> None:
+    leaf, content, key = open_proof(file, kept_key)
+    print(json.dumps(leaf))
+    unproved = "not proved: the file does not have the stored event"
+    print("content:", unproved if content is None else json.dumps(content))
+    print("key:", _plain(key))
 
 
 def main(question: str, *files: str) -> bool:
     """Answer the question of the command line."""
-    if question == "proof":
-        texts = [Path(file).read_text() for file in files]
-        leaf, key = open_proof(*texts)
-        # Escaped: a text of the leaf could otherwise write anything to the terminal.
-        print(json.dumps(json.loads(leaf)))
-        print("key:", json.dumps(key).strip('"'))
-        return True
-    key, first, second, proof = (Path(file) for file in files)
+    octets = [Path(file).read_bytes() for file in files]
     if question == "inclusion":
-        leaf = second.read_bytes()
-        return proves_inclusion(key.read_text(), first.read_text(), leaf, proof.read_text())
-    old, new = first.read_text(), second.read_text()
-    if (line := named_before(new)) is not None:
-        print(json.dumps(line).strip('"'))
-    return proves_consistency(key.read_text(), old, new, proof.read_text())
+        key, checkpoint, leaf, proof = octets
+        return proves_inclusion(key.decode(), checkpoint.decode(), leaf, proof.decode())
+    texts = [each.decode() for each in octets]
+    if question == "consistency":
+        if (line := named_before(texts[2])) is not None:
+            print(_plain(line))
+        return proves_consistency(*texts)
+    _say_proof(*texts)
+    return True
 
 
 if __name__ == "__main__":
@@ -158,8 +296,8 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         is_proved = main(*sys.argv[1:])
-    except (InvalidSignature, ValueError, LookupError, TypeError, AttributeError) as error:
-        sys.exit(f"not proved: {type(error).__name__} {error}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"not proved: {error}")
     if not is_proved:
         sys.exit("not proved: the hashes do not lead to the signed root")
     print("proved")

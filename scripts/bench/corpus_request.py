@@ -108,6 +108,11 @@ WANTED = (
         rb"(?s).+",
         "a list of the past is sorted, and filtered by health",
     ),
+    Wanted(
+        r"/v1/log/proof\?position=",
+        rb'"stored":"[^"]*",',
+        "a proof has the stored event",
+    ),
 )
 """The wanted differences since e6d622b. All else of such an answer is compared."""
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from ledger.api.routes import proofs
+from ledger.sealing.note import Checkpoint, Signer
 from tests.support.edge import Edge, assert_problem
-from tests.support.facts import fact
+from tests.support.facts import WORKSPACE, fact
 from tests.support.sealing import seal
 from tests.support.verifier import PATH
 from tests.support.visitor import Visitor
@@ -74,15 +75,18 @@ def check(folder: Path, told: Any, key: str | None = None) -> subprocess.Complet
 def test_one_file_proves_an_event_offline_by_one_command(
     edge: Edge, event: dict[str, Any], proof: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert list(proof) == ["leaf", "leaf_index", "tree_size", "hashes", "checkpoint", "key"]
+    assert list(proof) == [
+        "leaf", "stored", "leaf_index", "tree_size", "hashes", "checkpoint", "key",
+    ]  # fmt: skip
     key = edge.get("/v1/log/key").text
     done = check(tmp_path, proof, key)
     assert (done.returncode, done.stderr) == (0, "")
-    leaf, printed_key, verdict = done.stdout.splitlines()
+    leaf, content, printed_key, verdict = done.stdout.splitlines()
     assert verdict == "proved"
     assert printed_key == f"key: {key.strip()}"
     assert json.loads(leaf)["position"] == event["position"]
     assert json.loads(leaf)["stream"] == event["service_line_id"]
+    assert content == f'content: {{"hours": {event["payload"]["hours"]:.1f}}}'
     assert check(tmp_path, proof).stdout == done.stdout, "without a kept key it is printed alone"
 
 
@@ -111,6 +115,28 @@ def test_the_page_downloads_the_same_file(
     assert check(tmp_path, answer.text).returncode == 0
 
 
+def test_a_file_of_an_earlier_version_proves_the_event_and_says_that_the_content_is_not_proved(
+    proof: dict[str, Any], tmp_path: Path
+) -> None:
+    del proof["stored"]
+    done = check(tmp_path, proof)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1::2] == [
+        "content: not proved: the file does not have the stored event", "proved",
+    ]  # fmt: skip
+
+
+def test_the_content_cannot_write_to_the_terminal(proof: dict[str, Any], tmp_path: Path) -> None:
+    """Facts with control characters are refused, but earlier versions took them."""
+    checkpoint, key, leaf = _signed(b'[2,{"reason":"\\u001b[2J\xe2\x80\xae"}]')
+    told = proof | {"leaf": leaf, "stored": _told(b'[2,{"reason":"\\u001b[2J\xe2\x80\xae"}]')}
+    told |= {"leaf_index": 0, "tree_size": 1, "hashes": [], "checkpoint": checkpoint, "key": key}
+    done = check(tmp_path, told)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout.replace("\n", "").isprintable()
+
+
 FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "another leaf": lambda p: p | {"leaf": _told(_leaf(p).replace(b'"v":2', b'"v":1'))},
     "another place": lambda p: p | {"leaf_index": p["leaf_index"] + 1},
@@ -121,11 +147,44 @@ FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no checkpoint": lambda p: {name: p[name] for name in p if name != "checkpoint"},
     "no place": lambda p: p | {"leaf_index": "4"},
     "a negative place": lambda p: p | {"leaf_index": -1},
+    "a place with decimals": lambda p: p | {"leaf_index": float(p["leaf_index"])},
+    "a size that is a bool": lambda p: p | {"tree_size": True},
+    "a place of 4,001 digits": lambda p: p | {"leaf_index": 10**4000},
+    "another content": lambda p: p | {"stored": _told(_stored(p).replace(b"hours", b"Hours"))},
+    "no content in its place": lambda p: p | {"stored": ""},
+    "a null in the content's place": lambda p: p | {"stored": None},
+    "other base64 of the same content": lambda p: p | {"stored": p["stored"] + "\n"},
+    "another key's id": lambda p: p | {"key": p["key"].replace(p["key"].split("+")[1], "0" * 8)},
+    "another signature's key": lambda p: p | {"checkpoint": _signed_by(p["checkpoint"], bytes(4))},
+    "two signatures": lambda p: p | {"checkpoint": p["checkpoint"] + _signature(p["checkpoint"])},
 }
 
 
 def _leaf(proof: dict[str, Any]) -> bytes:
     return base64.b64decode(proof["leaf"])
+
+
+def _stored(proof: dict[str, Any]) -> bytes:
+    return base64.b64decode(proof["stored"])
+
+
+def _signature(note: str) -> str:
+    return note.splitlines(keepends=True)[-1]
+
+
+def _signed_by(note: str, key_id: bytes) -> str:
+    """The note with its signature under another key's id."""
+    *words, signature = _signature(note).split(" ")
+    other = _told(key_id + base64.b64decode(signature)[4:])
+    return note.replace(_signature(note), " ".join([*words, f"{other}\n"]))
+
+
+def _signed(stored: bytes) -> tuple[str, str, str]:
+    """A log of one event that is stored as these bytes: its checkpoint, its key and the leaf."""
+    leaf = json.dumps({"stored_sha256": hashlib.sha256(stored).hexdigest()}).encode()
+    signer = Signer.create()
+    checkpoint = signer.sign(Checkpoint(1, hashlib.sha256(b"\0" + leaf).digest()))
+    return checkpoint, signer.vkey, _told(leaf)
 
 
 def _told(octets: bytes) -> str:
@@ -156,7 +215,20 @@ def test_a_file_of_another_log_is_not_proved_with_the_kept_key(
     assert "is not the key that you keep" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"key": 1}', "not json"])
+def test_a_key_that_stands_twice_in_a_file_is_refused(
+    proof: dict[str, Any], tmp_path: Path
+) -> None:
+    text = json.dumps(proof)
+    for first in ("stored", "leaf_index", "anything"):
+        done = check(tmp_path, f'{{"{first}":"","{first}":"",{text[1:]}')
+        assert "an object has a key twice" in done.stderr
+    assert check(tmp_path, f'{{"anything":"",{text[1:]}').returncode == 0
+
+
+TEXTS = ["", "[]", "null", "{}", '{"key": 1}', "not json", '{"key": NaN}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_a_file_that_is_no_proof_is_not_proved(text: str, tmp_path: Path) -> None:
     done = check(tmp_path, text)
     assert (done.returncode, done.stdout) == (1, "")
@@ -220,6 +292,48 @@ def test_the_file_is_what_rfc_6962_and_openssl_say(
     assert done.returncode != 0
 
 
+# The content, as it is stored.
+
+
+def stored_at(edge: Edge, position: int) -> bytes:
+    statement = f"SELECT state FROM ledger.ledger_events WHERE notification_id = {position}"
+    ((state,),) = edge.select(statement)
+    return bytes(state)
+
+
+def test_a_proof_has_the_very_bytes_that_are_stored(
+    edge: Edge, event: dict[str, Any], proof: dict[str, Any]
+) -> None:
+    stored = base64.b64decode(proof["stored"])
+    assert stored == stored_at(edge, event["position"])
+    assert json.loads(_leaf(proof))["stored_sha256"] == hashlib.sha256(stored).hexdigest()
+    array = json.loads(stored)
+    assert array[:3] == [2, event["organization_id"], event["workspace_id"]]
+    assert array[-1] == {"hours": event["payload"]["hours"]}
+
+
+def test_an_erased_runs_payloads_stay_ciphertext_in_the_proof_of_its_events(
+    edge: Edge, folder: Path, tmp_path: Path
+) -> None:
+    begun = {"service_line_id": edge.fresh(), "input": {"said": "CANARY"}}
+    (item,) = edge.accept(fact("run.started", None, begun))
+    run, path = item["subject"], f"/v1/log/proof?position={item['position']}"
+    edge.accept(fact("run.completed", run, {"output": "CANARY"}))
+    seal(edge.conninfo, folder)
+    before = edge.get(path).json()
+    assert edge.post(f"/v1/runs/{run}/erase", json={"reason": "asked"}).status_code == 200
+    seal(edge.conninfo, folder)
+    after = edge.get(path).json()
+    assert (after["stored"], after["leaf"]) == (before["stored"], before["leaf"])
+    assert after["tree_size"] > before["tree_size"]
+    content = json.loads(_stored(after))[-1]
+    sealed = base64.b64decode(content["input"])
+    assert b"CANARY" not in sealed + _stored(after)
+    page = Visitor(edge, edge.token("read")).get(f"/ui/events/{item['event_ids'][0]}")
+    assert "input, output and error stay encrypted in it" in page.one("#seal").get_text()
+    assert check(tmp_path, after).returncode == 0
+
+
 # The readers of a proof, and the time from which there is one.
 
 
@@ -230,7 +344,11 @@ def test_a_proof_is_given_only_to_those_who_see_the_event(
     other = edge.token("read", organization_id="ORG-26-000077")
     assert_problem(edge.get(path, other), 404, "not_found")
     assert_problem(edge.get(path, edge.token("write")), 403, "forbidden")
-    assert edge.get(path, edge.token("audit:read")).status_code == 200
+    assert_problem(
+        edge.get(path, edge.token("read", workspace_id="WS-26-000099")), 404, "not_found"
+    )
+    own = edge.get(path, edge.token("read", workspace_id=WORKSPACE)).json()
+    assert own["stored"] == edge.get(path, edge.token("audit:read")).json()["stored"]
     page = Visitor(edge, other).get(f"/ui/events/{event['id']}/proof")
     assert page.status == 404
     wrong_year = "EVT-25" + event["id"][6:]
@@ -245,7 +363,9 @@ def test_events_that_only_the_audit_log_tells_of_are_proven_to_auditors(
         "SELECT min(notification_id) FROM ledger.ledger_events WHERE originator_id LIKE 'KEY-%'"
     )
     path = f"/v1/log/proof?position={position}"
-    assert edge.get(path, edge.token("audit:read")).json()["leaf_index"] == 0
+    told = edge.get(path, edge.token("audit:read")).json()
+    assert told["leaf_index"] == 0
+    assert _stored(told) == stored_at(edge, position)
     assert_problem(edge.get(path, edge.token("read")), 404, "not_found")
 
 

@@ -1,6 +1,7 @@
 """Checkpoints are signed notes in C2SP's format, and only the log's own notes are accepted."""
 
 import base64
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -71,6 +72,8 @@ def test_openssl_verifies_the_signature(tmp_path: Path) -> None:
 def test_a_malformed_or_foreign_note_is_refused(note: str, why: str) -> None:
     with pytest.raises(BadNote, match=why):
         Verifier(SIGNER.vkey).open(note)
+    with pytest.raises(ValueError):
+        verifier.open_checkpoint(note, SIGNER.vkey)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,23 @@ def test_a_malformed_or_foreign_note_is_refused(note: str, why: str) -> None:
 def test_a_malformed_verifier_key_is_refused(vkey: str) -> None:
     with pytest.raises(BadNote, match="no key"):
         Verifier(vkey)
+    with pytest.raises(ValueError, match="key"):
+        verifier.open_checkpoint(NOTE, vkey)
+
+
+@pytest.mark.parametrize("kind", [b"\1", b"\2"])
+def test_an_outsider_takes_no_key_of_another_kind_or_under_another_id(kind: bytes) -> None:
+    text, signature = NOTE.rsplit(" ", 1)
+    public = kind + base64.b64decode(SIGNER.vkey.split("+", 2)[2])[1:]
+    rightly = hashlib.sha256(SIGNER.name.encode() + b"\n" + public).digest()[:4]
+    for key_id in (rightly, bytes(4)):
+        signed = base64.b64encode(key_id + base64.b64decode(signature)[4:]).decode()
+        vkey = f"{SIGNER.name}+{key_id.hex()}+{base64.b64encode(public).decode()}"
+        if (kind, key_id) == (b"\1", rightly):
+            assert verifier.open_checkpoint(f"{text} {signed}\n", vkey) == CHECKPOINT
+        else:
+            with pytest.raises(ValueError, match="no Ed25519 key"):
+                verifier.open_checkpoint(f"{text} {signed}\n", vkey)
 
 
 def test_each_log_has_a_name_and_a_key_of_its_own() -> None:

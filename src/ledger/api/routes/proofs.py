@@ -117,9 +117,10 @@ class Consistency(msgspec.Struct):
 
 
 class Proof(msgspec.Struct):
-    """All that proves offline that an event is in the log."""
+    """All that proves offline that an event is in the log, with its content."""
 
     leaf: Annotated[str, doc("The leaf's bytes, in base64.")]
+    stored: Annotated[str, doc("The stored event, in base64: its SHA-256 is in the leaf.")]
     leaf_index: int
     tree_size: Annotated[int, doc("The size of the checkpoint's tree.")]
     hashes: Annotated[list[str], doc("The audit path in base64, the leaf's sibling first.")]
@@ -213,11 +214,14 @@ async def show_entry(asking: Asking, position: AnyPosition) -> Response:
     router, "/proof", Proof, FEED_ERRORS, summary="Prove an event in one document", permission=None
 )
 async def show_proof(asking: Asking, query: ProofQuery) -> Response:
-    """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
+    """Show an event as it is stored, its leaf, the proof, the latest checkpoint and the key.
+
+    All of it is checked offline.
+    """
     entry = await sealed_entry(asking, query.position)
     hashes = await _roots(asking, inclusion(entry.leaf_index, entry.size))
-    leaf, key = _base64(entry.leaf), f"{entry.vkey}\n"
-    proof = Proof(leaf, entry.leaf_index, entry.size, hashes, entry.note, key)
+    leaf, stored, key = _base64(entry.leaf), _base64(entry.stored), f"{entry.vkey}\n"
+    proof = Proof(leaf, stored, entry.leaf_index, entry.size, hashes, entry.note, key)
     return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
 
@@ -288,6 +292,8 @@ class SealedEntry(NamedTuple):
     vkey: str
     leaf_index: int
     leaf: bytes
+    stored: bytes
+    """The event as it is stored, whose hash is in the leaf."""
 
 
 async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
@@ -305,8 +311,9 @@ async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
         raise read_at(Answer([row]), NotFound("No such position."))
     if position > sealed_until:
         raise Behind(_NOT_SEALED)
-    leaf = leaf_of(stream, version, topic, bytes(state), position)
-    return SealedEntry(sealed_until, size, note, vkey, index, leaf)
+    stored = bytes(state)
+    leaf = leaf_of(stream, version, topic, stored, position)
+    return SealedEntry(sealed_until, size, note, vkey, index, leaf, stored)
 
 
 def _tells_of(principal: Principal, topic: str) -> bool:
