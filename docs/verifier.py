@@ -8,6 +8,9 @@ python verifier.py proof FILE [KEY]
     The first question, for a file that has leaf, proof, checkpoint and key in one. Prints the leaf
     and, if the file has the stored event, its content, which is then proved too.
     The file's key must be KEY, the key that you keep; without KEY, compare the printed key with it.
+python verifier.py statement FILE KEY
+    Is the document of this bundle the very statement that the log says was issued? Prints the
+    statement's id, period and totals.
 
 KEY has a line for each origin of the log: `GET /v1/log/key` answers it. A checkpoint is checked by
 the key of its origin. The first checkpoint of a later origin has a line `after ORIGIN SIZE ROOT`,
@@ -35,6 +38,13 @@ _NOTE = re.compile(
     r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>[A-Za-z0-9+/]{43}=)\n"
     r"(?:[^\n]+\n)*)\n— (?P=origin) (?P<signature>[^\s]+)\n"
 )
+
+_ISSUED = "statement.issued/1"
+_REPEATED = (
+    "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "position", "note",
+    "reference", "replaces",
+)  # fmt: skip
+"""The members of a statement's document that its event has, too."""
 
 
 class Proved(NamedTuple):
@@ -151,6 +161,30 @@ def open_proof(file: str, kept_key: str | None = None) -> Proved:
     return Proved(leaf, _content(told, leaf) if "stored" in told else None, key)
 
 
+def open_statement(file: str, kept_key: str) -> tuple[Proved, dict[str, Any]]:
+    """Check the bundle of a statement, and return the event that issued it and its document.
+
+    Members are compared, and no text is searched for. Raises ValueError if one does not fit.
+    """
+    told = _object(file, "file")
+    leaf, key = _sealed(told, _member(told, "inclusion", dict), kept_key)
+    if _member(leaf, "type", str, "leaf") != _ISSUED:
+        raise ValueError(f"the leaf is not of an event {_ISSUED}")
+    issued = _content(told, leaf)
+    document_octets = _octets(_member(told, "document", str), "document")
+    if _member(issued, "document_sha256", str, "event") != _hex(document_octets):
+        raise ValueError("the document is not the one whose hash was sealed")
+    document = _object(document_octets, "document")
+    for name in _REPEATED:
+        if name not in document:
+            raise ValueError(f'the document has no "{name}"')
+        # As JSON: in Python 1, 1.0 and True are equal. A stored event leaves out what is null.
+        if json.dumps(document[name]) != json.dumps(issued.get(name)):
+            raise ValueError(f'the "{name}" of the document is not that of the event')
+    _member(document, "total", dict, "document")
+    return Proved(leaf, issued, key), document
+
+
 def _sealed(
     told: dict[str, Any], inclusion: dict[str, Any], kept_key: str | None
 ) -> tuple[dict[str, Any], str]:
@@ -160,7 +194,7 @@ def _sealed(
     """
     leaf = _octets(_member(told, "leaf", str), "leaf")
     key = _member(told, "key", str).removesuffix("\n")
-    if kept_key is not None and key not in kept_key.split():
+    if key not in (key if kept_key is None else kept_key).split():
         raise ValueError("the key of the file is not the key that you keep")
     size, root = open_checkpoint(_member(told, "checkpoint", str), key)
     if size != _member(inclusion, "tree_size", int):
@@ -275,6 +309,25 @@ def _say_proof(file: str, kept_key: str | None = None) -> None:
     print("key:", _plain(key))
 
 
+def _say_statement(file: str, kept_key: str) -> None:
+    (leaf, issued, key), document = open_statement(file, kept_key)
+    stream, at, reporter = (
+        _plain(_member(leaf, name, str, "leaf"))
+        for name in ("stream", "recorded_at", "reported_by")
+    )
+    said = {name: _plain(document[name]) for name in _REPEATED}
+    print(f"statement: {stream}, issued {at} by {reporter}")
+    print(f"scope: organization {said['organization_id']}, workspace {said['workspace_id']}")
+    print(f"period: {said['from']} to {said['to']}, {said['time_zone']}")
+    print(f"as of: {said['as_of']}, position {said['position']}")
+    for name in ("note", "reference", "replaces"):
+        print(f"{name}: {said[name]}")
+    for name, value in document["total"].items():
+        print(f"total {_plain(name)}: {_plain(value)}")
+    print("document: SHA-256", issued["document_sha256"])
+    print("key:", _plain(key))
+
+
 def main(question: str, *files: str) -> bool:
     """Answer the question of the command line."""
     octets = [Path(file).read_bytes() for file in files]
@@ -286,12 +339,12 @@ def main(question: str, *files: str) -> bool:
         if (line := named_before(texts[2])) is not None:
             print(_plain(line))
         return proves_consistency(*texts)
-    _say_proof(*texts)
+    (_say_proof if question == "proof" else _say_statement)(*texts)
     return True
 
 
 if __name__ == "__main__":
-    _usage = {"inclusion": (4,), "consistency": (4,), "proof": (1, 2)}
+    _usage = {"inclusion": (4,), "consistency": (4,), "proof": (1, 2), "statement": (2,)}
     if len(sys.argv) < 2 or len(sys.argv) - 2 not in _usage.get(sys.argv[1], ()):
         sys.exit(__doc__)
     try:

@@ -154,6 +154,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no content in its place": lambda p: p | {"stored": ""},
     "a null in the content's place": lambda p: p | {"stored": None},
     "other base64 of the same content": lambda p: p | {"stored": p["stored"] + "\n"},
+    "two keys": lambda p: p | {"key": p["key"] * 2},
     "another key's id": lambda p: p | {"key": p["key"].replace(p["key"].split("+")[1], "0" * 8)},
     "another signature's key": lambda p: p | {"checkpoint": _signed_by(p["checkpoint"], bytes(4))},
     "two signatures": lambda p: p | {"checkpoint": p["checkpoint"] + _signature(p["checkpoint"])},
