@@ -1,8 +1,9 @@
 """The statements that read the histories of lines and runs (contract, Reading).
 
 ``feeds.py`` has the statements of feeds. A history for an instant of the past is the present
-history up to the statement's position. A place in the history (for the page) is always read from
-the present history. The view ``run`` tells which events belong to a run.
+history up to the statement's position, and bounds in time become bounds in position. A place in the
+history (for the page) is always read from the present history. The view ``run`` tells which events
+belong to a run.
 """
 
 from functools import cache
@@ -16,12 +17,13 @@ _LINE_KEY = key_of("line.line_id")
 _EVENT_KEY = key_of("e.line_id")
 _ASKED_KEY = key_of("%(line_id)s::text")
 
-# The first event of the asked line: a credential sees the line if it sees this event.
+# The first event of the asked line: a credential sees the line if it sees this event. Behind the
+# position ``known`` the line is unknown.
 _FIRST = f"""
 SELECT l.line_id, l.position, l.state_after, l.organization_id, l.workspace_id
 FROM ledger.event AS l
 WHERE ({_FIRST_KEY}, l.position) >= ({_ASKED_KEY}, 0)
-  AND ({_FIRST_KEY}, l.position) <= ({_ASKED_KEY}, p.position) AND l.line_id = %(line_id)s
+  AND ({_FIRST_KEY}, l.position) <= ({_ASKED_KEY}, {{known}}) AND l.line_id = %(line_id)s
   AND (SELECT ledger.sees_line(%(line_id)s))
 ORDER BY {_FIRST_KEY}, l.position LIMIT 1
 """
@@ -39,7 +41,7 @@ ORDER BY page.position
 """
 _AFTER = f"""
 SELECT e.* FROM ledger.event AS e
-WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, %(after)s)
+WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, {{after}})
   AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
 ORDER BY {_EVENT_KEY}, e.position LIMIT %(limit)s
 """
@@ -117,11 +119,30 @@ ORDER BY e.position LIMIT %(limit)s
 """
 
 
+_KNOWN_BY = "COALESCE((SELECT ledger.position_by(%(known_by)s)), 0)"
+_RECORDED_AFTER = """
+GREATEST(%(after)s, COALESCE((SELECT ledger.position_by(%(recorded_after)s)), 0))
+"""
+
+
 @cache
-def history_read(tenant: frozenset[str], past: bool = False) -> Read:
-    """(position, line or null, columns of a found event) rows."""
-    visible, events = where_tenant(tenant, "l"), with_stored(_AFTER)
-    return read_of(_HISTORY, "event", past=past, where=visible, events=events)
+def history_read(
+    tenant: frozenset[str], past: bool = False, recorded: frozenset[str] = frozenset()
+) -> Read:
+    """(position, line or null, columns of a found event) rows.
+
+    ``recorded`` are the bounds that were given: ``recorded_after``, and ``recorded_until``, with
+    which the statement's instant is that end, and the line may be known up to ``known_by``.
+    """
+    after = _RECORDED_AFTER if "recorded_after" in recorded else "%(after)s"
+    return read_of(
+        _HISTORY,
+        "event",
+        past=past,
+        known=_KNOWN_BY if "recorded_until" in recorded else "p.position",
+        where=where_tenant(tenant, "l"),
+        events=with_stored(_AFTER.format(after=after)),
+    )
 
 
 @cache
@@ -135,6 +156,7 @@ def place_read(tenant: frozenset[str], past: bool = False) -> Read:
         _PLACE,
         "event",
         at=POSITION_THEN if past else "p.position",
+        known="p.position",
         where=where_tenant(tenant, "l"),
         events=with_stored(_AROUND, "kind"),
         ticks=_TICKS,

@@ -13,7 +13,7 @@ import pytest
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, format_instant, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
@@ -199,7 +199,10 @@ SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.append_lock'::
 """
 
 
-def test_a_read_as_of_now_waits_for_the_append_in_flight(conninfo: str, settings: Settings) -> None:
+@pytest.mark.parametrize(("path", "name"), [("", "as_of"), ("/history", "recorded_until")])
+def test_a_read_as_of_now_waits_for_the_append_in_flight(
+    conninfo: str, settings: Settings, path: str, name: str
+) -> None:
     held, report = HeldClock(), command_of(parsed(activation()), principal("held"))
     with (
         edge_of(settings, conninfo, now) as edge,
@@ -209,8 +212,8 @@ def test_a_read_as_of_now_waits_for_the_append_in_flight(conninfo: str, settings
         try:
             receipt = writer.submit([report])
             assert held.was_called.wait(20)
-            instant = as_of(now())
-            answer = others.submit(edge.get, f"/v1/execution/{LINE}", params=instant)
+            instant = {name: format_instant(now())}
+            answer = others.submit(edge.get, f"/v1/execution/{LINE}{path}", params=instant)
             until(lambda: query(conninfo, _WAITERS), "a reader that waits")
         finally:
             held.let_go.set()

@@ -1,4 +1,4 @@
-"""A page of the feed or of the audit log costs in proportion to the page, not to the log."""
+"""A page of the feed, the audit log or a history costs in proportion to the page, not the log."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from ledger.language.audited import FACT_EVENT_TYPES, actions_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.views.statements import Read
 from projections import projections
-from projections.event import feeds
+from projections.event import feeds, statements
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, database_after
 from tests.support.racing_writers import parsed
@@ -280,6 +280,22 @@ def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Pas
     assert found(AUDITS["no organization"], feeds.audit_read) == 4
     assert found(AUDITS["no organization, unknown line"], feeds.audit_read) == 4
     assert found(AUDITS["no organization, line"], feeds.audit_read) == 0
+
+
+@pytest.mark.parametrize("bounds", [("recorded_after",), ("recorded_after", "recorded_until")])
+def test_a_narrow_stretch_of_a_history_costs_in_proportion_to_its_rows(
+    past: Past, bounds: tuple[str, ...]
+) -> None:
+    recorded = """SELECT ledger.recorded_at(position) FROM ledger.event
+        WHERE line_id = %s ORDER BY position"""
+    at = [at for (at,) in past.connection.execute(recorded, (LINES[4],)).fetchall()]
+    assert len(at) > 150
+    after, until = (100, 103) if len(bounds) == 2 else (-4, -1)
+    read = statements.history_read(frozenset(ORG), len(bounds) == 2, frozenset(bounds))
+    stretch = {"recorded_after": at[after], "as_of": at[until], "settled": True, "known_by": at[-1]}
+    found = page_of(past, read, line_id=LINES[4], **ORG, **stretch)
+    # The rows of the events and of instants, and the line's first event; not the line's others.
+    assert (found.found, found.rows <= 20, found.blocks <= 40) == (3, True, True)
 
 
 def test_a_single_event_costs_few_rows(past: Past) -> None:

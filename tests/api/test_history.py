@@ -1,14 +1,17 @@
 """A line's history: every event of the line and its runs, as published (contract, Reading)."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ledger.api.replies import PageOf
+from ledger.domain.values import format_instant
 from ledger.language.envelopes import HistoryItem
 from projections.event import statements
 from tests.support.edge import Edge, assert_problem
@@ -17,6 +20,7 @@ from tests.support.ledger import new_id
 from tests.support.model import public_name
 from tests.support.plans import rows_touched
 from tests.support.random_life import SECRET, Life, history_of
+from tests.support.soak import repeated
 from tests.support.stored import stored_object
 
 ENVELOPE = [
@@ -212,6 +216,114 @@ def test_the_history_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
         assert_problem(answer, 404, "not_found")
     run = edge.data(f"/v1/execution/{walked}/runs")[0]["id"]
     assert_problem(edge.get(f"/v1/execution/{run}/history"), 404, "not_found")
+
+
+# Bounds of the recording.
+
+
+@pytest.mark.parametrize("examples", repeated([40, 400]))
+def test_a_history_between_two_instants_has_what_was_recorded_then(
+    edge: Edge, life: Life, examples: int
+) -> None:
+    whole = history_of(edge, life.line)
+    recorded = [instant(event["recorded_at"]) for event in whole]
+    moments = st.sampled_from(recorded).flatmap(
+        lambda at: st.sampled_from([at - MICROSECOND, at, at + MICROSECOND])
+    )
+    instants = moments.filter(lambda at: at <= recorded[-1])
+    path = f"/v1/execution/{life.line}/history"
+
+    @given(
+        pair=st.tuples(instants, instants).map(sorted),
+        given_=st.sampled_from([NAMES[:1], NAMES[1:], NAMES]),
+        as_of=st.none() | instants,
+        limit=st.sampled_from([1, 7, 100]),
+    )
+    @settings(max_examples=examples, deadline=None)
+    def check(
+        pair: list[datetime], given_: tuple[str, ...], as_of: datetime | None, limit: int
+    ) -> None:
+        bounds = {name: pair[NAMES.index(name)] for name in given_}
+        params: dict[str, Any] = {name: format_instant(at) for name, at in bounds.items()}
+        if as_of is not None:
+            params["as_of"] = format_instant(as_of)
+            if as_of < recorded[0]:
+                assert_problem(edge.get(path, params=params), 404, "not_found")
+                return
+        after = bounds.get("recorded_after", recorded[0] - MICROSECOND)
+        until = min(bounds.get("recorded_until", recorded[-1]), as_of or recorded[-1])
+        expected = [e for e, at in zip(whole, recorded, strict=True) if after < at <= until]
+        assert walk(edge, path, params | {"limit": limit}) == expected
+
+    check()
+
+
+NAMES = ("recorded_after", "recorded_until")
+MICROSECOND = timedelta(microseconds=1)
+
+
+def walk(edge: Edge, path: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    events = list[dict[str, Any]]()
+    for _ in range(500):
+        answer = edge.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        events += answer.json()["data"]
+        cursor, has_more = answer.json()["meta"].values()
+        if not has_more:
+            return events
+        params = {**params, "cursor": cursor}
+    raise AssertionError("the walk has no end")
+
+
+def test_the_bounds_may_be_dates_and_may_lie_before_the_line(edge: Edge, walked: str) -> None:
+    path = f"/v1/execution/{walked}/history"
+    assert edge.data(f"{path}?recorded_after=2026-01-01&limit=100") == history_of(edge, walked)
+    before = edge.get(f"{path}?recorded_until=2026-01-01")
+    assert before.json() == {"data": [], "meta": {"cursor": None, "has_more": False}}
+    assert before.headers["ledger-position"] == "0"
+    # As of an instant before its activation a line is unknown, whatever the bounds are.
+    for bound in NAMES:
+        answer = edge.get(f"{path}?{bound}=2026-01-01&as_of=2026-01-02")
+        assert_problem(answer, 404, "not_found")
+
+
+def test_the_cursor_of_a_history_belongs_to_both_bounds(edge: Edge, walked: str) -> None:
+    path = f"/v1/execution/{walked}/history"
+    recorded = [event["recorded_at"] for event in history_of(edge, walked)]
+    params = {"recorded_after": recorded[3], "recorded_until": recorded[30]}
+    cursor = edge.get(path, params=params | {"limit": "5"}).json()["meta"]["cursor"]
+    going_on = edge.get(path, params=params | {"cursor": cursor, "as_of": recorded[20]}).json()
+    assert [event["recorded_at"] for event in going_on["data"]] == recorded[9:21]
+    others = [
+        {},
+        {"recorded_after": recorded[3]},
+        {"recorded_until": recorded[30]},
+        params | {"recorded_after": recorded[4]},
+        params | {"recorded_until": recorded[31]},
+    ]
+    for other in others:
+        answer = edge.get(path, params=other | {"cursor": cursor})
+        assert_problem(answer, 400, "invalid_cursor")
+
+
+def test_a_bound_in_the_future_or_an_end_before_its_start_is_a_422(edge: Edge, walked: str) -> None:
+    path = f"/v1/execution/{walked}/history"
+    (item,) = edge.accept(fact("execution.checked_in", walked))
+    last = edge.data(f"/v1/events/{item['event_ids'][0]}")["recorded_at"]
+    future = format_instant(max(instant(last), edge.clock.now) + MICROSECOND)
+    refused = [
+        ("recorded_after", {"recorded_after": future}),
+        ("recorded_until", {"recorded_until": future}),
+        ("recorded_until", {"recorded_until": future, "as_of": last}),
+        ("as_of", {"recorded_until": last, "as_of": future}),
+        ("recorded_until", {"recorded_after": last, "recorded_until": "2026-04-01"}),
+        ("recorded_until", {"recorded_until": "now"}),
+    ]
+    for name, params in refused:
+        problem = assert_problem(edge.get(path, params=params), 422, "invalid_request")
+        assert [error["pointer"] for error in problem["errors"]] == [f"/{name}"]
+    for name in NAMES:
+        assert edge.get(path, params={name: last}).status_code == 200
 
 
 # Single events.

@@ -20,7 +20,7 @@ from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from ledger.intake.principal import Principal
 from ledger.reads.question import Answer, Question
-from ledger.views.statements import Read
+from ledger.views.statements import INSTANT, Read
 
 R = TypeVar("R", bound=Refused)
 
@@ -196,11 +196,17 @@ class RangeParameters(Present):
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
         """Return start and end. Raises Invalid if the start lies after the end."""
-        start = self.calendar.instant(self.from_) if self.from_ else None
-        end = self.calendar.instant(self.to) if self.to else None
-        if start is not None and end is not None and start > end:
-            raise Invalid.at("/to", "lies before from")
-        return start, end
+        return bounds_of(self.calendar, self.from_, self.to, "from", "to")
+
+
+def bounds_of(
+    calendar: Calendar, start: str | None, end: str | None, start_name: str, end_name: str
+) -> tuple[datetime | None, datetime | None]:
+    """Return two bounds as instants. Raises Invalid if the start lies after the end."""
+    begin, beyond = (None if text is None else calendar.instant(text) for text in (start, end))
+    if begin is not None and beyond is not None and begin > beyond:
+        raise Invalid.at(f"/{end_name}", f"lies before {start_name}")
+    return begin, beyond
 
 
 def path_id(description: str, example: str, pattern: str) -> Any:
@@ -246,6 +252,13 @@ class Asking(NamedTuple):
 
     def ask(self, question: Question) -> Awaitable[Answer]:
         return self.services.reads.ask(question, self.min_position)
+
+    async def require_past(self, name: str, instant: datetime) -> None:
+        """Raise Invalid if the instant of a parameter is later than now, and than the log."""
+        if instant > self.services.clock():
+            ((_, known, _),) = await self.fetch(INSTANT, {"as_of": instant})
+            if known is None or instant > known:
+                raise Invalid.at(f"/{name}", "lies in the future")
 
     def fetch(self, statement: str, parameters: Mapping[str, Any]) -> Awaitable[list[Any]]:
         """The rows of a statement that reads no view, as ``Door.fetch`` gives them."""

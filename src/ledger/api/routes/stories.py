@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
+from pydantic import Field
 
 from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import STORY_ERRORS
 from ledger.api.reading import (
     Asking,
+    Bound,
     PageQuery,
     Query,
     RangeParameters,
     Zoned,
+    bounds_of,
     decode_cursor,
     encode_cursor,
     paged,
@@ -63,6 +66,28 @@ class RangeQuery(Query, RangeParameters):
 
 class UsageQuery(Zoned, RangeQuery):
     """The parameters of a line's usage."""
+class HistoryQuery(PageQuery):
+    """The parameters of a line's history."""
+
+    recorded_after: Annotated[
+        Bound | None, Field(description="Only events that were recorded after this instant.")
+    ] = None
+    recorded_until: Annotated[
+        Bound | None, Field(description="Only events that were recorded by this instant.")
+    ] = None
+
+    @property
+    def instant(self) -> datetime | None:
+        """The instant by which the events were recorded: of two ends the earlier one."""
+        ends = [at for name, at in self.instants().items() if name != "recorded_after"]
+        return min(ends, default=None)
+
+    def instants(self) -> dict[str, datetime]:
+        """The instants that were given. Raises Invalid."""
+        names = ("recorded_after", "recorded_until")
+        bounds = bounds_of(self.calendar, self.recorded_after, self.recorded_until, *names)
+        named = {"as_of": super().instant, **dict(zip(names, bounds, strict=True))}
+        return {name: at for name, at in named.items() if at is not None}
 
 
 class ShownInterval(msgspec.Struct):
@@ -137,18 +162,29 @@ class ShownUsage(msgspec.Struct):
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
-async def show_history(asking: Asking, line_id: AnyLineId, query: PageQuery) -> Response:
+async def show_history(asking: Asking, line_id: AnyLineId, query: HistoryQuery) -> Response:
     """List the events of a line and of its runs in log order.
 
     Each event is shown with the line's state before and after it.
     """
     require_line_id(line_id)
-    of_line, after = {"line": line_id}, 0
+    recorded = query.instants()
+    for name, at in recorded.items():
+        await asking.require_past(name, at)
+    known_by = recorded.pop("as_of", LATEST)
+    of_line, after = {"line": line_id, **recorded}, 0
     if query.cursor is not None:
         after = event_position(decode_cursor(query.cursor, of_line))
     tenant = asking.tenant
-    read = history_read(frozenset(tenant), query.is_past)
-    parameters = {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1}
+    read = history_read(frozenset(tenant), query.is_past, frozenset(recorded))
+    parameters = {
+        **tenant,
+        **recorded,
+        "known_by": known_by,
+        "line_id": line_id,
+        "after": after,
+        "limit": query.limit + 1,
+    }
     rows = await asking.rows(read, parameters, query)
     require_line(rows)
     return paged(
