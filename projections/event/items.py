@@ -6,10 +6,12 @@ A statement finds the row of an event by its keys, and returns it with the event
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from ledger.domain.recorded import Recorded
 from ledger.language.envelopes import Envelope, States, delivery_of, envelope_of, history_item_of
 from ledger.language.rendering import json_text
-from ledger.log.codec import EnvelopeMapper
+from ledger.log.codec import EnvelopeMapper, StoredBeginning
 
 COLUMNS = "position, type, state_before, state_after, stream, version, topic, state"
 """The columns of a found event, in the order in which this module's functions take them."""
@@ -23,6 +25,7 @@ FROM found LEFT JOIN ledger.stored_events(ARRAY(SELECT position FROM found)) AS 
 """
 
 _decode = EnvelopeMapper().decode
+_decode_beginning = msgspec.json.Decoder(StoredBeginning).decode
 
 
 def with_stored(rows: str, *more: str) -> str:
@@ -46,6 +49,11 @@ def history_item(found: Sequence[Any]) -> str:
 def delivery_item(found: Sequence[Any], sequence: int) -> str:
     """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
     return json_text(delivery_of(*_told(found), sequence))
+
+
+def occurred_at(found: Sequence[Any]) -> int:
+    """When a found event occurred, in microseconds since 1970-01-01 UTC."""
+    return _decode_beginning(found[-1]).occurred_at
 
 
 def recorded_event(found: Sequence[Any]) -> Recorded:

@@ -221,6 +221,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "outcome", "endpoint_id", "format", "Last-Event-ID", "position", "size", "If-None-Match",
         "external_id", "parent_run_id", "q", "health", "resource_id", "sort", "key_id",
         "assignee", "unassigned", "overdue", "time_zone", "recorded_after", "recorded_until",
+        "occurred_from", "occurred_to",
     }  # fmt: skip
 
 

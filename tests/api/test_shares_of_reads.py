@@ -20,6 +20,7 @@ READS, EXPORTS, PAGES = 32, 4, 4
 LATE = "ledger-min-position: 9000000000"  # a read waits two seconds for it, and is a 503 then
 EXPORTED = (
     "/v1/events/export",
+    "/v1/events?occurred_from=2026-04-15",  # counts as an export
     "/v1/audit-logs/export?organization_id=ORG-26-000001",
     "/v1/runs/export",
     "/v1/execution/export",

@@ -28,8 +28,8 @@ from ledger.domain.values import ActorType, instant_of, micros_of
 B = TypeVar("B")
 
 
-class StoredArray(msgspec.Struct, Generic[B], frozen=True, array_like=True, gc=False):
-    """The envelope: a JSON array of these elements in this order."""
+class StoredBeginning(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first elements of the envelope: a sixth of the time that it takes to decode the whole."""
 
     format: Literal[2]
     organization_id: str | None
@@ -37,6 +37,11 @@ class StoredArray(msgspec.Struct, Generic[B], frozen=True, array_like=True, gc=F
     service_line_id: str | None
     occurred_at: int
     """Microseconds since 1970-01-01 UTC, as in ``recorded_at``."""
+
+
+class StoredArray(StoredBeginning, Generic[B], frozen=True, array_like=True, gc=False):
+    """The envelope: a JSON array of these elements in this order."""
+
     recorded_at: int
     actor: tuple[ActorType, str]
     reported_by: str

@@ -1,7 +1,9 @@
 """The feed: every published event in log order, pulled page by page (contract, Feeds)."""
 
+import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Response
@@ -21,12 +23,14 @@ from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
+    Bound,
     Identifier,
     Page,
     Present,
     RangeParameters,
     Zoned,
     any_of,
+    bounds_of,
     decode_cursor,
     encode_cursor,
     paged,
@@ -35,9 +39,10 @@ from ledger.api.reading import (
     split_words,
     tenant_filters,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, answer
+from ledger.api.replies import AnswerOf, PageOf, Reply, answer, page
+from ledger.application.report import MAX_AHEAD
 from ledger.domain.errors import NotFound
-from ledger.domain.values import EVENT_ID
+from ledger.domain.values import EARLIEST, EVENT_ID, LATEST, micros_of
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
@@ -51,6 +56,9 @@ _FEED = Exported("events", items.feed_envelope, cut_of(Envelope))
 
 BEYOND = 2**63 - 1
 """A position beyond every event."""
+
+LOOK_SECONDS = 2.0
+"""For how long a page looks for events that occurred in a stretch of time: some 250,000 events."""
 
 AfterEvent = Annotated[
     str | None,
@@ -82,13 +90,56 @@ class EventFilters(BaseModel):
         return {name: value for name, value in chosen.items() if value is not None}
 
 
-class EventsExportQuery(Zoned, EventFilters, RangeParameters):
+class Occurred(NamedTuple):
+    """A stretch of time, in microseconds since 1970-01-01 UTC, in which events occurred.
+
+    No index has the time of events, which would cost bytes with each fact. So a walk by position
+    looks at every event that its other filters allow.
+    """
+
+    start: int
+    end: int
+    """Not included."""
+
+    def filter(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows of a walk whose events occurred in the stretch."""
+        return [row for row in rows if self.start <= items.occurred_at(row) < self.end]
+
+    async def filter_pages(
+        self, pages: AsyncIterator[Sequence[Any]]
+    ) -> AsyncIterator[Sequence[Any]]:
+        async for rows in pages:
+            yield self.filter(rows)
+
+
+class OccurredParameters(Present):
+    """A stretch of the time at which events occurred."""
+
+    occurred_from: Annotated[
+        Bound | None, Field(description="The earliest `occurred_at`, included.")
+    ] = None
+    occurred_to: Annotated[
+        Bound | None, Field(description="The latest `occurred_at`, excluded.")
+    ] = None
+
+    def occurred(self) -> tuple[datetime | None, datetime | None]:
+        """Return start and end. Raises Invalid if the start lies after the end."""
+        return bounds_of(
+            self.calendar, self.occurred_from, self.occurred_to, "occurred_from", "occurred_to"
+        )
+
+
+class EventsExportQuery(Zoned, EventFilters, RangeParameters, OccurredParameters):
     """The parameters of an export of the feed."""
 
     format: Format = "jsonl"
 
 
 class FeedQuery(EventFilters, RangeParameters, Page):
+    """The parameters of a page of events."""
+
+
+class FollowQuery(FeedQuery, OccurredParameters):
     """The feed's parameters."""
 
 
@@ -110,20 +161,68 @@ def position_in(identifier: str | None) -> int:
 async def export_events(asking: Asking, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = begin_export(asking)
-    walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after))
+    walk = _walk_of(query, asking.principal)
     question = events_asked(asking.principal, walk, None, PAGE).walked()
     first = await asking.ask(question)
     pages, goes_on = log_pages(asking, question, first), query.after is not None
+    if walk.occurred is not None:
+        pages = walk.occurred.filter_pages(pages)
     return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
-async def list_events(asking: Asking, query: FeedQuery) -> Response:
+async def list_events(asking: Asking, query: FollowQuery) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
-    `cursor` continues after a page; an empty page repeats the cursor that was sent.
+    `cursor` continues after a page; an empty page without more repeats the cursor that was sent.
+    A page by `occurred_at` may have fewer events than `limit`, or none, and yet `has_more`.
     """
-    return await events_page(asking, query)
+    walk = _walk_of(query, asking.principal)
+    if walk.occurred is None:
+        return await events_page(asking, query)
+    return await _page_by_look(asking, query, walk, walk.occurred)
+
+
+def _walk_of(query: FollowQuery | EventsExportQuery, principal: Principal) -> "Walk":
+    """The walk along the feed that the parameters ask for. Raises Invalid."""
+    filters, (start, end) = feed_filters(query, query, principal), query.occurred()
+    if start is None and end is None:
+        return Walk(filters, position_in(query.after))
+    if start is not None:
+        # No event is recorded earlier than that: the walk begins there.
+        filters["from"] = max(start - MAX_AHEAD, filters.get("from", EARLIEST))
+    occurred = Occurred(micros_of(start or EARLIEST), micros_of(end or LATEST))
+    return Walk(filters, position_in(query.after), occurred=occurred)
+
+
+async def _page_by_look(
+    asking: Asking, query: FollowQuery, walk: "Walk", occurred: Occurred
+) -> Reply:
+    """A page of the events that occurred in a stretch: it looks at events until it is full.
+
+    A page that would look for longer ends behind the events that it has looked at. The request
+    takes as much of the database as an export, and so counts as one. Raises RateLimited.
+    """
+    asking.request.state.share.count(asking.services.shares.exports)
+    clock = asyncio.get_running_loop().time
+    until, found, cursor, size = clock() + LOOK_SECONDS, list[Any](), query.cursor, query.limit + 1
+    while True:
+        rows = await asking.ask(events_asked(asking.principal, walk, cursor, size).walked())
+        looked_at = [row for row in rows if row[1] is not None]
+        found += occurred.filter(looked_at)
+        is_full, has_more = len(found) > query.limit, len(looked_at) == size
+        if looked_at:
+            cursor = walk.cursor_after(looked_at[-1])
+        if is_full or not has_more or clock() >= until:
+            break
+        size = min(4 * size, PAGE)
+    shown = found[: query.limit]
+    if is_full:
+        cursor = walk.cursor_after(shown[-1])
+    elif not shown and not has_more:
+        cursor = query.cursor
+    told = [items.feed_item(row[1:]) for row in shown]
+    return page(told, cursor, is_full or has_more, rows.position)
 
 
 async def events_page(asking: Asking, query: FeedQuery, is_backwards: bool = False) -> Reply:
@@ -167,12 +266,20 @@ class Walk(NamedTuple):
     filters: dict[str, Any]
     after: int
     is_backwards: bool = False
+    occurred: Occurred | None = None
+    """The stretch of time of the events; no statement compares it."""
 
     @property
     def bound_to(self) -> dict[str, Any]:
         """The filters that a cursor is bound to, with its direction."""
         bound_to = {**self.filters, "after": self.after}
+        if self.occurred is not None:
+            bound_to["occurred"] = (*self.occurred,)
         return bound_to | {"backwards": True} if self.is_backwards else bound_to
+
+    def cursor_after(self, row: Sequence[Any]) -> str:
+        """The cursor behind a row."""
+        return encode_cursor({"position": row[1]}, self.bound_to)
 
     def parameters(self, cursor: str | None, limit: int) -> dict[str, Any]:
         """The parameters of a statement, for ``limit`` rows. Raises InvalidCursor."""
@@ -189,12 +296,8 @@ class Walk(NamedTuple):
 
         An empty page repeats the cursor of its request.
         """
-
-        def cursor_after(row: Any) -> str:
-            return encode_cursor({"position": row[1]}, self.bound_to)
-
         return paged(
-            rows, query.limit, 1, cursor_after, lambda row: item(row[1:]), cursor=query.cursor
+            rows, query.limit, 1, self.cursor_after, lambda row: item(row[1:]), cursor=query.cursor
         )
 
 

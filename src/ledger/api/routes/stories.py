@@ -66,6 +66,8 @@ class RangeQuery(Query, RangeParameters):
 
 class UsageQuery(Zoned, RangeQuery):
     """The parameters of a line's usage."""
+
+
 class HistoryQuery(PageQuery):
     """The parameters of a line's history."""
 
