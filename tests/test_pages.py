@@ -49,7 +49,7 @@ MARK = "--- exit code "
 LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
 TOGETHER = (
     "contract/facts contract/health page contract/state contract/access security",
-    "contract/reading integrating",
+    "contract/reading contract/usage integrating",
     "contract/feeds contract/command-line",
 )
 """Pages that are followed one after the other beside one service, whose start costs 1 s of

@@ -62,6 +62,23 @@ LEFT JOIN (
 )
 
 
+# The names of these resources, also of released ones, as a workspace or the whole organization
+# called each of them last.
+NAMES_OF_RESOURCES = read_of(
+    """
+SELECT p.position, named.id, named.name
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT d.id, d.name FROM ledger.directory AS d
+    WHERE d.type = 'resource' AND d.organization_id = %(organization)s
+      AND d.workspace_id = %(workspace)s AND d.id = ANY(%(ids)s) AND d.name IS NOT NULL
+) AS named ON true
+""",
+    "directory",
+    is_kept=True,
+)
+
+
 @cache
 def page_read(filters: frozenset[str]) -> Read:
     """(position, id, organization, name, lines) rows; a row of nulls if there is no entry."""

@@ -36,6 +36,7 @@ import psycopg
 import read_rows
 import search_row
 import service_rows
+import usage_rows
 import write_rows
 from dataset import DataSet
 from import_row import imports
@@ -69,6 +70,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "pages": read_rows.pages,
     "growth": read_rows.growth,
     "search": search_row.search,
+    "usage": usage_rows.usage,
     "summary": count_rows.summaries,
     "as-of": read_rows.past,
     "stream": feed_rows.stream,

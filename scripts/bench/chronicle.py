@@ -77,7 +77,7 @@ class KeyedRun:
 class Chronicle:
     """Takes facts in log order, and keeps their rows until the caller takes them away."""
 
-    def __init__(self, vault: Vault, events: int, seed: int) -> None:
+    def __init__(self, vault: Vault, events: int, seed: int, span: timedelta) -> None:
         self.draw = random.Random(seed)
         self.position = 0
         self.rows: dict[str, list[str]] = {table: [] for table in TABLES}
@@ -85,7 +85,7 @@ class Chronicle:
         self._vault = vault
         self._encode = EnvelopeMapper().to_stored_event
         # Instants rise with the position, unevenly: an instant is drawn within each step.
-        self._step = SPAN // _MICROSECOND // max(1, events)
+        self._step = span // _MICROSECOND // max(1, events)
         self._recorded_at = BEGINS
 
     @property

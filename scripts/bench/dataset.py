@@ -20,11 +20,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from chronicle import TABLES, Chronicle
+from chronicle import SPAN, TABLES, Chronicle
 from line_histories import Teller
 from line_requests import Asker
 from load_log import load, move_sequence
@@ -74,6 +75,7 @@ class DataSet:
 
     events: int
     lines: int
+    span: timedelta = SPAN
 
     @property
     def data_dir(self) -> Path:
@@ -147,7 +149,7 @@ class DataSet:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._running() as url:
             prepare_database(self._settings, url)
-            book = Chronicle(open_vault(self._settings), self.events, _SEED)
+            book = Chronicle(open_vault(self._settings), self.events, _SEED, self.span)
             began = time.perf_counter()
             calm_collector()
             load(url, TABLES, self._parts(book))
@@ -247,10 +249,11 @@ def main() -> int:
     )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--lines", type=int, default=100_000)
+    parser.add_argument("--weeks", type=int, default=SPAN.days // 7, help="how long the lines work")
     parser.add_argument("--verify", action="store_true", help="compare the views with the log")
     asked = parser.parse_args()
     os.environ.pop("LEDGER_DATABASE_URL", None)  # a data set has an embedded server of its own
-    made = DataSet(asked.events, asked.lines)
+    made = DataSet(asked.events, asked.lines, timedelta(weeks=asked.weeks))
     made.prepare()
     if asked.verify:
         made.verify()

@@ -8,7 +8,7 @@ from story import CALLER, ENGINEER, PROMPT, SUMMARY
 
 from ledger.domain import execution_events as events
 from ledger.domain.recorded import Actor
-from ledger.domain.run import RunRequested, RunStarted, Trigger
+from ledger.domain.run import RunRequested, RunStarted, Trigger, Used
 from ledger.settings import Settings
 
 _PEOPLE = [Actor("user", f"USR-26-{number:06d}") for number in range(1, 41)]
@@ -194,7 +194,7 @@ class Reporter:
         keyed = _run_of(line)
         tokens = 500 + int(self.book.draw.random() * 4000)
         sealed = keyed.seal("output", SUMMARY)
-        body = keyed.run.complete(self.book.at, sealed, tokens, None)
+        body = keyed.run.complete(self.book.at, sealed, Used(tokens), None)
         data = {"output": SUMMARY, "tokens_used": tokens}
         self.book.run_fact(line, keyed, "run.completed", data, body, _AGENT)
         line.run = None
@@ -202,7 +202,7 @@ class Reporter:
     def failed(self, line: Line) -> None:
         """The run fails."""
         keyed = _run_of(line)
-        body = keyed.run.fail(self.book.at, keyed.seal("error", _ERROR), None, 120, None)
+        body = keyed.run.fail(self.book.at, keyed.seal("error", _ERROR), None, Used(120), None)
         data = {"error": _ERROR, "tokens_used": 120}
         self.book.run_fact(line, keyed, "run.failed", data, body, _AGENT)
         line.run = None

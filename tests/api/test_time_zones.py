@@ -221,13 +221,14 @@ def test_every_export_takes_a_zone_and_no_list_does(world: World) -> None:
         if parameter["name"] == "time_zone"
     }
     exports = {path for path in document["paths"] if path.endswith("/export")}
-    assert zoned.keys() == exports | {"/v1/execution/{line_id}/usage"}
+    sums = {"/v1/execution/{line_id}/usage", "/v1/usage", "/v1/compare"}
+    assert zoned.keys() == exports | sums
     for schema in zoned.values():
         assert schema["default"] == "UTC"
         for name in zone_names():
             assert re.fullmatch(schema["pattern"], name)
             assert len(name) <= schema["maxLength"]
-    assert exports == set(EXPORTS)
+    assert exports == {*EXPORTS, "/v1/usage/export", "/v1/compare/export"}
     for path in ("/v1/events", "/v1/runs", f"/v1/execution/{world.line}/timeline"):
         answer = world.edge.get(path, world.token, params=ZONE)
         assert_problem(answer, 422, "invalid_request")

@@ -7,6 +7,7 @@ import pytest
 
 from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownUsage
+from ledger.domain.timeline import Stretches
 from ledger.domain.values import format_instant
 from projections.run.usage import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
@@ -116,7 +117,6 @@ def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge:
     assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"hours": 10}}
     start = datetime(2026, 4, 1, tzinfo=UTC)
     days = [start + timedelta(days=n) for n in range(30)]
-    values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
-    values |= {"days": days[:-1], "numbers": list(range(1, 30)), "parts": [], "bounds": days}
-    values |= {"limit": 10_000}
+    values = {"organization": ORGANIZATION, "line_id": line, "limit": 10_000}
+    values |= Stretches(days).parameters
     assert rows_touched(edge, usage_read(frozenset({"organization"})), values) < 900

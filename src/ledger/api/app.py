@@ -18,6 +18,7 @@ from ledger.api.machinery.headers import Compression, Packed
 from ledger.api.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.api.routes import (
     audit,
+    compare,
     directory,
     event_types,
     executions,
@@ -31,6 +32,7 @@ from ledger.api.routes import (
     search,
     stories,
     streams,
+    usage,
     webhooks,
 )
 from ledger.api.services import ApiServices
@@ -45,6 +47,8 @@ ROUTED = (
     directory,
     search,
     stories,
+    usage,
+    compare,
     streams,
     feeds,
     event_types,

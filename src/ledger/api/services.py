@@ -15,7 +15,7 @@ from ledger.api.access.key_uses import KeyUses
 from ledger.api.gauges import DatabaseGauges, SharedText
 from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.loop_turns import LoopTurns
-from ledger.api.machinery.shares import Shares
+from ledger.api.machinery.shares import Heavy, Shares
 from ledger.api.parsing import Parsing
 from ledger.application.command import Command
 from ledger.application.read_notes import ReadNotes
@@ -183,6 +183,7 @@ class ApiServices:
         """The bearer token of who may read the metrics; None: anybody may."""
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.shares = Shares()
+        self.heavy = Heavy()
         self.parsing = Parsing()
         self.slices = LoopTurns()
         tail = Tail(door.fetch, positions)

@@ -151,7 +151,7 @@ class Stretches(NamedTuple):
         """The stretches as parameters of a statement (``projections/run/usage.py``).
 
         ``days`` and ``numbers``: the UTC days that lie within a stretch, with its number;
-        ``parts``: the other days, which a bound cuts.
+        ``parts``: the other days, which a bound cuts; ``first`` and ``last`` of all days.
         """
         start, end = self.bounds[0], self.bounds[-1]
         days, numbers, parts = list[date](), list[int](), list[date]()
@@ -168,6 +168,8 @@ class Stretches(NamedTuple):
         return {
             "from": start,
             "to": end,
+            "first": day_of(start),
+            "last": day_of(end),
             "bounds": bounds,
             "days": days,
             "numbers": numbers,

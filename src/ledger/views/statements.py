@@ -90,13 +90,14 @@ def position_of(past: bool, *views: str) -> str:
     return statement.format(views=names, position_then=POSITION_THEN)
 
 
-def position_of_page(view: str) -> str:
+def position_of_page(*views: str) -> str:
     """The part of an export's later pages for their position, the parameter ``end``.
 
-    After a crash of the database the view may be behind it.
+    After a crash of the database the views may be behind it.
     """
+    names = ", ".join(f"'{view}'" for view in views)
     return f"""SELECT least(min(position), %(end)s) AS position
-FROM ledger.projection WHERE name = '{view}'"""
+FROM ledger.projection WHERE name IN ({names})"""
 
 
 def json_of_instant(value: str) -> str:

@@ -24,6 +24,7 @@ TAGS: dict[str, str] = {
     "runs": "Runs of lines, with their inputs and outputs.",
     "directory": "What people call workspaces, projects and resources.",
     "search": "Finding lines, runs, workspaces, projects, resources and blockers by name or id.",
+    "usage": "Hours, runs, tokens and time of many lines, in total and grouped.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
     "keys": "Who may do what: create, rotate and revoke API keys.",

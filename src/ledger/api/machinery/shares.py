@@ -11,6 +11,10 @@ The sum of a worker's shares is bounded too: an organization with many keys may 
 is left free for the others.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import prometheus_client
 
 from ledger.domain.errors import RateLimited
@@ -18,6 +22,9 @@ from ledger.intake.principal import Principal
 
 _CREDENTIALS = 16
 """The shares of so many credentials are the sum that all credentials of a worker may hold."""
+
+_HEAVY_WAITING = 16
+"""Answers about many lines of an organization that may wait while one is made."""
 
 LARGE_PAGE = 50
 """The most rows of a page that does not count as large."""
@@ -74,6 +81,38 @@ class Shares:
         self.reads = Bound("reads", 32)
         self.exports = Bound("exports", 4)
         self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
+
+
+class Heavy:
+    """Answers about many lines: of an organization, one at a time in a process.
+
+    Administrators count as one organization.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        """The turn of each organization that has an answer in hand, and how many it has."""
+
+    @asynccontextmanager
+    async def turn(self, party: str, *, goes_on: bool = False) -> AsyncIterator[None]:
+        """Wait for the turn of an organization's answer, or of the next part of an export.
+
+        Raises RateLimited if too many wait; an export that ``goes_on`` waits all the same.
+        """
+        turn, in_hand = self._turns.get(party, (asyncio.Lock(), 0))
+        if in_hand > _HEAVY_WAITING and not goes_on:
+            _LIMITED.inc()
+            raise RateLimited("Too many answers about many lines of this organization wait.")
+        self._turns[party] = turn, in_hand + 1
+        try:
+            async with turn:
+                yield
+        finally:
+            turn, in_hand = self._turns[party]
+            if in_hand > 1:
+                self._turns[party] = turn, in_hand - 1
+            else:
+                del self._turns[party]
 
 
 class Share:

@@ -250,7 +250,7 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
 async def show_usage(asking: Asking, line_id: AnyLineId, query: UsageQuery) -> Response:
-    """Show hours by resource, runs by status and tokens, in total and by UTC day.
+    """Show hours by resource, runs by status and tokens, in total and by day.
 
     Without `from` and `to` the answer covers the last 30 days.
     """

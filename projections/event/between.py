@@ -1,0 +1,67 @@
+"""The statement that counts the events of lines between two positions (contract, Usage)."""
+
+from functools import cache
+
+from ledger.postgres.scope import Planning
+from ledger.views.statements import Read, position_of_page, read_of
+from projections.event.view import key_of
+
+_OF_ALL = key_of("e.organization_id"), key_of("%(organization)s::text")
+_OF_WORKSPACE = (
+    key_of("e.organization_id", "e.workspace_id"),
+    key_of("%(organization)s::text", "%(workspace)s::text"),
+)
+
+# The next events of a tenant behind a position, by line: in the order of an index of the view.
+_BETWEEN = """
+SELECT p.position, found.line_id, found.number, found.first, found.last
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT e.line_id, count(*) AS number, min(e.position) AS first, max(e.position) AS last
+    FROM (
+        SELECT e.line_id, e.position FROM ledger.event AS e
+        WHERE ({key}, e.position) > ({asked}, %(after)s)
+          AND ({key}, e.position) <= ({asked}, p.position) AND {where} AND e.line_id IS NOT NULL
+        ORDER BY {key}, e.position LIMIT %(limit)s
+    ) AS e
+    GROUP BY e.line_id
+) AS found ON true
+"""
+
+
+@cache
+def between_read(workspace: bool) -> Read:
+    """(position, line, number of its events, first, last) rows, up to the position ``end``.
+
+    Of the next ``limit`` events of the ``organization``, or of one ``workspace`` of it.
+    """
+    key, asked = _OF_WORKSPACE if workspace else _OF_ALL
+    conditions = "e.organization_id = %(organization)s"
+    if workspace:
+        conditions += " AND e.workspace_id = %(workspace)s"
+    return read_of(
+        _BETWEEN,
+        "event",
+        "execution",
+        "run",
+        planning=Planning.BY_VALUES,
+        position=position_of_page("event", "execution", "run"),
+        key=key,
+        asked=asked,
+        where=conditions,
+    )
+
+
+YEARS = read_of(
+    """
+SELECT p.position, asked.at,
+       extract(year FROM ledger.recorded_at(asked.at) AT TIME ZONE 'UTC')::integer
+FROM ({position}) AS p LEFT JOIN unnest(%(positions)s::bigint[]) AS asked (at) ON true
+""",
+    "event",
+    "execution",
+    "run",
+    planning=Planning.BY_VALUES,
+    position=position_of_page("event", "execution", "run"),
+)
+"""(position, position of an event, year of its recording) rows."""

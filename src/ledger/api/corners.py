@@ -1,0 +1,133 @@
+"""Shared code of usage and comparisons: the lines that are asked about, and corners.
+
+A corner is what was known at a position, judged by a clock. A cursor pins it, so that all pages
+tell the same.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import OR, Asking, Identifier, Words, Zoned, any_of, split_words
+from ledger.domain.calendar import Calendar
+from ledger.domain.errors import Behind, Invalid
+from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, instant_of, micros_of
+from ledger.reads.question import Question
+from ledger.reads.usage import Corner, UsageScope
+from ledger.views.statements import Read, read_of
+from projections.directory.statements import names_read
+
+MAX_DATES = 400
+
+
+class LineFilters(Zoned):
+    """The filters of usage and comparisons: of lines as they stood at the answer's instant."""
+
+    organization_id: Identifier = None
+    workspace_id: Words = None
+    service_line_id: Words = None
+    execution_model: Annotated[
+        str | None, Field(pattern=any_of(EXECUTION_MODELS), description=OR)
+    ] = None
+    product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES), description=OR)] = None
+    project_tag: Words = None
+    resource_id: Annotated[
+        Words, Field(description=f"Check-ins of these resources count alone. {OR}")
+    ] = None
+
+    def scope(self, asking: Asking) -> UsageScope:
+        """The lines that are asked about. Raises Invalid."""
+        filters: dict[str, Any] = asking.tenant
+        if self.organization_id is not None:
+            filters["organization_id"] = self.organization_id
+        elif asking.principal.is_admin:
+            raise Invalid.at("/organization_id", "is required of an administrator")
+        for name in (
+            "workspace_id", "service_line_id", "execution_model", "product_line", "project_tag"
+        ):  # fmt: skip
+            if (words := split_words(getattr(self, name))) is not None:
+                filters[name] = words
+        return UsageScope(asking.principal.tenant, filters, split_words(self.resource_id))
+
+
+def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
+    """The number of dates that a period touches. Raises Invalid for too many."""
+    if start >= end:
+        return 0
+    last = calendar.date_of(end - timedelta(microseconds=1))
+    dates = (last - calendar.date_of(start)).days + 1
+    if dates > MAX_DATES:
+        raise Invalid.at("/from", f"the range has more than {MAX_DATES} days: narrow it")
+    return dates
+
+
+async def names_of(
+    asking: Asking, organization: str | None, ids: Collection[str]
+) -> Mapping[str, str]:
+    """The present names of workspaces and projects of an organization, by id."""
+    if not ids:
+        return {}
+    values = {"organization": organization, "ids": sorted(ids)}
+    rows = await asking.rows(names_read(frozenset({"organization"})), values)
+    return {row[1]: row[2] for row in rows if row[1] is not None}
+
+
+@cache
+def _position_read(views: tuple[str, ...], past: bool) -> Read:
+    return read_of("SELECT p.position FROM ({position}) AS p", *views, past=past)
+
+
+@cache
+def _pinned_read(views: tuple[str, ...]) -> Read:
+    statement = """
+SELECT p.position, ledger.log_end(), ledger.recorded_at(%(pinned)s) FROM ({position}) AS p
+"""
+    return read_of(statement, *views)
+
+
+async def corner_at(asking: Asking, views: tuple[str, ...], instant: datetime) -> Corner:
+    """The corner of an instant. Raises as ``Reads.ask`` does."""
+    read = _position_read(views, past=True)
+    rows = await asking.ask(Question(asking.principal.tenant, read, {}, instant))
+    return Corner(rows.position, instant)
+
+
+async def present_corner(asking: Asking, views: tuple[str, ...]) -> Corner:
+    """The corner of now. Under load an event may be some microseconds ahead of the clock."""
+    rows = await asking.rows(_position_read(views, past=False), {})
+    values = {"pinned": rows.position}
+    ((_, _, recorded_at),) = await asking.rows(_pinned_read(views), values)
+    now = asking.services.clock()
+    return Corner(rows.position, now if recorded_at is None else max(now, recorded_at))
+
+
+def pin(corner: Corner) -> Mapping[str, int]:
+    """A corner as a part of a cursor."""
+    return {"position": corner.position, "clock": micros_of(corner.clock)}
+
+
+async def pinned_corner(
+    asking: Asking, views: tuple[str, ...], pinned: Mapping[str, Any]
+) -> Corner:
+    """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
+    foreign = InvalidCursor("The cursor is not valid for this request.")
+    position, micros = pinned.get("position"), pinned.get("clock")
+    if type(position) is not int or type(micros) is not int or not 0 <= position < 2**63:
+        raise foreign
+    try:
+        clock = instant_of(micros)
+    except OverflowError as error:
+        raise foreign from error
+    rows = await asking.rows(_pinned_read(views), {"pinned": position})
+    ((reached, end, recorded_at),) = rows
+    now = asking.services.clock()
+    begun, latest = (clock, now) if recorded_at is None else (recorded_at, max(now, recorded_at))
+    if position > (end or 0) or not begun <= clock <= latest:
+        raise foreign
+    if reached < position:
+        raise Behind("The views have not reached the position of the cursor.")
+    return Corner(position, clock)

@@ -1,0 +1,396 @@
+"""Two instants side by side, page by page and as an export (contract, Usage)."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import BeforeValidator, Field
+
+from ledger.api.corners import (
+    LineFilters,
+    corner_at,
+    names_of,
+    pin,
+    pinned_corner,
+    present_corner,
+    require_dates,
+)
+from ledger.api.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
+from ledger.api.lean import LeanRoute, needs, read_route
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    Asking,
+    Bound,
+    RangeParameters,
+    bounds_of,
+    decode_cursor,
+    digits,
+    encode_cursor,
+)
+from ledger.api.replies import Meta, answer
+from ledger.api.routes.usage import EXPORT_LINES, whole
+from ledger.api.usage_rows import TOTAL
+from ledger.domain.comparison import NUMBERS, OF_RUNS, ChangedLine, ChangeTotals, pair
+from ledger.domain.errors import Invalid
+from ledger.domain.health import SignalStatus
+from ledger.domain.usage import LineInScope
+from ledger.domain.values import EARLIEST, State, format_id, format_instant
+from ledger.language.rendering import ShownInstant, doc, json_text
+from ledger.reads.comparison import Comparing
+from ledger.reads.usage import Corner, Summing, UsageScope
+
+T = TypeVar("T")
+
+router = APIRouter(prefix="/v1/compare", tags=["usage"], route_class=LeanRoute)
+
+MAX_DAYS = 400
+MAX_LINES = 20_000
+
+_OF_NOW = ("health_score", "open_blockers", "open_runs")
+_OF_PERIOD = ("hours", "check_ins", "runs", "runs_failed", "tokens_used", "seconds_blocked")
+
+
+class CompareQuery(LineFilters, RangeParameters):
+    """The parameters of a comparison. Its lines are those of the later instant."""
+
+    then: Annotated[Bound, Field(description="The earlier instant.")]
+    now: Annotated[Bound | None, Field(description="The later instant; by default now.")] = None
+
+    async def instants(self, asking: Asking) -> tuple[datetime, datetime | None]:
+        """Both instants. Raises Invalid."""
+        then, now = bounds_of(self.calendar, self.then, self.now, "then", "now")
+        assert then is not None, "it is required"
+        await asking.require_past("then", then)
+        if now is not None:
+            await asking.require_past("now", now)
+        if (now or asking.services.clock()) - then > timedelta(days=MAX_DAYS):
+            raise Invalid.at("/then", f"lies more than {MAX_DAYS} days before now")
+        return then, now
+
+    def period(self) -> tuple[datetime, datetime] | None:
+        """The period whose sums are compared. Raises Invalid."""
+        start, end = self.bounds()
+        if (start is None) != (end is None):
+            raise Invalid.at("/to" if end is None else "/from", "from and to go together")
+        if start is None or end is None:
+            return None
+        require_dates(self.calendar, start, end)
+        return start, end
+
+
+class ComparePageQuery(CompareQuery):
+    """The parameters of a page of a comparison."""
+
+    cursor: Annotated[str | None, Field(description="The `meta.cursor` of the page before.")] = None
+    limit: Annotated[
+        int, Field(ge=1, le=1000, description="The most rows in a page."), BeforeValidator(digits)
+    ] = 25
+
+
+class CompareExportQuery(CompareQuery):
+    """The parameters of an export of a comparison."""
+
+    format: Format = "jsonl"
+
+
+class Pair(msgspec.Struct, Generic[T]):
+    """A word then and now; ``then`` is null where the line was not known."""
+
+    then: T | None
+    now: T | None
+
+
+class NumberPair(msgspec.Struct):
+    """A number then and now, with its change; a number that is not known or not asked is null."""
+
+    then: float | None
+    now: float | None
+    change: float | None
+
+
+class EventsOfLine(msgspec.Struct):
+    """The events of a line that were recorded between both instants."""
+
+    count: Annotated[int, doc("Exact up to 1,000, which means at least so many.")]
+    first: str
+    last: str
+
+
+class ComparedNumbers(msgspec.Struct, kw_only=True):
+    """The numbers that are compared. The last six count the period, and are null without one."""
+
+    open_blockers: NumberPair
+    open_runs: NumberPair
+    hours: NumberPair
+    check_ins: NumberPair
+    runs: Annotated[NumberPair, doc("Runs that started in the period.")]
+    runs_failed: NumberPair
+    tokens_used: NumberPair
+    seconds_blocked: NumberPair
+
+
+class ComparedLine(ComparedNumbers, kw_only=True):
+    """A line then and now."""
+
+    service_line_id: str
+    service_line_name: str | None
+    workspace_id: str
+    workspace_name: str | None
+    state: Pair[State]
+    health_status: Pair[SignalStatus]
+    health_score: NumberPair
+    events: EventsOfLine
+
+
+class LinesByChange(msgspec.Struct):
+    """Lines by their states then and now."""
+
+    newly_blocked: int
+    cleared: Annotated[int, doc("Blocked then, and not now.")]
+    still_blocked: int
+    newly_paused: int
+    closed: int
+    started: Annotated[int, doc("Not known then.")]
+
+
+class ComparedTotal(ComparedNumbers, kw_only=True):
+    """All lines then and now; a line that was not known then counts as 0."""
+
+    lines: int
+    lines_changed: Annotated[int, doc("Lines of which anything differs.")]
+    events: int
+    states: LinesByChange
+
+
+class ComparedLines(msgspec.Struct):
+    """Both instants, what changed in total, and the lines of a page."""
+
+    then: ShownInstant
+    now: ShownInstant
+    from_: ShownInstant | None = msgspec.field(name="from")
+    to: ShownInstant | None
+    total: Annotated[ComparedTotal | None, doc("Of all lines; on the first page alone.")]
+    rows: list[ComparedLine]
+
+
+class ComparePage(msgspec.Struct):
+    """A page of a comparison."""
+
+    data: ComparedLines
+    meta: Meta
+
+
+class AskedComparison(NamedTuple):
+    """A comparison between its corners."""
+
+    query: CompareQuery
+    scope: UsageScope
+    then: Corner
+    now: Corner
+    names: Summing
+    comparison: Comparing
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The numbers that are null."""
+        if self.query.period() is None:
+            return frozenset(_OF_PERIOD)
+        return OF_RUNS if self.scope.resources is not None else frozenset()
+
+    def numbers(self, line: ChangedLine) -> Mapping[str, tuple[Any, Any]]:
+        unknown = self.unknown
+        return {
+            name: (None, None) if name in unknown else sides for name, sides in line.numbers.items()
+        }
+
+    async def shown(
+        self, asking: Asking, lines: Sequence[LineInScope], changed: Sequence[ChangedLine]
+    ) -> list[dict[str, Any]]:
+        """Lines as the API shows them."""
+        names = await self.names.names([line.id for line in lines])
+        organization = asking.tenant.get("organization", self.query.organization_id)
+        workspaces = await names_of(asking, organization, {line.workspace_id for line in lines})
+        positions = {at for line in changed for at in (line.events.first, line.events.last)}
+        years = await self.comparison.years(sorted(positions))
+        rows = list[dict[str, Any]]()
+        for line, found in zip(lines, changed, strict=True):
+            events = found.events
+            numbers = {name: pair(*sides) for name, sides in self.numbers(found).items()}
+            rows.append(
+                {
+                    "service_line_id": line.id,
+                    "service_line_name": names.get(line.id),
+                    "workspace_id": line.workspace_id,
+                    "workspace_name": workspaces.get(line.workspace_id),
+                    **{
+                        name: {"then": then, "now": now}
+                        for name, (then, now) in found.words.items()
+                    },
+                    **{name: numbers.pop(name) for name in _OF_NOW},
+                    "events": {
+                        "count": events.number,
+                        "first": format_id("EVT", years[events.first], events.first),
+                        "last": format_id("EVT", years[events.last], events.last),
+                    },
+                    **numbers,
+                }
+            )
+        return rows
+
+
+async def compared(
+    asking: Asking, query: CompareQuery, pinned: Mapping[str, Any] | None = None
+) -> AskedComparison:
+    """The comparison between its corners."""
+    then, now = await query.instants(asking)
+    period, scope = query.period(), query.scope(asking)
+    if pinned is not None:
+        later = await pinned_corner(asking, _VIEWS, pinned)
+    elif now is not None:
+        later = await corner_at(asking, _VIEWS, now)
+    else:
+        later = await present_corner(asking, _VIEWS)
+    earlier = await corner_at(asking, _VIEWS, then)
+    fetch = asking.services.door.fetch
+    start, end = period or (later.clock, later.clock)
+    sums = Summing(fetch, scope, earlier, start, end), Summing(fetch, scope, later, start, end)
+    comparison = Comparing(fetch, scope.tenant, earlier, later, sums if period else None)
+    return AskedComparison(query, scope, earlier, later, sums[1], comparison)
+
+
+_VIEWS = ("execution", "run", "event")
+
+
+async def lines_of(
+    asking: Asking, asked: AskedComparison, most: int | None = None
+) -> list[LineInScope]:
+    """The lines with events between the corners, by id. Raises Invalid for more than ``most``."""
+    principal, scope = asking.principal, asked.scope
+    organization = principal.organization_id or asked.query.organization_id
+    assert organization is not None, "an administrator names an organization"
+    ids = await asked.comparison.lines(organization, principal.workspace_id)
+    if (chosen := scope.filters.get("service_line_id")) is not None:
+        ids = [line for line in ids if line in set(chosen)]
+    found = list[LineInScope]()
+    for at in range(0, len(ids), EXPORT_LINES):
+        filters = {**scope.filters, "service_line_id": ids[at : at + EXPORT_LINES]}
+        async for page in asked.names.of_scope(scope._replace(filters=filters)).lines(EARLIEST):
+            found += page
+        if most is not None and len(found) > most:
+            raise Invalid.at("/then", f"leads to more than {most:,} lines: narrow it, or export")
+    return found
+
+
+@router.get(
+    "/export",
+    summary="Export a comparison",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers(
+        "All lines of a comparison by id, as JSON or in a table, and last the total. A row of a"
+        " table has columns for `then`, `now` and `change`."
+    ),
+)
+async def export_comparison(asking: Asking, query: CompareExportQuery) -> Response:
+    """Export all lines of a comparison as one file."""
+    turn, heavy = begin_export(asking), asking.services.heavy
+    async with heavy.turn(asking.principal.party):
+        asked = await compared(asking, query)
+        pages = _exported(asking, asked)
+        first = await anext(pages)
+    found = whole(asking, first, pages)
+    return _FILE.file(turn, query.format, found, asked.now.position, goes_on=False)
+
+
+async def _exported(
+    asking: Asking, asked: AskedComparison
+) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    lines, totals = await lines_of(asking, asked), ChangeTotals()
+    for at in range(0, len(lines), EXPORT_LINES):
+        some = lines[at : at + EXPORT_LINES]
+        changed = await asked.comparison.changed(some)
+        for line in changed:
+            totals.add(line, asked.numbers(line))
+        yield await asked.shown(asking, some, changed)
+    yield [{"total": totals.shown(asked.unknown)}]
+
+
+@read_route(router, "", ComparePage, summary="Compare two instants")
+async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
+    """Show what changed between two instants in what the ledger knew.
+
+    The lines are those with an event of their history recorded after `then`, up to `now`. The sums
+    of the period `from` to `to` are shown as known then and now.
+    """
+    bound_to = query.model_dump(exclude={"cursor", "limit"})
+    pinned = None if query.cursor is None else decode_cursor(query.cursor, bound_to)
+    async with asking.services.heavy.turn(asking.principal.party):
+        asked = await compared(asking, query, pinned)
+        lines, total = await lines_of(asking, asked, MAX_LINES), None
+        changed = list[ChangedLine]()
+        if pinned is None:
+            totals = ChangeTotals()
+            changed = await asked.comparison.changed(lines)
+            for line in changed:
+                totals.add(line, asked.numbers(line))
+            total = totals.shown(asked.unknown)
+        else:
+            after = _key_in(pinned)
+            lines = [line for line in lines if line.key > after]
+        page = lines[: query.limit]
+        rows = await asked.shown(
+            asking, page, changed[: query.limit] or await asked.comparison.changed(page)
+        )
+    cursor = query.cursor
+    if page:
+        cursor = encode_cursor({"key": page[-1].key, **pin(asked.now)}, bound_to)
+    period = query.period()
+    data = {
+        "then": format_instant(asked.then.clock),
+        "now": format_instant(asked.now.clock),
+        "from": None if period is None else format_instant(period[0]),
+        "to": None if period is None else format_instant(period[1]),
+        "total": total,
+        "rows": rows,
+    }
+    meta = {"cursor": cursor, "has_more": len(lines) > len(page)}
+    return answer(json_text({"data": data, "meta": meta}), asked.now.position)
+
+
+def _key_in(pinned: Mapping[str, Any]) -> int:
+    key = pinned.get("key")
+    if type(key) is not int:
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return key
+
+
+_IDS = ("service_line_id", "service_line_name", "workspace_id", "workspace_name")
+_WORDS, _SIDES = ("state", "health_status"), ("then", "now")
+_COLUMNS = (
+    *_IDS,
+    *(f"{name}_{side}" for name in _WORDS for side in _SIDES),
+    *(f"{name}_{side}" for name in NUMBERS for side in (*_SIDES, "change")),
+    "events_count",
+    "events_first",
+    "events_last",
+)
+
+
+def _cells(row: Mapping[str, Any]) -> Cells:
+    total = row.get("total")
+    if total is not None:
+        found: list[Any] = [TOTAL, *[None] * (len(_IDS) - 1 + len(_WORDS) * len(_SIDES))]
+        row = {"health_score": dict.fromkeys((*_SIDES, "change")), **total}
+        events: Mapping[str, Any] = {"count": total["events"]}
+    else:
+        found = [harmless(row[name]) for name in _IDS]
+        found += [row[name][side] for name in _WORDS for side in _SIDES]
+        events = row["events"]
+    found += [row[name][side] for name in NUMBERS for side in (*_SIDES, "change")]
+    return [*found, *(events.get(name) for name in ("count", "first", "last"))]
+
+
+_FILE = Exported("comparison", itemgetter(0), Cut(_COLUMNS, _cells))

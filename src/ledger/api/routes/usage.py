@@ -1,0 +1,386 @@
+"""Usage across lines, page by page and as an export (contract, Usage)."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Response
+from msgspec import UNSET, UnsetType
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ledger.api.corners import (
+    LineFilters,
+    corner_at,
+    names_of,
+    pin,
+    pinned_corner,
+    present_corner,
+    require_dates,
+)
+from ledger.api.exports import Exported, Format, answers, begin_export
+from ledger.api.lean import LeanRoute, needs, read_route
+from ledger.api.problems import InvalidCursor, Unauthorized
+from ledger.api.reading import (
+    Asking,
+    Query,
+    RangeParameters,
+    any_of,
+    decode_cursor,
+    digits,
+    encode_cursor,
+)
+from ledger.api.replies import Meta, answer, keyed
+from ledger.api.routes.stories import TokensByModel
+from ledger.api.usage_rows import cut_of_usage
+from ledger.domain.errors import Invalid
+from ledger.domain.usage import (
+    KEYS,
+    OF_ALL,
+    OF_CHECK_INS,
+    Grouping,
+    LineInScope,
+    Shows,
+    Sums,
+)
+from ledger.domain.values import (
+    Cause,
+    RunStatus,
+    State,
+    format_instant,
+)
+from ledger.language.rendering import ShownInstant, doc, json_text
+from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope, stretches_of
+from projections.directory.rows import WHOLE
+from projections.directory.statements import NAMES_OF_RESOURCES
+
+router = APIRouter(prefix="/v1/usage", tags=["usage"], route_class=LeanRoute)
+
+MAX_LINE_DAYS = 2_000_000
+"""Lines in scope times days of an answer."""
+
+MAX_EXPORT_LINES, MAX_EXPORT_ROWS = 100_000, 1_000_000
+"""Of an export whose rows are not in the order of lines: all are made before the first byte."""
+
+EXPORT_LINES = 1000
+"""Lines, or rows, of a part of an export."""
+
+_VIEWS = ("execution", "run")
+
+
+def _words(text: str) -> str:
+    if fault := Grouping(tuple(text.split(","))).fault:  # type: ignore[arg-type]
+        raise ValueError(fault)
+    return text
+
+
+class LinesUsageQuery(LineFilters, Query, RangeParameters):
+    """The parameters of usage across lines."""
+
+    group_by: Annotated[
+        str,
+        Field(
+            pattern=any_of(tuple(KEYS)),
+            description="One or two words; `month` or `day` comes last.",
+        ),
+        AfterValidator(_words),
+    ] = "service_line"
+
+    @property
+    def grouping(self) -> Grouping:
+        return Grouping(tuple(self.group_by.split(",")))  # type: ignore[arg-type]
+
+    def period(self, clock: datetime) -> tuple[datetime, datetime]:
+        """The period of the answer. Raises Invalid."""
+        start, end = self.bounds()
+        if start is None and end is None:
+            first = self.calendar.date_of(clock).replace(day=1)
+            following = (first + timedelta(days=31)).replace(day=1)
+            return self.calendar.begin(first), self.calendar.begin(following)
+        if end is None:
+            following = self.calendar.date_of(clock) + timedelta(days=1)
+            end = max(self.calendar.begin(following), start or clock)
+        if start is None:
+            last = self.calendar.date_of(end - timedelta(microseconds=1))
+            start = self.calendar.begin(last.replace(day=1))
+        require_dates(self.calendar, start, end)
+        return start, end
+
+
+class LinesUsagePageQuery(LinesUsageQuery):
+    """The parameters of a page of usage."""
+
+    cursor: Annotated[str | None, Field(description="The `meta.cursor` of the page before.")] = None
+    limit: Annotated[
+        int, Field(ge=1, le=1000, description="The most rows in a page."), BeforeValidator(digits)
+    ] = 25
+
+
+class LinesUsageExportQuery(LinesUsageQuery):
+    """The parameters of an export of usage."""
+
+    format: Format = "jsonl"
+
+
+class UsageSums(msgspec.Struct, kw_only=True):
+    """The sums of lines. A sum that the grouping does not have is null."""
+
+    lines: Annotated[int | None, doc("Lines with anything in the other sums.")]
+    hours: float | None
+    check_ins: Annotated[int | None, doc("Without those that were voided.")]
+    runs: Annotated[dict[RunStatus, int] | None, keyed(RunStatus)]
+    tokens_used: int | None
+    tokens_by_model: list[TokensByModel] | None
+    seconds_by_state: Annotated[dict[State, float] | None, keyed(State)]
+    seconds_by_cause: Annotated[dict[Cause, float] | None, keyed(Cause)]
+
+
+class UsageRow(UsageSums, kw_only=True):
+    """The sums of a row, with the keys by which it is grouped, and the names behind ids."""
+
+    workspace_id: str | UnsetType = UNSET
+    workspace_name: str | UnsetType | None = UNSET
+    service_line_id: str | UnsetType = UNSET
+    service_line_name: Annotated[str | UnsetType | None, doc("As of then.")] = UNSET
+    product_line: str | UnsetType = UNSET
+    execution_model: str | UnsetType = UNSET
+    project_tag: str | UnsetType | None = UNSET
+    project_name: str | UnsetType | None = UNSET
+    resource_id: str | UnsetType | None = UNSET
+    resource_name: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    month: str | UnsetType = UNSET
+    day: str | UnsetType = UNSET
+
+
+class UsageOfLines(msgspec.Struct):
+    """The usage of a period, in total and by the rows of a page."""
+
+    from_: ShownInstant = msgspec.field(name="from")
+    to: ShownInstant
+    time_zone: str
+    as_of: ShownInstant | None
+    total: Annotated[UsageSums | None, doc("Of all rows; on the first page alone.")]
+    rows: list[UsageRow]
+
+
+class UsagePage(msgspec.Struct):
+    """A page of usage."""
+
+    data: UsageOfLines
+    meta: Meta
+
+
+class Counted(NamedTuple):
+    """A question about usage at its corner, with the lines in scope."""
+
+    query: LinesUsageQuery
+    scope: UsageScope
+    corner: Corner
+    start: datetime
+    end: datetime
+    summing: Summing
+    usage: Usage
+
+    @property
+    def shows(self) -> Shows:
+        return self.query.grouping.shows(resources_chosen=self.scope.resources is not None)
+
+    @property
+    def shows_total(self) -> Shows:
+        return OF_ALL if self.scope.resources is None else OF_CHECK_INS
+
+    async def lines(self) -> list[LineInScope]:
+        """The lines in scope. Raises Invalid if there are too many."""
+        dates = require_dates(self.query.calendar, self.start, self.end)
+        found = list[LineInScope]()
+        async for page in self.summing.lines(self.start):
+            found += page
+            if len(found) * dates > MAX_LINE_DAYS:
+                sentence = f"has too many lines for {dates} days: narrow it, or export"
+                raise Invalid.at("/from", sentence)
+        return found
+
+    async def named(self, asking: Asking, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The rows with their keys and names, as the API shows them."""
+        names = await Names.of(asking, self, rows)
+        shows, keys = self.shows, self.query.grouping.keys
+        shown = list[dict[str, Any]]()
+        for values, sums in rows:
+            row: dict[str, Any] = {}
+            for key, value in zip(keys, values, strict=True):
+                row[key] = value
+                if (named := names.by_key.get(key)) is not None:
+                    row[NAME_KEYS[key]] = named.get(value or "")
+            shown.append(row | shows.shown(sums))
+        return shown
+
+
+NAME_KEYS: Mapping[str, str] = {
+    "workspace_id": "workspace_name",
+    "service_line_id": "service_line_name",
+    "project_tag": "project_name",
+    "resource_id": "resource_name",
+}
+"""The key of the name behind an id."""
+
+
+class Names(NamedTuple):
+    """The names behind the ids of rows, by key and id."""
+
+    by_key: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    async def of(cls, asking: Asking, counted: Counted, rows: Sequence[Row]) -> "Names":
+        found: dict[str, Mapping[str, str]] = {}
+        for place, key in enumerate(counted.query.grouping.keys):
+            if key in NAME_KEYS:
+                ids = sorted({value for values, _ in rows if (value := values[place])})
+                found[key] = await cls._of_ids(asking, counted, key, ids) if ids else {}
+        return cls(found)
+
+    @staticmethod
+    async def _of_ids(
+        asking: Asking, counted: Counted, key: str, ids: Sequence[str]
+    ) -> Mapping[str, str]:
+        if key == "service_line_id":
+            return await counted.summing.names(ids)
+        organization = asking.tenant.get("organization", counted.query.organization_id)
+        if key != "resource_id":
+            return await names_of(asking, organization, ids)
+        workspace = asking.principal.workspace_id or WHOLE
+        values = {"organization": organization, "workspace": workspace, "ids": ids}
+        rows = await asking.rows(NAMES_OF_RESOURCES, values)
+        return {row[1]: row[2] for row in rows if row[1] is not None}
+
+
+async def counted(
+    asking: Asking, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
+) -> Counted:
+    """The question at its corner: pinned by a cursor, or as known now or at its instant."""
+    scope = query.scope(asking)
+    if pinned is not None:
+        corner = await pinned_corner(asking, _VIEWS, pinned)
+    elif query.instant is not None:
+        corner = await corner_at(asking, _VIEWS, query.instant)
+    else:
+        corner = await present_corner(asking, _VIEWS)
+    start, end = query.period(corner.clock)
+    summing = Summing(asking.services.door.fetch, scope, corner, start, end)
+    stretches = stretches_of(query.grouping, query.calendar, start, end)
+    usage = Usage(summing, query.grouping, stretches, scope.projects)
+    return Counted(query, scope, corner, start, end, summing, usage)
+
+
+@router.get(
+    "/export",
+    summary="Export the usage of lines",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers(
+        "All rows of usage in their order, as JSON or in a table, and last their total. A row of a"
+        " table has a column for each status, state and cause."
+    ),
+)
+async def export_usage_of_lines(asking: Asking, query: LinesUsageExportQuery) -> Response:
+    """Export all rows of usage as one file of one position and one clock."""
+    turn, heavy = begin_export(asking), asking.services.heavy
+    async with heavy.turn(asking.principal.party):
+        asked = await counted(asking, query)
+        pages = _exported(asking, asked)
+        first = await anext(pages)
+    keys = [key for word in query.grouping.keys for key in (word, NAME_KEYS.get(word)) if key]
+    file = Exported("usage", itemgetter(0), cut_of_usage(keys))
+    found = whole(asking, first, pages)
+    return file.file(turn, query.format, found, asked.corner.position, goes_on=False)
+
+
+async def _exported(asking: Asking, asked: Counted) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    """The rows in parts, and last the total. Raises Invalid before the first part."""
+    by_line = asked.query.grouping.words[0] == "service_line"
+    total, in_scope = Sums(), list[LineInScope]()
+    async for lines in asked.summing.lines(asked.start):
+        in_scope += lines
+        if not by_line:
+            if len(in_scope) > MAX_EXPORT_LINES:
+                raise Invalid.at(
+                    "/group_by", f"has more than {MAX_EXPORT_LINES:,} lines: narrow it"
+                )
+            continue
+        for at in range(0, len(lines), EXPORT_LINES):
+            some = lines[at : at + EXPORT_LINES]
+            total.add(await asked.usage.total(some))
+            yield await asked.named(asking, await asked.usage.rows(some))
+        in_scope.clear()
+    if not by_line:
+        total = await asked.usage.total(in_scope)
+        rows = await asked.usage.rows(in_scope)
+        if len(rows) > MAX_EXPORT_ROWS:
+            raise Invalid.at("/group_by", f"has more than {MAX_EXPORT_ROWS:,} rows: narrow it")
+        for at in range(0, len(rows), EXPORT_LINES):
+            yield await asked.named(asking, rows[at : at + EXPORT_LINES])
+    yield [{"total": asked.shows_total.shown(total)}]
+
+
+async def whole(
+    asking: Asking,
+    first: Sequence[Mapping[str, Any]],
+    pages: AsyncIterator[Sequence[Mapping[str, Any]]],
+) -> AsyncIterator[Sequence[tuple[None, Mapping[str, Any]]]]:
+    """The parts of an export as ``Exported.file`` takes them, each read in the organization's turn.
+
+    So a reader that takes its time holds nobody up.
+    """
+    heavy, party = asking.services.heavy, asking.principal.party
+    found: Sequence[Mapping[str, Any]] | None = first
+    while found is not None:
+        yield [(None, row) for row in found]
+        if await asking.services.authenticator.lapsed([asking.principal]):
+            raise Unauthorized("The credential was revoked or has expired.")
+        async with heavy.turn(party, goes_on=True):
+            found = await anext(pages, None)
+
+
+@read_route(router, "", UsagePage, summary="Show the usage of lines")
+async def show_usage_of_lines(asking: Asking, query: LinesUsagePageQuery) -> Response:
+    """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in total.
+
+    Without `from` and `to` the answer covers the month of its clock.
+    """
+    bound_to = query.model_dump(exclude={"cursor", "limit"})
+    pinned = None if query.cursor is None else decode_cursor(query.cursor, bound_to)
+    async with asking.services.heavy.turn(asking.principal.party):
+        asked = await counted(asking, query, pinned)
+        lines = await asked.lines()
+        total = None
+        if pinned is None:
+            total = asked.shows_total.shown(await asked.usage.total(lines))
+        after = None if pinned is None else _keys_in(pinned, query.grouping)
+        rows = await asked.usage.page(lines, after, query.limit + 1)
+        shown = await asked.named(asking, rows[: query.limit])
+    cursor = query.cursor
+    if shown:
+        place = {"keys": rows[len(shown) - 1][0], **pin(asked.corner)}
+        cursor = encode_cursor(place, bound_to)
+    data = {
+        "from": format_instant(asked.start),
+        "to": format_instant(asked.end),
+        "time_zone": query.time_zone,
+        "as_of": None if query.instant is None else format_instant(query.instant),
+        "total": total,
+        "rows": shown,
+    }
+    meta = {"cursor": cursor, "has_more": len(rows) > query.limit}
+    return answer(json_text({"data": data, "meta": meta}), asked.corner.position)
+
+
+def _keys_in(pinned: Mapping[str, Any], grouping: Grouping) -> Sequence[str | None]:
+    keys = pinned.get("keys")
+    try:
+        if isinstance(keys, list) and len(keys) == len(grouping.words):
+            grouping.order(keys)
+            return keys
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise InvalidCursor("The cursor is not valid for this request.")

@@ -1,0 +1,89 @@
+"""Two instants side by side: the lines with events between them, as known at both.
+
+events between ─▶ lines ─▶ scope at the later instant ─▶ slices ─┬─▶ known then, known now
+                                                                 └─▶ sums then, sums now
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ledger.domain.comparison import MOST_EVENTS, ChangedLine, Events, KnownLine, Side
+from ledger.domain.errors import Behind
+from ledger.domain.usage import LineInScope, Sums
+from ledger.domain.values import sort_key
+from ledger.postgres.scope import Fetch, Tenant
+from ledger.reads.usage import Corner, Summing
+from ledger.views.statements import Read
+from projections.event.between import YEARS, between_read
+from projections.execution.scope import KNOWN
+
+_PORTION = 200_000
+"""Events that a statement counts, so that it holds no snapshot for long."""
+
+
+class Comparing:
+    """The changes of lines between two corners, in what was known of them."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        tenant: Tenant,
+        then: Corner,
+        now: Corner,
+        sums: tuple[Summing, Summing] | None,
+    ) -> None:
+        """``sums``: the sums of a period as known then and now; None: there is no period."""
+        self._fetch, self._tenant = fetch, tenant
+        self._then, self._now = then, now
+        self._sums = sums
+        self._events: Mapping[str, Events] = {}
+
+    async def lines(self, organization: str, workspace: str | None) -> list[str]:
+        """The lines of an organization, or of a workspace, with events between the corners."""
+        self._events = await self._events_of(organization, workspace)
+        return sorted(self._events, key=sort_key)
+
+    async def _events_of(self, organization: str, workspace: str | None) -> Mapping[str, Events]:
+        found: dict[str, Events] = {}
+        read, after = between_read(workspace is not None), self._then.position
+        tenant = {"organization": organization, "workspace": workspace}
+        while after < self._now.position:
+            values = {**tenant, "after": after, "limit": _PORTION}
+            rows = await self._rows(read, values)
+            for _, line, number, first, last in rows:
+                before = found.get(line, Events(0, first, last))
+                found[line] = Events(min(MOST_EVENTS, before.number + number), before.first, last)
+            if not rows or sum(row[2] for row in rows) < _PORTION:
+                return found
+            after = max(row[4] for row in rows)
+        return found
+
+    async def changed(self, lines: Sequence[LineInScope]) -> list[ChangedLine]:
+        """These lines then and now."""
+        then, now = await self._known(lines, self._then), await self._known(lines, self._now)
+        summed: tuple[Mapping[int, Sums], Mapping[int, Sums]] | None = None
+        if self._sums is not None:
+            summed = await self._sums[0].of_lines(lines), await self._sums[1].of_lines(lines)
+
+        def side(line: LineInScope, at: int) -> Side:
+            sums = None if summed is None else summed[at].get(line.key, Sums())
+            return (then, now)[at].get(line.key), sums
+
+        return [ChangedLine(side(line, 0), side(line, 1), self._events[line.id]) for line in lines]
+
+    async def years(self, positions: Sequence[int]) -> Mapping[int, int]:
+        """The years in which the events at these positions were recorded."""
+        return {row[1]: row[2] for row in await self._rows(YEARS, {"positions": positions})}
+
+    async def _known(self, lines: Sequence[LineInScope], corner: Corner) -> Mapping[int, KnownLine]:
+        keys = [line.key for line in lines]
+        rows = await self._rows(KNOWN, {"lines": keys, "at": corner.position})
+        return {row[1]: KnownLine(*row[2:]) for row in rows}
+
+    async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
+        position = self._now.position
+        parameters = {**values, "end": position}
+        rows = await self._fetch(self._tenant, read.sql, parameters, read.planning)
+        if rows[0][0] != position:
+            raise Behind("The views have fallen behind the position of the answer.")
+        return [row for row in rows if row[1] is not None]
