@@ -58,6 +58,23 @@ NAME = Table(
 )
 
 
+class NamingRow(NamedTuple):
+    """A name that an organization gave, at its position: the past of the names."""
+
+    id: Text
+    organization_id: Text
+    position: BigInt
+    name: Text | None
+
+
+NAMING = Table(
+    "directory_naming",
+    NamingRow,
+    key=("id", "organization_id", "position"),
+    tenant=("organization_id",),
+)
+
+
 class LineRow(NamedTuple):
     """A line's fold."""
 

@@ -62,6 +62,20 @@ LEFT JOIN (
 )
 
 
+# The names of these workspaces of an organization as known at the position ``end``.
+NAMES_THEN = read_of(
+    """
+SELECT p.position, named.id, named.name
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT DISTINCT ON (d.id) d.id, d.name FROM ledger.directory_naming AS d
+    WHERE d.id = ANY(%(ids)s) AND d.organization_id = %(organization)s AND d.position <= %(end)s
+    ORDER BY d.id, d.position DESC
+) AS named ON named.name IS NOT NULL
+""",
+    "directory",
+)
+
 # The names of these resources, also of released ones, as a workspace or the whole organization
 # called each of them last.
 NAMES_OF_RESOURCES = read_of(

@@ -2,8 +2,9 @@
 
 ``directory`` has the number of lines of each, in a whole organization and in each workspace.
 ``directory_name`` has the names of workspaces and projects, which may be given before any line
-bears the id. ``directory_line`` has the fold of each line: its present projects and resources.
-Check-ins, runs and changes of state are not folded: no such event changes the directory.
+bears the id, and ``directory_naming`` has each name that was ever given. ``directory_line`` has the
+fold of each line: its present projects and resources. Check-ins, runs and changes of state are not
+folded: no such event changes the directory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,17 @@ from ledger.domain.recorded import Event, Recorded
 from ledger.postgres.table import Table
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
-from projections.directory.rows import DIRECTORY, LINE, NAME, WHOLE, DirectoryRow, LineRow, NameRow
+from projections.directory.rows import (
+    DIRECTORY,
+    LINE,
+    NAME,
+    NAMING,
+    WHOLE,
+    DirectoryRow,
+    LineRow,
+    NameRow,
+    NamingRow,
+)
 
 
 class Key(NamedTuple):
@@ -101,8 +112,8 @@ class DirectoryView(Remembering):
     """The projection ``directory``."""
 
     name = "directory"
-    version = 1
-    tables: tuple[Table, ...] = (DIRECTORY, NAME, LINE)
+    version = 2
+    tables: tuple[Table, ...] = (DIRECTORY, NAME, NAMING, LINE)
     events: frozenset[type[Event]] = frozenset(
         (
             lines.Activated,
@@ -126,21 +137,20 @@ class DirectoryView(Remembering):
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         names: dict[str, NameRow] = {}
+        namings: list[NamingRow] = []
         changes: list[tuple[Key, _Change, int]] = []
         for event in events:
             if isinstance(event.body, DirectoryNamed):
-                names[event.originator_id] = NameRow(
-                    id_of(event.originator_id),
-                    event.organization_id or "",
-                    event.body.name,
-                    event.position,
-                )
+                named = id_of(event.originator_id), event.organization_id or ""
+                names[event.originator_id] = NameRow(*named, event.body.name, event.position)
+                namings.append(NamingRow(*named, event.position, event.body.name))
                 continue
             line = self._lines[event.originator_id]
             for change in line.evolve(event):
                 changes += ((key, change, event.position) for key in _keys(line, change))
             self._lines.change(event.originator_id)
         generation.write(NAME, names.values())
+        generation.write(NAMING, namings)
         keys = {key: None for key, _, _ in changes}
         generation.find(self._entries, keys, DIRECTORY, _entry)
         generation.load()

@@ -6,10 +6,12 @@ from projections.directory.rows import (
     DIRECTORY,
     LINE,
     NAME,
+    NAMING,
     WHOLE,
     DirectoryRow,
     LineRow,
     NameRow,
+    NamingRow,
 )
 from projections.directory.view import DirectoryView
 from tests.support.domain import activated, recorded
@@ -64,7 +66,8 @@ def test_the_latest_name_of_a_batch_stays() -> None:
         recorded(DirectoryNamed(name=name), position, originator_id=stream_of(ORG, WS))
         for position, name in enumerate(("Core", None, "Edge"), 1)
     ]
-    given(DirectoryView()).when(*named[:2]).then(NAME, NameRow(WS, ORG, None, 2))
+    first = given(DirectoryView()).when(*named[:2]).then(NAME, NameRow(WS, ORG, None, 2))
+    first.then(NAMING, NamingRow(WS, ORG, 1, "Core"), NamingRow(WS, ORG, 2, None))
     given(DirectoryView(), *named[:2]).when(named[2]).then(NAME, NameRow(WS, ORG, "Edge", 3))
 
 

@@ -35,7 +35,7 @@ PINNED = {
     "run": (8, "8c89cc1cbde6ade3"),
     "event": (9, "309a0698b5452141"),
     "webhook": (2, "862c340a4571d424"),
-    "directory": (1, "c22c37aa273a5a5c"),
+    "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
 }
 
@@ -44,7 +44,7 @@ STORED = {
     "run": "3631e9aeedc8c6f0",
     "event": "db0423a7b0aa5649",
     "webhook": "193c43285b82e1a4",
-    "directory": "7a8aa7b1e82b7a18",
+    "directory": "a2e609877261ad65",
     "search": "fb096104a281d89f",
 }
 """Digests of the tables as PostgreSQL has them."""

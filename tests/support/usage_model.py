@@ -289,7 +289,8 @@ class Usage(NamedTuple):
         organization = self.asked.organization or self.asked.params["organization_id"]
         if word == "resource":
             return self.now.resource_names.get((organization, self.asked.workspace, key))
-        return self.now.directory.get((organization, key))
+        known = self.then if word == "workspace" else self.now
+        return known.directory.get((organization, key))
 
     def _grouped(self, words: Sequence[str]) -> dict[tuple[str | None, ...], Sums]:
         """The rows by their keys; a line joins a row only with something."""

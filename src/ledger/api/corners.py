@@ -19,7 +19,7 @@ from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, instant_of, mi
 from ledger.reads.question import Question
 from ledger.reads.usage import Corner, UsageScope
 from ledger.views.statements import Read, read_of
-from projections.directory.statements import names_read
+from projections.directory.statements import NAMES_THEN, names_read
 
 MAX_DATES = 400
 
@@ -66,13 +66,16 @@ def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
 
 
 async def names_of(
-    asking: Asking, organization: str | None, ids: Collection[str]
+    asking: Asking, organization: str | None, ids: Collection[str], corner: Corner | None = None
 ) -> Mapping[str, str]:
-    """The present names of workspaces and projects of an organization, by id."""
+    """The names of workspaces and projects of an organization: as known at a corner, or now."""
     if not ids:
         return {}
     values = {"organization": organization, "ids": sorted(ids)}
-    rows = await asking.rows(names_read(frozenset({"organization"})), values)
+    if corner is None:
+        rows = await asking.rows(names_read(frozenset({"organization"})), values)
+    else:
+        rows = await asking.rows(NAMES_THEN, {**values, "end": corner.position})
     return {row[1]: row[2] for row in rows if row[1] is not None}
 
 

@@ -212,7 +212,9 @@ class AskedComparison(NamedTuple):
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
         organization = asking.tenant.get("organization", self.query.organization_id)
-        workspaces = await names_of(asking, organization, {line.workspace_id for line in lines})
+        workspaces = await names_of(
+            asking, organization, {line.workspace_id for line in lines}, self.now
+        )
         positions = {at for line in changed for at in (line.events.first, line.events.last)}
         years = await self.comparison.years(sorted(positions))
         rows = list[dict[str, Any]]()

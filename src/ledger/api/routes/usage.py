@@ -248,7 +248,8 @@ class Names(NamedTuple):
             return await counted.summing.names(ids)
         organization = asking.tenant.get("organization", counted.query.organization_id)
         if key != "resource_id":
-            return await names_of(asking, organization, ids)
+            then = counted.corner if key == "workspace_id" else None
+            return await names_of(asking, organization, ids, then)
         workspace = asking.principal.workspace_id or WHOLE
         values = {"organization": organization, "workspace": workspace, "ids": ids}
         rows = await asking.rows(NAMES_OF_RESOURCES, values)
