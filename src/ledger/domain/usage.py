@@ -187,11 +187,14 @@ class Grouping(NamedTuple):
         return found
 
     def order(self, keys: Sequence[str | None]) -> tuple[Any, ...]:
-        """The place of a row: ids by year and number, other texts by code points, null last."""
+        """The place of a row: ids by year and number, other texts by code points, null last.
+
+        Raises ValueError for an id of another form.
+        """
         return tuple(map(_place, self.words, keys))
 
 
 def _place(word: Word, value: str | None) -> tuple[bool, Any]:
-    if value is None:
-        return True, 0
-    return False, sort_key(value) if word in ("workspace", "service_line") else value
+    if word in ("workspace", "service_line"):
+        return False, sort_key(value or "")
+    return (True, "") if value is None else (False, value)

@@ -261,6 +261,8 @@ async def counted(
 ) -> Counted:
     """The question at its corner: pinned by a cursor, or as known now or at its instant."""
     scope = query.scope(asking)
+    if scope.resources is not None and "model" in query.grouping.words:
+        raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
     if pinned is not None:
         corner = await pinned_corner(asking, _VIEWS, pinned)
     elif query.instant is not None:
@@ -377,11 +379,11 @@ async def show_usage_of_lines(asking: Asking, query: LinesUsagePageQuery) -> Res
 
 
 def _keys_in(pinned: Mapping[str, Any], grouping: Grouping) -> Sequence[str | None]:
-    keys = pinned.get("keys")
     try:
-        if isinstance(keys, list) and len(keys) == len(grouping.words):
+        keys = msgspec.convert(pinned.get("keys"), list[str | None])
+        if len(keys) == len(grouping.words):
             grouping.order(keys)
             return keys
-    except (ValueError, TypeError, AttributeError):
+    except ValueError:
         pass
     raise InvalidCursor("The cursor is not valid for this request.")
