@@ -11,7 +11,7 @@ import pytest
 from ledger.domain.usage import Grouping, LineInScope
 from ledger.domain.values import micros_of, sort_key
 from ledger.postgres.scope import ANY, Tenant
-from ledger.reads.usage import Corner, Scope, Summing
+from ledger.reads.usage import Corner, Summing, UsageScope
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.support.edge import Edge, assert_problem
@@ -327,7 +327,7 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
         (Tenant(ORGANIZATION, OTHER_WORKSPACE), False), (Tenant(OTHER_ORGANIZATION, ANY), False),
         (Tenant(OTHER_ORGANIZATION, WORKSPACE), False), (Tenant("", ""), False),
     ):  # fmt: skip
-        summing = Summing(services.door.fetch, Scope(tenant, {}), corner, start, end)
+        summing = Summing(services.door.fetch, UsageScope(tenant, {}), corner, start, end)
         assert bool(edge.run(summing.of_lines([line]))) == has
         assert bool(edge.run(summing.names(lines[:1]))) == has
 

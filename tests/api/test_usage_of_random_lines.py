@@ -215,6 +215,18 @@ def walked(world: World, by: str, params: dict[str, str], draw: Draw) -> dict[st
         more = {"cursor": meta["cursor"]}
 
 
+def exported(world: World, by: str, params: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows of an export, and its total."""
+    answer = world.edge.get(
+        "/v1/usage/export",
+        world.tokens[by],
+        params=params,
+        headers={"ledger-min-position": str(world.head)},
+    )
+    assert answer.status_code == 200, (answer.text, params)
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
 def usage_of(edge: Edge, token: str, line: str, data: dict[str, Any]) -> dict[str, Any]:
     """The sums of a line by its own usage and its own timeline, in the period of an answer."""
     known = {} if data["as_of"] is None else {"as_of": data["as_of"]}
@@ -270,6 +282,9 @@ def test_usage_is_what_a_model_of_the_log_tells(
             data = walked(world, by, params, draw)
             expected = Usage(asked, then, log.now, known_at).answer()
             assert json.dumps(data) == json.dumps(expected), (by, params)
+            if world.random.random() < 0.2:
+                whole = [*data["rows"], {"total": data["total"]}]
+                assert json.dumps(exported(world, by, params)) == json.dumps(whole), (by, params)
             rows.update(dict.fromkeys(words, len(data["rows"])))
             if words == ("service_line",) and "resource_id" not in params:
                 assert_is_told_by_each_line(world, by, data)
