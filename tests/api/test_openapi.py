@@ -221,7 +221,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "outcome", "endpoint_id", "format", "Last-Event-ID", "position", "size", "If-None-Match",
         "external_id", "parent_run_id", "q", "health", "resource_id", "sort", "key_id",
         "assignee", "unassigned", "overdue", "time_zone", "recorded_after", "recorded_until",
-        "occurred_from", "occurred_to",
+        "occurred_from", "occurred_to", "group_by", "then", "now",
     }  # fmt: skip
 
 
@@ -282,6 +282,10 @@ OPERATIONS = [
     ("get", "/v1/execution/{line_id}/history"),
     ("get", "/v1/execution/{line_id}/timeline"),
     ("get", "/v1/execution/{line_id}/usage"),
+    ("get", "/v1/usage"),
+    ("get", "/v1/usage/export"),
+    ("get", "/v1/compare"),
+    ("get", "/v1/compare/export"),
     ("get", "/v1/runs"),
     ("get", "/v1/runs/export"),
     ("get", "/v1/directory"),

@@ -83,11 +83,15 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     requests.ask("get", "/v1/organizations")
     requests.ask("get", "/v1/search", "q=payments")
     requests.ask("get", "/v1/audit-logs", tenant)
+    requests.ask("get", "/v1/usage", f"{tenant}&group_by=service_line,day")
+    requests.ask("get", "/v1/compare", f"{tenant}&then=2026-04-01")
     for format in ("jsonl", "csv"):
         requests.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
         requests.ask("get", "/v1/events/export", f"format={format}")
         requests.ask("get", "/v1/runs/export", f"format={format}")
         requests.ask("get", "/v1/execution/export", f"format={format}")
+        requests.ask("get", "/v1/usage/export", f"{tenant}&format={format}")
+        requests.ask("get", "/v1/compare/export", f"{tenant}&then=2026-04-01&format={format}")
     for command in ("pause", "resume"):
         requests.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
         some = {"filter": {"service_line_id": [line]}, "organization_id": ORGANIZATION}

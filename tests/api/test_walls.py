@@ -34,6 +34,8 @@ PERMISSIONS = ("read", "audit:read", "webhooks:manage", "keys:manage", "write")
 ASKED: dict[str, dict[str, str]] = {
     "/v1/directory": {"type": "resource"},
     "/v1/search": {"q": "zebra"},
+    "/v1/compare": {"then": "2026-04-01"},
+    "/v1/compare/export": {"then": "2026-04-01"},
 }
 """The parameters of reads that need some, beside the audit log's organization."""
 

@@ -57,6 +57,7 @@ PLACES = {
     "/time", "/data/started_at",  # not too far ahead, and of the years 1900 to 2099
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
     "/recorded_after", "/recorded_until", "/occurred_from", "/occurred_to",  # the same
+    "/group_by", "/then", "/now",  # words that go together; instants that are not in the future
     "/time_zone",  # of those that the database of time zones has
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
     "/expires_at",  # in the future
