@@ -6,6 +6,7 @@ from projections.event.view import EventView
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from projections.search.view import SearchView
+from projections.statement.view import StatementView
 from projections.webhook.view import WebhookView
 
 
@@ -18,4 +19,5 @@ def projections() -> tuple[Projection, ...]:
         WebhookView(),
         DirectoryView(),
         SearchView(),
+        StatementView(),
     )

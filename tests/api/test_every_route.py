@@ -23,7 +23,7 @@ from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
 PERMISSIONS = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
-    "keys:manage",
+    "keys:manage", "statements:issue",
 )  # fmt: skip
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, LeanRoute)]
 READS = [r for r in ROUTES if r.methods == {"GET"}]

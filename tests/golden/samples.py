@@ -19,6 +19,7 @@ from ledger.domain.directory import DirectoryNamed
 from ledger.domain.reads import RunDataRead
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
+from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.log.codec import EnvelopeMapper
 
 FIRST = Path(__file__).parent
@@ -132,6 +133,20 @@ BODIES: tuple[Event, ...] = (
     RunDataRead(service_line_id="LIN-26-084729"),
     ApiKeyUpdated(name="billing of 2026", expires_at=datetime(2026, 12, 31, tzinfo=UTC)),
     ApiKeyRotated(secret_hash=bytes(range(32)), prefix="elk_7Qx2aB", grace_seconds=3600),
+    StatementIssued(
+        organization_id="ORG-26-000001",
+        workspace_id="WS-26-000021",
+        from_=InstantText("2026-02-28T23:00:00Z"),
+        to=InstantText("2026-03-31T22:00:00Z"),
+        time_zone="Europe/Berlin",
+        as_of=InstantText("2026-04-15T08:30:00.5Z"),
+        position=41,
+        document_sha256=bytes(range(32)).hex(),
+        note="March – “as agreed”",
+        reference="PO 4711",
+        replaces="STM-26-000001",
+    ),
+    StatementWithdrawn(reason="A timesheet was missing"),
 )
 
 NAMED = "build 4711 ü"

@@ -118,7 +118,7 @@ def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
     stored = json.loads(file_of(kind.TOPIC, folder).read_bytes())
     assert len(stored) == 13
     assert None not in stored
-    assert set(kind.__struct_fields__) - set(stored[-1]) == set(), (
+    assert set(kind.__struct_encode_fields__) - set(stored[-1]) == set(), (
         "Stored events lack the field: add a sample that sets it to GROWN_BODIES in"
         " tests/golden/samples.py, then write its file."
     )

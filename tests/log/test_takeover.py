@@ -60,6 +60,7 @@ BEFORE = """
 
 # The names and checksums as the last commit before 0.1.0 kept them: four files followed the 24.
 AGED = f"""
+DROP TABLE ledger.statement_document;
 DELETE FROM ledger.migration WHERE name = '0001_ledger.sql' OR name >= '0006';
 UPDATE ledger.migration SET name = to_char(left(name, 4)::int + 23, 'FM0000') || substr(name, 5);
 INSERT INTO ledger.migration (name, checksum, applied_at)

@@ -33,10 +33,11 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (10, "1a0ca5c74f632ac6"),
     "run": (8, "8c89cc1cbde6ade3"),
-    "event": (9, "309a0698b5452141"),
+    "event": (9, "8274459f3a099a4b"),
     "webhook": (2, "862c340a4571d424"),
     "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
+    "statement": (1, "10f61e718133d7e4"),
 }
 
 STORED = {
@@ -46,6 +47,7 @@ STORED = {
     "webhook": "193c43285b82e1a4",
     "directory": "a2e609877261ad65",
     "search": "fb096104a281d89f",
+    "statement": "69649708fa9095f3",
 }
 """Digests of the tables as PostgreSQL has them."""
 
@@ -66,6 +68,7 @@ LINES = {f"LIN-26-{n:06d}": model for n, model in enumerate(EXECUTION_MODELS, 1)
 REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
 STREAMS = {
     "webhook": "WHK-26-000002",
+    "statement": "STM-26-000002",
     "api_key": "KEY-26-000009",
     "write": "REF-KEY-26-000001",
     "run_data": "READ-KEY-26-000001/LIN-26-084729/2026-04-15",

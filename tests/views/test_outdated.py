@@ -42,11 +42,12 @@ SHOWS = {
     "webhook": "/v1/webhooks",
     "directory": "/v1/directory?type=workspace",
     "search": "/v1/search?q=1",
+    "statement": "/v1/statements",
 }
 READS_TOO = {"search": {"execution", "run", "directory"}}
 """The other views that these routes read."""
 
-HALVES = (("execution", "run", "event"), ("webhook", "directory", "search"))
+HALVES = (("execution", "run", "event"), ("webhook", "directory", "search", "statement"))
 """The views of one half show what is written while those of the other one stand still."""
 
 

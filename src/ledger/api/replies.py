@@ -58,8 +58,10 @@ class Reply(Response):
         status: int = 200,
         *,
         tagged: bool = False,
+        tag: bytes | None = None,
         media: bytes = _JSON,
     ) -> None:
+        """``tagged``: with an entity tag of the body, if ``tag`` gives none."""
         self.body = body
         self.position = position
         self.status_code = status
@@ -69,10 +71,11 @@ class Reply(Response):
             (b"content-type", media),
             (b"ledger-position", b"%d" % position),
         ]
-        self.tag: bytes | None = None
         if tagged:
-            self.tag = b'"%s"' % hashlib.sha256(body).hexdigest()[:24].encode()
-            self.raw_headers.append((b"etag", self.tag))
+            tag = tag or b'"%s"' % hashlib.sha256(body).hexdigest()[:24].encode()
+        self.tag = tag
+        if tag is not None:
+            self.raw_headers.append((b"etag", tag))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the reply, with a copy of its headers, which middleware may change."""

@@ -24,6 +24,7 @@ from ledger.domain.errors import ReadOnly, Unavailable
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.intake.request import Outcome
+from ledger.log.documents import Documents
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
 from ledger.postgres.clocks import is_wrong
@@ -123,6 +124,7 @@ class Writing(NamedTuple):
     log: Log
     writer: Writer
     key_uses: KeyUses
+    documents: Documents
 
 
 class ApiServices:
@@ -209,6 +211,13 @@ class ApiServices:
         if self._writing is None:
             raise ReadOnly
         return self._writing.key_uses
+
+    @property
+    def documents(self) -> Documents:
+        """The documents of statements, to be stored. Raises ReadOnly on a read node."""
+        if self._writing is None:
+            raise ReadOnly
+        return self._writing.documents
 
     @property
     def submissions(self) -> Submissions:

@@ -1,4 +1,4 @@
-"""The rows of usage and of comparisons in a table (contract, Usage)."""
+"""The sums of usage as columns of a table, in exports of usage and of statements."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,45 +7,40 @@ from ledger.api.exports import Cells, Cut, harmless
 from ledger.domain.values import CAUSES, RUN_STATUSES, STATES
 
 TOTAL = "TOTAL"
-"""The first key of the last row, which has the total."""
+"""The first key of the last row."""
 
-_SPREAD: Mapping[str, tuple[str, Sequence[str]]] = {
-    "runs": ("runs_", RUN_STATUSES),
-    "seconds_by_state": ("seconds_", STATES),
-    "seconds_by_cause": ("cause_seconds_", CAUSES),
-}
-"""The sums by word: each word has a column."""
-
-_SUMS = (
+COLUMNS: tuple[str, ...] = (
     "lines",
     "hours",
     "check_ins",
-    "runs",
+    *(f"runs_{status}" for status in RUN_STATUSES),
     "tokens_used",
-    "seconds_by_state",
-    "seconds_by_cause",
+    *(f"seconds_{state}" for state in STATES),
+    *(f"cause_seconds_{cause}" for cause in CAUSES),
 )
+
+
+def cells(sums: Mapping[str, Any]) -> list[Any]:
+    """The cells of ``COLUMNS``, of sums as ``Shows.shown`` has them; empty where a sum is null."""
+    runs = sums["runs"] or {}
+    states, causes = sums["seconds_by_state"] or {}, sums["seconds_by_cause"] or {}
+    return [
+        sums["lines"],
+        sums["hours"],
+        sums["check_ins"],
+        *(runs.get(status) for status in RUN_STATUSES),
+        sums["tokens_used"],
+        *(states.get(state) for state in STATES),
+        *(causes.get(cause) for cause in CAUSES),
+    ]
 
 
 def cut_of_usage(keys: Sequence[str]) -> Cut:
     """The columns of rows with these keys, and of their total under ``TOTAL``."""
-    columns = [*keys]
-    for name in _SUMS:
-        prefix, words = _SPREAD.get(name, (name, ("",)))
-        columns += [f"{prefix}{word}" for word in words]
 
-    def cells(row: Mapping[str, Any]) -> Cells:
-        total = row.get("total")
-        sums: Mapping[str, Any] = row if total is None else total
-        found: list[Any] = [harmless(row.get(key)) for key in keys]
-        if total is not None:
-            found[0] = TOTAL
-        for name in _SUMS:
-            value = sums[name]
-            if name in _SPREAD:
-                found += [None if value is None else value[word] for word in _SPREAD[name][1]]
-            else:
-                found.append(value)
-        return found
+    def cells_of(row: Mapping[str, Any]) -> Cells:
+        if (total := row.get("total")) is not None:
+            return [TOTAL, *[None] * (len(keys) - 1), *cells(total)]
+        return [*(harmless(row[key]) for key in keys), *cells(row)]
 
-    return Cut(tuple(columns), cells)
+    return Cut((*keys, *COLUMNS), cells_of)

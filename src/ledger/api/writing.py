@@ -19,7 +19,14 @@ from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import Reply
 from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
-from ledger.domain.values import ENDPOINT_ID, KEY_ID, LINE_ID, RUN_ID, format_instant
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    KEY_ID,
+    LINE_ID,
+    RUN_ID,
+    STATEMENT_ID,
+    format_instant,
+)
 from ledger.intake import json_gate
 from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
@@ -39,6 +46,7 @@ _SUBJECTS = {
     "run": (RUN_ID, "No such run."),
     "webhook": (ENDPOINT_ID, "No such webhook endpoint."),
     "api_key": (KEY_ID, "No such key."),
+    "statement": (STATEMENT_ID, "No such statement."),
 }
 """For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 

@@ -19,7 +19,9 @@ from ledger.application.commands.runs import ExpireLease
 from ledger.application.group import KEPT_FOR
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
 from ledger.application.writer import Writer
+from ledger.domain.values import EARLIEST
 from ledger.intake.request import Receipt
+from ledger.log.documents import DROP_UNISSUED
 from ledger.log.leases import LOOK_AT_DUE
 
 _LINES_AT_ONCE = 500
@@ -43,6 +45,9 @@ _TELL_AFTER = timedelta(minutes=1)
 
 A flood of refusals therefore costs one event a minute for each credential.
 """
+
+_UNISSUED_AFTER = timedelta(hours=1)
+"""So long a document waits for its statement; a request takes seconds."""
 
 _CREDENTIALS = 500
 _OUTCOMES = 5000
@@ -135,14 +140,16 @@ class LeaseWatch(Periodic):
 
 
 class Housekeeper(Periodic):
-    """Records how many refusals were only counted, and drops expired outcomes.
+    """Records how many refusals were only counted; drops expired outcomes and unissued documents.
 
-    ``run_once`` returns the number of counts recorded and outcomes dropped.
+    ``run_once`` returns the number of counts recorded, and of outcomes and documents dropped.
     """
 
     def __init__(self, session: LedSession, writer: Writer, clock: Callable[[], datetime]) -> None:
         super().__init__(session, "housekeeper", _EVERY_SECONDS)
         self._writer, self._clock = writer, clock
+        self._looked_until = EARLIEST
+        """Each document that was stored by this instant has its statement, or was dropped."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         now = self._clock()
@@ -150,4 +157,7 @@ class Housekeeper(Periodic):
         assert_decided(self._writer.submit([TellOmitted(row[0]) for row in due]).result())
         expired = {"until": now - KEPT_FOR, "limit": _OUTCOMES}
         dropped = connection.execute(DROP_EXPIRED, expired).rowcount
-        return len(due) + dropped, len(due) == _CREDENTIALS or dropped == _OUTCOMES
+        stored = {"after": self._looked_until, "until": now - _UNISSUED_AFTER}
+        unissued = connection.execute(DROP_UNISSUED, stored).rowcount
+        self._looked_until = stored["until"]
+        return len(due) + dropped + unissued, len(due) == _CREDENTIALS or dropped == _OUTCOMES

@@ -17,6 +17,7 @@ from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import Run
+from ledger.domain.statement import Statement
 from ledger.intake.principal import Principal
 from ledger.log.append import Append, Loaded, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
@@ -45,7 +46,7 @@ def sees(principal: Principal, found: Aggregate | None) -> bool:
 
 _NOTHING = Loaded((), (), {}, {}, ())
 
-A = TypeVar("A", Execution, Run, Endpoint, ApiKey)
+A = TypeVar("A", Execution, Run, Endpoint, ApiKey, Statement)
 
 
 class Memory:
@@ -248,6 +249,10 @@ class Memory:
     def api_key(self, key_id: str, principal: Principal) -> ApiKey:
         """An API key. Raises NotFound as ``run`` does."""
         return self._seen(ApiKey, key_id, principal, "No such key.")
+
+    def statement(self, statement_id: str, principal: Principal) -> Statement:
+        """A statement. Raises NotFound as ``run`` does."""
+        return self._seen(Statement, statement_id, principal, "No such statement.")
 
     def asking_key(self, principal: Principal) -> ApiKey | None:
         """The key of a credential, as it is now; None: the credential is no key."""

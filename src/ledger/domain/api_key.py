@@ -18,6 +18,7 @@ Permission = Literal[
     "audit:read",
     "runs:erase",
     "keys:manage",
+    "statements:issue",
     "admin",
 ]
 

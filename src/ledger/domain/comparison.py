@@ -35,7 +35,7 @@ Side = tuple[KnownLine | None, Sums | None]
 """A line as it was known, and its sums of the period; None: not known then, or no period."""
 
 
-class ChangedLine(NamedTuple):
+class BothSides(NamedTuple):
     """A line with an event between two instants."""
 
     then: Side
@@ -120,7 +120,7 @@ class ChangeTotals:
             name: [None, None] for name in NUMBERS if name != "health_score"
         }
 
-    def add(self, line: ChangedLine, shown: Mapping[str, tuple[Any, Any]]) -> None:
+    def add(self, line: BothSides, shown: Mapping[str, tuple[Any, Any]]) -> None:
         """Count a line. ``shown``: its numbers."""
         self.lines += 1
         self.lines_changed += line.differs

@@ -36,6 +36,7 @@ class Note(Enum):
     KEY_CHANGED = auto()
     ENDPOINT_CREATED = auto()
     ENDPOINT_DELETED = auto()
+    STATEMENT_ISSUED = auto()
 
 
 PASSES: Final = Note.PASSES

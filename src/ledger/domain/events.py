@@ -9,6 +9,7 @@ from ledger.domain.reads import READ_TABLE
 from ledger.domain.recorded import Event
 from ledger.domain.refusals import REFUSAL_TABLE
 from ledger.domain.run import RUN_TABLE
+from ledger.domain.statement import STATEMENT_TABLE
 
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,
@@ -18,6 +19,7 @@ EVENT_TABLE: tuple[EventRow, ...] = (
     *ENDPOINT_TABLE,
     *REFUSAL_TABLE,
     *READ_TABLE,
+    *STATEMENT_TABLE,
 )
 
 EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)

@@ -14,6 +14,11 @@ import msgspec
 from ledger.domain.values import ActorType, format_id
 
 
+def outside(name: str) -> str:
+    """The stored and published name of a field: ``from_`` is ``from``."""
+    return name.removesuffix("_")
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recorded change, named in the past tense. ``TOPIC`` is its stored name and schema version.
 
@@ -57,6 +62,16 @@ class Identity(NamedTuple):
         return cls(organization_id, "", f"{source}\0{name}\0run")
 
     @classmethod
+    def of_replacement(cls, organization_id: str, statement_id: str) -> Self:
+        """The identity of the statement that replaces this one: no second one can."""
+        return cls(organization_id, "", f"{statement_id}\0replaced")
+
+    @classmethod
+    def of_document(cls, organization_id: str, document_sha256: str) -> Self:
+        """The identity by which the event of a statement's document is found."""
+        return cls(organization_id, "", f"{document_sha256}\0document")
+
+    @classmethod
     def of_delivery(cls, organization_id: str, endpoint: str, event_id: str, round_: int) -> Self:
         return cls(organization_id, "", f"{endpoint}/{event_id}/{round_}")
 
@@ -77,7 +92,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in its envelope; the class satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
-    """The stream: a LIN, RUN, KEY or WHK id, ``REF-`` and a credential, ``DIR-`` and a name's
+    """The stream: a LIN, RUN, KEY, WHK or STM id, ``REF-`` and a credential, ``DIR-`` and a name's
     organization and id, or ``READ-`` and a credential, a line and a day."""
     originator_version: int
     position: int

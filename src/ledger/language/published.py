@@ -18,8 +18,9 @@ from ledger.domain import execution_events as lines
 from ledger.domain.event_table import SAME, EventRow, Part
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.health import SignalStatus
-from ledger.domain.recorded import Event
+from ledger.domain.recorded import Event, outside
 from ledger.domain.run import TokenUsage
+from ledger.domain.statement import InstantText
 from ledger.domain.values import State
 from ledger.language.rendering import ShownTokenUsage, shown_tokens, time_text
 
@@ -30,6 +31,7 @@ _Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}
 _WAYS: Mapping[Any, tuple[Any, Callable[[Any], Any]]] = {
     datetime: (_Instant, time_text),
     datetime | None: (_Instant | None, time_text),
+    InstantText: (_Instant, str),
     tuple[TokenUsage, ...] | None: (list[ShownTokenUsage] | None, shown_tokens),
 }
 """The types of fields that are told otherwise than they are stored: the type outside, and how."""
@@ -64,17 +66,18 @@ def _published(row: EventRow) -> Published:
         list(fields.items()),
         bases=(Change if row.told_as.startswith("execution.") else Payload,),
         namespace={"__doc__": cleandoc(row.event.__doc__ or "")},
+        rename=outside,
         frozen=True,
         kw_only=True,
     )
     part = row.told.field if isinstance(row.told, Part) else None
-    names = tuple(fields)
+    names = [(outside(name), name) for name in fields]
     types = {} if part is not None else get_type_hints(row.event)
-    ways = [(name, _WAYS[types[name]][1]) for name in names if types.get(name) in _WAYS]
+    ways = [(told, _WAYS[types[name]][1]) for told, name in names if types.get(name) in _WAYS]
 
     def tell(body: Any) -> dict[str, Any]:
         said = body if part is None else getattr(body, part)
-        told = {name: getattr(said, name) for name in names}
+        told = {name: getattr(said, field) for name, field in names}
         for name, way in ways:
             told[name] = way(told[name])
         return told
@@ -106,6 +109,7 @@ SUBJECTS: Mapping[str, str] = {
     "RUN": "run",
     "KEY": "api_key",
     "WHK": "webhook",
+    "STM": "statement",
 }
 """Prefix of a stream's id → the type of its resource, where the stream has the resource's id."""
 

@@ -16,7 +16,7 @@ from ledger.domain.api_key import Permission
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
-from ledger.domain.values import ENDPOINT_ID, KEY_ID, format_instant
+from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, format_instant
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -134,3 +134,22 @@ class EndpointWithSecret(ShownEndpoint):
     """An endpoint with its secret, which is not shown again."""
 
     secret: Annotated[str, Meta(pattern="^whsec_")]
+
+
+class StatementAsIssued(msgspec.Struct, kw_only=True):
+    """A statement as it was issued, without the sums of its document."""
+
+    id: Annotated[str, Meta(pattern=STATEMENT_ID)]
+    organization_id: str
+    workspace_id: Annotated[str | None, doc("Null: the statement is of the whole organization.")]
+    from_: ShownInstant = msgspec.field(name="from")
+    to: ShownInstant
+    time_zone: str
+    as_of: Annotated[ShownInstant, doc("The numbers are those known at this instant.")]
+    note: str | None
+    reference: str | None
+    issued_at: ShownInstant
+    issued_by: Actor
+    position: Annotated[int, doc("The log's position at the instant `as_of`.")]
+    document_sha256: str
+    replaces: str | None

@@ -140,6 +140,12 @@ CROSS JOIN LATERAL (SELECT ARRAY(
 # the sequence stays moved: a gap remains, and no position is used twice.
 _MOVE_END = "setval('ledger.ledger_events_notification_id_seq', {}::bigint)"
 
+# The last position that was recorded by an instant.
+_POSITION_BY = """
+SELECT notification_id FROM ledger.ledger_events
+WHERE recorded_at <= %(at)s::timestamptz ORDER BY recorded_at DESC LIMIT 1
+"""
+
 # Updates and deletions of stored rows. A run that ends has no lease any more.
 _END_RUNS = """
 WITH let_go AS (DELETE FROM ledger.lease WHERE run_id = ANY(%(run)s::text[]))
@@ -329,6 +335,11 @@ class Append:
         """How many webhook endpoints the organization had before this append."""
         found = self._transaction.run(named(_ENDPOINTS, {"organization": organization_id}))
         return int(found[0][0])
+
+    def position_by(self, at: datetime) -> int:
+        """The last position that was recorded by an instant, without those of this append."""
+        found = self._transaction.run(named(_POSITION_BY, {"at": at.isoformat()}))
+        return int(found[0][0]) if found else 0
 
     def ended(self, runs: Collection[str]) -> dict[str, EndedLease]:
         """The stored leases of these runs that have ended, by run, each locked."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain import endpoint, run
+from ledger.domain import endpoint, run, statement
 from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
 from ledger.domain.event_table import Note
@@ -251,6 +251,13 @@ class DecisionTables:
         if self.new_endpoints.pop(recorded.originator_id, None) is None:
             self.deleted_endpoints[recorded.originator_id] = _endpoint(recorded)
 
+    def _statement_issued(self, body: statement.StatementIssued, recorded: Recorded) -> None:
+        self._issued(recorded.originator_id, recorded)
+        organization_id = body.organization_id
+        self.identify(Identity.of_document(organization_id, body.document_sha256), recorded)
+        if body.replaces is not None:
+            self.identify(Identity.of_replacement(organization_id, body.replaces), recorded)
+
 
 def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) -> LeaseRow:
     ends_at = heard_at + timedelta(seconds=seconds)
@@ -294,6 +301,7 @@ _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
     Note.KEY_CHANGED: DecisionTables._key_changed,
     Note.ENDPOINT_CREATED: DecisionTables._endpoint_created,
     Note.ENDPOINT_DELETED: DecisionTables._endpoint_deleted,
+    Note.STATEMENT_ISSUED: DecisionTables._statement_issued,
 }
 
 _NOTE = {row.event: _BY_NOTE[row.noted] for row in EVENT_TABLE}

@@ -74,7 +74,7 @@ WITH other AS MATERIALIZED (
     SELECT k.prefix, k.year, {IDS_MOVED} + {_IDS_A_SECOND} * other.seconds FROM other CROSS JOIN (
         SELECT prefix, year FROM ledger.id_counter
         UNION
-        SELECT unnest(ARRAY['KEY', 'RUN', 'WHK']),
+        SELECT unnest(ARRAY['KEY', 'RUN', 'STM', 'WHK']),
             extract(year FROM clock_timestamp() AT TIME ZONE 'UTC')::int
     ) AS k
     ON CONFLICT (prefix, year) DO UPDATE SET last = c.last + excluded.last

@@ -23,15 +23,19 @@ from ledger.domain.execution import Execution
 from ledger.domain.reads import RunDataReads
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
+from ledger.domain.statement import Statement
 from ledger.log.tables import SnapshotRow
 
-Aggregate = Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads
+Aggregate = (
+    Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads | Statement
+)
 
 KINDS: dict[str, type[Aggregate]] = {
     "LIN": Execution,
     "RUN": Run,
     "KEY": ApiKey,
     "WHK": Endpoint,
+    "STM": Statement,
     "REF": Refusals,
     "DIR": DirectoryEntry,
     "REA": RunDataReads,

@@ -305,3 +305,23 @@ class SnapshotRow(NamedTuple):
 
 
 SNAPSHOT = Table("snapshot", SnapshotRow, key=("stream",), is_internal=True, replaces=True)
+
+
+class DocumentRow(NamedTuple):
+    """The document of a statement, which is stored before its event, and never changed."""
+
+    document_sha256: Octets
+    organization_id: Text
+    workspace_id: Text | None
+    document: Octets
+    total: Text
+    """The JSON of the document's ``total``, for lists of statements."""
+    stored_at: Instant
+
+
+STATEMENT_DOCUMENT = Table(
+    "statement_document",
+    DocumentRow,
+    key=("document_sha256",),
+    tenant=("organization_id", "workspace_id"),
+)

@@ -7,7 +7,7 @@ events between ─▶ lines ─▶ scope at the later instant ─▶ slices ─�
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ledger.domain.comparison import MOST_EVENTS, ChangedLine, Events, KnownLine, Side
+from ledger.domain.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
 from ledger.domain.errors import Behind
 from ledger.domain.usage import LineInScope, Sums
 from ledger.domain.values import sort_key
@@ -58,7 +58,7 @@ class Comparing:
             after = max(row[4] for row in rows)
         return found
 
-    async def changed(self, lines: Sequence[LineInScope]) -> list[ChangedLine]:
+    async def changed(self, lines: Sequence[LineInScope]) -> list[BothSides]:
         """These lines then and now."""
         then, now = await self._known(lines, self._then), await self._known(lines, self._now)
         summed: tuple[Mapping[int, Sums], Mapping[int, Sums]] | None = None
@@ -69,7 +69,7 @@ class Comparing:
             sums = None if summed is None else summed[at].get(line.key, Sums())
             return (then, now)[at].get(line.key), sums
 
-        return [ChangedLine(side(line, 0), side(line, 1), self._events[line.id]) for line in lines]
+        return [BothSides(side(line, 0), side(line, 1), self._events[line.id]) for line in lines]
 
     async def years(self, positions: Sequence[int]) -> Mapping[int, int]:
         """The years in which the events at these positions were recorded."""

@@ -26,6 +26,7 @@ from ledger.log.tables import (
     IDENTITY,
     RUN_KEY,
     SNAPSHOT,
+    STATEMENT_DOCUMENT,
     Derived,
     IdentityRow,
 )
@@ -33,6 +34,7 @@ from ledger.log.verifications import Difference, Progress, Report
 from ledger.postgres.session import options_of
 from ledger.postgres.table import Table
 from ledger.sealing.shelf import Connection
+from ledger.verification.derived_documents import Documents
 from ledger.verification.derived_once import WrittenOnce
 from ledger.verification.derived_pages import Pages
 from ledger.verification.derived_snapshots import Snapshots
@@ -54,6 +56,7 @@ _HEAD = "SELECT coalesce(max(notification_id), 0) FROM ledger.ledger_events"
 TABLES: tuple[Table, ...] = (
     *(table for table in DECISION_TABLES if table.derived is not Derived.NOT_DERIVABLE),
     SNAPSHOT,
+    STATEMENT_DOCUMENT,
 )
 """The tables that are compared."""
 
@@ -114,6 +117,7 @@ class _Comparison:
         self._fold = _Fold()
         self._once = WrittenOnce(connection, self._report)
         self._snapshots = Snapshots(connection, self._report)
+        self._documents = Documents(connection, self._report)
         self._position = self._faults = 0
 
     def run(self) -> Compared:
@@ -122,11 +126,11 @@ class _Comparison:
         self._fold_until(self._head())
         pages = Pages(self._connection, self._fold, self._report, self._pinned)
         for table in TABLES:
-            if table not in (*_ONCE, SNAPSHOT):
+            if table not in (*_ONCE, SNAPSHOT, STATEMENT_DOCUMENT):
                 pages.compare(table)
         self._snapshots.finish()
         self._once.finish(self._fold.erased, self._pinned)
-        rows = pages.rows + self._once.rows + self._snapshots.rows
+        rows = pages.rows + self._once.rows + self._snapshots.rows + self._documents.rows
         return Compared(self._position, rows, self._faults)
 
     def _head(self) -> int:
@@ -159,9 +163,10 @@ class _Comparison:
             # check of the sealed log names it, and here the rows that rest on it differ.
             with contextlib.suppress(Exception):
                 recorded = self._decode(*row)
-                for part in (self._snapshots, self._once, self._fold):
+                for part in (self._snapshots, self._once, self._documents, self._fold):
                     part.note(recorded)
         self._once.compare(self._fold)
+        self._documents.compare()
         # The fold goes on without them: they grow with the log.
         self._fold.ended.clear()
         return bool(found)

@@ -85,6 +85,13 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
         ),
     ),
     (
+        "Statements",
+        (
+            Choice("Statement issued", "statement.issue"),
+            Choice("Statement withdrawn", "statement.withdraw"),
+        ),
+    ),
+    (
         "Refusals only",
         (
             Choice("Fact without a readable type", UNKNOWN_ACTION),

@@ -50,7 +50,7 @@ _PLACES = (
 )
 
 _ACTOR = "[A-Z]{2,5}-[0-9]{2}-[0-9]+"
-_NO_ACTORS = ("LIN-", "RUN-", "EVT-", "WHK-", "AUD-", "ORG-")
+_NO_ACTORS = ("LIN-", "RUN-", "EVT-", "WHK-", "AUD-", "ORG-", "STM-")
 
 _FILTERS = (("WS-", "workspace_id"), ("PROJ-", "project_tag"))
 

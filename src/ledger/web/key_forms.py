@@ -26,6 +26,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     "audit:read": "Read the audit log",
     "runs:erase": "Erase runs",
     "keys:manage": "Manage keys",
+    "statements:issue": "Issue and withdraw statements",
     "admin": "Everything, in all organizations",
 }
 """The act that each permission allows, in the words of the page."""

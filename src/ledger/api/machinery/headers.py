@@ -3,7 +3,8 @@
 Starlette's headers walk through all headers for each requested name, and decode them on the way.
 
 Answers are compressed for clients that accept it (contract, Access), by Starlette's gzip. Event
-streams never are: the library leaves them out by their content type.
+streams never are: the library leaves them out by their content type. An exact answer never is: its
+very bytes are what was asked for.
 
 Compression is safe for pages too. A page contains the key of its session's forms, and repeats parts
 of its address. An attacker who makes a browser request pages with chosen words, and sees the length
@@ -93,7 +94,9 @@ class Compression:
 
         async def send_packed(message: Message) -> None:
             nonlocal packing
-            if message["type"] == "http.response.start" and not _is_small(message):
+            if message["type"] == "http.response.start" and not (
+                is_exact(scope) or _is_small(message)
+            ):
                 level = _LEVEL if is_of_the_api(scope) else _LEVEL_OF_PAGES
                 packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, level)
                 packing.send = send_weakened
@@ -130,7 +133,13 @@ def _is_small(start: Message) -> bool:
 
 def compresses(scope: Scope, size: int) -> bool:
     """Whether the answer to a request, a whole body of ``size`` bytes, is compressed."""
-    return size > _LARGEST_PLAIN and _accepts_gzip(scope)
+    return size > _LARGEST_PLAIN and not is_exact(scope) and _accepts_gzip(scope)
+
+
+def is_exact(scope: Scope) -> bool:
+    """Whether the route has said that no byte of its answer may be changed on the way."""
+    exact: bool = scope["state"].get("is_exact", False)
+    return exact
 
 
 def weak(tag: bytes) -> bytes:

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.machinery.cors import Cors
-from ledger.api.machinery.headers import count, header, is_of_the_api
+from ledger.api.machinery.headers import count, header, is_exact, is_of_the_api
 from ledger.api.problems import BadRequest, InternalError, problem
 from ledger.reads.positions import ViewPositions
 from ledger.telemetry.lines import REQUEST_ID
@@ -87,6 +87,9 @@ copy for itself, and revalidates the copy (``If-None-Match``) before the next us
 
 _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 """For an answer with a secret, which is shown once: no cache may keep it."""
+
+_EXACT: _Headers = {**_OF_THE_API, b"cache-control": b"private, no-cache, no-transform"}
+"""For an answer of which no proxy may change a byte."""
 
 
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
@@ -192,6 +195,8 @@ def _kept(scope: Scope) -> _Headers:
     """The headers with the rules for caches and browsers, by the path of the request."""
     if not is_of_the_api(scope):
         return _OF_OTHERS
+    if is_exact(scope):
+        return _EXACT
     return _SECRET if scope["state"].get("holds_secret") else _OF_THE_API
 
 

@@ -33,7 +33,7 @@ from ledger.api.reading import (
 from ledger.api.replies import Meta, answer
 from ledger.api.routes.usage import EXPORT_LINES, whole
 from ledger.api.usage_rows import TOTAL
-from ledger.domain.comparison import NUMBERS, OF_RUNS, ChangedLine, ChangeTotals, pair
+from ledger.domain.comparison import NUMBERS, OF_RUNS, BothSides, ChangeTotals, pair
 from ledger.domain.errors import Invalid
 from ledger.domain.health import SignalStatus
 from ledger.domain.usage import LineInScope
@@ -200,14 +200,14 @@ class AskedComparison(NamedTuple):
             return frozenset(_OF_PERIOD)
         return OF_RUNS if self.scope.resources is not None else frozenset()
 
-    def numbers(self, line: ChangedLine) -> Mapping[str, tuple[Any, Any]]:
+    def numbers(self, line: BothSides) -> Mapping[str, tuple[Any, Any]]:
         unknown = self.unknown
         return {
             name: (None, None) if name in unknown else sides for name, sides in line.numbers.items()
         }
 
     async def shown(
-        self, asking: Asking, lines: Sequence[LineInScope], changed: Sequence[ChangedLine]
+        self, asking: Asking, lines: Sequence[LineInScope], changed: Sequence[BothSides]
     ) -> list[dict[str, Any]]:
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
@@ -332,7 +332,7 @@ async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await compared(asking, query, pinned)
         lines, total = await lines_of(asking, asked, MAX_LINES), None
-        changed = list[ChangedLine]()
+        changed = list[BothSides]()
         if pinned is None:
             totals = ChangeTotals()
             changed = await asked.comparison.changed(lines)

@@ -153,7 +153,7 @@ async def create_api_key(asking: Asking, sent: Sent[NewKey]) -> Response:
 
     The key's secret is shown in this answer only.
     """
-    organization_id, workspace_id = _named_tenant(asking.principal, sent.said)
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
     body = sent.body
     command = CreateApiKey(
         asking.principal,
@@ -242,7 +242,7 @@ async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answe
 async def update_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[KeyChanges]) -> Response:
     """Change the name or the expiry, as far as the body names them."""
     if not asking.principal.is_admin and not asking.principal.sees(
-        *_named_tenant(asking.principal, sent.said)
+        *named_tenant(asking.principal, sent.said)
     ):
         refusal = Forbidden(OTHER_TENANT)
         await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateApiKey))
@@ -289,8 +289,8 @@ async def revoke_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[Any]) -> R
     return deleted(receipt)
 
 
-def _named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
-    """The tenant of a new key: the named one, or the credential's; administrators name it.
+def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
+    """The tenant of something new: the named one, or the credential's; administrators name it.
 
     Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
     workspace that is null is the whole organization.

@@ -220,7 +220,7 @@ async def show_proof(asking: Asking, query: ProofQuery) -> Response:
     """
     entry = await sealed_entry(asking, query.position)
     hashes = await _roots(asking, inclusion(entry.leaf_index, entry.size))
-    leaf, stored, key = _base64(entry.leaf), _base64(entry.stored), f"{entry.vkey}\n"
+    leaf, stored, key = base64_of(entry.leaf), base64_of(entry.stored), f"{entry.vkey}\n"
     proof = Proof(leaf, stored, entry.leaf_index, entry.size, hashes, entry.note, key)
     return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
@@ -242,8 +242,7 @@ async def prove_inclusion(asking: Asking, query: InclusionQuery) -> Response:
             "/size", "must be larger: the tree of this size does not contain the event"
         )
     await _require_sealed(asking, "/size", size, (entry.size, entry.sealed_until))
-    hashes = await _roots(asking, inclusion(entry.leaf_index, size))
-    proof = Inclusion(entry.leaf_index, _base64(hash_leaf(entry.leaf)), size, hashes)
+    proof = await inclusion_of(asking, entry, size)
     return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
 
@@ -316,6 +315,12 @@ async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
     return SealedEntry(sealed_until, size, note, vkey, index, leaf, stored)
 
 
+async def inclusion_of(asking: Asking, entry: SealedEntry, size: int) -> Inclusion:
+    """The proof that the entry is in the tree of a size."""
+    hashes = await _roots(asking, inclusion(entry.leaf_index, size))
+    return Inclusion(entry.leaf_index, base64_of(hash_leaf(entry.leaf)), size, hashes)
+
+
 def _tells_of(principal: Principal, topic: str) -> bool:
     """Whether a credential may see events of a topic: some are shown by the audit log only."""
     is_auditor = principal.is_admin or "audit:read" in principal.permissions
@@ -329,7 +334,7 @@ async def _roots(asking: Asking, stretches: Iterable[Stretch]) -> list[str]:
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
     rows = await asking.fetch(shelf.TILES, asked)
     tiles = {(level, number): bytes(hashes) for level, number, hashes in rows}
-    return [_base64(root_of(stretch, tiles)) for stretch in stretches]
+    return [base64_of(root_of(stretch, tiles)) for stretch in stretches]
 
 
 async def _require_sealed(asking: Asking, pointer: str, size: int, sealed: tuple[int, int]) -> None:
@@ -346,5 +351,5 @@ async def _require_sealed(asking: Asking, pointer: str, size: int, sealed: tuple
     raise Behind(_NOT_SEALED)
 
 
-def _base64(octets: bytes) -> str:
+def base64_of(octets: bytes) -> str:
     return base64.b64encode(octets).decode()

@@ -66,7 +66,7 @@ MAX_EXPORT_LINES, MAX_EXPORT_ROWS = 100_000, 1_000_000
 EXPORT_LINES = 1000
 """Lines, or rows, of a part of an export."""
 
-_VIEWS = ("execution", "run")
+VIEWS = ("execution", "run")
 
 
 def _words(text: str) -> str:
@@ -264,11 +264,11 @@ async def counted(
     if scope.resources is not None and "model" in query.grouping.words:
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
     if pinned is not None:
-        corner = await pinned_corner(asking, _VIEWS, pinned)
+        corner = await pinned_corner(asking, VIEWS, pinned)
     elif query.instant is not None:
-        corner = await corner_at(asking, _VIEWS, query.instant)
+        corner = await corner_at(asking, VIEWS, query.instant)
     else:
-        corner = await present_corner(asking, _VIEWS)
+        corner = await present_corner(asking, VIEWS)
     start, end = query.period(corner.clock)
     summing = Summing(asking.services.door.fetch, scope, corner, start, end)
     stretches = stretches_of(query.grouping, query.calendar, start, end)

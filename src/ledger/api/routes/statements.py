@@ -1,0 +1,492 @@
+"""Statements: the routes that issue, withdraw, list and show them (contract, Statements).
+
+The document of a statement is computed as of the instant at which the request's turn began, and
+stored, before the command is handed in (``application/commands/statements.py``). It is answered as
+it was stored, byte by byte.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from ledger.api.corners import corner_at, present_corner, require_dates
+from ledger.api.exports import Cut, Exported, answers, begin_export
+from ledger.api.lean import LeanRoute, command_route, needs, read_route
+from ledger.api.models import CommandBody, Reason
+from ledger.api.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS, InvalidCursor
+from ledger.api.reading import (
+    Asking,
+    Bound,
+    Present,
+    Query,
+    RangeParameters,
+    TenantQuery,
+    TimeZone,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    path_id,
+    read_at,
+)
+from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
+from ledger.api.routes.keys import named_tenant
+from ledger.api.routes.proofs import Inclusion, base64_of, inclusion_of, sealed_entry
+from ledger.api.routes.usage import VIEWS, UsageSums
+from ledger.api.usage_rows import COLUMNS, TOTAL, cells
+from ledger.api.writing import Sent, as_left, execute, execute_on
+from ledger.application.commands.statements import IssueStatement, Numbers, WithdrawStatement
+from ledger.domain.calendar import calendar_of
+from ledger.domain.errors import Invalid, NotFound, Unavailable
+from ledger.domain.statement import InstantText, StatementIssued
+from ledger.domain.usage import OF_ALL
+from ledger.domain.values import (
+    LABEL,
+    ORGANIZATION_ID,
+    STATEMENT_ID,
+    TEXT,
+    WORKSPACE_ID,
+    format_instant,
+    id_named,
+    id_of_key,
+    sort_key,
+)
+from ledger.intake.fact_types import Characters
+from ledger.intake.principal import Principal
+from ledger.language.rendering import ShownInstant, StatementAsIssued, doc, json_text
+from ledger.log.tables import DocumentRow
+from ledger.reads.changes import ChangedLine, changes_of
+from ledger.reads.question import Answer
+from ledger.reads.statement import document, scoped
+from ledger.reads.usage import Corner, Summing, UsageScope
+from projections.statement.statements import list_read, statement_read
+
+router = APIRouter(prefix="/v1/statements", tags=["statements"], route_class=LeanRoute)
+
+_PERMISSION = "statements:issue"
+_UNKNOWN = "No such statement."
+
+AnyStatementId = Annotated[str, path_id("An STM id.", "STM-26-000003", STATEMENT_ID)]
+
+
+class NewStatement(CommandBody):
+    """A new statement."""
+
+    organization_id: Annotated[
+        str | None,
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization; an administrator names it.",
+        ),
+    ] = None
+    workspace_id: Annotated[
+        str | None,
+        Field(
+            pattern=WORKSPACE_ID,
+            description="By default the credential's workspace. Null: the whole organization.",
+        ),
+    ] = None
+    from_: Annotated[
+        Bound, Field(alias="from", description="The start, included.", examples=["2026-04-01"])
+    ]
+    to: Annotated[
+        Bound,
+        Field(description="The end, excluded; not in the future.", examples=["2026-04-15"]),
+    ]
+    time_zone: TimeZone = "UTC"
+    note: Annotated[str | None, Field(max_length=500), Characters(TEXT)] = None
+    reference: Annotated[str | None, Field(max_length=200), Characters(LABEL)] = None
+    by_resource: Annotated[
+        bool, Field(description="Whether the document has rows by line and resource too.")
+    ] = False
+    replaces: Annotated[
+        str | None,
+        Field(pattern=STATEMENT_ID, description="A statement of the same scope, of any period."),
+    ] = None
+
+    def period(self, now: datetime) -> tuple[datetime, datetime]:
+        """Raises Invalid."""
+        calendar = calendar_of(self.time_zone)
+        start, end = calendar.instant(self.from_), calendar.instant(self.to)
+        if start >= end:
+            raise Invalid.at("/to", "must be later than from")
+        if end > now:
+            raise Invalid.at("/to", "lies in the future")
+        require_dates(calendar, start, end)
+        return start, end
+
+
+class StatementsQuery(TenantQuery, RangeParameters):
+    """The parameters of the list: of statements whose periods overlap ``from`` to ``to``."""
+
+
+class StatementExportQuery(Present):
+    """The parameters of a statement's export."""
+
+    format: Annotated[Literal["csv"], Field(description="A table.")] = "csv"
+
+
+class Issued(msgspec.Struct):
+    """A statement that was issued."""
+
+    id: Annotated[str, msgspec.Meta(pattern=STATEMENT_ID)]
+    document_sha256: str
+    position: int
+    as_of: ShownInstant
+    total: UsageSums
+
+
+class ShownStatement(StatementAsIssued, kw_only=True):
+    """A statement, with the total of its document."""
+
+    total: UsageSums
+    replaced_by: str | None
+    withdrawn_at: ShownInstant | None
+
+
+class SumsOfLine(UsageSums, kw_only=True):
+    """The sums of a line."""
+
+    service_line_id: str
+
+
+class SumsOfResource(UsageSums, kw_only=True):
+    """The check-ins and hours of a resource at a line."""
+
+    service_line_id: str
+    resource_id: str | None
+
+
+class StatementDocument(msgspec.Struct):
+    """The document of a statement. Its SHA-256 is in the sealed log."""
+
+    organization_id: str
+    workspace_id: str | None
+    from_: ShownInstant = msgspec.field(name="from")
+    to: ShownInstant
+    time_zone: str
+    as_of: ShownInstant
+    position: int
+    note: str | None
+    reference: str | None
+    replaces: str | None
+    total: UsageSums
+    rows: list[SumsOfLine]
+    by_resource: list[SumsOfResource] | None
+
+
+class ThenAndNow(msgspec.Struct):
+    """Sums as the statement has them, and as they are known now, or at the asked instant."""
+
+    then: UsageSums
+    now: UsageSums
+
+
+class ShownChangedLine(ThenAndNow, kw_only=True):
+    """A line of which hours, check-ins, the number of runs, tokens or seconds differ."""
+
+    service_line_id: str
+    service_line_name: str | None
+    events: Annotated[
+        list[str],
+        doc("The first 100 events recorded since that changed a number of the period."),
+    ]
+    event_count: int
+
+
+class ShownChanges(msgspec.Struct):
+    """What is known of a statement's period by now, and was not when it was issued."""
+
+    changed: bool
+    total: ThenAndNow
+    rows: list[ShownChangedLine]
+
+
+class Bundle(msgspec.Struct):
+    """All that proves offline that a document is a statement that was issued."""
+
+    document: Annotated[str, doc("The document's bytes, in base64.")]
+    stored: Annotated[str, doc("The stored event, in base64: its SHA-256 is in the leaf.")]
+    leaf: Annotated[str, doc("The leaf's bytes, in base64.")]
+    inclusion: Inclusion
+    checkpoint: Annotated[str, doc("The signed note.")]
+    key: Annotated[str, doc("The log's verifier key: compare it with the key that you keep.")]
+
+
+# Issuing.
+
+
+@command_route(
+    router,
+    "",
+    IssueStatement,
+    _PERMISSION,
+    summary="Issue a statement",
+    answer=AnswerOf[Issued],
+    status=201,
+)
+async def issue_statement(asking: Asking, sent: Sent[NewStatement]) -> Response:
+    """Issue the usage of a scope and period, as it is known now, as a document that stays.
+
+    The document's hash is in the sealed log.
+    """
+    principal, body, fault, numbers = asking.principal, sent.body, sent.fault, None
+    organization_id, workspace_id = named_tenant(principal, sent.said)
+    if (
+        body is not None
+        and fault is None
+        and organization_id is not None
+        and principal.sees(organization_id, workspace_id)
+    ):
+        try:
+            numbers = await _stored(asking, body, organization_id, workspace_id)
+        except Invalid as error:
+            # An earlier request under the same Idempotency-Key may have succeeded.
+            fault = error
+    command = IssueStatement(
+        principal,
+        asking.request.state.request_id,
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        replaces=id_named(sent.said, "replaces", STATEMENT_ID),
+        numbers=numbers,
+        fault=fault,
+        idempotency=sent.key,
+    )
+    receipt = await execute(asking.request, command)
+    return answer((receipt.answer or b"").decode(), receipt.position, 201)
+
+
+async def _stored(
+    asking: Asking, body: NewStatement, organization_id: str, workspace_id: str | None
+) -> Numbers:
+    """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
+    services = asking.services
+    async with services.heavy.turn(asking.principal.party):
+        known = await present_corner(asking, VIEWS)
+        corner = await corner_at(asking, VIEWS, known.clock)
+        start, end = body.period(corner.clock)
+        scope = _scope(asking.principal, organization_id, workspace_id)
+        summing = Summing(services.door.fetch, scope, corner, start, end)
+        sums = await scoped(summing, start, end, by_resource=body.by_resource)
+        event = StatementIssued(
+            organization_id=organization_id,
+            workspace_id=workspace_id,
+            from_=InstantText(format_instant(start)),
+            to=InstantText(format_instant(end)),
+            time_zone=body.time_zone,
+            as_of=InstantText(format_instant(corner.clock)),
+            position=corner.position,
+            document_sha256="",
+            note=body.note,
+            reference=body.reference,
+            replaces=body.replaces,
+        )
+        made = await asyncio.to_thread(document, event, sums)
+        row = DocumentRow(
+            document_sha256=bytes.fromhex(made.sha256),
+            organization_id=organization_id,
+            workspace_id=workspace_id,
+            document=made.octets,
+            total=made.total.decode(),
+            stored_at=services.clock(),
+        )
+        await asyncio.to_thread(services.documents.store, row)
+    event = msgspec.structs.replace(event, document_sha256=made.sha256)
+    return Numbers(event, corner.clock, msgspec.Raw(made.total))
+
+
+def _scope(principal: Principal, organization_id: str, workspace_id: str | None) -> UsageScope:
+    filters: dict[str, Any] = {"organization_id": organization_id}
+    if workspace_id is not None:
+        filters["workspace_id"] = [workspace_id]
+    return UsageScope(principal.tenant, filters)
+
+
+@command_route(
+    router,
+    "/{statement_id}/withdraw",
+    WithdrawStatement,
+    _PERMISSION,
+    summary="Withdraw a statement",
+    answer=AnswerOf[ShownStatement],
+)
+async def withdraw_statement(
+    asking: Asking, statement_id: AnyStatementId, sent: Sent[Reason]
+) -> Response:
+    """Withdraw a statement for good. Its document stays readable."""
+    reason = sent.body.reason if sent.body is not None else ""
+    receipt = await execute_on(asking, WithdrawStatement, statement_id, sent, reason=reason)
+
+    async def show(_: Query) -> Reply:
+        # Nothing changes a withdrawn statement: this is how the command left it.
+        filters = asking.tenant | {"statement_id": statement_id}
+        rows = await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
+        if rows[0][2] is None or rows.position < receipt.position:
+            raise NotFound(_UNKNOWN)
+        return answer(f'{{"data":{rows[0][2]}}}', rows.position)
+
+    return await as_left(asking.request, receipt, show)
+
+
+# Reading.
+
+
+@read_route(router, "", PageOf[ShownStatement], summary="List statements")
+async def list_statements(asking: Asking, query: StatementsQuery) -> Response:
+    """List the statements of the credential's tenant, newest first, with their totals."""
+    start, end = query.bounds()
+    chosen: dict[str, Any] = query.chosen()
+    chosen |= {"from": start} if start is not None else {}
+    chosen |= {"to": end} if end is not None else {}
+    filters = asking.tenant | chosen
+    if query.cursor is not None:
+        filters["after"] = _key_in(decode_cursor(query.cursor, chosen))
+    rows = await asking.rows(list_read(frozenset(filters)), {**filters, "limit": query.limit + 1})
+    return paged(
+        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key("STM", row[1])}, chosen)
+    )
+
+
+def _key_in(key: Mapping[str, Any]) -> int:
+    if not re.fullmatch(STATEMENT_ID, str(key.get("id"))):
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return sort_key(key["id"])
+
+
+class Found(NamedTuple):
+    """A statement that the credential sees."""
+
+    rows: Answer
+    issued: int
+    """The position of its event."""
+    about: StatementAsIssued
+    octets: bytes
+    """The document; empty if it was not asked for."""
+
+
+_decode_about = msgspec.json.Decoder(StatementAsIssued).decode
+
+
+async def find(
+    asking: Asking, statement_id: str, query: Present | None = None, *, whole: bool = True
+) -> Found:
+    """The statement, with its document if ``whole``. Raises NotFound."""
+    query = query or Present()
+    if not re.fullmatch(STATEMENT_ID, statement_id):
+        raise NotFound(_UNKNOWN)
+    tenant = asking.tenant
+    read = statement_read(frozenset(tenant), past=query.is_past, whole=whole)
+    rows = await asking.rows(read, {**tenant, "statement_id": statement_id}, query)
+    ((_, issued, about, octets),) = rows
+    if issued is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    if whole and octets is None:
+        raise Unavailable("The document of the statement is missing: verify the ledger.")
+    return Found(rows, issued, _decode_about(about), bytes(octets or b""))
+
+
+@read_route(
+    router, "/{statement_id}", StatementDocument, LINE_ERRORS, summary="Show a statement's document"
+)
+async def show_statement(asking: Asking, statement_id: AnyStatementId, query: Present) -> Response:
+    """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
+    found = await find(asking, statement_id)
+    asking.request.state.is_exact = True
+    tag = f'"{found.about.document_sha256}"'.encode()
+    return unless_known(asking.request, Reply(found.octets, found.rows.position, tag=tag))
+
+
+_CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *cells(row)])
+
+
+@router.get(
+    "/{statement_id}/export",
+    summary="Export a statement",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers("The rows of the document by line, and last its total.") | FEED_ERRORS,
+)
+async def export_statement(
+    asking: Asking, statement_id: AnyStatementId, query: StatementExportQuery
+) -> Response:
+    """Export the document's rows and its total as a table."""
+    turn = begin_export(asking)
+    found = await find(asking, statement_id)
+    told = await asyncio.to_thread(msgspec.json.decode, found.octets)
+    last = {"service_line_id": TOTAL, **told["total"]}
+
+    async def pages() -> AsyncIterator[Sequence[Any]]:
+        yield [(None, row) for row in (*told["rows"], last)]
+
+    file = Exported(statement_id, lambda row: row[0], _CUT)
+    return file.file(turn, query.format, pages(), found.rows.position, goes_on=False)
+
+
+@read_route(
+    router,
+    "/{statement_id}/changes",
+    AnswerOf[ShownChanges],
+    STORY_ERRORS,
+    summary="Show what changed since a statement",
+)
+async def show_statement_changes(
+    asking: Asking, statement_id: AnyStatementId, query: Query
+) -> Response:
+    """Compare the numbers of a statement's period, as it has them, with those known now.
+
+    A run that only left `pending` or `running` is no difference.
+    """
+    services = asking.services
+    async with services.heavy.turn(asking.principal.party):
+        about = (await find(asking, statement_id, query, whole=False)).about
+        now = await (
+            present_corner(asking, VIEWS)
+            if query.instant is None
+            else corner_at(asking, VIEWS, query.instant)
+        )
+        scope = _scope(asking.principal, about.organization_id, about.workspace_id)
+        then, period = Corner(about.position, about.as_of), (about.from_, about.to)
+        found = await changes_of(services.door.fetch, scope, period, then, now)
+    data = {
+        "changed": bool(found.lines),
+        "total": {"then": OF_ALL.shown(found.then), "now": OF_ALL.shown(found.now)},
+        "rows": [_changed(line, found.names) for line in found.lines],
+    }
+    return answer(json_text({"data": data}), now.position)
+
+
+def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "service_line_id": changed.line.id,
+        "service_line_name": names.get(changed.line.id),
+        "then": OF_ALL.shown(changed.then),
+        "now": OF_ALL.shown(changed.now),
+        "events": changed.events,
+        "event_count": changed.event_count,
+    }
+
+
+@read_route(
+    router, "/{statement_id}/bundle", Bundle, FEED_ERRORS, summary="Prove a statement offline"
+)
+async def show_statement_bundle(
+    asking: Asking, statement_id: AnyStatementId, query: Present
+) -> Response:
+    """Show the document with all that proves it, for `verifier.py statement`."""
+    found = await find(asking, statement_id)
+    entry = await sealed_entry(asking, found.issued)
+    bundle = Bundle(
+        document=base64_of(found.octets),
+        stored=base64_of(entry.stored),
+        leaf=base64_of(entry.leaf),
+        inclusion=await inclusion_of(asking, entry, entry.size),
+        checkpoint=entry.note,
+        key=f"{entry.vkey}\n",
+    )
+    return Reply(msgspec.json.encode(bundle), entry.sealed_until)

@@ -1,0 +1,128 @@
+"""Commands that issue and withdraw statements (contract, Statements).
+
+A statement's way: the route computes the document as of the instant at which it began, and stores
+it beside the log (``log/documents.py``). Only then does it hand in ``IssueStatement``, which
+decides the event with the document's hash, under the append lock. A crash before the commit leaves
+a document without an event, which is shown nowhere and is removed within a day; a crash after it
+leaves the whole statement. A request that is sent again computes a document of its own, and is
+answered with the outcome of the first one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ledger.application.command import NewCommand, SubjectCommand, receipt
+from ledger.application.commands.webhooks import OTHER_TENANT
+from ledger.application.group import Group
+from ledger.domain.errors import Forbidden, Invalid, InvalidState, Unavailable
+from ledger.domain.recorded import Identity
+from ledger.domain.statement import Statement, StatementIssued
+from ledger.intake.principal import Principal
+from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """A document that was computed and stored: its event, and its sums for the answer."""
+
+    event: StatementIssued
+    as_of: datetime
+    total: msgspec.Raw
+
+
+@dataclass(eq=False, repr=False)
+class IssueStatement(NewCommand):
+    """Issue a statement, of a document that is stored."""
+
+    action = "statement.issue"
+    issues = "STM"
+
+    principal: Principal
+    request_id: str | None
+    _: KW_ONLY
+    organization_id: str | None
+    workspace_id: str | None
+    replaces: str | None
+    """The statement that the request names, also where it has a fault."""
+    numbers: Numbers | None
+    """None: the request has a fault, or its tenant is another one."""
+    fault: Invalid | None = None
+    idempotency: IdempotencyKey | None = None
+
+    def streams(self) -> Sequence[str]:
+        return () if self.replaces is None else (self.replaces,)
+
+    def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
+        if self.replaces is None or self.organization_id is None:
+            return ()
+        return (Identity.of_replacement(self.organization_id, self.replaces),)
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises Forbidden, NotFound, Invalid or InvalidState; Unavailable for an early event."""
+        organization_id, workspace_id = self.organization_id, self.workspace_id
+        if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
+            raise Forbidden(OTHER_TENANT)
+        replaced = None
+        if self.replaces is not None:
+            replaced = group.memory.statement(self.replaces, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        if organization_id is None:
+            raise Invalid.at("/organization_id", "is required")
+        if replaced is not None:
+            self._require_replaceable(replaced, group)
+        assert self.numbers is not None
+        event = self.numbers.event
+        self._require_final(group, self.numbers.as_of, event.position)
+        statement = Statement(group.issue("STM"))
+        tenant = (organization_id, workspace_id, None)
+        recorded = group.record(statement, event, group.now, self, tenant=tenant)
+        answer = {
+            "id": statement.id,
+            "document_sha256": event.document_sha256,
+            "position": event.position,
+            "as_of": event.as_of,
+            "total": self.numbers.total,
+        }
+        return receipt(recorded, _encode({"data": answer}))
+
+    def _require_replaceable(self, replaced: Statement, group: Group) -> None:
+        scope = self.organization_id, self.workspace_id
+        if (replaced.organization_id, replaced.workspace_id) != scope:
+            raise Invalid.at("/replaces", "is a statement of another organization or workspace")
+        replaced.require_replaceable()
+        if group.memory.first(Identity.of_replacement(scope[0] or "", replaced.id)) is not None:
+            raise InvalidState("The statement was already replaced by another one.")
+
+    @staticmethod
+    def _require_final(group: Group, as_of: datetime, position: int) -> None:
+        """Refuse numbers of an instant by which another node, whose clock is behind, recorded more.
+
+        The event is recorded at a later instant, and so is every event from here on: the numbers
+        can be asked again for ever.
+        """
+        if group.append.position_by(as_of) != position:
+            raise Unavailable("The clocks of nodes differ: send the request again.")
+        if group.now <= as_of:
+            group.begin(as_of + timedelta(microseconds=1))
+
+
+@dataclass(eq=False, repr=False)
+class WithdrawStatement(SubjectCommand):
+    """Withdraw a statement, whose document stays readable."""
+
+    action = "statement.withdraw"
+    subject_type = "statement"
+
+    reason: str = field(kw_only=True)
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound, Invalid or InvalidState."""
+        statement = group.memory.statement(self.subject_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        return receipt(group.record(statement, statement.withdraw(self.reason), group.now, self))

@@ -1,0 +1,102 @@
+"""Statement: the signed usage of a scope and period (contract, Statements).
+
+The document lies beside the log; the event has its hash. The file has, in this order: events,
+state, decisions, fold.
+"""
+
+from typing import ClassVar, NewType
+
+from ledger.domain.errors import InvalidState
+from ledger.domain.event_table import SAME, EventRow, Note
+from ledger.domain.recorded import Event, Folded, Recorded, outside
+
+InstantText = NewType("InstantText", str)
+"""An instant as ``format_instant`` formats it: the same text in the event and in the document."""
+
+
+class StatementIssued(Event, frozen=True, kw_only=True, rename=outside):
+    """A statement was issued, whose document has this hash; it may replace an earlier one."""
+
+    TOPIC = "statement.issued/1"
+    organization_id: str
+    workspace_id: str | None = None
+    """None: the statement is of the whole organization."""
+    from_: InstantText
+    to: InstantText
+    time_zone: str
+    as_of: InstantText
+    """The instant as of which the document has its numbers, and the position known by then."""
+    position: int
+    document_sha256: str
+    """In lower-case hexadecimal digits."""
+    note: str | None = None
+    reference: str | None = None
+    replaces: str | None = None
+    """The id of the statement in whose place this one stands."""
+
+
+class StatementWithdrawn(Event, frozen=True, kw_only=True):
+    """A statement was withdrawn; its document stays readable."""
+
+    TOPIC = "statement.withdrawn/1"
+    reason: str
+
+
+# Columns: event, published type, published payload, fact, command, note.
+STATEMENT_TABLE: tuple[EventRow, ...] = (
+    EventRow(
+        StatementIssued,
+        "statement.issued",
+        SAME,
+        None,
+        "statement.issue",
+        Note.STATEMENT_ISSUED,
+        since=2,
+    ),
+    EventRow(
+        StatementWithdrawn,
+        "statement.withdrawn",
+        SAME,
+        None,
+        "statement.withdraw",
+        Note.PASSES,
+        since=2,
+    ),
+)
+
+STATEMENT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in STATEMENT_TABLE)
+
+
+class Statement(Folded):
+    """The state of one statement, folded from its stream.
+
+    That it was replaced is no event of its own stream: an identity tells it
+    (``Identity.of_replacement``).
+    """
+
+    organization_id: str | None = None
+    workspace_id: str | None = None
+    withdrawn: bool = False
+
+    # Decisions.
+
+    def require_replaceable(self) -> None:
+        if self.withdrawn:
+            raise InvalidState("The statement was withdrawn, and cannot be replaced.")
+
+    def withdraw(self, reason: str) -> StatementWithdrawn:
+        """Withdraw the statement, replaced or not. Refused if it is already withdrawn."""
+        if self.withdrawn:
+            raise InvalidState("The statement is already withdrawn.")
+        return StatementWithdrawn(reason=reason)
+
+    # The fold.
+
+    def _issued(self, body: StatementIssued, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id
+        self.workspace_id = recorded.workspace_id
+
+    def _withdrawn(self, body: StatementWithdrawn, recorded: Recorded) -> None:
+        self.withdrawn = True
+
+    _APPLY: ClassVar = {StatementIssued: _issued, StatementWithdrawn: _withdrawn}

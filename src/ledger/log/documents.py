@@ -1,0 +1,36 @@
+"""The documents of statements, beside the log: stored before their events, never changed."""
+
+from ledger.log.tables import STATEMENT_DOCUMENT, DocumentRow
+from ledger.postgres.session import RoundConnection
+
+_STORE = f"""
+INSERT INTO ledger.{STATEMENT_DOCUMENT.name} ({", ".join(STATEMENT_DOCUMENT.columns)})
+VALUES ({", ".join(["%s"] * len(STATEMENT_DOCUMENT.columns))}) ON CONFLICT DO NOTHING
+"""
+
+# Drop the documents of a stretch of which no event tells. An event's identity is a digest of
+# organization and hash (``Identity.of_document``), which PostgreSQL computes as the domain does.
+DROP_UNISSUED = r"""
+DELETE FROM ledger.statement_document AS d
+WHERE stored_at > %(after)s AND stored_at <= %(until)s AND NOT EXISTS (
+    SELECT FROM ledger.identity WHERE digest = encode(substring(sha256(
+        convert_to(d.organization_id, 'UTF8') || '\x0000'::bytea
+        || convert_to(encode(d.document_sha256, 'hex'), 'UTF8') || '\x00'::bytea
+        || convert_to('document', 'UTF8')
+    ) FOR 16), 'hex')::uuid
+)
+"""
+
+
+class Documents:
+    """Stores documents, on a connection for each: statements are few."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+
+    def store(self, row: DocumentRow) -> None:
+        """Store a document. Raises PostgreSQL's error; then the document may be stored or not."""
+        with RoundConnection.connect(
+            self._conninfo, autocommit=True, application_name="ledger documents"
+        ) as connection:
+            connection.execute(_STORE.encode(), row)

@@ -1,0 +1,106 @@
+"""What changed in the numbers of a period between two corners, by line (contract, Statements)."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from ledger.domain.errors import Behind, Invalid
+from ledger.domain.usage import LineInScope, Sums
+from ledger.domain.values import day_of, format_id
+from ledger.postgres.scope import Fetch
+from ledger.reads.statement import AHEAD, MAX_ROWS
+from ledger.reads.usage import SLICE, Corner, Summing, UsageScope
+from projections.statement.changes import CAUSES
+
+
+class ChangedLine(NamedTuple):
+    """A line of which a number differs."""
+
+    line: LineInScope
+    then: Sums
+    now: Sums
+    events: Sequence[str]
+    """The first of the events that changed a number, by id."""
+    event_count: int
+
+
+class Changes(NamedTuple):
+    """The sums at both corners, and the lines that differ, by id, with their names now."""
+
+    then: Sums
+    now: Sums
+    lines: Sequence[ChangedLine]
+    names: Mapping[str, str]
+
+
+async def changes_of(
+    fetch: Fetch, scope: UsageScope, period: tuple[datetime, datetime], then: Corner, now: Corner
+) -> Changes:
+    """Compare a period's numbers. Raises Invalid for too many lines, and Behind."""
+    before, after = (Summing(fetch, scope, corner, *period) for corner in (then, now))
+    sums_then, sums_now, differing = Sums(), Sums(), list[tuple[LineInScope, Sums, Sums]]()
+    seen = set[int]()
+    # A line may have been closed since, as of an instant before the period: it is in scope no more.
+    for summing in (after, before):
+        async for page in summing.lines(period[0] - AHEAD):
+            lines = [line for line in page if line.key not in seen]
+            seen.update(line.key for line in lines)
+            known, found = await before.of_lines(lines), await after.of_lines(lines)
+            for line in lines:
+                pair = known.get(line.key, Sums()), found.get(line.key, Sums())
+                sums_then.add(pair[0])
+                sums_now.add(pair[1])
+                if _compared(pair[0]) != _compared(pair[1]):
+                    differing.append((line, *pair))
+            if len(differing) > MAX_ROWS:
+                raise Invalid.at("", f"more than {MAX_ROWS:,} lines differ")
+    differing.sort(key=lambda each: each[0].key)
+    rows = list[ChangedLine]()
+    for at in range(0, len(differing), SLICE):
+        some = differing[at : at + SLICE]
+        events = await _causes(fetch, scope, period, (then, now), [line.key for line, *_ in some])
+        rows += [ChangedLine(*each, *events.get(each[0].key, ((), 0))) for each in some]
+    names = await after.names([row.line.id for row in rows]) if rows else {}
+    return Changes(sums_then, sums_now, rows, names)
+
+
+def _compared(sums: Sums) -> tuple[object, ...]:
+    """The numbers by which a line differs: of its runs, how many there are."""
+    amounts = sums.amounts
+    return (
+        sum(amounts.hours.values()),
+        amounts.check_ins,
+        sum(amounts.runs.values()),
+        amounts.tokens,
+        {state: micros for state, micros in sums.micros_by_state.items() if micros},
+        {cause: micros for cause, micros in sums.micros_by_cause.items() if micros},
+    )
+
+
+async def _causes(
+    fetch: Fetch,
+    scope: UsageScope,
+    period: tuple[datetime, datetime],
+    corners: tuple[Corner, Corner],
+    lines: Sequence[int],
+) -> Mapping[int, tuple[Sequence[str], int]]:
+    """The events that changed a number of the period, and how many there are, by line."""
+    start, end = period
+    values = {
+        "lines": lines,
+        "from": start,
+        "to": end,
+        "first": day_of(start),
+        "last": day_of(end - timedelta(microseconds=1)),
+        "after": corners[0].position,
+        "end": corners[1].position,
+    }
+    rows = await fetch(scope.tenant, CAUSES.sql, values, CAUSES.planning)
+    if rows[0][0] != corners[1].position:
+        raise Behind("The views have fallen behind the position of the answer.")
+    found: dict[int, tuple[list[str], int]] = {}
+    for _, line, event, recorded_at, number in rows:
+        if line is not None:
+            events, _ = found.setdefault(line, ([], number))
+            events.append(format_id("EVT", recorded_at.astimezone(UTC).year, event))
+    return found

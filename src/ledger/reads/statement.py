@@ -1,0 +1,104 @@
+"""The document of a statement: the usage of a scope and period, as it is signed (contract).
+
+Its bytes are hashed, so the order of keys and all texts are the contract's.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.domain.errors import Invalid
+from ledger.domain.statement import StatementIssued
+from ledger.domain.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums
+from ledger.reads.usage import Row, Summing, Usage
+
+MAX_ROWS = 20_000
+"""Rows of a document in all, and of an answer about changes."""
+
+_LARGEST = 2**53 - 1
+"""The largest whole number that every program reads exactly."""
+
+AHEAD = timedelta(minutes=5)
+"""A fact's time may lie so far ahead: a run may have started after its line's closing."""
+
+_BY_LINE = Grouping(("service_line",))
+_BY_RESOURCE = Grouping(("service_line", "resource"))
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Scoped(NamedTuple):
+    """The sums of a scope: in total, by line, and by line and resource if that is asked."""
+
+    total: Sums
+    rows: Sequence[Row]
+    by_resource: Sequence[Row] | None
+
+
+async def scoped(summing: Summing, start: datetime, end: datetime, *, by_resource: bool) -> Scoped:
+    """Sum the lines page by page. Raises Invalid for too many rows."""
+    total, rows, further = Sums(), list[Row](), list[Row]()
+    stretches = [("", start, end)]
+    async for lines in summing.lines(start - AHEAD):
+        usage = Usage(summing, _BY_LINE, stretches, None)
+        total.add(await usage.total(lines))
+        rows += await usage.rows(lines)
+        if by_resource:
+            further += await Usage(summing, _BY_RESOURCE, stretches, None).rows(lines)
+        if len(rows) + len(further) > MAX_ROWS:
+            raise Invalid.at("/from", f"the statement has more than {MAX_ROWS:,} rows: narrow it")
+    return Scoped(total, rows, further if by_resource else None)
+
+
+class Document(NamedTuple):
+    """A document with its hash, and the JSON of its total."""
+
+    octets: bytes
+    sha256: str
+    total: bytes
+
+
+def document(event: StatementIssued, sums: Scoped) -> Document:
+    """Write the document of an event, which lacks the hash only. Raises Invalid."""
+    total = OF_ALL.shown(sums.total)
+    _require_exact(total)
+    resources = sums.by_resource
+    told = {
+        "organization_id": event.organization_id,
+        "workspace_id": event.workspace_id,
+        "from": event.from_,
+        "to": event.to,
+        "time_zone": event.time_zone,
+        "as_of": event.as_of,
+        "position": event.position,
+        "note": event.note,
+        "reference": event.reference,
+        "replaces": event.replaces,
+        "total": total,
+        "rows": list(_shown(_BY_LINE, OF_ALL, sums.rows)),
+        "by_resource": None
+        if resources is None
+        else list(_shown(_BY_RESOURCE, OF_CHECK_INS, resources)),
+    }
+    octets = _encode(told)
+    return Document(octets, sha256(octets).hexdigest(), _encode(total))
+
+
+def _shown(grouping: Grouping, shows: Shows, rows: Iterable[Row]) -> Iterable[Mapping[str, Any]]:
+    for values, sums in rows:
+        yield dict(zip(grouping.keys, values, strict=True)) | shows.shown(sums)
+
+
+def _require_exact(sums: Any) -> None:
+    """Raise Invalid for a sum that not every program reads exactly; a total is the largest."""
+    if isinstance(sums, Mapping):
+        sums = sums.values()
+    elif not isinstance(sums, list):
+        if isinstance(sums, int | float) and sums > _LARGEST:
+            raise Invalid.at("/from", "a sum of the period is above 2^53 - 1: narrow it")
+        return
+    for each in sums:
+        _require_exact(each)

@@ -1,0 +1,59 @@
+"""The documents of statements, compared with the events that issued them (contract, Statements)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.domain.recorded import Recorded
+from ledger.domain.statement import StatementIssued
+from ledger.log.tables import STATEMENT_DOCUMENT
+from ledger.log.verifications import Report
+from ledger.sealing.shelf import Connection
+from ledger.verification.differing import differs, missing
+
+# The documents of these hashes. Of an altered document no more is read.
+_DOCUMENTS = """
+SELECT asked.hash, d.organization_id, d.workspace_id, actual.hash, d.total,
+    CASE WHEN actual.hash = asked.hash
+         THEN (convert_from(d.document, 'UTF8')::json -> 'total')::text END
+FROM unnest(%s::bytea[]) AS asked (hash)
+LEFT JOIN ledger.statement_document AS d ON d.document_sha256 = asked.hash
+LEFT JOIN LATERAL (SELECT sha256(d.document) AS hash OFFSET 0) AS actual ON true
+"""
+
+
+class Documents:
+    """The documents of the statements that were folded and not compared yet."""
+
+    def __init__(self, connection: Connection, report: Report) -> None:
+        self._connection, self._report = connection, report
+        self._issued: dict[bytes, StatementIssued] = {}
+        self.rows = 0
+
+    def note(self, recorded: Recorded) -> None:
+        if isinstance(recorded.body, StatementIssued):
+            self._issued[bytes.fromhex(recorded.body.document_sha256)] = recorded.body
+
+    def compare(self) -> None:
+        """Compare the documents of the statements since the last call."""
+        if not self._issued:
+            return
+        issued, self._issued = self._issued, {}
+        self.rows += len(issued)
+        found = self._connection.execute(_DOCUMENTS, ([*issued],), binary=True)
+        for hash_, organization_id, workspace_id, *rest in found:
+            stored = organization_id, workspace_id, *rest
+            self._compare(hash_, issued[hash_], stored)
+
+    def _compare(self, hash_: bytes, event: StatementIssued, stored: Sequence[Any]) -> None:
+        organization_id, workspace_id, actual, total, told = stored
+        if organization_id is None and actual is None:
+            self._report(missing(STATEMENT_DOCUMENT, (hash_,)))
+            return
+        for column, says, log in (
+            ("document", actual, hash_),
+            ("organization_id", organization_id, event.organization_id),
+            ("workspace_id", workspace_id, event.workspace_id),
+            ("total", total, told if actual == hash_ else total),
+        ):
+            if says != log:
+                self._report(differs(STATEMENT_DOCUMENT, (hash_,), column, says, log))

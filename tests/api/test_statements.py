@@ -1,0 +1,479 @@
+"""Statements: what is issued, stored, listed, withdrawn and replaced (contract, Statements)."""
+
+import asyncio
+import csv
+import hashlib
+import io
+import itertools
+import json
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from ledger.reads import statement
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import activation, fact
+
+APRIL = {"from": "2026-04-01", "to": "2026-04-15"}
+ROW_KEYS = [
+    "id", "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "note",
+    "reference", "issued_at", "issued_by", "position", "document_sha256", "replaces", "total",
+    "replaced_by", "withdrawn_at",
+]  # fmt: skip
+DOCUMENT_KEYS = [
+    "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "position", "note",
+    "reference", "replaces", "total", "rows", "by_resource",
+]  # fmt: skip
+U_KEYS = [
+    "lines", "hours", "check_ins", "runs", "tokens_used", "tokens_by_model", "seconds_by_state",
+    "seconds_by_cause",
+]  # fmt: skip
+
+_organizations = itertools.count(500_001)
+
+
+class Tenant(NamedTuple):
+    """An organization of its own, with tokens of all and of one workspace."""
+
+    edge: Edge
+    organization: str
+    workspace: str
+    token: str
+    of_workspace: str
+
+    def issue(self, token: str | None = None, **body: Any) -> httpx.Response:
+        headers = body.pop("headers", {})
+        return self.edge.post(
+            "/v1/statements", token or self.token, json=APRIL | body, headers=headers
+        )
+
+    def issued(self, token: str | None = None, **body: Any) -> dict[str, Any]:
+        answer = self.issue(token, **body)
+        assert answer.status_code == 201, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    def line(self, workspace: str | None = None, **more: Any) -> str:
+        line = self.edge.fresh_id()
+        tenant = {"organization_id": self.organization, "workspace_id": workspace or self.workspace}
+        more.setdefault("time", "2026-04-01T00:00:00Z")
+        self.edge.accept(activation(line, **tenant, **more), token=self.token)
+        return line
+
+    def accept(self, *facts: dict[str, Any]) -> None:
+        self.edge.accept(*facts, token=self.token)
+
+    def document(self, statement_id: str) -> dict[str, Any]:
+        answer = self.edge.get(f"/v1/statements/{statement_id}", self.token)
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def listed(self, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.edge.data(
+            "/v1/statements", token or self.token, params=params
+        )
+        return found
+
+    def withdraw(self, statement_id: str, reason: str = "A mistake") -> httpx.Response:
+        path = f"/v1/statements/{statement_id}/withdraw"
+        return self.edge.post(path, self.token, json={"reason": reason})
+
+    def usage(self, **params: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self.edge.data(
+            "/v1/usage", self.token, params={"limit": 1000, **params}
+        )
+        return found
+
+
+@pytest.fixture
+def tenant(edge: Edge) -> Tenant:
+    number = next(_organizations)
+    organization, workspace = f"ORG-26-{number}", f"WS-26-{number}"
+    rights = ("read", "write", "statements:issue")
+    token = edge.token(*rights, organization_id=organization)
+    of_workspace = edge.token(*rights, organization_id=organization, workspace_id=workspace)
+    return Tenant(edge, organization, workspace, token, of_workspace)
+
+
+def check_in(line: str, hours: float | None, day: str, resource: str | None = None) -> Any:
+    data = {"hours": hours, "resource_id": resource}
+    return fact(
+        "execution.checked_in",
+        line,
+        {name: value for name, value in data.items() if value is not None},
+        time=f"{day}T10:00:00Z",
+    )
+
+
+@pytest.fixture
+def line(tenant: Tenant) -> str:
+    """A line with hours, a run and a pause in April."""
+    line = tenant.line()
+    tenant.accept(
+        check_in(line, 2.5, "2026-04-10", "ada"),
+        check_in(line, None, "2026-04-11"),
+        fact("run.started", None, {"service_line_id": line, "external_id": line},
+             time="2026-04-12T08:00:00Z"),
+        fact("run.completed", None, {"external_id": line, "token_usage": [
+            {"model": "m", "input": 10, "output": 5}]}, time="2026-04-12T09:00:00Z"),
+        fact("service_line.paused", line, {}, time="2026-04-13T00:00:00Z"),
+        fact("service_line.resumed", line, {}, time="2026-04-13T06:00:00Z"),
+    )  # fmt: skip
+    return line
+
+
+def test_a_statement_is_the_usage_of_its_period_as_of_its_instant(
+    tenant: Tenant, line: str
+) -> None:
+    other = tenant.line(f"{tenant.workspace[:-1]}0")
+    tenant.accept(check_in(other, 1, "2026-04-02", "bob"))
+    data = tenant.issued(by_resource=True, note="As agreed", reference="PO 1")
+    answer = tenant.edge.get(f"/v1/statements/{data['id']}", tenant.token)
+    told = answer.json()
+    asked = {"from": told["from"], "to": told["to"], "as_of": told["as_of"]}
+    usage = tenant.usage(**asked)
+    rows = [{k: v for k, v in row.items() if k != "service_line_name"} for row in usage["rows"]]
+    assert told["rows"] == rows
+    assert told["total"] == usage["total"] == data["total"]
+    assert told["total"]["hours"] == 3.5
+    by_resource = tenant.usage(group_by="service_line,resource", **asked)["rows"]
+    keys = ("service_line_id", "resource_id", *U_KEYS)
+    assert told["by_resource"] == [{key: row[key] for key in keys} for row in by_resource]
+    assert [row["resource_id"] for row in told["by_resource"]] == ["ada", None, "bob"]
+    # To the letter: keys and their order, no spaces, the hash of the bytes.
+    assert list(told) == DOCUMENT_KEYS
+    assert list(told["total"]) == U_KEYS
+    assert [list(row) for row in told["rows"]] == 2 * [["service_line_id", *U_KEYS]]
+    assert json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode() == answer.content
+    assert hashlib.sha256(answer.content).hexdigest() == data["document_sha256"]
+    about = {"position": data["position"], "as_of": data["as_of"], "note": "As agreed",
+             "reference": "PO 1", "replaces": None, "organization_id": tenant.organization,
+             "workspace_id": None, "time_zone": "UTC", "from": "2026-04-01T00:00:00Z",
+             "to": "2026-04-15T00:00:00Z"}  # fmt: skip
+    assert {key: told[key] for key in about} == about
+
+
+def test_a_statement_never_changes_and_can_be_asked_again_after_later_facts(
+    tenant: Tenant, line: str
+) -> None:
+    data = tenant.issued()
+    before = tenant.document(data["id"])
+    tenant.accept(check_in(line, 4, "2026-04-09"))
+    assert tenant.document(data["id"]) == before
+    assert before["by_resource"] is None
+    again = tenant.usage(**APRIL, as_of=before["as_of"])
+    assert again["total"] == before["total"]
+    assert tenant.usage(**APRIL)["total"]["hours"] == 6.5
+
+
+def test_dates_are_those_of_the_time_zone(tenant: Tenant, line: str) -> None:
+    told = tenant.document(tenant.issued(time_zone="Europe/Berlin")["id"])
+    assert (told["from"], told["to"]) == ("2026-03-31T22:00:00Z", "2026-04-14T22:00:00Z")
+    assert told["time_zone"] == "Europe/Berlin"
+    asked = {"time_zone": "Europe/Berlin", "as_of": told["as_of"], **APRIL}
+    assert tenant.usage(**asked)["total"] == told["total"]
+
+
+def test_the_event_is_told_in_feed_audit_log_and_event_types(tenant: Tenant, line: str) -> None:
+    data = tenant.issued(reference="PO 2")
+    event = tenant.edge.data("/v1/events", tenant.token, params={"type": "statement.issued"})[0]
+    assert event["subject"] == {"type": "statement", "id": data["id"]}
+    assert event["service_line_id"] is None
+    told = tenant.document(data["id"])
+    shared = set(DOCUMENT_KEYS) - {"total", "rows", "by_resource"}
+    assert event["payload"] == {key: told[key] for key in shared} | {
+        "document_sha256": data["document_sha256"]
+    }
+    auditor = tenant.edge.token("audit:read", organization_id=tenant.organization)
+    tenant.issue(replaces="STM-26-999999")
+    asked = {"organization_id": tenant.organization}
+    *_, issued, _key, refused = tenant.edge.data("/v1/audit-logs", auditor, params=asked)
+    assert (refused["action"], refused["outcome"], refused["code"]) == (
+        "statement.issue", "refused", "not_found",
+    )  # fmt: skip
+    assert (issued["action"], issued["outcome"]) == ("statement.issue", "succeeded")
+    assert issued["resource"] == {"type": "statement", "id": data["id"]}
+
+
+# Scope.
+
+
+def test_the_scope_is_that_of_the_credential_unless_named(tenant: Tenant, line: str) -> None:
+    other = tenant.line("WS-26-700001")
+    tenant.accept(check_in(other, 1, "2026-04-02"))
+    of_workspace = tenant.issued(tenant.of_workspace)
+    assert of_workspace["total"]["hours"] == 2.5
+    assert tenant.document(of_workspace["id"])["workspace_id"] == tenant.workspace
+    named = tenant.issued(workspace_id="WS-26-700001")
+    assert (named["total"]["hours"], named["total"]["lines"]) == (1, 1)
+    assert tenant.issued(workspace_id=None)["total"]["hours"] == 3.5
+    for body in ({"workspace_id": None}, {"workspace_id": "WS-26-700001"}):
+        assert_problem(tenant.issue(tenant.of_workspace, **body), 403, "forbidden")
+    assert_problem(tenant.issue(organization_id="ORG-26-000009"), 403, "forbidden")
+    assert tenant.listed(tenant.of_workspace) == [
+        row for row in tenant.listed() if row["workspace_id"] == tenant.workspace
+    ]
+    admin = tenant.edge.token("admin", organization_id=None)
+    assert_problem(tenant.issue(admin), 422, "invalid_request")
+    assert tenant.issued(admin, organization_id=tenant.organization)["total"]["hours"] == 3.5
+
+
+def test_a_scope_without_lines_may_have_a_statement(tenant: Tenant) -> None:
+    told = tenant.document(tenant.issued(by_resource=True)["id"])
+    assert (told["rows"], told["by_resource"], told["total"]["lines"]) == ([], [], 0)
+
+
+def test_issuing_needs_its_permission(tenant: Tenant) -> None:
+    reader = tenant.edge.token("read", organization_id=tenant.organization)
+    assert_problem(tenant.issue(reader), 403, "forbidden")
+    path = f"/v1/statements/{tenant.issued()['id']}"
+    issuer = tenant.edge.token("statements:issue", organization_id=tenant.organization)
+    assert_problem(tenant.edge.get(path, issuer), 403, "forbidden")
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"from": "2026-04-15"}, "/to"),
+        ({"from": "2026-04-16"}, "/to"),
+        ({"to": "2026-04-16"}, "/to"),
+        ({"from": "2025-01-01"}, "/from"),
+        ({"from": None}, "/from"),
+        ({"time_zone": "Europe/Atlantis"}, "/time_zone"),
+        ({"note": "x" * 501}, "/note"),
+        ({"note": "a\x07b"}, "/note"),
+        ({"reference": "x" * 201}, "/reference"),
+        ({"reference": "a\nb"}, "/reference"),
+        ({"by_resource": "yes"}, "/by_resource"),
+        ({"replaces": "WHK-26-000001"}, "/replaces"),
+        ({"name": "x"}, "/name"),
+    ],
+)
+def test_a_request_that_is_wrong_is_refused_at_its_place(
+    tenant: Tenant, body: dict[str, Any], pointer: str
+) -> None:
+    problem = assert_problem(tenant.issue(**body), 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+    assert tenant.listed() == []
+
+
+def test_a_statement_with_too_many_rows_or_too_large_a_sum_is_refused(
+    tenant: Tenant, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statement, "MAX_ROWS", 2)
+    assert_problem(tenant.issue(by_resource=True), 422, "invalid_request")
+    assert tenant.issued()["total"]["lines"] == 1
+    runs = [f"{line}-{number}" for number in (1, 2)]
+    for run in runs:
+        tenant.accept(
+            fact("run.started", None, {"service_line_id": line, "external_id": run},
+                 time="2026-04-12T08:00:00Z"),
+            fact("run.completed", None, {"external_id": run, "tokens_used": 2**52},
+                 time="2026-04-12T09:00:00Z"),
+        )  # fmt: skip
+    assert_problem(tenant.issue(), 422, "invalid_request")
+
+
+# Lists.
+
+
+def test_statements_are_listed_newest_first_by_scope_and_period(tenant: Tenant, line: str) -> None:
+    march = tenant.issued(**{"from": "2026-03-01", "to": "2026-04-01"}, note="March")
+    april = tenant.issued(tenant.of_workspace, reference="PO 3")
+    rows = tenant.listed()
+    assert [row["id"] for row in rows] == [april["id"], march["id"]]
+    assert list(rows[0]) == ROW_KEYS
+    told = tenant.document(april["id"])
+    assert rows[0] == {key: told[key] for key in ROW_KEYS if key in told} | {
+        "id": april["id"],
+        "issued_at": rows[0]["issued_at"],
+        "issued_by": rows[0]["issued_by"],
+        "document_sha256": april["document_sha256"],
+        "replaced_by": None,
+        "withdrawn_at": None,
+    }
+    assert rows[0]["issued_by"]["type"] == "api_key"
+    assert rows[0]["issued_at"] > rows[0]["as_of"]
+
+    def ids(**params: str) -> list[str]:
+        return [row["id"] for row in tenant.listed(**params)]
+
+    assert ids(workspace_id=tenant.workspace) == [april["id"]]
+    assert ids(organization_id=tenant.organization) == [april["id"], march["id"]]
+    assert ids(organization_id="ORG-26-000001") == []
+    assert ids(to="2026-04-01") == [march["id"]]
+    assert ids(**{"from": "2026-04-01"}) == [april["id"]]
+    assert ids(**{"from": "2026-03-31T23:00:00Z", "to": "2026-04-02"}) == [april["id"], march["id"]]
+    first = tenant.edge.get("/v1/statements", tenant.token, params={"limit": 1}).json()
+    assert first["meta"]["has_more"]
+    assert ids(limit="1", cursor=first["meta"]["cursor"]) == [march["id"]]
+    wrong = tenant.edge.get(
+        "/v1/statements", tenant.token, params={"to": "2026-04-01", **first["meta"]}
+    )
+    assert wrong.status_code in (400, 422)
+    for params in ({"as_of": "2026-04-14"}, {"state": "open"}, {"from": "x"}):
+        answer = tenant.edge.get("/v1/statements", tenant.token, params=params)
+        assert_problem(answer, 422, "invalid_request")
+
+
+def test_another_tenants_statement_is_unknown(tenant: Tenant, line: str) -> None:
+    ours = tenant.issued()["id"]
+    theirs = tenant.edge.token("read", "statements:issue", organization_id="ORG-26-000002")
+    for place in ("", "/export", "/changes", "/bundle"):
+        for token in (theirs, tenant.of_workspace):
+            answer = tenant.edge.get(f"/v1/statements/{ours}{place}", token)
+            assert_problem(answer, 404, "not_found")
+    path = f"/v1/statements/{ours}/withdraw"
+    answer = tenant.edge.post(path, theirs, json={"reason": "Mine"})
+    assert_problem(answer, 404, "not_found")
+    for unknown in ("STM-26-999999", "STM-1", "LIN-26-000001"):
+        answer = tenant.edge.get(f"/v1/statements/{unknown}", tenant.token)
+        assert_problem(answer, 404, "not_found")
+
+
+# The bytes.
+
+
+def test_the_bytes_have_a_strong_tag_and_are_never_compressed(tenant: Tenant, line: str) -> None:
+    data = tenant.issued(note="n" * 400, reference="r" * 200)
+    path, tag = f"/v1/statements/{data['id']}", f'"{data["document_sha256"]}"'
+    answer = tenant.edge.get(path, tenant.token, headers={"accept-encoding": "gzip"})
+    assert len(answer.content) > 1024
+    assert hashlib.sha256(answer.content).hexdigest() == data["document_sha256"]
+    assert "content-encoding" not in answer.headers
+    assert answer.headers["etag"] == tag
+    assert answer.headers["content-type"] == "application/json"
+    assert "no-transform" in answer.headers["cache-control"]
+    for named in (tag, f'"x", W/{tag}', "*"):
+        known = tenant.edge.get(
+            path, tenant.token, headers={"if-none-match": named, "accept-encoding": "gzip"}
+        )
+        assert (known.status_code, known.content) == (304, b"")
+        assert known.headers["etag"] == tag
+    assert tenant.edge.get(path, tenant.token, headers={"if-none-match": '"x"'}).status_code == 200
+
+
+def test_the_export_has_the_rows_and_last_the_total(tenant: Tenant, line: str) -> None:
+    other = tenant.line()
+    tenant.accept(check_in(other, 1, "2026-04-02"))
+    statement_id = tenant.issued()["id"]
+    path = f"/v1/statements/{statement_id}/export"
+    answer = tenant.edge.get(path, tenant.token, params={"format": "csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["service_line_id"] for row in rows] == [line, other, "TOTAL"]
+    assert list(rows[0])[:4] == ["service_line_id", "lines", "hours", "check_ins"]
+    total = rows[-1]
+    assert (total["lines"], total["hours"], total["check_ins"]) == ("2", "3.5", "3")
+    assert (total["runs_completed"], total["tokens_used"]) == ("1", "15")
+    assert total["seconds_paused"] == "21600.0"
+    assert rows[1]["cause_seconds_approval_gap"] == "0.0"
+    wrong = tenant.edge.get(path, tenant.token, params={"format": "jsonl"})
+    assert_problem(wrong, 422, "invalid_request")
+
+
+# Withdrawal and replacement.
+
+
+def test_a_withdrawn_statement_stays_readable_and_is_withdrawn_once(
+    tenant: Tenant, line: str
+) -> None:
+    statement_id = tenant.issued()["id"]
+    before = tenant.document(statement_id)
+    answer = tenant.withdraw(statement_id, "A timesheet was missing")
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()["data"]
+    assert shown == tenant.listed()[0]
+    assert shown["withdrawn_at"] > shown["issued_at"]
+    assert tenant.document(statement_id) == before
+    assert_problem(tenant.withdraw(statement_id), 409, "invalid_state")
+    assert_problem(tenant.withdraw(statement_id, ""), 422, "invalid_request")
+    assert_problem(tenant.issue(replaces=statement_id), 409, "invalid_state")
+    event = tenant.edge.data("/v1/events", tenant.token, params={"type": "statement.withdrawn"})[0]
+    assert event["payload"] == {"reason": "A timesheet was missing"}
+
+
+def test_a_statement_is_replaced_once_by_one_of_its_scope(tenant: Tenant, line: str) -> None:
+    first = tenant.issued()["id"]
+    of_workspace = tenant.issued(workspace_id=tenant.workspace)["id"]
+    assert_problem(tenant.issue(replaces="STM-26-999999"), 404, "not_found")
+    assert_problem(tenant.issue(tenant.of_workspace, replaces=first), 404, "not_found")
+    problem = assert_problem(tenant.issue(replaces=of_workspace), 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == "/replaces"
+    second = tenant.issued(replaces=first, **{"from": "2026-03-01"})["id"]
+    assert_problem(tenant.issue(replaces=first), 409, "invalid_state")
+    rows = {row["id"]: row for row in tenant.listed()}
+    assert (rows[first]["replaced_by"], rows[second]["replaces"]) == (second, first)
+    assert tenant.document(second)["replaces"] == first
+    assert tenant.withdraw(first).status_code == 200
+    third = tenant.issued(replaces=second)["id"]
+    assert {row["id"]: row["replaced_by"] for row in tenant.listed()}[second] == third
+
+
+def test_of_concurrent_replacements_one_wins(tenant: Tenant, line: str) -> None:
+    first, edge = tenant.issued()["id"], tenant.edge
+    headers = {"authorization": f"Bearer {tenant.token}"}
+
+    async def race() -> list[int]:
+        requests = [
+            edge.service.http.post(
+                "/v1/statements", json=APRIL | {"replaces": first}, headers=headers
+            )
+            for _ in range(4)
+        ]
+        return [answer.status_code for answer in await asyncio.gather(*requests)]
+
+    assert sorted(edge.run(race())) == [201, 409, 409, 409]
+
+
+def test_the_same_idempotency_key_gives_the_same_answer(tenant: Tenant, line: str) -> None:
+    headers = {"idempotency-key": "month-end"}
+    first = tenant.issue(headers=headers)
+    tenant.accept(check_in(line, 1, "2026-04-09"))
+    again = tenant.issue(headers=headers)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len(tenant.listed()) == 1
+    other = tenant.issue(headers=headers, note="another")
+    assert_problem(other, 422, "idempotency_key_reused")
+
+
+# Documents without an event.
+
+
+@pytest.fixture
+def documents(tenant: Tenant) -> Any:
+    def count() -> int:
+        ((number,),) = tenant.edge.select(
+            "SELECT count(*) FROM ledger.statement_document"
+            f" WHERE organization_id = '{tenant.organization}'"
+        )
+        return int(number)
+
+    return count
+
+
+def test_a_document_without_its_event_is_shown_nowhere_and_removed_within_a_day(
+    tenant: Tenant, documents: Any
+) -> None:
+    issued = tenant.issued()["id"]
+    tenant.issue(replaces="STM-26-999999")
+    assert (documents(), len(tenant.listed())) == (2, 1)
+    housekeeper = tenant.edge.service.loops.housekeeper
+    housekeeper.run_once()
+    assert documents() == 2
+    now = tenant.edge.clock.now
+    try:
+        tenant.edge.clock.now = now + timedelta(hours=23)
+        housekeeper.run_once()
+    finally:
+        tenant.edge.clock.now = now
+    assert documents() == 1
+    assert tenant.document(issued)["total"]["lines"] == 0
