@@ -22,7 +22,7 @@ _ASKED = (
     ("a month by resource", f"/v1/usage?{_MONTH}&group_by=resource", 2000),
     ("a week compared", f"/v1/compare?then=2026-04-10&now=2026-04-17&{_MONTH}", 2000),
 )
-"""What is asked, and the milliseconds that it may take."""
+"""The questions, and the milliseconds that an answer may take."""
 
 ROUNDS = 7
 

@@ -23,6 +23,8 @@ from projections.directory.statements import NAMES_THEN, names_read
 
 MAX_DATES = 400
 
+_OF_LINES = ("workspace_id", "service_line_id", "execution_model", "product_line", "project_tag")
+
 
 class LineFilters(Zoned):
     """The filters of usage and comparisons: of lines as they stood at the answer's instant."""
@@ -39,6 +41,12 @@ class LineFilters(Zoned):
         Words, Field(description=f"Check-ins of these resources count alone. {OR}")
     ] = None
 
+    @property
+    def bound_to(self) -> Mapping[str, Any]:
+        """The parameters that a cursor is bound to; the words of a filter have no order."""
+        sent = self.model_dump(exclude={"cursor", "limit"})
+        return sent | {name: split_words(sent[name]) for name in (*_OF_LINES, "resource_id")}
+
     def scope(self, asking: Asking) -> UsageScope:
         """The lines that are asked about. Raises Invalid."""
         filters: dict[str, Any] = asking.tenant
@@ -46,9 +54,7 @@ class LineFilters(Zoned):
             filters["organization_id"] = self.organization_id
         elif asking.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
-        for name in (
-            "workspace_id", "service_line_id", "execution_model", "product_line", "project_tag"
-        ):  # fmt: skip
+        for name in _OF_LINES:
             if (words := split_words(getattr(self, name))) is not None:
                 filters[name] = words
         return UsageScope(asking.principal.tenant, filters, split_words(self.resource_id))

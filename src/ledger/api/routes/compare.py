@@ -327,7 +327,7 @@ async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
     The lines are those with an event of their history recorded after `then`, up to `now`. The sums
     of the period `from` to `to` are shown as known then and now.
     """
-    bound_to = query.model_dump(exclude={"cursor", "limit"})
+    bound_to = query.bound_to
     pinned = None if query.cursor is None else decode_cursor(query.cursor, bound_to)
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await compared(asking, query, pinned)

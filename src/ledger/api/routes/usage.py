@@ -351,7 +351,7 @@ async def show_usage_of_lines(asking: Asking, query: LinesUsagePageQuery) -> Res
 
     Without `from` and `to` the answer covers the month of its clock.
     """
-    bound_to = query.model_dump(exclude={"cursor", "limit"})
+    bound_to = query.bound_to
     pinned = None if query.cursor is None else decode_cursor(query.cursor, bound_to)
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await counted(asking, query, pinned)
