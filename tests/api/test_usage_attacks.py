@@ -218,7 +218,7 @@ def test_a_cursor_belongs_to_its_question(edge: Edge, lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", GROUPINGS)
-def test_what_is_recorded_between_two_pages_does_not_show(edge: Edge, words: str) -> None:
+def test_facts_recorded_between_two_pages_do_not_show(edge: Edge, words: str) -> None:
     workspace = f"WS-26-71{GROUPINGS.index(words):04d}"
     ours = [line_with_usage(edge, workspace_id=workspace) for _ in range(3)]
     edge.accept(fact("service_line.updated", ours[0], {"project_tags": ["b", "c", "a"]}))
@@ -404,10 +404,10 @@ def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
     edge.run(broken_off())
 
 
-# What a line did.
+# The work of lines.
 
 
-def test_what_a_line_did_after_the_time_of_its_closing_counts(edge: Edge) -> None:
+def test_work_after_the_time_of_a_late_closing_counts(edge: Edge) -> None:
     line = edge.fresh(time="2026-04-01T00:00:00Z")
     (run, _) = edge.accept(
         fact("run.started", None, {"service_line_id": line}, time="2026-04-12T00:00:00Z"),

@@ -133,9 +133,9 @@ class Draw:
         self._log, self._random, self._now = log, random.Random(seed), now
 
     def question(self, words: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-        """Who asks, and the parameters."""
+        """The name of a token, and the parameters of a question."""
         pick, zone = self._random.choice, self._random.choice(ZONES)
-        by = pick(["all", "all", "admin", "narrow", "other"])
+        by = pick(["all", "all", "admin", "narrow", "narrow", "other"])
         params = {"group_by": ",".join(words), "time_zone": zone} | self._filters(words)
         if words == ("service_line",) and pick([True, False]):
             del params["group_by"]

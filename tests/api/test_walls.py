@@ -4,6 +4,7 @@ Together they hide each other's gaps: a statement that lacks ``where_tenant`` sh
 as long as policies bind its reader.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -109,7 +110,8 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
     key = edge.post(
         "/v1/keys", token, json={"name": f"{mark} reader", "permissions": ["read"]}
     ).json()["data"]["id"]
-    edge.accept(fact("execution.checked_in", line, {"hours": 1}), **own)
+    hours = {"hours": 1, "resource_id": f"{mark}-ada"}
+    edge.accept(fact("execution.checked_in", line, hours), **own)
     edge.post(f"/v1/execution/{edge.fresh_id()}/pause", token, json={"reason": mark})
     event = edge.data("/v1/events", token)[0]
     names = {
@@ -257,6 +259,27 @@ def test_a_list_has_nothing_of_a_neighbours_behind_one_wall(
         ids |= {stranger.organization, stranger.workspace} - {street.own.organization}
         assert not any(f'"{each}"' in answer.text for each in ids), LACKS[wall]
         assert stranger.mark not in answer.text, LACKS[wall]
+
+
+@pytest.mark.parametrize("words", ["service_line,project", "resource", "project,resource", "day"])
+def test_usage_has_nothing_of_a_neighbours_behind_one_wall(
+    street: Street,
+    behind: Edge,
+    token: str,
+    is_narrow: bool,
+    strangers: list[Neighbour],
+    words: str,
+) -> None:
+    params = {"group_by": words, "from": "2026-01-01", "to": "2027-01-01"}
+    data = behind.data("/v1/usage", token, params=params)
+    total = data["total"]
+    assert (total["lines"], total["check_ins"]) == ((1, 2) if is_narrow else (2, 4))
+    assert total["runs"]["completed"] == total["lines"]
+    assert words == "day" or f'"{street.own.mark}-' in json.dumps(data)
+    assert not any(one.mark in json.dumps(data) for one in strangers)
+    for one in strangers:
+        asked = params | {"service_line_id": one.names["line_id"]}
+        assert behind.data("/v1/usage", token, params=asked)["rows"] == []
 
 
 def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_wall(
