@@ -33,6 +33,7 @@ PREFIXES = {
     "event_id": "EVT",
     "endpoint_id": "WHK",
     "key_id": "KEY",
+    "statement_id": "STM",
 }
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
 WORDS = {

@@ -17,8 +17,9 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 
 VERBS = {
-    "check", "create", "delete", "erase", "export", "list", "pause", "prove", "recover", "report",
-    "resume", "revoke", "rotate", "search", "send", "show", "stream", "summarize", "update",
+    "check", "create", "delete", "erase", "export", "issue", "list", "pause", "prove", "recover",
+    "report", "resume", "revoke", "rotate", "search", "send", "show", "stream", "summarize",
+    "update", "withdraw",
 }  # fmt: skip
 WITHOUT_TOKEN = {"/healthz", "/readyz", "/metrics"}
 SCHEMAS = "#/components/schemas/"

@@ -15,6 +15,7 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.fact_samples import FULL, ON_OPEN_LINES
 from tests.support.facts import fact
 from tests.support.random_life import Life
+from tests.support.statements import tenant_of
 
 Event = dict[str, Any]
 Path = tuple[str | int, ...]
@@ -100,7 +101,9 @@ def examples(events: list[Event]) -> dict[str, Event]:
 def test_every_event_fits_the_schema_of_its_type_and_no_other_schema(
     events: list[Event], validators: dict[str, Any]
 ) -> None:
-    others = {"webhook.delivery_failed", "run.erased"}
+    others = {
+        "webhook.delivery_failed", "run.erased", "statement.issued", "statement.withdrawn"
+    }  # fmt: skip
     others |= {told.name for kind, told in PUBLISHED.items() if kind not in FULL}
     assert TYPES.keys() ^ {event["type"] for event in events} == others, (
         "`events` reports each fact about a line by the sample of its event. Report others there."
@@ -198,6 +201,18 @@ def test_a_failed_delivery_fits_its_schema(validators: dict[str, Any], events: l
     check = validators["webhook.delivery_failed"]
     check.validate(failed | {"service_line_id": None, "workspace_id": None})
     assert not check.is_valid(failed | {"payload": payload | {"sequence": None}})
+
+
+def test_the_events_of_statements_fit_their_schemas(edge: Edge, validators: dict[str, Any]) -> None:
+    tenant = tenant_of(edge)
+    tenant.withdraw(tenant.issued(note="As agreed")["id"])
+    issued, withdrawn = edge.data("/v1/events", tenant.token)[-2:]
+    for event, other in ((issued, withdrawn), (withdrawn, issued)):
+        validators[event["type"]].validate(event)
+        assert not validators[other["type"]].is_valid(event)
+    assert not validators["statement.issued"].is_valid(
+        issued | {"payload": issued["payload"] | {"as_of": "yesterday"}}
+    )
 
 
 def test_the_list_has_every_type_with_the_path_of_its_schema(edge: Edge) -> None:

@@ -31,19 +31,20 @@ WRITES = [r for r in ROUTES if r.methods != {"GET"}]
 COMMANDS = [
     r for r in WRITES if (r.openapi_extra or {}).get("requestBody") and "facts" not in r.path
 ]
-OWNED = ("line_id", "run_id", "endpoint_id", "event_id", "key_id")
+OWNED = ("line_id", "run_id", "endpoint_id", "event_id", "key_id", "statement_id")
 """Path parameters that name something of a tenant."""
 
 ENDLESS = "/v1/events/stream"
 
 ALLOWS = {
-    "read": "GET /v1/(execution|runs|directory|search|events|event-types|usage|compare)(/.*)?",
+    "read": "GET /v1/(execution|runs|directory|search|events|event-types|usage|compare|statements)(/.*)?",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
     "audit:read": "GET /v1/audit-logs(/export)?",
     "runs:erase": "POST /v1/runs/{run_id}/erase",
     "keys:manage": "[A-Z]+ /v1/keys(/.*)?",
+    "statements:issue": "POST /v1/statements(/.*)?",
     "admin": "GET /v1/organizations",
     None: "GET /v1/log/.*",
 }
@@ -107,6 +108,13 @@ def takes_as_of(route: LeanRoute) -> bool:
     return any("as_of" in getattr(each.annotation, "model_fields", {}) for each in parameters)
 
 
+def statement_of(edge: Edge, token: str) -> str:
+    """A new statement."""
+    period = {"from": "2026-03-01", "to": "2026-04-01"}
+    statement: str = edge.post("/v1/statements", token, json=period).json()["data"]["id"]
+    return statement
+
+
 @pytest.fixture(scope="module")
 def target(edge: Edge) -> Target:
     line = edge.fresh()
@@ -136,6 +144,7 @@ def target(edge: Edge) -> Target:
         "run_id": run["subject"],
         "endpoint_id": hook,
         "key_id": key,
+        "statement_id": statement_of(edge, edge.token("statements:issue", **tenant)),
         "event_id": format_id("EVT", recorded_at.year, run["position"]),
         "type": "execution.paused",
         "position": str(run["position"]),
@@ -300,7 +309,8 @@ def test_lines_and_runs_that_begin_later_are_unknown_in_the_past(
     edge.clock.advance(hours=1)
     line = edge.fresh()
     (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
-    path = route.path.format(line_id=line, run_id=run["subject"])
+    statement = statement_of(edge, token)
+    path = route.path.format(line_id=line, run_id=run["subject"], statement_id=statement)
     assert edge.get(path, token).status_code == 200
     assert_problem(edge.get(path, token, params=query), 404, "not_found")
 

@@ -221,7 +221,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "outcome", "endpoint_id", "format", "Last-Event-ID", "position", "size", "If-None-Match",
         "external_id", "parent_run_id", "q", "health", "resource_id", "sort", "key_id",
         "assignee", "unassigned", "overdue", "time_zone", "recorded_after", "recorded_until",
-        "occurred_from", "occurred_to", "group_by", "then", "now",
+        "occurred_from", "occurred_to", "group_by", "then", "now", "statement_id",
     }  # fmt: skip
 
 
@@ -321,6 +321,14 @@ OPERATIONS = [
     ("patch", "/v1/keys/{key_id}"),
     ("delete", "/v1/keys/{key_id}"),
     ("post", "/v1/keys/{key_id}/rotate"),
+    ("get", "/v1/usage"),
+    ("post", "/v1/statements"),
+    ("get", "/v1/statements"),
+    ("get", "/v1/statements/{statement_id}"),
+    ("get", "/v1/statements/{statement_id}/export"),
+    ("get", "/v1/statements/{statement_id}/changes"),
+    ("get", "/v1/statements/{statement_id}/bundle"),
+    ("post", "/v1/statements/{statement_id}/withdraw"),
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),
     ("get", "/v1/log/entries/{position}"),

@@ -56,7 +56,8 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     line = edge.fresh()
     (started,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
     edge.accept(fact("run.completed", started["subject"]))
-    seal(edge.conninfo, tmp_path_factory.mktemp("sealed"))
+    folder = tmp_path_factory.mktemp("sealed")
+    seal(edge.conninfo, folder)
     tenant = f"organization_id={ORGANIZATION}"
     requests = Requests(
         edge,
@@ -100,6 +101,9 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     send_facts(edge, requests)
     manage_webhooks(requests)
     manage_keys(requests)
+    issue_statements(requests)
+    seal(edge.conninfo, folder)
+    requests.ask("get", "/v1/statements/{statement_id}/bundle")
     with listening(edge) as address, Listener(address, edge.token("read")) as listener:
         media = listener.answer.headers["content-type"]
         requests.note("get", STREAM, listener.answer.status, media)
@@ -139,6 +143,17 @@ def manage_keys(requests: Requests) -> None:
     requests.ask("patch", path, json={"name": "n"})
     requests.ask("post", f"{path}/rotate")
     requests.ask("delete", path)
+
+
+def issue_statements(requests: Requests) -> None:
+    new = {"from": "2026-03-01", "to": "2026-04-01", "organization_id": ORGANIZATION}
+    issued = requests.ask("post", "/v1/statements", json=new).json()["data"]
+    requests.ids["statement_id"] = issued["id"]
+    path = "/v1/statements/{statement_id}"
+    requests.ask("get", "/v1/statements")
+    for place in ("", "/export", "/changes"):
+        requests.ask("get", f"{path}{place}")
+    requests.ask("post", f"{path}/withdraw", json={"reason": "r"})
 
 
 def test_every_answer_has_the_media_types_that_the_document_says(

@@ -4,19 +4,18 @@ import asyncio
 import csv
 import hashlib
 import io
-import itertools
 import json
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-import httpx
 import pytest
 
 from ledger.reads import statement
 from tests.support.edge import Edge, assert_problem
-from tests.support.facts import activation, fact
+from tests.support.facts import fact
+from tests.support.statements import APRIL, Tenant, check_in, tenant_of
 
-APRIL = {"from": "2026-04-01", "to": "2026-04-15"}
 ROW_KEYS = [
     "id", "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "note",
     "reference", "issued_at", "issued_by", "position", "document_sha256", "replaces", "total",
@@ -31,81 +30,10 @@ U_KEYS = [
     "seconds_by_cause",
 ]  # fmt: skip
 
-_organizations = itertools.count(500_001)
-
-
-class Tenant(NamedTuple):
-    """An organization of its own, with tokens of all and of one workspace."""
-
-    edge: Edge
-    organization: str
-    workspace: str
-    token: str
-    of_workspace: str
-
-    def issue(self, token: str | None = None, **body: Any) -> httpx.Response:
-        headers = body.pop("headers", {})
-        return self.edge.post(
-            "/v1/statements", token or self.token, json=APRIL | body, headers=headers
-        )
-
-    def issued(self, token: str | None = None, **body: Any) -> dict[str, Any]:
-        answer = self.issue(token, **body)
-        assert answer.status_code == 201, answer.text
-        data: dict[str, Any] = answer.json()["data"]
-        return data
-
-    def line(self, workspace: str | None = None, **more: Any) -> str:
-        line = self.edge.fresh_id()
-        tenant = {"organization_id": self.organization, "workspace_id": workspace or self.workspace}
-        more.setdefault("time", "2026-04-01T00:00:00Z")
-        self.edge.accept(activation(line, **tenant, **more), token=self.token)
-        return line
-
-    def accept(self, *facts: dict[str, Any]) -> None:
-        self.edge.accept(*facts, token=self.token)
-
-    def document(self, statement_id: str) -> dict[str, Any]:
-        answer = self.edge.get(f"/v1/statements/{statement_id}", self.token)
-        assert answer.status_code == 200, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
-
-    def listed(self, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.edge.data(
-            "/v1/statements", token or self.token, params=params
-        )
-        return found
-
-    def withdraw(self, statement_id: str, reason: str = "A mistake") -> httpx.Response:
-        path = f"/v1/statements/{statement_id}/withdraw"
-        return self.edge.post(path, self.token, json={"reason": reason})
-
-    def usage(self, **params: Any) -> dict[str, Any]:
-        found: dict[str, Any] = self.edge.data(
-            "/v1/usage", self.token, params={"limit": 1000, **params}
-        )
-        return found
-
 
 @pytest.fixture
 def tenant(edge: Edge) -> Tenant:
-    number = next(_organizations)
-    organization, workspace = f"ORG-26-{number}", f"WS-26-{number}"
-    rights = ("read", "write", "statements:issue")
-    token = edge.token(*rights, organization_id=organization)
-    of_workspace = edge.token(*rights, organization_id=organization, workspace_id=workspace)
-    return Tenant(edge, organization, workspace, token, of_workspace)
-
-
-def check_in(line: str, hours: float | None, day: str, resource: str | None = None) -> Any:
-    data = {"hours": hours, "resource_id": resource}
-    return fact(
-        "execution.checked_in",
-        line,
-        {name: value for name, value in data.items() if value is not None},
-        time=f"{day}T10:00:00Z",
-    )
+    return tenant_of(edge)
 
 
 @pytest.fixture
@@ -449,7 +377,7 @@ def test_the_same_idempotency_key_gives_the_same_answer(tenant: Tenant, line: st
 
 
 @pytest.fixture
-def documents(tenant: Tenant) -> Any:
+def documents(tenant: Tenant) -> Callable[[], int]:
     def count() -> int:
         ((number,),) = tenant.edge.select(
             "SELECT count(*) FROM ledger.statement_document"
@@ -461,7 +389,7 @@ def documents(tenant: Tenant) -> Any:
 
 
 def test_a_document_without_its_event_is_shown_nowhere_and_removed_within_a_day(
-    tenant: Tenant, documents: Any
+    tenant: Tenant, documents: Callable[[], int]
 ) -> None:
     issued = tenant.issued()["id"]
     tenant.issue(replaces="STM-26-999999")

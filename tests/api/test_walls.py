@@ -30,7 +30,9 @@ from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
 SETTINGS = Settings(master_key="0f" * 32, idle_sweep_seconds=3600)
 
-PERMISSIONS = ("read", "audit:read", "webhooks:manage", "keys:manage", "write")
+PERMISSIONS = (
+    "read", "audit:read", "webhooks:manage", "keys:manage", "write", "statements:issue"
+)  # fmt: skip
 
 ASKED: dict[str, dict[str, str]] = {
     "/v1/directory": {"type": "resource"},
@@ -110,6 +112,8 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
     key = edge.post(
         "/v1/keys", token, json={"name": f"{mark} reader", "permissions": ["read"]}
     ).json()["data"]["id"]
+    period = {"from": "2026-04-01", "to": "2026-04-15", "note": f"{mark} note"}
+    statement = edge.post("/v1/statements", token, json=period).json()["data"]["id"]
     hours = {"hours": 1, "resource_id": f"{mark}-ada"}
     edge.accept(fact("execution.checked_in", line, hours), **own)
     edge.post(f"/v1/execution/{edge.fresh_id()}/pause", token, json={"reason": mark})
@@ -119,6 +123,7 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
         "run_id": run["subject"],
         "endpoint_id": hook,
         "key_id": key,
+        "statement_id": statement,
         "event_id": event["id"],
         "position": str(event["position"]),
     }
@@ -228,7 +233,8 @@ def test_a_route_finds_nothing_of_a_neighbours_behind_one_wall(
     for whose, status in (*((one, 404) for one in strangers), (street.own, 200)):
         path = route.path.format(**whose.names)
         answer = behind.get(path, token, params=params)
-        if route.path.startswith("/v1/log/"):  # an event that is not sealed yet: 503
+        # An event that is not sealed yet is 503.
+        if route.path.startswith("/v1/log/") or route.path.endswith("/bundle"):
             assert (answer.status_code == 404) == (status == 404)
         else:
             assert answer.status_code == status, f"{LACKS[wall]}: {answer.text}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -13,7 +14,8 @@ from ledger.application.commands.webhooks import CreateEndpoint, EndpointSetting
 from ledger.feed import signing
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.tokens import create_token
-from ledger.log.tables import ID_COUNTER, LEASE
+from ledger.log.documents import Documents
+from ledger.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.log.verifications import Difference
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.table import Table
@@ -23,6 +25,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import Ledger, working
+from tests.support.statements import issue_of
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,14 @@ def fill(ledger: Ledger) -> None:
     chosen = EndpointSettings(url="https://example.com/", event_types=("*",))
     secret = signing.create_secret()
     ledger.execute(CreateEndpoint(COMMAND_LINE, None, secret=secret, settings=chosen, **tenant))
+    octets = b'{"total":{"lines":0}}'
+    hash_ = sha256(octets)
+    row = hash_.digest(), ORGANIZATION, "WS-26-000001", octets, '{"lines":0}', ledger.clock()
+    Documents(ledger.conninfo).store(DocumentRow(*row))
+    as_of = ledger.clock() + timedelta(seconds=1)
+    (end,) = ledger.rows("SELECT max(notification_id) AS position FROM ledger.ledger_events")
+    issued = ledger.execute(issue_of(end["position"], as_of, hash_.hexdigest()))
+    assert issued.outcome == "recorded"
 
 
 def faults_of(ledger: Ledger) -> list[str]:

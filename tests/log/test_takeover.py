@@ -13,6 +13,7 @@ import pytest
 from ledger.domain.execution_events import Woken
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.migrate import SchemaError, migrate
+from ledger.log.walls import protect
 from ledger.postgres.catalog import items, rights
 from ledger.service.composition.database import (
     inspect_database,
@@ -114,6 +115,10 @@ def age(conninfo: str) -> None:
     query(conninfo, AGED)
 
 
+LATER = "statement_document"
+"""A table that is new since."""
+
+
 def everything(conninfo: str) -> dict[str, Any]:
     """All rows of the tables, all objects and rights, and the roles of reads."""
     with psycopg.connect(conninfo) as connection:
@@ -122,9 +127,10 @@ def everything(conninfo: str) -> dict[str, Any]:
                 f"SELECT t::text FROM ledger.{table} AS t ORDER BY 1".encode()
             ).fetchall()
             for (table,) in connection.execute(TABLES).fetchall()
+            if table != LATER
         }
-        found["objects"] = sorted(items(connection), key=str)
-        found["rights"] = sorted(rights(connection), key=str)
+        for name, all_ in (("objects", items), ("rights", rights)):
+            found[name] = sorted((i for i in all_(connection) if LATER not in str(i)), key=str)
     found["roles"] = query(conninfo, READERS)
     return found
 
@@ -143,6 +149,7 @@ def test_one_of_the_nodes_that_start_together_takes_over_a_ledger_of_e6d622b(
     ((_, applied_at), *_) = query(of_e6d622b, APPLIED)
     assert f"{applied_at:%Y-%m-%d}" == "2026-11-25", "when the last of the 24 was applied"
     with psycopg.connect(of_e6d622b) as connection:
+        protect(connection)  # as each start does
         assert compare(connection, projections()).differing == []
 
 

@@ -51,11 +51,15 @@ OUTSIDE = {
 }
 
 OTHER_COLUMNS = {
+    ("statement_document", "stored_at"): "tells when a document without an event may be dropped",
     ("run_key", "wrapped"): "random, and to be destroyed: compared is whether there is one",
 }
 
 # The tables whose rows are compared, but may be missing: they are made again.
 CACHES = {"snapshot"}
+
+UNTIL_ISSUED = {"statement_document"}
+"""The tables whose rows come before their events: a row without one is dropped within a day."""
 
 # The tables of the schema, but for those of views.
 _TABLES = r"""
@@ -267,7 +271,7 @@ def test_each_inserted_row_is_named_by_table_and_key(
     ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
 ) -> None:
     unnamed = []
-    for group in together({table: KEYS[table][-1:] for table in columns}):
+    for group in together({table: KEYS[table][-1:] for table in columns.keys() - UNTIL_ISSUED}):
         rows = {table: row_of(ledger, table, last) for table, last in group.items()}
         inserts = {}
         for table, last in group.items():

@@ -56,6 +56,7 @@ _JSON = (msgspec.inspect.DictType, msgspec.inspect.ListType)
 """The types whose values are a cell with JSON."""
 
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
+_KINDS = {"jsonl": _LINES, "csv": _TABLE}
 
 Row = Sequence[Any]
 Cells = Sequence[str | int | None]
@@ -179,9 +180,10 @@ class Exported(NamedTuple):
         return _csv(self.cut.cells(self.entry(row)) for row in rows)
 
 
-def answers(description: str) -> dict[int | str, dict[str, Any]]:
-    """The answers of an export, as OpenAPI has them."""
-    content = {kind: {"schema": {"type": "string"}} for kind in (_LINES, _TABLE)}
+def answers(description: str, *formats: str) -> dict[int | str, dict[str, Any]]:
+    """The answers of an export, as OpenAPI has them; of all formats if none is named."""
+    kinds = [kind for name, kind in _KINDS.items() if name in (formats or _KINDS)]
+    content = {kind: {"schema": {"type": "string"}} for kind in kinds}
     return {200: {"description": description, "content": content}, **READ_ERRORS}
 
 

@@ -25,6 +25,7 @@ TAGS: dict[str, str] = {
     "directory": "What people call workspaces, projects and resources.",
     "search": "Finding lines, runs, workspaces, projects, resources and blockers by name or id.",
     "usage": "Hours, runs, tokens and time of many lines, in total and grouped.",
+    "statements": "The usage of a period, issued as a document that stays and can be proved.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
     "keys": "Who may do what: create, rotate and revoke API keys.",

@@ -410,7 +410,7 @@ _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *
     summary="Export a statement",
     openapi_extra=needs("read"),
     response_class=Response,
-    responses=answers("The rows of the document by line, and last its total.") | FEED_ERRORS,
+    responses=answers("The rows of the document by line, and last its total.", "csv") | FEED_ERRORS,
 )
 async def export_statement(
     asking: Asking, statement_id: AnyStatementId, query: StatementExportQuery
