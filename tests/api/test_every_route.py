@@ -37,7 +37,8 @@ OWNED = ("line_id", "run_id", "endpoint_id", "event_id", "key_id", "statement_id
 ENDLESS = "/v1/events/stream"
 
 ALLOWS = {
-    "read": "GET /v1/(execution|runs|directory|search|events|event-types|usage|compare|statements)(/.*)?",
+    "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?"
+    "|GET /v1/(usage|compare|statements)(/.*)?",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",

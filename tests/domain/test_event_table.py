@@ -40,7 +40,7 @@ FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] 
     "Run": (run.RUN_EVENTS, Run("RUN").evolve),
     "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").evolve),
     "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").evolve),
-    "Statement": (statement.STATEMENT_EVENTS, statement.Statement("STM").evolve),
+    "Statement": (statement.STATEMENT_EVENTS, statement.UsageStatement("STM").evolve),
     "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").evolve),
     "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).evolve),
 }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 
-from ledger.application.commands.statements import IssueStatement, Numbers
+from ledger.application.commands.statements import IssueStatement, StatementNumbers
 from ledger.domain.statement import InstantText, StatementIssued
 from ledger.domain.values import format_instant
 from ledger.intake.principal import COMMAND_LINE
@@ -111,5 +111,5 @@ def issue_of(position: int, as_of: datetime, document_sha256: str = "00" * 32) -
         organization_id=ORGANIZATION,
         workspace_id=WORKSPACE,
         replaces=None,
-        numbers=Numbers(event, as_of, msgspec.Raw(b"{}")),
+        numbers=StatementNumbers(event, as_of, msgspec.Raw(b"{}")),
     )

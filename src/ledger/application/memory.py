@@ -17,7 +17,7 @@ from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import Run
-from ledger.domain.statement import Statement
+from ledger.domain.statement import UsageStatement
 from ledger.intake.principal import Principal
 from ledger.log.append import Append, Loaded, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
@@ -46,7 +46,7 @@ def sees(principal: Principal, found: Aggregate | None) -> bool:
 
 _NOTHING = Loaded((), (), {}, {}, ())
 
-A = TypeVar("A", Execution, Run, Endpoint, ApiKey, Statement)
+A = TypeVar("A", Execution, Run, Endpoint, ApiKey, UsageStatement)
 
 
 class Memory:
@@ -250,9 +250,9 @@ class Memory:
         """An API key. Raises NotFound as ``run`` does."""
         return self._seen(ApiKey, key_id, principal, "No such key.")
 
-    def statement(self, statement_id: str, principal: Principal) -> Statement:
+    def statement(self, statement_id: str, principal: Principal) -> UsageStatement:
         """A statement. Raises NotFound as ``run`` does."""
-        return self._seen(Statement, statement_id, principal, "No such statement.")
+        return self._seen(UsageStatement, statement_id, principal, "No such statement.")
 
     def asking_key(self, principal: Principal) -> ApiKey | None:
         """The key of a credential, as it is now; None: the credential is no key."""

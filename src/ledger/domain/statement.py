@@ -67,10 +67,10 @@ STATEMENT_TABLE: tuple[EventRow, ...] = (
 STATEMENT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in STATEMENT_TABLE)
 
 
-class Statement(Folded):
+class UsageStatement(Folded):
     """The state of one statement, folded from its stream.
 
-    That it was replaced is no event of its own stream: an identity tells it
+    A replacement is no event of the replaced statement's stream: an identity tells of it
     (``Identity.of_replacement``).
     """
 

@@ -23,11 +23,11 @@ from ledger.domain.execution import Execution
 from ledger.domain.reads import RunDataReads
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
-from ledger.domain.statement import Statement
+from ledger.domain.statement import UsageStatement
 from ledger.log.tables import SnapshotRow
 
 Aggregate = (
-    Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads | Statement
+    Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads | UsageStatement
 )
 
 KINDS: dict[str, type[Aggregate]] = {
@@ -35,7 +35,7 @@ KINDS: dict[str, type[Aggregate]] = {
     "RUN": Run,
     "KEY": ApiKey,
     "WHK": Endpoint,
-    "STM": Statement,
+    "STM": UsageStatement,
     "REF": Refusals,
     "DIR": DirectoryEntry,
     "REA": RunDataReads,

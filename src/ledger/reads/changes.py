@@ -1,4 +1,4 @@
-"""What changed in the numbers of a period between two corners, by line (contract, Statements)."""
+"""The changes of a period's numbers between two corners, by line (contract, Statements)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ class ChangedLine(NamedTuple):
     event_count: int
 
 
-class Changes(NamedTuple):
+class UsageChanges(NamedTuple):
     """The sums at both corners, and the lines that differ, by id, with their names now."""
 
     then: Sums
@@ -35,7 +35,7 @@ class Changes(NamedTuple):
 
 async def changes_of(
     fetch: Fetch, scope: UsageScope, period: tuple[datetime, datetime], then: Corner, now: Corner
-) -> Changes:
+) -> UsageChanges:
     """Compare a period's numbers. Raises Invalid for too many lines, and Behind."""
     before, after = (Summing(fetch, scope, corner, *period) for corner in (then, now))
     sums_then, sums_now, differing = Sums(), Sums(), list[tuple[LineInScope, Sums, Sums]]()
@@ -61,7 +61,7 @@ async def changes_of(
         events = await _causes(fetch, scope, period, (then, now), [line.key for line, *_ in some])
         rows += [ChangedLine(*each, *events.get(each[0].key, ((), 0))) for each in some]
     names = await after.names([row.line.id for row in rows]) if rows else {}
-    return Changes(sums_then, sums_now, rows, names)
+    return UsageChanges(sums_then, sums_now, rows, names)
 
 
 def _compared(sums: Sums) -> tuple[object, ...]:

@@ -30,7 +30,7 @@ _BY_RESOURCE = Grouping(("service_line", "resource"))
 _encode = msgspec.json.Encoder().encode
 
 
-class Scoped(NamedTuple):
+class SumsOfScope(NamedTuple):
     """The sums of a scope: in total, by line, and by line and resource if that is asked."""
 
     total: Sums
@@ -38,7 +38,9 @@ class Scoped(NamedTuple):
     by_resource: Sequence[Row] | None
 
 
-async def scoped(summing: Summing, start: datetime, end: datetime, *, by_resource: bool) -> Scoped:
+async def scoped(
+    summing: Summing, start: datetime, end: datetime, *, by_resource: bool
+) -> SumsOfScope:
     """Sum the lines page by page. Raises Invalid for too many rows."""
     total, rows, further = Sums(), list[Row](), list[Row]()
     stretches = [("", start, end)]
@@ -50,7 +52,7 @@ async def scoped(summing: Summing, start: datetime, end: datetime, *, by_resourc
             further += await Usage(summing, _BY_RESOURCE, stretches, None).rows(lines)
         if len(rows) + len(further) > MAX_ROWS:
             raise Invalid.at("/from", f"the statement has more than {MAX_ROWS:,} rows: narrow it")
-    return Scoped(total, rows, further if by_resource else None)
+    return SumsOfScope(total, rows, further if by_resource else None)
 
 
 class Document(NamedTuple):
@@ -61,7 +63,7 @@ class Document(NamedTuple):
     total: bytes
 
 
-def document(event: StatementIssued, sums: Scoped) -> Document:
+def document(event: StatementIssued, sums: SumsOfScope) -> Document:
     """Write the document of an event, which lacks the hash only. Raises Invalid."""
     total = OF_ALL.shown(sums.total)
     _require_exact(total)

@@ -34,7 +34,7 @@ from ledger.log.verifications import Difference, Progress, Report
 from ledger.postgres.session import options_of
 from ledger.postgres.table import Table
 from ledger.sealing.shelf import Connection
-from ledger.verification.derived_documents import Documents
+from ledger.verification.derived_documents import IssuedDocuments
 from ledger.verification.derived_once import WrittenOnce
 from ledger.verification.derived_pages import Pages
 from ledger.verification.derived_snapshots import Snapshots
@@ -117,7 +117,7 @@ class _Comparison:
         self._fold = _Fold()
         self._once = WrittenOnce(connection, self._report)
         self._snapshots = Snapshots(connection, self._report)
-        self._documents = Documents(connection, self._report)
+        self._documents = IssuedDocuments(connection, self._report)
         self._position = self._faults = 0
 
     def run(self) -> Compared:

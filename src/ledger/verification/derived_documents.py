@@ -21,7 +21,7 @@ LEFT JOIN LATERAL (SELECT sha256(d.document) AS hash OFFSET 0) AS actual ON true
 """
 
 
-class Documents:
+class IssuedDocuments:
     """The documents of the statements that were folded and not compared yet."""
 
     def __init__(self, connection: Connection, report: Report) -> None:

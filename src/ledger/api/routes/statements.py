@@ -1,8 +1,8 @@
 """Statements: the routes that issue, withdraw, list and show them (contract, Statements).
 
 The document of a statement is computed as of the instant at which the request's turn began, and
-stored, before the command is handed in (``application/commands/statements.py``). It is answered as
-it was stored, byte by byte.
+stored, before the command is handed in (``application/commands/statements.py``). The answer is the
+document as it was stored, byte by byte.
 """
 
 import asyncio
@@ -40,7 +40,11 @@ from ledger.api.routes.proofs import Inclusion, base64_of, inclusion_of, sealed_
 from ledger.api.routes.usage import VIEWS, UsageSums
 from ledger.api.usage_rows import COLUMNS, TOTAL, cells
 from ledger.api.writing import Sent, as_left, execute, execute_on
-from ledger.application.commands.statements import IssueStatement, Numbers, WithdrawStatement
+from ledger.application.commands.statements import (
+    IssueStatement,
+    StatementNumbers,
+    WithdrawStatement,
+)
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid, NotFound, Unavailable
 from ledger.domain.statement import InstantText, StatementIssued
@@ -200,7 +204,7 @@ class ShownChangedLine(ThenAndNow, kw_only=True):
 
 
 class ShownChanges(msgspec.Struct):
-    """What is known of a statement's period by now, and was not when it was issued."""
+    """The difference between a statement and its period as it is known now."""
 
     changed: bool
     total: ThenAndNow
@@ -264,7 +268,7 @@ async def issue_statement(asking: Asking, sent: Sent[NewStatement]) -> Response:
 
 async def _stored(
     asking: Asking, body: NewStatement, organization_id: str, workspace_id: str | None
-) -> Numbers:
+) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
     services = asking.services
     async with services.heavy.turn(asking.principal.party):
@@ -298,7 +302,7 @@ async def _stored(
         )
         await asyncio.to_thread(services.documents.store, row)
     event = msgspec.structs.replace(event, document_sha256=made.sha256)
-    return Numbers(event, corner.clock, msgspec.Raw(made.total))
+    return StatementNumbers(event, corner.clock, msgspec.Raw(made.total))
 
 
 def _scope(principal: Principal, organization_id: str, workspace_id: str | None) -> UsageScope:
@@ -359,7 +363,7 @@ def _key_in(key: Mapping[str, Any]) -> int:
     return sort_key(key["id"])
 
 
-class Found(NamedTuple):
+class FoundStatement(NamedTuple):
     """A statement that the credential sees."""
 
     rows: Answer
@@ -375,7 +379,7 @@ _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 
 async def find(
     asking: Asking, statement_id: str, query: Present | None = None, *, whole: bool = True
-) -> Found:
+) -> FoundStatement:
     """The statement, with its document if ``whole``. Raises NotFound."""
     query = query or Present()
     if not re.fullmatch(STATEMENT_ID, statement_id):
@@ -388,7 +392,7 @@ async def find(
         raise read_at(rows, NotFound(_UNKNOWN))
     if whole and octets is None:
         raise Unavailable("The document of the statement is missing: verify the ledger.")
-    return Found(rows, issued, _decode_about(about), bytes(octets or b""))
+    return FoundStatement(rows, issued, _decode_about(about), bytes(octets or b""))
 
 
 @read_route(

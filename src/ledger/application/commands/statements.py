@@ -19,14 +19,14 @@ from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, Invalid, InvalidState, Unavailable
 from ledger.domain.recorded import Identity
-from ledger.domain.statement import Statement, StatementIssued
+from ledger.domain.statement import StatementIssued, UsageStatement
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Numbers(msgspec.Struct, frozen=True):
+class StatementNumbers(msgspec.Struct, frozen=True):
     """A document that was computed and stored: its event, and its sums for the answer."""
 
     event: StatementIssued
@@ -48,7 +48,7 @@ class IssueStatement(NewCommand):
     workspace_id: str | None
     replaces: str | None
     """The statement that the request names, also where it has a fault."""
-    numbers: Numbers | None
+    numbers: StatementNumbers | None
     """None: the request has a fault, or its tenant is another one."""
     fault: Invalid | None = None
     idempotency: IdempotencyKey | None = None
@@ -78,7 +78,7 @@ class IssueStatement(NewCommand):
         assert self.numbers is not None
         event = self.numbers.event
         self._require_final(group, self.numbers.as_of, event.position)
-        statement = Statement(group.issue("STM"))
+        statement = UsageStatement(group.issue("STM"))
         tenant = (organization_id, workspace_id, None)
         recorded = group.record(statement, event, group.now, self, tenant=tenant)
         answer = {
@@ -90,7 +90,7 @@ class IssueStatement(NewCommand):
         }
         return receipt(recorded, _encode({"data": answer}))
 
-    def _require_replaceable(self, replaced: Statement, group: Group) -> None:
+    def _require_replaceable(self, replaced: UsageStatement, group: Group) -> None:
         scope = self.organization_id, self.workspace_id
         if (replaced.organization_id, replaced.workspace_id) != scope:
             raise Invalid.at("/replaces", "is a statement of another organization or workspace")
