@@ -69,6 +69,11 @@ WANTED = (
         "runs tell their tokens by model, and cancelled ones their tokens",
     ),
     Wanted(
+        r"/v1/event-types/",
+        rb', ?"statement"',
+        "the subject of an event may be a statement",
+    ),
+    Wanted(
         r"/v1/runs/export\?.*format=csv",
         rb"usage_corrected_at,|,token_usage|,+(?=,\d{4}-|\r\n)",
         "so does the table of runs",

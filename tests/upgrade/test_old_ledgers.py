@@ -41,7 +41,7 @@ LINE = "LIN-26-900001"
 TOPICS = 37
 OTHER_VERSION = "search"
 """The view that is taken for one of another version, so that the service builds it anew."""
-CHANGED = {"execution", "run", "event"}
+CHANGED = {"execution", "run", "event", "directory"}
 """The views that later versions have changed."""
 
 
