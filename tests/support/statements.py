@@ -93,7 +93,9 @@ def tenant_of(edge: Edge) -> Tenant:
     return Tenant(edge, organization, workspace, token, of_workspace)
 
 
-def issue_of(position: int, as_of: datetime, document_sha256: str = "00" * 32) -> IssueStatement:
+def issue_of(
+    position: int, as_of: datetime, document_sha256: str = "00" * 32, replaces: str | None = None
+) -> IssueStatement:
     """The command that issues a statement of March, whose document need not exist."""
     event = StatementIssued(
         organization_id=ORGANIZATION,
@@ -104,12 +106,13 @@ def issue_of(position: int, as_of: datetime, document_sha256: str = "00" * 32) -
         as_of=InstantText(format_instant(as_of)),
         position=position,
         document_sha256=document_sha256,
+        replaces=replaces,
     )
     return IssueStatement(
         COMMAND_LINE,
         None,
         organization_id=ORGANIZATION,
         workspace_id=WORKSPACE,
-        replaces=None,
+        replaces=replaces,
         numbers=StatementNumbers(event, as_of, msgspec.Raw(b"{}")),
     )

@@ -6,13 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 from ledger.application.command import Command
 from ledger.application.commands import webhooks
+from ledger.application.commands.statements import WithdrawStatement
 from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookDeliveryFailed
+from ledger.domain.values import EARLIEST
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.language.published import TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE
+from tests.support.statements import issue_of
 
 SECRET = "whsec_" + "A" * 43 + "="
 _TYPES = sorted(TYPES)
@@ -30,6 +33,7 @@ class EndpointManager:
     def __init__(self, seed: int, tenants: Sequence[tuple[str, str]]) -> None:
         self._dice, self._tenants = random.Random(seed), tenants
         self.endpoints: list[str] = []
+        self.statements: list[str] = []
         self._rounds = 0
 
     def set_up(self, writer: Writer, count: int) -> None:
@@ -37,6 +41,9 @@ class EndpointManager:
         for outcome in writer.submit([self._create() for _ in range(count)]).result(20):
             assert isinstance(outcome, Receipt), outcome
             self.endpoints.append(outcome.subject)
+        for outcome in writer.submit([self._issue() for _ in range(count)]).result(20):
+            assert isinstance(outcome, Receipt), outcome
+            self.statements.append(outcome.subject)
 
     def act(self, writer: Writer, count: int) -> None:
         """Execute ``count`` random commands, of which the writer rightly refuses some."""
@@ -58,7 +65,19 @@ class EndpointManager:
         types = self._dice.choice([("*",), few])
         return webhooks.EndpointSettings("http://127.0.0.1:9/", types, None, enabled)
 
+    def _issue(self, replaces: str | None = None) -> Command:
+        """A statement of numbers as of the beginning of time, whose document does not exist."""
+        return issue_of(0, EARLIEST, self._dice.randbytes(32).hex(), replaces)
+
+    def _next_statement(self) -> Command:
+        statement = self._dice.choice(self.statements)
+        if self._dice.random() < 0.2:
+            return WithdrawStatement(statement, COMMAND_LINE, reason="r")
+        return self._issue(self._dice.choice([None, statement]))
+
     def _next(self) -> Command:
+        if self._dice.random() < 0.15:
+            return self._next_statement()
         endpoint, dice = self._dice.choice(self.endpoints), self._dice.random()
         if dice < 0.4:
             return self._change(endpoint)

@@ -143,6 +143,7 @@ def test_a_view_that_the_code_does_not_know_stops_until_it_does(
             "webhook": (0, True),
             "directory": (0, True),
             "search": (0, True),
+            "statement": (0, True),
         }
     with projecting(conninfo) as projector:
         projector.catch_up()
