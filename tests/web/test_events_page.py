@@ -327,3 +327,29 @@ def test_events_need_the_right_to_read(edge: Edge) -> None:
         assert page.status == 403
         assert "The credential lacks the permission read." in page.text
     assert Visitor(edge).get("/ui/events").status == 401
+
+
+def test_events_are_found_by_the_time_at_which_they_occurred(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    of_march = check_ins(line_id, 3, time="2026-03-31T22:30:00Z")
+    edge.accept(*of_march, *check_ins(line_id, 2, time="2026-04-02T10:00:00Z"))
+    guest = visitor(edge)
+    guest.http.cookies.set("ledger_zone", "Europe/Berlin")
+    typed = "occurred_from_local=2026-04-01T00:00&occurred_to_local=2026-04-02T00:00"
+    found = guest.get(f"/ui/events?service_line_id={line_id}&{typed}")
+    said = dict(parse_qsl(urlsplit(found.location).query))
+    assert (said["occurred_from"], said["occurred_to"]) == (
+        "2026-03-31T22:00:00Z", "2026-04-01T22:00:00Z",
+    )  # fmt: skip
+    pages = walk(guest, f"{found.location}&limit=2")
+    walked = [event_id for page in pages for event_id in ids(page)]
+    listed = [event["id"] for event in fed(edge, f"&service_line_id={line_id}")]
+    assert walked == listed[1:4][::-1]
+    assert pages[0].words(".chosen .chip")[1:] == [
+        "Occurred from 2026-04-01 00:00:00 ✕ , remove",
+        "Occurred before 2026-04-02 00:00:00 ✕ , remove",
+    ]
+    # Neither a count nor a stream knows when events occurred.
+    assert pages[0].all(".total, [data-stream]") == []
+    file = guest.get(str(pages[0].all("#downloads a")[1]["href"])).answer.text
+    assert [json.loads(row)["id"] for row in file.splitlines()] == listed[1:4]

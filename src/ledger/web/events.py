@@ -15,7 +15,7 @@ from ledger.api.routes import feeds, proofs
 from ledger.domain.errors import Behind
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
-from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
+from ledger.web.log import COUNTED, PAGE_ROWS, WrittenInstant, WrittenRange, chips, stream_address
 from ledger.web.names import names_beside
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.showing import summary
@@ -23,10 +23,21 @@ from ledger.web.showing import summary
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 
 
-class EventsQuery(feeds.FeedQuery, WrittenRange):
+class EventsQuery(feeds.FollowQuery, WrittenRange):
     """The feed's parameters."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
+    occurred_from_local: WrittenInstant = None
+    occurred_to_local: WrittenInstant = None
+    occurred_from_exact: WrittenInstant = None
+    occurred_to_exact: WrittenInstant = None
+
+    written = ("from", "to", "occurred_from", "occurred_to")
+
+    @property
+    def is_by_occurrence(self) -> bool:
+        """Whether only events that occurred in a stretch of time are shown."""
+        return self.occurred_from is not None or self.occurred_to is not None
 
 
 @router.get("", openapi_extra=needs("read"))
@@ -36,7 +47,7 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
     if address is not None:
         return go(address)
     found = await read_answer(
-        feeds.events_page(asking, query, is_backwards=True),
+        feeds.followed_page(asking, query, is_backwards=True),
         PageOf[Envelope],
     )
     chosen = _chosen(query)
@@ -45,7 +56,9 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
         asking.request,
         "events.html",
         events=found.data,
-        total=await feeds.events_counted(asking, query, COUNTED),
+        total=None
+        if query.is_by_occurrence
+        else await feeds.events_counted(asking, query, COUNTED),
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         chosen=chosen,
@@ -72,7 +85,8 @@ async def _names(
 def _chosen(query: EventsQuery) -> dict[str, Any]:
     """The filters under their names in addresses."""
     chosen = {name: getattr(query, name) for name in feeds.EventFilters.model_fields}
-    return chosen | {"from": query.from_, "to": query.to}
+    times = {"occurred_from": query.occurred_from, "occurred_to": query.occurred_to}
+    return chosen | {"from": query.from_, "to": query.to, **times}
 
 
 @router.get("/export", openapi_extra=needs("read"))

@@ -1,7 +1,7 @@
 """Parts that the pages of logs share: a period as people type it, and the active filters."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, Field
@@ -28,16 +28,17 @@ class WrittenRange(BaseModel):
     from_exact: WrittenInstant = None
     to_exact: WrittenInstant = None
 
+    written: ClassVar[Sequence[str]] = ("from", "to")
+    """The names of the bounds."""
+
     def canonical(self, request: Request) -> str | None:
         """The page's address with UTC instants, which can be shared. Raises Invalid.
 
         None if the address has this form already.
         """
         address = here(request)
-        for name, written, exact in (
-            ("from", self.from_local, self.from_exact),
-            ("to", self.to_local, self.to_exact),
-        ):
+        for name in self.written:
+            written, exact = getattr(self, f"{name}_local"), getattr(self, f"{name}_exact")
             if written is None and exact is None:
                 continue
             for field in (f"{name}_local", f"{name}_exact"):

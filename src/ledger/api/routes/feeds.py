@@ -177,22 +177,29 @@ async def list_events(asking: Asking, query: FollowQuery) -> Response:
     `cursor` continues after a page; an empty page without more repeats the cursor that was sent.
     A page by `occurred_at` may have fewer events than `limit`, or none, and yet `has_more`.
     """
-    walk = _walk_of(query, asking.principal)
+    return await followed_page(asking, query)
+
+
+async def followed_page(asking: Asking, query: FollowQuery, is_backwards: bool = False) -> Reply:
+    """A page of the feed, also by ``occurred_at``; backwards as ``events_page``."""
+    walk = _walk_of(query, asking.principal, is_backwards)
     if walk.occurred is None:
-        return await events_page(asking, query)
+        return await events_page(asking, query, is_backwards)
     return await _page_by_look(asking, query, walk, walk.occurred)
 
 
-def _walk_of(query: FollowQuery | EventsExportQuery, principal: Principal) -> "Walk":
+def _walk_of(
+    query: FollowQuery | EventsExportQuery, principal: Principal, is_backwards: bool = False
+) -> "Walk":
     """The walk along the feed that the parameters ask for. Raises Invalid."""
     filters, (start, end) = feed_filters(query, query, principal), query.occurred()
     if start is None and end is None:
-        return Walk(filters, position_in(query.after))
+        return Walk(filters, position_in(query.after), is_backwards)
     if start is not None:
         # No event is recorded earlier than that: the walk begins there.
         filters["from"] = max(start - MAX_AHEAD, filters.get("from", EARLIEST))
     occurred = Occurred(micros_of(start or EARLIEST), micros_of(end or LATEST))
-    return Walk(filters, position_in(query.after), occurred=occurred)
+    return Walk(filters, position_in(query.after), is_backwards, occurred)
 
 
 async def _page_by_look(
