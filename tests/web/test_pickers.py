@@ -58,6 +58,8 @@ def test_a_past_board_offers_no_resources(edge: Edge) -> None:
     edge.clock.advance(minutes=5)
     page = visitor(edge).get("/ui?as_of=2026-04-15")
     assert page.words(".pick summary") == ["Workspace", "Project"]
+    found = picks(visitor(edge), "/ui?as_of=2026-04-15", "Workspace")
+    assert all("as_of=2026-04-15" in address for address in found.values())
 
 
 def test_many_projects_are_listed_by_name_and_found_by_a_part_of_the_name(
