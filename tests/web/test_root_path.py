@@ -116,7 +116,8 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
             if urlsplit(one).path not in known and "/ui/stream" not in one and "export" not in one:
                 waiting.add(one)
     paths = {path.removeprefix(ROOT) for path in known}
-    assert {"/ui", "/ui/events", "/ui/audit", "/ui/webhooks", "/docs"} <= paths
+    assert {"/ui", "/ui/usage", "/ui/events", "/ui/audit", "/ui/webhooks"} <= paths
+    assert "/docs" in paths
     kinds = {path.split("/")[2] for path in paths if path.count("/") > 2}
     assert {"lines", "runs", "events", "webhooks", "static"} <= kinds
 

@@ -87,7 +87,8 @@ def test_a_malformed_header_gives_no_access(edge: Edge, name: str) -> None:
 def test_every_page_has_strict_headers(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
     line_id = edge.fresh()
-    pages = ["/", "/ui", f"/ui/lines/{line_id}", "/ui/events", "/ui/audit", "/ui/nothing"]
+    pages = ["/", "/ui", f"/ui/lines/{line_id}", f"/ui/lines/{line_id}/history", "/ui/events"]
+    pages += ["/ui/usage", "/ui/audit", "/ui/nothing"]
     for path in pages:
         headers = (Visitor(edge) if path == "/" else guest).get(path).answer.headers
         policy = headers["content-security-policy"]

@@ -1,9 +1,9 @@
-"""The filters of a board as people see them: a chip for each word, and a title."""
+"""The filters of lines as people see them: a chip for each word, and a title."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ledger.api.routes.executions import Filters
+from ledger.api.reading import Present
 from ledger.web.showing import words
 
 _SAID = {
@@ -15,6 +15,7 @@ _SAID = {
     "execution_model": "Model",
     "workspace_id": "Workspace",
     "project_tag": "Project",
+    "service_line_id": "Line",
     "resource_id": "Resource",
     "assignee": "Assignee",
     "unassigned": "Only",
@@ -25,7 +26,9 @@ _SAID = {
 _FLAGS = {"unassigned": "nobody assigned", "overdue": "overdue"}
 """The filters that are on or off."""
 
-_AS_SENT = ("organization_id", "workspace_id", "project_tag", "resource_id", "assignee")
+_AS_SENT = (
+    "organization_id", "workspace_id", "project_tag", "service_line_id", "resource_id", "assignee"
+)  # fmt: skip
 
 _NO_SIGNALS = "no signals"
 
@@ -47,9 +50,9 @@ class Chip(NamedTuple):
 
 
 def chips_of(
-    query: Filters, names: Mapping[str, str], not_of_past: Collection[str] = ()
+    query: Present, names: Mapping[str, str], not_of_past: Collection[str] = ()
 ) -> list[Chip]:
-    """The chips of all filters that are on."""
+    """The chips of all filters that are on, whichever a page has."""
     return [
         Chip(
             name,
@@ -60,7 +63,7 @@ def chips_of(
             name not in not_of_past,
         )
         for name, said in _SAID.items()
-        for given in [dict.fromkeys((getattr(query, name) or "").split(","))]
+        for given in [dict.fromkeys((getattr(query, name, None) or "").split(","))]
         for word in given
         if word
     ]

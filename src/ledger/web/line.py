@@ -23,13 +23,13 @@ from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.principal import Principal
-from ledger.language.envelopes import Envelope
+from ledger.language.envelopes import Envelope, HistoryItem
 from ledger.web.addresses import HOME, here, sender, with_parameter
 from ledger.web.board import query_of
 from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.lag import unshown_hold
-from ledger.web.names import names_for, names_of_keys
+from ledger.web.names import name_of_line, names_for, names_of_keys
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -149,6 +149,30 @@ async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> R
 async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
     return go(with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of))
+
+
+@router.get("/{line_id}/history", openapi_extra=needs("read"))
+async def show_line_history(
+    asking: Asking, line_id: AnyLineId, query: stories.HistoryQuery
+) -> Response:
+    """The events of a line and its runs in log order, also those between two instants."""
+    found = await read_answer(stories.show_history(asking, line_id, query), PageOf[HistoryItem])
+    bounds = {"recorded_after": query.recorded_after, "recorded_until": query.recorded_until}
+    return show(
+        asking.request,
+        "history.html",
+        line_id=line_id,
+        line_name=await name_of_line(asking, line_id, None),
+        events=found.data,
+        bounds={name: query.calendar.instant(at) for name, at in bounds.items() if at},
+        following=with_parameter(here(asking.request), "cursor", found.meta.cursor)
+        if found.meta.has_more
+        else None,
+        key_names=await names_of_keys(
+            asking, {id_ for each in found.data for id_ in (each.actor.id, each.reported_by)}
+        ),
+        summary=summary,
+    )
 
 
 async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -> Response:

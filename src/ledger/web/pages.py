@@ -80,6 +80,7 @@ HEADERS: Mapping[str, str] = {
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
+    ("/ui/usage", ("/ui/usage/",), "Month", "read"),
     ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
     ("/ui/events", ("/ui/events/",), "Events", "read"),
     ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
@@ -349,6 +350,8 @@ def show(
         "picks": showing.picks(now, zone),
         "at_instant": partial(with_parameter, first_page, "as_of"),
         "here": address,
+        # In another zone, the dates of an address are others: it is made anew.
+        "zoned": with_parameter(address, "time_zone", None),
         "nav": places_of(principal) if principal is not None else (),
         "home": home_of(principal) if principal is not None else "/",
         "steps": FirstSteps(request, principal) if principal is not None else None,

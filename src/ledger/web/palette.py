@@ -20,10 +20,10 @@ from ledger.api.routes.search import (
 from ledger.domain.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.pages import PageRoute, go, may_read, show
+from ledger.web.pages import PageRoute, go, may_read, places_of, show
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
-from projections.search.words import folded_name, sought
+from projections.search.words import fold, folded_name, sought
 
 router = APIRouter(prefix="/ui/search", include_in_schema=False, route_class=PageRoute)
 
@@ -44,8 +44,8 @@ class Typed(BaseModel):
         return (self.q or self.id).strip()
 
 
-class OnBoard(NamedTuple):
-    """A workspace, a project or a person by whom lines are waited for: the board shows them."""
+class OnPages(NamedTuple):
+    """A page, or a workspace, a project or a person whose lines the board shows."""
 
     type: str
     id: str
@@ -56,7 +56,7 @@ class OnBoard(NamedTuple):
 class Hit(NamedTuple):
     """A result, as the page shows it."""
 
-    found: Found | OnBoard
+    found: Found | OnPages
     path: str | None
     """The address that it leads to; None: no page shows it."""
     parameters: dict[str, str]
@@ -119,8 +119,13 @@ async def _results(asking: Asking, text: str) -> list[Hit] | None:
         for kind in _KINDS.values()
         for hit in [hit for hit in left if hit.found.type == kind][:_MOST]
     ]
+    pages = [
+        Hit(OnPages("page", path, name), path, {}, None)
+        for path, _, name, _ in places_of(asking.principal)
+        if fold(name).startswith(fold(text))
+    ]
     # Lines may fill the answer, and would then hide the workspace whose name they have.
-    return [*hits[: FOUND - len(more)], *more]
+    return [*pages, *hits[: FOUND - len(more) - len(pages)], *more]
 
 
 async def _on_board(asking: Asking, text: str) -> list[Hit]:
@@ -139,7 +144,7 @@ async def _on_board(asking: Asking, text: str) -> list[Hit]:
             if is_found and wanted.fits_id(entry.id):
                 # A comma means "or" in a filter, so an id with a comma leads nowhere.
                 path = None if "," in entry.id else "/ui"
-                found = OnBoard(type_, entry.id, entry.name)
+                found = OnPages(type_, entry.id, entry.name)
                 hits.append(Hit(found, path, {FILTER[kind]: entry.id}, None, entry.lines))
     return sorted(hits, key=lambda hit: -(hit.lines or 0))
 

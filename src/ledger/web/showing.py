@@ -51,10 +51,10 @@ class Zone:
     def __init__(self, name: str) -> None:
         """Raises ValueError for an unknown name."""
         try:
-            self._zone = calendar_of(name).zone
+            self.calendar = calendar_of(name)
         except Invalid as error:
             raise ValueError("no such time zone") from error
-        self.name = name
+        self._zone, self.name = self.calendar.zone, name
 
     @property
     def is_utc(self) -> bool:

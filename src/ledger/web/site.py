@@ -20,6 +20,7 @@ from ledger.web import (
     pickers,
     run,
     sign_in,
+    usage,
     views,
     webhooks,
 )
@@ -31,6 +32,7 @@ PAGES = (
     board.router,
     pickers.router,
     views.router,
+    usage.router,
     line.router,
     many.router,
     run.router,

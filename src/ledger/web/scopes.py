@@ -1,0 +1,105 @@
+"""Parts that the pages across lines share: which lines they are about, and what leads elsewhere."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from fastapi import Response
+
+from ledger.api.corners import LineFilters
+from ledger.api.reading import Asking, Query
+from ledger.api.routes import compare
+from ledger.api.routes.compare import Compared, ComparePage, ComparePageQuery, CompareQuery
+from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
+from ledger.web.addresses import here, with_parameter
+from ledger.web.filters import chips_of
+from ledger.web.names import names_for, names_of_lines
+from ledger.web.pages import go, read_answer
+from ledger.web.pickers import Kind, names_of_resources
+
+PAGE = 1000
+"""The most rows of a page of the API."""
+PAGES = 10
+"""The most pages of the API that are read, so that rows can be sorted; a file has all rows."""
+
+_TICK = timedelta(microseconds=1)
+
+
+def organization_first(asking: Asking, query: LineFilters) -> Response | None:
+    """The way of an administrator who has chosen no organization; None: nothing is to choose."""
+    if not asking.principal.is_admin or query.organization_id is not None:
+        return None
+    return go(changed("/ui/directory", type="organization", next=here(asking.request)))
+
+
+def changed(address: str, **changes: Any) -> str:
+    """An address with other parameters, on its first page."""
+    for name, value in {"start": None, **changes}.items():
+        name = name.rstrip("_")
+        address = with_parameter(address, name, None if value is None else str(value))
+    return address
+
+
+def exported(path: str, query: LineFilters, *more: str, **others: str) -> str:
+    """The address of a file with all rows: the export of the API takes these parameters."""
+    fields = type(query).model_fields
+    for name in (*LineFilters.model_fields, *more):
+        value = getattr(query, name)
+        path = with_parameter(path, fields[name].alias or name, value)
+    return changed(path, **others)
+
+
+def history_between(line_id: str, after: datetime, until: datetime) -> str:
+    """The address of the events of a line that were recorded after an instant, up to another."""
+    path = with_parameter(f"/ui/lines/{line_id}/history", "recorded_after", format_instant(after))
+    return with_parameter(path, "recorded_until", format_instant(until))
+
+
+def one(words: str | None) -> str | None:
+    """The value of a filter if it is a single one: events are found by no lists."""
+    return words if words is not None and "," not in words else None
+
+
+async def all_compared(asking: Asking, query: CompareQuery) -> tuple[Compared, bool]:
+    """The answer with the rows of several pages, and whether there are more."""
+    names = {*CompareQuery.model_fields}
+    given = query.model_dump(include=names, by_alias=True, exclude_none=True)
+    asked = ComparePageQuery(**given, limit=PAGE)
+    found: Compared | None = None
+    for _ in range(PAGES):
+        page = await read_answer(compare.show_comparison(asking, asked), ComparePage)
+        if found is None:
+            found = page.data
+        else:
+            found.rows += page.data.rows
+        asked = asked.model_copy(update={"cursor": page.meta.cursor})
+        if not page.meta.has_more:
+            return found, False
+    assert found is not None
+    return found, True
+
+
+async def scope_of(asking: Asking, query: LineFilters, as_of: str | None) -> dict[str, Any]:
+    """The lines that the page is about, as values of its template."""
+    named = (query.workspace_id, query.project_tag)
+    ids = [each for words in named if words for each in words.split(",")]
+    lines = (query.service_line_id or "").split(",")
+    known: Any = Query(as_of=as_of)
+    names = {
+        **await names_for(asking, (), ids),
+        **await names_of_lines(asking, filter(None, lines), known),
+        **await names_of_resources(asking, (query.resource_id or "").split(",")),
+    }
+    kinds: Sequence[Kind] = ("workspace", "project", "resource")
+    address = partial(changed, here(asking.request))
+    filters = dict.fromkeys(LineFilters.model_fields.keys() - {"time_zone", "organization_id"})
+    return {
+        "names": names,
+        "chips": chips_of(query, names),
+        "address": address,
+        "cleared": address(group_by=None, **filters),
+        "pickers": (*kinds, "organization") if asking.principal.is_admin else kinds,
+        "choices": {"product_line": PRODUCT_LINES, "execution_model": EXECUTION_MODELS},
+        "history_between": history_between,
+    }

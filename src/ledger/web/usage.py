@@ -1,0 +1,244 @@
+"""The page "Month": the usage of many lines, as known now, or then and now (``/ui/usage``)."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from ledger.api.lean import needs
+from ledger.api.reading import Asking, Query
+from ledger.api.replies import AnswerOf, PageOf
+from ledger.api.routes import executions, usage
+from ledger.api.routes.compare import CompareQuery
+from ledger.api.routes.executions import Filters, LinesQuery
+from ledger.api.routes.usage import UsageExportQuery, UsageOfLines, UsagePage, UsageQuery
+from ledger.domain.comparison import NUMBERS
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.values import STATES
+from ledger.web.addresses import here, with_parameter
+from ledger.web.month_rows import HEADS, DayBar, MonthRow, Rows, amounts_of, bars_of, place_of
+from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
+from ledger.web.periods import common_periods, period_of
+from ledger.web.scopes import (
+    PAGE,
+    PAGES,
+    all_compared,
+    changed,
+    exported,
+    one,
+    organization_first,
+    scope_of,
+)
+from ledger.web.showing import zone_of
+from projections.execution.shown import LineDetail, ShownLine
+
+router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)
+
+_ROWS = 100
+
+GROUPINGS: Mapping[str, str] = {
+    "workspace": "workspace",
+    "service_line": "line",
+    "project": "project",
+    "resource": "resource",
+    "day": "day",
+    "month": "month",
+    "model": "model",
+    "product_line": "product line",
+    "execution_model": "execution model",
+    "workspace,service_line": "workspace and line",
+    "project,service_line": "project and line",
+    "service_line,resource": "line and resource",
+    "service_line,day": "line and day",
+    "service_line,month": "line and month",
+}
+"""The groupings that the page offers; its address takes any grouping of the API."""
+
+_SORT = "^-?(?:name|change|health|" + "|".join(HEADS) + ")$"
+
+_OF_PERIOD = (*list(NUMBERS)[3:],)
+"""The numbers of a comparison that count the period."""
+
+
+class MonthQuery(UsageQuery):
+    """The API's parameters, with the page's order and places."""
+
+    sort: Annotated[str | None, Field(pattern=_SORT)] = None
+    limit: Annotated[int, Field(ge=1, le=200)] = _ROWS
+    start: Annotated[int, Field(ge=1, le=10**6)] = 1
+    """The number of the first row that is shown."""
+
+
+class _LongQuery(LinesQuery):
+    """The API's parameters, without its limit of a page."""
+
+    limit: int = PAGE
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_month(asking: Asking, query: MonthQuery) -> Response:
+    """The usage of a period as one table; with ``as_of`` as known then beside now."""
+    if elsewhere := organization_first(asking, query):
+        return elsewhere
+    address, clock = here(asking.request), asking.services.clock()
+    if not {"from", "to", "time_zone"} <= {*asking.request.query_params}:
+        return go(_whole(asking, query, address))
+    if "group_by" not in query.model_fields_set:
+        query = query.model_copy(update={"group_by": _usual(asking, query)})
+    now, has_more = await _read(asking, query)
+    then = (await _read(asking, query, query.as_of))[0] if query.is_past else None
+    period = period_of(query.calendar, now.from_, now.to)
+    lines = await _lines(asking, query) if "service_line" in query.grouping.words else {}
+    table = Rows(query, changed(address), period, lines)
+    rows = [*table.paired(None if then is None else then.rows, now.rows)]
+    sort = query.sort or _order(query)
+    rows.sort(key=partial(place_of, sort), reverse=sort.startswith("-") == sort.endswith("name"))
+    total = amounts_of(now.total if then is None else then.total, now.total)
+    of_lines = {row.line_id for row in rows} - {None}
+    charted = "hours" if total["hours"].now or total["runs"].now is None else "runs"
+    return show(
+        asking.request,
+        "usage.html",
+        query=query,
+        period=period,
+        common=common_periods(query.calendar, clock),
+        then=then,
+        rows=rows[query.start - 1 :][: query.limit],
+        count=len(rows),
+        has_more=has_more,
+        total=total,
+        heads={name: said for name, said in HEADS.items() if total[name].now is not None},
+        today=query.calendar.date_of(clock),
+        shown=_columns(query, rows),
+        sort=sort,
+        groupings=GROUPINGS,
+        states=STATES,
+        of_lines=len(of_lines),
+        not_green=sum(
+            line_id in of_lines and line.health_status in ("amber", "red")
+            for line_id, line in lines.items()
+        ),
+        **(await _differing(asking, query) if query.is_past else {}),
+        charted=charted,
+        days=await _days(asking, query, table, charted),
+        closing=now.to if then is None and now.to <= clock else None,
+        export=partial(exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"),
+        **await scope_of(asking, query, None),
+    )
+
+
+def _whole(asking: Asking, query: MonthQuery, address: str) -> str:
+    """The address with its period and its time zone, so that it says the same to everybody."""
+    if "time_zone" not in asking.request.query_params:
+        zone = zone_of(asking.request).name
+        address = with_parameter(address, "time_zone", zone)
+        query = query.model_copy(update={"time_zone": zone})
+    start, end = query.period(asking.services.clock())
+    period = period_of(query.calendar, start, end)
+    for name, given, day in (
+        ("from", query.from_, period.first),
+        ("to", query.to, period.beyond),
+    ):
+        address = with_parameter(address, name, given or f"{day}")
+    return address
+
+
+def _usual(asking: Asking, query: MonthQuery) -> str:
+    """The grouping of a scope: its parts."""
+    if one(query.service_line_id):
+        return "day"
+    is_all = (query.workspace_id, query.project_tag, query.service_line_id) == (None, None, None)
+    return "workspace" if is_all and asking.principal.workspace_id is None else "service_line"
+
+
+def _columns(query: MonthQuery, rows: Sequence[MonthRow]) -> Sequence[str]:
+    """The amounts that are columns: of two instants those alone that a statement is about."""
+    is_of_one = "service_line" in query.grouping.words or one(query.service_line_id)
+    left_out = {"lines"} if is_of_one else set[str]()
+    left_out |= {"lines", "check_ins", "failed"} if query.is_past else set()
+    return [
+        name
+        for name in HEADS
+        if name not in left_out and rows and rows[0].amounts[name].now is not None
+    ]
+
+
+def _order(query: MonthQuery) -> str:
+    if query.grouping.of_time:
+        return "name"
+    if query.is_past:
+        return "change"
+    return "tokens_used" if query.grouping.within_line == "model" else "hours"
+
+
+async def _read(
+    asking: Asking, query: UsageQuery, as_of: str | None = None, group_by: str | None = None
+) -> tuple[UsageOfLines, bool]:
+    """The answer with the rows of several pages, and whether there are more."""
+    given = query.model_dump(include={*UsageQuery.model_fields}, by_alias=True, exclude_none=True)
+    given |= {"as_of": as_of, "group_by": group_by or query.group_by, "limit": PAGE}
+    found: UsageOfLines | None = None
+    for _ in range(PAGES):
+        asked = usage.UsagePageQuery(**given)
+        page = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+        if found is None:
+            found = page.data
+        else:
+            found.rows += page.data.rows
+        given["cursor"] = page.meta.cursor
+        if not page.meta.has_more:
+            return found, False
+    assert found is not None
+    return found, True
+
+
+async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
+    """The lines in scope as they are at present, by id: of very many, those of the worst health."""
+    if line_id := one(query.service_line_id):
+        answer = executions.show_execution(asking, line_id, Query())
+        with suppress(NotFound):
+            return {line_id: (await read_answer(answer, AnswerOf[LineDetail])).data}
+        return {}
+    names = Filters.model_fields.keys() & UsageQuery.model_fields.keys() - {"resource_id", "as_of"}
+    chosen: dict[str, Any] = dict.fromkeys(Filters.model_fields)
+    chosen |= {name: getattr(query, name) for name in names}
+    asked = _LongQuery.model_construct(**chosen, sort="health_score", cursor=None, limit=PAGE)
+    found = await read_answer(executions.lines_page(asking, asked), PageOf[ShownLine])
+    return {line.service_line_id: line for line in found.data}
+
+
+async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
+    """The lines whose numbers of the period differ, by id; None: they are too many or too old."""
+    names = {*CompareQuery.model_fields} & {*UsageQuery.model_fields}
+    given = query.model_dump(include=names, by_alias=True, exclude_none=True)
+    try:
+        found, _ = await all_compared(asking, CompareQuery(**given | {"then": query.as_of}))
+    except Invalid:
+        return {"differing": None}
+    differing = {
+        row.service_line_id: row
+        for row in found.rows
+        if any(getattr(row, name).change for name in _OF_PERIOD)
+    }
+    return {"differing": differing, "until": found.now}
+
+
+async def _days(asking: Asking, query: MonthQuery, table: Rows, charted: str) -> Sequence[DayBar]:
+    """The chart of the period by day."""
+    by_day = query.model_copy(update={"group_by": "day"})
+    now = (await _read(asking, by_day))[0]
+    then = (await _read(asking, by_day, query.as_of))[0].rows if query.is_past else None
+    rows = table._replace(query=by_day).paired(then, now.rows)
+    days = query.calendar.days(now.from_, now.to)
+    return bars_of(rows, charted, [day for day, _, _ in days])
+
+
+@router.get("/export", openapi_extra=needs("read"))
+async def export_month(asking: Asking, query: UsageExportQuery) -> Response:
+    """The API's export, authenticated by the session."""
+    response = await usage.export_usage_of_lines(asking, query)
+    response.headers.update(HEADERS)
+    return response

@@ -1,0 +1,78 @@
+"""The pages across lines in a browser: dense, accessible, and reached in few clicks."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.browser import Scheme, assert_accessible, enter, show
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.soak import repeated
+
+LINES = 30
+
+
+@pytest.fixture(scope="module")
+def told(edge: Edge) -> str:
+    """A workspace with 30 lines and their hours; return an instant before the last of them."""
+    lines = [
+        edge.fresh("capacity", workspace_id="WS-26-820001", name=f"Halden Bank: team {n}")
+        for n in range(LINES)
+    ]
+    edge.accept(*(fact("execution.checked_in", line, {"hours": 7.25}) for line in lines))
+    edge.clock.advance(minutes=1)
+    then = f"{edge.clock.now:%Y-%m-%dT%H:%M:%SZ}"
+    edge.clock.advance(minutes=1)
+    edge.accept(
+        fact("execution.checked_in", lines[0], {"hours": 1.5}),
+        fact("execution.blocked", lines[1], {"blocker_id": "b", "cause": "approval_gap"}),
+        fact("health.signal_reported", lines[2], {"signal": "sla_compliance", "status": "red"}),
+    )
+    return then
+
+
+@pytest.fixture
+def visit(page: Page, edge: Edge, told: str) -> Page:
+    """A visitor on the board."""
+    enter(page, edge.token("read"))
+    page.goto("/ui")
+    return page
+
+
+def test_a_workspaces_month_and_its_file_are_three_clicks_away(visit: Page) -> None:
+    visit.get_by_role("link", name="Month", exact=True).click()
+    visit.get_by_role("link", name="WS-26-820001").click()
+    expect(visit.locator(".sums tfoot")).to_contain_text("Total of 30 rows")
+    with visit.expect_download() as waiting:
+        visit.get_by_role("link", name="Download CSV").click()
+    assert waiting.value.path().read_text().splitlines()[-1].startswith("TOTAL")
+
+
+def test_twenty_two_rows_fit_on_a_screen(visit: Page, told: str) -> None:
+    visit.set_viewport_size({"width": 1440, "height": 900})
+    for path in (
+        "/ui/usage?workspace_id=WS-26-820001",
+        f"/ui/usage?workspace_id=WS-26-820001&as_of={told}",
+    ):
+        visit.goto(path)
+        seen = visit.locator(".sums tbody tr, .sums tfoot tr").evaluate_all(
+            "rows => rows.filter(row => row.getBoundingClientRect().bottom <= innerHeight).length"
+        )
+        assert seen >= 22, path
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), repeated([(390, "light"), (820, "dark"), (1024, "light"), (1440, "dark")])
+)
+def test_the_pages_are_whole_and_accessible(
+    visit: Page, told: str, width: int, scheme: Scheme
+) -> None:
+    show(visit, width, scheme)
+    for path in (
+        "/ui/usage",
+        "/ui/usage?workspace_id=WS-26-820001",
+        f"/ui/usage?group_by=service_line,resource&as_of={told}",
+        "/ui/lines/LIN-26-100001/history",
+    ):
+        visit.goto(path)
+        assert visit.evaluate("document.scrollingElement.scrollWidth") <= width, path
+        assert_accessible(visit)
