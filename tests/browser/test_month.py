@@ -47,11 +47,18 @@ def test_a_workspaces_month_and_its_file_are_three_clicks_away(visit: Page) -> N
     assert waiting.value.path().read_text().splitlines()[-1].startswith("TOTAL")
 
 
+def test_the_changes_since_friday_are_two_clicks_away(visit: Page) -> None:
+    visit.get_by_role("link", name="What changed").click()
+    visit.get_by_role("link", name="since Friday 18:00").click()
+    expect(visit.locator(".tabs [aria-current]")).to_have_text("since Friday 18:00")
+
+
 def test_twenty_two_rows_fit_on_a_screen(visit: Page, told: str) -> None:
     visit.set_viewport_size({"width": 1440, "height": 900})
     for path in (
         "/ui/usage?workspace_id=WS-26-820001",
         f"/ui/usage?workspace_id=WS-26-820001&as_of={told}",
+        "/ui/compare?then=2026-04-14T00:00:00Z",
     ):
         visit.goto(path)
         seen = visit.locator(".sums tbody tr, .sums tfoot tr").evaluate_all(
@@ -71,6 +78,7 @@ def test_the_pages_are_whole_and_accessible(
         "/ui/usage",
         "/ui/usage?workspace_id=WS-26-820001",
         f"/ui/usage?group_by=service_line,resource&as_of={told}",
+        "/ui/compare?then=2026-04-14T00:00:00Z&from=2026-04-01&to=2026-05-01",
         "/ui/lines/LIN-26-100001/history",
     ):
         visit.goto(path)

@@ -84,6 +84,7 @@ def addresses(page: Page) -> dict[str, str]:
         "line-then": previous,
         "runs": f"/ui/lines/{AGENTS}/runs",
         "history": f"/ui/lines/{AGENTS}/history",
+        "changes": "/ui/compare",
         "month": "/ui/usage",
         "month-by-line": "/ui/usage?group_by=service_line",
         "all-runs": "/ui/runs",

@@ -116,7 +116,7 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
             if urlsplit(one).path not in known and "/ui/stream" not in one and "export" not in one:
                 waiting.add(one)
     paths = {path.removeprefix(ROOT) for path in known}
-    assert {"/ui", "/ui/usage", "/ui/events", "/ui/audit", "/ui/webhooks"} <= paths
+    assert {"/ui", "/ui/usage", "/ui/compare", "/ui/events", "/ui/audit", "/ui/webhooks"} <= paths
     assert "/docs" in paths
     kinds = {path.split("/")[2] for path in paths if path.count("/") > 2}
     assert {"lines", "runs", "events", "webhooks", "static"} <= kinds
@@ -155,7 +155,8 @@ def test_cookies_belong_to_the_paths_below_the_prefix(below: Edge, sent: str) ->
     guest = Guest(below, sent).entered(below.token(*PERMISSIONS))
     guest.submit(guest.get(f"{ROOT}/ui"), f"{ROOT}/ui/zone", zone="Europe/Berlin")
     paths = {cookie.name: cookie.path for cookie in guest.http.cookies.jar}
-    assert paths == {"ledger_session": ROOT, "ledger_zone": f"{ROOT}/ui"}
+    own = dict.fromkeys(("ledger_zone", "ledger_visits"), f"{ROOT}/ui")
+    assert paths == {"ledger_session": ROOT, **own}
     # The cookie reaches the front page with and without a slash at the end.
     for front in (ROOT, f"{ROOT}/"):
         assert guest.get(front).location == f"{ROOT}/ui"

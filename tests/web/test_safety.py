@@ -88,7 +88,7 @@ def test_every_page_has_strict_headers(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
     line_id = edge.fresh()
     pages = ["/", "/ui", f"/ui/lines/{line_id}", f"/ui/lines/{line_id}/history", "/ui/events"]
-    pages += ["/ui/usage", "/ui/audit", "/ui/nothing"]
+    pages += ["/ui/usage", "/ui/compare", "/ui/audit", "/ui/nothing"]
     for path in pages:
         headers = (Visitor(edge) if path == "/" else guest).get(path).answer.headers
         policy = headers["content-security-policy"]

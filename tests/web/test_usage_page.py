@@ -229,7 +229,7 @@ def test_a_month_shows_nothing_of_another_organization(edge: Edge) -> None:
 def test_an_administrator_first_chooses_an_organization(edge: Edge) -> None:
     edge.accept(hours(edge.fresh("capacity", name="Ours"), 4))
     root = Visitor(edge, edge.token("admin", organization_id=None))
-    for path in (f"/ui/usage?{MARCH}",):
+    for path in (f"/ui/usage?{MARCH}", "/ui/compare?then=2026-04-01T00:00:00Z&time_zone=UTC"):
         chooser = root.get(root.get(path).location)
         page = root.get(link(chooser, "ORG-26-000001"))
         assert page.status == 200

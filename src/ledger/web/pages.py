@@ -43,6 +43,7 @@ from ledger.web import session, showing
 from ledger.web.addresses import HOME, START, here, own_page, with_parameter
 from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
+from ledger.web.visits import keep_visit
 
 _logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ HEADERS: Mapping[str, str] = {
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
+    ("/ui/compare", ("/ui/compare/",), "What changed", "read"),
     ("/ui/usage", ("/ui/usage/",), "Month", "read"),
     ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
     ("/ui/events", ("/ui/events/",), "Events", "read"),
@@ -236,6 +238,7 @@ class PageRoute(LeanRoute):
             response = await super().answer(request)
             keep_written(request, response)
             if isinstance(response, PageResponse):
+                keep_visit(request, response)
                 await lag_of(request).look(request)
                 if lag_of(request).said:
                     response.headers["Ledger-Behind"] = lag_of(request).said

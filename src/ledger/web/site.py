@@ -9,6 +9,7 @@ from ledger.domain.errors import LedgerError, NotFound
 from ledger.web import (
     audit,
     board,
+    compare,
     docs,
     events,
     integrity,
@@ -33,6 +34,7 @@ PAGES = (
     pickers.router,
     views.router,
     usage.router,
+    compare.router,
     line.router,
     many.router,
     run.router,

@@ -1,0 +1,176 @@
+"""The page "What changed": lines at two instants, the worst change first (``/ui/compare``)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from ledger.api.corners import MAX_DATES
+from ledger.api.lean import needs
+from ledger.api.reading import Asking, Bound
+from ledger.api.routes import compare
+from ledger.api.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
+from ledger.domain.calendar import Calendar
+from ledger.domain.comparison import STATES
+from ledger.domain.values import format_instant
+from ledger.web.addresses import here, with_parameter
+from ledger.web.log import WrittenInstant, WrittenRange
+from ledger.web.pages import HEADERS, PageRoute, go, show
+from ledger.web.periods import Period, month_of, period_of
+from ledger.web.scopes import all_compared, exported, organization_first, scope_of
+from ledger.web.showing import Zone, zone_of
+from ledger.web.visits import last_visit
+from projections.search.words import fold
+
+router = APIRouter(prefix="/ui/compare", include_in_schema=False, route_class=PageRoute)
+
+_ROWS = 100
+_FRIDAY = 4
+_NUMBERS = (("hours", "Hours"), ("runs", "Runs"), ("tokens_used", "Tokens"))
+"""The numbers of the period in the totals."""
+
+Change = Literal["newly_blocked", "cleared", "still_blocked", "newly_paused", "closed", "started"]
+
+
+class ChangesQuery(CompareQuery, WrittenRange):
+    """The API's parameters, with the page's order, places, and choice of lines."""
+
+    then: Bound = ""
+    """Empty: the beginning of yesterday."""
+    then_local: WrittenInstant = None
+    then_exact: WrittenInstant = None
+    written = ("then",)
+    change: Change | None = None
+    """The lines that changed so; None: all."""
+    sort: Annotated[str | None, Field(pattern="^-?(?:worst|name|health|hours|tokens|events)$")] = (
+        None
+    )
+    limit: Annotated[int, Field(ge=1, le=200)] = _ROWS
+    start: Annotated[int, Field(ge=1, le=10**6)] = 1
+    """The number of the first row that is shown."""
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
+    """Lines with an event between both instants, and totals of what changed."""
+    if elsewhere := organization_first(asking, query):
+        return elsewhere
+    address, zone = here(asking.request), zone_of(asking.request)
+    presets = _presets(asking, zone, address)
+    if (written := query.canonical(asking.request)) is not None:
+        return go(written)
+    if not query.then:
+        return go(presets[0][1])
+    if "time_zone" not in asking.request.query_params:
+        return go(with_parameter(address, "time_zone", zone.name))
+    found, has_more = await all_compared(asking, query)
+    assert found.total is not None, "the first page has it"
+    rows = found.rows
+    if query.change is not None:
+        changed = STATES[query.change]
+        rows = [row for row in rows if changed(row.state.then, row.state.now)]
+    sort = query.sort or "worst"
+    name = sort.removeprefix("-")
+    rows.sort(key=_PLACES[name], reverse=sort.startswith("-") == (name in ("worst", "name")))
+    start, end = found.from_, found.to
+    period = period_of(query.calendar, start, end) if start and end else None
+    return show(
+        asking.request,
+        "compare.html",
+        query=query,
+        found=found,
+        states=msgspec.structs.asdict(found.total.states),
+        numbers=_NUMBERS,
+        presets=presets,
+        period=period,
+        rows=rows[query.start - 1 :][: query.limit],
+        count=len(rows),
+        has_more=has_more,
+        sort=sort,
+        export=partial(exported, "/ui/compare/export", query, "then", "now", "from_", "to"),
+        **await scope_of(asking, query, None),
+    )
+
+
+def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
+    """The page from instants that people often choose: (words, address)."""
+    now, calendar = asking.services.clock(), zone.calendar
+    today = calendar.date_of(now)
+    friday = today - timedelta(days=(today.weekday() - _FRIDAY) % 7)
+    evening = zone.instant(f"{friday}T18:00")
+    if evening >= now:
+        evening = zone.instant(f"{friday - timedelta(days=7)}T18:00")
+    last, visit = month_of(today).moved(-1), last_visit(asking.request)
+    found = [
+        ("since yesterday", calendar.begin(today - timedelta(days=1))),
+        ("since Friday 18:00", evening),
+        *([("since my last visit", visit)] if visit is not None else []),
+    ]
+    return [
+        *(
+            (said, _since(address, at, _numbers(calendar, at, now), zone.name))
+            for said, at in found
+        ),
+        (
+            f"{last.name} as known at its end",
+            _since(address, calendar.begin(last.beyond), last, zone.name),
+        ),
+    ]
+
+
+def _numbers(calendar: Calendar, then: datetime, now: datetime) -> Period:
+    """The months between two instants; of too many days, the month of the later one."""
+    later = month_of(calendar.date_of(now))
+    months = Period(calendar.date_of(then).replace(day=1), later.beyond)
+    return months if (months.beyond - months.first).days <= MAX_DATES else later
+
+
+def _since(address: str, then: datetime, period: Period, zone: str) -> str:
+    """The page from another instant on, until now."""
+    for name, value in (
+        ("then", format_instant(then)),
+        ("now", None),
+        ("from", f"{period.first}"),
+        ("to", f"{period.beyond}"),
+        ("time_zone", zone),
+        ("start", None),
+    ):
+        address = with_parameter(address, name, value)
+    return address
+
+
+def _worst(row: ComparedLine) -> Any:
+    """Newly blocked lines first, then lost health, then the longest blocked in the period."""
+    how = [name for name, holds in STATES.items() if holds(row.state.then, row.state.now)]
+    blocked = (row.seconds_blocked.now or 0) if "still_blocked" in how else -1
+    return (
+        "newly_blocked" not in how,
+        min(row.health_score.change or 0, 0),
+        -blocked,
+        "newly_paused" not in how,
+        not how,
+        -row.events.count,
+    )
+
+
+_PLACES: Mapping[str, Callable[[ComparedLine], Any]] = {
+    "worst": _worst,
+    "name": lambda row: fold(row.service_line_name or row.service_line_id),
+    "health": lambda row: -(row.health_score.change or 0),
+    "hours": lambda row: abs(row.hours.change or 0),
+    "tokens": lambda row: abs(row.tokens_used.change or 0),
+    "events": lambda row: row.events.count,
+}
+"""The place of a row in each order; texts and the worst ascend, amounts descend."""
+
+
+@router.get("/export", openapi_extra=needs("read"))
+async def export_changes(asking: Asking, query: CompareExportQuery) -> Response:
+    """The API's export, authenticated by the session."""
+    response = await compare.export_comparison(asking, query)
+    response.headers.update(HEADERS)
+    return response
