@@ -191,6 +191,12 @@ def test_a_request_that_is_wrong_is_refused_at_its_place(
     assert tenant.listed() == []
 
 
+def test_a_note_and_a_reference_that_are_null_are_as_good_as_none(tenant: Tenant) -> None:
+    """Such a request was answered with 500."""
+    told = tenant.document(tenant.issued(note=None, reference=None, replaces=None)["id"])
+    assert (told["note"], told["reference"], told["replaces"]) == (None, None, None)
+
+
 def test_a_statement_with_too_many_rows_or_too_large_a_sum_is_refused(
     tenant: Tenant, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,8 +103,8 @@ class NewStatement(CommandBody):
         Field(description="The end, excluded; not in the future.", examples=["2026-04-15"]),
     ]
     time_zone: TimeZone = "UTC"
-    note: Annotated[str | None, Field(max_length=500), Characters(TEXT)] = None
-    reference: Annotated[str | None, Field(max_length=200), Characters(LABEL)] = None
+    note: Annotated[str, Field(max_length=500), Characters(TEXT)] | None = None
+    reference: Annotated[str, Field(max_length=200), Characters(LABEL)] | None = None
     by_resource: Annotated[
         bool, Field(description="Whether the document has rows by line and resource too.")
     ] = False
