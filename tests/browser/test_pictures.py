@@ -77,6 +77,8 @@ def addresses(page: Page) -> dict[str, str]:
     event = first_link(page, "/ui/events/EVT")
     page.goto("/ui/keys")
     key = first_link(page, "/ui/keys/KEY")
+    page.goto("/ui/statements")
+    statement = first_link(page, "/ui/statements/STM")
     return {
         "board": "/ui",
         "line": f"/ui/lines/{AGENTS}",
@@ -96,6 +98,9 @@ def addresses(page: Page) -> dict[str, str]:
         "webhooks": "/ui/webhooks",
         "keys": "/ui/keys",
         "key": key,
+        "statements": "/ui/statements",
+        "statement": statement,
+        "statement-new": "/ui/statements/new",
         "integrity": "/ui/integrity",
     }
 

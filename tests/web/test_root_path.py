@@ -16,7 +16,9 @@ from tests.support.visitor import Seen, Visitor
 
 ROOT = "/tools/ledger"
 APP = "https://app.example.com"
-PERMISSIONS = ("read", "service_lines:manage", "webhooks:manage", "audit:read")
+PERMISSIONS = (
+    "read", "service_lines:manage", "webhooks:manage", "audit:read", "statements:issue"
+)  # fmt: skip
 
 REFERRING = "/ui/lines"
 """The page on which a visitor's forms are, as the service names it."""
@@ -96,6 +98,8 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
     filled(below)
     guest = Guest(below, sent).entered(below.token(*PERMISSIONS))
     below.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/hook", "event_types": ["*"]})
+    period = {"from": "2026-04-01", "to": "2026-04-15"}
+    below.post("/v1/statements", json={"organization_id": ORGANIZATION, **period})
     waiting, known = {f"{ROOT}/ui"}, set()
     while waiting:
         address = waiting.pop()
@@ -119,7 +123,7 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
     assert {"/ui", "/ui/usage", "/ui/compare", "/ui/events", "/ui/audit", "/ui/webhooks"} <= paths
     assert "/docs" in paths
     kinds = {path.split("/")[2] for path in paths if path.count("/") > 2}
-    assert {"lines", "runs", "events", "webhooks", "static"} <= kinds
+    assert {"lines", "runs", "events", "webhooks", "statements", "static"} <= kinds
 
 
 def test_text_that_looks_like_an_address_is_shown_as_it_was_sent(below: Edge, sent: str) -> None:

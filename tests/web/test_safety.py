@@ -12,7 +12,7 @@ from tests.support.streaming import listening
 from tests.support.views import until
 from tests.support.visitor import Visitor, visitor
 
-ALL = ("read", "service_lines:manage", "webhooks:manage", "audit:read")
+ALL = ("read", "service_lines:manage", "webhooks:manage", "audit:read", "statements:issue")
 
 
 def posts(edge: Edge) -> list[APIRoute]:
@@ -21,9 +21,9 @@ def posts(edge: Edge) -> list[APIRoute]:
 
 def address(route: APIRoute) -> str:
     """The route's path, with ids that do not exist."""
-    return route.path.replace("{line_id}", "LIN-26-999999").replace(
-        "{endpoint_id}", "WHK-26-999999"
-    )
+    path = route.path.replace("{line_id}", "LIN-26-999999")
+    path = path.replace("{statement_id}", "STM-26-999999")
+    return path.replace("{endpoint_id}", "WHK-26-999999")
 
 
 def test_a_form_of_no_session_changes_nothing(edge: Edge) -> None:
@@ -89,6 +89,7 @@ def test_every_page_has_strict_headers(edge: Edge) -> None:
     line_id = edge.fresh()
     pages = ["/", "/ui", f"/ui/lines/{line_id}", f"/ui/lines/{line_id}/history", "/ui/events"]
     pages += ["/ui/usage", "/ui/compare", "/ui/audit", "/ui/nothing"]
+    pages += ["/ui/statements", "/ui/statements/new"]
     for path in pages:
         headers = (Visitor(edge) if path == "/" else guest).get(path).answer.headers
         policy = headers["content-security-policy"]
@@ -102,7 +103,7 @@ def test_every_page_has_strict_headers(edge: Edge) -> None:
 
 def test_no_page_loads_anything_from_another_host(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
-    for path in ("/ui", "/ui/events", "/ui/audit", "/ui/webhooks"):
+    for path in ("/ui", "/ui/events", "/ui/audit", "/ui/webhooks", "/ui/statements/new"):
         page = guest.get(path)
         for tag in page.all("script[src], link[href], img[src], form[action], a[href], use[href]"):
             target = str(tag.get("src") or tag.get("href") or tag.get("action"))

@@ -107,7 +107,7 @@ async def show_event(asking: Asking, event_id: str, query: Present) -> Response:
         asking.request,
         "event.html",
         event=event,
-        sealed=await _sealed(asking, event.position),
+        sealed=await seal_of(asking, event.position),
         proof_file=proof_file(event.id),
         # From the answer itself: the model would change the digits of numbers and instants.
         envelope=json.loads(body)["data"],
@@ -116,7 +116,7 @@ async def show_event(asking: Asking, event_id: str, query: Present) -> Response:
     )
 
 
-async def _sealed(asking: Asking, position: int) -> proofs.SealedEntry | None:
+async def seal_of(asking: Asking, position: int) -> proofs.SealedEntry | None:
     """The event in the sealed log; None: it is not sealed yet."""
     try:
         return await proofs.sealed_entry(asking, position)

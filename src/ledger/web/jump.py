@@ -16,7 +16,16 @@ from ledger.api.reading import Asking, encode_cursor
 from ledger.api.replies import PageOf
 from ledger.api.routes import executions
 from ledger.domain.errors import Invalid
-from ledger.domain.values import ENDPOINT_ID, EVENT_ID, KEY_ID, LINE_ID, RUN_ID, format_id, sort_key
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    EVENT_ID,
+    KEY_ID,
+    LINE_ID,
+    RUN_ID,
+    STATEMENT_ID,
+    format_id,
+    sort_key,
+)
 from ledger.intake.principal import Principal
 from ledger.web.addresses import HOME, own_page, with_parameter
 from ledger.web.pages import (
@@ -47,6 +56,7 @@ _PLACES = (
     (RUN_ID, "/ui/runs/"),
     (EVENT_ID, "/ui/events/"),
     (ENDPOINT_ID, "/ui/webhooks/"),
+    (STATEMENT_ID, "/ui/statements/"),
 )
 
 _ACTOR = "[A-Z]{2,5}-[0-9]{2}-[0-9]+"

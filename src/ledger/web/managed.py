@@ -1,7 +1,7 @@
-"""Pages of things that people manage and that have a secret: API keys and webhook endpoints.
+"""Pages of things that people manage: API keys, webhook endpoints and statements.
 
-The forms carry out the API's commands (``api/routes/keys.py``, ``webhooks.py``), with its checks
-and its records of refusals. A secret is shown in the answer to its form only. No address contains
+The forms carry out the API's commands (``api/routes/keys.py`` and others), with its checks and its
+records of refusals. A secret is shown in the answer to its form only. No address contains
 it, and only the same form, sent again, shows it again. In the browser's history the thing's address
 replaces the form's (``page.js``), so that Back and a reload show the thing, without the secret.
 """
@@ -21,8 +21,8 @@ from ledger.web.pages import Form, go, show
 
 
 def _creators(things: Sequence[Any]) -> list[str]:
-    """The actors that created these things, where they are told."""
-    created = (getattr(thing, "created_by", None) for thing in things)
+    """The actors that created or issued these things, where they are told."""
+    created = (getattr(each, "created_by", getattr(each, "issued_by", None)) for each in things)
     return [actor.id for actor in created if actor is not None]
 
 

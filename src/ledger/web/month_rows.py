@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-from ledger.api.routes.usage import NAME_KEYS, UsageQuery, UsageRow, UsageSums
+from ledger.api.routes.usage import NAME_KEYS, LinesUsageQuery, UsageRow, UsageSums
 from ledger.domain.usage import KEYS
 from ledger.domain.values import STATES, format_instant
 from ledger.web.addresses import with_parameter
@@ -126,7 +126,7 @@ def amounts_of(then: UsageSums | None, now: UsageSums | None) -> Mapping[str, Am
 class Rows(NamedTuple):
     """The rows of an answer, in the scope of the page at ``address``."""
 
-    query: UsageQuery
+    query: LinesUsageQuery
     address: str
     period: Period
     lines: Mapping[str, ShownLine]

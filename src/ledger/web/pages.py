@@ -84,6 +84,7 @@ PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     ("/ui/compare", ("/ui/compare/",), "What changed", "read"),
     ("/ui/usage", ("/ui/usage/",), "Month", "read"),
     ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
+    ("/ui/statements", ("/ui/statements/",), "Statements", "read"),
     ("/ui/events", ("/ui/events/",), "Events", "read"),
     ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
     ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),

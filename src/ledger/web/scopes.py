@@ -10,7 +10,7 @@ from fastapi import Response
 from ledger.api.corners import LineFilters
 from ledger.api.reading import Asking, Query
 from ledger.api.routes import compare
-from ledger.api.routes.compare import Compared, ComparePage, ComparePageQuery, CompareQuery
+from ledger.api.routes.compare import ComparedLines, ComparePage, ComparePageQuery, CompareQuery
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.filters import chips_of
@@ -61,12 +61,12 @@ def one(words: str | None) -> str | None:
     return words if words is not None and "," not in words else None
 
 
-async def all_compared(asking: Asking, query: CompareQuery) -> tuple[Compared, bool]:
+async def all_compared(asking: Asking, query: CompareQuery) -> tuple[ComparedLines, bool]:
     """The answer with the rows of several pages, and whether there are more."""
     names = {*CompareQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
     asked = ComparePageQuery(**given, limit=PAGE)
-    found: Compared | None = None
+    found: ComparedLines | None = None
     for _ in range(PAGES):
         page = await read_answer(compare.show_comparison(asking, asked), ComparePage)
         if found is None:

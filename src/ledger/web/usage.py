@@ -14,7 +14,7 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, usage
 from ledger.api.routes.compare import CompareQuery
 from ledger.api.routes.executions import Filters, LinesQuery
-from ledger.api.routes.usage import UsageExportQuery, UsageOfLines, UsagePage, UsageQuery
+from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsageOfLines, UsagePage
 from ledger.domain.comparison import NUMBERS
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import STATES
@@ -63,7 +63,7 @@ _OF_PERIOD = (*list(NUMBERS)[3:],)
 """The numbers of a comparison that count the period."""
 
 
-class MonthQuery(UsageQuery):
+class MonthQuery(LinesUsageQuery):
     """The API's parameters, with the page's order and places."""
 
     sort: Annotated[str | None, Field(pattern=_SORT)] = None
@@ -175,14 +175,16 @@ def _order(query: MonthQuery) -> str:
 
 
 async def _read(
-    asking: Asking, query: UsageQuery, as_of: str | None = None, group_by: str | None = None
+    asking: Asking, query: LinesUsageQuery, as_of: str | None = None, group_by: str | None = None
 ) -> tuple[UsageOfLines, bool]:
     """The answer with the rows of several pages, and whether there are more."""
-    given = query.model_dump(include={*UsageQuery.model_fields}, by_alias=True, exclude_none=True)
+    given = query.model_dump(
+        include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
+    )
     given |= {"as_of": as_of, "group_by": group_by or query.group_by, "limit": PAGE}
     found: UsageOfLines | None = None
     for _ in range(PAGES):
-        asked = usage.UsagePageQuery(**given)
+        asked = usage.LinesUsagePageQuery(**given)
         page = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
         if found is None:
             found = page.data
@@ -202,7 +204,10 @@ async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
         with suppress(NotFound):
             return {line_id: (await read_answer(answer, AnswerOf[LineDetail])).data}
         return {}
-    names = Filters.model_fields.keys() & UsageQuery.model_fields.keys() - {"resource_id", "as_of"}
+    names = Filters.model_fields.keys() & LinesUsageQuery.model_fields.keys() - {
+        "resource_id",
+        "as_of",
+    }
     chosen: dict[str, Any] = dict.fromkeys(Filters.model_fields)
     chosen |= {name: getattr(query, name) for name in names}
     asked = _LongQuery.model_construct(**chosen, sort="health_score", cursor=None, limit=PAGE)
@@ -212,7 +217,7 @@ async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
 
 async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
     """The lines whose numbers of the period differ, by id; None: they are too many or too old."""
-    names = {*CompareQuery.model_fields} & {*UsageQuery.model_fields}
+    names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
     try:
         found, _ = await all_compared(asking, CompareQuery(**given | {"then": query.as_of}))
@@ -237,7 +242,7 @@ async def _days(asking: Asking, query: MonthQuery, table: Rows, charted: str) ->
 
 
 @router.get("/export", openapi_extra=needs("read"))
-async def export_month(asking: Asking, query: UsageExportQuery) -> Response:
+async def export_month(asking: Asking, query: LinesUsageExportQuery) -> Response:
     """The API's export, authenticated by the session."""
     response = await usage.export_usage_of_lines(asking, query)
     response.headers.update(HEADERS)

@@ -94,17 +94,6 @@
     // A refusal is shown at its form.
     if (detail.target === many() && detail.xhr.status < 500 && detail.xhr.status !== 401) detail.shouldSwap = true;
   });
-  document.addEventListener("htmx:afterSwap", () => {
-    const dialog = many()?.closest("dialog");
-    if (dialog && many().firstElementChild && !dialog.open) dialog.showModal();
-    dialog?.querySelector("[autofocus]")?.focus();
-  });
-  document.addEventListener("click", (event) => {
-    const dialog = event.target.closest("[data-leave]")?.closest("dialog");
-    if (!dialog) return;
-    event.preventDefault();
-    dialog.close();
-  });
   document.addEventListener("close", ({ target }) => {
     if (target !== many()?.closest("dialog")) return;
     if (!many().querySelector("form")) form().reset(); // The selected lines were paused or resumed.

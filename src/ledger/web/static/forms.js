@@ -114,7 +114,7 @@
   // The page is made anew for the new session; what was typed waits in this tab meanwhile.
   function again() {
     // A form that was loaded into the page would not be in the page made anew: a refresh brings the key.
-    if (document.querySelector("#many form")) {
+    if (document.querySelector("dialog.acting[open] form")) {
       document.getElementById("again").close();
       htmx.trigger("#view", "news");
       return;

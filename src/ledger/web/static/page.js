@@ -181,6 +181,20 @@
     else dialog.showModal();
   });
 
+  // A dialog shows what is loaded into its section. Without script that is a page of its own.
+  document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
+    const section = document.querySelector("dialog.acting > section");
+    if (!section?.firstElementChild || target.id !== section.id) return;
+    if (!section.parentNode.open) section.parentNode.showModal();
+    section.querySelector("[autofocus]")?.focus();
+  });
+  document.addEventListener("click", (event) => {
+    const dialog = event.target.closest("[data-leave]")?.closest("dialog");
+    if (!dialog) return;
+    event.preventDefault();
+    dialog.close();
+  });
+
   // Copy buttons. Without a secure connection there is no clipboard: the user then copies by hand.
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");

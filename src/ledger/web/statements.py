@@ -1,0 +1,320 @@
+"""Statements as people issue, check and withdraw them (``/ui/statements``)."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from ledger.api.lean import command_route, needs
+from ledger.api.models import Reason
+from ledger.api.reading import Asking, Present, Query
+from ledger.api.replies import AnswerOf, PageOf
+from ledger.api.routes import executions, feeds, usage
+from ledger.api.routes import statements as api
+from ledger.api.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
+from ledger.api.writing import checked
+from ledger.application.commands.statements import IssueStatement, WithdrawStatement
+from ledger.domain.calendar import calendar_of
+from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited
+from ledger.domain.values import format_id, format_instant
+from ledger.intake.principal import Principal
+from ledger.language.envelopes import Envelope
+from ledger.web.addresses import with_parameter
+from ledger.web.events import seal_of
+from ledger.web.log import chips
+from ledger.web.managed import Managed, RefusedForm
+from ledger.web.names import names_of_lines
+from ledger.web.pages import (
+    HEADERS,
+    PageRoute,
+    go,
+    idempotency_of,
+    of_organization,
+    read_answer,
+    reason_of,
+)
+from ledger.web.pickers import entries_of, names_of_resources
+from ledger.web.showing import summary, zone_of
+from ledger.web.statement_forms import (
+    IssueForm,
+    NewQuery,
+    StatementChoice,
+    WithdrawForm,
+    bounds_of_days,
+    differences,
+    period_name,
+)
+from projections.execution.shown import ShownLine
+from projections.statement.statements import list_read
+
+PATH = "/ui/statements"
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+
+_PERMISSION = "statements:issue"
+
+Done = Literal["issue", "withdraw"]
+
+DONE: Mapping[Done | None, str] = {
+    "issue": "Statement issued.",
+    "withdraw": "Statement withdrawn. Its document stays readable.",
+}
+
+MOST_ROWS = 200
+"""Rows of a document that the page shows; the CSV has all."""
+
+_TOLD_OF_LINE, _TOLD = 5, 50
+"""Events that the page tells of a changed line, and of all of them; the others are links."""
+
+_MOST_NOT_GREEN = 1000
+
+
+class StatementQuery(Present):
+    """The form that was just carried out."""
+
+    done: Done | None = None
+
+
+class _LongQuery(executions.LinesQuery):
+    """The API's parameters, without its limit of a page."""
+
+    limit: int = _MOST_NOT_GREEN
+
+
+class Preview(NamedTuple):
+    """The numbers of a new statement, as known now."""
+
+    period: str
+    total: UsageSums
+    not_green: Sequence[tuple[UsageRow, ShownLine]]
+    """The lines with a row that are amber or red now, the worst first."""
+
+
+def may_issue(principal: Principal) -> bool:
+    return principal.is_admin or _PERMISSION in principal.permissions
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_statements(asking: Asking, query: api.StatementsQuery) -> Response:
+    """The statements that the credential sees, newest first."""
+    found = await read_answer(api.list_statements(asking, query), PageOf[api.ShownStatement])
+    given = query.chosen()
+    return await _STATEMENTS.show(
+        asking,
+        "statements.html",
+        found.data,
+        query,
+        None,
+        statements=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        given=given,
+        chips=chips(asking.request, given),
+        may_issue=may_issue(asking.principal),
+        period_name=period_name,
+    )
+
+
+@router.get("/new", openapi_extra=needs(_PERMISSION))
+async def show_new(asking: Asking, query: NewQuery, refused: RefusedForm | None = None) -> Response:
+    """The form for a new statement, with what would be signed; it needs ``read`` too."""
+    asking.principal.require("read")
+    choice: StatementChoice = query
+    if refused is not None and isinstance(refused.form, StatementChoice):
+        choice = refused.form
+    replaced = None
+    if choice.replaces is not None:
+        octets = (await api.find(asking, choice.replaces)).octets
+        replaced = msgspec.json.decode(octets, type=api.StatementDocument)
+    chosen = choice.filled(asking.services.clock(), zone_of(asking.request), replaced)
+    of = chosen["organization_id"] or asking.principal.organization_id
+    workspaces, _ = (
+        await entries_of(of_organization(asking, of), "workspace") if of is not None else ([], None)
+    )
+    preview, fault = None, None
+    try:
+        preview = await _preview(asking, chosen)
+    except Invalid as error:
+        fault = error
+    return await _STATEMENTS.show(
+        asking,
+        "statement_new.html",
+        [],
+        query,
+        refused,
+        chosen=chosen,
+        replaced=replaced,
+        workspaces=workspaces,
+        preview=preview,
+        fault=fault,
+    )
+
+
+async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
+    """The totals of a scope and period as known now. Raises Invalid."""
+    calendar = calendar_of(chosen["time_zone"] or "")
+    first, beyond = bounds_of_days(chosen["first_day"], chosen["last_day"])
+    start, end = calendar.instant(first), calendar.instant(beyond)
+    if start >= end:
+        raise Invalid.at("/last_day", "must not be before the first day")
+    if end > asking.services.clock():
+        raise Invalid.at("/last_day", "must be a day that is over")
+    scope: Mapping[str, Any] = {name: chosen[name] for name in ("organization_id", "workspace_id")}
+    asked = LinesUsagePageQuery(
+        **{**scope, "from": first, "to": beyond}, time_zone=calendar.name, limit=1
+    )
+    found = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+    assert found.data.total is not None, "the first page has it"
+    worst = _LongQuery(**scope, health="amber,red", sort="health_score")
+    lines = (await read_answer(executions.lines_page(asking, worst), PageOf[ShownLine])).data
+    not_green = list[tuple[UsageRow, ShownLine]]()
+    if lines:
+        asked.service_line_id = ",".join(line.service_line_id for line in lines)
+        asked.limit = _MOST_NOT_GREEN
+        page = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+        rows = {row.service_line_id: row for row in page.data.rows}
+        not_green = [(rows[id_], line) for line in lines if (id_ := line.service_line_id) in rows]
+    return Preview(period_name(start, end, calendar.name), found.data.total, not_green)
+
+
+@command_route(router, "", IssueStatement, _PERMISSION)
+async def issue_statement(asking: Asking, form: IssueForm) -> Response:
+    """Issue a statement, and lead to its page."""
+    command = api.issue_statement(asking, form.sent(idempotency_of(asking, form)))
+
+    def then(made: Response) -> Response:
+        issued = msgspec.json.decode(made.body, type=AnswerOf[api.Issued]).data
+        return go(with_parameter(f"{PATH}/{issued.id}", "done", "issue"))
+
+    return await _STATEMENTS.carry_out(asking, form, command, then)
+
+
+@router.get("/{statement_id}", openapi_extra=needs("read"))
+async def show_statement(
+    asking: Asking,
+    statement_id: str,
+    query: StatementQuery,
+    refused: RefusedForm | None = None,
+) -> Response:
+    """A statement: its numbers, what changed since, and how its document is proved."""
+    found = await api.find(asking, statement_id)
+    document = await asyncio.to_thread(
+        msgspec.json.decode, found.octets, type=api.StatementDocument
+    )
+    shown = await _listed(asking, statement_id)
+    changes, unknown = await _changes(asking, statement_id)
+    rows, by_resource = document.rows[:MOST_ROWS], (document.by_resource or [])[:MOST_ROWS]
+    lines = {row.service_line_id for row in rows} | {row.service_line_id for row in by_resource}
+    resources = [row.resource_id for row in by_resource if row.resource_id is not None]
+    told = {} if changes is None else await _told(asking, changes)
+    return await _STATEMENTS.show(
+        asking,
+        "statement.html",
+        [shown],
+        query,
+        refused,
+        statement=shown,
+        document=document,
+        rows=rows,
+        by_resource=by_resource,
+        line_names=await names_of_lines(asking, lines, Query()),
+        resource_names=await names_of_resources(asking, resources),
+        changes=changes,
+        unknown=unknown,
+        told=told,
+        differences=differences,
+        summary=summary,
+        withdrawal=await _withdrawal(asking, shown),
+        event_id=format_id("EVT", shown.issued_at.year, found.issued),
+        sealed=await seal_of(asking, found.issued),
+        bundle_file=_bundle_file(statement_id),
+        may_issue=may_issue(asking.principal),
+        period_name=period_name,
+    )
+
+
+async def _listed(asking: Asking, statement_id: str) -> api.ShownStatement:
+    """A statement that the credential sees, as the list shows it."""
+    filters = asking.tenant | {"statement_id": statement_id}
+    rows = await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
+    return msgspec.json.decode(rows[0][2], type=api.ShownStatement)
+
+
+async def _changes(
+    asking: Asking, statement_id: str
+) -> tuple[api.ShownChanges | None, LedgerError | None]:
+    """The changes since the statement, or the reason why they cannot be told at present."""
+    answer = api.show_statement_changes(asking, statement_id, Query())
+    try:
+        return (await read_answer(answer, AnswerOf[api.ShownChanges])).data, None
+    except (Behind, Invalid, RateLimited) as error:
+        return None, error
+
+
+async def _told(asking: Asking, changes: api.ShownChanges) -> Mapping[str, Sequence[Envelope]]:
+    """The first events of each changed line."""
+    told = dict[str, list[Envelope]]()
+    left = _TOLD
+    for row in changes.rows:
+        ids = row.events[: min(_TOLD_OF_LINE, left)]
+        left -= len(ids)
+        answers = (feeds.show_event(asking, each, Present()) for each in ids)
+        found = await asyncio.gather(*(read_answer(each, AnswerOf[Envelope]) for each in answers))
+        told[row.service_line_id] = [each.data for each in found]
+    return told
+
+
+async def _withdrawal(asking: Asking, shown: api.ShownStatement) -> Envelope | None:
+    """The event that withdrew the statement."""
+    at = shown.withdrawn_at
+    if at is None:
+        return None
+    bounds: Any = {"from": format_instant(at), "to": format_instant(at + timedelta(microseconds=1))}
+    asked = feeds.FeedQuery(type="statement.withdrawn", **bounds)
+    found = await read_answer(feeds.events_page(asking, asked), PageOf[Envelope])
+    return next((event for event in found.data if event.subject.id == shown.id), None)
+
+
+@router.get("/{statement_id}/export", openapi_extra=needs("read"))
+async def export_statement(
+    asking: Asking, statement_id: str, query: api.StatementExportQuery
+) -> Response:
+    """The API's export, authenticated by the session."""
+    response = await api.export_statement(asking, statement_id, query)
+    response.headers.update(HEADERS)
+    return response
+
+
+@router.get("/{statement_id}/bundle", openapi_extra=needs("read"))
+async def download_bundle(asking: Asking, statement_id: str, query: Present) -> Response:
+    """The API's bundle, as a file."""
+    response = await api.show_statement_bundle(asking, statement_id, query)
+    name = f'attachment; filename="{_bundle_file(statement_id)}"'
+    response.headers.update({**HEADERS, "Content-Disposition": name})
+    return response
+
+
+def _bundle_file(statement_id: str) -> str:
+    return f"{statement_id}.bundle.json"
+
+
+@command_route(router, "/{statement_id}/withdraw", WithdrawStatement, _PERMISSION)
+async def withdraw_statement(asking: Asking, statement_id: str, form: WithdrawForm) -> Response:
+    """Withdraw the statement for good."""
+    reason = reason_of(form.reason)
+    said = {} if reason is None else {"reason": reason}
+    sent = checked(said, Reason, idempotency_of(asking, form))
+    command = api.withdraw_statement(asking, statement_id, sent)
+    return await _STATEMENTS.carry_out(asking, form, command, "withdraw")
+
+
+_STATEMENTS = Managed(
+    PATH,
+    "statement_id",
+    DONE,
+    partial(show_new, query=NewQuery()),
+    partial(show_statement, query=StatementQuery()),
+)
+_STATEMENTS.route_back(router, "read")
