@@ -44,7 +44,7 @@ def between_read(workspace: bool) -> Read:
         "event",
         "execution",
         "run",
-        planning=Planning.BY_VALUES,
+        planning=Planning.LONG,
         position=position_of_page("event", "execution", "run"),
         key=key,
         asked=asked,
@@ -61,7 +61,7 @@ FROM ({position}) AS p LEFT JOIN unnest(%(positions)s::bigint[]) AS asked (at) O
     "event",
     "execution",
     "run",
-    planning=Planning.BY_VALUES,
+    planning=Planning.LONG,
     position=position_of_page("event", "execution", "run"),
 )
 """(position, position of an event, year of its recording) rows."""

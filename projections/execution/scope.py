@@ -116,9 +116,9 @@ LEFT JOIN LATERAL (
 """
 
 _AT_END = position_of_page("execution", "run")
-NAMES = read_of(_NAMES, "execution", "run", planning=Planning.BY_VALUES, position=_AT_END)
+NAMES = read_of(_NAMES, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line, name) rows of the lines ``ids`` at the position ``end``."""
-KNOWN = read_of(_KNOWN, "execution", "run", planning=Planning.BY_VALUES, position=_AT_END)
+KNOWN = read_of(_KNOWN, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line key, state, health score, open blockers, open runs) rows as known ``at``."""
 
 
@@ -128,16 +128,18 @@ def scope_read(filters: frozenset[str]) -> Read:
 
     Lines at the position ``end``; nulls if no line is in scope.
     """
+    # A few chosen lines are found by their ids, and all lines of a tenant in its index.
+    is_whole = filters <= {"organization", "workspace", "organization_id"}
     return read_of(
         _SCOPE,
         "execution",
         "run",
-        planning=Planning.BY_VALUES,
+        planning=Planning.LONG if is_whole else Planning.BY_VALUES,
         position=_AT_END,
         where=where(filters - {"project_tag"}, _FILTERS),
         project=_PROJECT if "project_tag" in filters else "true",
     )
 
 
-SECONDS = read_of(_SECONDS, "execution", "run", planning=Planning.BY_VALUES, position=_AT_END)
+SECONDS = read_of(_SECONDS, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line key, state, causes, microseconds) rows of ``lines`` at the position ``end``."""

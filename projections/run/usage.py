@@ -302,7 +302,7 @@ def _of_lines(statement: str, parts: Sequence[str]) -> Read:
         statement,
         "execution",
         "run",
-        planning=Planning.BY_VALUES,
+        planning=Planning.LONG,
         position=position_of_page("execution", "run"),
         parts=" UNION ALL ".join(parts),
     )

@@ -21,7 +21,7 @@ _organizations = itertools.count(600_001)
 
 
 class Tenant(NamedTuple):
-    """An organization of its own, with a line of two workspaces each, and a visitor from finance."""
+    """An organization with a line in each of two workspaces, and a visitor from finance."""
 
     edge: Edge
     organization: str
