@@ -127,6 +127,8 @@ def test_the_workload_has_many_events_and_every_type(world: World) -> None:
         "webhook.delivery_failed",
         "run.erased",
         "directory.named",
+        "statement.issued",
+        "statement.withdrawn",
     }
 
 
