@@ -84,6 +84,7 @@ LONGEST = (
     "api/test_waiting_plans.py",
     "crash/test_kills.py",
     "crash/test_keyed_kills.py",
+    "crash/test_statements_killed.py",
     "api/test_openapi.py",
     "api/test_feed_plans.py",
     "postgres/test_door.py",

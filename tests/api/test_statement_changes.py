@@ -153,6 +153,19 @@ def test_a_late_pause_is_a_change_of_seconds(tenant: Tenant, line: str) -> None:
     assert row["then"]["seconds_by_state"]["paused"] == 0
 
 
+def test_a_turn_whose_stretch_ended_before_the_period_is_not_named(tenant: Tenant) -> None:
+    line = tenant.line(time="2026-03-01T00:00:00Z")
+    statement_id = tenant.issued()["id"]
+    named = events_after(
+        tenant,
+        statement_id,
+        fact("service_line.paused", line, {}, time="2026-03-10T00:00:00Z"),
+        fact("service_line.resumed", line, {}, time="2026-03-11T00:00:00Z"),
+        check_in(line, 1, "2026-04-02"),
+    )
+    assert named == ids(tenant, line, "execution.resumed", "execution.checked_in")
+
+
 def test_a_late_blocker_without_another_state_is_a_change_of_causes(
     tenant: Tenant, line: str
 ) -> None:
