@@ -71,6 +71,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "growth": read_rows.growth,
     "search": search_row.search,
     "usage": usage_rows.usage,
+    "usage-export": usage_rows.usage_export,
     "summary": count_rows.summaries,
     "as-of": read_rows.past,
     "stream": feed_rows.stream,

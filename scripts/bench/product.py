@@ -142,6 +142,10 @@ class Client:
         """Post facts; the answer's position and body."""
         return self._ask("POST", "/v1/facts", body, {**self._key, "content-type": kind})
 
+    def send(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Send a command; the answer's position and body."""
+        return self._ask("POST", path, body, {**self._key, "content-type": "application/json"})
+
     def post_batch(self, facts: Sequence[bytes]) -> int:
         """Post a batch, require that each fact is recorded, return the position of the last."""
         items = json.loads(self.post(batch_of(facts), MANY)[1])["data"]

@@ -1,16 +1,20 @@
 """The rows about many lines: the time of usage, a comparison and a statement; memory of an export.
 
-The data set has 10,000 lines and 1 M events of three months. Each answer is asked for on its own.
+The times are those of 10,000 lines and 1 M events of three months, each answer asked for on its
+own. The export is that of the data set of the other rows.
 """
 
+import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from dataset import DataSet
 from measure import Bench, Row, at_most
-from product import Client, serving
+from processes import children_of, megabytes, name_of
+from product import Client, run_ledger, serving
+from story import ORGANIZATION
 
 DATA = DataSet(1_000_000, 10_000, timedelta(weeks=13))
 _MONTH = "from=2026-04-01&to=2026-05-01"
@@ -24,6 +28,8 @@ _ASKED = (
 )
 """The questions, and the milliseconds that an answer may take."""
 
+_STATEMENT_MS = 3000
+_MORE_MB = 60
 ROUNDS = 7
 
 
@@ -32,14 +38,46 @@ def usage(bench: Bench) -> Iterator[Row]:
     DATA.prepare()
     data_dir = bench.folder / "usage"
     DATA.copy_to(data_dir)
-    with serving(data_dir, DATA.key, bench.workers, bench.folder / "usage.log") as product:
+    create = ("keys", "create", "--organization", ORGANIZATION, "--permission", "read")
+    env = {"LEDGER_DATA_DIR": str(data_dir)}
+    key = run_ledger(env, *create, "statements:issue", seconds=60).strip()
+    with serving(data_dir, key, bench.workers, bench.folder / "usage.log") as product:
         client = Client(product)
         for work, path, most in _ASKED:
-            taken = list[float]()
-            for _ in range(1 + ROUNDS):
-                began = time.perf_counter()
-                client.get(path)
-                taken.append(1e3 * (time.perf_counter() - began))
-            half = statistics.median(taken[1:])
-            note = f"{DATA.events:,} events; most {max(taken[1:]):.0f}"
-            yield at_most(f"{work} of {DATA.lines:,} lines, ms", half, most, "ms", note)
+            yield _timed(work, most, lambda path=path: client.get(path))
+        body = json.dumps({"from": "2026-04-01", "to": "2026-05-01", "by_resource": True}).encode()
+        yield _timed("a statement", _STATEMENT_MS, lambda: client.send("/v1/statements", body))
+
+
+def _timed(work: str, most: int, ask: Callable[[], object]) -> Row:
+    taken = list[float]()
+    for _ in range(1 + ROUNDS):
+        began = time.perf_counter()
+        ask()
+        taken.append(1e3 * (time.perf_counter() - began))
+    half = statistics.median(taken[1:])
+    note = f"{DATA.events:,} events; most {max(taken[1:]):.0f}"
+    return at_most(f"{work} of {DATA.lines:,} lines, ms", half, most, "ms", note)
+
+
+def usage_export(bench: Bench) -> Row:
+    """The growth of the workers' memory by an export of all lines, after one of few lines."""
+    client = Client(bench.product)
+    few = f"&service_line_id={','.join(f'LIN-26-{n:06d}' for n in range(1, 101))}"
+    path = "/v1/usage/export?from=2026-03-01&to=2026-04-01&format=csv"
+    client.get(path + few)
+    before = _memory(bench)
+    began = time.perf_counter()
+    lines = client.get(path)[1].count(b"\n") - 2
+    taken = time.perf_counter() - began
+    note = f"{lines:,} lines in {taken:.1f} s"
+    work = "export of a month by line, growth of the workers' memory, MB"
+    return at_most(work, max(0.0, _memory(bench) - before), _MORE_MB, "MB", note)
+
+
+def _memory(bench: Bench) -> float:
+    """The most that the workers have held, together."""
+    workers = (
+        pid for pid in children_of(bench.product.pid) if name_of(pid).startswith("ledger-api")
+    )
+    return sum(megabytes(pid, "VmHWM") for pid in workers)
