@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from ledger.api.problems import InvalidCursor
-from ledger.api.reading import OR, Asking, Identifier, Words, Zoned, any_of, split_words
+from ledger.api.reading import OR, Asking, Identifier, Words, Zoned, any_of, digits, split_words
 from ledger.domain.calendar import Calendar
 from ledger.domain.errors import Behind, Invalid
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, instant_of, micros_of
@@ -24,6 +24,15 @@ from projections.directory.statements import NAMES_THEN, names_read
 MAX_DATES = 400
 
 _OF_LINES = ("workspace_id", "service_line_id", "execution_model", "product_line", "project_tag")
+
+
+class LongPage(BaseModel):
+    """The parameters of a page of sums."""
+
+    cursor: Annotated[str | None, Field(description="The `meta.cursor` of the page before.")] = None
+    limit: Annotated[
+        int, Field(ge=1, le=1000, description="The most rows in a page."), BeforeValidator(digits)
+    ] = 25
 
 
 class LineFilters(Zoned):

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Response
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from ledger.api.corners import (
     LineFilters,
+    LongPage,
     corner_at,
     names_of,
     pin,
@@ -27,7 +28,6 @@ from ledger.api.reading import (
     RangeParameters,
     bounds_of,
     decode_cursor,
-    digits,
     encode_cursor,
 )
 from ledger.api.replies import Meta, answer
@@ -81,13 +81,8 @@ class CompareQuery(LineFilters, RangeParameters):
         return start, end
 
 
-class ComparePageQuery(CompareQuery):
+class ComparePageQuery(CompareQuery, LongPage):
     """The parameters of a page of a comparison."""
-
-    cursor: Annotated[str | None, Field(description="The `meta.cursor` of the page before.")] = None
-    limit: Annotated[
-        int, Field(ge=1, le=1000, description="The most rows in a page."), BeforeValidator(digits)
-    ] = 25
 
 
 class CompareExportQuery(CompareQuery):

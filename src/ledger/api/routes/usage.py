@@ -8,10 +8,11 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from fastapi import APIRouter, Response
 from msgspec import UNSET, UnsetType
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from ledger.api.corners import (
     LineFilters,
+    LongPage,
     corner_at,
     names_of,
     pin,
@@ -28,7 +29,6 @@ from ledger.api.reading import (
     RangeParameters,
     any_of,
     decode_cursor,
-    digits,
     encode_cursor,
 )
 from ledger.api.replies import Meta, answer, keyed
@@ -108,13 +108,8 @@ class LinesUsageQuery(LineFilters, Query, RangeParameters):
         return start, end
 
 
-class LinesUsagePageQuery(LinesUsageQuery):
+class LinesUsagePageQuery(LinesUsageQuery, LongPage):
     """The parameters of a page of usage."""
-
-    cursor: Annotated[str | None, Field(description="The `meta.cursor` of the page before.")] = None
-    limit: Annotated[
-        int, Field(ge=1, le=1000, description="The most rows in a page."), BeforeValidator(digits)
-    ] = 25
 
 
 class LinesUsageExportQuery(LinesUsageQuery):
