@@ -70,6 +70,8 @@ def with_text(data: Any, pointer: str, text: str) -> Any:
     return copy
 
 
+MONTH = {"from": "2026-03-01", "to": "2026-04-01"}
+
 COMMANDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/execution/{line_id}/pause", {}, "reason"),
     ("post", "/v1/execution/{line_id}/resume", {}, "reason"),
@@ -85,6 +87,9 @@ COMMANDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("patch", "/v1/webhooks/{endpoint_id}", {}, "description"),
     ("post", "/v1/execution/pause", {"filter": {"service_line_id": ["LIN-26-1"]}}, "reason"),
     ("post", "/v1/execution/resume", {"filter": {"service_line_id": ["LIN-26-1"]}}, "reason"),
+    ("post", "/v1/statements", {**MONTH, "organization_id": ORGANIZATION}, "note"),
+    ("post", "/v1/statements", {**MONTH, "organization_id": ORGANIZATION}, "reference"),
+    ("post", "/v1/statements/{statement_id}/withdraw", {}, "reason"),
 ]
 """The commands with a text: the other fields of the body, and the text's field."""
 
@@ -256,10 +261,16 @@ def ids(edge: Edge) -> dict[str, str]:
         edge.post(
             path, token, headers=PLAIN, content=dumps(body | {"organization_id": ORGANIZATION})
         )
-        for path, body in (COMMANDS[3][1:3], COMMANDS[5][1:3])
+        for path, body in (COMMANDS[3][1:3], COMMANDS[5][1:3], COMMANDS[9][1:3])
     ]
-    key, endpoint = (answer.json()["data"]["id"] for answer in made)
-    return {"line_id": line, "run_id": run["subject"], "key_id": key, "endpoint_id": endpoint}
+    key, endpoint, statement = (answer.json()["data"]["id"] for answer in made)
+    return {
+        "line_id": line,
+        "run_id": run["subject"],
+        "key_id": key,
+        "endpoint_id": endpoint,
+        "statement_id": statement,
+    }
 
 
 @pytest.mark.parametrize(("method", "path", "body", "field"), COMMANDS)
@@ -268,7 +279,7 @@ def test_a_command_with_a_control_character_in_its_text_is_refused(
 ) -> None:
     token = edge.token("admin", organization_id=None)
     for character in CONTROLS + BIDIRECTIONAL:
-        if field == "reason" and character in LINE_ENDS:
+        if field in OF_LINES and character in LINE_ENDS:
             continue
         content = dumps(body | {field: f"a{character}b"})
         answer = edge.request(
