@@ -15,15 +15,19 @@ import psycopg
 import pytest
 
 from ledger import demo
+from ledger.demo.cast import closing_of
+from ledger.demo.closing import Closer
 from ledger.demo.telling import tell
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.database import prepare_reading
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
+from tests.support.edge import edge_of
 from tests.support.ledger import ADMIN, Ledger, working
 from tests.support.log_checker import LogChecker, check
 from tests.support.model import STATES, STATUSES, Model
@@ -59,6 +63,9 @@ class Told(NamedTuple):
     log: LogChecker
     idle_at: list[datetime]
     """The instants at which lines went idle while the story was told."""
+    statements: list[dict[str, Any]]
+    changes: dict[str, Any]
+    """The changes since the statement, as the API answers them at the end of the story."""
 
 
 # The story of `ledger demo`.
@@ -78,14 +85,24 @@ def facts(now: datetime) -> list[Fact]:
 def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Told:
     settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "told_demo") as conninfo:
-        with writing(settings, conninfo, lambda: now.astimezone(UTC)) as writer:
-            outcomes = list(tell(writer, iter(facts), lambda _: None))
+        closer = Closer(conninfo, prepare_reading(settings, conninfo), closing_of(utc(now)))
+        with writing(settings, conninfo, lambda: utc(now)) as writer:
+            outcomes = list(tell(writer, iter(facts), lambda _: None, closer))
         assert len(outcomes) == len(facts)
         assert [outcome for outcome in outcomes if not is_recorded(outcome)] == []
         with working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger:
             idle_at = [at for (at,) in query(conninfo, IDLE_AT)]
             ledger.sweep()
-            return Told(Model(ledger.events()), check(conninfo), idle_at)
+            model, log = Model(ledger.events()), check(conninfo)
+        with edge_of(settings, conninfo, Clock(utc(now) + timedelta(minutes=1))) as edge:
+            token = edge.token("read", organization_id=demo.PRIMARY_ORGANIZATION)
+            statements = edge.data("/v1/statements", token)
+            changes = edge.data(f"/v1/statements/{statements[0]['id']}/changes", token)
+        return Told(model, log, idle_at, statements, changes)
+
+
+def utc(now: datetime) -> datetime:
+    return now.astimezone(UTC)
 
 
 def is_recorded(outcome: Outcome) -> bool:
@@ -164,10 +181,33 @@ def test_a_now_without_an_offset_is_refused() -> None:
         demo.story(datetime(2026, 4, 15))
 
 
-def test_facts_are_sorted_by_time_and_end_moments_before_now(
+def test_finance_closed_the_last_full_month_and_two_reports_came_late(
+    told: Told, now: datetime
+) -> None:
+    (statement,) = told.statements
+    start, end = instant(statement["from"]), instant(statement["to"])
+    assert (start.day, end.day, end.month) == (1, 1, utc(now).month)
+    assert end < instant(statement["issued_at"]) < min(end + timedelta(days=2), utc(now))
+    assert instant(statement["issued_at"]) > instant(statement["as_of"])
+    assert statement["issued_by"]["type"] == "user"
+    assert statement["total"]["lines"] >= 3
+    assert statement["total"]["hours"] > 20
+    assert told.changes["changed"]
+    assert told.changes["total"]["then"] == statement["total"]
+    moved = {row["now"]["hours"] - row["then"]["hours"]: row for row in told.changes["rows"]}
+    assert moved.pop(7.5)["events"]
+    moved.pop(0, None)  # Tokens are corrected late, too.
+    ((hours, voided),) = moved.items()
+    assert hours < 0
+    assert (len(voided["events"]), voided["event_count"]) == (1, 1)
+
+
+def test_facts_are_sorted_by_time_but_a_late_one_and_end_moments_before_now(
     facts: list[Fact], now: datetime
 ) -> None:
-    times = [instant(fact["time"]) for fact in facts]
+    late = [fact for fact in facts if fact["id"].endswith("-late")]
+    assert len(late) == 1
+    times = [instant(fact["time"]) for fact in facts if fact not in late]
     assert times == sorted(times)
     assert now - timedelta(minutes=1) < times[-1] < now
     assert timedelta(weeks=5) < times[-1] - times[0] < timedelta(weeks=7)

@@ -24,7 +24,8 @@ from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
-from ledger.demo.cast import KEYS
+from ledger.demo.cast import KEYS, closing_of
+from ledger.demo.closing import Closer
 from ledger.demo.telling import tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
@@ -36,6 +37,7 @@ from ledger.intake.request import Outcome, Receipt
 from ledger.intake.tokens import create_token
 from ledger.reads.positions import ViewFollower
 from ledger.service.address import address_kept
+from ledger.service.composition.database import prepare_reading
 from ledger.service.composition.writing import utc_now, writing
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
@@ -156,7 +158,8 @@ def load_demo(settings: Settings, conninfo: str) -> int:
         if held:
             print(f"The ledger already holds {held:,} events: the story is not told again.")
         else:
-            facts = story(utc_now())
+            now = utc_now()
+            facts, closing = story(now), closing_of(now)
             first = next(facts)
             if last is not None and last > parse_instant(first["time"]):
                 # Recorded instants never go back, so no event of the story is recorded earlier.
@@ -165,7 +168,9 @@ def load_demo(settings: Settings, conninfo: str) -> int:
                     " the story's past begins on that day."
                 )
             with _bar(None) as advance:
-                told = Counter(map(_kind, tell(writer, chain([first], facts), advance)))
+                closer = Closer(conninfo, prepare_reading(settings, conninfo), closing)
+                outcomes = tell(writer, chain([first], facts), advance, closer)
+                told = Counter(map(_kind, outcomes))
             recorded, refused = told["recorded"] + told["duplicate"], told["refused"]
             print(f"Told the story: {recorded:,} facts recorded, {refused} refused.")
             if refused:

@@ -9,6 +9,8 @@ nothing of the ledger: its facts are CloudEvents as any product line would send 
     runs.py    the facts of runs: agent invocations and ODS cycles
     words.py   the sentences people write and the numbers they measure
     facts.py   the shape of a fact, and the names of lines, workspaces and projects
+
+`telling.py` records the facts. `closing.py` issues the statement of finance in between.
 """
 
 from collections.abc import Iterator
@@ -23,10 +25,11 @@ from ledger.demo.cast import (
     SECOND_ORGANIZATION,
     WORKSPACES,
     cast,
+    closing_of,
 )
 from ledger.demo.facts import directory_facts
 from ledger.demo.runs import run_facts, runs_of
-from ledger.demo.work import line_facts
+from ledger.demo.work import late_reports, line_facts
 
 __all__ = ["ORGANIZATIONS", "PRIMARY_ORGANIZATION", "SECOND_ORGANIZATION", "WORKSPACES", "story"]
 
@@ -35,7 +38,10 @@ FIRST_RUN_NUMBER = 100_001
 
 
 def story(now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the story's facts, oldest first, in an order that the ledger accepts whole."""
+    """Yield the story's facts in the order in which they are told, which the ledger accepts whole.
+
+    A fact that is older than the one before was reported late.
+    """
     if now.tzinfo is None:
         raise ValueError("the story needs a `now` that knows its offset from UTC")
     now = now.astimezone(UTC).replace(microsecond=0)
@@ -46,6 +52,7 @@ def story(now: datetime) -> Iterator[dict[str, Any]]:
     for number, run in enumerate(runs, FIRST_RUN_NUMBER):
         run_id = named[run.name] = f"RUN-{now:%y}-{number:06d}"
         told.extend(run_facts(run, run_id, named[run.remedies] if run.remedies else None))
+    told.extend(late_reports(lines, told, closing_of(now)))
     # The sort is stable, so facts of one instant stay in the order of their causes.
     told.sort(key=attrgetter("at"))
     return (each.fact for each in told)

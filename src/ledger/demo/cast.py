@@ -285,6 +285,33 @@ def _incident(incidents: Iterator[int], year: str) -> str:
 
 
 @dataclass(frozen=True)
+class Closing:
+    """The last full month, for which finance issued a statement shortly after its end."""
+
+    first: datetime
+    beyond: datetime
+    at: datetime
+    late_at: datetime
+    """When reports about the month came that the statement does not know."""
+    organization_id: str = PRIMARY_ORGANIZATION
+
+    @property
+    def clerk(self) -> str:
+        """The user who issued the statement."""
+        return f"USR-{self.at:%y}-000012"
+
+
+def closing_of(now: datetime) -> Closing:
+    """The month before that of ``now``: all happens on its first days, however few have passed."""
+    beyond = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    first = (beyond - timedelta(days=1)).replace(day=1)
+    part = (now - beyond) // 3
+    at = beyond + min(part, timedelta(days=1, hours=9))
+    late_at = beyond + min(2 * part, timedelta(days=2, hours=10, minutes=24))
+    return Closing(first, beyond, at.replace(microsecond=0), late_at.replace(microsecond=0))
+
+
+@dataclass(frozen=True)
 class StoryKey:
     """A key of the primary organization, or of one of its workspaces."""
 

@@ -8,7 +8,7 @@ past in which a later fact was not known yet.
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -66,15 +66,41 @@ class _Told:
         return self.command.decide(group)
 
 
+class Act(Protocol):
+    """A command of the story that rests on all that was recorded before its instant."""
+
+    @property
+    def at(self) -> datetime: ...
+
+    def command(self) -> Command:
+        """Make the command. Raises Unavailable."""
+
+
 def tell(
-    writer: Writer, story: Iterator[dict[str, Any]], advance: Callable[[int], None]
+    writer: Writer,
+    story: Iterator[dict[str, Any]],
+    advance: Callable[[int], None],
+    act: Act | None = None,
 ) -> Iterator[Outcome]:
     """Record a story's facts, each at its time; yield their outcomes.
 
-    Raises Unavailable if the database takes no more.
+    Raises Unavailable if the database takes no more, and the refusal of the act.
     """
     commands = _with_sweeps(story, advance)
     while batch := list(islice(commands, _AT_ONCE)):
+        if act is not None and batch[-1][0] >= act.at:
+            place = next(number for number, (at, _) in enumerate(batch) if at >= act.at)
+            yield from _outcomes(writer, batch[:place])
+            (outcome,) = _record(writer, [(act.at, act.command())])
+            if not isinstance(outcome, Receipt):
+                raise outcome
+            batch, act = batch[place:], None
+        yield from _outcomes(writer, batch)
+
+
+def _outcomes(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Iterator[Outcome]:
+    """Record commands; yield the outcomes of those that are facts."""
+    if batch:
         for (_, command), outcome in zip(batch, _record(writer, batch), strict=True):
             if not isinstance(command, GoIdle | ExpireLease):
                 yield outcome

@@ -110,6 +110,8 @@ NOTES = {
 
 VOIDS = ("Booked on the wrong line", "Hours of another day", "Entered twice", "Wrong number typed")
 
+LATE_NOTE = "Timesheet of the last Friday of the month, handed in late"
+
 PEOPLE = (
     ("Amara Okafor", "senior_backend_engineer"),
     ("Lukas Brandt", "frontend_engineer"),

@@ -1,13 +1,14 @@
 """The facts that a line reports: its activation, people, check-ins, holds and health."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, time, timedelta
 from itertools import count
+from operator import attrgetter
 from random import Random
 from typing import Any, NamedTuple
 
 from ledger.demo import words
-from ledger.demo.cast import SEED_AGENT, SEED_TALENT, CastLine, Interruption
+from ledger.demo.cast import SEED_AGENT, SEED_TALENT, CastLine, Closing, Interruption
 from ledger.demo.facts import Actor, StoryFact, line_name, rfc3339, tell
 
 Resource = dict[str, Any]
@@ -249,6 +250,60 @@ def _working_moments(line: CastLine, rng: Random) -> Iterator[datetime]:
             yield at
         day += timedelta(days=1)
     yield line.quiet
+
+
+def late_reports(
+    lines: Sequence[CastLine], told: Sequence[StoryFact], closing: Closing
+) -> Iterator[StoryFact]:
+    """Report a timesheet of a closed month late, and void a check-in of it: both in ``late_at``."""
+    (seed,) = (line for line in lines if (line.product_line, line.position) == SEED_TALENT)
+    source, prefix = REPORTS[seed.product_line]
+    friday = closing.beyond - timedelta(days=1 + (closing.beyond.weekday() + 2) % 7, hours=-17)
+    sheet = tell(
+        friday,
+        "execution.checked_in",
+        seed.id,
+        {"hours": 7.5, "note": words.LATE_NOTE, "resource_id": "SCR-128491"},
+        source=source,
+        id=f"{prefix}-{seed.number}-late",
+        actor=("user", seed.lead),
+    )
+    yield sheet._replace(at=closing.late_at)
+    wrong = _last_of_month(lines, told, closing).fact
+    data = {"fact_id": wrong["id"], "reason": words.VOIDS[1]}
+    id, actor = f"void-{wrong['id']}", (wrong["actortype"], wrong["actorid"])
+    yield tell(
+        closing.late_at,
+        "execution.check_in_voided",
+        wrong["subject"],
+        data,
+        source=wrong["source"],
+        id=id,
+        actor=actor,
+    )
+
+
+def _last_of_month(
+    lines: Sequence[CastLine], told: Sequence[StoryFact], closing: Closing
+) -> StoryFact:
+    """The last check-in with hours of a closed month, of another line that still runs."""
+    running = {
+        line.id
+        for line in lines
+        if line.organization_id == closing.organization_id
+        and line.fate == "running"
+        and (line.product_line, line.position) != SEED_TALENT
+    }
+    voided = {each.fact["data"].get("fact_id") for each in told}
+    found = (
+        each
+        for each in told
+        if each.fact["subject"] in running
+        and "hours" in each.fact["data"]
+        and closing.first <= each.at < closing.beyond
+        and each.fact["id"] not in voided
+    )
+    return max(found, key=attrgetter("at"))
 
 
 def _hours(product_line: str, resource: Resource, rng: Random) -> float | None:
