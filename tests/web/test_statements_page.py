@@ -82,6 +82,37 @@ def tenant(edge: Edge) -> Tenant:
     return found
 
 
+# Ways in.
+
+
+def test_what_changed_can_be_asked_since_the_newest_statement_in_force(tenant: Tenant) -> None:
+    changed = "/ui/compare?then=2026-04-14&time_zone=UTC"
+    assert "since the statement" not in tenant.guest.get(changed).text
+    tenant.issued()
+    tenant.edge.clock.advance(seconds=60)
+    tenant.check_in(4)
+    (way,) = [
+        link["href"]
+        for link in tenant.guest.get(changed).all('a[href^="/ui/compare?"]')
+        if "since the statement of" in link.get_text()
+    ]
+    page = tenant.guest.get(way)
+    assert page.status == 200
+    assert "+4" in page.text
+
+
+def test_a_month_that_is_over_leads_to_the_form_of_its_statement(tenant: Tenant) -> None:
+    month = f"/ui/usage?workspace_id={tenant.workspaces[0]}&time_zone=UTC&from=2026-03-01"
+    over = tenant.guest.get(f"{month}&to=2026-04-01")
+    (way,) = [link["href"] for link in over.all('a[href^="/ui/statements/new"]')]
+    fields = tenant.guest.get(way).form(NEW)
+    assert (fields["first_day"], fields["last_day"]) == ("2026-03-01", "2026-03-31")
+    assert fields["workspace_id"] == tenant.workspaces[0]
+    ways = 'a[href^="/ui/statements/new"]'
+    assert tenant.guest.get(f"{month}&to=2026-05-01").all(ways) == []
+    assert tenant.guest.get(f"{month}&to=2026-04-01&execution_model=capacity").all(ways) == []
+
+
 # Issuing.
 
 

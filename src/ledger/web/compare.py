@@ -12,14 +12,16 @@ from pydantic import Field
 from ledger.api.corners import MAX_DATES
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Bound
-from ledger.api.routes import compare
+from ledger.api.replies import PageOf
+from ledger.api.routes import compare, statements
 from ledger.api.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
-from ledger.domain.calendar import Calendar
+from ledger.api.routes.statements import ShownStatement
+from ledger.domain.calendar import Calendar, calendar_of
 from ledger.domain.comparison import STATES
 from ledger.domain.values import format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.log import WrittenInstant, WrittenRange
-from ledger.web.pages import HEADERS, PageRoute, go, show
+from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.periods import Period, month_of, period_of
 from ledger.web.scopes import all_compared, exported, organization_first, scope_of
 from ledger.web.showing import Zone, zone_of
@@ -60,7 +62,7 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
     if elsewhere := organization_first(asking, query):
         return elsewhere
     address, zone = here(asking.request), zone_of(asking.request)
-    presets = _presets(asking, zone, address)
+    presets = await _presets(asking, zone, address)
     if (written := query.canonical(asking.request)) is not None:
         return go(written)
     if not query.then:
@@ -96,7 +98,7 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
     )
 
 
-def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
+async def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
     """The page from instants that people often choose: (words, address)."""
     now, calendar = asking.services.clock(), zone.calendar
     today = calendar.date_of(now)
@@ -119,7 +121,20 @@ def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[str, st
             f"{last.name} as known at its end",
             _since(address, calendar.begin(last.beyond), last, zone.name),
         ),
+        *await _since_statement(asking, address, zone),
     ]
+
+
+async def _since_statement(asking: Asking, address: str, zone: Zone) -> Sequence[tuple[str, str]]:
+    """The page from the newest statement in force on, with the numbers of its period."""
+    listed = statements.list_statements(asking, statements.StatementsQuery())
+    for said in (await read_answer(listed, PageOf[ShownStatement])).data:
+        if said.withdrawn_at is None and said.replaced_by is None:
+            calendar = calendar_of(said.time_zone)
+            period = period_of(calendar, said.from_, said.to)
+            changed = _since(address, said.as_of, period, zone.name)
+            return [(f"since the statement of {period.name}", changed)]
+    return []
 
 
 def _numbers(calendar: Calendar, then: datetime, now: datetime) -> Period:

@@ -14,6 +14,7 @@ from ledger.domain.calendar import Calendar, calendar_of
 from ledger.domain.errors import Invalid
 from ledger.intake.request import IdempotencyKey
 from ledger.web.pages import Form, Typed
+from ledger.web.periods import period_of
 from ledger.web.showing import Zone, duration, number, words
 
 _DAY = timedelta(days=1)
@@ -111,17 +112,11 @@ def days_of(calendar: Calendar, start: datetime, end: datetime) -> tuple[date, d
 def period_name(start: datetime, end: datetime, time_zone: str) -> str:
     """A period in words: ``June 2026``, ``2026-06-01 to 2026-06-14``, or two instants."""
     calendar = calendar_of(time_zone)
-    first, last = days_of(calendar, start, end)
-    if (calendar.begin(first), calendar.begin(last + _DAY)) != (start, end):
+    period = period_of(calendar, start, end)
+    if (calendar.begin(period.first), calendar.begin(period.beyond)) != (start, end):
         zone = Zone(time_zone)
         return f"{zone.plain(start)} to {zone.plain(end)}"
-    if (
-        first.day == (last + _DAY).day == 1
-        and first.month == last.month
-        and last - first < 31 * _DAY
-    ):
-        return f"{first:%B %Y}"
-    return f"{first}" if first == last else f"{first} to {last}"
+    return period.name
 
 
 class ChangedNumber(NamedTuple):

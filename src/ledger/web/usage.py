@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from ledger.api.corners import LineFilters
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
@@ -21,7 +23,7 @@ from ledger.domain.values import STATES
 from ledger.web.addresses import here, with_parameter
 from ledger.web.month_rows import HEADS, DayBar, MonthRow, Rows, amounts_of, bars_of, place_of
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
-from ledger.web.periods import common_periods, period_of
+from ledger.web.periods import Period, common_periods, period_of
 from ledger.web.scopes import (
     PAGE,
     PAGES,
@@ -125,6 +127,7 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
         charted=charted,
         days=await _days(asking, query, table, charted),
         closing=now.to if then is None and now.to <= clock else None,
+        statement=_statement(asking, query, period, now.to <= clock),
         export=partial(exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"),
         **await scope_of(asking, query, None),
     )
@@ -143,6 +146,25 @@ def _whole(asking: Asking, query: MonthQuery, address: str) -> str:
         ("to", query.to, period.beyond),
     ):
         address = with_parameter(address, name, given or f"{day}")
+    return address
+
+
+def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool) -> str | None:
+    """The form for a statement of the period and scope, for who may issue one."""
+    narrower = {name for name in LineFilters.model_fields if getattr(query, name) is not None}
+    may_issue = "statements:issue" in asking.principal.permissions
+    is_scope = narrower <= {"time_zone", "organization_id", "workspace_id"}
+    if not (may_issue and is_over and is_scope) or "," in (query.workspace_id or ""):
+        return None
+    address = "/ui/statements/new"
+    for name, value in (
+        ("organization_id", query.organization_id),
+        ("workspace_id", query.workspace_id),
+        ("first_day", f"{period.first}"),
+        ("last_day", f"{period.beyond - timedelta(days=1)}"),
+        ("time_zone", query.time_zone),
+    ):
+        address = with_parameter(address, name, value)
     return address
 
 
