@@ -25,7 +25,6 @@ from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.cast import KEYS, closing_of
-from ledger.demo.closing import Closer
 from ledger.demo.telling import tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
@@ -151,6 +150,9 @@ def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
 
 def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
+    # Reads load packages that no other of these commands needs.
+    from ledger.demo.closing import Closer
+
     code = 0
     # The story's past is told to an empty ledger, whose service may have beaten for long.
     with sweepers_kept_away(conninfo), writing(settings, conninfo, heeds_beats=False) as writer:
