@@ -150,7 +150,7 @@ class Draw:
         for name in self._random.sample(["from", "to"], pick([0, 0, 0, 0, 1, 1, 2])):
             del written[name]
         if pick([True, False]):
-            params["as_of"] = self._instant(zone)
+            params["as_of"] = self.instant(zone)
         return by, params | written
 
     def _filters(self, words: tuple[str, ...]) -> dict[str, str]:
@@ -179,7 +179,7 @@ class Draw:
         day = date_of(zone, at) + timedelta(days=self._random.choice([-3, 0, 0, 0, 1, 1, 2, 40]))
         return begin_of(zone, day), f"{day}"
 
-    def _instant(self, zone: str) -> str:
+    def instant(self, zone: str) -> str:
         at = self._random.choice(self._log.recorded)
         day = date_of(zone, at)
         if self._random.random() < 0.2 and begin_of(zone, day) <= self._now:
