@@ -50,7 +50,7 @@ class Compared:
         return found
 
     def side(self, line: str, at: int) -> dict[str, Any]:
-        """What was known of a line; nulls if it was not known."""
+        """The line as it was known; nulls if it was not known."""
         names = ("state", "health_status", *OF_LINE, *OF_PERIOD)
         known = self.models[at].lines.get(line)
         found: dict[str, Any] = dict.fromkeys(names)

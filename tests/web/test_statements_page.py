@@ -85,7 +85,7 @@ def tenant(edge: Edge) -> Tenant:
 # Ways in.
 
 
-def test_what_changed_can_be_asked_since_the_newest_statement_in_force(tenant: Tenant) -> None:
+def test_the_newest_statement_in_force_is_an_instant_to_compare_with(tenant: Tenant) -> None:
     changed = "/ui/compare?then=2026-04-14&time_zone=UTC"
     assert "since the statement" not in tenant.guest.get(changed).text
     tenant.issued()
