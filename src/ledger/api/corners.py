@@ -95,8 +95,14 @@ async def names_of(
 
 
 @cache
-def _position_read(views: tuple[str, ...], past: bool) -> Read:
-    return read_of("SELECT p.position FROM ({position}) AS p", *views, past=past)
+def _past_read(views: tuple[str, ...]) -> Read:
+    return read_of("SELECT p.position FROM ({position}) AS p", *views, past=True)
+
+
+@cache
+def _present_read(views: tuple[str, ...]) -> Read:
+    statement = "SELECT p.position, ledger.recorded_at(p.position) FROM ({position}) AS p"
+    return read_of(statement, *views)
 
 
 @cache
@@ -107,18 +113,33 @@ SELECT p.position, ledger.log_end(), ledger.recorded_at(%(pinned)s) FROM ({posit
     return read_of(statement, *views)
 
 
+async def corner_of(
+    asking: Asking,
+    views: tuple[str, ...],
+    instant: datetime | None,
+    pinned: Mapping[str, Any] | None = None,
+) -> Corner:
+    """The corner in a cursor; without one that of an instant, or of now if it is None.
+
+    Raises as ``corner_at`` and ``pinned_corner`` do.
+    """
+    if pinned is not None:
+        return await pinned_corner(asking, views, pinned)
+    if instant is not None:
+        return await corner_at(asking, views, instant)
+    return await present_corner(asking, views)
+
+
 async def corner_at(asking: Asking, views: tuple[str, ...], instant: datetime) -> Corner:
     """The corner of an instant. Raises as ``Reads.ask`` does."""
-    read = _position_read(views, past=True)
-    rows = await asking.ask(Question(asking.principal.tenant, read, {}, instant))
+    rows = await asking.ask(Question(asking.principal.tenant, _past_read(views), {}, instant))
     return Corner(rows.position, instant)
 
 
 async def present_corner(asking: Asking, views: tuple[str, ...]) -> Corner:
     """The corner of now. Under load an event may be some microseconds ahead of the clock."""
-    rows = await asking.rows(_position_read(views, past=False), {})
-    values = {"pinned": rows.position}
-    ((_, _, recorded_at),) = await asking.rows(_pinned_read(views), values)
+    rows = await asking.rows(_present_read(views), {})
+    ((_, recorded_at),) = rows
     now = asking.services.clock()
     return Corner(rows.position, now if recorded_at is None else max(now, recorded_at))
 

@@ -24,7 +24,6 @@ from ledger.domain.values import format_instant
 from ledger.intake.principal import Principal
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.documents import Documents
-from ledger.log.tables import DocumentRow
 from ledger.postgres import locks
 from ledger.postgres.door import Door
 from ledger.postgres.leadership import Candidate
@@ -74,23 +73,14 @@ class Closer:
             reference=f"INV-{closing.first:%Y-%m}",
         )
         made = asyncio.run(self._document(clerk, corner, event))
-        row = DocumentRow(
-            document_sha256=bytes.fromhex(made.sha256),
-            organization_id=closing.organization_id,
-            workspace_id=None,
-            document=made.octets,
-            total=made.total.decode(),
-            stored_at=datetime.now(UTC),
-        )
-        Documents(self._conninfo).store(row)
-        event = msgspec.structs.replace(event, document_sha256=made.sha256)
+        Documents(self._conninfo).store(made.row(datetime.now(UTC)))
         return IssueStatement(
             clerk,
             None,
             organization_id=closing.organization_id,
             workspace_id=None,
             replaces=None,
-            numbers=StatementNumbers(event, corner.clock, msgspec.Raw(made.total)),
+            numbers=StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total)),
         )
 
     async def _document(self, clerk: Principal, corner: Corner, event: StatementIssued) -> Document:

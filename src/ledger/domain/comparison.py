@@ -90,6 +90,9 @@ NUMBERS: Mapping[str, Callable[[Side], Any]] = {
 }
 """How a number is read of a side, in the order of a row."""
 
+OF_PERIOD = frozenset(NUMBERS) - {"health_score", "open_blockers", "open_runs"}
+"""The numbers that count a period, and are null without one."""
+
 OF_RUNS = frozenset({"runs", "runs_failed", "tokens_used", "seconds_blocked"})
 """The numbers that are null where check-ins of some resources count alone."""
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ledger.domain.errors import Behind, Invalid
+from ledger.domain.errors import Invalid
 from ledger.domain.usage import LineInScope, Sums
 from ledger.domain.values import day_of, format_id
 from ledger.postgres.scope import Fetch
 from ledger.reads.statement import AHEAD, MAX_ROWS
-from ledger.reads.usage import SLICE, Corner, Summing, UsageScope
+from ledger.reads.usage import SLICE, Corner, Summing, UsageScope, rows_at
 from projections.statement.changes import CAUSES
 
 
@@ -58,7 +58,7 @@ async def changes_of(
     rows = list[ChangedLine]()
     for at in range(0, len(differing), SLICE):
         some = differing[at : at + SLICE]
-        events = await _causes(fetch, scope, period, (then, now), [line.key for line, *_ in some])
+        events = await _causes(fetch, scope, period, then, now, [line.key for line, *_ in some])
         rows += [ChangedLine(*each, *events.get(each[0].key, ((), 0))) for each in some]
     names = await after.names([row.line.id for row in rows]) if rows else {}
     return UsageChanges(sums_then, sums_now, rows, names)
@@ -81,7 +81,8 @@ async def _causes(
     fetch: Fetch,
     scope: UsageScope,
     period: tuple[datetime, datetime],
-    corners: tuple[Corner, Corner],
+    then: Corner,
+    now: Corner,
     lines: Sequence[int],
 ) -> Mapping[int, tuple[Sequence[str], int]]:
     """The events that changed a number of the period, and how many there are, by line."""
@@ -92,15 +93,12 @@ async def _causes(
         "to": end,
         "first": day_of(start),
         "last": day_of(end - timedelta(microseconds=1)),
-        "after": corners[0].position,
-        "end": corners[1].position,
+        "after": then.position,
     }
-    rows = await fetch(scope.tenant, CAUSES.sql, values, CAUSES.planning)
-    if rows[0][0] != corners[1].position:
-        raise Behind("The views have fallen behind the position of the answer.")
     found: dict[int, tuple[list[str], int]] = {}
-    for _, line, event, recorded_at, number in rows:
-        if line is not None:
-            events, _ = found.setdefault(line, ([], number))
-            events.append(format_id("EVT", recorded_at.astimezone(UTC).year, event))
+    for _, line, event, recorded_at, number in await rows_at(
+        fetch, scope.tenant, CAUSES, values, now
+    ):
+        events, _ = found.setdefault(line, ([], number))
+        events.append(format_id("EVT", recorded_at.astimezone(UTC).year, event))
     return found

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.domain.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
-from ledger.domain.errors import Behind
 from ledger.domain.usage import LineInScope, Sums
 from ledger.domain.values import sort_key
 from ledger.postgres.scope import Fetch, Tenant
-from ledger.reads.usage import Corner, Summing
+from ledger.reads.usage import Corner, Summing, rows_at
 from ledger.views.statements import Read
 from projections.event.between import YEARS, between_read
 from projections.execution.scope import KNOWN
@@ -81,9 +80,4 @@ class Comparing:
         return {row[1]: KnownLine(*row[2:]) for row in rows}
 
     async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
-        position = self._now.position
-        parameters = {**values, "end": position}
-        rows = await self._fetch(self._tenant, read.sql, parameters, read.planning)
-        if rows[0][0] != position:
-            raise Behind("The views have fallen behind the position of the answer.")
-        return [row for row in rows if row[1] is not None]
+        return await rows_at(self._fetch, self._tenant, read, values, self._now)

@@ -13,6 +13,7 @@ import msgspec
 from ledger.domain.errors import Invalid
 from ledger.domain.statement import StatementIssued
 from ledger.domain.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums
+from ledger.log.tables import DocumentRow
 from ledger.reads.usage import Row, Summing, Usage
 
 MAX_ROWS = 20_000
@@ -45,22 +46,33 @@ async def scoped(
     total, rows, further = Sums(), list[Row](), list[Row]()
     stretches = [("", start, end)]
     async for lines in summing.lines(start - AHEAD):
-        usage = Usage(summing, _BY_LINE, stretches, None)
+        usage = Usage(summing, _BY_LINE, stretches)
         total.add(await usage.total(lines))
         rows += await usage.rows(lines)
         if by_resource:
-            further += await Usage(summing, _BY_RESOURCE, stretches, None).rows(lines)
+            further += await Usage(summing, _BY_RESOURCE, stretches).rows(lines)
         if len(rows) + len(further) > MAX_ROWS:
             raise Invalid.at("/from", f"the statement has more than {MAX_ROWS:,} rows: narrow it")
     return SumsOfScope(total, rows, further if by_resource else None)
 
 
 class Document(NamedTuple):
-    """A document with its hash, and the JSON of its total."""
+    """A document with the JSON of its total, and the event with its hash."""
 
+    event: StatementIssued
     octets: bytes
-    sha256: str
     total: bytes
+
+    def row(self, stored_at: datetime) -> DocumentRow:
+        """The document as it is stored."""
+        return DocumentRow(
+            document_sha256=bytes.fromhex(self.event.document_sha256),
+            organization_id=self.event.organization_id,
+            workspace_id=self.event.workspace_id,
+            document=self.octets,
+            total=self.total.decode(),
+            stored_at=stored_at,
+        )
 
 
 def document(event: StatementIssued, sums: SumsOfScope) -> Document:
@@ -86,7 +98,8 @@ def document(event: StatementIssued, sums: SumsOfScope) -> Document:
         else list(_shown(_BY_RESOURCE, OF_CHECK_INS, resources)),
     }
     octets = _encode(told)
-    return Document(octets, sha256(octets).hexdigest(), _encode(total))
+    event = msgspec.structs.replace(event, document_sha256=sha256(octets).hexdigest())
+    return Document(event, octets, _encode(total))
 
 
 def _shown(grouping: Grouping, shows: Shows, rows: Iterable[Row]) -> Iterable[Mapping[str, Any]]:

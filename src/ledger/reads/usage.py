@@ -45,6 +45,20 @@ class Corner(NamedTuple):
     clock: datetime
 
 
+async def rows_at(
+    fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], corner: Corner
+) -> list[Any]:
+    """The rows of a statement at the position of a corner, without a row of nulls. Raises Behind.
+
+    The statement has the position as its parameter ``end``.
+    """
+    parameters = {**values, "end": corner.position}
+    rows = await fetch(tenant, read.sql, parameters, read.planning)
+    if rows[0][0] != corner.position:
+        raise Behind("The views have fallen behind the position of the answer.")
+    return [row for row in rows if row[1] is not None]
+
+
 class UsageScope(NamedTuple):
     """The lines whose usage is asked, and the check-ins that count."""
 
@@ -53,12 +67,6 @@ class UsageScope(NamedTuple):
     """The filters of lines, those of the credential's tenant among them."""
     resources: Sequence[str] | None = None
     """The resources whose check-ins count alone; None: all check-ins."""
-
-    @property
-    def projects(self) -> frozenset[str] | None:
-        """The projects that have rows; None: all."""
-        named = self.filters.get("project_tag")
-        return None if named is None else frozenset(named)
 
 
 class Summing:
@@ -70,6 +78,9 @@ class Summing:
         self._fetch, self._scope, self._corner = fetch, scope, corner
         self._start, self._end = start, end
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        named = scope.filters.get("project_tag")
+        self.projects = None if named is None else frozenset(named)
+        """The projects that have rows; None: all."""
 
     def of_scope(self, scope: UsageScope) -> "Summing":
         """The same sums of other lines."""
@@ -101,10 +112,8 @@ class Summing:
     async def _of_slice(self, lines: Sequence[LineInScope]) -> Mapping[int, Sums]:
         keys = [line.key for line in lines]
         whole = Stretches([self._start, self._end])
-        found: dict[int, Sums] = {}
-        for (key, *_), sums in (await self._amounts(keys, keys, whole, by_resource=False)).items():
-            found[key] = sums
-            sums.lines = 1
+        amounts = await self._amounts(keys, keys, whole, by_resource=False)
+        found = {key: sums for (key, *_), sums in amounts.items()}
         if self._scope.resources is None:
             for key, state, causes, micros in await self._seconds(keys):
                 found.setdefault(key, Sums()).spend(state, causes, micros)
@@ -147,7 +156,7 @@ class Summing:
         numbers: dict[tuple[str | None, ...], int] = {}
         asked, groups = list[int](), list[int]()
         for line in lines:
-            for group in grouping.groups_of(line, self._scope.projects):
+            for group in grouping.groups_of(line, self.projects):
                 asked.append(line.key)
                 groups.append(numbers.setdefault(group, len(numbers)))
         names = list(numbers)
@@ -248,14 +257,8 @@ class Summing:
         return {row[1]: row[2] for row in await self._rows(NAMES, {"ids": line_ids})}
 
     async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
-        """The rows of a statement at the corner's position, without a row of nulls."""
-        position = self._corner.position
-        parameters = {**values, "end": position}
         async with self._turns:
-            rows = await self._fetch(self._scope.tenant, read.sql, parameters, read.planning)
-        if rows[0][0] != position:
-            raise Behind("The views have fallen behind the position of the answer.")
-        return [row for row in rows if row[1] is not None]
+            return await rows_at(self._fetch, self._scope.tenant, read, values, self._corner)
 
 
 class Usage:
@@ -266,10 +269,8 @@ class Usage:
         summing: Summing,
         grouping: Grouping,
         stretches: Sequence[tuple[str, datetime, datetime]],
-        projects: frozenset[str] | None,
     ) -> None:
-        self._summing, self._grouping = summing, grouping
-        self._stretches, self._projects = stretches, projects
+        self._summing, self._grouping, self._stretches = summing, grouping, stretches
         self._sums: Mapping[int, Sums] | None = None
 
     async def total(self, lines: Sequence[LineInScope]) -> Sums:
@@ -296,7 +297,7 @@ class Usage:
         found: dict[tuple[str | None, ...], Sums] = {}
         for line in lines:
             if (sums := summed.get(line.key)) is not None:
-                for group in self._grouping.groups_of(line, self._projects):
+                for group in self._grouping.groups_of(line, self._summing.projects):
                     found.setdefault(group, Sums()).add(sums)
         return found
 

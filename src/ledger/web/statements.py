@@ -49,7 +49,6 @@ from ledger.web.statement_forms import (
     period_name,
 )
 from projections.execution.shown import ShownLine
-from projections.statement.statements import list_read
 
 PATH = "/ui/statements"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
@@ -203,7 +202,8 @@ async def show_statement(
     document = await asyncio.to_thread(
         msgspec.json.decode, found.octets, type=api.StatementDocument
     )
-    shown = await _listed(asking, statement_id)
+    listed = await api.listed(asking, statement_id)
+    shown = msgspec.json.decode(listed[0][2], type=api.ShownStatement)
     changes, unknown = await _changes(asking, statement_id)
     rows, by_resource = document.rows[:MOST_ROWS], (document.by_resource or [])[:MOST_ROWS]
     lines = {row.service_line_id for row in rows} | {row.service_line_id for row in by_resource}
@@ -233,13 +233,6 @@ async def show_statement(
         may_issue=may_issue(asking.principal),
         period_name=period_name,
     )
-
-
-async def _listed(asking: Asking, statement_id: str) -> api.ShownStatement:
-    """A statement that the credential sees, as the list shows it."""
-    filters = asking.tenant | {"statement_id": statement_id}
-    rows = await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
-    return msgspec.json.decode(rows[0][2], type=api.ShownStatement)
 
 
 async def _changes(

@@ -13,10 +13,9 @@ from ledger.api.corners import (
     LineFilters,
     LongPage,
     corner_at,
+    corner_of,
     names_of,
     pin,
-    pinned_corner,
-    present_corner,
     require_dates,
 )
 from ledger.api.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
@@ -33,7 +32,7 @@ from ledger.api.reading import (
 from ledger.api.replies import Meta, answer
 from ledger.api.routes.usage import EXPORT_LINES, whole
 from ledger.api.usage_rows import TOTAL
-from ledger.domain.comparison import NUMBERS, OF_RUNS, BothSides, ChangeTotals, pair
+from ledger.domain.comparison import NUMBERS, OF_PERIOD, OF_RUNS, BothSides, ChangeTotals, pair
 from ledger.domain.errors import Invalid
 from ledger.domain.health import SignalStatus
 from ledger.domain.usage import LineInScope
@@ -49,8 +48,7 @@ router = APIRouter(prefix="/v1/compare", tags=["usage"], route_class=LeanRoute)
 MAX_DAYS = 400
 MAX_LINES = 20_000
 
-_OF_NOW = ("health_score", "open_blockers", "open_runs")
-_OF_PERIOD = ("hours", "check_ins", "runs", "runs_failed", "tokens_used", "seconds_blocked")
+_OF_NOW = tuple(name for name in NUMBERS if name not in OF_PERIOD)
 
 
 class CompareQuery(LineFilters, RangeParameters):
@@ -185,20 +183,16 @@ class AskedComparison(NamedTuple):
     scope: UsageScope
     then: Corner
     now: Corner
+    period: tuple[datetime, datetime] | None
+    unknown: frozenset[str]
+    """The numbers that are null."""
     names: Summing
     comparison: Comparing
 
-    @property
-    def unknown(self) -> frozenset[str]:
-        """The numbers that are null."""
-        if self.query.period() is None:
-            return frozenset(_OF_PERIOD)
-        return OF_RUNS if self.scope.resources is not None else frozenset()
-
     def numbers(self, line: BothSides) -> Mapping[str, tuple[Any, Any]]:
-        unknown = self.unknown
         return {
-            name: (None, None) if name in unknown else sides for name, sides in line.numbers.items()
+            name: (None, None) if name in self.unknown else sides
+            for name, sides in line.numbers.items()
         }
 
     async def shown(
@@ -244,18 +238,17 @@ async def compared(
     """The comparison between its corners."""
     then, now = await query.instants(asking)
     period, scope = query.period(), query.scope(asking)
-    if pinned is not None:
-        later = await pinned_corner(asking, _VIEWS, pinned)
-    elif now is not None:
-        later = await corner_at(asking, _VIEWS, now)
-    else:
-        later = await present_corner(asking, _VIEWS)
+    later = await corner_of(asking, _VIEWS, now, pinned)
     earlier = await corner_at(asking, _VIEWS, then)
     fetch = asking.services.door.fetch
     start, end = period or (later.clock, later.clock)
     sums = Summing(fetch, scope, earlier, start, end), Summing(fetch, scope, later, start, end)
     comparison = Comparing(fetch, scope.tenant, earlier, later, sums if period else None)
-    return AskedComparison(query, scope, earlier, later, sums[1], comparison)
+    if period is None:
+        unknown = OF_PERIOD
+    else:
+        unknown = OF_RUNS if scope.resources is not None else frozenset()
+    return AskedComparison(query, scope, earlier, later, period, unknown, sums[1], comparison)
 
 
 _VIEWS = ("execution", "run", "event")
@@ -269,8 +262,9 @@ async def lines_of(
     organization = principal.organization_id or asked.query.organization_id
     assert organization is not None, "an administrator names an organization"
     ids = await asked.comparison.lines(organization, principal.workspace_id)
-    if (chosen := scope.filters.get("service_line_id")) is not None:
-        ids = [line for line in ids if line in set(chosen)]
+    if (words := scope.filters.get("service_line_id")) is not None:
+        chosen = frozenset(words)
+        ids = [line for line in ids if line in chosen]
     found = list[LineInScope]()
     for at in range(0, len(ids), EXPORT_LINES):
         filters = {**scope.filters, "service_line_id": ids[at : at + EXPORT_LINES]}
@@ -344,7 +338,7 @@ async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
     cursor = query.cursor
     if page:
         cursor = encode_cursor({"key": page[-1].key, **pin(asked.now)}, bound_to)
-    period = query.period()
+    period = asked.period
     data = {
         "then": format_instant(asked.then.clock),
         "now": format_instant(asked.now.clock),

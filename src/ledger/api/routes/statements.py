@@ -15,7 +15,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.corners import corner_at, present_corner, require_dates
+from ledger.api.corners import corner_at, corner_of, present_corner, require_dates
 from ledger.api.exports import Cut, Exported, answers, begin_export
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.models import CommandBody, Reason
@@ -63,7 +63,6 @@ from ledger.domain.values import (
 from ledger.intake.fact_types import Characters
 from ledger.intake.principal import Principal
 from ledger.language.rendering import ShownInstant, StatementAsIssued, doc, json_text
-from ledger.log.tables import DocumentRow
 from ledger.reads.changes import ChangedLine, changes_of
 from ledger.reads.question import Answer
 from ledger.reads.statement import document, scoped
@@ -292,17 +291,8 @@ async def _stored(
             replaces=body.replaces,
         )
         made = await asyncio.to_thread(document, event, sums)
-        row = DocumentRow(
-            document_sha256=bytes.fromhex(made.sha256),
-            organization_id=organization_id,
-            workspace_id=workspace_id,
-            document=made.octets,
-            total=made.total.decode(),
-            stored_at=services.clock(),
-        )
-        await asyncio.to_thread(services.documents.store, row)
-    event = msgspec.structs.replace(event, document_sha256=made.sha256)
-    return StatementNumbers(event, corner.clock, msgspec.Raw(made.total))
+        await asyncio.to_thread(services.documents.store, made.row(services.clock()))
+    return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
 
 
 def _scope(principal: Principal, organization_id: str, workspace_id: str | None) -> UsageScope:
@@ -329,8 +319,7 @@ async def withdraw_statement(
 
     async def show(_: Query) -> Reply:
         # Nothing changes a withdrawn statement: this is how the command left it.
-        filters = asking.tenant | {"statement_id": statement_id}
-        rows = await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
+        rows = await listed(asking, statement_id)
         if rows[0][2] is None or rows.position < receipt.position:
             raise NotFound(_UNKNOWN)
         return answer(f'{{"data":{rows[0][2]}}}', rows.position)
@@ -339,6 +328,12 @@ async def withdraw_statement(
 
 
 # Reading.
+
+
+async def listed(asking: Asking, statement_id: str) -> Answer:
+    """(position, key, item JSON) of a statement as the list shows it; nulls if it is not seen."""
+    filters = asking.tenant | {"statement_id": statement_id}
+    return await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @read_route(router, "", PageOf[ShownStatement], summary="List statements")
@@ -449,11 +444,7 @@ async def show_statement_changes(
     services = asking.services
     async with services.heavy.turn(asking.principal.party):
         about = (await find(asking, statement_id, query, whole=False)).about
-        now = await (
-            present_corner(asking, VIEWS)
-            if query.instant is None
-            else corner_at(asking, VIEWS, query.instant)
-        )
+        now = await corner_of(asking, VIEWS, query.instant)
         scope = _scope(asking.principal, about.organization_id, about.workspace_id)
         then, period = Corner(about.position, about.as_of), (about.from_, about.to)
         found = await changes_of(services.door.fetch, scope, period, then, now)

@@ -13,11 +13,9 @@ from pydantic import AfterValidator, Field
 from ledger.api.corners import (
     LineFilters,
     LongPage,
-    corner_at,
+    corner_of,
     names_of,
     pin,
-    pinned_corner,
-    present_corner,
     require_dates,
 )
 from ledger.api.exports import Exported, Format, answers, begin_export
@@ -258,16 +256,11 @@ async def counted(
     scope = query.scope(asking)
     if scope.resources is not None and "model" in query.grouping.words:
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
-    if pinned is not None:
-        corner = await pinned_corner(asking, VIEWS, pinned)
-    elif query.instant is not None:
-        corner = await corner_at(asking, VIEWS, query.instant)
-    else:
-        corner = await present_corner(asking, VIEWS)
+    corner = await corner_of(asking, VIEWS, query.instant, pinned)
     start, end = query.period(corner.clock)
     summing = Summing(asking.services.door.fetch, scope, corner, start, end)
     stretches = stretches_of(query.grouping, query.calendar, start, end)
-    usage = Usage(summing, query.grouping, stretches, scope.projects)
+    usage = Usage(summing, query.grouping, stretches)
     return Counted(query, scope, corner, start, end, summing, usage)
 
 
@@ -296,24 +289,22 @@ async def export_usage_of_lines(asking: Asking, query: LinesUsageExportQuery) ->
 
 async def _exported(asking: Asking, asked: Counted) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     """The rows in parts, and last the total. Raises Invalid before the first part."""
-    by_line = asked.query.grouping.words[0] == "service_line"
-    total, in_scope = Sums(), list[LineInScope]()
-    async for lines in asked.summing.lines(asked.start):
-        in_scope += lines
-        if not by_line:
-            if len(in_scope) > MAX_EXPORT_LINES:
-                raise Invalid.at(
-                    "/group_by", f"has more than {MAX_EXPORT_LINES:,} lines: narrow it"
-                )
-            continue
-        for at in range(0, len(lines), EXPORT_LINES):
-            some = lines[at : at + EXPORT_LINES]
-            total.add(await asked.usage.total(some))
-            yield await asked.named(asking, await asked.usage.rows(some))
-        in_scope.clear()
-    if not by_line:
-        total = await asked.usage.total(in_scope)
-        rows = await asked.usage.rows(in_scope)
+    total = Sums()
+    if asked.query.grouping.words[0] == "service_line":
+        async for page in asked.summing.lines(asked.start):
+            for at in range(0, len(page), EXPORT_LINES):
+                some = page[at : at + EXPORT_LINES]
+                total.add(await asked.usage.total(some))
+                yield await asked.named(asking, await asked.usage.rows(some))
+    else:
+        lines = list[LineInScope]()
+        async for page in asked.summing.lines(asked.start):
+            lines += page
+            if len(lines) > MAX_EXPORT_LINES:
+                sentence = f"has more than {MAX_EXPORT_LINES:,} lines: narrow it"
+                raise Invalid.at("/group_by", sentence)
+        total = await asked.usage.total(lines)
+        rows = await asked.usage.rows(lines)
         if len(rows) > MAX_EXPORT_ROWS:
             raise Invalid.at("/group_by", f"has more than {MAX_EXPORT_ROWS:,} rows: narrow it")
         for at in range(0, len(rows), EXPORT_LINES):
