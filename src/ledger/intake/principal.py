@@ -80,9 +80,13 @@ class Principal(msgspec.Struct, frozen=True):
             return (self.type, self.id) == (actor.type, actor.id)
         return actor.type != "system"
 
+    def may(self, permission: str) -> bool:
+        """Whether the permission (or admin) is held."""
+        return self.is_admin or permission in self.permissions
+
     def require(self, permission: str) -> None:
         """Raise Forbidden unless the permission (or admin) is held."""
-        if not self.is_admin and permission not in self.permissions:
+        if not self.may(permission):
             raise Forbidden(f"The credential lacks the permission {permission}.")
 
     def sees(self, organization_id: str | None, workspace_id: str | None) -> bool:

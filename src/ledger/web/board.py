@@ -18,7 +18,7 @@ from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for, names_of_keys
-from ledger.web.pages import HEADERS, PageRoute, go, may_manage_lines, read_answer, show
+from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.pickers import kinds_for, names_of_resources
 from ledger.web.showing import COLUMNS, columns_of
 from ledger.web.views import kept_of, tabs_of
@@ -130,7 +130,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         pickers=kinds_for(asking, is_past=query.is_past),
         tabs=() if query.is_past else await tabs_of(asking, here(asking.request)),
         me=kept_of(asking.request).me,
-        may_manage=may_manage_lines(asking.principal) and not query.is_past,
+        may_manage=asking.principal.may("service_lines:manage") and not query.is_past,
     )
 
 

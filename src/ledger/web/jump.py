@@ -32,9 +32,6 @@ from ledger.web.pages import (
     PageRoute,
     gathered,
     go,
-    may_audit,
-    may_manage_keys,
-    may_read,
     read_answer,
 )
 from ledger.web.showing import (
@@ -119,7 +116,7 @@ async def place_of(asking: Asking, text: str) -> str | None:
     # The names of projects are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     if re.fullmatch(KEY_ID, identifier):
-        return f"/ui/keys/{identifier}" if may_manage_keys(asking.principal) else None
+        return f"/ui/keys/{identifier}" if asking.principal.may("keys:manage") else None
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             return with_parameter(HOME, filter_name, identifier)
@@ -138,13 +135,13 @@ def writes_of_actor(principal: Principal, text: str) -> str | None:
     """
     identifier = text.upper()
     is_actor = re.fullmatch(_ACTOR, identifier) and not identifier.startswith(_NO_ACTORS)
-    is_shown = is_actor and may_audit(principal)
+    is_shown = is_actor and principal.may("audit:read")
     return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
 
 
 async def _line_of_record(asking: Asking, record_id: str) -> str | None:
     """The line whose execution record has this id; None if the principal sees no such line."""
-    if not may_read(asking.principal):
+    if not asking.principal.may("read"):
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}

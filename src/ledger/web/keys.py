@@ -54,7 +54,7 @@ async def show_keys(
     may = {
         permission: words
         for permission, words in PERMISSIONS.items()
-        if asking.principal.is_admin or permission in asking.principal.permissions
+        if asking.principal.may(permission)
     }
     return await _KEYS.show(
         asking,

@@ -35,7 +35,6 @@ from ledger.web.pages import (
     PageRoute,
     go,
     idempotency_of,
-    may_manage_lines,
     read_answer,
     reason_of,
     show,
@@ -295,7 +294,7 @@ def _present(path: str, board: str | None, month: str | None) -> str:
 
 
 def _may_manage(principal: Principal, query: Query, line: LineDetail) -> bool:
-    return may_manage_lines(principal) and query.as_of is None and line.state != "closed"
+    return principal.may("service_lines:manage") and query.as_of is None and line.state != "closed"
 
 
 def _month(query: LineQuery) -> Month | None:

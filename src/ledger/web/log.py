@@ -74,7 +74,7 @@ def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
 
 def stream_address(principal: Principal, chosen: Mapping[str, Any], names: tuple[str, ...]) -> str:
     """The address of the stream of new events; empty if the reader may not read events."""
-    if not principal.is_admin and "read" not in principal.permissions:
+    if not principal.may("read"):
         return ""
     address = "/ui/stream"
     for name in names:

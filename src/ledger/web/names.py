@@ -14,7 +14,7 @@ from ledger.api.routes import audit, executions
 from ledger.domain.errors import Behind
 from ledger.domain.recorded import Actor
 from ledger.domain.values import KEY_ID
-from ledger.web.pages import may_read, read_answer
+from ledger.web.pages import read_answer
 from projections.directory import statements as directory
 from projections.execution.shown import LineDetail
 from projections.execution.statements import names_read
@@ -57,7 +57,7 @@ async def names_of_scopes(asking: Asking, shown: Iterable[Scoped]) -> Mapping[tu
 
     Empty if the credential may not read names, or while the view of the directory is missing.
     """
-    if not may_read(asking.principal):
+    if not asking.principal.may("read"):
         return {}
     scopes = {
         (each.organization_id, each.workspace_id)
@@ -149,7 +149,7 @@ async def names_beside(
     credentials = {id_ for each in reported for id_ in (each.actor.id, each.reported_by)}
     credentials |= {each.id for each in things if each.type == "api_key"}
     found: dict[str, Any] = {"key_names": await names_of_keys(asking, credentials)}
-    if not may_read(asking.principal):
+    if not asking.principal.may("read"):
         return found
     lines = {*line_ids, *(each.id for each in things if each.type == "service_line")} - {None}
     ids = {*more, *(each.id for each in things if each.type in ("workspace", "project"))} - {None}

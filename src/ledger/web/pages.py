@@ -261,8 +261,7 @@ class PageRoute(LeanRoute):
 
 def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
     """The entries of the navigation that a credential may open."""
-    may = {*principal.permissions, None}
-    return [place for place in PLACES if principal.is_admin or place[3] in may]
+    return [place for place in PLACES if place[3] is None or principal.may(place[3])]
 
 
 def home_of(principal: Principal) -> str:
@@ -287,22 +286,6 @@ def of_organization(asking: Asking, organization_id: str | None) -> Asking:
     return asking._replace(principal=narrowed)
 
 
-def may_audit(principal: Principal) -> bool:
-    return principal.is_admin or "audit:read" in principal.permissions
-
-
-def may_manage_keys(principal: Principal) -> bool:
-    return principal.is_admin or "keys:manage" in principal.permissions
-
-
-def may_manage_lines(principal: Principal) -> bool:
-    return principal.is_admin or "service_lines:manage" in principal.permissions
-
-
-def may_read(principal: Principal) -> bool:
-    return principal.is_admin or "read" in principal.permissions
-
-
 def writes_of(
     principal: Principal | None, actor_id: str, organization_id: str | None = None
 ) -> str | None:
@@ -310,7 +293,7 @@ def writes_of(
 
     Each organization has its own audit log, so an administrator's link must name the organization.
     """
-    if principal is None or not may_audit(principal):
+    if principal is None or not principal.may("audit:read"):
         return None
     address = with_parameter("/ui/audit", "actor_id", actor_id)
     if not principal.is_admin:
@@ -363,7 +346,7 @@ def show(
         "link": _linker(as_of),
         "lag": lag_of(request),
         "shows_payloads": services.shows_payloads,
-        "may_read": principal is not None and may_read(principal),
+        "may_read": principal is not None and principal.may("read"),
         "writes_of": partial(writes_of, principal),
         # The names by id that a page looks up: of workspaces and projects, of lines, of keys.
         "names": {},

@@ -20,7 +20,7 @@ from ledger.api.routes.search import (
 from ledger.domain.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.pages import PageRoute, go, may_read, places_of, show
+from ledger.web.pages import PageRoute, go, places_of, show
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
 from projections.search.words import fold, folded_name, sought
@@ -81,10 +81,10 @@ async def show_search(asking: Asking, query: Typed) -> Response:
     path = await place_of(asking, query.text)
     if path is not None:
         return go(with_parameter(path, "as_of", query.as_of))
-    results = await _results(asking, query.text) if may_read(asking.principal) else []
+    results = await _results(asking, query.text) if asking.principal.may("read") else []
     if not results and (writes := writes_of_actor(asking.principal, query.text)) is not None:
         return go(writes)
-    if not may_read(asking.principal):
+    if not asking.principal.may("read"):
         raise Forbidden("This credential may not read names.")
     return show(asking.request, "search.html", text=query.text, results=results)
 

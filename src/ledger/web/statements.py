@@ -21,7 +21,6 @@ from ledger.application.commands.statements import IssueStatement, WithdrawState
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.domain.values import format_id, format_instant
-from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope
 from ledger.web.addresses import with_parameter
 from ledger.web.events import seal_of
@@ -92,10 +91,6 @@ class Preview(NamedTuple):
     """The lines with a row that are amber or red now, the worst first."""
 
 
-def may_issue(principal: Principal) -> bool:
-    return principal.is_admin or _PERMISSION in principal.permissions
-
-
 @router.get("", openapi_extra=needs("read"))
 async def show_statements(asking: Asking, query: api.StatementsQuery) -> Response:
     """The statements that the credential sees, newest first."""
@@ -111,7 +106,7 @@ async def show_statements(asking: Asking, query: api.StatementsQuery) -> Respons
         older=found.meta.cursor if found.meta.has_more else None,
         given=given,
         chips=chips(asking.request, given),
-        may_issue=may_issue(asking.principal),
+        may_issue=asking.principal.may(_PERMISSION),
         period_name=period_name,
     )
 
@@ -230,7 +225,7 @@ async def show_statement(
         event_id=format_id("EVT", shown.issued_at.year, found.issued),
         sealed=await seal_of(asking, found.issued),
         bundle_file=_bundle_file(statement_id),
-        may_issue=may_issue(asking.principal),
+        may_issue=asking.principal.may(_PERMISSION),
         period_name=period_name,
     )
 
