@@ -8,10 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.edge import Edge
-from tests.support.facts import fact
+from tests.support.facts import ORGANIZATION, fact
 from tests.support.visitor import Seen, Visitor, visitor
 
 _places = itertools.count(800_001)
+FEBRUARY = "from=2026-02-01&to=2026-03-01&time_zone=UTC"
 MARCH = "from=2026-03-01&to=2026-04-01&time_zone=UTC"
 DAY = "2026-03-10T10:00:00Z"
 
@@ -240,3 +241,25 @@ def test_a_wrong_grouping_leads_to_the_page_without_it(edge: Edge) -> None:
     page = visitor(edge).get(f"/ui/usage?{MARCH}&group_by=day,month")
     assert page.status == 422
     assert page.one('main a[href^="/ui/usage?from="]')
+
+
+@pytest.mark.parametrize(
+    ("rights", "is_offered"),
+    [(("admin",), True), (("read", "statements:issue"), True), (("read",), False)],
+)
+def test_the_form_of_a_statement_is_offered_to_all_who_may_issue_one(
+    edge: Edge, place: str, rights: tuple[str, ...], is_offered: bool
+) -> None:
+    of = {} if rights == ("admin",) else {"organization_id": ORGANIZATION}
+    guest = visitor(edge, *rights, **of)
+    page = guest.get(f"/ui/usage?organization_id={ORGANIZATION}&workspace_id={place}&{FEBRUARY}")
+    found = [a["href"] for a in page.all("#downloads a[href^='/ui/statements/new']")]
+    assert [parse_qs(urlsplit(str(href)).query) for href in found] == is_offered * [
+        {
+            "organization_id": [ORGANIZATION],
+            "workspace_id": [place],
+            "first_day": ["2026-02-01"],
+            "last_day": ["2026-02-28"],
+            "time_zone": ["UTC"],
+        }
+    ]

@@ -152,7 +152,7 @@ def _whole(asking: Asking, query: MonthQuery, address: str) -> str:
 def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool) -> str | None:
     """The form for a statement of the period and scope, for who may issue one."""
     narrower = {name for name in LineFilters.model_fields if getattr(query, name) is not None}
-    may_issue = "statements:issue" in asking.principal.permissions
+    may_issue = asking.principal.may("statements:issue")
     is_scope = narrower <= {"time_zone", "organization_id", "workspace_id"}
     if not (may_issue and is_over and is_scope) or "," in (query.workspace_id or ""):
         return None
