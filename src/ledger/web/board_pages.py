@@ -67,7 +67,7 @@ class FoundPage(NamedTuple):
     """The cursor of the next page if there is one."""
 
 
-class _LongQuery(LinesQuery):
+class LongLinesQuery(LinesQuery):
     """The API's parameters, without its limit of a page."""
 
     limit: int = MOST
@@ -147,7 +147,7 @@ class _Walk:
     ) -> None:
         self._asking = asking
         self._asked, self.states = asked, states
-        self._query = _LongQuery.model_construct(
+        self._query = LongLinesQuery.model_construct(
             **filters.values(),
             sort=asked.order if asked.order in get_args(Sort) else None,
             cursor=None,
@@ -188,5 +188,5 @@ class _Walk:
             left -= len(page.data)
         return (groups[::-1] if back else groups), more
 
-    def _of(self, state: str, **more: object) -> _LongQuery:
+    def _of(self, state: str, **more: object) -> LongLinesQuery:
         return self._query.model_copy(update={"state": state, **more})

@@ -23,7 +23,7 @@ from ledger.web.addresses import here, with_parameter
 from ledger.web.log import WrittenInstant, WrittenRange
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.periods import Period, month_of, period_of
-from ledger.web.scopes import all_compared, exported, organization_first, scope_of
+from ledger.web.scopes import all_compared, changed, exported, organization_first, scope_of
 from ledger.web.showing import Zone, zone_of
 from ledger.web.visits import last_visit
 from projections.search.words import fold
@@ -69,12 +69,13 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
         return go(presets[0][1])
     if "time_zone" not in asking.request.query_params:
         return go(with_parameter(address, "time_zone", zone.name))
-    found, has_more = await all_compared(asking, query)
+    compared = await all_compared(asking, query)
+    found, has_more = compared.data, compared.meta.has_more
     assert found.total is not None, "the first page has it"
     rows = found.rows
     if query.change is not None:
-        changed = STATES[query.change]
-        rows = [row for row in rows if changed(row.state.then, row.state.now)]
+        holds = STATES[query.change]
+        rows = [row for row in rows if holds(row.state.then, row.state.now)]
     sort = query.sort or "worst"
     name = sort.removeprefix("-")
     rows.sort(key=_PLACES[name], reverse=sort.startswith("-") == (name in ("worst", "name")))
@@ -132,8 +133,8 @@ async def _since_statement(asking: Asking, address: str, zone: Zone) -> Sequence
         if said.withdrawn_at is None and said.replaced_by is None:
             calendar = calendar_of(said.time_zone)
             period = period_of(calendar, said.from_, said.to)
-            changed = _since(address, said.as_of, period, zone.name)
-            return [(f"since the statement of {period.name}", changed)]
+            since = _since(address, said.as_of, period, zone.name)
+            return [(f"since the statement of {period.name}", since)]
     return []
 
 
@@ -146,16 +147,8 @@ def _numbers(calendar: Calendar, then: datetime, now: datetime) -> Period:
 
 def _since(address: str, then: datetime, period: Period, zone: str) -> str:
     """The page from another instant on, until now."""
-    for name, value in (
-        ("then", format_instant(then)),
-        ("now", None),
-        ("from", f"{period.first}"),
-        ("to", f"{period.beyond}"),
-        ("time_zone", zone),
-        ("start", None),
-    ):
-        address = with_parameter(address, name, value)
-    return address
+    bounds = {"from": period.first, "to": period.beyond, "time_zone": zone}
+    return changed(address, then=format_instant(then), now=None, **bounds)
 
 
 def _worst(row: ComparedLine) -> Any:

@@ -17,8 +17,12 @@ class Period(NamedTuple):
     """The day after the last one."""
 
     @property
+    def last(self) -> date:
+        return self.beyond - _DAY
+
+    @property
     def name(self) -> str:
-        first, last = self.first, self.beyond - _DAY
+        first, last = self.first, self.last
         match self.months:
             case 1:
                 return f"{first:%B %Y}"

@@ -1,22 +1,26 @@
 """Parts that the pages across lines share: which lines they are about, and what leads elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Response
 
 from ledger.api.corners import LineFilters
 from ledger.api.reading import Asking, Query
 from ledger.api.routes import compare
-from ledger.api.routes.compare import ComparedLines, ComparePage, ComparePageQuery, CompareQuery
+from ledger.api.routes.compare import ComparePage, ComparePageQuery, CompareQuery
+from ledger.api.routes.usage import UsagePage
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.filters import chips_of
 from ledger.web.names import names_for, names_of_lines
 from ledger.web.pages import go, read_answer
 from ledger.web.pickers import Kind, names_of_resources
+
+LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)
+"""The answers about many lines, page by page."""
 
 PAGE = 1000
 """The most rows of a page of the API."""
@@ -52,8 +56,8 @@ def exported(path: str, query: LineFilters, *more: str, **others: str) -> str:
 
 def history_between(line_id: str, after: datetime, until: datetime) -> str:
     """The address of the events of a line that were recorded after an instant, up to another."""
-    path = with_parameter(f"/ui/lines/{line_id}/history", "recorded_after", format_instant(after))
-    return with_parameter(path, "recorded_until", format_instant(until))
+    bounds = {"recorded_after": format_instant(after), "recorded_until": format_instant(until)}
+    return changed(f"/ui/lines/{line_id}/history", **bounds)
 
 
 def one(words: str | None) -> str | None:
@@ -61,23 +65,33 @@ def one(words: str | None) -> str | None:
     return words if words is not None and "," not in words else None
 
 
-async def all_compared(asking: Asking, query: CompareQuery) -> tuple[ComparedLines, bool]:
-    """The answer with the rows of several pages, and whether there are more."""
+async def of_all_pages(
+    page: Callable[[str | None], Awaitable[Response]], shown: type[LongAnswer]
+) -> LongAnswer:
+    """The answer with the rows of several pages, of which ``page`` reads the one at a cursor.
+
+    Its ``meta`` is that of the last page: there may be more.
+    """
+    found = await read_answer(page(None), shown)
+    for _ in range(PAGES - 1):
+        if not found.meta.has_more:
+            break
+        following = await read_answer(page(found.meta.cursor), shown)
+        found.data.rows += following.data.rows
+        found.meta = following.meta
+    return found
+
+
+async def all_compared(asking: Asking, query: CompareQuery) -> ComparePage:
+    """The comparison with the rows of several pages."""
     names = {*CompareQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
-    asked = ComparePageQuery(**given, limit=PAGE)
-    found: ComparedLines | None = None
-    for _ in range(PAGES):
-        page = await read_answer(compare.show_comparison(asking, asked), ComparePage)
-        if found is None:
-            found = page.data
-        else:
-            found.rows += page.data.rows
-        asked = asked.model_copy(update={"cursor": page.meta.cursor})
-        if not page.meta.has_more:
-            return found, False
-    assert found is not None
-    return found, True
+
+    def page(cursor: str | None) -> Awaitable[Response]:
+        asked = ComparePageQuery(**given, limit=PAGE, cursor=cursor)
+        return compare.show_comparison(asking, asked)
+
+    return await of_all_pages(page, ComparePage)
 
 
 async def scope_of(asking: Asking, query: LineFilters, as_of: str | None) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from ledger.api.reading import Identifier, Present
 from ledger.api.routes.statements import NewStatement, StatementDocument, ThenAndNow
 from ledger.api.writing import Sent, checked
-from ledger.domain.calendar import Calendar, calendar_of
+from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid
 from ledger.intake.request import IdempotencyKey
 from ledger.web.pages import Form, Typed
-from ledger.web.periods import period_of
+from ledger.web.periods import month_of, period_of
 from ledger.web.showing import Zone, duration, number, words
 
 _DAY = timedelta(days=1)
@@ -41,16 +41,15 @@ class StatementChoice(BaseModel):
             calendar = calendar_of(time_zone)
         except Invalid:
             calendar = calendar_of(zone.name)
-        last = calendar.date_of(now).replace(day=1) - _DAY
-        first = last.replace(day=1)
+        period = month_of(calendar.date_of(now)).moved(-1)
         if replaced is not None:
-            first, last = days_of(calendar_of(replaced.time_zone), replaced.from_, replaced.to)
+            period = period_of(calendar_of(replaced.time_zone), replaced.from_, replaced.to)
         whose: Any = replaced or self
         return {
             "organization_id": whose.organization_id,
             "workspace_id": whose.workspace_id,
-            "first_day": self.first_day or f"{first}",
-            "last_day": self.last_day or f"{last}",
+            "first_day": self.first_day or f"{period.first}",
+            "last_day": self.last_day or f"{period.last}",
             "time_zone": time_zone,
             "replaces": self.replaces,
         }
@@ -102,11 +101,6 @@ def bounds_of_days(first: str | None, last: str | None) -> tuple[str, str]:
     if found[1] == date.max:
         raise Invalid.at("/last_day", "must be a day that is over")
     return f"{found[0]}", f"{found[1] + _DAY}"
-
-
-def days_of(calendar: Calendar, start: datetime, end: datetime) -> tuple[date, date]:
-    """The first and the last day that a period touches."""
-    return calendar.date_of(start), calendar.date_of(end - timedelta(microseconds=1))
 
 
 def period_name(start: datetime, end: datetime, time_zone: str) -> str:

@@ -23,6 +23,7 @@ from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.domain.values import format_id, format_instant
 from ledger.language.envelopes import Envelope
 from ledger.web.addresses import with_parameter
+from ledger.web.board_pages import LongLinesQuery
 from ledger.web.events import seal_of
 from ledger.web.log import chips
 from ledger.web.managed import Managed, RefusedForm
@@ -74,12 +75,6 @@ class StatementQuery(Present):
     """The form that was just carried out."""
 
     done: Done | None = None
-
-
-class _LongQuery(executions.LinesQuery):
-    """The API's parameters, without its limit of a page."""
-
-    limit: int = _MOST_NOT_GREEN
 
 
 class Preview(NamedTuple):
@@ -161,7 +156,7 @@ async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
     )
     found = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
     assert found.data.total is not None, "the first page has it"
-    worst = _LongQuery(**scope, health="amber,red", sort="health_score")
+    worst = LongLinesQuery(**scope, health="amber,red", sort="health_score", limit=_MOST_NOT_GREEN)
     lines = (await read_answer(executions.lines_page(asking, worst), PageOf[ShownLine])).data
     not_green = list[tuple[UsageRow, ShownLine]]()
     if lines:

@@ -1,8 +1,7 @@
 """The page "Month": the usage of many lines, as known now, or then and now (``/ui/usage``)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,21 +14,22 @@ from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, usage
 from ledger.api.routes.compare import CompareQuery
-from ledger.api.routes.executions import Filters, LinesQuery
-from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsageOfLines, UsagePage
-from ledger.domain.comparison import NUMBERS
+from ledger.api.routes.executions import Filters
+from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
+from ledger.domain.comparison import OF_PERIOD
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import STATES
 from ledger.web.addresses import here, with_parameter
+from ledger.web.board_pages import LongLinesQuery
 from ledger.web.month_rows import HEADS, DayBar, MonthRow, Rows, amounts_of, bars_of, place_of
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.periods import Period, common_periods, period_of
 from ledger.web.scopes import (
     PAGE,
-    PAGES,
     all_compared,
     changed,
     exported,
+    of_all_pages,
     one,
     organization_first,
     scope_of,
@@ -61,9 +61,6 @@ GROUPINGS: Mapping[str, str] = {
 
 _SORT = "^-?(?:name|change|health|" + "|".join(HEADS) + ")$"
 
-_OF_PERIOD = (*list(NUMBERS)[3:],)
-"""The numbers of a comparison that count the period."""
-
 
 class MonthQuery(LinesUsageQuery):
     """The API's parameters, with the page's order and places."""
@@ -72,12 +69,6 @@ class MonthQuery(LinesUsageQuery):
     limit: Annotated[int, Field(ge=1, le=200)] = _ROWS
     start: Annotated[int, Field(ge=1, le=10**6)] = 1
     """The number of the first row that is shown."""
-
-
-class _LongQuery(LinesQuery):
-    """The API's parameters, without its limit of a page."""
-
-    limit: int = PAGE
 
 
 @router.get("", openapi_extra=needs("read"))
@@ -90,8 +81,9 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
         return go(_whole(asking, query, address))
     if "group_by" not in query.model_fields_set:
         query = query.model_copy(update={"group_by": _usual(asking, query)})
-    now, has_more = await _read(asking, query)
-    then = (await _read(asking, query, query.as_of))[0] if query.is_past else None
+    found = await _read(asking, query)
+    now, has_more = found.data, found.meta.has_more
+    then = (await _read(asking, query, query.as_of)).data if query.is_past else None
     period = period_of(query.calendar, now.from_, now.to)
     lines = await _lines(asking, query) if "service_line" in query.grouping.words else {}
     table = Rows(query, changed(address), period, lines)
@@ -156,16 +148,14 @@ def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool)
     is_scope = narrower <= {"time_zone", "organization_id", "workspace_id"}
     if not (may_issue and is_over and is_scope) or "," in (query.workspace_id or ""):
         return None
-    address = "/ui/statements/new"
-    for name, value in (
-        ("organization_id", query.organization_id),
-        ("workspace_id", query.workspace_id),
-        ("first_day", f"{period.first}"),
-        ("last_day", f"{period.beyond - timedelta(days=1)}"),
-        ("time_zone", query.time_zone),
-    ):
-        address = with_parameter(address, name, value)
-    return address
+    return changed(
+        "/ui/statements/new",
+        organization_id=query.organization_id,
+        workspace_id=query.workspace_id,
+        first_day=period.first,
+        last_day=period.last,
+        time_zone=query.time_zone,
+    )
 
 
 def _usual(asking: Asking, query: MonthQuery) -> str:
@@ -196,27 +186,18 @@ def _order(query: MonthQuery) -> str:
     return "tokens_used" if query.grouping.within_line == "model" else "hours"
 
 
-async def _read(
-    asking: Asking, query: LinesUsageQuery, as_of: str | None = None, group_by: str | None = None
-) -> tuple[UsageOfLines, bool]:
-    """The answer with the rows of several pages, and whether there are more."""
+async def _read(asking: Asking, query: LinesUsageQuery, as_of: str | None = None) -> UsagePage:
+    """The answer with the rows of several pages."""
     given = query.model_dump(
         include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
     )
-    given |= {"as_of": as_of, "group_by": group_by or query.group_by, "limit": PAGE}
-    found: UsageOfLines | None = None
-    for _ in range(PAGES):
-        asked = usage.LinesUsagePageQuery(**given)
-        page = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
-        if found is None:
-            found = page.data
-        else:
-            found.rows += page.data.rows
-        given["cursor"] = page.meta.cursor
-        if not page.meta.has_more:
-            return found, False
-    assert found is not None
-    return found, True
+    given |= {"as_of": as_of, "group_by": query.group_by, "limit": PAGE}
+
+    def page(cursor: str | None) -> Awaitable[Response]:
+        asked = usage.LinesUsagePageQuery(**given, cursor=cursor)
+        return usage.show_usage_of_lines(asking, asked)
+
+    return await of_all_pages(page, UsagePage)
 
 
 async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
@@ -232,7 +213,7 @@ async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
     }
     chosen: dict[str, Any] = dict.fromkeys(Filters.model_fields)
     chosen |= {name: getattr(query, name) for name in names}
-    asked = _LongQuery.model_construct(**chosen, sort="health_score", cursor=None, limit=PAGE)
+    asked = LongLinesQuery.model_construct(**chosen, sort="health_score", cursor=None, limit=PAGE)
     found = await read_answer(executions.lines_page(asking, asked), PageOf[ShownLine])
     return {line.service_line_id: line for line in found.data}
 
@@ -242,13 +223,13 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
     names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
     try:
-        found, _ = await all_compared(asking, CompareQuery(**given | {"then": query.as_of}))
+        found = (await all_compared(asking, CompareQuery(**given | {"then": query.as_of}))).data
     except Invalid:
         return {"differing": None}
     differing = {
         row.service_line_id: row
         for row in found.rows
-        if any(getattr(row, name).change for name in _OF_PERIOD)
+        if any(getattr(row, name).change for name in OF_PERIOD)
     }
     return {"differing": differing, "until": found.now}
 
@@ -256,8 +237,8 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
 async def _days(asking: Asking, query: MonthQuery, table: Rows, charted: str) -> Sequence[DayBar]:
     """The chart of the period by day."""
     by_day = query.model_copy(update={"group_by": "day"})
-    now = (await _read(asking, by_day))[0]
-    then = (await _read(asking, by_day, query.as_of))[0].rows if query.is_past else None
+    now = (await _read(asking, by_day)).data
+    then = (await _read(asking, by_day, query.as_of)).data.rows if query.is_past else None
     rows = table._replace(query=by_day).paired(then, now.rows)
     days = query.calendar.days(now.from_, now.to)
     return bars_of(rows, charted, [day for day, _, _ in days])
