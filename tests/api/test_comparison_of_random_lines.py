@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from ledger.settings import Settings
-from tests.api.test_usage_of_random_lines import BEGINNINGS, TENANTS, Draw, Log, Workplace
+from tests.api.test_usage_of_random_lines import (
+    BEGINNINGS,
+    TENANTS,
+    Draw,
+    Log,
+    Workplace,
+    walked,
+)
 from tests.support.edge import edge_of
 from tests.support.service import Clock
 from tests.support.soak import repeated
@@ -138,29 +145,6 @@ def _place(line: str) -> list[int]:
     return [int(part) for part in line.split("-")[1:]]
 
 
-def walked(world: Workplace, by: str, params: dict[str, str], draw: Draw) -> dict[str, Any]:
-    """The ``data`` of an answer, with the rows of all its pages."""
-    whole: dict[str, Any] = {}
-    more: dict[str, str] = {}
-    while True:
-        answer = world.edge.get(
-            "/v1/compare",
-            world.tokens[by],
-            params=params | draw.limit() | more,
-            headers={"ledger-min-position": str(world.head)},
-        )
-        assert answer.status_code == 200, (answer.text, params)
-        data, meta = answer.json()["data"], answer.json()["meta"]
-        if more:
-            assert {**data, "rows": 0} == {**whole, "rows": 0, "total": None}
-            whole["rows"] += data["rows"]
-        else:
-            whole = data
-        if not meta["has_more"]:
-            return whole
-        more = {"cursor": meta["cursor"]}
-
-
 @pytest.mark.parametrize(
     ("seed", "questions"), repeated([(1, 60), *((seed, 300) for seed in range(2, 8))])
 )
@@ -184,7 +168,7 @@ def test_a_comparison_is_what_a_model_of_the_log_tells(
                 params = {k: v for k, v in params.items() if k not in ("from", "to")}
             instants = sorted((draw.instant(zone) for _ in "AB"), key=lambda t: instant_of(zone, t))
             params |= dict(zip(("then", "now"), instants, strict=True))
-            data = walked(world, by, params, draw)
+            data = walked(world, "/v1/compare", by, params, draw)
             assert json.dumps(data, sort_keys=True) == json.dumps(
                 Compared(log, by, params).answer(), sort_keys=True
             ), (by, params)

@@ -192,7 +192,7 @@ def test_a_request_that_is_wrong_is_refused_at_its_place(
 
 
 def test_a_note_and_a_reference_that_are_null_are_as_good_as_none(tenant: Tenant) -> None:
-    """Such a request was answered with 500."""
+    """A request with nulls was once answered with 500."""
     told = tenant.document(tenant.issued(note=None, reference=None, replaces=None)["id"])
     assert (told["note"], told["reference"], told["replaces"]) == (None, None, None)
 

@@ -192,13 +192,13 @@ class Draw:
                                     {"limit": "1000"}])  # fmt: skip
 
 
-def walked(world: World, by: str, params: dict[str, str], draw: Draw) -> dict[str, Any]:
+def walked(world: World, path: str, by: str, params: dict[str, str], draw: Draw) -> dict[str, Any]:
     """The ``data`` of an answer, with the rows of all its pages."""
     more: dict[str, str] = {}
     whole: dict[str, Any] = {}
     while True:
         answer = world.edge.get(
-            "/v1/usage",
+            path,
             world.tokens[by],
             params=params | draw.limit() | more,
             headers={"ledger-min-position": str(world.head)},
@@ -279,7 +279,7 @@ def test_usage_is_what_a_model_of_the_log_tells(
             if "as_of" in params:
                 known_at = instant_of(asked.zone, params["as_of"])
                 then = log.by(known_at)
-            data = walked(world, by, params, draw)
+            data = walked(world, "/v1/usage", by, params, draw)
             expected = Usage(asked, then, log.now, known_at).answer()
             assert json.dumps(data) == json.dumps(expected), (by, params)
             if world.random.random() < 0.2:
