@@ -21,7 +21,7 @@ from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import STATES
 from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import LongLinesQuery
-from ledger.web.month_rows import HEADS, DayBar, MonthRow, Rows, amounts_of, bars_of, place_of
+from ledger.web.month_rows import HEADS, MonthRow, Rows, amounts_of, bars_of, place_of
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.periods import Period, common_periods, period_of
 from ledger.web.scopes import (
@@ -92,6 +92,7 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
     rows.sort(key=partial(place_of, sort), reverse=sort.startswith("-") == sort.endswith("name"))
     total = amounts_of(now.total if then is None else then.total, now.total)
     of_lines = {row.line_id for row in rows} - {None}
+    by_day = rows if query.group_by == "day" else await _by_day(asking, query, table)
     charted = "hours" if total["hours"].now or total["runs"].now is None else "runs"
     return show(
         asking.request,
@@ -117,7 +118,7 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
         ),
         **(await _differing(asking, query) if query.is_past else {}),
         charted=charted,
-        days=await _days(asking, query, table, charted),
+        days=bars_of(by_day, charted, [day for day, *_ in query.calendar.days(now.from_, now.to)]),
         closing=now.to if then is None and now.to <= clock else None,
         statement=_statement(asking, query, period, now.to <= clock),
         export=partial(exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"),
@@ -234,14 +235,12 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
     return {"differing": differing, "until": found.now}
 
 
-async def _days(asking: Asking, query: MonthQuery, table: Rows, charted: str) -> Sequence[DayBar]:
-    """The chart of the period by day."""
+async def _by_day(asking: Asking, query: MonthQuery, table: Rows) -> Sequence[MonthRow]:
+    """The rows of the period by day, for its chart."""
     by_day = query.model_copy(update={"group_by": "day"})
     now = (await _read(asking, by_day)).data
     then = (await _read(asking, by_day, query.as_of)).data.rows if query.is_past else None
-    rows = table._replace(query=by_day).paired(then, now.rows)
-    days = query.calendar.days(now.from_, now.to)
-    return bars_of(rows, charted, [day for day, _, _ in days])
+    return table._replace(query=by_day).paired(then, now.rows)
 
 
 @router.get("/export", openapi_extra=needs("read"))
