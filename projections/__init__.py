@@ -7,6 +7,7 @@ from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from projections.search.view import SearchView
 from projections.statement.view import StatementView
+from projections.watch.view import WatchView
 from projections.webhook.view import WebhookView
 
 
@@ -20,4 +21,5 @@ def projections() -> tuple[Projection, ...]:
         DirectoryView(),
         SearchView(),
         StatementView(),
+        WatchView(),
     )

@@ -127,7 +127,7 @@ class EventView(Remembering):
     """The projection ``event``."""
 
     name = "event"
-    version = 9
+    version = 10
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(EVENTS)
 

@@ -16,7 +16,7 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain import health
 from ledger.domain import run as runs
-from ledger.domain.execution import Execution
+from ledger.domain.execution import Began, Execution
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import MODELS_WITH_RUNS, day_of, week_of
 
@@ -69,6 +69,9 @@ class Expired(msgspec.Struct, frozen=True, array_like=True):
 
 _MOST_EXPIRED = 100
 
+_MOST_FAILURES = 20
+"""The most failures that a watch counts (``RunsFailing``)."""
+
 
 class Totals(NamedTuple):
     """The numbers of the metrics that do not follow the clock; None: the model does not show it."""
@@ -103,6 +106,9 @@ class LineFold(msgspec.Struct, array_like=True):
     expired: tuple[Expired, ...] = ()
     """The runs that failed by their leases since the last ending that stays: a late ending, which
     may be of any time, would take back such a failure. At most ``_MOST_EXPIRED``, the latest."""
+    failures: tuple[Began, ...] = ()
+    """The first ``_MOST_FAILURES`` runs that failed since the last completed one, in the order of
+    recording, each with its end."""
 
     def evolve(self, recorded: Recorded) -> None:
         self.position = recorded.position
@@ -226,6 +232,7 @@ class LineFold(msgspec.Struct, array_like=True):
 
     def _completed(self, body: runs.RunCompleted, recorded: Recorded) -> None:
         self.completed_runs += 1
+        self.failures = ()
         self._ended(body, recorded)
 
     def _ended(self, body: runs.RunCompleted | runs.RunFailed, recorded: Recorded) -> None:
@@ -245,6 +252,12 @@ class LineFold(msgspec.Struct, array_like=True):
         if len(expired) > _MOST_EXPIRED:
             expired.remove(min(expired, key=lambda run: run.at))
         self.expired = tuple(expired)
+
+    def _failed(self, body: runs.RunFailed, recorded: Recorded) -> None:
+        # A late failure follows one by the run's lease, which counts already.
+        if not body.late and len(self.failures) < _MOST_FAILURES:
+            self.failures = (*self.failures, Began(recorded.occurred_at, recorded.position))
+        self._ended(body, recorded)
 
     def _cancelled(self, body: runs.RunCancelled, recorded: Recorded) -> None:
         self._active(recorded)
@@ -273,7 +286,7 @@ _COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
     runs.RunRequested: LineFold._requested,
     runs.RunStarted: LineFold._started,
     runs.RunCompleted: LineFold._completed,
-    runs.RunFailed: LineFold._ended,
+    runs.RunFailed: LineFold._failed,
     runs.RunCancelled: LineFold._cancelled,
     runs.RunUsageCorrected: LineFold._passes,
     runs.RunErased: LineFold._passes,

@@ -79,7 +79,7 @@ class ExecutionView(Remembering):
     """The projection ``execution``."""
 
     name = "execution"
-    version = 10
+    version = 11
     tables: tuple[Table, ...] = (
         EXECUTION,
         RANK,

@@ -105,6 +105,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Seconds from one search for idle lines to the next.",
     )
+    watch_seconds: float = Field(
+        default=5,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds from one round of watches to the next.",
+    )
     verify_at: str = Field(
         default="03:00",
         description="When stored data are compared with the log each night, UTC. Empty: never.",

@@ -55,7 +55,7 @@ def test_another_node_leads_when_the_leading_process_is_killed(nodes: Nodes, con
             until(lambda: leader_of(conninfo, "projector") == node_id(second), "a leader", 30.0)
             record(client, 3)
             until(lambda: views_are_level(conninfo), "the views", 30.0)
-            own = ("projector", "sweeper", "leases", "housekeeper")
+            own = ("projector", "sweeper", "leases", "housekeeper", "watches")
             until(lambda: led_by(conninfo, own) == {node_id(second)}, "the other loops", 30.0)
         assert leader_of(conninfo, "dispatcher") == node_id(first), "another process leads it"
 

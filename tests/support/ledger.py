@@ -20,11 +20,13 @@ from ledger.api.problems import status_of
 from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
+from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
+from ledger.domain.watch import Condition, WatchSettings
 from ledger.intake import envelope
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
@@ -34,6 +36,7 @@ from ledger.postgres.scope import EVERYONE
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
+from ledger.watching.loop import WatchLoop
 from projections.execution import statements
 from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_read
@@ -117,6 +120,12 @@ class Ledger:
         return lease_watch
 
     @cached_property
+    def watch_loop(self) -> WatchLoop:
+        loop = WatchLoop(led(self.conninfo, "watches"), self.writer, self.clock, 3600)
+        self._begun.callback(loop.disconnect)
+        return loop
+
+    @cached_property
     def reader(self) -> psycopg.Connection[dict[str, Any]]:
         reader = psycopg.connect(self.conninfo, autocommit=True, row_factory=dict_row)
         self._begun.callback(reader.close)
@@ -196,6 +205,30 @@ class Ledger:
         (item,) = self.accept(fact(type, new_id("RUN"), {"service_line_id": line}, **attributes))
         assert item.subject is not None
         return item.subject
+
+    def watch(self, condition: Condition, for_seconds: int = 0, **more: Any) -> str:
+        """A new watch of the reporter's organization, or of ``organization``."""
+        tenant = more.pop("organization", ORGANIZATION), more.pop("workspace", None)
+        settings = WatchSettings(
+            **{"name": "A watch"} | more, condition=condition, for_seconds=for_seconds
+        )
+        command = CreateWatch(
+            ADMIN, None, organization_id=tenant[0], workspace_id=tenant[1], settings=settings
+        )
+        item = self.execute(command)
+        assert item.outcome == "recorded", item
+        assert item.subject is not None
+        return item.subject
+
+    def look(self) -> int:
+        """Let the loop of watches do rounds until there is nothing to do; return what it did."""
+        done = 0
+        while True:
+            self.catch_up()
+            more, has_more = self.watch_loop._round()
+            done += more
+            if not more and not has_more:
+                return done
 
     # The clock.
 

@@ -39,6 +39,7 @@ from ledger.log.tables import (
     RunKeyRow,
 )
 from ledger.log.vault import RunKey, Vault
+from ledger.postgres.table import Table
 
 EventTenant = tuple[str | None, str | None, str | None]
 """(organization, workspace, line)"""
@@ -46,6 +47,9 @@ EventTenant = tuple[str | None, str | None, str | None]
 _AHEAD = 200
 """So many recorded events are written while the rest is still being decided: the rest of a large
 group, or of a closing that cancels many runs."""
+
+_MOST_NEWS = 500
+"""So many events after a position are looked at for those of a line."""
 
 KEPT_FOR = timedelta(hours=24)
 """How long the outcome under an idempotency key is kept."""
@@ -96,6 +100,8 @@ class Group:
         self._outcomes: dict[tuple[str, ...], OutcomeRow] = {}
         """The outcomes that are kept under the group's idempotency keys, by the row's key."""
         self._new_outcomes: dict[tuple[str, ...], OutcomeRow] = {}
+        self._news: dict[int, Collection[str] | None] = {}
+        """The lines that the stored log has events of, by the position after which they are."""
         self._omitted: dict[str, OmittedRow] = {}
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
@@ -295,13 +301,24 @@ class Group:
         }
         return runs | {run_id: row for run_id, row in opened.items() if row.line_id == line_id}
 
-    def endpoints(self, organization_id: str) -> int:
-        """How many webhook endpoints the organization has."""
+    def owned(self, table: Table, organization_id: str) -> int:
+        """How many endpoints, or watches, the organization has: of the rows of that table."""
         new, deleted = (
-            sum(1 for row in rows.values() if row.organization_id == organization_id)
-            for rows in (self.tables.new_endpoints, self.tables.deleted_endpoints)
+            sum(1 for r in rows if type(r) is table.row and r.organization_id == organization_id)
+            for rows in (self.tables.owned.values(), self.tables.disowned.values())
         )
-        return self.append.endpoints(organization_id) + new - deleted
+        return self.append.owned(table, organization_id) + new - deleted
+
+    def is_news(self, line_id: str, position: int) -> bool:
+        """Whether the log has an event of a line after a position, or may have one."""
+        if position not in self._news:
+            self._news[position] = self.append.lines_after(position, _MOST_NEWS)
+        lines = self._news[position]
+        return (
+            lines is None
+            or line_id in lines
+            or any(event.line_id == line_id for event in self._recorded)
+        )
 
     def ended_lease(self, run_id: str, together: Collection[str] = ()) -> EndedLease | None:
         """The lease of a run, if it has ended and nothing of the run arrived in this append.
@@ -375,7 +392,7 @@ class Group:
             for recorded in self._recorded
         ]
         self.append.write(rows, self._keys, self.tables, is_last=is_last)
-        self._recorded, self._keys = [], []
+        self._recorded, self._keys, self._news = [], [], {}
         self.memory.note_written()
 
 

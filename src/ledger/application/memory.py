@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ledger.domain.alert import Alert
 from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import NotFound
@@ -18,6 +19,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import Run
 from ledger.domain.statement import UsageStatement
+from ledger.domain.watch import Watch
 from ledger.intake.principal import Principal
 from ledger.log.append import Append, Loaded, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
@@ -46,7 +48,7 @@ def sees(principal: Principal, found: Aggregate | None) -> bool:
 
 _NOTHING = Loaded((), (), {}, {}, ())
 
-A = TypeVar("A", Execution, Run, Endpoint, ApiKey, UsageStatement)
+A = TypeVar("A", Execution, Run, Endpoint, ApiKey, UsageStatement, Watch, Alert)
 
 
 class Memory:
@@ -253,6 +255,18 @@ class Memory:
     def statement(self, statement_id: str, principal: Principal) -> UsageStatement:
         """A statement. Raises NotFound as ``run`` does."""
         return self._seen(UsageStatement, statement_id, principal, "No such statement.")
+
+    def watch(self, watch_id: str, principal: Principal) -> Watch:
+        """A watch. Raises NotFound as ``run`` does, and for a deleted watch too."""
+        unknown = "No such watch."
+        found = self._seen(Watch, watch_id, principal, unknown)
+        if found.deleted:
+            raise NotFound(unknown)
+        return found
+
+    def alert(self, alert_id: str, principal: Principal) -> Alert:
+        """An alert. Raises NotFound as ``run`` does."""
+        return self._seen(Alert, alert_id, principal, "No such alert.")
 
     def asking_key(self, principal: Principal) -> ApiKey | None:
         """The key of a credential, as it is now; None: the credential is no key."""

@@ -19,6 +19,7 @@ Permission = Literal[
     "runs:erase",
     "keys:manage",
     "statements:issue",
+    "watches:manage",
     "admin",
 ]
 

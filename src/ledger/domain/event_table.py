@@ -37,6 +37,9 @@ class Note(Enum):
     ENDPOINT_CREATED = auto()
     ENDPOINT_DELETED = auto()
     STATEMENT_ISSUED = auto()
+    WATCH_CREATED = auto()
+    WATCH_DELETED = auto()
+    ALERT_OPENED = auto()
 
 
 PASSES: Final = Note.PASSES

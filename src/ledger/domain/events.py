@@ -1,5 +1,6 @@
 """Every event of the ledger: the event tables of all aggregates joined."""
 
+from ledger.domain.alert import ALERT_TABLE
 from ledger.domain.api_key import API_KEY_TABLE
 from ledger.domain.directory import DIRECTORY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
@@ -10,6 +11,7 @@ from ledger.domain.recorded import Event
 from ledger.domain.refusals import REFUSAL_TABLE
 from ledger.domain.run import RUN_TABLE
 from ledger.domain.statement import STATEMENT_TABLE
+from ledger.domain.watch import WATCH_TABLE
 
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,
@@ -20,6 +22,8 @@ EVENT_TABLE: tuple[EventRow, ...] = (
     *REFUSAL_TABLE,
     *READ_TABLE,
     *STATEMENT_TABLE,
+    *WATCH_TABLE,
+    *ALERT_TABLE,
 )
 
 EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)

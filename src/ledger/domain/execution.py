@@ -15,9 +15,10 @@ import msgspec
 from msgspec import field
 
 from ledger.domain import execution_events as events
+from ledger.domain import health
 from ledger.domain.errors import InvalidState, RunsNotSupported
 from ledger.domain.execution_events import Resource
-from ledger.domain.health import Signal
+from ledger.domain.health import HealthLevel, Signal
 from ledger.domain.recorded import Actor, Event, Folded, Recorded
 from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
 
@@ -27,6 +28,17 @@ MOST_BYTES = 512 * 1024
 _encode = msgspec.json.Encoder().encode
 
 E = TypeVar("E", bound=Event)
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True):
+    """When something began that lasts: its effective time, and the position of its event."""
+
+    since: datetime
+    position: int
+
+
+STUCK = "paused or blocked"
+"""The key of the stretch in which a line is paused or blocked."""
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
@@ -52,6 +64,8 @@ class Blocker(msgspec.Struct, frozen=True, array_like=True):
     due_at: datetime | None
     reported_by: str
     """The credential that reported the blocker."""
+    position: int = 0
+    """The position of the event that opened the blocker."""
 
 
 class Execution(Folded, array_like=True):
@@ -84,6 +98,26 @@ class Execution(Folded, array_like=True):
     """The latest signals by name, in order of their first report."""
     closed_at: datetime | None = None
     name: str | None = None
+    stretches: dict[str, Began] = field(default_factory=dict)
+    """The stretch of the present state, and that of ``STUCK`` if the line is so.
+
+    Stretches without length do not break a stretch.
+    """
+    ended: dict[str, Began] = field(default_factory=dict)
+    """The stretches that ended when the present state began: they go on if it has no length."""
+    busy_changed_at: datetime | None = None
+    """Since a line went idle: the effective time of its latest change before; else None."""
+    crossed: dict[HealthLevel, Began] = field(default_factory=dict)
+    """The latest report that brought the health to a level or worse, or back from there."""
+
+    @property
+    def last_change(self) -> datetime | None:
+        """The effective time of the latest change other than going idle and waking up."""
+        return self.busy_changed_at or self.changed_at
+
+    def is_below(self, level: HealthLevel) -> bool:
+        """Whether the line's health has the level, or is worse."""
+        return health.is_below(health.score(self.signals.values()), level)
 
     # Decisions: pure methods; each returns the event that it allows.
 
@@ -244,7 +278,7 @@ class Execution(Folded, array_like=True):
         at = recorded.occurred_at
         if self.changed_at is not None and self.changed_at > at:
             at = self.changed_at
-        self.changed_at = at
+        self.changed_at, self.busy_changed_at = at, None
         return at
 
     def state_with(self, holds: Collection[HoldName]) -> State:
@@ -257,12 +291,18 @@ class Execution(Folded, array_like=True):
             return "blocked"
         return "idle" if self.idle else "running"
 
-    def _settle(self, at: datetime) -> None:
+    def _settle(self, at: datetime, position: int) -> None:
         """Derive the state; ``state_since`` changes only if the state changes."""
         state = self.state_with(self.holds)
-        if state != self.state:
-            self.state = state
-            self.state_since = at
+        if state == self.state:
+            return
+        before, self.ended = self.stretches, self.ended if at == self.state_since else {}
+        keys = (state, STUCK) if state in ("paused", "blocked") else (state,)
+        known = self.ended | before
+        self.stretches = {key: known.get(key) or Began(at, position) for key in keys}
+        self.ended = self.ended | {k: v for k, v in before.items() if k not in self.stretches}
+        self.state = state
+        self.state_since = at
 
     def _activated(self, body: events.Activated, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id or ""
@@ -275,6 +315,7 @@ class Execution(Folded, array_like=True):
         self.started_at = body.started_at
         self.name = body.name
         self.state_since = self._changed(recorded)
+        self.stretches = {self.state: Began(self.state_since, recorded.position)}
 
     def _updated(self, body: events.Updated, recorded: Recorded) -> None:
         self.project_tags = body.project_tags
@@ -285,7 +326,7 @@ class Execution(Folded, array_like=True):
         hold = Hold(body.hold, body.reason, at, recorded.actor, body.until)
         self.holds = self.holds | {body.hold: hold}
         self.held_since = self.held_since or at
-        self._interrupted(at)
+        self._interrupted(at, recorded.position)
 
     def _hold_changed(self, body: events.HoldChanged, recorded: Recorded) -> None:
         known = self.holds.get(body.hold)
@@ -298,7 +339,7 @@ class Execution(Folded, array_like=True):
         self.holds = {name: hold for name, hold in self.holds.items() if name != body.hold}
         if not self.holds:
             self.held_since = None
-        self._settle(at)
+        self._settle(at, recorded.position)
 
     def _blocked(self, body: events.Blocked, recorded: Recorded) -> None:
         at = self._changed(recorded)
@@ -310,37 +351,41 @@ class Execution(Folded, array_like=True):
             body.assignee,
             body.due_at,
             recorded.reported_by,
+            recorded.position,
         )
         self.blockers = self.blockers | {body.blocker_id: blocker}
         self.blocked_since = self.blocked_since or at
-        self._interrupted(at)
+        self._interrupted(at, recorded.position)
 
     def _unblocked(self, body: events.Unblocked, recorded: Recorded) -> None:
         at = self._changed(recorded)
         self.blockers = {k: v for k, v in self.blockers.items() if k != body.blocker_id}
         if not self.blockers:
             self.blocked_since = None
-        self._settle(at)
+        self._settle(at, recorded.position)
 
-    def _interrupted(self, at: datetime) -> None:
+    def _interrupted(self, at: datetime, position: int) -> None:
         # Resume and unblock lead to running, never back to idle (contract, State).
         self.idle = False
-        self._settle(at)
+        self._settle(at, position)
 
     def _went_idle(self, body: events.WentIdle, recorded: Recorded) -> None:
-        self.idle = True
-        self._settle(self._changed(recorded))
+        self._rested(True, recorded)
 
     def _woken(self, body: events.Woken, recorded: Recorded) -> None:
-        self.idle = False
-        self._settle(self._changed(recorded))
+        self._rested(False, recorded)
+
+    def _rested(self, idle: bool, recorded: Recorded) -> None:
+        self.idle, before = idle, self.last_change
+        self._settle(self._changed(recorded), recorded.position)
+        self.busy_changed_at = before
 
     def _closed(self, body: events.Closed, recorded: Recorded) -> None:
         at = self._changed(recorded)
         self.closed_at = at
         self.holds, self.held_since = {}, None
         self.blockers, self.blocked_since = {}, None
-        self._settle(at)
+        self._settle(at, recorded.position)
 
     def _allocated(self, body: events.ResourceAllocated, recorded: Recorded) -> None:
         self.resources = self.resources | {body.resource.id: body.resource}
@@ -350,7 +395,17 @@ class Execution(Folded, array_like=True):
 
     def _signalled(self, body: events.HealthSignalReported, recorded: Recorded) -> None:
         signal = Signal(body.signal, body.status, body.value, body.evidence)
+        before = {level for level in health.LEVELS if self.is_below(level)}
         self.signals = self.signals | {body.signal: signal}
+        for level in health.LEVELS:
+            if self.is_below(level) != (level in before):
+                known = self.crossed.get(level)
+                at = (
+                    recorded.occurred_at
+                    if known is None
+                    else max(recorded.occurred_at, known.since)
+                )
+                self.crossed = self.crossed | {level: Began(at, recorded.position)}
 
     _APPLY: ClassVar = {
         events.Activated: _activated,

@@ -1,7 +1,7 @@
 """Health: the score of a line from its reported signals (contract, State)."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -15,6 +15,10 @@ SignalName = Literal[
     "outcome_progress",
 ]
 SignalStatus = Literal["green", "amber", "red"]
+
+HealthLevel = Literal["amber", "red"]
+
+LEVELS: tuple[HealthLevel, ...] = get_args(HealthLevel)
 
 PENALTY: dict[SignalStatus, int] = {"green": 0, "amber": 6, "red": 31}
 """The points that a signal of this status takes off 100."""
@@ -43,3 +47,9 @@ def status(points: int | None) -> SignalStatus | None:
     if points is None:
         return None
     return next(status for status, least in LEAST.items() if points >= least)
+
+
+def is_below(points: int | None, level: HealthLevel) -> bool:
+    """Whether a score has the level, or is worse; no without a score."""
+    best: SignalStatus = "green" if level == "amber" else "amber"
+    return points is not None and points < LEAST[best]

@@ -72,6 +72,13 @@ class Identity(NamedTuple):
         return cls(organization_id, "", f"{document_sha256}\0document")
 
     @classmethod
+    def of_alert(
+        cls, organization_id: str, watch: str, revision: int, subject: str, began_by: str
+    ) -> Self:
+        """The identity of the alert of one revision of a watch for one stretch of a subject."""
+        return cls(organization_id, "", f"{watch}/{revision}\0{subject}\0{began_by}\0alert")
+
+    @classmethod
     def of_delivery(cls, organization_id: str, endpoint: str, event_id: str, round_: int) -> Self:
         return cls(organization_id, "", f"{endpoint}/{event_id}/{round_}")
 
@@ -92,8 +99,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in its envelope; the class satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
-    """The stream: a LIN, RUN, KEY, WHK or STM id, ``REF-`` and a credential, ``DIR-`` and a name's
-    organization and id, or ``READ-`` and a credential, a line and a day."""
+    """The stream: a LIN, RUN, KEY, WHK, STM, WCH or ALR id, ``REF-`` and a credential, ``DIR-`` and
+    a name's organization and id, or ``READ-`` and a credential, a line and a day."""
     originator_version: int
     position: int
     """The event's place in the log: positions rise and may have gaps."""

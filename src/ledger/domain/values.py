@@ -54,6 +54,8 @@ PROJECT_ID = rf"^PROJ-[0-9]{{2}}-{_NUMBER}$"
 ENDPOINT_ID = rf"^WHK-[0-9]{{2}}-{_NUMBER}$"
 KEY_ID = rf"^KEY-[0-9]{{2}}-{_NUMBER}$"
 STATEMENT_ID = rf"^STM-[0-9]{{2}}-{_NUMBER}$"
+WATCH_ID = rf"^WCH-[0-9]{{2}}-{_NUMBER}$"
+ALERT_ID = rf"^ALR-[0-9]{{2}}-{_NUMBER}$"
 EVENT_ID = rf"^EVT-[0-9]{{2}}-{_NUMBER}$"
 AUDIT_ID = rf"^AUD-[0-9]{{2}}-{_NUMBER}$"
 

@@ -131,6 +131,9 @@ PAUSE_UNTIL = Principal("pause-until", "system", frozenset({"admin"}))
 LEASE_WATCH = Principal("lease-watch", "system", frozenset({"admin"}))
 """The service itself, when a run fails because its lease has ended."""
 
+WATCHER = Principal("watches", "system", frozenset({"admin"}))
+"""The service itself, when a watch opens, repeats or resolves an alert."""
+
 HOUSEKEEPER = Principal("housekeeper", "system", frozenset({"admin"}))
 """The service itself, when it records how many refusals were only counted."""
 

@@ -32,7 +32,7 @@ class FactReference(msgspec.Struct, frozen=True, gc=False):
 class Subject(msgspec.Struct, frozen=True, gc=False):
     """The subject of an event."""
 
-    type: Literal["service_line", "run", "webhook", "workspace", "project", "statement"]
+    type: Literal["service_line", "run", "webhook", "workspace", "project", "statement", "alert"]
     id: str
 
 

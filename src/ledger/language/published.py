@@ -110,6 +110,8 @@ SUBJECTS: Mapping[str, str] = {
     "KEY": "api_key",
     "WHK": "webhook",
     "STM": "statement",
+    "WCH": "watch",
+    "ALR": "alert",
 }
 """Prefix of a stream's id → the type of its resource, where the stream has the resource's id."""
 

@@ -16,7 +16,9 @@ from ledger.domain.api_key import Permission
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
-from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, format_instant
+from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, WATCH_ID, format_instant
+from ledger.domain.watch import Condition, LineFilter, Severity, Watch
+from ledger.domain.watch_hours import WatchHours
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -153,3 +155,27 @@ class StatementAsIssued(msgspec.Struct, kw_only=True):
     position: Annotated[int, doc("The log's position at the instant `as_of`.")]
     document_sha256: str
     replaces: str | None
+
+
+class WatchAsSetUp(msgspec.Struct, kw_only=True):
+    """A watch as its owner sees it, without what follows from lines and alerts."""
+
+    id: Annotated[str, Meta(pattern=WATCH_ID)]
+    name: str
+    organization_id: str
+    workspace_id: Annotated[str | None, doc("Null: the watch is of the whole organization.")]
+    condition: Condition
+    for_seconds: int
+    severity: Severity
+    hours: WatchHours | None
+    keep_seconds: int
+    remind_seconds: int
+    lines: LineFilter
+    enabled: bool
+    created_at: ShownInstant
+    updated_at: ShownInstant
+
+
+def watch_set_up(watch: Watch) -> WatchAsSetUp:
+    given = msgspec.structs.asdict(watch.given)
+    return shown_as(WatchAsSetUp, watch, **given)

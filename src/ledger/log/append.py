@@ -25,10 +25,13 @@ from ledger.log.leases import EndedLease
 from ledger.log.nodes import SPOKEN
 from ledger.log.snapshots import FOLD, Aggregate
 from ledger.log.tables import (
+    ENDPOINT,
     IDENTITY,
     LOG,
     OMITTED,
     RUN_KEY,
+    WATCH,
+    EndpointRow,
     LogRow,
     OmittedRow,
     OpenRunRow,
@@ -110,8 +113,8 @@ SELECT EXISTS (
 )
 """
 
-# The number of an organization's endpoints.
-_ENDPOINTS = "SELECT count(*) FROM ledger.endpoint WHERE organization_id = %(organization)s"
+# The number of an organization's endpoints or watches.
+_OWNED = "SELECT count(*) FROM ledger.{} WHERE organization_id = %(organization)s"
 
 # The ids in each window of numbers that already name a stream or an execution record. The window
 # begins after a number, or else after the last number that the counter issued.
@@ -134,6 +137,14 @@ CROSS JOIN LATERAL (SELECT ARRAY(
         || lpad(n::text, greatest(6, length(n::text)), '0')
     FROM generate_series(base.last + 1, base.last + asked.size) AS n
 ) OFFSET 0) AS looked_up (ids)
+"""
+
+# The lines of the events after a position: the fourth element of the envelope, or the stream.
+_LINES_AFTER = """
+SELECT COALESCE(convert_from(state, 'UTF8')::json ->> 3,
+                CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END)
+FROM ledger.ledger_events WHERE notification_id > %(after)s::bigint
+ORDER BY notification_id LIMIT %(limit)s::int
 """
 
 # The positions were assigned under the lock, so the sequence is moved past them. After a rollback
@@ -161,10 +172,7 @@ WITH destroyed AS (
 )
 SELECT pg_notify('ledger_erased', run_id || ' erased') FROM destroyed
 """
-_DELETE_ENDPOINT = """
-DELETE FROM ledger.endpoint
-WHERE organization_id = %(organization)s AND endpoint_id = %(endpoint)s
-"""
+_DISOWN = "DELETE FROM ledger.{} WHERE organization_id = %(organization)s AND {} = %(id)s"
 
 # Add to the counts of credentials.
 _OMIT = """
@@ -331,10 +339,16 @@ class Append:
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
         return [OpenRunRow(*row) for row in found]
 
-    def endpoints(self, organization_id: str) -> int:
-        """How many webhook endpoints the organization had before this append."""
-        found = self._transaction.run(named(_ENDPOINTS, {"organization": organization_id}))
+    def owned(self, table: Table, organization_id: str) -> int:
+        """How many endpoints, or watches, the organization had before this append."""
+        counted = named(_OWNED.format(table.name), {"organization": organization_id})
+        found = self._transaction.run(counted)
         return int(found[0][0])
+
+    def lines_after(self, position: int, most: int) -> set[str] | None:
+        """The lines with stored events after a position; None if there are more than ``most``."""
+        found = self._transaction.run(named(_LINES_AFTER, {"after": position, "limit": most + 1}))
+        return None if len(found) > most else {row[0] for row in found if row[0] is not None}
 
     def position_by(self, at: datetime) -> int:
         """The last position that was recorded by an instant, without those of this append."""
@@ -386,8 +400,10 @@ class Append:
             self._change(_END_RUNS, line=lines, run=runs)
         for run, at in tables.erased.items():
             self._change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
-        for endpoint, row in tables.deleted_endpoints.items():
-            self._change(_DELETE_ENDPOINT, organization=row.organization_id, endpoint=endpoint)
+        for identifier, row in tables.disowned.items():
+            table = ENDPOINT if isinstance(row, EndpointRow) else WATCH
+            statement = _DISOWN.format(table.name, table.key[-1])
+            self._change(statement, organization=row.organization_id, id=identifier)
         self._transaction.defer_beyond(_NOTIFY)
 
     def write_beside(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain import endpoint, run, statement
+from ledger.domain import alert, run, statement
 from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
 from ledger.domain.event_table import Note
@@ -25,6 +25,7 @@ from ledger.log.tables import (
     LEASE,
     LINE_ACTIVITY,
     OPEN_RUN,
+    WATCH,
     ApiKeyRow,
     EndpointRow,
     ExecutionRecordRow,
@@ -34,8 +35,11 @@ from ledger.log.tables import (
     LeaseRow,
     LineActivityRow,
     OpenRunRow,
+    WatchRow,
 )
 from ledger.postgres.table import Table
+
+OwnedRow = EndpointRow | WatchRow
 
 _LEADING = (execution.Woken, execution.Resumed)
 """Events that may stand just before the event that caused them."""
@@ -89,9 +93,10 @@ class DecisionTables:
         """The keys that changed: a key that is stored is put here before its first event."""
         self.former: dict[bytes, FormerSecretRow] = {}
         """The replaced secrets whose rows are new, or were changed."""
-        self.new_endpoints: dict[str, EndpointRow] = {}
-        self.deleted_endpoints: dict[str, EndpointRow] = {}
-        """Stored endpoints that were deleted."""
+        self.owned: dict[str, OwnedRow] = {}
+        """The endpoints and watches of this append, by id."""
+        self.disowned: dict[str, OwnedRow] = {}
+        """Stored endpoints and watches that were deleted."""
         self.erased: dict[str, datetime] = {}
         self.last: Recorded | None = None
         """The event that was folded last."""
@@ -105,7 +110,8 @@ class DecisionTables:
             ID_COUNTER: [IdCounterRow(*key, last) for key, last in self.counters.items()],
             API_KEY: [_key_row(key) for key in self.keys.values()],
             FORMER_SECRET: [*self.former.values()],
-            ENDPOINT: [*self.new_endpoints.values()],
+            ENDPOINT: [row for row in self.owned.values() if isinstance(row, EndpointRow)],
+            WATCH: [row for row in self.owned.values() if isinstance(row, WatchRow)],
             LEASE: [*self.leases.values()],
         }
 
@@ -243,13 +249,17 @@ class DecisionTables:
             for secret, ends_at in (ends | dict(key.former)).items()
         }
 
-    def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
-        self.new_endpoints[recorded.originator_id] = _endpoint(recorded)
+    def _own(self, body: Event, recorded: Recorded) -> None:
+        self.owned[recorded.originator_id] = _owned(recorded)
         self._issued(recorded.originator_id, recorded)
 
-    def _endpoint_deleted(self, body: endpoint.WebhookDeleted, recorded: Recorded) -> None:
-        if self.new_endpoints.pop(recorded.originator_id, None) is None:
-            self.deleted_endpoints[recorded.originator_id] = _endpoint(recorded)
+    def _disown(self, body: Event, recorded: Recorded) -> None:
+        if self.owned.pop(recorded.originator_id, None) is None:
+            self.disowned[recorded.originator_id] = _owned(recorded)
+
+    def _alert_opened(self, body: alert.AlertOpened, recorded: Recorded) -> None:
+        self._issued(recorded.originator_id, recorded)
+        self.identify(alert.identity_of(recorded.organization_id or "", body), recorded)
 
     def _statement_issued(self, body: statement.StatementIssued, recorded: Recorded) -> None:
         self._issued(recorded.originator_id, recorded)
@@ -283,8 +293,9 @@ def _key_row(key: ApiKey) -> ApiKeyRow:
     )
 
 
-def _endpoint(recorded: Recorded) -> EndpointRow:
-    return EndpointRow(recorded.organization_id or "", recorded.originator_id)
+def _owned(recorded: Recorded) -> OwnedRow:
+    kind = EndpointRow if recorded.originator_id.startswith("WHK") else WatchRow
+    return kind(recorded.organization_id or "", recorded.originator_id)
 
 
 _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
@@ -299,8 +310,11 @@ _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
     Note.RUN_ERASED: DecisionTables._erased,
     Note.KEY_CREATED: DecisionTables._key_created,
     Note.KEY_CHANGED: DecisionTables._key_changed,
-    Note.ENDPOINT_CREATED: DecisionTables._endpoint_created,
-    Note.ENDPOINT_DELETED: DecisionTables._endpoint_deleted,
+    Note.ENDPOINT_CREATED: DecisionTables._own,
+    Note.ENDPOINT_DELETED: DecisionTables._disown,
+    Note.WATCH_CREATED: DecisionTables._own,
+    Note.WATCH_DELETED: DecisionTables._disown,
+    Note.ALERT_OPENED: DecisionTables._alert_opened,
     Note.STATEMENT_ISSUED: DecisionTables._statement_issued,
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from ledger.domain.alert import Alert
 from ledger.domain.api_key import ApiKey
 from ledger.domain.directory import DirectoryEntry
 from ledger.domain.endpoint import Endpoint
@@ -24,10 +25,20 @@ from ledger.domain.reads import RunDataReads
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
 from ledger.domain.statement import UsageStatement
+from ledger.domain.watch import Watch
 from ledger.log.tables import SnapshotRow
 
 Aggregate = (
-    Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads | UsageStatement
+    Execution
+    | Run
+    | ApiKey
+    | Endpoint
+    | UsageStatement
+    | Watch
+    | Alert
+    | Refusals
+    | DirectoryEntry
+    | RunDataReads
 )
 
 KINDS: dict[str, type[Aggregate]] = {
@@ -36,13 +47,15 @@ KINDS: dict[str, type[Aggregate]] = {
     "KEY": ApiKey,
     "WHK": Endpoint,
     "STM": UsageStatement,
+    "WCH": Watch,
+    "ALR": Alert,
     "REF": Refusals,
     "DIR": DirectoryEntry,
     "REA": RunDataReads,
 }
 """The aggregate that a stream's events fold into, by the prefix of the stream's id."""
 
-FOLD = 8
+FOLD = 9
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 

@@ -200,6 +200,22 @@ ENDPOINT = DecisionTable(
 )
 
 
+class WatchRow(NamedTuple):
+    """A watch that is not deleted, to limit the watches of an organization."""
+
+    organization_id: Text
+    watch_id: Text
+
+
+WATCH = DecisionTable(
+    "organization_watch",
+    WatchRow,
+    key=("organization_id", "watch_id"),
+    tenant=("organization_id",),
+    derived=Derived.AS_FOLDED,
+)
+
+
 class OutcomeRow(NamedTuple):
     """The outcome of a command that was sent with an Idempotency-Key, kept for 24 hours."""
 
@@ -286,6 +302,7 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
     FORMER_SECRET,
     RUN_KEY,
     ENDPOINT,
+    WATCH,
     OUTCOME,
     OMITTED,
     PROBE,

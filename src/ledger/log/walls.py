@@ -42,6 +42,10 @@ _OTHERS = {
     "verification": Wall(
         EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
     ),
+    # How far the loop of watches has looked, and what waits for room.
+    "watch_look": Wall(of_tenant(("organization_id",)), "organization_id position"),
+    "watch_overflow": Wall(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
+    "watch_due": Wall(of_tenant(("organization_id",)), ""),
     # Internal, but for the number of rows, which is a metric.
     "lease": Wall(EVERYONE_ONLY, "run_id"),
 }

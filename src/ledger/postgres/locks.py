@@ -27,6 +27,7 @@ FOLLOWING = {
     "sweeper": 7_300_003,
     "leases": 7_300_009,
     "housekeeper": 7_300_006,
+    "watches": 7_300_015,
 }
 """The loops that follow the log: the locks are held by the process that leads them together."""
 

@@ -26,6 +26,7 @@ from ledger.domain.recorded import Event, Identity
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
+from ledger.log.tables import ENDPOINT
 from ledger.log.vault import Vault
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
@@ -83,7 +84,7 @@ class CreateEndpoint(NewCommand):
             raise self.fault
         if organization_id is None:
             raise Invalid.at("/organization_id", "is required")
-        if group.endpoints(organization_id) >= MAX_ENDPOINTS:
+        if group.owned(ENDPOINT, organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
         endpoint = Endpoint(group.issue("WHK"))

@@ -36,6 +36,7 @@ from ledger.settings import Settings
 from ledger.verification.nightly import NightlyVerification
 from ledger.views.projector import Projector
 from ledger.views.rebuilder import Rebuilder
+from ledger.watching.loop import WatchLoop
 from projections import projections
 from projections.execution.statements import DUE_HOLDS, IDLE_CANDIDATES
 
@@ -78,7 +79,8 @@ class Loops(_Writing):
         self.lease_watch = LeaseWatch(session, self._writer)
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(session, self._writer, self._beat.corrected(clock))
-        self.lease_watch.beside = (self.sweeper, self.housekeeper)
+        self.watches = WatchLoop(session, self._writer, clock, settings.watch_seconds)
+        self.lease_watch.beside = (self.sweeper, self.watches, self.housekeeper)
         self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.lease_watch)
 
 

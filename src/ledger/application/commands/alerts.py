@@ -1,0 +1,204 @@
+"""Commands about alerts: of people who acknowledge them, and of the loop of watches.
+
+The loop finds by the views what looks due, or over. Its commands decide anew under the append lock,
+by the line and the run as they are then. Where only a view has the keys of a condition, the command
+waits for a later round if the log has more events of the line than the view.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from ledger.application.command import OwnCommand, SubjectCommand, receipt
+from ledger.application.group import Group
+from ledger.domain.alert import Alert, AlertOpened, ResolvedReason, identity_of
+from ledger.domain.errors import Invalid
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Identity
+from ledger.domain.run import Run
+from ledger.domain.stretch import KnownLine, OpenRun, Stretch, stretches
+from ledger.domain.values import EARLIEST, ENDED
+from ledger.domain.watch import Condition, RunOpen, RunsFailing, Watch
+from ledger.intake.principal import WATCHER
+from ledger.intake.request import Receipt, TenantOf
+
+_UNCHANGED = Receipt("", (), 0, duplicate=True)
+
+
+@dataclass(eq=False, repr=False)
+class Acknowledge(SubjectCommand):
+    """Take care of an alert; a later acknowledgement replaces an earlier one."""
+
+    action = "alert.acknowledge"
+    subject_type = "alert"
+
+    note: str | None = field(kw_only=True)
+    assignee: str | None = field(kw_only=True)
+    until: datetime | None = field(kw_only=True)
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound, Invalid, or InvalidState for a resolved alert."""
+        alert = group.memory.alert(self.subject_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        if self.until is not None and self.until <= group.now:
+            raise Invalid.at("/until", "must lie in the future")
+        body = alert.acknowledge(self.note, self.assignee, self.until)
+        return receipt(group.record(alert, body, group.now, self))
+
+
+class _OfLine(OwnCommand):
+    """A command of the loop, which looked at a line by the views at a position."""
+
+    def __init__(self, line_id: str | None, known: KnownLine | None, position: int) -> None:
+        super().__init__(WATCHER)
+        self.line_id, self._known, self._position = line_id, known, position
+        self.is_undecided = False
+        """Whether a later round must look again: the views do not have all of the line yet."""
+
+    def decide(self, group: Group) -> Receipt:
+        raise NotImplementedError
+
+    def _present(
+        self, group: Group, condition: Condition, subject: str
+    ) -> Sequence[Stretch] | None:
+        """The stretches of a subject now; None: the views do not know all that the log does."""
+        line_id = self.line_id or ""
+        execution = group.memory.find(line_id)
+        if not isinstance(execution, Execution) or self._known is None:
+            return None
+        activity = group.memory.activity(line_id)
+        now = KnownLine(execution, activity.last_activity_at, activity.open_runs)
+        if isinstance(condition, RunOpen):
+            now = now._replace(runs=self._runs(group, subject))
+        if isinstance(condition, RunsFailing):
+            if group.is_news(line_id, self._position):
+                self.is_undecided = True
+                return None
+            now = now._replace(failures=self._known.failures)
+        return [each for each in stretches(condition, now) if each.subject.id == subject]
+
+    def _runs(self, group: Group, run_id: str) -> Sequence[OpenRun]:
+        """The run as it is now, with the position that the views have for its present status."""
+        run = group.memory.find(run_id)
+        if not isinstance(run, Run) or run.status in ENDED:
+            return ()
+        since = run.started_at if run.status == "running" else run.requested_at
+        assert since is not None, "an open run was requested, and started once it is running"
+        known = [each for each in self._known.runs if each.run_id == run_id] if self._known else []
+        position = known[0].position if known and known[0].status == run.status else 0
+        return [OpenRun(run_id, run.external_id, run.status, since, position)]
+
+
+class OpenAlert(_OfLine):
+    """Open an alert for a stretch that is due, if it holds still, and no alert was opened for it.
+
+    The body has no ``alert_id`` yet.
+    """
+
+    issues = "ALR"
+
+    def __init__(
+        self, watch: Watch, known: KnownLine, position: int, stretch: Stretch, body: AlertOpened
+    ) -> None:
+        super().__init__(known.execution.id, known, position)
+        self._organization_id = watch.organization_id or ""
+        self._stretch, self.body = stretch, body
+
+    def streams(self) -> Sequence[str]:
+        assert self.line_id is not None
+        run = [self._stretch.subject.id] if self._stretch.subject.type == "run" else []
+        return (self.body.watch_id, self.line_id, *run)
+
+    def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
+        return (identity_of(self._organization_id, self.body),)
+
+    def decide(self, group: Group) -> Receipt:
+        """Change nothing for a stretch that is over, was alerted, or that the watch has left."""
+        body, watch = self.body, group.memory.find(self.body.watch_id)
+        if (
+            not isinstance(watch, Watch)
+            or watch.disabled_at is not None
+            or watch.revision != body.revision
+            or group.memory.first(identity_of(self._organization_id, body)) is not None
+        ):
+            return _UNCHANGED
+        present = self._present(group, watch.given.condition, self._stretch.subject.id)
+        line = group.memory.find(self.line_id or "")
+        if not isinstance(line, Execution) or not watch.covers(line):
+            return _UNCHANGED
+        if body.due > group.now or self._stretch not in (present or ()):
+            return _UNCHANGED
+        alert = Alert(group.issue("ALR"))
+        body = msgspec.structs.replace(body, alert_id=alert.id)
+        tenant = (line.organization_id, line.workspace_id, line.id)
+        return receipt(group.record(alert, body, body.due, self, tenant=tenant))
+
+
+class ResolveAlert(_OfLine):
+    """Resolve an alert whose condition ended, or which its watch no longer looks at.
+
+    ``at`` is the effective end, with the time for which the watch keeps an alert;
+    ``joined_before`` the instant before which a stretch must begin to join the alert's, or None.
+    """
+
+    def __init__(
+        self,
+        alert: Alert,
+        reason: ResolvedReason,
+        ended_at: datetime,
+        known: KnownLine | None,
+        position: int,
+        joined_before: datetime | None = None,
+    ) -> None:
+        super().__init__(alert.service_line_id, known, position)
+        self.alert_id, self._reason, self.at = alert.id, reason, ended_at
+        self._joined_before, self._subject = joined_before, alert.body.subject
+
+    def streams(self) -> Sequence[str]:
+        line = () if self.line_id is None else (self.line_id,)
+        run = (self._subject.id,) if self._subject.type == "run" else ()
+        return (self.alert_id, *line, *run)
+
+    def decide(self, group: Group) -> Receipt:
+        """Change nothing if the alert is resolved, or if its condition holds again."""
+        alert = group.memory.find(self.alert_id)
+        if not isinstance(alert, Alert) or alert.resolved is not None:
+            return _UNCHANGED
+        if self._reason == "recovered" and self._holds(alert, group):
+            return _UNCHANGED
+        body, at = alert.resolve(self._reason, self.at)
+        return receipt(group.record(alert, body, at, self))
+
+    def _holds(self, alert: Alert, group: Group) -> bool:
+        """Whether the stretch lasts, another one has joined it, or nobody can tell yet."""
+        present = self._present(group, alert.body.condition, self._subject.id)
+        if present is None:
+            return True
+        before = self._joined_before
+        return any(
+            each.began_by == alert.body.began_by or (before is not None and each.since < before)
+            for each in present
+        )
+
+
+class RemindOfAlert(OwnCommand):
+    """Record that an alert is open still, if a reminder is due."""
+
+    def __init__(self, alert_id: str, every_seconds: int) -> None:
+        super().__init__(WATCHER)
+        self.alert_id, self._every = alert_id, every_seconds
+        self.at, self.is_undecided = EARLIEST, False
+
+    def streams(self) -> Sequence[str]:
+        return (self.alert_id,)
+
+    def decide(self, group: Group) -> Receipt:
+        alert = group.memory.find(self.alert_id)
+        reminder = alert.remind(self._every, group.now) if isinstance(alert, Alert) else None
+        if not isinstance(alert, Alert) or reminder is None:
+            return _UNCHANGED
+        body, at = reminder
+        return receipt(group.record(alert, body, at, self))

@@ -1,0 +1,229 @@
+"""Watch: a condition with a clock, over the lines of an organization or workspace.
+
+A watch opens alerts (``alert.py``); ``stretch.py`` says since when its condition holds. The file
+has, in this order: conditions, events, state, decisions, fold.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from ledger.domain.errors import InvalidState
+from ledger.domain.event_table import PASSES, EventRow, Note
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.domain.values import Cause
+from ledger.domain.watch_hours import WatchHours
+
+Severity = Literal["info", "warning", "critical"]
+
+MAX_WATCHES = 50
+"""The most watches of an organization: each change of a line is compared with all of them."""
+
+MAX_UNRESOLVED = 1_000
+"""The most unresolved alerts of a watch; what else is due waits for room."""
+
+
+class _Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=True):
+    pass
+
+
+class InState(_Condition, frozen=True, tag="in_state"):
+    """A line is in one of these states, without a break."""
+
+    states: tuple[Literal["running", "idle", "paused", "blocked"], ...]
+    """One state, or paused and blocked."""
+
+
+class BlockerOpen(_Condition, frozen=True, tag="blocker_open"):
+    """A blocker is open."""
+
+    causes: tuple[Cause, ...] | None = None
+    """None: of any cause."""
+
+
+class PastDue(_Condition, frozen=True, tag="past_due"):
+    """A blocker is open, and its due time has passed."""
+
+
+class NoActivity(_Condition, frozen=True, tag="no_activity"):
+    """A line that is neither closed nor paused has no open run and no activity."""
+
+
+class RunOpen(_Condition, frozen=True, tag="run_open"):
+    """A run is pending or running."""
+
+    statuses: tuple[Literal["pending", "running"], ...]
+
+
+class RunsFailing(_Condition, frozen=True, tag="runs_failing"):
+    """The latest runs of a line have failed, so many of them."""
+
+    count: int
+
+
+class HealthBelow(_Condition, frozen=True, tag="health"):
+    """The health of a line has this status, or a worse one."""
+
+    status: Literal["amber", "red"]
+
+
+Condition = InState | BlockerOpen | PastDue | NoActivity | RunOpen | RunsFailing | HealthBelow
+
+KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
+"""The conditions whose alerts may be kept open for a while after their ends."""
+
+
+class LineFilter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The lines that a watch is about: fields and, values or; None: any."""
+
+    execution_model: tuple[str, ...] | None = None
+    product_line: tuple[str, ...] | None = None
+    project_tag: tuple[str, ...] | None = None
+    service_line_id: tuple[str, ...] | None = None
+
+    def has(self, line: Execution) -> bool:
+        return (
+            (self.execution_model is None or line.execution_model in self.execution_model)
+            and (self.product_line is None or line.product_line in self.product_line)
+            and (self.service_line_id is None or line.id in self.service_line_id)
+            and (
+                self.project_tag is None or not set(self.project_tag).isdisjoint(line.project_tags)
+            )
+        )
+
+
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a watch."""
+
+    name: str
+    condition: Condition
+    for_seconds: int
+    severity: Severity = "warning"
+    hours: WatchHours | None = None
+    keep_seconds: int = 0
+    """So long an alert stays open after its condition has ended."""
+    remind_seconds: int = 0
+    """The time between two reminders; 0: there are none."""
+    lines: LineFilter = LineFilter()
+    enabled: bool = True
+
+
+class WatchCreated(Event, frozen=True, kw_only=True):
+    """A watch was set up; it looks at what holds now, and at what follows."""
+
+    TOPIC = "watch.created/1"
+    settings: WatchSettings
+
+
+class WatchUpdated(Event, frozen=True, kw_only=True):
+    """A watch's settings were changed; the event has all settings as they are now."""
+
+    TOPIC = "watch.updated/1"
+    settings: WatchSettings
+
+
+class WatchDeleted(Event, frozen=True, kw_only=True):
+    """A watch was deleted: its alerts are resolved, and it opens none any more."""
+
+    TOPIC = "watch.deleted/1"
+
+
+# Columns: event, published type, published payload, fact, command, note.
+WATCH_TABLE: tuple[EventRow, ...] = (
+    EventRow(WatchCreated, None, None, None, "watch.create", Note.WATCH_CREATED, since=2),
+    EventRow(WatchUpdated, None, None, None, "watch.update", PASSES, since=2),
+    EventRow(WatchDeleted, None, None, None, "watch.delete", Note.WATCH_DELETED, since=2),
+)
+
+WATCH_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in WATCH_TABLE)
+
+_OF_REVISION = ("condition", "for_seconds", "hours", "lines")
+"""The settings that a new revision begins with; so does enabling."""
+
+
+class Watch(Folded):
+    """The state of one watch, folded from its stream."""
+
+    organization_id: str | None = None
+    workspace_id: str | None = None
+    """The workspace whose lines are watched; None: the whole organization's."""
+    settings: WatchSettings | None = None
+    revision: int = 0
+    """The position of the event that began the present revision."""
+    revised_at: datetime | None = None
+    """When it was recorded."""
+    disabled_at: datetime | None = None
+    """When the watch was disabled or deleted; None: it is enabled."""
+    deleted: bool = False
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def given(self) -> WatchSettings:
+        assert self.settings is not None, "the first event of a watch has its settings"
+        return self.settings
+
+    def covers(self, line: Execution) -> bool:
+        """Whether the watch is about a line, as the line is now."""
+        return (
+            line.organization_id == self.organization_id
+            and self.workspace_id in (None, line.workspace_id)
+            and self.given.lines.has(line)
+        )
+
+    # Decisions.
+
+    def update(self, **given: Any) -> WatchUpdated | None:
+        """Change the given settings; None if none has another value."""
+        settings = msgspec.structs.replace(self.given, **given)
+        return None if settings == self.settings else WatchUpdated(settings=settings)
+
+    @staticmethod
+    def require_room(watches: int) -> None:
+        """Refuse a watch more than an organization may have."""
+        if watches >= MAX_WATCHES:
+            raise InvalidState(f"The organization already has {MAX_WATCHES} watches, the maximum.")
+
+    # The fold.
+
+    def _created(self, body: WatchCreated, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id
+        self.workspace_id = recorded.workspace_id
+        self.created_at = recorded.recorded_at
+        self._revise(body.settings, recorded)
+
+    def _updated(self, body: WatchUpdated, recorded: Recorded) -> None:
+        before, now = self.given, body.settings
+        is_enabled_anew = now.enabled and not before.enabled
+        if is_enabled_anew or any(getattr(before, n) != getattr(now, n) for n in _OF_REVISION):
+            self._revise(now, recorded)
+            return
+        if not now.enabled and before.enabled:
+            self.disabled_at = recorded.recorded_at
+        self.settings, self.updated_at = now, recorded.recorded_at
+
+    def _revise(self, settings: WatchSettings, recorded: Recorded) -> None:
+        self.revision, self.revised_at = recorded.position, recorded.recorded_at
+        self.settings, self.updated_at = settings, recorded.recorded_at
+        if settings.enabled:
+            self.disabled_at = None
+        elif self.disabled_at is None:
+            self.disabled_at = recorded.recorded_at
+
+    def _deleted(self, body: WatchDeleted, recorded: Recorded) -> None:
+        self.deleted = True
+        self.disabled_at = self.disabled_at or recorded.recorded_at
+
+    _APPLY: ClassVar = {
+        WatchCreated: _created,
+        WatchUpdated: _updated,
+        WatchDeleted: _deleted,
+    }
+
+
+def kinds_of(watches: Sequence[Watch]) -> frozenset[type[Condition]]:
+    """The kinds of the conditions of some watches."""
+    return frozenset(type(watch.given.condition) for watch in watches)

@@ -1,0 +1,356 @@
+"""What the loop of watches reads: where it stands, what changed, what becomes due."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.domain.alert import Alert
+from ledger.domain.stretch import KnownLine, OpenRun
+from ledger.domain.watch import (
+    BlockerOpen,
+    HealthBelow,
+    InState,
+    NoActivity,
+    PastDue,
+    RunOpen,
+    RunsFailing,
+    Watch,
+    kinds_of,
+)
+from projections.execution.line import LineFold
+from projections.watch.view import decode_alert, decode_watch
+
+VIEWS = ("execution", "run", "event", "watch")
+
+_MOST_EVENTS = 50_000
+"""The positions whose changes a round looks at: what is beyond, the next one does."""
+
+MOST_DUE = 1_000
+"""The lines that a round looks at because something is due there."""
+
+_PAGE = 20_000
+"""The lines of an organization through which one statement of a look goes."""
+
+_STAND = """
+SELECT (SELECT min(position) FROM ledger.projection WHERE name = ANY(%(views)s)),
+       (SELECT generation FROM ledger.projection WHERE name = 'execution'),
+       (SELECT position FROM ledger.watch_look WHERE organization_id = '')
+"""
+
+_WATCHES = """
+SELECT watch_id, fold, position FROM ledger.watch WHERE position > %(after)s ORDER BY position
+"""
+
+# Lines with events in a stretch of the log that may begin or end something. A check-in can only
+# move on what is quiet, so it matters where an alert is open alone.
+_CHANGED = """
+SELECT DISTINCT e.line_id FROM ledger.event AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.line_id IS NOT NULL
+  AND e.organization_id = ANY(%(organizations)s)
+  AND (e.type NOT IN ('execution.checked_in', 'execution.check_in_voided') OR EXISTS (
+      SELECT FROM ledger.alert AS a WHERE a.line_id = e.line_id AND a.resolved IS NULL))
+"""
+
+_DUE = """
+SELECT line_id FROM ledger.watch_due WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(limit)s
+"""
+
+_LINES_OF_WATCHES = """
+SELECT DISTINCT line_id FROM ledger.alert
+WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL AND line_id IS NOT NULL
+"""
+
+# The folds of lines, which only the table of a generation shows.
+_LINES = "SELECT fold FROM ledger.execution_g{generation} WHERE line_id = ANY(%(lines)s)"
+
+_RUNS = """
+SELECT o.line_id, o.run_id, o.external_id, r.status, COALESCE(r.started_at, r.requested_at),
+       COALESCE(r.started, r.opened)
+FROM ledger.open_run AS o JOIN ledger.run AS r USING (run_id)
+WHERE o.line_id = ANY(%(lines)s) AND r.status IN ('pending', 'running')
+"""
+
+_ALERTS = """
+SELECT fold, opened FROM ledger.alert WHERE line_id = ANY(%(lines)s) AND resolved IS NULL
+"""
+
+_UNRESOLVED = """
+SELECT watch_id, count(*) FROM ledger.alert
+WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL GROUP BY watch_id
+"""
+
+# The events by whose positions evidence is named: an EVT id has the year of recording.
+_RECORDED = """
+SELECT notification_id, recorded_at FROM ledger.ledger_events WHERE notification_id = ANY(%(at)s)
+"""
+
+_LOOKS = """
+SELECT organization_id, position, begun, after_key FROM ledger.watch_look
+WHERE organization_id = ANY(%(organizations)s)
+"""
+
+# The lines of an organization, in pages by record id, that a new revision must look at. A line that
+# is quiet is looked at when the time may have passed, and every other one at once.
+_LOOK = """
+WITH page AS (
+    SELECT l.line_id, l.line_key, l.record_key, l.state, l.causes FROM ledger.execution AS l
+    WHERE l.organization_id = %(organization)s AND l.record_key > %(after)s
+    ORDER BY l.record_key LIMIT %(limit)s
+), found AS (
+    {parts}
+), put AS (
+    INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
+    SELECT line_id, %(organization)s, min(due_at) FROM found GROUP BY line_id
+    ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at WHERE d.due_at > excluded.due_at
+)
+SELECT max(record_key), count(*) FROM page
+"""
+
+_AT_ONCE = "%(now)s::timestamptz AS due_at"
+
+_PARTS = {
+    InState: f"SELECT line_id, {_AT_ONCE} FROM page WHERE state = ANY(%(states)s)",
+    BlockerOpen: f"SELECT line_id, {_AT_ONCE} FROM page WHERE causes <> '{{}}'",
+    NoActivity: """
+        SELECT p.line_id, a.last_activity_at + %(quiet)s AS due_at FROM page AS p
+        JOIN ledger.line_activity AS a USING (line_id)
+        WHERE a.open_runs = 0 AND p.state NOT IN ('closed', 'paused')""",
+    RunOpen: f"""
+        SELECT p.line_id, {_AT_ONCE} FROM page AS p JOIN ledger.line_activity AS a USING (line_id)
+        WHERE a.open_runs > 0""",
+    RunsFailing: f"""
+        SELECT p.line_id, {_AT_ONCE} FROM page AS p WHERE EXISTS (
+            SELECT FROM ledger.run AS r
+            WHERE r.line_key = p.line_key AND r.status <> 'completed')""",
+    HealthBelow: f"""
+        SELECT p.line_id, {_AT_ONCE} FROM page AS p JOIN ledger.execution_rank AS r USING (line_id)
+        WHERE r.health_status IN ('amber', 'red')""",
+}
+_PARTS[PastDue] = _PARTS[BlockerOpen]
+
+_PUT = """
+INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
+SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timestamptz[])
+ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at
+WHERE d.due_at IS DISTINCT FROM excluded.due_at
+"""
+_DROP = "DELETE FROM ledger.watch_due WHERE line_id = ANY(%(line)s)"
+
+# The mark moves on from where the round found it: a leader that was frozen moves it no more.
+_MARK = """
+UPDATE ledger.watch_look SET position = %(position)s, begun = %(position)s
+WHERE organization_id = '' AND position = %(known)s
+"""
+_FIRST_MARK = """
+INSERT INTO ledger.watch_look (organization_id, position, begun, after_key)
+VALUES ('', %(position)s, %(position)s, 0) ON CONFLICT DO NOTHING
+"""
+_LOOKED = """
+INSERT INTO ledger.watch_look (organization_id, position, begun, after_key)
+VALUES (%(organization)s, %(position)s, %(begun)s, %(after)s)
+ON CONFLICT (organization_id) DO UPDATE
+SET position = excluded.position, begun = excluded.begun, after_key = excluded.after_key
+"""
+
+_TELL_WAITING = """
+WITH told AS (
+    SELECT * FROM unnest(%(watch)s::text[], %(organization)s::text[], %(waiting)s::int[])
+        AS t (watch_id, organization_id, waiting)
+), dropped AS (
+    DELETE FROM ledger.watch_overflow WHERE watch_id NOT IN (SELECT watch_id FROM told)
+)
+INSERT INTO ledger.watch_overflow AS o (watch_id, organization_id, waiting) SELECT * FROM told
+ON CONFLICT (watch_id) DO UPDATE SET waiting = excluded.waiting WHERE o.waiting <> excluded.waiting
+"""
+
+
+class Standing(NamedTuple):
+    """Where a round begins."""
+
+    position: int
+    """The position of the views in the round's snapshot."""
+    mark: int
+    """The position up to which changes were looked at."""
+
+
+class FoundLine(NamedTuple):
+    """A line that a round looks at."""
+
+    known: KnownLine
+    alerts: Sequence[tuple[Alert, int]]
+    """Its unresolved alerts, each with the position of its opening."""
+
+
+class Look(msgspec.Struct):
+    """A look through the lines of an organization, for the revisions of its watches."""
+
+    organization_id: str
+    position: int = 0
+    """The revisions up to this one are looked at."""
+    begun: int = 0
+    """The look that is under way is for the revisions up to this one."""
+    after_key: int = 0
+    """The record id up to which it has come."""
+
+
+class Looks:
+    """Reads and writes where the loop stands, on the loop's connection."""
+
+    def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
+        self._connection, self._generation = connection, 0
+
+    def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
+        return self._connection.execute(statement.encode(), values).fetchall()
+
+    def standing(self) -> Standing | None:
+        """None: a view is missing."""
+        ((position, self._generation, mark),) = self._rows(_STAND, views=[*VIEWS])
+        if position is None:
+            return None
+        if mark is None:
+            # Whatever watch there is looks at all lines, so no earlier change matters.
+            self._rows(_FIRST_MARK + " RETURNING position", position=position)
+            mark = position
+        return Standing(position, mark)
+
+    def watches(self, after: int) -> list[tuple[Watch, int]]:
+        """The watches that changed after a position, deleted ones too, each with its position."""
+        rows = self._rows(_WATCHES, after=after)
+        return [(decode_watch(fold), position) for _, fold, position in rows]
+
+    def changed(self, at: Standing, organizations: Collection[str]) -> tuple[list[str], int]:
+        """The lines with events behind the mark that may matter, and the position reached."""
+        upto = min(at.position, at.mark + _MOST_EVENTS)
+        if upto <= at.mark or not organizations:
+            return [], upto
+        rows = self._rows(_CHANGED, after=at.mark, upto=upto, organizations=[*organizations])
+        return [line for (line,) in rows], upto
+
+    def due(self, now: datetime) -> list[str]:
+        """The lines where something may be due, the longest due first."""
+        return [line for (line,) in self._rows(_DUE, now=now, limit=MOST_DUE)]
+
+    def lines_of(self, watches: Collection[str]) -> list[str]:
+        """The lines with unresolved alerts of these watches."""
+        return [line for (line,) in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
+
+    def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
+        """Lines with their open runs, if they are asked for, and their unresolved alerts."""
+        statement = _LINES.format(generation=self._generation)
+        folds = [_decode(fold) for (fold,) in self._rows(statement, lines=[*ids])]
+        runs = dict[str, list[OpenRun]]()
+        alerts = dict[str, list[tuple[Alert, int]]]()
+        if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
+            for line_id, *run in self._rows(_RUNS, lines=busy):
+                runs.setdefault(line_id, []).append(OpenRun(*run))
+        for packed, opened in self._rows(_ALERTS, lines=[*ids]):
+            alert = decode_alert(packed)
+            alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
+        return [
+            FoundLine(
+                _known(fold, runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
+            )
+            for fold in folds
+        ]
+
+    def unresolved(self, watches: Collection[str]) -> dict[str, int]:
+        """The number of unresolved alerts of each of these watches that has any."""
+        return dict(self._rows(_UNRESOLVED, watches=[*watches]))
+
+    def recorded_at(self, positions: Collection[int]) -> dict[int, datetime]:
+        return dict(self._rows(_RECORDED, at=[*positions]))
+
+    # Looks through all lines of an organization.
+
+    def looks(self, organizations: Collection[str]) -> dict[str, Look]:
+        """The looks of organizations, also those that have not begun."""
+        looks = {name: Look(name) for name in organizations}
+        rows = self._rows(_LOOKS, organizations=[*organizations])
+        return looks | {row[0]: Look(*row) for row in rows}
+
+    def go_on(self, look: Look, watches: Sequence[Watch], upto: int, now: datetime) -> bool:
+        """Put a page of lines to be looked at; return whether the look is complete."""
+        if look.begun <= look.position:
+            look.begun, look.after_key = upto, 0
+        asked = [w for w in watches if look.position < w.revision <= look.begun]
+        kinds = kinds_of(asked)
+        quiet = [w.given.for_seconds for w in asked if isinstance(w.given.condition, NoActivity)]
+        states = {
+            s
+            for w in asked
+            if isinstance(w.given.condition, InState)
+            for s in w.given.condition.states
+        }
+        count, last = 0, 0
+        if kinds:
+            parts = " UNION ALL ".join(part for kind, part in _PARTS.items() if kind in kinds)
+            ((last, count),) = self._rows(
+                _LOOK.format(parts=parts),
+                organization=look.organization_id,
+                after=look.after_key,
+                limit=_PAGE,
+                now=now,
+                states=[*states],
+                quiet=timedelta(seconds=min(quiet, default=0)),
+            )
+        is_complete = count < _PAGE
+        if is_complete:
+            look.position = look.begun
+        look.after_key = 0 if is_complete else last
+        self._connection.execute(
+            _LOOKED.encode(),
+            {
+                "organization": look.organization_id,
+                "position": look.position,
+                "begun": look.begun,
+                "after": look.after_key,
+            },
+        )
+        return is_complete
+
+    # Writing.
+
+    def write(
+        self, at: Standing, upto: int, due: Iterable[tuple[str, str, datetime | None]]
+    ) -> bool:
+        """Keep when each line is looked at next (None: never), and the mark; False: not any more.
+
+        In one transaction, unless another leader has moved the mark.
+        """
+        rows = [*due]
+        put = [row for row in rows if row[2] is not None]
+        with self._connection.transaction():
+            moved = self._connection.execute(
+                _MARK.encode(), {"position": upto, "known": at.mark}
+            ).rowcount
+            if not moved:
+                return False
+            if put:
+                line, organization, instant = (list(each) for each in zip(*put, strict=True))
+                self._connection.execute(
+                    _PUT.encode(), {"line": line, "organization": organization, "due": instant}
+                )
+            self._connection.execute(
+                _DROP.encode(), {"line": [line for line, _, instant in rows if instant is None]}
+            )
+        return True
+
+    def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
+        """Tell how many alerts of each watch wait for room: (watch, organization, number)."""
+        watch, organization, number = zip(*waiting, strict=True) if waiting else ((), (), ())
+        self._connection.execute(
+            _TELL_WAITING.encode(),
+            {"watch": [*watch], "organization": [*organization], "waiting": [*number]},
+        )
+
+
+_decode = msgspec.msgpack.Decoder(LineFold).decode
+
+
+def _known(fold: LineFold, runs: Sequence[OpenRun]) -> KnownLine:
+    assert fold.last_activity_at is not None, "a line is active from its activation on"
+    return KnownLine(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)

@@ -1,0 +1,366 @@
+"""The loop of watches: finds what is due or over, and has it decided (contract, Watches).
+
+    events behind the mark ─▶ lines that changed ─┐
+    ledger.watch_due ───────▶ lines that are due ─┼─▶ judge each line by all watches of its tenant
+    a new revision ─▶ look through all lines ─────┘     │ opens, reminds, resolves ─▶ writer
+                                                        ▼ the next instant ─▶ ledger.watch_due
+
+A round reads the views in one snapshot. A line has at most one row in ``ledger.watch_due``: the
+next instant at which any watch may be due there, or an alert needs a look. So a round costs what
+changed and what becomes due, however many lines and watches there are. The mark and the instants
+are kept after the commands: after a crash the next leader looks again, and each alert has an
+identity.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import psycopg
+from prometheus_client import Counter, Gauge
+from psycopg.rows import TupleRow
+
+from ledger.application.commands.alerts import OpenAlert, RemindOfAlert, ResolveAlert
+from ledger.application.periodic import LedSession, Periodic, assert_decided, present
+from ledger.application.writer import Writer
+from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason
+from ledger.domain.stretch import Due, KnownLine, due_for, sentence, stretches
+from ledger.domain.values import LATEST, format_id
+from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, kinds_of
+from ledger.intake.request import Receipt
+from ledger.log.codec import EnvelopeMapper
+from ledger.watching.ends import Histories
+from ledger.watching.looks import MOST_DUE, FoundLine, Looks, Standing
+
+_AGAIN = timedelta(seconds=5)
+"""When a line is looked at again for which a command could not be decided yet."""
+
+_WAITS = timedelta(seconds=30)
+"""When a line is looked at again that has an alert which waits for room."""
+
+MOST_WAITING = 10_000
+"""So many alerts of a watch that wait for room are counted."""
+
+_WAITS_LONG = timedelta(minutes=10)
+"""The same beyond the alerts that are counted."""
+
+_AT_ONCE = 500
+"""The commands that the writer takes together."""
+
+_PAGES_AT_ONCE = 2
+"""The pages of looks in a round: between them the round opens what the lines before brought."""
+
+_ROUND = Gauge(
+    "ledger_watches_round_timestamp_seconds", "When the loop of watches last ended a round."
+)
+_OPENED = Counter("ledger_alerts_opened", "Alerts that watches opened.")
+
+_Command = OpenAlert | ResolveAlert | RemindOfAlert
+
+
+class _End(NamedTuple):
+    """The end of an alert."""
+
+    reason: ResolvedReason
+    at: datetime
+
+
+class _Judged:
+    """A line that a round has looked at, and what follows."""
+
+    def __init__(self, known: KnownLine) -> None:
+        self.known = known
+        self.id, self.organization_id = known.execution.id, known.execution.organization_id
+        self.dues: list[Due] = []
+        """What is due, and has no alert yet."""
+        self.commands: list[_Command] = []
+        self.next_at: datetime | None = None
+        """When the line is looked at next; None: once it changes."""
+
+    def look_again(self, at: datetime | None) -> None:
+        if at is not None and at < LATEST:
+            self.next_at = at if self.next_at is None else min(at, self.next_at)
+
+
+class WatchLoop(Periodic):
+    """Opens, repeats and resolves alerts. ``run_once`` returns how many of these it recorded."""
+
+    def __init__(
+        self,
+        session: LedSession,
+        writer: Writer,
+        clock: Callable[[], datetime],
+        every_seconds: float,
+    ) -> None:
+        super().__init__(session, "watches", every_seconds)
+        self._writer, self._clock = writer, clock
+        self._mapper = EnvelopeMapper()
+        self._watches: dict[str, Watch] = {}
+        self._seen = 0
+        """The position up to which changes of watches are known."""
+        self._waiting: dict[str, dict[str, datetime]] = {}
+        """By watch, the lines with alerts that wait for room, each with its due time."""
+        self._told: dict[str, int] = {}
+        """How many wait, by watch, as it was told last."""
+        self._looked: dict[str, int] = {}
+        """The revisions up to which all lines of an organization were looked at."""
+        self._backend = 0
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Do one round. There is more to do if it stopped at one of its limits."""
+        if connection.info.backend_pid != self._backend:
+            # A new connection: another leader may have worked meanwhile.
+            self._watches, self._seen, self._waiting = {}, 0, {}
+            self._told, self._looked = {}, {}
+            self._backend = connection.info.backend_pid
+        with present(connection) as is_now:
+            if not is_now:
+                return 0, False
+            done, has_more = self._round_of(connection)
+        _ROUND.set(self._clock().timestamp())
+        return done, has_more
+
+    def _round_of(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        looks, now = Looks(connection), self._clock()
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            standing = looks.standing()
+            if standing is None:
+                return 0, False
+            learned = self._learn(looks)
+            changed, upto = looks.changed(standing, self._organizations())
+            due = looks.due(now)
+            lines = dict.fromkeys(
+                (*due, *changed, *self._with_room(looks), *looks.lines_of(learned))
+            )
+            histories = Histories(connection, self._mapper)
+            judged = self._judge(looks, histories, list(lines), standing, now)
+        done = self._carry_out(judged, now)
+        rows = [(line.id, line.organization_id, line.next_at) for line in judged]
+        rows += [(line, "", None) for line in lines.keys() - {line.id for line in judged}]
+        if not looks.write(standing, upto, rows):
+            return done, False
+        has_more = self._go_on(looks, standing, now)
+        self._tell_waiting(looks)
+        return done, has_more or upto < standing.position or len(due) == MOST_DUE
+
+    def _organizations(self) -> dict[str, list[Watch]]:
+        """The enabled watches of each organization that has any."""
+        found = dict[str, list[Watch]]()
+        for watch in self._watches.values():
+            if watch.disabled_at is None:
+                found.setdefault(watch.organization_id or "", []).append(watch)
+        return found
+
+    def _learn(self, looks: Looks) -> list[str]:
+        """Take in the watches that changed since the last round; return their ids."""
+        changed = looks.watches(self._seen)
+        for watch, position in changed:
+            self._seen = max(self._seen, position)
+            self._watches[watch.id] = watch
+            self._waiting.pop(watch.id, None)
+        return [watch.id for watch, _ in changed]
+
+    # Judging.
+
+    def _judge(
+        self,
+        looks: Looks,
+        histories: Histories,
+        ids: Sequence[str],
+        standing: Standing,
+        now: datetime,
+    ) -> list[_Judged]:
+        """What is to be done about each of these lines, and when it is looked at next."""
+        watches = self._organizations()
+        with_runs = RunOpen in kinds_of([w for some in watches.values() for w in some])
+        judged = [
+            self._judge_line(found, watches, histories, standing, now)
+            for found in looks.lines(ids, with_runs)
+        ]
+        dues = sorted(
+            ((due, line) for line in judged for due in line.dues), key=lambda each: each[0].at
+        )
+        if not dues:
+            return judged
+        open_alerts = looks.unresolved({due.watch.id for due, _ in dues})
+        positions = {due.stretch.position for due, _ in dues if due.stretch.position is not None}
+        recorded = looks.recorded_at(positions)
+        for due, line in dues:
+            unresolved = open_alerts.get(due.watch.id, 0)
+            if unresolved >= MAX_UNRESOLVED:
+                line.look_again(now + self._wait(due, line.id))
+                continue
+            open_alerts[due.watch.id] = unresolved + 1
+            body = _body(due, line.known, recorded)
+            line.commands.append(
+                OpenAlert(due.watch, line.known, standing.position, due.stretch, body)
+            )
+        return judged
+
+    def _judge_line(
+        self,
+        found: FoundLine,
+        watches: Mapping[str, Sequence[Watch]],
+        histories: Histories,
+        standing: Standing,
+        now: datetime,
+    ) -> _Judged:
+        known, line = found.known, _Judged(found.known)
+        for waiting in self._waiting.values():
+            waiting.pop(line.id, None)
+        alerted = set[tuple[str, AlertSubject]]()
+        for alert, opened in found.alerts:
+            watch = self._watches.get(alert.body.watch_id)
+            if watch is None:
+                continue
+            end = self._end_of(alert, watch, opened, known, histories)
+            if end is None or (end.reason == "recovered" and end.at > now):
+                alerted.add((watch.id, alert.body.subject))
+                line.look_again(None if end is None else end.at)
+                self._remind(alert, watch, line, now)
+                continue
+            keeps = end.reason == "recovered" and watch.given.keep_seconds
+            line.commands.append(
+                ResolveAlert(
+                    alert, end.reason, end.at, known, standing.position, end.at if keeps else None
+                )
+            )
+        for due in due_for(watches.get(line.organization_id, ()), known):
+            if due.at > now:
+                line.look_again(due.at)
+            elif (due.watch.id, due.stretch.subject) not in alerted:
+                line.dues.append(due)
+        return line
+
+    @staticmethod
+    def _end_of(
+        alert: Alert, watch: Watch, opened: int, known: KnownLine, histories: Histories
+    ) -> _End | None:
+        """When and why an alert is resolved, which may be later; None: its condition holds."""
+        body, line = alert.body, known.execution
+        if watch.revision != body.revision or watch.disabled_at is not None:
+            if watch.deleted or watch.disabled_at is not None:
+                reason: ResolvedReason = "deleted" if watch.deleted else "disabled"
+                return _End(reason, watch.disabled_at or body.due)
+            return _End("changed", watch.revised_at or body.due)
+        present = stretches(body.condition, known)
+        if not any((s.subject, s.began_by) == (body.subject, body.began_by) for s in present):
+            keep = timedelta(seconds=watch.given.keep_seconds)
+            ended = histories.end_of(line.id, body, opened, keep)
+            if ended is not None and (line.closed_at is None or ended < line.closed_at):
+                return _End("recovered", ended)
+        if line.closed_at is not None:
+            return _End("line_closed", line.closed_at)
+        if not watch.covers(line):
+            return _End(
+                "changed", histories.left_at(line.id, opened, watch.given.lines) or body.due
+            )
+        return None
+
+    @staticmethod
+    def _remind(alert: Alert, watch: Watch, line: _Judged, now: datetime) -> None:
+        every = watch.given.remind_seconds
+        at = alert.next_reminder(every, now)
+        if at is not None and at <= now:
+            line.commands.append(RemindOfAlert(alert.id, every))
+            at = now + timedelta(seconds=every)
+        line.look_again(at)
+
+    # Alerts that wait for room.
+
+    def _wait(self, due: Due, line_id: str) -> timedelta:
+        """Let a line wait for room; return for how long."""
+        waiting = self._waiting.setdefault(due.watch.id, {})
+        if len(waiting) >= MOST_WAITING and line_id not in waiting:
+            return _WAITS_LONG
+        waiting[line_id] = min(due.at, waiting.get(line_id, due.at))
+        return _WAITS
+
+    def _with_room(self, looks: Looks) -> list[str]:
+        """The lines that wait, the longest due first, of each watch as many as have room."""
+        waiting = {watch: lines for watch, lines in self._waiting.items() if lines}
+        if not waiting:
+            return []
+        unresolved = looks.unresolved(waiting)
+        return [
+            line
+            for watch, lines in waiting.items()
+            for line in sorted(lines, key=lines.__getitem__)[
+                : MAX_UNRESOLVED - unresolved.get(watch, 0)
+            ]
+        ]
+
+    def _tell_waiting(self, looks: Looks) -> None:
+        told = {watch: len(lines) for watch, lines in self._waiting.items() if lines}
+        if told != self._told:
+            looks.tell_waiting(
+                [(w, self._watches[w].organization_id or "", n) for w, n in told.items()]
+            )
+            self._told = told
+
+    # Deciding.
+
+    def _carry_out(self, judged: Sequence[_Judged], now: datetime) -> int:
+        """Have the writer decide, in the order of due times; return how much was recorded."""
+        by_command = {command: line for line in judged for command in line.commands}
+        commands = sorted(by_command, key=_order)
+        done = 0
+        for start in range(0, len(commands), _AT_ONCE):
+            some = commands[start : start + _AT_ONCE]
+            outcomes = self._writer.submit(some).result()
+            assert_decided(outcomes)
+            for command, outcome in zip(some, outcomes, strict=True):
+                if isinstance(outcome, Receipt) and not outcome.duplicate:
+                    done += 1
+                    _OPENED.inc(isinstance(command, OpenAlert))
+                elif command.is_undecided:
+                    by_command[command].look_again(now + _AGAIN)
+        return done
+
+    # Looks through all lines, for new revisions.
+
+    def _go_on(self, looks: Looks, standing: Standing, now: datetime) -> bool:
+        """Go on with the looks that new revisions need; return whether there is more to do."""
+        waiting = {
+            name: some
+            for name, some in self._organizations().items()
+            if max(watch.revision for watch in some) > self._looked.get(name, 0)
+        }
+        begun = looks.looks(waiting) if waiting else {}
+        pages = 0
+        for name, look in begun.items():
+            while pages < _PAGES_AT_ONCE and any(w.revision > look.position for w in waiting[name]):
+                looks.go_on(look, waiting[name], standing.position, now)
+                pages += 1
+            self._looked[name] = look.position
+        return pages > 0
+
+
+def _order(command: _Command) -> tuple[int, datetime]:
+    """Ends before openings, of these the oldest due first."""
+    if isinstance(command, OpenAlert):
+        return 1, command.body.due
+    return 0, command.at
+
+
+def _body(due: Due, known: KnownLine, recorded: Mapping[int, datetime]) -> AlertOpened:
+    settings, stretch = due.watch.given, due.stretch
+    evidence: tuple[str, ...] = ()
+    if stretch.position is not None and stretch.position in recorded:
+        evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
+    return AlertOpened(
+        alert_id="",
+        watch_id=due.watch.id,
+        watch_name=settings.name,
+        severity=settings.severity,
+        subject=stretch.subject,
+        text=sentence(settings, stretch, known),
+        condition=settings.condition,
+        for_seconds=settings.for_seconds,
+        since=stretch.since,
+        due=due.at,
+        evidence=evidence,
+        revision=due.watch.revision,
+        began_by=stretch.began_by,
+    )
