@@ -44,7 +44,6 @@ WATCH = Table(
     WatchRow,
     key=("watch_id",),
     tenant=("organization_id", "workspace_id"),
-    hidden=(),
     replaces=True,
     indexes=(Index("organization_id, watch_key"),),
 )
@@ -80,7 +79,6 @@ ALERT = Table(
     AlertRow,
     key=("alert_id",),
     tenant=("organization_id", "workspace_id"),
-    hidden=(),
     replaces=True,
     indexes=(
         # Lists by due time and by severity, of a tenant and of all.

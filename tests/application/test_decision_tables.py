@@ -6,6 +6,7 @@ import pytest
 
 from ledger.application.command import Command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.application.commands.watches import CreateWatch, DeleteWatch
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.domain.recorded import Identity
 from ledger.intake.principal import COMMAND_LINE
@@ -13,6 +14,7 @@ from ledger.intake.request import Receipt
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import REPORTER, Ledger
+from tests.support.watch_workload import SETTINGS
 from tests.support.webhook_workload import SECRET
 
 LATER = datetime(2026, 12, 31, tzinfo=UTC)
@@ -27,6 +29,11 @@ def create_key(number: int) -> Command:
         workspace_id=None,
         permissions=("read", "write"),
     )
+
+
+def create_watch() -> Command:
+    tenant = {"organization_id": ORGANIZATION, "workspace_id": None}
+    return CreateWatch(COMMAND_LINE, None, **tenant, settings=SETTINGS)
 
 
 def create_endpoint() -> Command:
@@ -62,7 +69,9 @@ def test_rows_of_created_and_ended_keys_and_endpoints_equal_the_folded_log(
         rotate_key(9, 3, 0),
         *(RevokeApiKey(f"KEY-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
         *(create_endpoint() for _ in range(3)),
+        *(create_watch() for _ in range(3)),
         *(DeleteEndpoint(f"WHK-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
+        *(DeleteWatch(f"WCH-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
     ]
     groups = [commands] if together else [[command] for command in commands]
     for group in groups:
@@ -83,6 +92,8 @@ def test_rows_of_created_and_ended_keys_and_endpoints_equal_the_folded_log(
     assert [round(end / timedelta(hours=1)) for end in ends] == [1, 1, 1, 12, 0]
     endpoints = own_ledger.rows("SELECT endpoint_id FROM ledger.endpoint")
     assert [row["endpoint_id"] for row in endpoints] == ["WHK-26-000002"]
+    watches = own_ledger.rows("SELECT watch_id FROM ledger.organization_watch")
+    assert [row["watch_id"] for row in watches] == ["WCH-26-000002"]
 
 
 def test_a_check_in_and_its_void_have_an_identity_each(own_ledger: Ledger) -> None:
@@ -107,6 +118,6 @@ def test_the_comparison_covers_every_folded_decision_table(own_ledger: Ledger) -
     own_ledger.accept(fact("execution.checked_in", line), by=REPORTER)
     key = "KEY-26-000001"
     rotate = RotateApiKey(key, COMMAND_LINE, token="rotated", grace=timedelta(hours=1))
-    for command in (create_key(0), rotate, create_endpoint()):
+    for command in (create_key(0), rotate, create_endpoint(), create_watch()):
         own_ledger.execute(command)
     assert assert_decision_tables_match_log(own_ledger.conninfo) == {table.name for table in FOLDED}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
-from ledger.domain import endpoint, run, statement
+from ledger.domain import alert, endpoint, run, statement, watch
 from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.event_table import EventRow, Note, Part
@@ -24,7 +24,7 @@ from ledger.log.codec import UPCASTERS
 from ledger.log.decisions import DecisionTables
 from projections import projections
 from projections.execution.line import LineFold
-from tests.golden.samples import BODIES, envelope
+from tests.golden.samples import BODIES, WATCH, envelope
 from tests.support.audits import SYSTEM_TYPES
 
 SAMPLES: Mapping[type[Event], Recorded] = {type(body): envelope(body) for body in BODIES}
@@ -41,6 +41,8 @@ FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] 
     "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").evolve),
     "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").evolve),
     "Statement": (statement.STATEMENT_EVENTS, statement.UsageStatement("STM").evolve),
+    "Watch": (watch.WATCH_EVENTS, watch.Watch("WCH", settings=WATCH).evolve),
+    "Alert": (alert.ALERT_EVENTS, alert.Alert("ALR").evolve),
     "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").evolve),
     "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).evolve),
 }
@@ -59,7 +61,8 @@ def subclasses(above: type[Event] = Event) -> Iterator[type[Event]]:
     """The ledger's subclasses of a class, at all depths."""
     for subclass in above.__subclasses__():
         if subclass.__module__.startswith("ledger."):
-            yield subclass
+            if hasattr(subclass, "TOPIC"):  # else several classes share its fields
+                yield subclass
             yield from subclasses(subclass)
 
 

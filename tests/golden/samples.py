@@ -8,18 +8,35 @@ is never written again.
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
+from ledger.domain.alert import (
+    AlertAcknowledged,
+    AlertOpened,
+    AlertReminded,
+    AlertResolved,
+    AlertSubject,
+)
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.domain.directory import DirectoryNamed
 from ledger.domain.reads import RunDataRead
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
+from ledger.domain.watch import (
+    BlockerOpen,
+    WatchCreated,
+    WatchDeleted,
+    WatchedLines,
+    WatchSettings,
+    WatchUpdated,
+)
+from ledger.domain.watch_hours import WatchHours
 from ledger.log.codec import EnvelopeMapper
 
 FIRST = Path(__file__).parent
@@ -38,6 +55,31 @@ CREW = e.Resource(
     allocated_hours_per_week=37.5,
     status="on_leave",
 )
+
+WATCH = WatchSettings(
+    name="Approval gaps – “two hours”",
+    condition=BlockerOpen(causes=("approval_gap",)),
+    for_seconds=7200,
+    severity="critical",
+    hours=WatchHours(time_zone="Europe/Berlin", days=("mon", "fri"), from_="09:00", to="17:30"),
+    keep_seconds=60,
+    remind_seconds=3600,
+    lines=WatchedLines(
+        execution_model=("capacity",),
+        product_line=("talent",),
+        project_tag=("PROJ-26-004281",),
+        service_line_id=("LIN-26-084729",),
+    ),
+    enabled=False,
+)
+ABOUT_ALERT: dict[str, Any] = {
+    "alert_id": "ALR-26-000003",
+    "watch_id": "WCH-26-000002",
+    "watch_name": WATCH.name,
+    "severity": "critical",
+    "subject": AlertSubject("blocker", "BLK-1"),
+    "text": "Payments gateway has been blocked for 2 h by an approval gap: No signature.",
+}
 
 BODIES: tuple[Event, ...] = (
     e.Activated(
@@ -147,6 +189,27 @@ BODIES: tuple[Event, ...] = (
         replaces="STM-26-000001",
     ),
     StatementWithdrawn(reason="A timesheet was missing"),
+    WatchCreated(settings=WATCH),
+    WatchUpdated(settings=msgspec.structs.replace(WATCH, enabled=True)),
+    WatchDeleted(),
+    AlertOpened(
+        **ABOUT_ALERT,
+        condition=BlockerOpen(causes=("approval_gap",)),
+        for_seconds=7200,
+        since=datetime(2026, 4, 15, 6, 30, tzinfo=UTC),
+        due=datetime(2026, 4, 15, 8, 30, tzinfo=UTC),
+        evidence=("EVT-26-000017",),
+        revision=12,
+        began_by="17",
+    ),
+    AlertReminded(**ABOUT_ALERT, n=2),
+    AlertAcknowledged(
+        **ABOUT_ALERT,
+        note="I call them",
+        assignee="Amara Okafor",
+        until=datetime(2026, 4, 15, 12, 30, tzinfo=UTC),
+    ),
+    AlertResolved(**ABOUT_ALERT, reason="recovered"),
 )
 
 NAMED = "build 4711 ü"

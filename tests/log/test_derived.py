@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey
+from ledger.application.commands.watches import CreateWatch
 from ledger.application.commands.webhooks import CreateEndpoint, EndpointSettings
 from ledger.feed import signing
 from ledger.intake.principal import COMMAND_LINE
@@ -26,6 +27,7 @@ from tests.support.databases import copied
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import Ledger, working
 from tests.support.statements import issue_of
+from tests.support.watch_workload import SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,7 @@ def fill(ledger: Ledger) -> None:
     chosen = EndpointSettings(url="https://example.com/", event_types=("*",))
     secret = signing.create_secret()
     ledger.execute(CreateEndpoint(COMMAND_LINE, None, secret=secret, settings=chosen, **tenant))
+    ledger.execute(CreateWatch(COMMAND_LINE, None, **tenant, settings=SETTINGS))
     octets = b'{"total":{"lines":0}}'
     hash_ = sha256(octets)
     row = hash_.digest(), ORGANIZATION, "WS-26-000001", octets, '{"lines":0}', ledger.clock()

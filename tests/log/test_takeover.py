@@ -61,7 +61,8 @@ BEFORE = """
 
 # The names and checksums as the last commit before 0.1.0 kept them: four files followed the 24.
 AGED = f"""
-DROP TABLE ledger.statement_document;
+DROP TABLE ledger.statement_document, ledger.organization_watch, ledger.watch_due,
+    ledger.watch_look, ledger.watch_overflow;
 DELETE FROM ledger.migration WHERE name = '0001_ledger.sql' OR name >= '0006';
 UPDATE ledger.migration SET name = to_char(left(name, 4)::int + 23, 'FM0000') || substr(name, 5);
 INSERT INTO ledger.migration (name, checksum, applied_at)
@@ -115,8 +116,14 @@ def age(conninfo: str) -> None:
     query(conninfo, AGED)
 
 
-LATER = "statement_document"
-"""A table that is new since."""
+LATER = (
+    "statement_document",
+    "organization_watch",
+    "watch_due",
+    "watch_look",
+    "watch_overflow",
+)
+"""The tables that are new since."""
 
 
 def everything(conninfo: str) -> dict[str, Any]:
@@ -127,10 +134,12 @@ def everything(conninfo: str) -> dict[str, Any]:
                 f"SELECT t::text FROM ledger.{table} AS t ORDER BY 1".encode()
             ).fetchall()
             for (table,) in connection.execute(TABLES).fetchall()
-            if table != LATER
+            if table not in LATER
         }
         for name, all_ in (("objects", items), ("rights", rights)):
-            found[name] = sorted((i for i in all_(connection) if LATER not in str(i)), key=str)
+            found[name] = sorted(
+                (i for i in all_(connection) if not any(t in str(i) for t in LATER)), key=str
+            )
     found["roles"] = query(conninfo, READERS)
     return found
 

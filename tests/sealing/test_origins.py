@@ -10,7 +10,7 @@ from psycopg.rows import tuple_row
 from ledger.sealing import shelf
 from ledger.sealing.note import Checkpoint, Signer, parse
 from ledger.sealing.origins import NothingIsWrong
-from ledger.sealing.watch import Sight, Watch
+from ledger.sealing.watch import Sight, WitnessWatch
 from tests.sealing.conftest import report
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501, rewrite_past
 from tests.support.ledger import Ledger
@@ -204,7 +204,7 @@ def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
             connection.execute(insert, (700, 700, old, 4))
 
 
-class Thawing(Watch):
+class Thawing(WitnessWatch):
     """A node that is frozen after its look, while something happens."""
 
     def happen(self) -> None:

@@ -32,6 +32,7 @@ from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.transactions import undone
 from tests.support.views import projecting, query
+from tests.support.watch_workload import WatchManager
 from tests.support.webhook_workload import TENANTS, EndpointManager
 
 NAMES = tuple(projection.name for projection in projections())
@@ -124,15 +125,17 @@ def _story() -> tuple[dict[str, Any], ...]:
 
 def work(conninfo: str, facts: int = 240) -> None:
     """A random workload that every view has folded: the demo's story, and random commands."""
-    racer, manager = Racer(0), EndpointManager(0, TENANTS)
+    racer, managers = Racer(0), (EndpointManager(0, TENANTS), WatchManager(0))
     story_facts = iter(_story()[:facts])
     with (
         running_writer(conninfo, idle_after=timedelta(hours=1)) as writer,
         projecting(conninfo) as projector,
     ):
-        manager.set_up(writer, 5)
+        for manager in managers:
+            manager.set_up(writer, 5)
         for number in range(12):
-            manager.act(writer, 3)
+            for manager in managers:
+                manager.act(writer, 3)
             events = islice(story_facts, facts // 12)
             reports = [command_of(parsed(event), COMMAND_LINE) for event in events]
             writer.submit([*reports, *racer.next_commands(number)]).result(20)
@@ -326,9 +329,7 @@ class Vandal:
         """The key of a row."""
         key = ", ".join(table.key)
         rows = query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}")
-        assert rows, (
-            f"nothing fills {name}: neither the demo's story, a Racer nor a EndpointManager"
-        )
+        assert rows, f"nothing fills {name}: neither the demo's story, a Racer nor a manager"
         return self._dice.choice(rows)
 
     def _other(self, table: Table, column: str) -> str:

@@ -16,7 +16,7 @@ from ledger.sealing.beat import NodeBeat
 from ledger.sealing.origins import Adopted, adopt
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.shelf import Mark
-from ledger.sealing.watch import Watch
+from ledger.sealing.watch import WitnessWatch
 from ledger.sealing.witness import LineageFile, Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
@@ -36,17 +36,17 @@ WHERE application_name = 'ledger sealer' AND datname = current_database()
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
-def watch_of(folder: Path, patience: float = 0.0, node_id: str | None = None) -> Watch:
+def watch_of(folder: Path, patience: float = 0.0, node_id: str | None = None) -> WitnessWatch:
     """The knowledge of a node that keeps its witness in a folder, and has waited for the others."""
     node_id = node_id or hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return Watch(node_id, folder, patience=patience)
+    return WitnessWatch(node_id, folder, patience=patience)
 
 
 def sealer_of(
     conninfo: str,
     folder: Path,
     clock: Callable[[], Any] | None = None,
-    watch: Watch | None = None,
+    watch: WitnessWatch | None = None,
 ) -> Sealer:
     """A sealer without its thread; call ``run_once``, and ``disconnect`` at the end."""
     return Sealer(led(conninfo, "sealer"), VAULT, clock or Clock(), watch or watch_of(folder))

@@ -16,7 +16,7 @@ from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.tiles import WIDTH
-from ledger.sealing.watch import Watch
+from ledger.sealing.watch import WitnessWatch
 from ledger.service.composition.database import open_vault, prepare_database
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
@@ -124,7 +124,7 @@ def continued(
     )
     outcomes = asyncio.run(_go_on(old, restored, facts=WIDTH - before[0] % WIDTH))
     keep_witness(restored, settings.witness_folder)
-    watch = Watch(node_id_in(settings.data_dir), settings.witness_folder, patience=0.0)
+    watch = WitnessWatch(node_id_in(settings.data_dir), settings.witness_folder, patience=0.0)
     sealer = Sealer(led(restored, "sealer"), open_vault(settings), old.clock, watch)
     sealer.run_once()
     sealer.disconnect()

@@ -43,11 +43,12 @@ SHOWS = {
     "directory": "/v1/directory?type=workspace",
     "search": "/v1/search?q=1",
     "statement": "/v1/statements",
+    "watch": "/v1/watches",
 }
 READS_TOO = {"search": {"execution", "run", "directory"}}
 """The other views that these routes read."""
 
-HALVES = (("execution", "run", "event"), ("webhook", "directory", "search", "statement"))
+HALVES = (("execution", "run", "event"), ("webhook", "directory", "search", "statement", "watch"))
 """The views of one half show what is written while those of the other one stand still."""
 
 

@@ -25,6 +25,7 @@ from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.soak import repeated
 from tests.support.transactions import undone
 from tests.support.views import HandProjector, query, until
+from tests.support.watch_workload import WatchManager
 from tests.support.webhook_workload import TENANTS, EndpointManager
 
 # The time of the story's end: its first facts depend on the hour of the day.
@@ -34,15 +35,17 @@ STORY_ENDS = datetime(2026, 4, 15, 12, tzinfo=UTC)
 def work(conninfo: str, facts: int) -> int:
     """Run a random workload, which views follow in batches of any size; count its facts."""
     dice = random.Random(7)
-    racer, manager = Racer(0), EndpointManager(0, TENANTS)
+    racer, managers = Racer(0), (EndpointManager(0, TENANTS), WatchManager(0))
     told_facts = islice(story(STORY_ENDS), facts)
     projector = HandProjector(conninfo)
     assert projector.lead()
     recorded = 0
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
-        manager.set_up(writer, 30)
+        for manager in managers:
+            manager.set_up(writer, 30)
         for number in range(facts // 40):
-            manager.act(writer, 3)
+            for manager in managers:
+                manager.act(writer, 3)
             reports = [command_of(parsed(one), COMMAND_LINE) for one in islice(told_facts, 40)]
             commands = [*reports, *racer.next_commands(number)]
             while commands:
@@ -120,4 +123,4 @@ def assert_same_rows(
     counts = f"SELECT (SELECT count(*) FROM {live}), (SELECT count(*) FROM {other})"
     (row,) = connection.execute(counts.encode()).fetchall()
     assert row[0] == row[1]
-    assert row[0] > few, f"few rows in {live}: extend the demo's story, Racer or EndpointManager"
+    assert row[0] > few, f"few rows in {live}: extend the demo's story, Racer or a manager"

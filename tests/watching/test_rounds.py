@@ -1,4 +1,4 @@
-"""What watches open and resolve, by each kind of condition (contract, Watches)."""
+"""Alerts that watches open and resolve, by each kind of condition (contract, Watches)."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
     InState,
-    LineFilter,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
+    WatchedLines,
 )
 from ledger.domain.watch_hours import WatchHours
 from tests.support.facts import fact
@@ -285,7 +285,7 @@ def test_a_new_revision_looks_anew_and_resolves_the_alerts_of_the_old_one(
 
 def test_a_line_that_leaves_the_lines_of_a_watch_resolves_its_alert(own_ledger: Ledger) -> None:
     line = own_ledger.line(project_tags=["PROJ-26-000001"])
-    own_ledger.watch(InState(("running",)), lines=LineFilter(project_tag=("PROJ-26-000001",)))
+    own_ledger.watch(InState(("running",)), lines=WatchedLines(project_tag=("PROJ-26-000001",)))
     assert len(opened(own_ledger)) == 1
     own_ledger.clock.advance(minutes=1)
     say(own_ledger, "service_line.updated", line, {"project_tags": []})

@@ -9,7 +9,7 @@ from ledger.log.nodes import Node, node_id_in, nodes
 from ledger.sealing.leaf import UnreadableEvent
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import NothingIsWrong, adopt, former_origins
-from ledger.sealing.watch import Watch
+from ledger.sealing.watch import WitnessWatch
 from ledger.service.composition.database import ConfigurationError, open_vault
 from ledger.service.composition.writing import utc_now
 from ledger.settings import Settings
@@ -99,7 +99,7 @@ def adopt_log(settings: Settings, conninfo: str, reason: str) -> int:
             adopted = adopt(
                 connection,
                 open_vault(settings),
-                Watch(node_id_in(settings.data_dir), settings.witness_folder),
+                WitnessWatch(node_id_in(settings.data_dir), settings.witness_folder),
                 reason=reason,
                 by=COMMAND_LINE.actor.id,
                 clock=utc_now,

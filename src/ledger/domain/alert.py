@@ -1,4 +1,4 @@
-"""Alert: what a watch has opened, once for each stretch for which its condition was due.
+"""Alert: opened by a watch, once for each stretch for which the watch was due.
 
 The file has, in this order: events, state, decisions, fold.
 """
@@ -22,14 +22,14 @@ its ``lines``; ``disabled``, ``deleted``: the watch was."""
 
 
 class AlertSubject(msgspec.Struct, frozen=True):
-    """What an alert is about."""
+    """The line, blocker or run that an alert is about."""
 
     type: SubjectType
     id: str
 
 
 class _OfAlert(Event, frozen=True, kw_only=True):
-    """What every event of an alert says again, so that it can be told by itself."""
+    """The fields that every event of an alert has, so that each can be told by itself."""
 
     alert_id: str
     watch_id: str
@@ -38,7 +38,7 @@ class _OfAlert(Event, frozen=True, kw_only=True):
     """As of the opening, as are the next two fields."""
     subject: AlertSubject
     text: str
-    """One English sentence."""
+    """An English sentence."""
 
 
 class AlertOpened(_OfAlert, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class AlertOpened(_OfAlert, frozen=True, kw_only=True):
     revision: int
     """The revision of the watch."""
     began_by: str
-    """What began the condition: with revision and subject it identifies the alert."""
+    """The begin of the condition, which identifies the alert with revision and subject."""
 
 
 class AlertReminded(_OfAlert, frozen=True, kw_only=True):

@@ -38,8 +38,8 @@ class OpenRun(NamedTuple):
     """The position of that event."""
 
 
-class KnownLine(NamedTuple):
-    """What watches need to know of a line."""
+class LineNow(NamedTuple):
+    """A line as it is known at an instant, as far as watches depend on it."""
 
     execution: Execution
     last_activity_at: datetime
@@ -56,7 +56,7 @@ class Stretch(NamedTuple):
     subject: AlertSubject
     since: datetime
     began_by: str
-    """What began it: one stretch of a subject has one, and no other has the same."""
+    """The begin of the stretch: no other stretch of the subject has the same."""
     position: int | None
     """The position of the event that began it; None: no single event did."""
 
@@ -69,7 +69,7 @@ class Due(NamedTuple):
     at: datetime
 
 
-def due_for(watches: Sequence[Watch], known: KnownLine) -> Iterator[Due]:
+def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:
     """The stretches of a line for all watches that are enabled and about it."""
     for watch in watches:
         settings = watch.given
@@ -83,7 +83,7 @@ def due_of(settings: WatchSettings, since: datetime) -> datetime:
     return due_at(since, settings.for_seconds, settings.hours)
 
 
-def stretches(condition: Condition, known: KnownLine) -> Sequence[Stretch]:
+def stretches(condition: Condition, known: LineNow) -> Sequence[Stretch]:
     """The present stretches of a condition. On a closed line nothing holds."""
     line = known.execution
     if line.state == "closed":
@@ -125,7 +125,7 @@ def stretches(condition: Condition, known: KnownLine) -> Sequence[Stretch]:
             return _begun(own, line.crossed.get(status) if line.is_below(status) else None)
 
 
-def quiet_since(known: KnownLine) -> datetime | None:
+def quiet_since(known: LineNow) -> datetime | None:
     """Since when a line has had neither activity nor change nor an open run; None: it has not."""
     changed = known.execution.last_change
     if known.open_runs or known.execution.state in ("closed", "paused") or changed is None:
@@ -157,10 +157,10 @@ _CUT = 120
 """The characters of a reason or an assignee that a sentence has."""
 
 
-def sentence(settings: WatchSettings, stretch: Stretch, known: KnownLine) -> str:
-    """What an alert says: one English sentence, and who should act by when if a blocker says so.
+def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
+    """The text of an alert: an English sentence, and who should act by when if a blocker says so.
 
-    It has nothing of a run's input, output or error.
+    The text has nothing of a run's input, output or error.
     """
     line, length = known.execution, length_text(settings.for_seconds)
     name = line.name or line.id

@@ -34,7 +34,7 @@ class InState(_Condition, frozen=True, tag="in_state"):
     """A line is in one of these states, without a break."""
 
     states: tuple[Literal["running", "idle", "paused", "blocked"], ...]
-    """One state, or paused and blocked."""
+    """A single state, or paused and blocked."""
 
 
 class BlockerOpen(_Condition, frozen=True, tag="blocker_open"):
@@ -76,7 +76,7 @@ KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
 """The conditions whose alerts may be kept open for a while after their ends."""
 
 
-class LineFilter(msgspec.Struct, frozen=True, omit_defaults=True):
+class WatchedLines(msgspec.Struct, frozen=True, omit_defaults=True):
     """The lines that a watch is about: fields and, values or; None: any."""
 
     execution_model: tuple[str, ...] | None = None
@@ -107,7 +107,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """So long an alert stays open after its condition has ended."""
     remind_seconds: int = 0
     """The time between two reminders; 0: there are none."""
-    lines: LineFilter = LineFilter()
+    lines: WatchedLines = WatchedLines()
     enabled: bool = True
 
 

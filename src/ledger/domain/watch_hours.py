@@ -37,7 +37,7 @@ class WatchHours(msgspec.Struct, frozen=True, kw_only=True, rename=outside):
 def due_at(since: datetime, seconds: int, hours: WatchHours | None) -> datetime:
     """The first instant at which so many seconds of the hours have passed since an instant.
 
-    It lies within the hours. ``LATEST`` if it lies beyond.
+    The instant lies within the hours. ``LATEST``: the time never passes.
     """
     if hours is None:
         return min(since + timedelta(seconds=seconds), LATEST)

@@ -17,7 +17,7 @@ from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
 from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, WATCH_ID, format_instant
-from ledger.domain.watch import Condition, LineFilter, Severity, Watch
+from ledger.domain.watch import Condition, Severity, Watch, WatchedLines
 from ledger.domain.watch_hours import WatchHours
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -170,7 +170,7 @@ class WatchAsSetUp(msgspec.Struct, kw_only=True):
     hours: WatchHours | None
     keep_seconds: int
     remind_seconds: int
-    lines: LineFilter
+    lines: WatchedLines
     enabled: bool
     created_at: ShownInstant
     updated_at: ShownInstant

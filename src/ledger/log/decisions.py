@@ -35,11 +35,11 @@ from ledger.log.tables import (
     LeaseRow,
     LineActivityRow,
     OpenRunRow,
-    WatchRow,
+    OrganizationWatchRow,
 )
 from ledger.postgres.table import Table
 
-OwnedRow = EndpointRow | WatchRow
+OwnedRow = EndpointRow | OrganizationWatchRow
 
 _LEADING = (execution.Woken, execution.Resumed)
 """Events that may stand just before the event that caused them."""
@@ -111,7 +111,7 @@ class DecisionTables:
             API_KEY: [_key_row(key) for key in self.keys.values()],
             FORMER_SECRET: [*self.former.values()],
             ENDPOINT: [row for row in self.owned.values() if isinstance(row, EndpointRow)],
-            WATCH: [row for row in self.owned.values() if isinstance(row, WatchRow)],
+            WATCH: [row for row in self.owned.values() if isinstance(row, OrganizationWatchRow)],
             LEASE: [*self.leases.values()],
         }
 
@@ -294,7 +294,7 @@ def _key_row(key: ApiKey) -> ApiKeyRow:
 
 
 def _owned(recorded: Recorded) -> OwnedRow:
-    kind = EndpointRow if recorded.originator_id.startswith("WHK") else WatchRow
+    kind = EndpointRow if recorded.originator_id.startswith("WHK") else OrganizationWatchRow
     return kind(recorded.organization_id or "", recorded.originator_id)
 
 

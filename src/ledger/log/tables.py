@@ -200,7 +200,7 @@ ENDPOINT = DecisionTable(
 )
 
 
-class WatchRow(NamedTuple):
+class OrganizationWatchRow(NamedTuple):
     """A watch that is not deleted, to limit the watches of an organization."""
 
     organization_id: Text
@@ -209,7 +209,7 @@ class WatchRow(NamedTuple):
 
 WATCH = DecisionTable(
     "organization_watch",
-    WatchRow,
+    OrganizationWatchRow,
     key=("organization_id", "watch_id"),
     tenant=("organization_id",),
     derived=Derived.AS_FOLDED,

@@ -14,7 +14,7 @@ from ledger.sealing import shelf
 from ledger.sealing.growth import compare_with_tree
 from ledger.sealing.note import BadNote
 from ledger.sealing.standing import Fit, Verdict, Witnessed, judge
-from ledger.sealing.watch import CannotSign, Sight, Watch
+from ledger.sealing.watch import CannotSign, Sight, WitnessWatch
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class NodeBeat(LeadBeat):
     commits = "local"
 
     def __init__(
-        self, conninfo: str, watch: Watch, role: str, clock: Callable[[], datetime]
+        self, conninfo: str, watch: WitnessWatch, role: str, clock: Callable[[], datetime]
     ) -> None:
         super().__init__(conninfo)
         self._watch, self._role, self._clock = watch, role, clock

@@ -31,7 +31,7 @@ from ledger.sealing.shelf import Mark, Sealed, State
 from ledger.sealing.standing import judge
 from ledger.sealing.tiles import GrowingTree
 from ledger.sealing.tree import hash_leaf
-from ledger.sealing.watch import CannotSign, Watch
+from ledger.sealing.watch import CannotSign, WitnessWatch
 
 # The origins before the present one, the latest first.
 _FORMER = """
@@ -109,7 +109,7 @@ def former_origins(connection: shelf.Connection) -> Sequence[FormerOrigin]:
 def adopt(
     connection: shelf.Connection,
     vault: Vault,
-    watch: Watch,
+    watch: WitnessWatch,
     *,
     reason: str,
     by: str,
@@ -178,7 +178,11 @@ def _mark(vault: Vault, state: State) -> Mark | None:
 
 
 def _require_fault(
-    connection: shelf.Connection, pipeline: Pipeline, state: State, watch: Watch, mark: Mark | None
+    connection: shelf.Connection,
+    pipeline: Pipeline,
+    state: State,
+    watch: WitnessWatch,
+    mark: Mark | None,
 ) -> None:
     """Raise NothingIsWrong if the ledger can sign, as far as this node knows."""
     if state.contradicts or state.error is not None or state.waits_for is not None:
@@ -209,7 +213,7 @@ def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sea
 
 
 def _last_known(
-    connection: shelf.Connection, state: State, watch: Watch, mark: Mark | None
+    connection: shelf.Connection, state: State, watch: WitnessWatch, mark: Mark | None
 ) -> str | None:
     """The last checkpoint that the database, this node or any other one has seen."""
     present = state.vkey.split("+", 1)[0]

@@ -31,7 +31,7 @@ from ledger.sealing.leaf import UnreadableEvent
 from ledger.sealing.note import BadNote, Checkpoint, Signer
 from ledger.sealing.shelf import Mark, Sealed
 from ledger.sealing.standing import SEALS, Case, Fit, Verdict, Witnessed, judge
-from ledger.sealing.watch import CannotSign, Sight, Watch
+from ledger.sealing.watch import CannotSign, Sight, WitnessWatch
 
 _EVERY_SECONDS = 0.4
 """The sealer is then at most a second behind, including its own work and a busy machine."""
@@ -56,7 +56,7 @@ class Sealer(Periodic):
     """Seals new events; ``run_once`` returns how many."""
 
     def __init__(
-        self, session: LedSession, vault: Vault, clock: Callable[[], datetime], watch: Watch
+        self, session: LedSession, vault: Vault, clock: Callable[[], datetime], watch: WitnessWatch
     ) -> None:
         super().__init__(session, "sealer", _EVERY_SECONDS)
         self._vault, self._clock, self._watch = vault, clock, watch

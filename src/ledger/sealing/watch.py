@@ -1,6 +1,7 @@
 """The knowledge of a node about signing: its witness, the newest checkpoint, the other nodes.
 
-The beat and the sealer of a node share one ``Watch``, each on a thread and a connection of its own.
+The beat and the sealer of a node share one ``WitnessWatch``, each on a thread and a connection of
+its own.
 """
 
 import logging
@@ -58,7 +59,7 @@ class Sight(NamedTuple):
         return None if newest is None else Checkpoint(newest.size, newest.root)
 
 
-class Watch:
+class WitnessWatch:
     """The knowledge of one node. ``now`` is a steady clock in seconds."""
 
     def __init__(

@@ -19,11 +19,11 @@ from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
     InState,
-    LineFilter,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
+    WatchedLines,
 )
 from ledger.log.codec import EnvelopeMapper
 
@@ -84,7 +84,7 @@ class Flip(NamedTuple):
 def follow(flips: Iterable[Flip], keep: timedelta) -> datetime | None:
     """When the alert of a stretch is over, after which these flips came; None: it lasts.
 
-    That is so long after the end of the stretch as the watch keeps an alert. A stretch that begins
+    The watch keeps the alert for so long after the end of the stretch. A stretch that begins
     before then joins it.
     """
     ended: datetime | None = None
@@ -123,7 +123,7 @@ class Histories:
             case BlockerOpen() | PastDue():
                 return follow(_of_blocker(self._changes(line_id, after), body.subject.id), keep)
 
-    def left_at(self, line_id: str, opened: int, lines: LineFilter) -> datetime | None:
+    def left_at(self, line_id: str, opened: int, lines: WatchedLines) -> datetime | None:
         """When it was recorded that a line left the lines of a watch, after a position."""
         values = {
             "line_key": sort_key(line_id),

@@ -1,4 +1,4 @@
-"""What the loop of watches reads: where it stands, what changed, what becomes due."""
+"""The reads and writes of the loop of watches: its mark, changed lines, lines that are due."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.domain.alert import Alert
-from ledger.domain.stretch import KnownLine, OpenRun
+from ledger.domain.stretch import LineNow, OpenRun
 from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
@@ -37,12 +37,13 @@ _PAGE = 20_000
 
 _STAND = """
 SELECT (SELECT min(position) FROM ledger.projection WHERE name = ANY(%(views)s)),
-       (SELECT generation FROM ledger.projection WHERE name = 'execution'),
+       (SELECT json_object_agg(name, generation) FROM ledger.projection),
        (SELECT position FROM ledger.watch_look WHERE organization_id = '')
 """
 
 _WATCHES = """
-SELECT watch_id, fold, position FROM ledger.watch WHERE position > %(after)s ORDER BY position
+SELECT watch_id, fold, position FROM ledger.watch_g{watch}
+WHERE position > %(after)s ORDER BY position
 """
 
 # Lines with events in a stretch of the log that may begin or end something. A check-in can only
@@ -64,8 +65,7 @@ SELECT DISTINCT line_id FROM ledger.alert
 WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL AND line_id IS NOT NULL
 """
 
-# The folds of lines, which only the table of a generation shows.
-_LINES = "SELECT fold FROM ledger.execution_g{generation} WHERE line_id = ANY(%(lines)s)"
+_LINES = "SELECT fold FROM ledger.execution_g{execution} WHERE line_id = ANY(%(lines)s)"
 
 _RUNS = """
 SELECT o.line_id, o.run_id, o.external_id, r.status, COALESCE(r.started_at, r.requested_at),
@@ -75,7 +75,7 @@ WHERE o.line_id = ANY(%(lines)s) AND r.status IN ('pending', 'running')
 """
 
 _ALERTS = """
-SELECT fold, opened FROM ledger.alert WHERE line_id = ANY(%(lines)s) AND resolved IS NULL
+SELECT fold, opened FROM ledger.alert_g{watch} WHERE line_id = ANY(%(lines)s) AND resolved IS NULL
 """
 
 _UNRESOLVED = """
@@ -168,7 +168,7 @@ ON CONFLICT (watch_id) DO UPDATE SET waiting = excluded.waiting WHERE o.waiting 
 """
 
 
-class Standing(NamedTuple):
+class RoundStart(NamedTuple):
     """Where a round begins."""
 
     position: int
@@ -180,7 +180,7 @@ class Standing(NamedTuple):
 class FoundLine(NamedTuple):
     """A line that a round looks at."""
 
-    known: KnownLine
+    known: LineNow
     alerts: Sequence[tuple[Alert, int]]
     """Its unresolved alerts, each with the position of its opening."""
 
@@ -201,28 +201,30 @@ class Looks:
     """Reads and writes where the loop stands, on the loop's connection."""
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
-        self._connection, self._generation = connection, 0
+        self._connection = connection
+        self._generations: dict[str, int] = {}
+        """Of each view: folds are columns of the generations' tables alone."""
 
     def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
         return self._connection.execute(statement.encode(), values).fetchall()
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> RoundStart | None:
         """None: a view is missing."""
-        ((position, self._generation, mark),) = self._rows(_STAND, views=[*VIEWS])
+        ((position, self._generations, mark),) = self._rows(_STAND, views=[*VIEWS])
         if position is None:
             return None
         if mark is None:
-            # Whatever watch there is looks at all lines, so no earlier change matters.
+            # Each watch that is new to the loop looks at all lines, so no earlier change matters.
             self._rows(_FIRST_MARK + " RETURNING position", position=position)
             mark = position
-        return Standing(position, mark)
+        return RoundStart(position, mark)
 
     def watches(self, after: int) -> list[tuple[Watch, int]]:
         """The watches that changed after a position, deleted ones too, each with its position."""
-        rows = self._rows(_WATCHES, after=after)
+        rows = self._rows(_WATCHES.format(**self._generations), after=after)
         return [(decode_watch(fold), position) for _, fold, position in rows]
 
-    def changed(self, at: Standing, organizations: Collection[str]) -> tuple[list[str], int]:
+    def changed(self, at: RoundStart, organizations: Collection[str]) -> tuple[list[str], int]:
         """The lines with events behind the mark that may matter, and the position reached."""
         upto = min(at.position, at.mark + _MOST_EVENTS)
         if upto <= at.mark or not organizations:
@@ -240,14 +242,14 @@ class Looks:
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
-        statement = _LINES.format(generation=self._generation)
-        folds = [_decode(fold) for (fold,) in self._rows(statement, lines=[*ids])]
+        rows = self._rows(_LINES.format(**self._generations), lines=[*ids])
+        folds = [_decode(fold) for (fold,) in rows]
         runs = dict[str, list[OpenRun]]()
         alerts = dict[str, list[tuple[Alert, int]]]()
         if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
             for line_id, *run in self._rows(_RUNS, lines=busy):
                 runs.setdefault(line_id, []).append(OpenRun(*run))
-        for packed, opened in self._rows(_ALERTS, lines=[*ids]):
+        for packed, opened in self._rows(_ALERTS.format(**self._generations), lines=[*ids]):
             alert = decode_alert(packed)
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
@@ -315,7 +317,7 @@ class Looks:
     # Writing.
 
     def write(
-        self, at: Standing, upto: int, due: Iterable[tuple[str, str, datetime | None]]
+        self, at: RoundStart, upto: int, due: Iterable[tuple[str, str, datetime | None]]
     ) -> bool:
         """Keep when each line is looked at next (None: never), and the mark; False: not any more.
 
@@ -351,6 +353,6 @@ class Looks:
 _decode = msgspec.msgpack.Decoder(LineFold).decode
 
 
-def _known(fold: LineFold, runs: Sequence[OpenRun]) -> KnownLine:
+def _known(fold: LineFold, runs: Sequence[OpenRun]) -> LineNow:
     assert fold.last_activity_at is not None, "a line is active from its activation on"
-    return KnownLine(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)
+    return LineNow(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)

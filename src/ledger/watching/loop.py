@@ -24,13 +24,13 @@ from ledger.application.commands.alerts import OpenAlert, RemindOfAlert, Resolve
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
 from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason
-from ledger.domain.stretch import Due, KnownLine, due_for, sentence, stretches
+from ledger.domain.stretch import Due, LineNow, due_for, sentence, stretches
 from ledger.domain.values import LATEST, format_id
 from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, kinds_of
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
-from ledger.watching.looks import MOST_DUE, FoundLine, Looks, Standing
+from ledger.watching.looks import MOST_DUE, FoundLine, Looks, RoundStart
 
 _AGAIN = timedelta(seconds=5)
 """When a line is looked at again for which a command could not be decided yet."""
@@ -68,11 +68,11 @@ class _End(NamedTuple):
 class _Judged:
     """A line that a round has looked at, and what follows."""
 
-    def __init__(self, known: KnownLine) -> None:
+    def __init__(self, known: LineNow) -> None:
         self.known = known
         self.id, self.organization_id = known.execution.id, known.execution.organization_id
         self.dues: list[Due] = []
-        """What is due, and has no alert yet."""
+        """Stretches that are due, and have no alert yet."""
         self.commands: list[_Command] = []
         self.next_at: datetime | None = None
         """When the line is looked at next; None: once it changes."""
@@ -168,10 +168,10 @@ class WatchLoop(Periodic):
         looks: Looks,
         histories: Histories,
         ids: Sequence[str],
-        standing: Standing,
+        standing: RoundStart,
         now: datetime,
     ) -> list[_Judged]:
-        """What is to be done about each of these lines, and when it is looked at next."""
+        """Judge each of these lines: the commands about it, and when it is looked at next."""
         watches = self._organizations()
         with_runs = RunOpen in kinds_of([w for some in watches.values() for w in some])
         judged = [
@@ -203,7 +203,7 @@ class WatchLoop(Periodic):
         found: FoundLine,
         watches: Mapping[str, Sequence[Watch]],
         histories: Histories,
-        standing: Standing,
+        standing: RoundStart,
         now: datetime,
     ) -> _Judged:
         known, line = found.known, _Judged(found.known)
@@ -235,7 +235,7 @@ class WatchLoop(Periodic):
 
     @staticmethod
     def _end_of(
-        alert: Alert, watch: Watch, opened: int, known: KnownLine, histories: Histories
+        alert: Alert, watch: Watch, opened: int, known: LineNow, histories: Histories
     ) -> _End | None:
         """When and why an alert is resolved, which may be later; None: its condition holds."""
         body, line = alert.body, known.execution
@@ -320,7 +320,7 @@ class WatchLoop(Periodic):
 
     # Looks through all lines, for new revisions.
 
-    def _go_on(self, looks: Looks, standing: Standing, now: datetime) -> bool:
+    def _go_on(self, looks: Looks, standing: RoundStart, now: datetime) -> bool:
         """Go on with the looks that new revisions need; return whether there is more to do."""
         waiting = {
             name: some
@@ -344,7 +344,7 @@ def _order(command: _Command) -> tuple[int, datetime]:
     return 0, command.at
 
 
-def _body(due: Due, known: KnownLine, recorded: Mapping[int, datetime]) -> AlertOpened:
+def _body(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
     settings, stretch = due.watch.given, due.stretch
     evidence: tuple[str, ...] = ()
     if stretch.position is not None and stretch.position in recorded:

@@ -18,7 +18,7 @@ from ledger.domain.errors import Invalid
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity
 from ledger.domain.run import Run
-from ledger.domain.stretch import KnownLine, OpenRun, Stretch, stretches
+from ledger.domain.stretch import LineNow, OpenRun, Stretch, stretches
 from ledger.domain.values import EARLIEST, ENDED
 from ledger.domain.watch import Condition, RunOpen, RunsFailing, Watch
 from ledger.intake.principal import WATCHER
@@ -52,11 +52,11 @@ class Acknowledge(SubjectCommand):
 class _OfLine(OwnCommand):
     """A command of the loop, which looked at a line by the views at a position."""
 
-    def __init__(self, line_id: str | None, known: KnownLine | None, position: int) -> None:
+    def __init__(self, line_id: str | None, known: LineNow | None, position: int) -> None:
         super().__init__(WATCHER)
         self.line_id, self._known, self._position = line_id, known, position
         self.is_undecided = False
-        """Whether a later round must look again: the views do not have all of the line yet."""
+        """Whether a later round must decide: the views do not have all events of the line yet."""
 
     def decide(self, group: Group) -> Receipt:
         raise NotImplementedError
@@ -70,7 +70,7 @@ class _OfLine(OwnCommand):
         if not isinstance(execution, Execution) or self._known is None:
             return None
         activity = group.memory.activity(line_id)
-        now = KnownLine(execution, activity.last_activity_at, activity.open_runs)
+        now = LineNow(execution, activity.last_activity_at, activity.open_runs)
         if isinstance(condition, RunOpen):
             now = now._replace(runs=self._runs(group, subject))
         if isinstance(condition, RunsFailing):
@@ -101,7 +101,7 @@ class OpenAlert(_OfLine):
     issues = "ALR"
 
     def __init__(
-        self, watch: Watch, known: KnownLine, position: int, stretch: Stretch, body: AlertOpened
+        self, watch: Watch, known: LineNow, position: int, stretch: Stretch, body: AlertOpened
     ) -> None:
         super().__init__(known.execution.id, known, position)
         self._organization_id = watch.organization_id or ""
@@ -149,7 +149,7 @@ class ResolveAlert(_OfLine):
         alert: Alert,
         reason: ResolvedReason,
         ended_at: datetime,
-        known: KnownLine | None,
+        known: LineNow | None,
         position: int,
         joined_before: datetime | None = None,
     ) -> None:

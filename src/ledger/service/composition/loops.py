@@ -27,7 +27,7 @@ from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate, LeadBeat
 from ledger.sealing.beat import NodeBeat
 from ledger.sealing.sealer import Sealer
-from ledger.sealing.watch import Watch
+from ledger.sealing.watch import WitnessWatch
 from ledger.service import leads
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
@@ -121,7 +121,7 @@ class Sealing(Parts):
     def __init__(
         self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
     ) -> None:
-        watch = Watch(node_id_in(settings.data_dir), settings.witness_folder)
+        watch = WitnessWatch(node_id_in(settings.data_dir), settings.witness_folder)
         self.beat = NodeBeat(conninfo, watch, role, clock)
         conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
         session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
