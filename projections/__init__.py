@@ -6,6 +6,7 @@ from projections.event.view import EventView
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from projections.search.view import SearchView
+from projections.source.view import SourceView
 from projections.statement.view import StatementView
 from projections.watch.view import WatchView
 from projections.webhook.view import WebhookView
@@ -22,4 +23,5 @@ def projections() -> tuple[Projection, ...]:
         SearchView(),
         StatementView(),
         WatchView(),
+        SourceView(),
     )

@@ -49,7 +49,7 @@ _AHEAD = 200
 group, or of a closing that cancels many runs."""
 
 _MOST_NEWS = 500
-"""So many events after a position are looked at for those of a line."""
+"""So many events after a position are looked at for those of a line or source."""
 
 KEPT_FOR = timedelta(hours=24)
 """How long the outcome under an idempotency key is kept."""
@@ -101,7 +101,7 @@ class Group:
         """The outcomes that are kept under the group's idempotency keys, by the row's key."""
         self._new_outcomes: dict[tuple[str, ...], OutcomeRow] = {}
         self._news: dict[int, Collection[str] | None] = {}
-        """The lines that the stored log has events of, by the position after which they are."""
+        """The lines and sources of stored events, by the position after which these are."""
         self._omitted: dict[str, OmittedRow] = {}
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
@@ -309,15 +309,18 @@ class Group:
         )
         return self.append.owned(table, organization_id) + new - deleted
 
-    def is_news(self, line_id: str, position: int) -> bool:
-        """Whether the log has an event of a line after a position, or may have one."""
+    def is_news(self, name: str, position: int) -> bool:
+        """Whether the log has an event of a line or source after a position, or may have one."""
         if position not in self._news:
-            self._news[position] = self.append.lines_after(position, _MOST_NEWS)
-        lines = self._news[position]
+            self._news[position] = self.append.heard_after(position, _MOST_NEWS)
+        heard = self._news[position]
         return (
-            lines is None
-            or line_id in lines
-            or any(event.line_id == line_id for event in self._recorded)
+            heard is None
+            or name in heard
+            or any(
+                name == event.line_id or (event.fact is not None and name == event.fact.source)
+                for event in self._recorded
+            )
         )
 
     def ended_lease(self, run_id: str, together: Collection[str] = ()) -> EndedLease | None:

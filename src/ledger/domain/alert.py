@@ -12,9 +12,9 @@ from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Folded, Identity, Recorded
 from ledger.domain.values import EARLIEST
-from ledger.domain.watch import Condition, Severity
+from ledger.domain.watch import Condition, Severity, Watch
 
-SubjectType = Literal["service_line", "blocker", "run"]
+SubjectType = Literal["service_line", "blocker", "run", "source"]
 
 ResolvedReason = Literal["recovered", "changed", "disabled", "deleted", "line_closed"]
 """``recovered``: the condition ended; ``changed``: the watch has another revision, or the line left
@@ -22,7 +22,7 @@ its ``lines``; ``disabled``, ``deleted``: the watch was."""
 
 
 class AlertSubject(msgspec.Struct, frozen=True):
-    """The line, blocker or run that an alert is about."""
+    """The line, blocker, run or source that an alert is about."""
 
     type: SubjectType
     id: str
@@ -206,3 +206,11 @@ def identity_of(organization_id: str, body: AlertOpened) -> Identity:
         f"{body.subject.type}/{body.subject.id}",
         body.began_by,
     )
+
+
+def left_by(watch: Watch) -> tuple[ResolvedReason, datetime]:
+    """Why and when a watch left the alerts of an earlier revision, or all of its alerts."""
+    if watch.disabled_at is not None:
+        return "deleted" if watch.deleted else "disabled", watch.disabled_at
+    assert watch.revised_at is not None, "a watch has a revision from its creation on"
+    return "changed", watch.revised_at

@@ -5,7 +5,7 @@ preview.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ledger.domain.alert import AlertSubject
@@ -20,6 +20,7 @@ from ledger.domain.watch import (
     PastDue,
     RunOpen,
     RunsFailing,
+    SourceSilent,
     Watch,
     WatchSettings,
 )
@@ -123,6 +124,8 @@ def stretches(condition: Condition, known: LineNow) -> Sequence[Stretch]:
             return _begun(own, failures[count - 1] if len(failures) >= count else None)
         case HealthBelow(status):
             return _begun(own, line.crossed.get(status) if line.is_below(status) else None)
+        case SourceSilent():
+            return ()  # of no line
 
 
 def quiet_since(known: LineNow) -> datetime | None:
@@ -131,6 +134,16 @@ def quiet_since(known: LineNow) -> datetime | None:
     if known.open_runs or known.execution.state in ("closed", "paused") or changed is None:
         return None
     return max(known.last_activity_at, changed)
+
+
+def silent_since(source: str, last_seen: datetime | None, since: datetime) -> Stretch:
+    """The silence of a source since the full minute after it was heard.
+
+    ``since``: when the watch's revision was recorded, for a source that was never heard.
+    """
+    if last_seen is not None:
+        since = last_seen + timedelta(minutes=1)
+    return Stretch(AlertSubject("source", source), since, format_instant(since), None)
 
 
 def _begun(subject: AlertSubject, began: Began | None) -> Sequence[Stretch]:
@@ -197,7 +210,16 @@ def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
         case HealthBelow(status):
             worse = status if line.is_below("red") == (status == "red") else "red"
             said = f"The health of {name} {been.format(worse)}"
-    text = "".join(c if c.isprintable() else " " for c in f"{said}{more}.")
+    return _plain(f"{said}{more}.")
+
+
+def silence(settings: WatchSettings, source: str) -> str:
+    """The text of an alert about a source."""
+    return _plain(f"Source {cut(source)} has been silent for {length_text(settings.for_seconds)}.")
+
+
+def _plain(text: str) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
 
 

@@ -70,7 +70,23 @@ class HealthBelow(_Condition, frozen=True, tag="health"):
     status: Literal["amber", "red"]
 
 
-Condition = InState | BlockerOpen | PastDue | NoActivity | RunOpen | RunsFailing | HealthBelow
+class SourceSilent(_Condition, frozen=True, tag="source_silent"):
+    """No fact of a source was recorded."""
+
+    sources: tuple[str, ...]
+    """CloudEvents sources, each of which is watched by itself."""
+
+
+Condition = (
+    InState
+    | BlockerOpen
+    | PastDue
+    | NoActivity
+    | RunOpen
+    | RunsFailing
+    | HealthBelow
+    | SourceSilent
+)
 
 KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
 """The conditions whose alerts may be kept open for a while after their ends."""

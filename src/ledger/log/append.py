@@ -139,10 +139,12 @@ CROSS JOIN LATERAL (SELECT ARRAY(
 ) OFFSET 0) AS looked_up (ids)
 """
 
-# The lines of the events after a position: the fourth element of the envelope, or the stream.
-_LINES_AFTER = """
+# The line and the source of each event after a position. The line is the fourth element of the
+# envelope, or the stream; the source is the first part of the ninth.
+_HEARD_AFTER = """
 SELECT COALESCE(convert_from(state, 'UTF8')::json ->> 3,
-                CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END)
+                CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END),
+       convert_from(state, 'UTF8')::json -> 8 ->> 0
 FROM ledger.ledger_events WHERE notification_id > %(after)s::bigint
 ORDER BY notification_id LIMIT %(limit)s::int
 """
@@ -345,10 +347,10 @@ class Append:
         found = self._transaction.run(counted)
         return int(found[0][0])
 
-    def lines_after(self, position: int, most: int) -> set[str] | None:
-        """The lines with stored events after a position; None if there are more than ``most``."""
-        found = self._transaction.run(named(_LINES_AFTER, {"after": position, "limit": most + 1}))
-        return None if len(found) > most else {row[0] for row in found if row[0] is not None}
+    def heard_after(self, position: int, most: int) -> set[str] | None:
+        """The lines and the sources of stored events after a position; None: more than ``most``."""
+        found = self._transaction.run(named(_HEARD_AFTER, {"after": position, "limit": most + 1}))
+        return None if len(found) > most else {name for row in found for name in row if name}
 
     def position_by(self, at: datetime) -> int:
         """The last position that was recorded by an instant, without those of this append."""

@@ -23,6 +23,7 @@ from ledger.domain.watch import (
     PastDue,
     RunOpen,
     RunsFailing,
+    SourceSilent,
     WatchedLines,
 )
 from ledger.log.codec import EnvelopeMapper
@@ -120,6 +121,8 @@ class Histories:
                 return follow(_of_states(self._changes(line_id, after), states), keep)
             case HealthBelow(status):
                 return follow(_of_health(self._changes(line_id, after), status, body.since), keep)
+            case SourceSilent():
+                return None  # of no line: ``sources.py``
             case BlockerOpen() | PastDue():
                 return follow(_of_blocker(self._changes(line_id, after), body.subject.id), keep)
 

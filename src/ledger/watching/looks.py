@@ -24,7 +24,7 @@ from ledger.domain.watch import (
 from projections.execution.line import LineFold
 from projections.watch.view import decode_alert, decode_watch
 
-VIEWS = ("execution", "run", "event", "watch")
+VIEWS = ("execution", "run", "event", "watch", "source")
 
 _MOST_EVENTS = 50_000
 """The positions whose changes a round looks at: what is beyond, the next one does."""
@@ -202,7 +202,7 @@ class Looks:
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
         self._connection = connection
-        self._generations: dict[str, int] = {}
+        self.generations: dict[str, int] = {}
         """Of each view: folds are columns of the generations' tables alone."""
 
     def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
@@ -210,7 +210,7 @@ class Looks:
 
     def standing(self) -> RoundStart | None:
         """None: a view is missing."""
-        ((position, self._generations, mark),) = self._rows(_STAND, views=[*VIEWS])
+        ((position, self.generations, mark),) = self._rows(_STAND, views=[*VIEWS])
         if position is None:
             return None
         if mark is None:
@@ -221,7 +221,7 @@ class Looks:
 
     def watches(self, after: int) -> list[tuple[Watch, int]]:
         """The watches that changed after a position, deleted ones too, each with its position."""
-        rows = self._rows(_WATCHES.format(**self._generations), after=after)
+        rows = self._rows(_WATCHES.format(**self.generations), after=after)
         return [(decode_watch(fold), position) for _, fold, position in rows]
 
     def changed(self, at: RoundStart, organizations: Collection[str]) -> tuple[list[str], int]:
@@ -242,14 +242,14 @@ class Looks:
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
-        rows = self._rows(_LINES.format(**self._generations), lines=[*ids])
+        rows = self._rows(_LINES.format(**self.generations), lines=[*ids])
         folds = [_decode(fold) for (fold,) in rows]
         runs = dict[str, list[OpenRun]]()
         alerts = dict[str, list[tuple[Alert, int]]]()
         if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
             for line_id, *run in self._rows(_RUNS, lines=busy):
                 runs.setdefault(line_id, []).append(OpenRun(*run))
-        for packed, opened in self._rows(_ALERTS.format(**self._generations), lines=[*ids]):
+        for packed, opened in self._rows(_ALERTS.format(**self.generations), lines=[*ids]):
             alert = decode_alert(packed)
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
@@ -288,8 +288,8 @@ class Looks:
             for s in w.given.condition.states
         }
         count, last = 0, 0
-        if kinds:
-            parts = " UNION ALL ".join(part for kind, part in _PARTS.items() if kind in kinds)
+        parts = " UNION ALL ".join(part for kind, part in _PARTS.items() if kind in kinds)
+        if parts:
             ((last, count),) = self._rows(
                 _LOOK.format(parts=parts),
                 organization=look.organization_id,

@@ -20,10 +20,15 @@ import psycopg
 from prometheus_client import Counter, Gauge
 from psycopg.rows import TupleRow
 
-from ledger.application.commands.alerts import OpenAlert, RemindOfAlert, ResolveAlert
+from ledger.application.commands.alerts import (
+    OpenAlert,
+    OpenSourceAlert,
+    RemindOfAlert,
+    ResolveAlert,
+)
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
 from ledger.application.writer import Writer
-from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason
+from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason, left_by
 from ledger.domain.stretch import Due, LineNow, due_for, sentence, stretches
 from ledger.domain.values import LATEST, format_id
 from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, kinds_of
@@ -31,6 +36,7 @@ from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
 from ledger.watching.looks import MOST_DUE, FoundLine, Looks, RoundStart
+from ledger.watching.sources import Sources
 
 _AGAIN = timedelta(seconds=5)
 """When a line is looked at again for which a command could not be decided yet."""
@@ -55,7 +61,7 @@ _ROUND = Gauge(
 )
 _OPENED = Counter("ledger_alerts_opened", "Alerts that watches opened.")
 
-_Command = OpenAlert | ResolveAlert | RemindOfAlert
+_Command = OpenAlert | OpenSourceAlert | ResolveAlert | RemindOfAlert
 
 
 class _End(NamedTuple):
@@ -104,6 +110,7 @@ class WatchLoop(Periodic):
         """How many wait, by watch, as it was told last."""
         self._looked: dict[str, int] = {}
         """The revisions up to which all lines of an organization were looked at."""
+        self._sources = Sources()
         self._backend = 0
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -111,7 +118,7 @@ class WatchLoop(Periodic):
         if connection.info.backend_pid != self._backend:
             # A new connection: another leader may have worked meanwhile.
             self._watches, self._seen, self._waiting = {}, 0, {}
-            self._told, self._looked = {}, {}
+            self._told, self._looked, self._sources = {}, {}, Sources()
             self._backend = connection.info.backend_pid
         with present(connection) as is_now:
             if not is_now:
@@ -135,7 +142,10 @@ class WatchLoop(Periodic):
             )
             histories = Histories(connection, self._mapper)
             judged = self._judge(looks, histories, list(lines), standing, now)
-        done = self._carry_out(judged, now)
+            of_sources = self._sources.judge(
+                connection, self._watches, looks.generations["watch"], standing.position, now
+            )
+        done = self._carry_out(judged, of_sources, now)
         rows = [(line.id, line.organization_id, line.next_at) for line in judged]
         rows += [(line, "", None) for line in lines.keys() - {line.id for line in judged}]
         if not looks.write(standing, upto, rows):
@@ -240,10 +250,7 @@ class WatchLoop(Periodic):
         """When and why an alert is resolved, which may be later; None: its condition holds."""
         body, line = alert.body, known.execution
         if watch.revision != body.revision or watch.disabled_at is not None:
-            if watch.deleted or watch.disabled_at is not None:
-                reason: ResolvedReason = "deleted" if watch.deleted else "disabled"
-                return _End(reason, watch.disabled_at or body.due)
-            return _End("changed", watch.revised_at or body.due)
+            return _End(*left_by(watch))
         present = stretches(body.condition, known)
         if not any((s.subject, s.began_by) == (body.subject, body.began_by) for s in present):
             keep = timedelta(seconds=watch.given.keep_seconds)
@@ -301,10 +308,12 @@ class WatchLoop(Periodic):
 
     # Deciding.
 
-    def _carry_out(self, judged: Sequence[_Judged], now: datetime) -> int:
+    def _carry_out(
+        self, judged: Sequence[_Judged], of_sources: Sequence[_Command], now: datetime
+    ) -> int:
         """Have the writer decide, in the order of due times; return how much was recorded."""
         by_command = {command: line for line in judged for command in line.commands}
-        commands = sorted(by_command, key=_order)
+        commands = sorted([*by_command, *of_sources], key=_order)
         done = 0
         for start in range(0, len(commands), _AT_ONCE):
             some = commands[start : start + _AT_ONCE]
@@ -313,7 +322,7 @@ class WatchLoop(Periodic):
             for command, outcome in zip(some, outcomes, strict=True):
                 if isinstance(outcome, Receipt) and not outcome.duplicate:
                     done += 1
-                    _OPENED.inc(isinstance(command, OpenAlert))
+                    _OPENED.inc(isinstance(command, OpenAlert | OpenSourceAlert))
                 elif command.is_undecided:
                     by_command[command].look_again(now + _AGAIN)
         return done
@@ -339,7 +348,7 @@ class WatchLoop(Periodic):
 
 def _order(command: _Command) -> tuple[int, datetime]:
     """Ends before openings, of these the oldest due first."""
-    if isinstance(command, OpenAlert):
+    if isinstance(command, OpenAlert | OpenSourceAlert):
         return 1, command.body.due
     return 0, command.at
 

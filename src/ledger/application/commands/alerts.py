@@ -167,7 +167,8 @@ class ResolveAlert(_OfLine):
         alert = group.memory.find(self.alert_id)
         if not isinstance(alert, Alert) or alert.resolved is not None:
             return _UNCHANGED
-        if self._reason == "recovered" and self._holds(alert, group):
+        is_silence = self._subject.type == "source"  # heard again, it is over for good
+        if self._reason == "recovered" and not is_silence and self._holds(alert, group):
             return _UNCHANGED
         body, at = alert.resolve(self._reason, self.at)
         return receipt(group.record(alert, body, at, self))
@@ -202,3 +203,40 @@ class RemindOfAlert(OwnCommand):
             return _UNCHANGED
         body, at = reminder
         return receipt(group.record(alert, body, at, self))
+
+
+class OpenSourceAlert(OwnCommand):
+    """Open an alert for a source that is silent, if the log has no later fact of the source.
+
+    The body has no ``alert_id`` yet; ``position`` is that of the view of sources.
+    """
+
+    issues = "ALR"
+    is_undecided = False
+
+    def __init__(self, watch: Watch, position: int, body: AlertOpened) -> None:
+        super().__init__(WATCHER)
+        self._tenant = watch.organization_id, watch.workspace_id
+        self._position, self.body = position, body
+
+    def streams(self) -> Sequence[str]:
+        return (self.body.watch_id,)
+
+    def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
+        return (identity_of(self._tenant[0] or "", self.body),)
+
+    def decide(self, group: Group) -> Receipt:
+        """Change nothing for a source that was heard, or was alerted."""
+        body, watch = self.body, group.memory.find(self.body.watch_id)
+        if (
+            not isinstance(watch, Watch)
+            or watch.disabled_at is not None
+            or watch.revision != body.revision
+            or group.memory.first(identity_of(self._tenant[0] or "", body)) is not None
+            or body.due > group.now
+            or group.is_news(body.subject.id, self._position)
+        ):
+            return _UNCHANGED
+        alert = Alert(group.issue("ALR"))
+        body = msgspec.structs.replace(body, alert_id=alert.id)
+        return receipt(group.record(alert, body, body.due, self, tenant=(*self._tenant, None)))

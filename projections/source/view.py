@@ -1,0 +1,138 @@
+"""The view of sources: when each CloudEvents source was last heard (contract, Watches).
+
+A source has a row for each workspace of which it reports. The row is written at most once a minute,
+so a fact costs next to nothing here. An organization has at most ``MOST`` rows, of the sources that
+were heard last: a new source takes the slot of the source that has been silent longest.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ledger.domain.directory import id_of
+from ledger.domain.events import EVENT_TABLE
+from ledger.domain.recorded import Recorded
+from ledger.language.audited import write_of
+from ledger.postgres.exchange import Rows
+from ledger.postgres.table import BigInt, Index, Instant, Int, Table, Text
+from ledger.views.folds import Folds, Remembering
+from ledger.views.generation import Generation
+
+MOST = 5_000
+"""The most rows of an organization."""
+
+
+class SourceRow(NamedTuple):
+    """A source, as it was first heard in a minute."""
+
+    organization_id: Text
+    slot: Int
+    workspace_id: Text
+    """Empty: its facts are about no workspace."""
+    source: Text
+    reported_by: Text
+    first_seen: Instant
+    last_seen: Instant
+    """The minute, rounded down, of the recording of the last fact."""
+    fact_type: Text
+    subject: Text
+    position: BigInt
+
+
+SOURCE = Table(
+    "source",
+    SourceRow,
+    key=("organization_id", "slot"),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    options="fillfactor = 80",
+    indexes=(Index("organization_id, source"),),
+)
+
+# In the order in which the sources were last heard, as the fold in memory has them.
+_LOAD = """
+SELECT organization_id, slot, workspace_id, source, reported_by, first_seen, last_seen, fact_type,
+       subject, position
+FROM ledger.source_{g} WHERE organization_id = ANY($1::text[]) ORDER BY position
+"""
+
+_Key = tuple[str, str]
+"""(workspace, source)"""
+
+
+class _Sources:
+    """The sources of an organization, in the order in which they were last heard."""
+
+    def __init__(self) -> None:
+        self.rows: OrderedDict[_Key, SourceRow] = OrderedDict()
+        self.changed: dict[int, SourceRow] = {}
+        """The rows that are not stored yet, by slot."""
+
+    def hear(self, event: Recorded) -> bool:
+        """Fold an event that records a fact; return whether a row changed."""
+        assert event.fact is not None
+        key = event.workspace_id or "", event.fact.source
+        minute = event.recorded_at.replace(second=0, microsecond=0)
+        known = self.rows.get(key)
+        if known is not None and known.last_seen == minute:
+            return False
+        slot, first_seen = len(self.rows), event.recorded_at
+        if known is not None:
+            slot, first_seen = known.slot, known.first_seen
+        elif slot >= MOST:
+            slot = self.rows.popitem(last=False)[1].slot
+        write = write_of(event)
+        row = SourceRow(
+            organization_id=event.organization_id or "",
+            slot=slot,
+            workspace_id=key[0],
+            source=key[1],
+            reported_by=event.reported_by,
+            first_seen=first_seen,
+            last_seen=minute,
+            fact_type=write.action if write is not None else "",
+            subject=id_of(event.originator_id),
+            position=event.position,
+        )
+        self.rows[key] = self.changed[slot] = row
+        self.rows.move_to_end(key)
+        return True
+
+
+class SourceView(Remembering):
+    """The projection ``source``."""
+
+    name = "source"
+    version = 1
+    tables: tuple[Table, ...] = (SOURCE,)
+    events = frozenset(row.event for row in EVENT_TABLE if row.fact is not None)
+
+    def __init__(self) -> None:
+        self._organizations: Folds[str, _Sources] = Folds(lambda _: _Sources())
+        super().__init__(self._organizations)
+
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        asked = {e.organization_id: None for e in events if e.fact and e.organization_id}
+        generation.ask(self._organizations, asked, _LOAD, _read)
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        for event in events:
+            organization_id = event.organization_id
+            if event.fact is None or organization_id is None:
+                continue
+            if self._organizations[organization_id].hear(event):
+                self._organizations.change(organization_id)
+
+    def store(self, generation: Generation, most: int | None = None) -> None:
+        for sources in self._organizations.take_changed(most):
+            generation.write(SOURCE, sources.changed.values())
+            sources.changed.clear()
+
+
+def _read(rows: Rows) -> Iterable[tuple[str, _Sources]]:
+    found: dict[str, _Sources] = {}
+    for values in rows:
+        row = SourceRow(*values)
+        sources = found.setdefault(row.organization_id, _Sources())
+        sources.rows[row.workspace_id, row.source] = row
+    return found.items()
