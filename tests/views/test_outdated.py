@@ -44,11 +44,15 @@ SHOWS = {
     "search": "/v1/search?q=1",
     "statement": "/v1/statements",
     "watch": "/v1/watches",
+    "source": "/v1/sources",
 }
 READS_TOO = {"search": {"execution", "run", "directory"}}
 """The other views that these routes read."""
 
-HALVES = (("execution", "run", "event"), ("webhook", "directory", "search", "statement", "watch"))
+HALVES = (
+    ("execution", "run", "event"),
+    ("webhook", "directory", "search", "statement", "watch", "source"),
+)
 """The views of one half show what is written while those of the other one stand still."""
 
 

@@ -145,6 +145,7 @@ def test_a_view_that_the_code_does_not_know_stops_until_it_does(
             "search": (0, True),
             "statement": (0, True),
             "watch": (0, True),
+            "source": (0, True),
         }
     with projecting(conninfo) as projector:
         projector.catch_up()

@@ -4,8 +4,9 @@ The same function decides under the append lock, finds what is due by the views,
 preview.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ledger.domain.alert import AlertSubject
@@ -21,6 +22,7 @@ from ledger.domain.watch import (
     RunOpen,
     RunsFailing,
     SourceSilent,
+    UsageOver,
     Watch,
     WatchSettings,
 )
@@ -49,6 +51,8 @@ class LineNow(NamedTuple):
     """The open runs, where a condition is about them."""
     failures: Sequence[Began] = ()
     """The first failures since the last completed run, in order of recording."""
+    over: Mapping[UsageOver, "Stretch"] = MappingProxyType({})
+    """The conditions by which the line has used too much in the present period."""
 
 
 class Stretch(NamedTuple):
@@ -124,6 +128,8 @@ def stretches(condition: Condition, known: LineNow) -> Sequence[Stretch]:
             return _begun(own, failures[count - 1] if len(failures) >= count else None)
         case HealthBelow(status):
             return _begun(own, line.crossed.get(status) if line.is_below(status) else None)
+        case UsageOver():
+            return [known.over[condition]] if condition in known.over else ()
         case SourceSilent():
             return ()  # of no line
 
@@ -207,6 +213,9 @@ def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
                 else f"The last run of {name} failed"
             )
             more = f", {length} ago" if settings.for_seconds else ""
+        case UsageOver():
+            said = f"{name} has used {amount_text(settings.condition)}"
+            more = f", for {length} now" if settings.for_seconds else ""
         case HealthBelow(status):
             worse = status if line.is_below("red") == (status == "red") else "red"
             said = f"The health of {name} {been.format(worse)}"
@@ -240,6 +249,13 @@ def _because(reason: str | None) -> str:
 def cut(text: str) -> str:
     """The text, or its beginning and ``…``."""
     return text if len(text) <= _CUT else f"{text[:_CUT]}…"
+
+
+def amount_text(condition: UsageOver) -> str:
+    """``more than 40 hours this week``."""
+    unit = {"tokens_used": "tokens", "hours": "hours", "runs": "runs"}[condition.measure]
+    period = {"day": "today", "week": "this week", "month": "this month"}[condition.period]
+    return f"more than {condition.limit:,.12g} {unit} {period}"
 
 
 def day_text(at: datetime) -> str:

@@ -5,7 +5,7 @@ has, in this order: conditions, events, state, decisions, fold.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -14,7 +14,7 @@ from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, EventRow, Note
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, Folded, Recorded
-from ledger.domain.values import Cause
+from ledger.domain.values import Cause, day_of, week_of
 from ledger.domain.watch_hours import WatchHours
 
 Severity = Literal["info", "warning", "critical"]
@@ -77,6 +77,26 @@ class SourceSilent(_Condition, frozen=True, tag="source_silent"):
     """CloudEvents sources, each of which is watched by itself."""
 
 
+class UsageOver(_Condition, frozen=True, tag="usage_over"):
+    """A line has used more than this in the present day, ISO week or month, of UTC."""
+
+    measure: Literal["tokens_used", "hours", "runs"]
+    period: Literal["day", "week", "month"]
+    limit: float
+
+    def period_of(self, at: datetime) -> tuple[date, date]:
+        """The first day of the period of an instant, and of the next one."""
+        day = day_of(at)
+        match self.period:
+            case "day":
+                return day, day + timedelta(days=1)
+            case "week":
+                return week_of(at), week_of(at) + timedelta(days=7)
+            case "month":
+                first = day.replace(day=1)
+                return first, (first + timedelta(days=31)).replace(day=1)
+
+
 Condition = (
     InState
     | BlockerOpen
@@ -86,6 +106,7 @@ Condition = (
     | RunsFailing
     | HealthBelow
     | SourceSilent
+    | UsageOver
 )
 
 KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)

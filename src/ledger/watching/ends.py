@@ -24,9 +24,11 @@ from ledger.domain.watch import (
     RunOpen,
     RunsFailing,
     SourceSilent,
+    UsageOver,
     WatchedLines,
 )
 from ledger.log.codec import EnvelopeMapper
+from ledger.watching.sums import under_again
 
 # The changes of a line after a position, each with its event.
 _CHANGES = """
@@ -121,6 +123,8 @@ class Histories:
                 return follow(_of_states(self._changes(line_id, after), states), keep)
             case HealthBelow(status):
                 return follow(_of_health(self._changes(line_id, after), status, body.since), keep)
+            case UsageOver():
+                return under_again(self._connection, line_id, body)
             case SourceSilent():
                 return None  # of no line: ``sources.py``
             case BlockerOpen() | PastDue():

@@ -1,6 +1,6 @@
 """The reads and writes of the loop of watches: its mark, changed lines, lines that are due."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from psycopg.rows import TupleRow
 
 from ledger.domain.alert import Alert
 from ledger.domain.stretch import LineNow, OpenRun
+from ledger.domain.values import day_of
 from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
@@ -18,6 +19,7 @@ from ledger.domain.watch import (
     PastDue,
     RunOpen,
     RunsFailing,
+    UsageOver,
     Watch,
     kinds_of,
 )
@@ -46,14 +48,17 @@ SELECT watch_id, fold, position FROM ledger.watch_g{watch}
 WHERE position > %(after)s ORDER BY position
 """
 
-# Lines with events in a stretch of the log that may begin or end something. A check-in can only
-# move on what is quiet, so it matters where an alert is open alone.
+# Lines with events in a stretch of the log that may begin or end something. A check-in adds to the
+# sums of the organizations that watch them. Else it can only move on what is quiet, so it matters
+# where an alert is open alone.
 _CHANGED = """
 SELECT DISTINCT e.line_id FROM ledger.event AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.line_id IS NOT NULL
   AND e.organization_id = ANY(%(organizations)s)
-  AND (e.type NOT IN ('execution.checked_in', 'execution.check_in_voided') OR EXISTS (
-      SELECT FROM ledger.alert AS a WHERE a.line_id = e.line_id AND a.resolved IS NULL))
+  AND (e.type NOT IN ('execution.checked_in', 'execution.check_in_voided')
+       OR e.organization_id = ANY(%(summing)s)
+       OR EXISTS (SELECT FROM ledger.alert AS a
+                  WHERE a.line_id = e.line_id AND a.resolved IS NULL))
 """
 
 _DUE = """
@@ -130,6 +135,12 @@ _PARTS = {
         SELECT p.line_id, {_AT_ONCE} FROM page AS p JOIN ledger.execution_rank AS r USING (line_id)
         WHERE r.health_status IN ('amber', 'red')""",
 }
+_PARTS[UsageOver] = f"""
+        SELECT p.line_id, {_AT_ONCE} FROM page AS p
+        WHERE EXISTS (SELECT FROM ledger.execution_day AS d
+                      WHERE d.line_key = p.line_key AND d.day >= %(first)s)
+           OR EXISTS (SELECT FROM ledger.run_day AS d
+                      WHERE d.line_key = p.line_key AND d.day >= %(first)s)"""
 _PARTS[PastDue] = _PARTS[BlockerOpen]
 
 _PUT = """
@@ -184,6 +195,10 @@ class FoundLine(NamedTuple):
     alerts: Sequence[tuple[Alert, int]]
     """Its unresolved alerts, each with the position of its opening."""
 
+    @property
+    def id(self) -> str:
+        return self.known.execution.id
+
 
 class Look(msgspec.Struct):
     """A look through the lines of an organization, for the revisions of its watches."""
@@ -201,12 +216,12 @@ class Looks:
     """Reads and writes where the loop stands, on the loop's connection."""
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
-        self._connection = connection
+        self.connection = connection
         self.generations: dict[str, int] = {}
         """Of each view: folds are columns of the generations' tables alone."""
 
     def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
-        return self._connection.execute(statement.encode(), values).fetchall()
+        return self.connection.execute(statement.encode(), values).fetchall()
 
     def standing(self) -> RoundStart | None:
         """None: a view is missing."""
@@ -224,12 +239,16 @@ class Looks:
         rows = self._rows(_WATCHES.format(**self.generations), after=after)
         return [(decode_watch(fold), position) for _, fold, position in rows]
 
-    def changed(self, at: RoundStart, organizations: Collection[str]) -> tuple[list[str], int]:
+    def changed(
+        self, at: RoundStart, organizations: Mapping[str, Sequence[Watch]]
+    ) -> tuple[list[str], int]:
         """The lines with events behind the mark that may matter, and the position reached."""
         upto = min(at.position, at.mark + _MOST_EVENTS)
         if upto <= at.mark or not organizations:
             return [], upto
-        rows = self._rows(_CHANGED, after=at.mark, upto=upto, organizations=[*organizations])
+        summing = [name for name, some in organizations.items() if UsageOver in kinds_of(some)]
+        values = {"organizations": [*organizations], "summing": summing}
+        rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
         return [line for (line,) in rows], upto
 
     def due(self, now: datetime) -> list[str]:
@@ -297,13 +316,14 @@ class Looks:
                 limit=_PAGE,
                 now=now,
                 states=[*states],
+                first=day_of(now) - timedelta(days=31),
                 quiet=timedelta(seconds=min(quiet, default=0)),
             )
         is_complete = count < _PAGE
         if is_complete:
             look.position = look.begun
         look.after_key = 0 if is_complete else last
-        self._connection.execute(
+        self.connection.execute(
             _LOOKED.encode(),
             {
                 "organization": look.organization_id,
@@ -325,18 +345,18 @@ class Looks:
         """
         rows = [*due]
         put = [row for row in rows if row[2] is not None]
-        with self._connection.transaction():
-            moved = self._connection.execute(
+        with self.connection.transaction():
+            moved = self.connection.execute(
                 _MARK.encode(), {"position": upto, "known": at.mark}
             ).rowcount
             if not moved:
                 return False
             if put:
                 line, organization, instant = (list(each) for each in zip(*put, strict=True))
-                self._connection.execute(
+                self.connection.execute(
                     _PUT.encode(), {"line": line, "organization": organization, "due": instant}
                 )
-            self._connection.execute(
+            self.connection.execute(
                 _DROP.encode(), {"line": [line for line, _, instant in rows if instant is None]}
             )
         return True
@@ -344,7 +364,7 @@ class Looks:
     def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
         """Tell how many alerts of each watch wait for room: (watch, organization, number)."""
         watch, organization, number = zip(*waiting, strict=True) if waiting else ((), (), ())
-        self._connection.execute(
+        self.connection.execute(
             _TELL_WAITING.encode(),
             {"watch": [*watch], "organization": [*organization], "waiting": [*number]},
         )

@@ -37,6 +37,7 @@ from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
 from ledger.watching.looks import MOST_DUE, FoundLine, Looks, RoundStart
 from ledger.watching.sources import Sources
+from ledger.watching.sums import instant_of_day, lines_above
 
 _AGAIN = timedelta(seconds=5)
 """When a line is looked at again for which a command could not be decided yet."""
@@ -184,9 +185,17 @@ class WatchLoop(Periodic):
         """Judge each of these lines: the commands about it, and when it is looked at next."""
         watches = self._organizations()
         with_runs = RunOpen in kinds_of([w for some in watches.values() for w in some])
+        lines = looks.lines(ids, with_runs)
+        above = lines_above(looks.connection, [f.known.execution for f in lines], watches, now)
         judged = [
-            self._judge_line(found, watches, histories, standing, now)
-            for found in looks.lines(ids, with_runs)
+            self._judge_line(
+                found._replace(known=found.known._replace(over=above.get(found.id, {}))),
+                watches,
+                histories,
+                standing,
+                now,
+            )
+            for found in lines
         ]
         dues = sorted(
             ((due, line) for line in judged for due in line.dues), key=lambda each: each[0].at
@@ -236,6 +245,8 @@ class WatchLoop(Periodic):
                     alert, end.reason, end.at, known, standing.position, end.at if keeps else None
                 )
             )
+        for condition in known.over:
+            line.look_again(instant_of_day(condition.period_of(now)[1]))
         for due in due_for(watches.get(line.organization_id, ()), known):
             if due.at > now:
                 line.look_again(due.at)

@@ -20,7 +20,7 @@ from ledger.domain.recorded import Identity
 from ledger.domain.run import Run
 from ledger.domain.stretch import LineNow, OpenRun, Stretch, stretches
 from ledger.domain.values import EARLIEST, ENDED
-from ledger.domain.watch import Condition, RunOpen, RunsFailing, Watch
+from ledger.domain.watch import Condition, RunOpen, RunsFailing, UsageOver, Watch
 from ledger.intake.principal import WATCHER
 from ledger.intake.request import Receipt, TenantOf
 
@@ -73,11 +73,11 @@ class _OfLine(OwnCommand):
         now = LineNow(execution, activity.last_activity_at, activity.open_runs)
         if isinstance(condition, RunOpen):
             now = now._replace(runs=self._runs(group, subject))
-        if isinstance(condition, RunsFailing):
+        if isinstance(condition, RunsFailing | UsageOver):
             if group.is_news(line_id, self._position):
                 self.is_undecided = True
                 return None
-            now = now._replace(failures=self._known.failures)
+            now = now._replace(failures=self._known.failures, over=self._known.over)
         return [each for each in stretches(condition, now) if each.subject.id == subject]
 
     def _runs(self, group: Group, run_id: str) -> Sequence[OpenRun]:
