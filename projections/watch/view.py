@@ -174,7 +174,8 @@ class WatchView(Remembering):
         generation.write(ACKNOWLEDGEMENT, acknowledgements)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        generation.write(WATCH, map(_watch_row, self._watches.take_changed(most)))
+        watches = self._watches.take_changed(most)
+        generation.write(WATCH, [_watch_row(f) for f in watches if f.watch.settings is not None])
         changed = self._alerts.take_changed(most)
         generation.write(
             ALERT, [f.row._replace(fold=_encode(f.alert)) for f in changed if f.row is not None]

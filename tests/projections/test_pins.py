@@ -31,13 +31,15 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (10, "1a0ca5c74f632ac6"),
+    "execution": (11, "48d3c832d2f18a09"),
     "run": (8, "8c89cc1cbde6ade3"),
-    "event": (9, "8274459f3a099a4b"),
+    "event": (10, "5e33d02c304d06fb"),
     "webhook": (2, "862c340a4571d424"),
     "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
     "statement": (1, "10f61e718133d7e4"),
+    "watch": (1, "e54a26b2beb3e306"),
+    "source": (1, "bd81f9c9548fdc01"),
 }
 
 STORED = {
@@ -48,6 +50,8 @@ STORED = {
     "directory": "a2e609877261ad65",
     "search": "fb096104a281d89f",
     "statement": "69649708fa9095f3",
+    "watch": "ef878727a2276dfc",
+    "source": "36b561f4059ad82b",
 }
 """Digests of the tables as PostgreSQL has them."""
 
@@ -68,6 +72,8 @@ LINES = {f"LIN-26-{n:06d}": model for n, model in enumerate(EXECUTION_MODELS, 1)
 REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
 STREAMS = {
     "webhook": "WHK-26-000002",
+    "watch": "WCH-26-000001",
+    "alert": "ALR-26-000001",
     "statement": "STM-26-000002",
     "api_key": "KEY-26-000009",
     "write": "REF-KEY-26-000001",

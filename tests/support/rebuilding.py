@@ -50,8 +50,9 @@ FROM ledger.ledger_events ORDER BY notification_id
 _LEFT_OVER = """
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_g[0-9]+$'
-  AND NOT EXISTS (SELECT FROM ledger.projection AS p
-                  WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)*_g' || p.generation || '$'))
+  AND NOT EXISTS (SELECT FROM unnest(%s::text[], %s::text[]) AS t (view_name, table_name)
+                  JOIN ledger.projection AS p ON p.name = t.view_name
+                  WHERE c.relname = t.table_name || '_g' || p.generation)
 ORDER BY 1
 """
 
@@ -230,7 +231,9 @@ def as_named(differences: Sequence[Difference]) -> set[Damage]:
 
 def leftover_tables(conninfo: str) -> list[str]:
     """The tables of generations that serve no read."""
-    return [name for (name,) in query(conninfo, _LEFT_OVER)]
+    tables = [(view.name, table.name) for view in projections() for table in view.tables]
+    names = [list(each) for each in zip(*tables, strict=True)]
+    return [name for (name,) in query(conninfo, _LEFT_OVER, *names)]
 
 
 def tracking(conninfo: str) -> Mapping[str, tuple[int, int, int, bool]]:

@@ -51,7 +51,7 @@ def test_a_line_is_over_from_the_event_that_passes_the_limit_until_a_void(
     assert ends(own_ledger) == []
 
 
-def test_what_is_taken_back_ends_the_alert_and_a_later_event_begins_another(
+def test_a_void_ends_the_alert_and_a_later_event_begins_another(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line("capacity")

@@ -233,9 +233,12 @@ class Watch(Folded):
         self._revise(body.settings, recorded)
 
     def _updated(self, body: WatchUpdated, recorded: Recorded) -> None:
-        before, now = self.given, body.settings
-        is_enabled_anew = now.enabled and not before.enabled
-        if is_enabled_anew or any(getattr(before, n) != getattr(now, n) for n in _OF_REVISION):
+        before, now = self.settings, body.settings
+        if (
+            before is None
+            or (now.enabled and not before.enabled)
+            or any(getattr(before, name) != getattr(now, name) for name in _OF_REVISION)
+        ):
             self._revise(now, recorded)
             return
         if not now.enabled and before.enabled:
