@@ -175,7 +175,7 @@ class WatchView(Remembering):
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         watches = self._watches.take_changed(most)
-        generation.write(WATCH, [_watch_row(f) for f in watches if f.watch.settings is not None])
+        generation.write(WATCH, [_watch_row(f) for f in watches if f.watch.organization_id])
         changed = self._alerts.take_changed(most)
         generation.write(
             ALERT, [f.row._replace(fold=_encode(f.alert)) for f in changed if f.row is not None]

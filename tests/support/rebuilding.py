@@ -343,7 +343,7 @@ class Vandal:
         choices = {
             "text": [f"COALESCE({column}, '') || ' '", swapped.format("''"), "'{\"a\": 1}'"],
             "bigint": [f"COALESCE({column}, 0) # 5", f"-COALESCE({column}, 0) - 1"],
-            "int": [f"COALESCE({column}, 0) + 1", swapped.format("7")],
+            "int": [f"COALESCE({column}, 0) + 1 + 100000 * (random() < 0.5)::int"],
             "bool": [f"NOT {column}"],
             "date": [f"COALESCE({column}, '2026-01-01') + 1", swapped.format("date '1999-12-31'")],
             "timestamptz": [f"COALESCE({column}, '2026-01-01Z') + interval '1 microsecond'"],
