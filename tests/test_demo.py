@@ -15,9 +15,10 @@ import psycopg
 import pytest
 
 from ledger import demo
-from ledger.demo.cast import closing_of
+from ledger.demo.cast import LEAD, closing_of
 from ledger.demo.closing import Closer
 from ledger.demo.telling import tell
+from ledger.demo.watching import watch_acts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
@@ -86,8 +87,9 @@ def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Told:
     settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "told_demo") as conninfo:
         closer = Closer(conninfo, prepare_reading(settings, conninfo), closing_of(utc(now)))
+        acts = [closer, *watch_acts(conninfo, demo.PRIMARY_ORGANIZATION, LEAD, utc(now))]
         with writing(settings, conninfo, lambda: utc(now)) as writer:
-            outcomes = list(tell(writer, iter(facts), lambda _: None, closer))
+            outcomes = list(tell(writer, iter(facts), lambda _: None, acts))
         assert len(outcomes) == len(facts)
         assert [outcome for outcome in outcomes if not is_recorded(outcome)] == []
         with working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger:
@@ -200,6 +202,16 @@ def test_finance_closed_the_last_full_month_and_two_reports_came_late(
     ((hours, voided),) = moved.items()
     assert hours < 0
     assert (len(voided["events"]), voided["event_count"]) == (1, 1)
+
+
+def test_watches_told_the_lead_who_takes_care_of_some_alerts_and_some_are_over(
+    told: Told,
+) -> None:
+    topics = {name.partition("/")[0]: count for name, count in told.log.topics.items()}
+    assert topics["watch.created"] == 6
+    assert topics["alert.opened"] >= 8
+    assert topics["alert.acknowledged"] >= 4
+    assert 2 <= topics["alert.resolved"] <= topics["alert.opened"] - 4
 
 
 def test_facts_are_sorted_by_time_but_a_late_one_and_end_moments_before_now(

@@ -24,8 +24,8 @@ from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
-from ledger.demo.cast import KEYS, closing_of
-from ledger.demo.telling import tell
+from ledger.demo.cast import KEYS, LEAD, closing_of
+from ledger.demo.telling import Act, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
 from ledger.domain.values import parse_instant
@@ -152,6 +152,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
     # Reads load packages that no other of these commands needs.
     from ledger.demo.closing import Closer
+    from ledger.demo.watching import watch_acts
 
     code = 0
     # The story's past is told to an empty ledger, whose service may have beaten for long.
@@ -170,8 +171,11 @@ def load_demo(settings: Settings, conninfo: str) -> int:
                     " the story's past begins on that day."
                 )
             with _bar(None) as advance:
-                closer = Closer(conninfo, prepare_reading(settings, conninfo), closing)
-                outcomes = tell(writer, chain([first], facts), advance, closer)
+                acts: list[Act] = [
+                    Closer(conninfo, prepare_reading(settings, conninfo), closing),
+                    *watch_acts(conninfo, PRIMARY_ORGANIZATION, LEAD, now),
+                ]
+                outcomes = tell(writer, chain([first], facts), advance, acts)
                 told = Counter(map(_kind, outcomes))
             recorded, refused = told["recorded"] + told["duplicate"], told["refused"]
             print(f"Told the story: {recorded:,} facts recorded, {refused} refused.")

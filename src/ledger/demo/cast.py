@@ -31,6 +31,9 @@ MODELS = {
     "agent_gateway": "agent_runtime",
 }
 
+LEAD = "USR-26-000044"
+"""The operations lead of the primary organization."""
+
 FATES = {"R": "running", "I": "idle", "P": "paused", "B": "blocked", "C": "closed"}
 ROSTER = {
     "talent": "RRBRIRPRRBRRCRP",
@@ -120,7 +123,7 @@ class CastLine:
     def lead(self) -> str:
         """The user who answers for the line."""
         if self.organization_id == PRIMARY_ORGANIZATION and self.position % 4 == 0:
-            return "USR-26-000044"
+            return LEAD
         return self.user(self.index)
 
     def user(self, turn: int) -> str:

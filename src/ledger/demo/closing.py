@@ -1,46 +1,25 @@
 """Issues the statement by which finance closed a month of the story.
 
 The document is computed by the API's own code, as known at an instant of the story. So the telling
-stops there, until the views show all that was told before. Where no service runs, a projector of
-this process moves them.
+stops there, until the views show all that was told before.
 """
 
 import asyncio
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
-import psycopg
-from psycopg.rows import tuple_row
 
 from ledger.application.commands.statements import IssueStatement, StatementNumbers
 from ledger.demo.cast import Closing
-from ledger.domain.errors import Unavailable
+from ledger.demo.telling import Stage
+from ledger.demo.views import later, views_at_end
 from ledger.domain.statement import InstantText, StatementIssued
 from ledger.domain.values import format_instant
 from ledger.intake.principal import Principal
-from ledger.log.codec import EnvelopeMapper
 from ledger.log.documents import Documents
-from ledger.postgres import locks
 from ledger.postgres.door import Door
-from ledger.postgres.leadership import Candidate
 from ledger.reads.statement import Document, document, scoped
 from ledger.reads.usage import Corner, Summing, UsageScope
-from ledger.views.projector import Projector
-from projections import projections
-
-_PATIENCE_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
-
-# The end of the log with its instant, and how far the views are of which usage is made.
-_REACHED = """
-SELECT max(notification_id), max(recorded_at),
-    (SELECT min(position) FROM ledger.projection WHERE name IN ('execution', 'run'))
-FROM ledger.ledger_events
-"""
 
 
 class Closer:
@@ -54,14 +33,17 @@ class Closer:
     def at(self) -> datetime:
         return self._closing.at
 
-    def command(self) -> IssueStatement:
-        """Store the document, and make the command. Raises Unavailable if the views do not move."""
+    def play(self, stage: Stage) -> None:
+        """Store the document, and issue the statement. Raises Unavailable if the views stand."""
+        stage.execute(self._command())
+
+    def _command(self) -> IssueStatement:
         closing = self._closing
         clerk = Principal(
             closing.clerk, "user", frozenset({"statements:issue"}), closing.organization_id
         )
-        with self._projected():
-            corner = self._corner()
+        with views_at_end(self._conninfo) as (_, end):
+            corner = later(end, self.at)
         event = StatementIssued(
             organization_id=closing.organization_id,
             from_=InstantText(format_instant(closing.first)),
@@ -93,25 +75,3 @@ class Closer:
             return document(event, await scoped(summing, *period, by_resource=False))
         finally:
             await door.close()
-
-    @contextmanager
-    def _projected(self) -> Iterator[None]:
-        """Move the views meanwhile, unless a service leads the projector."""
-        candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
-        projector = Projector(self._conninfo, EnvelopeMapper(), projections(), candidate)
-        projector.start()
-        try:
-            yield
-        finally:
-            projector.stop()
-
-    def _corner(self) -> Corner:
-        """The end of the log, once the views show it. Raises Unavailable."""
-        pause, until = threading.Event(), time.monotonic() + _PATIENCE_SECONDS
-        with psycopg.connect(self._conninfo, autocommit=True, row_factory=tuple_row) as connection:
-            while time.monotonic() < until:
-                end, recorded_at, shown = connection.execute(_REACHED).fetchone() or (0, None, 0)
-                if recorded_at is not None and shown >= end:
-                    return Corner(end, max(recorded_at.astimezone(UTC), self.at))
-                pause.wait(_LOOK_SECONDS)
-        raise Unavailable("The views do not follow the log: the story is told in part.")

@@ -6,8 +6,10 @@ past in which a later fact was not known yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -17,6 +19,7 @@ from ledger.application.commands.lines import GoIdle
 from ledger.application.commands.runs import ExpireLease
 from ledger.application.group import Group
 from ledger.application.report import command_of
+from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
 from ledger.domain.errors import Unavailable
 from ledger.domain.values import parse_instant
@@ -66,36 +69,54 @@ class _Told:
         return self.command.decide(group)
 
 
+class Stage:
+    """The writer as an act of the story has it: it decides by an instant of the story."""
+
+    def __init__(self, writer: Writer, at: datetime) -> None:
+        self._writer, self.at = writer, at
+
+    def submit(self, commands: Sequence[Command]) -> Future[Outcomes]:
+        return self._writer.submit([cast(Command, _Told(each, self.at)) for each in commands])
+
+    def execute(self, command: Command) -> Receipt:
+        """Record a command. Raises its refusal."""
+        (outcome,) = _record(self._writer, [(self.at, command)])
+        if not isinstance(outcome, Receipt):
+            raise outcome
+        return outcome
+
+
 class Act(Protocol):
-    """A command of the story that rests on all that was recorded before its instant."""
+    """A part of the story that rests on all that was recorded before its instant."""
 
     @property
     def at(self) -> datetime: ...
 
-    def command(self) -> Command:
-        """Make the command. Raises Unavailable."""
+    def play(self, stage: Stage) -> None:
+        """Record the act. Raises Unavailable, and the refusal of a command."""
 
 
 def tell(
     writer: Writer,
     story: Iterator[dict[str, Any]],
     advance: Callable[[int], None],
-    act: Act | None = None,
+    acts: Sequence[Act] = (),
 ) -> Iterator[Outcome]:
-    """Record a story's facts, each at its time; yield their outcomes.
+    """Record a story's facts, each at its time, and acts between them; yield the facts' outcomes.
 
-    Raises Unavailable if the database takes no more, and the refusal of the act.
+    Raises Unavailable if the database takes no more, and the refusal of an act.
     """
-    commands = _with_sweeps(story, advance)
+    commands, waiting = _with_sweeps(story, advance), sorted(acts, key=attrgetter("at"))
     while batch := list(islice(commands, _AT_ONCE)):
-        if act is not None and batch[-1][0] >= act.at:
+        while waiting and batch[-1][0] >= waiting[0].at:
+            act = waiting.pop(0)
             place = next(number for number, (at, _) in enumerate(batch) if at >= act.at)
             yield from _outcomes(writer, batch[:place])
-            (outcome,) = _record(writer, [(act.at, act.command())])
-            if not isinstance(outcome, Receipt):
-                raise outcome
-            batch, act = batch[place:], None
+            act.play(Stage(writer, act.at))
+            batch = batch[place:]
         yield from _outcomes(writer, batch)
+    for act in waiting:
+        act.play(Stage(writer, act.at))
 
 
 def _outcomes(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Iterator[Outcome]:

@@ -13,13 +13,16 @@ identity.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import psycopg
 from prometheus_client import Counter, Gauge
 from psycopg.rows import TupleRow
 
+from ledger.application.command import Command
 from ledger.application.commands.alerts import (
     OpenAlert,
     OpenSourceAlert,
@@ -27,6 +30,7 @@ from ledger.application.commands.alerts import (
     ResolveAlert,
 )
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
+from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason, left_by
 from ledger.domain.stretch import Due, LineNow, due_for, sentence, stretches
@@ -100,6 +104,32 @@ class WatchLoop(Periodic):
         every_seconds: float,
     ) -> None:
         super().__init__(session, "watches", every_seconds)
+        self._begin, self._clock = partial(Rounds, writer, clock), clock
+        self._rounds, self._backend = self._begin(), 0
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Do one round. There is more to do if it stopped at one of its limits."""
+        if connection.info.backend_pid != self._backend:
+            # A new connection: another leader may have worked meanwhile.
+            self._rounds, self._backend = self._begin(), connection.info.backend_pid
+        with present(connection) as is_now:
+            if not is_now:
+                return 0, False
+            done, has_more = self._rounds.look(connection)
+        _ROUND.set(self._clock().timestamp())
+        return done, has_more
+
+
+class Deciding(Protocol):
+    """Takes commands to be decided: a writer does."""
+
+    def submit(self, commands: Sequence[Command]) -> Future[Outcomes]: ...
+
+
+class Rounds:
+    """The rounds of one leader, who remembers the watches, and which alerts wait for room."""
+
+    def __init__(self, writer: Deciding, clock: Callable[[], datetime]) -> None:
         self._writer, self._clock = writer, clock
         self._mapper = EnvelopeMapper()
         self._watches: dict[str, Watch] = {}
@@ -112,23 +142,9 @@ class WatchLoop(Periodic):
         self._looked: dict[str, int] = {}
         """The revisions up to which all lines of an organization were looked at."""
         self._sources = Sources()
-        self._backend = 0
 
-    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Do one round. There is more to do if it stopped at one of its limits."""
-        if connection.info.backend_pid != self._backend:
-            # A new connection: another leader may have worked meanwhile.
-            self._watches, self._seen, self._waiting = {}, 0, {}
-            self._told, self._looked, self._sources = {}, {}, Sources()
-            self._backend = connection.info.backend_pid
-        with present(connection) as is_now:
-            if not is_now:
-                return 0, False
-            done, has_more = self._round_of(connection)
-        _ROUND.set(self._clock().timestamp())
-        return done, has_more
-
-    def _round_of(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+    def look(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Do one round by the clock; return how much was recorded, and whether there is more."""
         looks, now = Looks(connection), self._clock()
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -1,0 +1,59 @@
+"""Moves the views behind the story, for acts that rest on what was told before."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.domain.errors import Unavailable
+from ledger.log.codec import EnvelopeMapper
+from ledger.postgres import locks
+from ledger.postgres.leadership import Candidate
+from ledger.reads.usage import Corner
+from ledger.views.projector import Projector
+from projections import projections
+
+_PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
+
+# The end of the log with its instant, and how far the views are.
+_REACHED = """
+SELECT max(notification_id), max(recorded_at), (SELECT min(position) FROM ledger.projection)
+FROM ledger.ledger_events
+"""
+
+
+@contextmanager
+def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], Corner]]:
+    """A connection, and the end of the log, once the views show it. Raises Unavailable.
+
+    Where no service runs, a projector of this process moves the views, until the block ends.
+    """
+    candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
+    projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
+    projector.start()
+    try:
+        with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+            yield connection, await_end(connection)
+    finally:
+        projector.stop()
+
+
+def await_end(connection: psycopg.Connection[TupleRow]) -> Corner:
+    """The end of the log, once the views show it. Raises Unavailable."""
+    pause, until = threading.Event(), time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < until:
+        end, recorded_at, shown = connection.execute(_REACHED).fetchone() or (0, None, 0)
+        if recorded_at is not None and shown >= end:
+            return Corner(end, recorded_at.astimezone(UTC))
+        pause.wait(_LOOK_SECONDS)
+    raise Unavailable("The views do not follow the log: the story is told in part.")
+
+
+def later(corner: Corner, at: datetime) -> Corner:
+    """The corner at an instant, or at its own if that is later."""
+    return corner._replace(clock=max(corner.clock, at))
