@@ -11,7 +11,8 @@ from tests.support.served import Served, free_port
 from tests.support.views import query, until
 
 LOOPS = {
-    "projector", "sweeper", "leases", "housekeeper", "watches", "dispatcher", "sealer", "verification",
+    "projector", "sweeper", "leases", "housekeeper", "watches", "dispatcher", "sealer",
+    "verification",
 }  # fmt: skip
 """The loops that have a leader for as long as any node runs."""
 
