@@ -15,18 +15,20 @@ PENALTIES = {"green": 0, "amber": 6, "red": 31}
 LIMITS = {"amber": 70, "red": 50}
 
 
-def due_at(since: datetime, seconds: int, hours: dict[str, Any] | None) -> datetime:
+def due_at(since: datetime, seconds: int, hours: dict[str, Any] | None, step: int = 60) -> datetime:
     """When so many seconds have passed since an instant: of the hours, if there are any.
 
-    The clock of the zone is looked at minute by minute.
+    The clock of the zone is looked at each minute, or at other steps that divide a minute: its
+    offset from UTC is a multiple of them.
     """
     left = timedelta(seconds=seconds)
     if hours is None:
         return since + left
-    zone, minute = ZoneInfo(hours["time_zone"]), timedelta(minutes=1)
+    zone = ZoneInfo(hours["time_zone"])
     at = since
     while True:
-        following = at.replace(second=0, microsecond=0) + minute
+        begun = at.replace(second=at.second // step * step, microsecond=0)
+        following = begun + timedelta(seconds=step)
         local = at.astimezone(zone)
         is_within = DAYS[local.weekday()] in hours["days"]
         if is_within and hours["from"] <= f"{local:%H:%M}" < hours["to"]:
