@@ -18,7 +18,7 @@ from ledger.domain.watch import (
 )
 from ledger.domain.watch_hours import WatchHours
 from tests.support.facts import fact
-from tests.support.ledger import ADMIN, Ledger, new_id
+from tests.support.ledger import ADMIN, Ledger
 
 HOUR = 3600
 BLOCK = {"blocker_id": "b", "cause": "approval_gap", "reason": "Not approved."}
@@ -382,5 +382,91 @@ def test_another_leader_opens_nothing_twice(own_ledger: Ledger) -> None:
     own_ledger.reader.execute("DELETE FROM ledger.watch_look")
     own_ledger.reader.execute("DELETE FROM ledger.watch_due")
     assert len(opened(own_ledger)) == 1
-    block(own_ledger, own_ledger.line(run=new_id("RUN")) if False else line, "another")
+    block(own_ledger, line, "another")
     assert len(opened(own_ledger)) == 1
+
+
+def test_a_blocker_that_is_opened_again_for_another_cause_does_not_join_the_alert(
+    own_ledger: Ledger,
+) -> None:
+    line = own_ledger.line()
+    own_ledger.watch(BlockerOpen(("approval_gap",)), keep_seconds=300)
+    block(own_ledger, line)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(minutes=1)
+    ended = own_ledger.at(seconds=300)
+    unblock(own_ledger, line)
+    say(own_ledger, "execution.blocked", line, BLOCK | {"cause": "capacity_issue"})
+    own_ledger.clock.advance(minutes=6)
+    assert ends(own_ledger) == [("recovered", ended)]
+
+
+def test_a_blocker_that_is_opened_again_at_once_is_another_stretch(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    own_ledger.watch(BlockerOpen())
+    block(own_ledger, line)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(minutes=1)
+    ended = own_ledger.at()
+    unblock(own_ledger, line, time=ended)
+    event = block(own_ledger, line, time=ended)
+    assert opened(own_ledger)[1]["evidence"] == [event]
+    assert ends(own_ledger) == [("recovered", ended)]
+
+
+def test_a_run_that_fails_after_a_good_one_opens_an_alert_of_its_own_at_any_time_of_its_end(
+    own_ledger: Ledger,
+) -> None:
+    line = own_ledger.line()
+    own_ledger.watch(RunsFailing(1))
+    first, good, second = (own_ledger.run(line, time=own_ledger.at()) for _ in range(3))
+    say(own_ledger, "run.failed", first)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(minutes=2)
+    ended = own_ledger.at()
+    say(own_ledger, "run.completed", good)
+    say(own_ledger, "run.failed", second, time=own_ledger.ago(minutes=1))
+    assert [alert["since"] for alert in opened(own_ledger)][1:] == [own_ledger.ago(minutes=1)]
+    assert ends(own_ledger) == [("recovered", ended)]
+
+
+def test_a_pause_ends_the_alert_of_a_quiet_line_at_any_time_that_it_names(
+    own_ledger: Ledger,
+) -> None:
+    line = own_ledger.line("capacity", time=own_ledger.ago(hours=1))
+    own_ledger.watch(NoActivity(), 300)
+    say(own_ledger, "execution.checked_in", line, {"hours": 1})
+    own_ledger.clock.advance(minutes=6)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(seconds=1)
+    say(own_ledger, "service_line.paused", line, time=own_ledger.ago(minutes=20))
+    assert ends(own_ledger) == [("recovered", own_ledger.at())]
+
+
+def test_an_alert_that_is_kept_ends_when_its_line_leaves_the_lines_of_the_watch(
+    own_ledger: Ledger,
+) -> None:
+    line = own_ledger.line(project_tags=["a"])
+    own_ledger.watch(
+        InState(("blocked",)), keep_seconds=3600, lines=WatchedLines(project_tag=("a",))
+    )
+    block(own_ledger, line)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(minutes=1)
+    unblock(own_ledger, line)
+    own_ledger.clock.advance(minutes=1)
+    say(own_ledger, "service_line.updated", line, {"project_tags": []})
+    assert ends(own_ledger) == [("changed", own_ledger.at())]
+
+
+def test_a_watch_that_is_disabled_and_then_deleted_ends_its_alerts_as_deleted(
+    own_ledger: Ledger,
+) -> None:
+    line, watch = own_ledger.line(), own_ledger.watch(InState(("blocked",)))
+    block(own_ledger, line)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(minutes=1)
+    own_ledger.execute(UpdateWatch(watch, ADMIN, given={"enabled": False}))
+    own_ledger.clock.advance(minutes=1)
+    own_ledger.execute(DeleteWatch(watch, ADMIN))
+    assert ends(own_ledger) == [("deleted", own_ledger.at())]

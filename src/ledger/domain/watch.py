@@ -255,7 +255,7 @@ class Watch(Folded):
 
     def _deleted(self, body: WatchDeleted, recorded: Recorded) -> None:
         self.deleted = True
-        self.disabled_at = self.disabled_at or recorded.recorded_at
+        self.disabled_at = recorded.recorded_at
 
     _APPLY: ClassVar = {
         WatchCreated: _created,

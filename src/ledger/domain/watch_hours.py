@@ -42,7 +42,11 @@ def due_at(since: datetime, seconds: int, hours: WatchHours | None) -> datetime:
     if hours is None:
         return min(since + timedelta(seconds=seconds), LATEST)
     start, left = micros_of(since), seconds * _SECOND
-    for year in range(since.astimezone(UTC).year, LATEST.year):
+    first = since.astimezone(UTC).year
+    for year in range(first, LATEST.year):
+        if year > first and left >= _sum(hours, year):
+            left -= _sum(hours, year)
+            continue
         passed = _year(hours, year)
         at = passed.after(start, left)
         if at is not None:
@@ -77,6 +81,12 @@ class _Passed(NamedTuple):
         if index >= len(self.begins):
             return None
         return max(self.begins[index] + self.by(since) + left - self.before[index], since)
+
+
+@lru_cache(65_536)
+def _sum(hours: WatchHours, year: int) -> int:
+    """How much of the hours a UTC year has: a minute a week may need all years that there are."""
+    return _year(hours, year).before[-1]
 
 
 @lru_cache(512)

@@ -3,7 +3,7 @@
 The present state does not tell: since the last round a line may have left a state, and come back.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from ledger.domain import execution_events as lines
 from ledger.domain import health
 from ledger.domain.alert import AlertOpened
-from ledger.domain.recorded import Recorded
+from ledger.domain.execution import Execution
 from ledger.domain.values import sort_key
 from ledger.domain.watch import (
     BlockerOpen,
@@ -39,12 +39,13 @@ JOIN ledger.ledger_events AS e ON e.notification_id = i.opened
 WHERE i.line_key = %(line_key)s AND i.opened > %(after)s ORDER BY i.opened
 """
 
-# The ends of a line's runs after a position.
+# The ends of a line's runs between two positions.
 _RUN_ENDS = """
 SELECT s.originator_id, s.originator_version, s.topic, s.state, s.notification_id
 FROM ledger.event AS e JOIN ledger.ledger_events AS s ON s.notification_id = e.position
 WHERE e.line_id = %(line_id)s AND hashtextextended(e.line_id, 0) = hashtextextended(%(line_id)s, 0)
-  AND e.position > %(after)s AND e.type IN ('run.completed', 'run.failed')
+  AND e.position > %(after)s AND e.position < %(before)s
+  AND e.type IN ('run.completed', 'run.failed')
 ORDER BY e.position
 """
 
@@ -54,18 +55,19 @@ SELECT CASE WHEN started <> %(began)s THEN started_at END, stopped_at, ended_at
 FROM ledger.run WHERE run_id = %(run_id)s
 """
 
-# When the first event after a position was recorded that moved a line's last activity, changed it,
-# or opened a run.
+# When the first event between two positions was recorded that moved a line's last activity, opened
+# a run, paused the line or changed it otherwise. Going idle and waking up are no such changes.
 _MOVED = """
 SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = least(
     (SELECT min(position) FROM ledger.execution_step
-     WHERE line_key = %(line_key)s AND position > %(after)s
+     WHERE line_key = %(line_key)s AND position > %(after)s AND position < %(before)s
        AND (last_activity_at > %(since)s OR open_runs > 0)),
-    (SELECT min(opened) FROM ledger.execution_interval
-     WHERE line_key = %(line_key)s AND opened > %(after)s AND since > %(since)s
-       AND state <> 'idle'))
+    (SELECT min(i.opened) FROM ledger.execution_interval AS i
+     JOIN ledger.ledger_events AS e ON e.notification_id = i.opened
+     WHERE i.line_key = %(line_key)s AND i.opened > %(after)s AND i.opened < %(before)s
+       AND (i.since > %(since)s AND i.state <> 'idle' OR i.state = 'paused')
+       AND e.topic NOT LIKE 'execution.active/%%'))
 """
-
 
 # When the first change was recorded by which a line had none of some projects.
 _LEFT = """
@@ -75,6 +77,10 @@ WHERE i.line_key = %(line_key)s AND i.opened > %(after)s
   AND NOT i.project_tags && %(tags)s::text[]
 ORDER BY i.opened LIMIT 1
 """
+
+
+_NEVER = 2**63 - 1
+"""A position after all others."""
 
 
 class Flip(NamedTuple):
@@ -92,7 +98,7 @@ def follow(flips: Iterable[Flip], keep: timedelta) -> datetime | None:
     """
     ended: datetime | None = None
     for flip in flips:
-        if flip.holds and ended is not None and (flip.at < ended + keep or flip.at == ended):
+        if flip.holds and ended is not None and keep and flip.at < ended + keep:
             ended = None
         elif flip.holds and ended is not None:
             break
@@ -108,17 +114,22 @@ class Histories:
         self._connection, self._mapper = connection, mapper
 
     def end_of(
-        self, line_id: str, body: AlertOpened, opened: int, keep: timedelta
+        self, line: Execution, body: AlertOpened, opened: int, keep: timedelta
     ) -> datetime | None:
-        """When an alert that was opened at a position is over, with ``keep``; None: it lasts."""
+        """When an alert that was opened at a position is over, with ``keep``; None: it lasts.
+
+        What was recorded after a line's closing does not count.
+        """
+        line_id, closed = line.id, line.stretches.get("closed")
+        before = _NEVER if closed is None else closed.position
         after = int(body.began_by) if body.began_by.isdigit() else opened
         match body.condition:
             case NoActivity():
-                return follow(self._moved(line_id, body.since, opened), keep)
+                return follow(self._moved(line_id, body.since, opened, before), keep)
             case RunOpen():
                 return follow(self._run(body.subject.id, after), keep)
             case RunsFailing(count):
-                return follow(self._failing(line_id, after, count), keep)
+                return follow(self._failing(line_id, after, before, count), keep)
             case InState(states):
                 return follow(_of_states(self._changes(line_id, after), states), keep)
             case HealthBelow(status):
@@ -127,8 +138,10 @@ class Histories:
                 return under_again(self._connection, line_id, body)
             case SourceSilent():
                 return None  # of no line: ``sources.py``
-            case BlockerOpen() | PastDue():
-                return follow(_of_blocker(self._changes(line_id, after), body.subject.id), keep)
+            case BlockerOpen() | PastDue() as condition:
+                causes = condition.causes if isinstance(condition, BlockerOpen) else None
+                changes = self._changes(line_id, after)
+                return follow(_of_blocker(changes, body.subject.id, causes), keep)
 
     def left_at(self, line_id: str, opened: int, lines: WatchedLines) -> datetime | None:
         """When it was recorded that a line left the lines of a watch, after a position."""
@@ -148,18 +161,18 @@ class Histories:
         rows = self._rows(_CHANGES, line_key=sort_key(line_id), after=after)
         return [(*row[:3], self._mapper.decode(*row[3:])) for row in rows]
 
-    def _moved(self, line_id: str, since: datetime, opened: int) -> Iterator[Flip]:
-        values = {"line_key": sort_key(line_id), "after": opened, "since": since}
-        for (at,) in self._rows(_MOVED, **values):
+    def _moved(self, line_id: str, since: datetime, after: int, before: int) -> Iterator[Flip]:
+        bounds = {"after": after, "before": before, "since": since}
+        for (at,) in self._rows(_MOVED, line_key=sort_key(line_id), **bounds):
             yield Flip(at, False)
 
     def _run(self, run_id: str, began: int) -> Iterator[Flip]:
         for at in self._rows(_RUN, run_id=run_id, began=began):
             yield from (Flip(each, False) for each in at if each is not None)
 
-    def _failing(self, line_id: str, after: int, count: int) -> Iterator[Flip]:
+    def _failing(self, line_id: str, after: int, before: int, count: int) -> Iterator[Flip]:
         failures = count
-        for row in self._rows(_RUN_ENDS, line_id=line_id, after=after):
+        for row in self._rows(_RUN_ENDS, line_id=line_id, after=after, before=before):
             event = self._mapper.decode(*row)
             if event.body.TOPIC.startswith("run.completed"):
                 if failures >= count:
@@ -190,14 +203,14 @@ def _of_health(
             yield Flip(at, holds)
 
 
-def _of_blocker(changes: Sequence[tuple[Any, ...]], blocker_id: str) -> Iterator[Flip]:
+def _of_blocker(
+    changes: Sequence[tuple[Any, ...]], blocker_id: str, causes: Collection[str] | None
+) -> Iterator[Flip]:
     for since, _, _, event in changes:
-        if _is_about(event, blocker_id):
-            yield Flip(since, isinstance(event.body, lines.Blocked))
-
-
-def _is_about(event: Recorded, blocker_id: str) -> bool:
-    body = event.body
-    if isinstance(body, lines.Closed):
-        return True
-    return isinstance(body, lines.Blocked | lines.Unblocked) and body.blocker_id == blocker_id
+        match event.body:
+            case lines.Closed():
+                yield Flip(since, False)
+            case lines.Unblocked(blocker_id=about) if about == blocker_id:
+                yield Flip(since, False)
+            case lines.Blocked(blocker_id=about, cause=cause) if about == blocker_id:
+                yield Flip(since, causes is None or cause in causes)

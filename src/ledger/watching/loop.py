@@ -278,19 +278,20 @@ class Rounds:
         body, line = alert.body, known.execution
         if watch.revision != body.revision or watch.disabled_at is not None:
             return _End(*left_by(watch))
+        ended: datetime | None = None
         present = stretches(body.condition, known)
         if not any((s.subject, s.began_by) == (body.subject, body.began_by) for s in present):
             keep = timedelta(seconds=watch.given.keep_seconds)
-            ended = histories.end_of(line.id, body, opened, keep)
-            if ended is not None and (line.closed_at is None or ended < line.closed_at):
-                return _End("recovered", ended)
+            ended = histories.end_of(line, body, opened, keep)
+        other: _End | None = None
         if line.closed_at is not None:
-            return _End("line_closed", line.closed_at)
-        if not watch.covers(line):
-            return _End(
-                "changed", histories.left_at(line.id, opened, watch.given.lines) or body.due
-            )
-        return None
+            other = _End("line_closed", line.closed_at)
+        elif not watch.covers(line):
+            left = histories.left_at(line.id, opened, watch.given.lines)
+            other = _End("changed", left or body.due)
+        if ended is None or (other is not None and ended >= other.at):
+            return other
+        return _End("recovered", ended)
 
     @staticmethod
     def _remind(alert: Alert, watch: Watch, line: _Judged, now: datetime) -> None:
