@@ -310,14 +310,17 @@ class Group:
         return self.append.owned(table, organization_id) + new - deleted
 
     def is_news(self, line_id: str, position: int) -> bool:
-        """Whether the log has an event of a line after a position, or may have one."""
+        """Whether the log has news of a line after a position, or may have: alerts are none."""
         if position not in self._news:
             self._news[position] = self.append.lines_after(position, _MOST_NEWS)
         lines = self._news[position]
         return (
             lines is None
             or line_id in lines
-            or any(event.line_id == line_id for event in self._recorded)
+            or any(
+                event.line_id == line_id and not event.originator_id.startswith("ALR-")
+                for event in self._recorded
+            )
         )
 
     def ended_lease(self, run_id: str, together: Collection[str] = ()) -> EndedLease | None:

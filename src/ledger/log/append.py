@@ -139,11 +139,13 @@ CROSS JOIN LATERAL (SELECT ARRAY(
 ) OFFSET 0) AS looked_up (ids)
 """
 
-# The lines of the events after a position: the fourth element of the envelope, or the stream.
+# The lines of the events after a position, but of alerts: the fourth element of the envelope, or
+# the stream.
 _LINES_AFTER = """
 SELECT COALESCE(convert_from(state, 'UTF8')::json ->> 3,
                 CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END)
-FROM ledger.ledger_events WHERE notification_id > %(after)s::bigint
+FROM ledger.ledger_events
+WHERE notification_id > %(after)s::bigint AND originator_id NOT LIKE 'ALR-%%'
 ORDER BY notification_id LIMIT %(limit)s::int
 """
 
