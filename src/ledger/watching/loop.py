@@ -28,7 +28,7 @@ from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason
 from ledger.domain.stretch import Due, KnownLine, due_for, sentence, stretches
 from ledger.domain.values import LATEST, format_id
-from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, kinds_of
+from ledger.domain.watch import MAX_UNRESOLVED, Condition, RunOpen, Watch, kinds_of
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
@@ -79,6 +79,15 @@ class _Judged:
         self.commands: list[_Command] = []
         self.next_at: datetime | None = None
         """When the line is looked at next; None: once it changes."""
+        self._present: dict[Condition, set[tuple[AlertSubject, str]]] = {}
+
+    def has(self, alert: AlertOpened) -> bool:
+        """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
+        condition = alert.condition
+        if condition not in self._present:
+            found = stretches(condition, self.known)
+            self._present[condition] = {(each.subject, each.began_by) for each in found}
+        return (alert.subject, alert.began_by) in self._present[condition]
 
     def look_again(self, at: datetime | None) -> None:
         if at is not None and at < LATEST:
@@ -235,7 +244,7 @@ class WatchLoop(Periodic):
             of = self._watches.get(alert.body.watch_id)
             if of is None:
                 continue
-            end = self._end_of(alert, of, opened, known, histories)
+            end = self._end_of(alert, of, opened, line, histories)
             if end is None or (end.reason == "recovered" and end.at > now):
                 alerted.add((of.id, alert.body.subject))
                 line.look_again(None if end is None else end.at)
@@ -256,18 +265,17 @@ class WatchLoop(Periodic):
 
     @staticmethod
     def _end_of(
-        alert: Alert, watch: Watch, opened: int, known: KnownLine, histories: Histories
+        alert: Alert, watch: Watch, opened: int, judged: _Judged, histories: Histories
     ) -> _End | None:
         """When and why an alert is resolved, which may be later; None: its condition holds."""
-        body, line = alert.body, known.execution
+        body, line = alert.body, judged.known.execution
         if watch.revision != body.revision or watch.disabled_at is not None:
             if watch.deleted or watch.disabled_at is not None:
                 reason: ResolvedReason = "deleted" if watch.deleted else "disabled"
                 return _End(reason, watch.disabled_at or body.due)
             return _End("changed", watch.revised_at or body.due)
         ended: datetime | None = None
-        present = stretches(body.condition, known)
-        if not any((s.subject, s.began_by) == (body.subject, body.began_by) for s in present):
+        if not judged.has(body):
             keep = timedelta(seconds=watch.given.keep_seconds)
             ended = histories.end_of(line, body, opened, keep)
         other: _End | None = None
