@@ -88,6 +88,7 @@ ALERT = Table(
         # The few that are unresolved: of a tenant, a watch, a line.
         Index("organization_id, due_at, alert_key", where="resolved IS NULL"),
         Index("watch_id", where="resolved IS NULL"),
+        Index("line_id", where="resolved IS NULL"),
         Index("line_id, due_at"),
     ),
 )

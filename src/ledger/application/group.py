@@ -310,7 +310,10 @@ class Group:
         return self.append.owned(table, organization_id) + new - deleted
 
     def is_news(self, name: str, position: int) -> bool:
-        """Whether the log has an event of a line or source after a position, or may have one."""
+        """Whether the log has news of a line or source after a position, or may have.
+
+        Alerts are no news.
+        """
         if position not in self._news:
             self._news[position] = self.append.heard_after(position, _MOST_NEWS)
         heard = self._news[position]
@@ -320,6 +323,7 @@ class Group:
             or any(
                 name == event.line_id or (event.fact is not None and name == event.fact.source)
                 for event in self._recorded
+                if not event.originator_id.startswith("ALR-")
             )
         )
 

@@ -139,13 +139,14 @@ CROSS JOIN LATERAL (SELECT ARRAY(
 ) OFFSET 0) AS looked_up (ids)
 """
 
-# The line and the source of each event after a position. The line is the fourth element of the
-# envelope, or the stream; the source is the first part of the ninth.
+# The line and the source of each event after a position, but of alerts. The line is the fourth
+# element of the envelope, or the stream; the source is the first part of the ninth.
 _HEARD_AFTER = """
 SELECT COALESCE(convert_from(state, 'UTF8')::json ->> 3,
                 CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END),
        convert_from(state, 'UTF8')::json -> 8 ->> 0
-FROM ledger.ledger_events WHERE notification_id > %(after)s::bigint
+FROM ledger.ledger_events
+WHERE notification_id > %(after)s::bigint AND originator_id NOT LIKE 'ALR-%%'
 ORDER BY notification_id LIMIT %(limit)s::int
 """
 

@@ -23,10 +23,15 @@ from ledger.domain.watch import (
     Watch,
     kinds_of,
 )
+from projections.event.view import EventView
 from projections.execution.line import LineFold
-from projections.watch.view import decode_alert, decode_watch
+from projections.execution.view import ExecutionView
+from projections.run.view import RunView
+from projections.source.view import SourceView
+from projections.watch.view import WatchView, decode_alert, decode_watch
 
-VIEWS = ("execution", "run", "event", "watch", "source")
+VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
+"""The views that a round reads, each at the version of this code."""
 
 _MOST_EVENTS = 50_000
 """The positions whose changes a round looks at: what is beyond, the next one does."""
@@ -37,10 +42,13 @@ MOST_DUE = 1_000
 _PAGE = 20_000
 """The lines of an organization through which one statement of a look goes."""
 
+# No row while a view is missing, or has another version: its folds do not say what watches need.
 _STAND = """
-SELECT (SELECT min(position) FROM ledger.projection WHERE name = ANY(%(views)s)),
-       (SELECT json_object_agg(name, generation) FROM ledger.projection),
+SELECT min(position), json_object_agg(name, generation),
        (SELECT position FROM ledger.watch_look WHERE organization_id = '')
+FROM ledger.projection JOIN unnest(%(views)s::text[], %(versions)s::int[]) AS v (name, version)
+    USING (name, version)
+HAVING count(*) = cardinality(%(views)s::text[])
 """
 
 _WATCHES = """
@@ -186,6 +194,8 @@ class RoundStart(NamedTuple):
     """The position of the views in the round's snapshot."""
     mark: int
     """The position up to which changes were looked at."""
+    is_first: bool
+    """Whether nothing was ever looked at: there is no mark yet."""
 
 
 class FoundLine(NamedTuple):
@@ -224,15 +234,14 @@ class Looks:
         return self.connection.execute(statement.encode(), values).fetchall()
 
     def standing(self) -> RoundStart | None:
-        """None: a view is missing."""
-        ((position, self.generations, mark),) = self._rows(_STAND, views=[*VIEWS])
-        if position is None:
+        """None: a view is missing, or is being rebuilt for this version of the code."""
+        views = {view.name: view.version for view in VIEWS}
+        rows = self._rows(_STAND, views=[*views], versions=[*views.values()])
+        if not rows:
             return None
-        if mark is None:
-            # Each watch that is new to the loop looks at all lines, so no earlier change matters.
-            self._rows(_FIRST_MARK + " RETURNING position", position=position)
-            mark = position
-        return RoundStart(position, mark)
+        ((position, self.generations, mark),) = rows
+        # Without a mark each watch looks at all lines, so no earlier change matters.
+        return RoundStart(position, position if mark is None else mark, mark is None)
 
     def watches(self, after: int) -> list[tuple[Watch, int]]:
         """The watches that changed after a position, deleted ones too, each with its position."""
@@ -341,13 +350,17 @@ class Looks:
     ) -> bool:
         """Keep when each line is looked at next (None: never), and the mark; False: not any more.
 
-        In one transaction, unless another leader has moved the mark.
+        In one transaction, unless another leader has moved the mark. A round without any news
+        writes nothing.
         """
         rows = [*due]
+        if not rows and upto == at.mark and not at.is_first:
+            return True
         put = [row for row in rows if row[2] is not None]
+        moves = _FIRST_MARK if at.is_first else _MARK
         with self.connection.transaction():
             moved = self.connection.execute(
-                _MARK.encode(), {"position": upto, "known": at.mark}
+                moves.encode(), {"position": upto, "known": at.mark}
             ).rowcount
             if not moved:
                 return False

@@ -12,14 +12,16 @@ are kept after the commands: after a crash the next leader looks again, and each
 identity.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
+from heapq import nsmallest
 from typing import NamedTuple, Protocol
 
+import prometheus_client as metrics
 import psycopg
-from prometheus_client import Counter, Gauge
 from psycopg.rows import TupleRow
 
 from ledger.application.command import Command
@@ -35,7 +37,7 @@ from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason, left_by
 from ledger.domain.stretch import Due, LineNow, due_for, sentence, stretches
 from ledger.domain.values import LATEST, format_id
-from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, kinds_of
+from ledger.domain.watch import MAX_UNRESOLVED, Condition, RunOpen, Watch, kinds_of
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
@@ -43,8 +45,9 @@ from ledger.watching.looks import MOST_DUE, FoundLine, Looks, RoundStart
 from ledger.watching.sources import Sources
 from ledger.watching.sums import instant_of_day, lines_above
 
-_AGAIN = timedelta(seconds=5)
-"""When a line is looked at again for which a command could not be decided yet."""
+_AGAIN = timedelta(seconds=1)
+"""When a line is looked at again for which a command could not be decided yet: in the next round,
+which begins some seconds later, but not in a round that follows at once."""
 
 _WAITS = timedelta(seconds=30)
 """When a line is looked at again that has an alert which waits for room."""
@@ -61,10 +64,10 @@ _AT_ONCE = 500
 _PAGES_AT_ONCE = 2
 """The pages of looks in a round: between them the round opens what the lines before brought."""
 
-_ROUND = Gauge(
+_ROUND = metrics.Gauge(
     "ledger_watches_round_timestamp_seconds", "When the loop of watches last ended a round."
 )
-_OPENED = Counter("ledger_alerts_opened", "Alerts that watches opened.")
+_OPENED = metrics.Counter("ledger_alerts_opened", "Alerts that watches opened.")
 
 _Command = OpenAlert | OpenSourceAlert | ResolveAlert | RemindOfAlert
 
@@ -87,6 +90,15 @@ class _Judged:
         self.commands: list[_Command] = []
         self.next_at: datetime | None = None
         """When the line is looked at next; None: once it changes."""
+        self._present: dict[Condition, set[tuple[AlertSubject, str]]] = {}
+
+    def has(self, alert: AlertOpened) -> bool:
+        """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
+        condition = alert.condition
+        if condition not in self._present:
+            found = stretches(condition, self.known)
+            self._present[condition] = {(each.subject, each.began_by) for each in found}
+        return (alert.subject, alert.began_by) in self._present[condition]
 
     def look_again(self, at: datetime | None) -> None:
         if at is not None and at < LATEST:
@@ -105,13 +117,14 @@ class WatchLoop(Periodic):
     ) -> None:
         super().__init__(session, "watches", every_seconds)
         self._begin, self._clock = partial(Rounds, writer, clock), clock
-        self._rounds, self._backend = self._begin(), 0
+        self._rounds = self._begin()
+        self._connection: psycopg.Connection[TupleRow] | None = None
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Do one round. There is more to do if it stopped at one of its limits."""
-        if connection.info.backend_pid != self._backend:
-            # A new connection: another leader may have worked meanwhile.
-            self._rounds, self._backend = self._begin(), connection.info.backend_pid
+        if connection is not self._connection:
+            # Another leader, or another PostgreSQL, may have worked meanwhile.
+            self._rounds, self._connection = self._begin(), connection
         with present(connection) as is_now:
             if not is_now:
                 return 0, False
@@ -135,8 +148,12 @@ class Rounds:
         self._watches: dict[str, Watch] = {}
         self._seen = 0
         """The position up to which changes of watches are known."""
-        self._waiting: dict[str, dict[str, datetime]] = {}
-        """By watch, the lines with alerts that wait for room, each with its due time."""
+        self._news: dict[str, int] = {}
+        """The positions of changes of watches behind the mark."""
+        self._opened: dict[int, str] = {}
+        """The watches of the alerts that the views may not have yet, by the alerts' positions."""
+        self._waiting: dict[str, dict[str, list[datetime]]] = {}
+        """By watch, the lines with alerts that wait for room, each with their due times."""
         self._told: dict[str, int] = {}
         """How many wait, by watch, as it was told last."""
         self._looked: dict[str, int] = {}
@@ -151,11 +168,11 @@ class Rounds:
             standing = looks.standing()
             if standing is None:
                 return 0, False
-            learned = self._learn(looks)
+            learned = self._learn(looks, standing)
             changed, upto = looks.changed(standing, self._organizations())
             due = looks.due(now)
             lines = dict.fromkeys(
-                (*due, *changed, *self._with_room(looks), *looks.lines_of(learned))
+                (*due, *changed, *self._with_room(looks, standing), *looks.lines_of(learned))
             )
             histories = Histories(connection, self._mapper)
             judged = self._judge(looks, histories, list(lines), standing, now)
@@ -179,14 +196,25 @@ class Rounds:
                 found.setdefault(watch.organization_id or "", []).append(watch)
         return found
 
-    def _learn(self, looks: Looks) -> list[str]:
-        """Take in the watches that changed since the last round; return their ids."""
-        changed = looks.watches(self._seen)
-        for watch, position in changed:
+    def _learn(self, looks: Looks, standing: RoundStart) -> list[str]:
+        """Take in the watches that changed; return those whose alerts are to be looked at.
+
+        A change is looked at until the mark has passed it: a round may fail in its middle.
+        """
+        for watch, position in looks.watches(self._seen):
             self._seen = max(self._seen, position)
-            self._watches[watch.id] = watch
+            self._watches[watch.id], self._news[watch.id] = watch, position
             self._waiting.pop(watch.id, None)
-        return [watch.id for watch, _ in changed]
+        if not standing.is_first:
+            self._news = {w: at for w, at in self._news.items() if at > standing.mark}
+        return [*self._news]
+
+    def _unresolved(
+        self, looks: Looks, watches: Collection[str], standing: RoundStart
+    ) -> Mapping[str, int]:
+        """How many alerts of each of these watches are open, those of the last rounds included."""
+        self._opened = {at: w for at, w in self._opened.items() if at > standing.position}
+        return Counter(self._opened.values()) + Counter(looks.unresolved(watches))
 
     # Judging.
 
@@ -218,7 +246,7 @@ class Rounds:
         )
         if not dues:
             return judged
-        open_alerts = looks.unresolved({due.watch.id for due, _ in dues})
+        open_alerts = {**self._unresolved(looks, {due.watch.id for due, _ in dues}, standing)}
         positions = {due.stretch.position for due, _ in dues if due.stretch.position is not None}
         recorded = looks.recorded_at(positions)
         for due, line in dues:
@@ -242,20 +270,21 @@ class Rounds:
         now: datetime,
     ) -> _Judged:
         known, line = found.known, _Judged(found.known)
-        for waiting in self._waiting.values():
-            waiting.pop(line.id, None)
+        own = watches.get(line.organization_id, ())
+        for watch in own:
+            self._waiting.get(watch.id, {}).pop(line.id, None)
         alerted = set[tuple[str, AlertSubject]]()
         for alert, opened in found.alerts:
-            watch = self._watches.get(alert.body.watch_id)
-            if watch is None:
+            of = self._watches.get(alert.body.watch_id)
+            if of is None:
                 continue
-            end = self._end_of(alert, watch, opened, known, histories)
+            end = self._end_of(alert, of, opened, line, histories)
             if end is None or (end.reason == "recovered" and end.at > now):
-                alerted.add((watch.id, alert.body.subject))
+                alerted.add((of.id, alert.body.subject))
                 line.look_again(None if end is None else end.at)
-                self._remind(alert, watch, line, now)
+                self._remind(alert, of, line, now)
                 continue
-            keeps = end.reason == "recovered" and watch.given.keep_seconds
+            keeps = end.reason == "recovered" and of.given.keep_seconds
             line.commands.append(
                 ResolveAlert(
                     alert, end.reason, end.at, known, standing.position, end.at if keeps else None
@@ -263,7 +292,7 @@ class Rounds:
             )
         for condition in known.over:
             line.look_again(instant_of_day(condition.period_of(now)[1]))
-        for due in due_for(watches.get(line.organization_id, ()), known):
+        for due in due_for(own, known):
             if due.at > now:
                 line.look_again(due.at)
             elif (due.watch.id, due.stretch.subject) not in alerted:
@@ -272,15 +301,14 @@ class Rounds:
 
     @staticmethod
     def _end_of(
-        alert: Alert, watch: Watch, opened: int, known: LineNow, histories: Histories
+        alert: Alert, watch: Watch, opened: int, judged: _Judged, histories: Histories
     ) -> _End | None:
         """When and why an alert is resolved, which may be later; None: its condition holds."""
-        body, line = alert.body, known.execution
+        body, line = alert.body, judged.known.execution
         if watch.revision != body.revision or watch.disabled_at is not None:
             return _End(*left_by(watch))
         ended: datetime | None = None
-        present = stretches(body.condition, known)
-        if not any((s.subject, s.began_by) == (body.subject, body.began_by) for s in present):
+        if not judged.has(body):
             keep = timedelta(seconds=watch.given.keep_seconds)
             ended = histories.end_of(line, body, opened, keep)
         other: _End | None = None
@@ -305,29 +333,32 @@ class Rounds:
     # Alerts that wait for room.
 
     def _wait(self, due: Due, line_id: str) -> timedelta:
-        """Let a line wait for room; return for how long."""
+        """Let an alert wait for room; return for how long its line is not looked at."""
         waiting = self._waiting.setdefault(due.watch.id, {})
         if len(waiting) >= MOST_WAITING and line_id not in waiting:
             return _WAITS_LONG
-        waiting[line_id] = min(due.at, waiting.get(line_id, due.at))
+        waiting.setdefault(line_id, []).append(due.at)
         return _WAITS
 
-    def _with_room(self, looks: Looks) -> list[str]:
+    def _with_room(self, looks: Looks, standing: RoundStart) -> list[str]:
         """The lines that wait, the longest due first, of each watch as many as have room."""
         waiting = {watch: lines for watch, lines in self._waiting.items() if lines}
         if not waiting:
             return []
-        unresolved = looks.unresolved(waiting)
+        unresolved = self._unresolved(looks, waiting, standing)
         return [
             line
             for watch, lines in waiting.items()
-            for line in sorted(lines, key=lines.__getitem__)[
-                : MAX_UNRESOLVED - unresolved.get(watch, 0)
-            ]
+            if (room := MAX_UNRESOLVED - unresolved[watch]) > 0
+            for line in nsmallest(room, lines, key=lambda each: min(lines[each]))
         ]
 
     def _tell_waiting(self, looks: Looks) -> None:
-        told = {watch: len(lines) for watch, lines in self._waiting.items() if lines}
+        told = {
+            watch: min(sum(map(len, lines.values())), MOST_WAITING)
+            for watch, lines in self._waiting.items()
+            if lines
+        }
         if told != self._told:
             looks.tell_waiting(
                 [(w, self._watches[w].organization_id or "", n) for w, n in told.items()]
@@ -348,11 +379,15 @@ class Rounds:
             outcomes = self._writer.submit(some).result()
             assert_decided(outcomes)
             for command, outcome in zip(some, outcomes, strict=True):
-                if isinstance(outcome, Receipt) and not outcome.duplicate:
+                if not isinstance(outcome, Receipt) or command.is_undecided:
+                    # The database could not be reached, or nobody can tell yet.
+                    if command in by_command:
+                        by_command[command].look_again(now + _AGAIN)
+                elif not outcome.duplicate:
                     done += 1
-                    _OPENED.inc(isinstance(command, OpenAlert | OpenSourceAlert))
-                elif command.is_undecided:
-                    by_command[command].look_again(now + _AGAIN)
+                    if isinstance(command, OpenAlert | OpenSourceAlert):
+                        _OPENED.inc()
+                        self._opened[outcome.position] = command.body.watch_id
         return done
 
     # Looks through all lines, for new revisions.

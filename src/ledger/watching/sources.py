@@ -120,7 +120,7 @@ class Sources:
                 commands.append(RemindOfAlert(alert.id, every))
         dues = {source: due_of(watch.given, each.since) for source, each in silent.items()}
         room = MAX_UNRESOLVED - len(alerted)
-        for source in sorted(dues.keys() - alerted, key=dues.__getitem__)[:room]:
+        for source in sorted(dues.keys() - alerted, key=lambda each: (dues[each], each))[:room]:
             if dues[source] <= now:
                 body = _body(watch, silent[source], dues[source])
                 commands.append(OpenSourceAlert(watch, position, body))

@@ -129,7 +129,11 @@ class OpenAlert(_OfLine):
         line = group.memory.find(self.line_id or "")
         if not isinstance(line, Execution) or not watch.covers(line):
             return _UNCHANGED
-        if body.due > group.now or self._stretch not in (present or ()):
+        if self._stretch not in (present or ()):
+            return _UNCHANGED
+        if body.due > group.now:
+            # The clock was set back, or is another node's.
+            self.is_undecided = True
             return _UNCHANGED
         alert = Alert(group.issue("ALR"))
         body = msgspec.structs.replace(body, alert_id=alert.id)
