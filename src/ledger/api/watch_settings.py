@@ -286,6 +286,10 @@ class Watching(CommandBody):
     ] = None
 
 
+class WatchToTry(Watching):
+    """A watch that is not set up."""
+
+
 _TYPES: Mapping[str, Any] = {
     "condition": Condition,
     "hours": WatchHours | None,

@@ -6,15 +6,19 @@ read from the views before the command is handed in.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
+from msgspec import Meta
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, command_route, read_route
+from ledger.api.corners import present_corner
+from ledger.api.exports import PORTION
+from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.models import Changes
-from ledger.api.problems import FEED_ERRORS, InvalidCursor
+from ledger.api.problems import FEED_ERRORS, WRITE_ERRORS, InvalidCursor
 from ledger.api.reading import (
     Asking,
     Present,
@@ -35,11 +39,21 @@ from ledger.api.watch_settings import (
     RemindSeconds,
     WatchedLines,
     Watching,
+    WatchToTry,
     values_of,
 )
 from ledger.api.writing import Sent, deleted, execute, execute_on
-from ledger.application.commands.watches import Beside, CreateWatch, DeleteWatch, UpdateWatch
-from ledger.domain.errors import NotFound
+from ledger.application.commands.watches import (
+    Beside,
+    CreateWatch,
+    DeleteWatch,
+    UpdateWatch,
+    require_consistent,
+)
+from ledger.application.commands.webhooks import OTHER_TENANT
+from ledger.domain.alert import AlertSubject
+from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.domain.stretch import sentence
 from ledger.domain.values import (
     ORGANIZATION_ID,
     WATCH_ID,
@@ -48,10 +62,12 @@ from ledger.domain.values import (
     id_of_key,
     sort_key,
 )
-from ledger.domain.watch import Severity, WatchSettings
+from ledger.domain.watch import Severity, Watch, WatchSettings
 from ledger.intake.fact_types import Label
+from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
-from ledger.language.rendering import ShownWatch
+from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
+from ledger.reads.preview import Found, open_now
 from ledger.reads.question import Answer
 from projections.watch.statements import endpoints_read, watches_read
 
@@ -195,6 +211,90 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
 async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
     """Remove a watch. Its alerts are resolved, and stay readable."""
     return deleted(await execute_on(asking, DeleteWatch, watch_id, sent))
+
+
+class PreviewedAlert(msgspec.Struct):
+    """An alert that would be open."""
+
+    service_line_id: str
+    name: str | None
+    subject: AlertSubject
+    since: ShownInstant
+    due: ShownInstant
+    text: str
+
+
+class PreviewMeta(msgspec.Struct):
+    """The number of the alerts that would be open."""
+
+    count: Annotated[int, Meta(ge=0), doc("Exact up to 10,000; 10,000 means at least so many.")]
+    truncated: Annotated[bool, doc("Whether some of them are not shown.")]
+
+
+class Preview(msgspec.Struct):
+    """The alerts that would be open, the latest due first."""
+
+    data: list[PreviewedAlert]
+    meta: PreviewMeta
+
+
+@router.post(
+    "/preview",
+    summary="Try a watch",
+    openapi_extra=needs("read") | {"body": WatchToTry},
+    responses={200: {"types": (Preview,)}, **WRITE_ERRORS},
+)
+async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
+    """Show what a watch would have open now. Nothing is recorded."""
+    watch, filters = _to_try(asking.principal, sent)
+    services, party = asking.services, asking.principal.party
+    async with services.heavy.turn(party):
+        corner = await present_corner(asking, ("execution", "run"))
+        turn = partial(services.slices.next, party)
+        found, number = await open_now(asking.rows, turn, watch, filters, corner)
+        rows = list[PreviewedAlert]()
+        for begin in range(0, len(found), PORTION):
+            await turn()
+            rows += map(_previewed, found[begin : begin + PORTION])
+    shown = Preview(rows, PreviewMeta(number, number > len(rows)))
+    return answer(json_text(shown), corner.position)
+
+
+def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
+    """The watch of a preview, and the filters of its lines. Raises Forbidden and Invalid."""
+    organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
+    workspace_id = id_named(sent.said, "workspace_id", WORKSPACE_ID)
+    watch = Watch("")
+    watch.organization_id = organization_id or principal.organization_id
+    watch.workspace_id = workspace_id or principal.workspace_id
+    is_named = watch.organization_id is not None
+    if is_named and not principal.sees(watch.organization_id, watch.workspace_id):
+        raise Forbidden(OTHER_TENANT)
+    if sent.body is None or sent.fault is not None:
+        raise sent.fault or Invalid("The request is not valid.")
+    if watch.organization_id is None:
+        raise Invalid.at("/organization_id", "is required")
+    names = WatchToTry.model_fields.keys() & {*WatchSettings.__struct_fields__}
+    watch.settings = WatchSettings(name="", **values_of(sent.body, names))
+    require_consistent(watch.settings)
+    lines = msgspec.to_builtins(watch.settings.lines)
+    filters: dict[str, Any] = {name: [*words] for name, words in lines.items()}
+    filters["organization"] = watch.organization_id
+    if watch.workspace_id is not None:
+        filters["workspace"] = watch.workspace_id
+    return watch, filters
+
+
+def _previewed(found: Found) -> PreviewedAlert:
+    line, stretch = found.known.execution, found.due.stretch
+    return PreviewedAlert(
+        line.id,
+        line.name,
+        stretch.subject,
+        time_text(stretch.since),
+        time_text(found.due.at),
+        sentence(found.due.watch.given, stretch, found.known),
+    )
 
 
 def _answer(receipt: Receipt, status: int) -> Response:
