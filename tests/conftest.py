@@ -238,7 +238,7 @@ def conninfo(server: EmbeddedPostgres, databases: Databases) -> Iterator[str]:
 def edge(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[Edge]:
     """A running service with a database of its own, for the tests of one module."""
     name = "edge_" + request.module.__name__.rsplit(".", 1)[-1]
-    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, watch_seconds=3600)
     with copied(server.url, name) as conninfo, edge_of(settings, conninfo) as edge:
         yield edge
 
@@ -263,4 +263,4 @@ def gate() -> Iterator[threading.Event]:
 @pytest.fixture
 def settings() -> Settings:
     """Settings that touch no file."""
-    return Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+    return Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, watch_seconds=3600)

@@ -7,7 +7,7 @@ with activity; a read selects the period of its instant. Two periods suffice: a 
 five minutes ahead, so at most one period lies in the future.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ledger.domain import health
 from ledger.domain import run as runs
 from ledger.domain.execution import Began, Execution
 from ledger.domain.recorded import Event, Recorded
+from ledger.domain.stretch import LineNow, OpenRun
 from ledger.domain.values import MODELS_WITH_RUNS, day_of, week_of
 
 
@@ -124,6 +125,11 @@ class LineFold(msgspec.Struct, array_like=True):
         """The duration of the run that ended last, completed or failed."""
         last = max(self.expired, key=lambda run: run.at, default=None)
         return self.last_ended_ms if last is None else last.duration_ms
+
+    def known(self, runs: Sequence[OpenRun] = ()) -> LineNow:
+        """What watches know of the line, with its open runs where they are about these."""
+        assert self.last_activity_at is not None, "a line is active from its activation on"
+        return LineNow(self.execution, self.last_activity_at, self.open_runs, runs, self.failures)
 
     @property
     def totals(self) -> Totals:

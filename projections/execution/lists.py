@@ -25,6 +25,7 @@ from projections.execution.orders import Sort, ranked_read
 from projections.execution.rank import NO_SCORE
 from projections.execution.statements import (
     CHANGING_FILTERS,
+    COUNTS,
     ITEM_OF_PAST,
     METRICS,
     OF_BLOCKERS,
@@ -47,7 +48,7 @@ _LIST = """
 SELECT p.position, page.record_key, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
+    SELECT l.record_key, '{{' || l.head || ',' || {counts} {extra} || {metrics} || '}}' AS item
     FROM ({lines}) AS l ORDER BY l.record_key {direction} LIMIT %(limit)s
 ) AS page ON true
 ORDER BY page.record_key {direction}
@@ -143,8 +144,9 @@ def exported_read(tenant: frozenset[str]) -> Read:
     return read_of(
         _EXPORTED,
         "execution",
+        "watch",
         planning=Planning.WALK,
-        position=position_of_page("execution"),
+        position=position_of_page("execution", "watch"),
         item=ITEM_OF_PAST.format(extra="NULL::text"),
         where=where_line(tenant),
         version=SHOWN_THEN,
@@ -157,7 +159,7 @@ def _planning(filters: frozenset[str], past: bool, mark: str | None) -> Planning
     If few lines have the values, it is best to find these lines first; if most lines have them, it
     is best to walk the list.
     """
-    if "service_line_id" in filters:
+    if filters & {"service_line_id", "has_alerts"}:
         is_by_values = True
     elif filters.isdisjoint(TENANTS):
         is_by_values = not filters <= {"after"}
@@ -196,10 +198,12 @@ def _read(
     return read_of(
         _PAST_LIST if past else _LIST,
         "execution",
+        "watch",
         past=past,
         planning=_planning(filters, past, mark),
         is_kept=True,
         extra="|| ',' || l.extra" if whole else "",
+        counts=COUNTS,
         metrics=METRICS,
         item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
         lines=lines,
@@ -217,6 +221,7 @@ def _sorted_read(filters: frozenset[str], sort: Sort, whole: bool, back: bool) -
     return read_of(
         _PAST_LIST,
         "execution",
+        "watch",
         past=True,
         planning=Planning.BY_VALUES,
         is_kept=True,
@@ -233,9 +238,14 @@ def _sorted_read(filters: frozenset[str], sort: Sort, whole: bool, back: bool) -
 
 
 _SHOWN = """
-l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet, l.period_1, l.now_1,
-l.period_2, l.now_2
+l.line_id, l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet,
+l.period_1, l.now_1, l.period_2, l.now_2
 """
+
+_OF_FEW = frozenset(
+    {"project_tag", "resource_id", "blocked_cause", "service_line_id", "has_alerts"}
+)
+"""The filters that few lines match, or that have indexes of their own."""
 
 # A condition that is true of every line: with it, the index that begins with both columns serves a
 # request for one of them.
@@ -245,7 +255,7 @@ _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for 
 def _present(walks: Walks) -> str:
     is_pair_alone = walks.filters.isdisjoint(TENANTS) and not walks.filters.isdisjoint(PAIR)
     known = _OF_SOME_PAIR if is_pair_alone else "true"
-    is_of_few = walks.filters & {"project_tag", "resource_id", "blocked_cause", "service_line_id"}
+    is_of_few = walks.filters & _OF_FEW
     groups = () if is_of_few else (PAIR, ("state",), ("workspace_id",))
     return walks.along("ledger.execution", _SHOWN, groups, known)
 

@@ -20,7 +20,7 @@ from ledger.domain import health
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of, where
 from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
-from projections.execution.statements import METRICS, OF_BLOCKERS, RANK_FILTERS
+from projections.execution.statements import COUNTS, METRICS, OF_BLOCKERS, RANK_FILTERS
 from projections.execution.walks import ALL, TENANTS, Walks
 
 Sort = Literal["state_since", "health_score", "due_at"]
@@ -31,7 +31,7 @@ SELECT p.position, page.record_key, page.item, page.key
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.record_key, r.key, r.newest,
-           '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
+           '{{' || l.head || ',' || {counts} {extra} || {metrics} || '}}' AS item
     FROM ({found}) AS r
     JOIN ledger.execution AS l ON l.line_id = r.line_id
 ) AS page ON true
@@ -129,9 +129,11 @@ def ranked_read(
     return read_of(
         _PAGE,
         "execution",
+        "watch",
         planning=asked.planning,
         is_kept="overdue" not in filters,  # the clock decides
         extra="|| ',' || l.extra" if whole else "",
+        counts=COUNTS,
         metrics=METRICS,
         direction=asked.direction,
         found=found,
@@ -206,9 +208,8 @@ class _Asked(NamedTuple):
 
 def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
     """The planning of a page: by its values if few lines or most lines may have these values."""
-    if filters & {"project_tag", "resource_id", "service_line_id", *OF_BLOCKERS} or (
-        sort == "state_since" and "health" in filters
-    ):
+    of_few = {"project_tag", "resource_id", "service_line_id", "has_alerts", *OF_BLOCKERS}
+    if filters & of_few or (sort == "state_since" and "health" in filters):
         return Planning.BY_VALUES
     return Planning.SHORT if filters <= _WALKED else Planning.LONG
 

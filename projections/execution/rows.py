@@ -66,6 +66,7 @@ EXECUTION = Table(
     ExecutionRow,
     key=("line_id",),
     tenant=("organization_id", "workspace_id"),
+    hidden=(),  # a preview of a watch reads the fold, which tells no more than the line's detail
     replaces=True,
     options="fillfactor = 70, toast_tuple_target = 4080",
     # Every activity of a line writes the line's row. So a row is compressed only if it is larger

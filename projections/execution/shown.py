@@ -27,7 +27,7 @@ from ledger.domain.values import (
     ProductLine,
     State,
 )
-from ledger.language.rendering import ShownInstant, json_text, members, shown_as, time_text
+from ledger.language.rendering import ShownInstant, doc, json_text, members, shown_as, time_text
 from projections.execution.line import Totals
 
 
@@ -99,6 +99,7 @@ class ShownLine(LineHead):
 
     last_activity_at: ShownInstant
     open_runs: Annotated[int, Meta(ge=0)]
+    open_alerts: Annotated[int, Meta(ge=0), doc("Alerts that are not resolved.")]
     metrics: dict[str, float | int | None]
 
 
@@ -206,7 +207,7 @@ def lasting_metrics(model: str, score: int | None, totals: Totals) -> str:
 
 def item_of_past(row: Sequence[Any]) -> str:
     """The list row or detail of the columns ``ITEM_OF_PAST`` (``statements.py``)."""
-    head, extra, model, score, last_activity_at, open_runs, amount, *totals = row
-    more = "" if extra is None else f",{extra}"
+    head, extra, model, score, last_activity_at, open_runs, open_alerts, amount, *totals = row
+    more = f',"open_alerts":{open_alerts}' + ("" if extra is None else f",{extra}")
     metrics = current_metric(model, amount or 0) + lasting_metrics(model, score, Totals(*totals))
     return f'{{{head},{counts(last_activity_at, open_runs)}{more},"metrics":{{{metrics}}}}}'

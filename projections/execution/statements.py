@@ -21,6 +21,21 @@ _HAS_RESOURCE = """EXISTS (
     SELECT FROM ledger.execution_resource AS o
     WHERE o.line_id = l.line_id AND o.resource_id = ANY(%(resource_id)s) AND o.present)"""
 
+# Alerts of the line that are not resolved.
+_HAS_ALERTS = """EXISTS (
+    SELECT FROM ledger.alert AS a WHERE a.line_id = l.line_id AND a.resolved IS NULL)"""
+
+_UNRESOLVED_THEN = "a.opened <= p.position AND (a.resolved IS NULL OR a.resolved > p.position)"
+
+# A line's id of its key, and the key of the id of an alert's line.
+_ID_OF_KEY = """'LIN-' || to_char(l.line_key / 1000000000000, 'FM00') || '-'
+    || to_char(mod(l.line_key, 1000000000000), 'FM999999000000')"""
+_KEY_OF_ALERT = """substr(a.line_id, 5, 2)::bigint * 1000000000000 + substr(a.line_id, 8)::bigint"""
+
+_OPEN_ALERTS_THEN = f"""(
+    SELECT count(*) FROM ledger.alert AS a
+    WHERE a.line_id = {_ID_OF_KEY} AND {_UNRESOLVED_THEN})"""
+
 _LASTING_FILTERS: Mapping[str, str] = {
     **tenant_conditions("l"),
     "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
@@ -57,6 +72,7 @@ _PRESENT_FILTERS: Mapping[str, str] = {
         SELECT FROM ledger.execution_rank AS r
         WHERE r.line_id = l.line_id AND r.health_status = ANY(%(health)s))""",
     "resource_id": _HAS_RESOURCE,
+    "has_alerts": _HAS_ALERTS,
 }
 
 # The filters of a tag's row by tenant.
@@ -71,11 +87,18 @@ RANK_FILTERS: Mapping[str, str] = {
     **CHANGING_FILTERS,
     "health": "l.health_status = ANY(%(health)s)",
     "resource_id": _HAS_RESOURCE,
+    "has_alerts": _HAS_ALERTS,
     **OF_BLOCKERS,
 }
 
 # The current period: the UTC day or the ISO week, as the model counts.
 _PERIOD = "CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END"
+
+# The counts of a present line.
+COUNTS = """
+l.counts || ',"open_alerts":' || (
+    SELECT count(*) FROM ledger.alert AS a WHERE a.line_id = l.line_id AND a.resolved IS NULL)
+"""
 
 # The metrics of a present line.
 METRICS = f"""
@@ -87,7 +110,7 @@ CASE {_PERIOD} WHEN l.period_1 THEN l.now_1 WHEN l.period_2 THEN l.now_2 ELSE l.
 # The columns of which ``shown.item_of_past`` makes a list row, or a detail: with ``extra``.
 ITEM_OF_PAST = f"""
 v.head, {{extra}}, l.execution_model, v.health_score,
-{json_of_instant("s.last_activity_at")}, s.open_runs,
+{json_of_instant("s.last_activity_at")}, s.open_runs, {_OPEN_ALERTS_THEN},
 CASE {_PERIOD} WHEN s.period_1 THEN s.amount_1 WHEN s.period_2 THEN s.amount_2 END,
 s.hours_total, s.started_runs, s.completed_runs, s.last_run_duration_ms
 """
@@ -108,7 +131,7 @@ _DETAIL = """
 SELECT p.position, line.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT '{{' || l.head || ',' || l.counts || ',' || l.extra || {metrics} || '}}' AS item
+    SELECT '{{' || l.head || ',' || {counts} || ',' || l.extra || {metrics} || '}}' AS item
     FROM ledger.execution AS l WHERE l.line_id = %(line_id)s AND {where}
 ) AS line ON true
 """
@@ -123,9 +146,10 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# The number of lines by state, model, product line and open causes.
+# The unresolved alerts of these lines, and their number by state, model, product line and causes.
 _SUMMARY = """
-SELECT p.position, l.state, l.execution_model, l.product_line, l.causes, l.lines
+SELECT p.position, (SELECT count(*) FROM ledger.alert AS a {of_lines}) AS alerts, l.state,
+       l.execution_model, l.product_line, l.causes, l.lines
 FROM ({position}) AS p LEFT JOIN LATERAL ({lines}) AS l ON true
 """
 
@@ -163,6 +187,14 @@ _COUNTED_ONE_BY_ONE = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
 FROM ledger.execution_rank AS l WHERE {where}
 GROUP BY l.state, l.execution_model, l.product_line, l.causes
+"""
+
+_OF_RANKED = """
+JOIN ledger.execution_rank AS l ON l.line_id = a.line_id WHERE a.resolved IS NULL AND {where}
+"""
+_OF_INTERVALS = f"""
+JOIN ledger.execution_interval AS l ON l.line_key = {_KEY_OF_ALERT}
+WHERE {_UNRESOLVED_THEN} AND l.opened <= p.position AND l.ended > p.position AND {{where}}
 """
 
 # Lines of the past are counted one by one, each by the interval that held at the position.
@@ -316,8 +348,10 @@ def detail_read(filters: frozenset[str], past: bool = False) -> Read:
     return read_of(
         _PAST_DETAIL if past else _DETAIL,
         "execution",
+        "watch",
         past=past,
         is_kept=True,
+        counts=COUNTS,
         metrics=METRICS,
         item=ITEM_OF_PAST.format(extra="v.extra"),
         where=where_line(filters),
@@ -327,16 +361,19 @@ def detail_read(filters: frozenset[str], past: bool = False) -> Read:
 
 @cache
 def summary_read(filters: frozenset[str], past: bool = False) -> Read:
-    """(position, state, model, product line, causes, lines) rows; a row of nulls if there is none.
+    """(position, alerts, state, model, product line, causes, lines) rows.
 
-    Several rows may differ only in ``lines``: their numbers are to be added up. The requested tags
-    must be distinct.
+    ``alerts`` is the number of unresolved alerts of all these lines; the next columns are null if
+    there is no line. Several rows may differ only in ``lines``: their numbers are to be added up.
+    The requested tags must be distinct.
     """
     # Single lines that are counted are few or many, depending on the values.
     planning = Planning.BY_VALUES
+    of_lines = _OF_RANKED.format(where=where(filters, RANK_FILTERS))
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
-    elif filters & {"resource_id", *OF_BLOCKERS}:
+        of_lines = _OF_INTERVALS.format(where=where_line(filters, past=True))
+    elif filters & {"resource_id", "has_alerts", *OF_BLOCKERS}:
         lines = _COUNTED_ONE_BY_ONE.format(where=where(filters, RANK_FILTERS))
     elif "project_tag" in filters:
         others = filters - {"project_tag"}
@@ -351,7 +388,14 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
         planning = Planning.SHORT
     is_kept = "overdue" not in filters
     return read_of(
-        _SUMMARY, "execution", past=past, planning=planning, is_kept=is_kept, lines=lines
+        _SUMMARY,
+        "execution",
+        "watch",
+        past=past,
+        planning=planning,
+        is_kept=is_kept,
+        of_lines=of_lines,
+        lines=lines,
     )
 
 

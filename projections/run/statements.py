@@ -166,6 +166,21 @@ _IN_ORDER = frozenset(("organization", "from", "to", "after"))
 _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
 
+# The pending and running runs of lines, each with the begin of its status.
+_OPEN = """
+SELECT p.position, r.line_key, r.run_id, r.external_id, r.status, r.since, r.begun
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT r.line_key, r.run_id, r.external_id, r.status,
+           COALESCE(r.started_at, r.requested_at) AS since, COALESCE(r.started, r.opened) AS begun
+    FROM ledger.run AS r
+    WHERE r.line_key = ANY(%(lines)s::bigint[]) AND r.status IN ('pending', 'running')
+) AS r ON true
+"""
+
+OPEN_RUNS = read_of(_OPEN, "run", planning=Planning.BY_VALUES)
+"""(position, line key, run, external id, status, instant, position) rows of ``lines``."""
+
 Shows = Literal["all", "errors", "none"]
 """The payloads that a list shows."""
 

@@ -81,15 +81,17 @@ ALERT = Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
-        # Lists by due time and by severity, of a tenant and of all.
-        Index("organization_id, due_at, alert_key"),
-        Index("organization_id, rank, due_at, alert_key"),
-        Index("due_at, alert_key"),
-        # The few that are unresolved: of a tenant, a watch, a line.
-        Index("organization_id, due_at, alert_key", where="resolved IS NULL"),
+        # Lists in their orders: of an organization, a workspace, a watch, and of all.
+        Index("organization_id, due_at DESC, alert_key"),
+        Index("organization_id, rank DESC, due_at DESC, alert_key"),
+        Index("workspace_id, due_at DESC, alert_key"),
+        Index("watch_id, due_at DESC, alert_key"),
+        Index("due_at DESC, alert_key"),
+        Index("line_id, due_at DESC, alert_key"),
+        # The few that are unresolved: lists, and the numbers of a watch and of a line.
+        Index("organization_id, due_at DESC, alert_key", where="resolved IS NULL"),
         Index("watch_id", where="resolved IS NULL"),
         Index("line_id", where="resolved IS NULL"),
-        Index("line_id, due_at"),
     ),
 )
 

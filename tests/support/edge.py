@@ -120,6 +120,10 @@ class Edge:
         """A new key's token."""
         return self.run(self.service.token(*permissions, **tenant))
 
+    def look(self) -> None:
+        """Let watches open and resolve alerts, as ``Service.look``."""
+        self.run(self.service.look())
+
     def revoke(self, token: str) -> None:
         """Revoke the key of a token; its streams end at once."""
         services = self.service.app.state.services

@@ -15,6 +15,7 @@ from ledger.domain.api_key import Permission
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.intake.tokens import create_token
+from ledger.postgres.scope import EVERYONE
 from ledger.service.composition.api import create_api
 from ledger.service.composition.loops import Loops
 from ledger.settings import Settings
@@ -27,7 +28,7 @@ BATCH = {"content-type": "application/cloudevents-batch+json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 ALL: tuple[Permission, ...] = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
-    "keys:manage",
+    "keys:manage", "watches:manage",
 )  # fmt: skip
 
 
@@ -97,6 +98,20 @@ class Service:
         """A line's detail."""
         data: dict[str, Any] = (await self.get(f"/v1/execution/{line_id}"))["data"]
         return data
+
+    async def look(self) -> None:
+        """Let the loop of watches do rounds until there is nothing more to do."""
+        has_more = True
+        while has_more:
+            done, has_more = await asyncio.to_thread(self.loops.watches._round)
+            has_more = has_more or done > 0
+            await self.shown()
+
+    async def shown(self) -> None:
+        """Wait until the views show the end of the log."""
+        positions = self.app.state.services.positions
+        rows = await self.app.state.services.door.fetch(EVERYONE, "SELECT ledger.log_end()", {})
+        assert await positions.wait(rows[0][0])
 
     async def sweep(self) -> int:
         """Run the idle sweeper once; return the number of lines that became idle."""

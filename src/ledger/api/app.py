@@ -17,6 +17,7 @@ from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.headers import Compression, Packed
 from ledger.api.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.api.routes import (
+    alerts,
     audit,
     compare,
     directory,
@@ -35,6 +36,7 @@ from ledger.api.routes import (
     stories,
     streams,
     usage,
+    watches,
     webhooks,
 )
 from ledger.api.services import ApiServices
@@ -52,6 +54,8 @@ ROUTED = (
     usage,
     compare,
     statements,
+    watches,
+    alerts,
     streams,
     feeds,
     event_types,

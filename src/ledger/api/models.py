@@ -1,11 +1,12 @@
 """What the API's descriptions share: names of schemas, and the bodies of commands."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ledger.domain.values import TEXT
+from ledger.domain.watch import Condition
 from ledger.intake.fact_types import Characters, Instant
 
 W = TypeVar("W", bound=str)
@@ -36,6 +37,10 @@ def camel(*names: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in words)
 
 
+_OMITTING = frozenset(each.__name__ for each in get_args(Condition))
+"""The structs of answers that omit a field which has its default."""
+
+
 def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of an answer, which has all its keys but those that are UNSET.
 
@@ -44,10 +49,9 @@ def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
     fields = schema.get("properties")
     if fields is None:
         return schema
-    required = {
-        *schema.get("required", ()),
-        *(n for n, field in fields.items() if "default" in field),
-    }
+    required = {*schema.get("required", ())}
+    if schema.get("title") not in _OMITTING:
+        required |= {name for name, field in fields.items() if "default" in field}
     plain = {
         name: {key: value for key, value in field.items() if key != "default"}
         for name, field in fields.items()

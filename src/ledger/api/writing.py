@@ -20,11 +20,13 @@ from ledger.api.replies import Reply
 from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import (
+    ALERT_ID,
     ENDPOINT_ID,
     KEY_ID,
     LINE_ID,
     RUN_ID,
     STATEMENT_ID,
+    WATCH_ID,
     format_instant,
 )
 from ledger.intake import json_gate
@@ -47,6 +49,8 @@ _SUBJECTS = {
     "webhook": (ENDPOINT_ID, "No such webhook endpoint."),
     "api_key": (KEY_ID, "No such key."),
     "statement": (STATEMENT_ID, "No such statement."),
+    "watch": (WATCH_ID, "No such watch."),
+    "alert": (ALERT_ID, "No such alert."),
 }
 """For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 

@@ -16,8 +16,16 @@ from ledger.domain.api_key import Permission
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
-from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, WATCH_ID, format_instant
-from ledger.domain.watch import Condition, Severity, Watch, WatchedLines
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    KEY_ID,
+    STATEMENT_ID,
+    WATCH_ID,
+    ExecutionModel,
+    ProductLine,
+    format_instant,
+)
+from ledger.domain.watch import Condition, Severity, Watch
 from ledger.domain.watch_hours import WatchHours
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -157,6 +165,15 @@ class StatementAsIssued(msgspec.Struct, kw_only=True):
     replaces: str | None
 
 
+class ShownWatchedLines(msgspec.Struct):
+    """The lines that a watch is about; a field that is absent leaves out none."""
+
+    execution_model: list[ExecutionModel] | msgspec.UnsetType = msgspec.UNSET
+    product_line: list[ProductLine] | msgspec.UnsetType = msgspec.UNSET
+    project_tag: list[str] | msgspec.UnsetType = msgspec.UNSET
+    service_line_id: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
 class WatchAsSetUp(msgspec.Struct, kw_only=True):
     """A watch as its owner sees it, without what follows from lines and alerts."""
 
@@ -170,10 +187,21 @@ class WatchAsSetUp(msgspec.Struct, kw_only=True):
     hours: WatchHours | None
     keep_seconds: int
     remind_seconds: int
-    lines: WatchedLines
+    lines: ShownWatchedLines
     enabled: bool
     created_at: ShownInstant
     updated_at: ShownInstant
+
+
+class ShownWatch(WatchAsSetUp, kw_only=True):
+    """A watch."""
+
+    looking: Annotated[bool, doc("Whether its present revision is still looking at all lines.")]
+    open_alerts: Annotated[int, Meta(ge=0), doc("Its unresolved alerts that the credential sees.")]
+    overflow: Annotated[int, Meta(ge=0), doc("Its alerts that wait for room, up to 10,000.")]
+    endpoints: Annotated[
+        int, Meta(ge=0), doc("The enabled webhook endpoints that are told of its alerts.")
+    ]
 
 
 def watch_set_up(watch: Watch) -> WatchAsSetUp:

@@ -27,7 +27,10 @@ from ledger.domain.values import (
     State,
     TriggerType,
 )
+from ledger.domain.watch import Severity
+from ledger.domain.watch_hours import Weekday
 from ledger.language.published import TYPES
+from projections.watch.shown import AlertStatus
 
 Schema = dict[str, Any]
 Change = Callable[[Schema], Schema]
@@ -48,6 +51,9 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "EventType": tuple(TYPES),
     "EventTypeOrEvery": (*TYPES, EVERY_TYPE),
     "AuditAction": WORDS,
+    "Severity": get_args(Severity),
+    "AlertStatus": get_args(AlertStatus),
+    "Weekday": get_args(Weekday),
 }
 """The enumerations that stand in several places. Any other is named after its only place."""
 
@@ -105,10 +111,10 @@ class Schemas:
                 }
             elif key == "$ref":
                 value = _short(value)
-            # Generators make a class for each title.
-            if key != "title":
-                new[key] = value
-        return self._named(suited(new), place)
+            new[key] = value
+        suitable = suited(new)
+        suitable.pop("title", None)  # generators make a class for each title
+        return self._named(suitable, place)
 
     def _named(self, schema: Schema, place: str) -> Schema:
         if "enum" not in schema:

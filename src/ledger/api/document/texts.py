@@ -26,7 +26,7 @@ TAGS: dict[str, str] = {
     "search": "Finding lines, runs, workspaces, projects, resources and blockers by name or id.",
     "usage": "Hours, runs, tokens and time of many lines, in total and grouped.",
     "statements": "The usage of a period, issued as a document that stays and can be proved.",
-    "watches": "What should have happened, and did not: conditions with a clock, and sources.",
+    "watches": "Conditions with a clock, the alerts that they open, and who reports.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
     "keys": "Who may do what: create, rotate and revoke API keys.",

@@ -62,7 +62,7 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
-from ledger.language.rendering import json_text
+from ledger.language.rendering import doc, json_text
 from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
@@ -71,7 +71,7 @@ from projections.execution.shown import LineDetail, ShownLine, item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
-OF_NOW = ("resource_id", "assignee", "unassigned", "overdue", "organization_id")
+OF_NOW = ("resource_id", "assignee", "unassigned", "overdue", "has_alerts", "organization_id")
 """The filters of now only."""
 
 _OF_NOW = "asks about now only; leave out as_of"
@@ -114,6 +114,10 @@ class Filters(Query):
     overdue: Annotated[
         Literal["true"] | None,
         Field(description="An open blocker whose `due_at` is in the past. Not with `as_of`."),
+    ] = None
+    has_alerts: Annotated[
+        Literal["true"] | None,
+        Field(description="An alert that is not resolved. Not with `as_of`."),
     ] = None
     organization_id: Annotated[
         Identifier,
@@ -177,6 +181,7 @@ class LineCounts(msgspec.Struct):
     by_execution_model: Annotated[dict[ExecutionModel, int], keyed(ExecutionModel)]
     by_product_line: Annotated[dict[ProductLine, int], keyed(ProductLine)]
     by_blocked_cause: Annotated[dict[Cause, int], keyed(Cause)]
+    open_alerts: Annotated[int, doc("Alerts of these lines that are not resolved.")]
 
 
 # The route matches any text: a malformed id is 404, like a LIN id that no line has.
@@ -311,7 +316,7 @@ def _summary_reply(rows: Answer) -> Reply:
     """Add up the rows, which count lines with the same properties, to the summary."""
     by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
     by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
-    for _, state, model, product, causes, lines in rows:
+    for _, _, state, model, product, causes, lines in rows:
         if state is None:
             continue
         by_state[state] += lines
@@ -319,7 +324,8 @@ def _summary_reply(rows: Answer) -> Reply:
         by_product[product] += lines
         for cause in causes:
             by_cause[cause] += lines
-    counts = LineCounts(sum(by_state.values()), by_state, by_model, by_product, by_cause)
+    total, (_, alerts, *_) = sum(by_state.values()), rows[0]
+    counts = LineCounts(total, by_state, by_model, by_product, by_cause, alerts)
     return answer(json_text(AnswerOf(counts)), rows.position)
 
 

@@ -17,11 +17,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_val
 from pydantic.fields import FieldInfo
 
 from ledger.api.lean import LeanRoute, command_route
+from ledger.api.many import carry_out, own_key
 from ledger.api.models import CommandBody, PausedUntil, Written
 from ledger.api.reading import LONGEST_WORD, MOST_WORDS, OR, Asking, Query, periods, words_of
 from ledger.api.replies import Reply
 from ledger.api.routes.executions import Filters, filters_of
-from ledger.api.services import last_position
 from ledger.api.writing import Sent, execute
 from ledger.application.commands.holds import (
     ChosenLines,
@@ -31,11 +31,10 @@ from ledger.application.commands.holds import (
     ResumeOne,
     Told,
 )
-from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import Invalid, InvalidState, Refused, Unavailable
-from ledger.domain.values import ORGANIZATION_ID, STATES, State, format_instant, id_named
+from ledger.domain.values import ORGANIZATION_ID, STATES, State, id_named
 from ledger.intake.json_gate import MAX_INTEGER, by_value
-from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.intake.request import Receipt
 from ledger.postgres.scope import Planning
 from ledger.postgres.timing import ANSWER_SECONDS
 from projections.execution import lists, statements
@@ -215,14 +214,14 @@ async def _manage(
                     line,
                     asking.principal,
                     asking.request.state.request_id,
-                    idempotency=_own_key(sent.key, choice, line),
+                    idempotency=own_key(sent.key, line, choice.chosen_at),
                     reason=sent.body.reason,
                     until=getattr(sent.body, "until", None),
                     is_dry=is_dry,
                 )
                 for line in choice.lines
             ]
-            outcomes = await _carry_out(asking, commands)
+            outcomes = await carry_out(asking, commands)
             return await _answer(asking, choice, outcomes, done)
     except TimeoutError as error:
         raise Unavailable("Not all lines are done. Send the same request again.") from error
@@ -286,35 +285,6 @@ async def _rows(asking: Asking, filters: Mapping[str, Any]) -> tuple[list[_Row],
     now = periods(asking.services.clock())
     rows = await asking.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
     return [_row_of(row[2]) for row in rows if row[2] is not None], rows.position
-
-
-def _own_key(key: IdempotencyKey | None, choice: ChosenLines, line: str) -> IdempotencyKey | None:
-    """The key of a line's own command. The instant tells apart two uses of an expired key."""
-    if key is None:
-        return None
-    path = f"{key.path}/{line}/{format_instant(choice.chosen_at)}"
-    return msgspec.structs.replace(key, path=path)
-
-
-async def _carry_out(asking: Asking, commands: Sequence[PauseOne]) -> list[Receipt | Refused]:
-    """The outcomes of the commands, as soon as the views show them.
-
-    Each append takes one turn's commands at most, so no other organization waits for all of them.
-    Raises Unavailable if a command was not carried out.
-    """
-    decided = list[Receipt | Refused]()
-    for start in range(0, len(commands), TURN_FACTS):
-        some = commands[start : start + TURN_FACTS]
-        for outcome in await asking.services.submissions.submit(some, for_views=False):
-            if isinstance(outcome, Unavailable):
-                raise outcome
-            decided.append(outcome)
-    await asking.services.positions.wait(last_position(decided))
-    state = asking.request.state
-    receipts = [each for each in decided if isinstance(each, Receipt)]
-    state.receipt = max(receipts, key=lambda each: each.position, default=None)
-    state.replayed = state.replayed and all(outcome.replayed for outcome in decided)
-    return decided
 
 
 async def _answer(

@@ -6,7 +6,7 @@ waits for a later round if the log has more events of the line than the view.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -21,10 +21,12 @@ from ledger.domain.run import Run
 from ledger.domain.stretch import LineNow, OpenRun, Stretch, stretches
 from ledger.domain.values import EARLIEST, ENDED
 from ledger.domain.watch import Condition, RunOpen, RunsFailing, UsageOver, Watch
-from ledger.intake.principal import WATCHER
-from ledger.intake.request import Receipt, TenantOf
+from ledger.intake.principal import WATCHER, Principal
+from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
 
 _UNCHANGED = Receipt("", (), 0, duplicate=True)
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(eq=False, repr=False)
@@ -43,10 +45,38 @@ class Acknowledge(SubjectCommand):
         alert = group.memory.alert(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        if self.until is not None and self.until <= group.now:
-            raise Invalid.at("/until", "must lie in the future")
+        _require_future(self.until, group)
         body = alert.acknowledge(self.note, self.assignee, self.until)
         return receipt(group.record(alert, body, group.now, self))
+
+
+@dataclass(eq=False, repr=False)
+class AcknowledgeMany(OwnCommand):
+    """Check a request to acknowledge many alerts, each of which has a command of its own."""
+
+    action = "alert.acknowledge"
+
+    principal: Principal
+    request_id: str | None
+    _: KW_ONLY
+    until: datetime | None
+    fault: Invalid | None
+    idempotency: IdempotencyKey | None
+
+    def about(self) -> About:
+        return About(self.action)
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises Invalid. The answer is the instant of the decision."""
+        if self.fault is not None:
+            raise self.fault
+        _require_future(self.until, group)
+        return Receipt("", (), 0, answer=_encode(group.now))
+
+
+def _require_future(until: datetime | None, group: Group) -> None:
+    if until is not None and until <= group.now:
+        raise Invalid.at("/until", "must lie in the future")
 
 
 class _OfLine(OwnCommand):

@@ -1,22 +1,50 @@
-"""Commands about watches (contract, Watches)."""
+"""Commands about watches (contract, Watches).
+
+The receipt carries the answer for the caller: the watch as the command left it, with what the views
+showed beside it before. So a request that is sent again gets the same answer.
+"""
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from ledger.application.command import NewCommand, SubjectCommand, receipt
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, Invalid
-from ledger.domain.watch import KEEPING, Watch, WatchCreated, WatchDeleted, WatchSettings
+from ledger.domain.watch import (
+    KEEPING,
+    NoActivity,
+    Watch,
+    WatchCreated,
+    WatchDeleted,
+    WatchSettings,
+)
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.language.rendering import ShownWatch, json_text, shown_as
 from ledger.log.tables import WATCH
+
+LEAST_QUIET_SECONDS = 300
+"""The least ``for_seconds`` of a watch for lines without activity."""
+
+
+class Beside(NamedTuple):
+    """The fields of a shown watch of which its own events do not tell."""
+
+    looking: bool = False
+    open_alerts: int = 0
+    overflow: int = 0
+    endpoints: int = 0
 
 
 def require_consistent(settings: WatchSettings) -> None:
     """Raise Invalid where settings do not go together."""
     if settings.keep_seconds and not isinstance(settings.condition, KEEPING):
         raise Invalid.at("/keep_seconds", "must be 0 for this kind of condition")
+    if isinstance(settings.condition, NoActivity) and settings.for_seconds < LEAST_QUIET_SECONDS:
+        raise Invalid.at("/for_seconds", f"must be at least {LEAST_QUIET_SECONDS} for this kind")
 
 
 @dataclass(eq=False, repr=False)
@@ -34,6 +62,8 @@ class CreateWatch(NewCommand):
     workspace_id: str | None
     settings: WatchSettings | None
     """None: the request has a fault."""
+    endpoints: int = 0
+    """The endpoints that the watch will tell."""
     fault: Invalid | None = None
     idempotency: IdempotencyKey | None = None
 
@@ -55,7 +85,9 @@ class CreateWatch(NewCommand):
         Watch.require_room(group.owned(WATCH, organization_id))
         watch, body = Watch(group.issue("WCH")), WatchCreated(settings=self.settings)
         tenant = (organization_id, workspace_id, None)
-        return receipt(group.record(watch, body, group.now, self, tenant=tenant))
+        recorded = group.record(watch, body, group.now, self, tenant=tenant)
+        beside = Beside(looking=self.settings.enabled, endpoints=self.endpoints)
+        return receipt(recorded, _answer(watch, beside))
 
 
 @dataclass(eq=False, repr=False)
@@ -66,17 +98,23 @@ class UpdateWatch(SubjectCommand):
     subject_type = "watch"
 
     given: dict[str, Any] = field(kw_only=True)
+    beside: Beside = field(kw_only=True, default=Beside())
+    """As the views showed it before."""
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound or Invalid."""
         watch = group.memory.watch(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        body = watch.update(**self.given)
+        body, revision = watch.update(**self.given), watch.revision
         if body is None:
-            return self.unchanged()
+            unchanged = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
+            return msgspec.structs.replace(unchanged, answer=_answer(watch, self.beside))
         require_consistent(body.settings)
-        return receipt(group.record(watch, body, group.now, self))
+        recorded = group.record(watch, body, group.now, self)
+        looks = self.beside.looking or watch.revision != revision
+        beside = self.beside._replace(looking=looks and body.settings.enabled)
+        return receipt(recorded, _answer(watch, beside))
 
 
 class DeleteWatch(SubjectCommand):
@@ -91,3 +129,8 @@ class DeleteWatch(SubjectCommand):
         if self.fault is not None:
             raise self.fault
         return receipt(group.record(watch, WatchDeleted(), group.now, self))
+
+
+def _answer(watch: Watch, beside: Beside) -> bytes:
+    given = msgspec.structs.asdict(watch.given)
+    return json_text({"data": shown_as(ShownWatch, watch, **given, **beside._asdict())}).encode()

@@ -1,0 +1,69 @@
+"""The statement that finds the present lines for which a watch's condition may hold.
+
+Whether it holds, and since when, is decided by a line's fold (``domain/stretch.py``): the statement
+only leaves out lines for which it cannot hold.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+import msgspec
+
+from ledger.domain.watch import (
+    BlockerOpen,
+    Condition,
+    HealthBelow,
+    InState,
+    NoActivity,
+    PastDue,
+    RunOpen,
+    RunsFailing,
+)
+from ledger.postgres.scope import Planning
+from ledger.views.statements import Read, read_of
+from projections.execution.line import LineFold
+from projections.execution.statements import where_line
+
+_LINES = """
+SELECT p.position, line.record_key, line.fold
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT l.record_key, l.fold FROM ledger.execution AS l
+    WHERE {where} AND {may_hold} ORDER BY l.record_key DESC LIMIT %(limit)s
+) AS line ON true
+ORDER BY line.record_key DESC
+"""
+
+_HAS_RUN = """EXISTS (
+    SELECT FROM ledger.run AS r WHERE r.line_key = l.line_key AND r.status IN ({statuses}))"""
+_HAS_RANK = """EXISTS (
+    SELECT FROM ledger.execution_rank AS r WHERE r.line_id = l.line_id AND {condition})"""
+
+# ``latest`` is the last instant since which a condition may hold that is due now.
+_MAY_HOLD: Mapping[type[Condition], str] = {
+    InState: "l.state = ANY(%(states)s)",
+    BlockerOpen: "l.causes <> '{}'",
+    PastDue: "l.causes <> '{}' AND " + _HAS_RANK.format(condition="r.due_at <= %(latest)s"),
+    NoActivity: "l.state NOT IN ('closed', 'paused')",
+    RunOpen: _HAS_RUN.format(statuses="'pending', 'running'"),
+    RunsFailing: _HAS_RUN.format(statuses="'failed'"),
+    HealthBelow: _HAS_RANK.format(condition="r.health_status IN ('amber', 'red')"),
+}
+
+decode_line = msgspec.msgpack.Decoder(LineFold).decode
+
+
+@cache
+def watched_read(condition: type[Condition], filters: frozenset[str]) -> Read:
+    """(position, record key, fold) rows, newest record id first; a row of nulls if no line is left.
+
+    The filters are those of ``where_line``.
+    """
+    views = ("execution", "run") if condition in (RunOpen, RunsFailing) else ("execution",)
+    return read_of(
+        _LINES,
+        *views,
+        planning=Planning.BY_VALUES,
+        where=where_line(filters),
+        may_hold=_MAY_HOLD[condition],
+    )

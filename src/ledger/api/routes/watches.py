@@ -1,0 +1,301 @@
+"""Watches: the routes that set them up, change, delete and show them (contract, Watches).
+
+The answer of a command comes with its receipt. What a watch is shown with beside its settings is
+read from the views before the command is handed in.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Response
+from msgspec import Meta
+from pydantic import Field
+
+from ledger.api.corners import present_corner
+from ledger.api.exports import PORTION
+from ledger.api.lean import LeanRoute, command_route, needs, read_route
+from ledger.api.models import Changes
+from ledger.api.problems import FEED_ERRORS, WRITE_ERRORS, InvalidCursor
+from ledger.api.reading import (
+    Asking,
+    Present,
+    TenantQuery,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    path_id,
+    read_at,
+)
+from ledger.api.replies import AnswerOf, PageOf, answer
+from ledger.api.watch_settings import (
+    ConditionField,
+    ForSeconds,
+    HoursField,
+    KeepSeconds,
+    PastDueCondition,
+    RemindSeconds,
+    WatchedLines,
+    Watching,
+    WatchToTry,
+    values_of,
+)
+from ledger.api.writing import Sent, deleted, execute, execute_on
+from ledger.application.commands.watches import (
+    Beside,
+    CreateWatch,
+    DeleteWatch,
+    UpdateWatch,
+    require_consistent,
+)
+from ledger.application.commands.webhooks import OTHER_TENANT
+from ledger.domain.alert import AlertSubject
+from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.domain.stretch import sentence
+from ledger.domain.values import (
+    ORGANIZATION_ID,
+    WATCH_ID,
+    WORKSPACE_ID,
+    id_named,
+    id_of_key,
+    sort_key,
+)
+from ledger.domain.watch import Severity, Watch, WatchSettings
+from ledger.intake.fact_types import Label
+from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
+from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
+from ledger.reads.preview import Found, open_now
+from ledger.reads.question import Answer
+from projections.watch.statements import endpoints_read, watches_read
+
+router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute)
+
+_PERMISSION = "watches:manage"
+_UNKNOWN = "No such watch."
+
+AnyWatchId = Annotated[str, path_id("A WCH id.", "WCH-26-000004", WATCH_ID)]
+
+_Name = Annotated[Label, Field(examples=["Blocked for two hours"])]
+
+
+class NewWatch(Watching):
+    """A new watch."""
+
+    name: _Name
+    severity: Severity = "warning"
+    remind_seconds: RemindSeconds = 0
+    enabled: bool = True
+
+
+class WatchChanges(Changes):
+    """The changes of a watch; a field that is left out stays as it is."""
+
+    name: _Name = ""
+    condition: ConditionField = PastDueCondition(kind="past_due")
+    for_seconds: ForSeconds = 0
+    severity: Severity = "warning"
+    hours: HoursField = None
+    keep_seconds: KeepSeconds = 0
+    remind_seconds: RemindSeconds = 0
+    lines: Annotated[WatchedLines, Field(default_factory=WatchedLines)]
+    enabled: bool = True
+
+
+@command_route(
+    router,
+    "",
+    CreateWatch,
+    _PERMISSION,
+    summary="Set up a watch",
+    answer=AnswerOf[ShownWatch],
+    status=201,
+)
+async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
+    """Set up a watch. It looks at what holds now, and at what follows."""
+    body, settings, endpoints = sent.body, None, 0
+    command = CreateWatch(
+        asking.principal,
+        asking.request.state.request_id,
+        organization_id=id_named(sent.said, "organization_id", ORGANIZATION_ID),
+        workspace_id=id_named(sent.said, "workspace_id", WORKSPACE_ID),
+        settings=settings,
+        endpoints=endpoints,
+        fault=sent.fault,
+        idempotency=sent.key,
+    )
+    if body is not None:
+        command.settings = WatchSettings(**values_of(body, WatchSettings.__struct_fields__))
+        tenant = {
+            "organization_id": command.organization_id,
+            "workspace_id": command.workspace_id,
+        }
+        ((_, command.endpoints),) = await asking.rows(
+            endpoints_read(frozenset(asking.tenant)), asking.tenant | tenant
+        )
+    return _answer(await execute(asking.request, command), 201)
+
+
+@read_route(router, "", PageOf[ShownWatch], summary="List watches")
+async def list_watches(asking: Asking, query: TenantQuery) -> Response:
+    """List the watches of the credential's tenant, newest first."""
+    chosen = query.chosen()
+    filters = asking.tenant | chosen
+    if query.cursor is not None:
+        filters["after"] = _key_in(decode_cursor(query.cursor, chosen))
+    parameters = {**filters, "limit": query.limit + 1}
+    rows = await asking.rows(watches_read(frozenset(filters)), parameters)
+    return paged(
+        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key("WCH", row[1])}, chosen)
+    )
+
+
+def _key_in(key: Mapping[str, Any]) -> int:
+    if not re.fullmatch(WATCH_ID, str(key.get("id"))):
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return sort_key(key["id"])
+
+
+async def _found(asking: Asking, watch_id: str) -> Answer:
+    """(position, key, item JSON) of a watch; nulls if the credential sees no such watch."""
+    filters = asking.tenant | {"watch_id": watch_id}
+    return await asking.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
+
+
+@read_route(router, "/{watch_id}", AnswerOf[ShownWatch], FEED_ERRORS, summary="Show a watch")
+async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Response:
+    """Show a watch with its settings and the number of its open alerts."""
+    if not re.fullmatch(WATCH_ID, watch_id):
+        raise NotFound(_UNKNOWN)
+    rows = await _found(asking, watch_id)
+    if rows[0][2] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return answer(f'{{"data":{rows[0][2]}}}', rows.position)
+
+
+@command_route(
+    router,
+    "/{watch_id}",
+    UpdateWatch,
+    _PERMISSION,
+    method="PATCH",
+    summary="Change a watch",
+    answer=AnswerOf[ShownWatch],
+)
+async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
+    """Change the fields that the body names.
+
+    Another condition, duration, other hours or lines begin a new revision, and so does enabling:
+    the alerts of the former revision are resolved.
+    """
+    given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
+    beside = Beside()
+    if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
+        shown = msgspec.json.decode(item)
+        beside = Beside(*(shown[name] for name in Beside._fields))
+    receipt = await execute_on(asking, UpdateWatch, watch_id, sent, given=given, beside=beside)
+    return _answer(receipt, 200)
+
+
+@command_route(
+    router,
+    "/{watch_id}",
+    DeleteWatch,
+    _PERMISSION,
+    method="DELETE",
+    summary="Remove a watch",
+    status=204,
+)
+async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
+    """Remove a watch. Its alerts are resolved, and stay readable."""
+    return deleted(await execute_on(asking, DeleteWatch, watch_id, sent))
+
+
+class PreviewedAlert(msgspec.Struct):
+    """An alert that would be open."""
+
+    service_line_id: str
+    name: str | None
+    subject: AlertSubject
+    since: ShownInstant
+    due: ShownInstant
+    text: str
+
+
+class PreviewMeta(msgspec.Struct):
+    """The number of the alerts that would be open."""
+
+    count: Annotated[int, Meta(ge=0), doc("Exact up to 10,000; 10,000 means at least so many.")]
+    truncated: Annotated[bool, doc("Whether some of them are not shown.")]
+
+
+class Preview(msgspec.Struct):
+    """The alerts that would be open, the latest due first."""
+
+    data: list[PreviewedAlert]
+    meta: PreviewMeta
+
+
+@router.post(
+    "/preview",
+    summary="Try a watch",
+    openapi_extra=needs("read") | {"body": WatchToTry},
+    responses={200: {"types": (Preview,)}, **WRITE_ERRORS},
+)
+async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
+    """Show what a watch would have open now. Nothing is recorded."""
+    watch, filters = _to_try(asking.principal, sent)
+    services, party = asking.services, asking.principal.party
+    async with services.heavy.turn(party):
+        corner = await present_corner(asking, ("execution", "run"))
+        turn = partial(services.slices.next, party)
+        found, number = await open_now(asking.rows, turn, watch, filters, corner)
+        rows = list[PreviewedAlert]()
+        for begin in range(0, len(found), PORTION):
+            await turn()
+            rows += map(_previewed, found[begin : begin + PORTION])
+    shown = Preview(rows, PreviewMeta(number, number > len(rows)))
+    return answer(json_text(shown), corner.position)
+
+
+def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
+    """The watch of a preview, and the filters of its lines. Raises Forbidden and Invalid."""
+    organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
+    workspace_id = id_named(sent.said, "workspace_id", WORKSPACE_ID)
+    watch = Watch("")
+    watch.organization_id = organization_id or principal.organization_id
+    watch.workspace_id = workspace_id or principal.workspace_id
+    is_named = watch.organization_id is not None
+    if is_named and not principal.sees(watch.organization_id, watch.workspace_id):
+        raise Forbidden(OTHER_TENANT)
+    if sent.body is None or sent.fault is not None:
+        raise sent.fault or Invalid("The request is not valid.")
+    if watch.organization_id is None:
+        raise Invalid.at("/organization_id", "is required")
+    names = WatchToTry.model_fields.keys() & {*WatchSettings.__struct_fields__}
+    watch.settings = WatchSettings(name="", **values_of(sent.body, names))
+    require_consistent(watch.settings)
+    lines = msgspec.to_builtins(watch.settings.lines)
+    filters: dict[str, Any] = {name: [*words] for name, words in lines.items()}
+    filters["organization"] = watch.organization_id
+    if watch.workspace_id is not None:
+        filters["workspace"] = watch.workspace_id
+    return watch, filters
+
+
+def _previewed(found: Found) -> PreviewedAlert:
+    line, stretch = found.known.execution, found.due.stretch
+    return PreviewedAlert(
+        line.id,
+        line.name,
+        stretch.subject,
+        time_text(stretch.since),
+        time_text(found.due.at),
+        sentence(found.due.watch.given, stretch, found.known),
+    )
+
+
+def _answer(receipt: Receipt, status: int) -> Response:
+    return answer((receipt.answer or b"").decode(), receipt.position, status)

@@ -1,0 +1,114 @@
+"""A preview: what a watch would have open now, by the lines of its tenant.
+
+Lines are read in pages, and judged by the functions that decide alerts. Lines go on changing
+meanwhile: each is judged as it is when its page is read, at the preview's position or later.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from heapq import heappush, heappushpop
+from typing import Any, NamedTuple
+
+from ledger.domain.errors import Behind
+from ledger.domain.stretch import Due, LineNow, OpenRun, due_for
+from ledger.domain.values import sort_key
+from ledger.domain.watch import InState, RunOpen, Watch
+from ledger.reads.question import Answer
+from ledger.reads.usage import Corner
+from ledger.views.statements import Read
+from projections.execution.line import LineFold
+from projections.execution.watched import decode_line, watched_read
+from projections.run.statements import OPEN_RUNS
+
+MOST_ROWS, MOST_COUNTED = 1_000, 10_000
+"""The rows that are shown, and the stretches up to which they are counted."""
+
+_PAGE = 1_000
+"""Lines of a statement: some milliseconds for PostgreSQL."""
+
+_PORTION = 250
+"""Lines that are judged in one turn of the loop: a millisecond or two."""
+
+Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
+
+
+class Found(NamedTuple):
+    """A stretch that is due, and its line."""
+
+    due: Due
+    known: LineNow
+
+    @property
+    def order(self) -> tuple[float, int, str]:
+        return -self.due.at.timestamp(), sort_key(self.known.execution.id), self.subject_id
+
+    @property
+    def subject_id(self) -> str:
+        return self.due.stretch.subject.id
+
+
+async def open_now(
+    ask: Ask,
+    turn: Callable[[], Awaitable[None]],
+    watch: Watch,
+    filters: Mapping[str, Any],
+    corner: Corner,
+) -> tuple[Sequence[Found], int]:
+    """The stretches that are due, the latest due first, and their number up to ``MOST_COUNTED``.
+
+    At most ``MOST_ROWS`` of them. If there are more than are counted, they are the latest among so
+    many. ``filters`` are those of the watch's tenant and lines; ``turn`` waits for a portion.
+    """
+    latest = list[tuple[Any, int, Found]]()
+    number = 0
+    async for lines in _lines(ask, watch, filters, corner):
+        for begin in range(0, len(lines), _PORTION):
+            await turn()
+            for known in lines[begin : begin + _PORTION]:
+                for due in due_for([watch], known):
+                    if due.at <= corner.clock:
+                        number += 1
+                        keep = heappushpop if len(latest) == MOST_ROWS else heappush
+                        keep(latest, (due.at, number, Found(due, known)))
+        if number >= MOST_COUNTED:
+            break
+    found = sorted((each for *_, each in latest), key=lambda each: each.order)
+    return found, min(number, MOST_COUNTED)
+
+
+async def _lines(
+    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
+) -> AsyncIterator[Sequence[LineNow]]:
+    """Pages of the lines for which the condition may hold, newest record id first."""
+    condition = watch.given.condition
+    values: dict[str, Any] = {
+        **filters,
+        "states": [*condition.states] if isinstance(condition, InState) else [],
+        "latest": corner.clock - timedelta(seconds=watch.given.for_seconds),
+        "limit": _PAGE,
+    }
+    names = frozenset(filters)
+    while True:
+        rows = await ask(watched_read(type(condition), names), values)
+        if rows.position < corner.position:
+            raise Behind("The views have fallen behind the position of the answer.")
+        found = [row for row in rows if row[1] is not None]
+        folds = [decode_line(fold) for _, _, fold in found]
+        runs = dict[int, list[OpenRun]]()
+        if isinstance(condition, RunOpen):
+            runs = await _open_runs(ask, folds)
+        yield [fold.known(runs.get(sort_key(fold.execution.id), ())) for fold in folds]
+        if len(found) < _PAGE:
+            return
+        values["after"] = found[-1][1]
+        names = frozenset({*filters, "after"})
+
+
+async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[OpenRun]]:
+    """The open runs of lines, by the line's key."""
+    found = dict[int, list[OpenRun]]()
+    lines = [sort_key(fold.execution.id) for fold in folds]
+    for _, line, *run in await ask(OPEN_RUNS, {"lines": lines}):
+        if line is not None:
+            found.setdefault(line, []).append(OpenRun(*run))
+    return found
