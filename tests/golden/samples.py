@@ -30,9 +30,9 @@ from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.domain.watch import (
     BlockerOpen,
+    LineChoice,
     WatchCreated,
     WatchDeleted,
-    WatchedLines,
     WatchSettings,
     WatchUpdated,
 )
@@ -64,7 +64,7 @@ WATCH = WatchSettings(
     hours=WatchHours(time_zone="Europe/Berlin", days=("mon", "fri"), from_="09:00", to="17:30"),
     keep_seconds=60,
     remind_seconds=3600,
-    lines=WatchedLines(
+    lines=LineChoice(
         execution_model=("capacity",),
         product_line=("talent",),
         project_tag=("PROJ-26-004281",),

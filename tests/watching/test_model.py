@@ -14,11 +14,11 @@ from ledger.domain.watch import (
     Condition,
     HealthBelow,
     InState,
+    LineChoice,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
-    WatchedLines,
 )
 from ledger.domain.watch_hours import WatchHours
 from tests.support.facts import fact
@@ -179,14 +179,14 @@ class Histories:
             )
         )
 
-    def _filter(self) -> WatchedLines:
+    def _filter(self) -> LineChoice:
         return self.dice.choice(
             [
-                WatchedLines(),
-                WatchedLines(),
-                WatchedLines(project_tag=("a",)),
-                WatchedLines(execution_model=("agent_runtime", "capacity")),
-                WatchedLines(service_line_id=(self.lines[0],), product_line=("agent_gateway",)),
+                LineChoice(),
+                LineChoice(),
+                LineChoice(project_tag=("a",)),
+                LineChoice(execution_model=("agent_runtime", "capacity")),
+                LineChoice(service_line_id=(self.lines[0],), product_line=("agent_gateway",)),
             ]
         )
 

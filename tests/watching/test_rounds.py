@@ -10,11 +10,11 @@ from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
     InState,
+    LineChoice,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
-    WatchedLines,
 )
 from ledger.domain.watch_hours import WatchHours
 from tests.support.facts import fact
@@ -285,7 +285,7 @@ def test_a_new_revision_looks_anew_and_resolves_the_alerts_of_the_old_one(
 
 def test_a_line_that_leaves_the_lines_of_a_watch_resolves_its_alert(own_ledger: Ledger) -> None:
     line = own_ledger.line(project_tags=["PROJ-26-000001"])
-    own_ledger.watch(InState(("running",)), lines=WatchedLines(project_tag=("PROJ-26-000001",)))
+    own_ledger.watch(InState(("running",)), lines=LineChoice(project_tag=("PROJ-26-000001",)))
     assert len(opened(own_ledger)) == 1
     own_ledger.clock.advance(minutes=1)
     say(own_ledger, "service_line.updated", line, {"project_tags": []})
@@ -447,9 +447,7 @@ def test_an_alert_that_is_kept_ends_when_its_line_leaves_the_lines_of_the_watch(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line(project_tags=["a"])
-    own_ledger.watch(
-        InState(("blocked",)), keep_seconds=3600, lines=WatchedLines(project_tag=("a",))
-    )
+    own_ledger.watch(InState(("blocked",)), keep_seconds=3600, lines=LineChoice(project_tag=("a",)))
     block(own_ledger, line)
     assert len(opened(own_ledger)) == 1
     own_ledger.clock.advance(minutes=1)

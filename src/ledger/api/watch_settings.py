@@ -27,7 +27,7 @@ from ledger.domain.values import (
     ExecutionModel,
     ProductLine,
 )
-from ledger.domain.watch import Condition, WatchedLines
+from ledger.domain.watch import Condition, LineChoice
 from ledger.domain.watch_hours import WEEKDAYS, WatchHours, Weekday
 from ledger.intake.fact_types import Label
 from ledger.intake.json_gate import by_value
@@ -293,7 +293,7 @@ class WatchToTry(Watching):
 _TYPES: Mapping[str, Any] = {
     "condition": Condition,
     "hours": WatchHours | None,
-    "lines": WatchedLines,
+    "lines": LineChoice,
 }
 """Field → the domain's type of its value, where that is no plain value."""
 

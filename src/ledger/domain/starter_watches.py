@@ -3,11 +3,11 @@
 from ledger.domain.watch import (
     HealthBelow,
     InState,
+    LineChoice,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
-    WatchedLines,
     WatchSettings,
 )
 
@@ -32,7 +32,7 @@ STARTERS: tuple[WatchSettings, ...] = (
         name="A run hangs",
         condition=RunOpen(("pending", "running")),
         for_seconds=_HOUR,
-        lines=WatchedLines(execution_model=("agent_runtime",)),
+        lines=LineChoice(execution_model=("agent_runtime",)),
     ),
     WatchSettings(
         name="Three runs failed in a row",

@@ -113,7 +113,7 @@ KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
 """The conditions whose alerts may be kept open for a while after their ends."""
 
 
-class WatchedLines(msgspec.Struct, frozen=True, omit_defaults=True):
+class LineChoice(msgspec.Struct, frozen=True, omit_defaults=True):
     """The lines that a watch is about: fields and, values or; None: any."""
 
     execution_model: tuple[str, ...] | None = None
@@ -144,7 +144,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """So long an alert stays open after its condition has ended."""
     remind_seconds: int = 0
     """The time between two reminders; 0: there are none."""
-    lines: WatchedLines = WatchedLines()
+    lines: LineChoice = LineChoice()
     enabled: bool = True
 
 

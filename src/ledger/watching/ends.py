@@ -19,13 +19,13 @@ from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
     InState,
+    LineChoice,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
     SourceSilent,
     UsageOver,
-    WatchedLines,
 )
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.sums import under_again
@@ -143,7 +143,7 @@ class Histories:
                 changes = self._changes(line_id, after)
                 return follow(_of_blocker(changes, body.subject.id, causes), keep)
 
-    def left_at(self, line_id: str, opened: int, lines: WatchedLines) -> datetime | None:
+    def left_at(self, line_id: str, opened: int, lines: LineChoice) -> datetime | None:
         """When it was recorded that a line left the lines of a watch, after a position."""
         values = {
             "line_key": sort_key(line_id),
