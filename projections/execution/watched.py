@@ -18,6 +18,7 @@ from ledger.domain.watch import (
     PastDue,
     RunOpen,
     RunsFailing,
+    UsageOver,
 )
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
@@ -47,6 +48,10 @@ _MAY_HOLD: Mapping[type[Condition], str] = {
     NoActivity: "l.state NOT IN ('closed', 'paused')",
     RunOpen: _HAS_RUN.format(statuses="'pending', 'running'"),
     RunsFailing: _HAS_RUN.format(statuses="'failed'"),
+    UsageOver: """(EXISTS (
+        SELECT FROM ledger.execution_day AS d WHERE d.line_key = l.line_key AND d.day >= %(first)s)
+    OR EXISTS (
+        SELECT FROM ledger.run_day AS d WHERE d.line_key = l.line_key AND d.day >= %(first)s))""",
     HealthBelow: _HAS_RANK.format(condition="r.health_status IN ('amber', 'red')"),
 }
 
@@ -59,7 +64,9 @@ def watched_read(condition: type[Condition], filters: frozenset[str]) -> Read:
 
     The filters are those of ``where_line``.
     """
-    views = ("execution", "run") if condition in (RunOpen, RunsFailing) else ("execution",)
+    views = (
+        ("execution", "run") if condition in (RunOpen, RunsFailing, UsageOver) else ("execution",)
+    )
     return read_of(
         _LINES,
         *views,

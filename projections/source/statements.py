@@ -9,6 +9,7 @@ from ledger.views.statements import Read, read_of, tenant_conditions, where
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("s"),
     "organization_id": "s.organization_id = %(organization_id)s",
+    "sources": "s.source = ANY(%(sources)s)",
     "after": """(s.last_seen, s.organization_id, s.source)
         < (%(after)s, %(after_organization)s, %(after_source)s)""",
 }
@@ -46,4 +47,22 @@ def list_read(filters: frozenset[str]) -> Read:
         planning=Planning.LONG,
         tenant=where(filters - {"after"}, _FILTERS),
         after=where(filters & {"after"}, _FILTERS),
+    )
+
+
+_HEARD = """
+SELECT p.position, s.source, s.last_seen
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT s.source, max(s.last_seen) AS last_seen FROM ledger.source AS s
+    WHERE {where} GROUP BY s.source
+) AS s ON true
+"""
+
+
+@cache
+def heard_read(tenant: frozenset[str]) -> Read:
+    """(position, source, minute) rows of those of ``sources`` that were ever heard, at least one."""
+    return read_of(
+        _HEARD, "source", planning=Planning.LONG, where=where(tenant | {"sources"}, _FILTERS)
     )

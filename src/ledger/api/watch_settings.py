@@ -21,6 +21,7 @@ from ledger.api.models import CommandBody
 from ledger.api.reading import TimeZone
 from ledger.domain.values import (
     CAUSES,
+    LABEL,
     ORGANIZATION_ID,
     WORKSPACE_ID,
     Cause,
@@ -29,8 +30,8 @@ from ledger.domain.values import (
 )
 from ledger.domain.watch import Condition, LineChoice
 from ledger.domain.watch_hours import WEEKDAYS, WatchHours, Weekday
-from ledger.intake.fact_types import Label
-from ledger.intake.json_gate import by_value
+from ledger.intake.fact_types import Characters, Label
+from ledger.intake.json_gate import MAX_INTEGER, by_value
 
 W = TypeVar("W", bound=str)
 
@@ -143,6 +144,31 @@ class HealthCondition(CommandBody):
     status: Literal["amber", "red"]
 
 
+class SourceSilentCondition(CommandBody):
+    """No fact of a source was recorded."""
+
+    kind: Literal["source_silent"]
+    sources: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=255), Characters(LABEL)]],
+        Field(
+            min_length=1,
+            max_length=_MOST_WORDS,
+            description="Each is watched by itself.",
+            examples=[["/timesheets"]],
+        ),
+        AfterValidator(_set),
+    ]
+
+
+class UsageOverCondition(CommandBody):
+    """A line has used more than a limit in the present day, ISO week or month, of UTC."""
+
+    kind: Literal["usage_over"]
+    measure: Literal["tokens_used", "hours", "runs"]
+    period: Literal["day", "week", "month"]
+    limit: Annotated[float, Field(gt=0, le=MAX_INTEGER, allow_inf_nan=False)]
+
+
 _Sent = (
     InStateCondition
     | BlockerOpenCondition
@@ -151,6 +177,8 @@ _Sent = (
     | RunOpenCondition
     | RunsFailingCondition
     | HealthCondition
+    | SourceSilentCondition
+    | UsageOverCondition
 )
 
 _MODELS: Mapping[str, type[CommandBody]] = {

@@ -5,7 +5,7 @@ preview.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from ledger.domain.watch import (
     UsageOver,
     Watch,
     WatchSettings,
+    first_instant,
 )
 from ledger.domain.watch_hours import due_at
 
@@ -150,6 +151,13 @@ def silent_since(source: str, last_seen: datetime | None, since: datetime) -> St
     if last_seen is not None:
         since = last_seen + timedelta(minutes=1)
     return Stretch(AlertSubject("source", source), since, format_instant(since), None)
+
+
+def over_since(line_id: str, period: date, position: int, recorded_at: datetime) -> Stretch:
+    """The stretch of a line above a limit, since an event of the period that begins on a day."""
+    subject = AlertSubject("service_line", line_id)
+    since = max(first_instant(period), recorded_at)
+    return Stretch(subject, since, f"{period}@{position}", position)
 
 
 def _begun(subject: AlertSubject, began: Began | None) -> Sequence[Stretch]:

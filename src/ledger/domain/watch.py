@@ -5,7 +5,7 @@ has, in this order: conditions, events, state, decisions, fold.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -262,6 +262,11 @@ class Watch(Folded):
         WatchUpdated: _updated,
         WatchDeleted: _deleted,
     }
+
+
+def first_instant(day: date) -> datetime:
+    """The beginning of a UTC day."""
+    return datetime.combine(day, time.min, UTC)
 
 
 def kinds_of(watches: Sequence[Watch]) -> frozenset[type[Condition]]:

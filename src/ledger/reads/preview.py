@@ -5,20 +5,30 @@ meanwhile: each is judged as it is when its page is read, at the preview's posit
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from heapq import heappush, heappushpop
 from typing import Any, NamedTuple
 
 from ledger.domain.errors import Behind
-from ledger.domain.stretch import Due, LineNow, OpenRun, due_for
-from ledger.domain.values import sort_key
-from ledger.domain.watch import InState, RunOpen, Watch
+from ledger.domain.stretch import (
+    Due,
+    LineNow,
+    OpenRun,
+    due_for,
+    due_of,
+    over_since,
+    silent_since,
+)
+from ledger.domain.values import id_of_key, sort_key
+from ledger.domain.watch import Condition, InState, RunOpen, SourceSilent, UsageOver, Watch
 from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
 from ledger.views.statements import Read
 from projections.execution.line import LineFold
 from projections.execution.watched import decode_line, watched_read
+from projections.run.limits import INSTANTS, above_read, crossings, values_of
 from projections.run.statements import OPEN_RUNS
+from projections.source.statements import heard_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000
 """The rows that are shown, and the stretches up to which they are counted."""
@@ -84,6 +94,7 @@ async def _lines(
     values: dict[str, Any] = {
         **filters,
         "states": [*condition.states] if isinstance(condition, InState) else [],
+        "first": _first_day(condition, corner),
         "latest": corner.clock - timedelta(seconds=watch.given.for_seconds),
         "limit": _PAGE,
     }
@@ -97,7 +108,10 @@ async def _lines(
         runs = dict[int, list[OpenRun]]()
         if isinstance(condition, RunOpen):
             runs = await _open_runs(ask, folds)
-        yield [fold.known(runs.get(sort_key(fold.execution.id), ())) for fold in folds]
+        known = [fold.known(runs.get(sort_key(fold.execution.id), ())) for fold in folds]
+        if isinstance(condition, UsageOver):
+            known = await _above(ask, condition, known, corner)
+        yield known
         if len(found) < _PAGE:
             return
         values["after"] = found[-1][1]
@@ -112,3 +126,47 @@ async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[Open
         if line is not None:
             found.setdefault(line, []).append(OpenRun(*run))
     return found
+
+
+def _first_day(condition: Condition, corner: Corner) -> date | None:
+    return condition.period_of(corner.clock)[0] if isinstance(condition, UsageOver) else None
+
+
+async def _above(
+    ask: Ask, condition: UsageOver, lines: Sequence[LineNow], corner: Corner
+) -> list[LineNow]:
+    """The lines that are above the limit, each with its stretch."""
+    known, period = {each.execution.id: each for each in lines}, condition.period_of(corner.clock)
+    if not known:
+        return []
+    rows = await ask(above_read(condition.measure), values_of(condition, known, period))
+    found = crossings(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
+    crossed = {
+        id_of_key("LIN", key): changes[-1][0]
+        for key, changes in found.items()
+        if changes and changes[-1][1]
+    }
+    instants = await ask(INSTANTS, {"positions": [*crossed.values()]})
+    recorded = {position: at for _, position, at in instants}
+    return [
+        known[line]._replace(
+            over={condition: over_since(line, period[0], position, recorded[position])}
+        )
+        for line, position in crossed.items()
+    ]
+
+
+async def silent_now(
+    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
+) -> Sequence[Due]:
+    """The silences of the sources of a watch that are due, the latest due first."""
+    condition = watch.given.condition
+    assert isinstance(condition, SourceSilent)
+    rows = await ask(heard_read(frozenset(filters)), {**filters, "sources": [*condition.sources]})
+    heard = {source: last_seen for _, source, last_seen in rows if source is not None}
+    dues = []
+    for source in condition.sources:
+        stretch = silent_since(source, heard.get(source), corner.clock)
+        dues.append(Due(watch, stretch, due_of(watch.given, stretch.since)))
+    found = [due for due in dues if due.at <= corner.clock]
+    return sorted(found, key=lambda due: (-due.at.timestamp(), due.stretch.subject.id))

@@ -24,8 +24,8 @@ from ledger.domain.watch import (
     kinds_of,
 )
 from projections.event.view import EventView
-from projections.execution.line import LineFold
 from projections.execution.view import ExecutionView
+from projections.execution.watched import decode_line
 from projections.run.view import RunView
 from projections.source.view import SourceView
 from projections.watch.view import WatchView, decode_alert, decode_watch
@@ -271,7 +271,7 @@ class Looks:
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
         rows = self._rows(_LINES.format(**self.generations), lines=[*ids])
-        folds = [_decode(fold) for (fold,) in rows]
+        folds = [decode_line(fold) for (fold,) in rows]
         runs = dict[str, list[OpenRun]]()
         alerts = dict[str, list[tuple[Alert, int]]]()
         if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
@@ -282,7 +282,7 @@ class Looks:
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
             FoundLine(
-                _known(fold, runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
+                fold.known(runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
             )
             for fold in folds
         ]
@@ -381,11 +381,3 @@ class Looks:
             _TELL_WAITING.encode(),
             {"watch": [*watch], "organization": [*organization], "waiting": [*number]},
         )
-
-
-_decode = msgspec.msgpack.Decoder(LineFold).decode
-
-
-def _known(fold: LineFold, runs: Sequence[OpenRun]) -> LineNow:
-    assert fold.last_activity_at is not None, "a line is active from its activation on"
-    return LineNow(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)

@@ -37,13 +37,13 @@ from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason, left_by
 from ledger.domain.stretch import Due, LineNow, due_for, sentence, stretches
 from ledger.domain.values import LATEST, format_id
-from ledger.domain.watch import MAX_UNRESOLVED, Condition, RunOpen, Watch, kinds_of
+from ledger.domain.watch import MAX_UNRESOLVED, Condition, RunOpen, Watch, first_instant, kinds_of
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
 from ledger.watching.looks import MOST_DUE, FoundLine, Looks, RoundStart
 from ledger.watching.sources import Sources
-from ledger.watching.sums import instant_of_day, lines_above
+from ledger.watching.sums import lines_above
 
 _AGAIN = timedelta(seconds=1)
 """When a line is looked at again for which a command could not be decided yet: in the next round,
@@ -291,7 +291,7 @@ class Rounds:
                 )
             )
         for condition in known.over:
-            line.look_again(instant_of_day(condition.period_of(now)[1]))
+            line.look_again(first_instant(condition.period_of(now)[1]))
         for due in due_for(own, known):
             if due.at > now:
                 line.look_again(due.at)

@@ -53,7 +53,7 @@ from ledger.application.commands.watches import (
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.alert import AlertSubject
 from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.stretch import sentence
+from ledger.domain.stretch import sentence, silence
 from ledger.domain.values import (
     ORGANIZATION_ID,
     WATCH_ID,
@@ -62,13 +62,14 @@ from ledger.domain.values import (
     id_of_key,
     sort_key,
 )
-from ledger.domain.watch import Severity, Watch, WatchSettings
+from ledger.domain.watch import Severity, SourceSilent, Watch, WatchSettings
 from ledger.intake.fact_types import Label
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
-from ledger.reads.preview import Found, open_now
+from ledger.reads.preview import Found, open_now, silent_now
 from ledger.reads.question import Answer
+from ledger.reads.usage import Corner
 from projections.watch.statements import endpoints_read, watches_read
 
 router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute)
@@ -216,7 +217,7 @@ async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) ->
 class PreviewedAlert(msgspec.Struct):
     """An alert that would be open."""
 
-    service_line_id: str
+    service_line_id: Annotated[str | None, doc("Null for a source.")]
     name: str | None
     subject: AlertSubject
     since: ShownInstant
@@ -249,7 +250,9 @@ async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
     watch, filters = _to_try(asking.principal, sent)
     services, party = asking.services, asking.principal.party
     async with services.heavy.turn(party):
-        corner = await present_corner(asking, ("execution", "run"))
+        corner = await present_corner(asking, ("execution", "run", "source"))
+        if isinstance(watch.given.condition, SourceSilent):
+            return await _silent(asking, watch, filters, corner)
         turn = partial(services.slices.next, party)
         found, number = await open_now(asking.rows, turn, watch, filters, corner)
         rows = list[PreviewedAlert]()
@@ -258,6 +261,23 @@ async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
             rows += map(_previewed, found[begin : begin + PORTION])
     shown = Preview(rows, PreviewMeta(number, number > len(rows)))
     return answer(json_text(shown), corner.position)
+
+
+async def _silent(
+    asking: Asking, watch: Watch, filters: Mapping[str, Any], corner: Corner
+) -> Response:
+    rows = [
+        PreviewedAlert(
+            None,
+            None,
+            due.stretch.subject,
+            time_text(due.stretch.since),
+            time_text(due.at),
+            silence(watch.given, due.stretch.subject.id),
+        )
+        for due in await silent_now(asking.rows, watch, filters, corner)
+    ]
+    return answer(json_text(Preview(rows, PreviewMeta(len(rows), False))), corner.position)
 
 
 def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:

@@ -15,7 +15,9 @@ from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, Invalid
 from ledger.domain.watch import (
     KEEPING,
+    LineChoice,
     NoActivity,
+    SourceSilent,
     Watch,
     WatchCreated,
     WatchDeleted,
@@ -27,7 +29,7 @@ from ledger.language.rendering import ShownWatch, json_text, shown_as
 from ledger.log.tables import WATCH
 
 LEAST_QUIET_SECONDS = 300
-"""The least ``for_seconds`` of a watch for lines without activity."""
+"""The least ``for_seconds`` of a watch for lines without activity, or for silent sources."""
 
 
 class Beside(NamedTuple):
@@ -43,8 +45,11 @@ def require_consistent(settings: WatchSettings) -> None:
     """Raise Invalid where settings do not go together."""
     if settings.keep_seconds and not isinstance(settings.condition, KEEPING):
         raise Invalid.at("/keep_seconds", "must be 0 for this kind of condition")
-    if isinstance(settings.condition, NoActivity) and settings.for_seconds < LEAST_QUIET_SECONDS:
+    is_quiet = isinstance(settings.condition, NoActivity | SourceSilent)
+    if is_quiet and settings.for_seconds < LEAST_QUIET_SECONDS:
         raise Invalid.at("/for_seconds", f"must be at least {LEAST_QUIET_SECONDS} for this kind")
+    if isinstance(settings.condition, SourceSilent) and settings.lines != LineChoice():
+        raise Invalid.at("/lines", "must be empty: sources are of no line")
 
 
 @dataclass(eq=False, repr=False)
