@@ -64,9 +64,8 @@ def watched_read(condition: type[Condition], filters: frozenset[str]) -> Read:
 
     The filters are those of ``where_line``.
     """
-    views = (
-        ("execution", "run") if condition in (RunOpen, RunsFailing, UsageOver) else ("execution",)
-    )
+    of_runs = condition in (RunOpen, RunsFailing, UsageOver)
+    views = ("execution", "run") if of_runs else ("execution",)
     return read_of(
         _LINES,
         *views,

@@ -62,7 +62,7 @@ LEFT JOIN LATERAL (
 
 @cache
 def heard_read(tenant: frozenset[str]) -> Read:
-    """(position, source, minute) rows of those of ``sources`` that were ever heard, at least one."""
+    """(position, source, minute) rows: of ``sources``, those that were heard; nulls if none was."""
     return read_of(
         _HEARD, "source", planning=Planning.LONG, where=where(tenant | {"sources"}, _FILTERS)
     )
