@@ -148,6 +148,7 @@ class ApiServices:
         is_public_by_https: bool = False,
         unaudited_reads: bool = False,
         metrics_token: str | None = None,
+        public_url: str | None = None,
         verified_at: time | None = None,
     ) -> None:
         self._writing = writing
@@ -167,6 +168,8 @@ class ApiServices:
         self.root_path = root_path
         """The prefix of every address, for a proxy that serves other things beside us."""
         self.is_public_by_https = is_public_by_https
+        self.public_url = public_url
+        """The address by which people reach the service, for links in messages."""
         self.verified_at = verified_at
         """The time of day of the nightly verification; None: there is none."""
         answers = Answers(door.fetch)

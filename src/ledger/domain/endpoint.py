@@ -5,13 +5,18 @@ decisions, fold.
 """
 
 from datetime import datetime, timedelta
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
+from ledger.domain.alert import AlertEvent
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.domain.watch import Severity
+
+Format = Literal["standard", "cloudevents"]
+"""What an endpoint is sent of an event."""
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
@@ -28,6 +33,13 @@ MAX_ENDPOINTS = 100
 """The most endpoints of an organization: each of its events may cost a row for each endpoint."""
 
 
+MAX_WATCH_IDS = 50
+"""The most watches to which an endpoint may be narrowed."""
+
+_SEVERITIES = get_args(Severity)
+"""The least first."""
+
+
 class WebhookCreated(Event, frozen=True, kw_only=True):
     """An endpoint was set up; it receives the events that are recorded from here on."""
 
@@ -37,6 +49,10 @@ class WebhookCreated(Event, frozen=True, kw_only=True):
     description: str | None = None
     enabled: bool = True
     secret: bytes
+    format: Format = "standard"
+    watch_ids: tuple[str, ...] | None = None
+    min_severity: Severity = "info"
+    details: bool = True
 
 
 class WebhookUpdated(Event, frozen=True, kw_only=True):
@@ -47,6 +63,9 @@ class WebhookUpdated(Event, frozen=True, kw_only=True):
     event_types: tuple[str, ...]
     description: str | None = None
     enabled: bool
+    watch_ids: tuple[str, ...] | None = None
+    min_severity: Severity = "info"
+    details: bool = True
 
 
 class WebhookSecretRotated(Event, frozen=True, kw_only=True):
@@ -138,6 +157,12 @@ class Endpoint(Folded):
     event_types: tuple[str, ...] = ()
     description: str | None = None
     enabled: bool = False
+    format: Format = "standard"
+    watch_ids: tuple[str, ...] | None = None
+    """The watches of whose alerts the endpoint is told; None: all."""
+    min_severity: Severity = "info"
+    details: bool = True
+    """Whether the words of alerts are sent, or only what names and dates them."""
     disabled_reason: DisabledReason | None = None
     disabled_at: datetime | None = None
     secrets: tuple[Secret, ...] = ()
@@ -146,14 +171,29 @@ class Endpoint(Folded):
     updated_at: datetime | None = None
     deleted: bool = False
 
-    def wants(self, type_: str, organization_id: str | None, workspace_id: str | None) -> bool:
-        """Whether the endpoint, as it is now, receives events of this type and tenant."""
+    def wants(
+        self,
+        type_: str,
+        organization_id: str | None,
+        workspace_id: str | None,
+        body: Event | None = None,
+    ) -> bool:
+        """Whether the endpoint, as it is now, receives events of this type and tenant.
+
+        The body counts for events of alerts alone.
+        """
         return (
             self.enabled
             and self.organization_id == organization_id
             and (self.workspace_id is None or self.workspace_id == workspace_id)
             and (type_ in self.event_types or EVERY_TYPE in self.event_types)
+            and (not isinstance(body, AlertEvent) or self._is_told_of(body))
         )
+
+    def _is_told_of(self, alert: AlertEvent) -> bool:
+        return (self.watch_ids is None or alert.watch_id in self.watch_ids) and _SEVERITIES.index(
+            alert.severity
+        ) >= _SEVERITIES.index(self.min_severity)
 
     def signing(self, at: datetime) -> tuple[bytes, ...]:
         """The encrypted secrets that sign at an instant, the present secret first."""
@@ -161,12 +201,10 @@ class Endpoint(Folded):
 
     # Decisions.
 
-    def update(
-        self, *, url: str, event_types: tuple[str, ...], description: str | None, enabled: bool
-    ) -> WebhookUpdated:
-        return WebhookUpdated(
-            url=url, event_types=event_types, description=description, enabled=enabled
-        )
+    def update(self, **settings: Any) -> WebhookUpdated:
+        """Change the given settings; the event has the others as they are."""
+        kept = {n: getattr(self, n) for n in WebhookUpdated.__struct_fields__}
+        return WebhookUpdated(**kept | settings)
 
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
         """Replace the secret. Refused while ``MAX_SECRETS`` secrets are signing."""
@@ -206,13 +244,14 @@ class Endpoint(Folded):
         self.workspace_id = recorded.workspace_id
         self.created_at = recorded.recorded_at
         self.secrets = (Secret(body.secret),)
-        self.enabled = True
+        self.enabled, self.format = True, body.format
         self._set(body, recorded)
 
     def _set(self, body: WebhookCreated | WebhookUpdated, recorded: Recorded) -> None:
         self.updated_at = recorded.recorded_at
         self.url, self.event_types = body.url, body.event_types
-        self.description = body.description
+        self.description, self.watch_ids = body.description, body.watch_ids
+        self.min_severity, self.details = body.min_severity, body.details
         if body.enabled:
             self.enabled, self.disabled_reason, self.disabled_at = True, None, None
         elif self.enabled:

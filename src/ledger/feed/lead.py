@@ -24,6 +24,7 @@ from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
+from ledger.feed.formats.plain import Manner, content_of
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -65,6 +66,8 @@ class Means(NamedTuple):
     schedule: Schedule
     clock: Callable[[], datetime]
     most_in_flight: int
+    public_url: str | None
+    """The address by which people reach the service, for links; None: messages have none."""
 
 
 class Confirmation:
@@ -296,12 +299,19 @@ class Lead:
         if watched is None or not may_begin:
             self._roster.release(claimed, None, self._now())
             return
-        at, url = self._now(), watched.standing.endpoint.url
+        endpoint = watched.standing.endpoint
+        at, url = self._now(), endpoint.url
+        manner = Manner(endpoint.format, endpoint.details, self._means.public_url)
         try:
             secrets = secrets_of(watched, at, self._means.open_secret)
-            body = claimed.body.encode()
+            content = content_of(manner, claimed.body)
             attempt = await self._sender.send(
-                url, claimed.event_id, body, secrets, watched.organization
+                url,
+                claimed.event_id,
+                content.text.encode(),
+                secrets,
+                watched.organization,
+                content.type,
             )
         except Exception:
             # A programming error. For the receiver it is a failed attempt like any other.

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.domain.api_key import Permission
-from ledger.domain.endpoint import DisabledReason
+from ledger.domain.endpoint import DisabledReason, Format
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
 from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, WATCH_ID, format_instant
@@ -105,8 +105,12 @@ class EndpointSetUp(msgspec.Struct):
     """A webhook endpoint as its owner sees it, without the secret, which is shown only once."""
 
     id: Annotated[str, Meta(pattern=ENDPOINT_ID)]
+    format: Format
     url: str
     event_types: Sequence[str]
+    watch_ids: Annotated[Sequence[str] | None, doc("Null: alerts of all watches.")]
+    min_severity: Annotated[Severity, doc("Alerts of a lower severity are not sent.")]
+    details: Annotated[bool, doc("False: alerts without the words of the tenant.")]
     organization_id: str
     workspace_id: str | None
     description: str | None

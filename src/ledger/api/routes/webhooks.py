@@ -51,19 +51,21 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.endpoint import EVERY_TYPE
+from ledger.domain.endpoint import EVERY_TYPE, MAX_WATCH_IDS, Format
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.values import (
     ENDPOINT_ID,
     EVENT_ID,
     LABEL,
     ORGANIZATION_ID,
+    WATCH_ID,
     WORKSPACE_ID,
     id_named,
     id_of_key,
     parse_bound,
     sort_key,
 )
+from ledger.domain.watch import Severity
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import LONGEST_URL, ForbiddenTarget
 from ledger.intake.fact_types import Characters
@@ -117,11 +119,42 @@ EventTypes = Annotated[
 Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
 
 
+def _no_repetition(ids: list[str]) -> list[str]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("names a watch twice")
+    return ids
+
+
+WatchIds = Annotated[
+    Annotated[
+        list[Annotated[str, Field(pattern=WATCH_ID)]],
+        Field(min_length=1, max_length=MAX_WATCH_IDS, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_no_repetition),
+    ]
+    | None,
+    Field(description="Of alerts, only those of these watches are sent. Null: those of all."),
+]
+MinSeverity = Annotated[
+    Severity, Field(description="Of alerts, only those of at least this severity are sent.")
+]
+Details = Annotated[
+    bool,
+    Field(
+        description="Whether alerts are sent with their words. False: ids, severity, kind, times"
+        " and link alone."
+    ),
+]
+
+
 class NewWebhook(CommandBody):
     """A new endpoint."""
 
+    format: Annotated[Format, Field(description="What arrives. It is set once.")] = "standard"
     url: Url
     event_types: EventTypes
+    watch_ids: WatchIds = None
+    min_severity: MinSeverity = "info"
+    details: Details = True
     organization_id: Annotated[
         str | None,
         Field(
@@ -143,6 +176,9 @@ class WebhookChanges(Changes):
 
     url: Url = ""
     event_types: EventTypes = Field(default_factory=list)
+    watch_ids: WatchIds = None
+    min_severity: MinSeverity = "info"
+    details: Details = True
     description: Description = None
     enabled: bool = True
 
@@ -172,7 +208,8 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
     fault, body = await _fault(asking.request, sent), sent.body
     chosen = EndpointSettings()
     if body is not None:
-        chosen = EndpointSettings(body.url, tuple(body.event_types), body.description, body.enabled)
+        named = {"organization_id", "workspace_id"}
+        chosen = _settings(body.model_dump(exclude=named))
     organization_id, workspace_id = _named_tenant(sent)
     command = CreateEndpoint(
         asking.principal,
@@ -255,10 +292,8 @@ async def update_webhook(
         refusal = Forbidden(OTHER_TENANT)
         await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateEndpoint))
     chosen = sent.body.given if sent.body is not None else {}
-    if "event_types" in chosen:
-        chosen["event_types"] = tuple(chosen["event_types"])
     sent = sent._replace(fault=await _fault(asking.request, sent))
-    settings = EndpointSettings(**chosen)
+    settings = _settings(chosen)
     receipt = await execute_on(asking, UpdateEndpoint, endpoint_id, sent, settings=settings)
     return _answer(receipt, 200)
 
@@ -366,7 +401,7 @@ async def list_deliveries(
         query.limit,
         2,
         lambda row: encode_cursor({"position": row[2]}, bound_to),
-        lambda row: delivery_text(row[2:]),
+        lambda row: delivery_text(row[2:], services_of(asking.request).public_url),
     )
 
 
@@ -414,6 +449,11 @@ async def _has_delivery(asking: Asking, endpoint_id: str, event_id: str) -> bool
     }
     rows = await asking.rows(statements.message_read(frozenset(tenant)), parameters)
     return rows[0][1] is not None
+
+
+def _settings(given: dict[str, Any]) -> EndpointSettings:
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return EndpointSettings(**given | lists)
 
 
 def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:

@@ -7,6 +7,7 @@ request that is replayed.
 
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
     DisabledReason,
     Endpoint,
+    Format,
     WebhookCreated,
     WebhookDeleted,
     WebhookDeliveryFailed,
@@ -23,6 +25,7 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
 from ledger.domain.recorded import Event, Identity
+from ledger.domain.watch import Severity
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
@@ -41,6 +44,17 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     event_types: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    format: Format | msgspec.UnsetType = msgspec.UNSET
+    """Only at the creation."""
+    watch_ids: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
+    min_severity: Severity | msgspec.UnsetType = msgspec.UNSET
+    details: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are not left as they are."""
+        values = msgspec.structs.asdict(self)
+        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
 
 def secret_purpose(endpoint_id: str) -> str:
@@ -89,10 +103,7 @@ class CreateEndpoint(NewCommand):
             raise InvalidState(most)
         endpoint = Endpoint(group.issue("WHK"))
         sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
-        given = msgspec.structs.asdict(self.settings)
-        body = WebhookCreated(
-            **{k: v for k, v in given.items() if v is not msgspec.UNSET}, secret=sealed
-        )
+        body = WebhookCreated(**self.settings.given, secret=sealed)
         tenant = (organization_id, workspace_id, None)
         recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
         return receipt(recorded, _answer(endpoint, self.secret))
@@ -127,10 +138,7 @@ class UpdateEndpoint(_EndpointCommand):
     settings: EndpointSettings = field(kw_only=True)
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        given = msgspec.structs.asdict(self.settings)
-        return endpoint.update(
-            **{k: getattr(endpoint, k) if v is msgspec.UNSET else v for k, v in given.items()}
-        )
+        return endpoint.update(**self.settings.given)
 
 
 class DeleteEndpoint(_EndpointCommand):

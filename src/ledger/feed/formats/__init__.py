@@ -1,0 +1,1 @@
+"""What endpoints are sent of an event: pure functions from envelopes to a request."""

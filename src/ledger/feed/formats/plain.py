@@ -1,0 +1,91 @@
+"""The formats that carry the envelope itself: ``standard`` and ``cloudevents`` (contract, Feeds).
+
+An endpoint without ``details`` is sent of an alert what names and dates it, and no word of a
+tenant.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.domain.endpoint import Format
+from ledger.language.rendering import json_text
+
+JSON = "application/json"
+CLOUDEVENT = "application/cloudevents+json"
+
+ALERT = "alert."
+"""The beginning of the types of alerts' events."""
+
+_KEPT = ("alert_id", "watch_id", "severity", "subject", "since", "due", "evidence", "until")
+"""The fields of an alert's payload that an endpoint without details is sent, if the type has them.
+Of the condition it is sent the kind."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Manner(NamedTuple):
+    """How an endpoint is told of an event."""
+
+    format: Format
+    details: bool
+    public_url: str | None
+    """The address below which links lead; None: there are no links."""
+
+
+class Content(NamedTuple):
+    """The body of a request, and its type."""
+
+    type: str
+    text: str
+
+
+def content_of(manner: Manner, body: str) -> Content:
+    """The content of a delivery. ``body`` is the envelope with its number, as JSON."""
+    if manner.format == "standard" and manner.details:
+        return Content(JSON, body)
+    type_, wrap = _WRAPPED[manner.format]
+    return Content(type_, json_text(wrap(told(manner, body))))
+
+
+def told(manner: Manner, body: str) -> dict[str, Any]:
+    """The envelope, with or without the details of an alert."""
+    envelope = _decode(body)
+    if manner.details or not envelope["type"].startswith(ALERT):
+        return envelope
+    payload = envelope["payload"]
+    kept = {name: payload[name] for name in _KEPT if name in payload}
+    if "condition" in payload:
+        kept["condition"] = {"kind": payload["condition"]["kind"]}
+    return envelope | {"payload": kept | {"link": link_to(envelope["subject"], manner.public_url)}}
+
+
+def link_to(subject: Mapping[str, str], public_url: str | None) -> str | None:
+    """The address of the page about an alert or a webhook endpoint; None: there is none."""
+    if public_url is None:
+        return None
+    return f"{public_url}/ui/{subject['type']}s/{subject['id']}"
+
+
+def _standard(envelope: dict[str, Any]) -> dict[str, Any]:
+    return envelope
+
+
+def _cloudevent(envelope: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": envelope["id"],
+        "source": f"/v1/organizations/{envelope['organization_id']}",
+        "type": envelope["type"],
+        "subject": envelope["subject"]["id"],
+        "time": envelope["occurred_at"],
+        "datacontenttype": JSON,
+        "data": envelope,
+    }
+
+
+_WRAPPED: Mapping[Format, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "standard": (JSON, _standard),
+    "cloudevents": (CLOUDEVENT, _cloudevent),
+}
