@@ -43,7 +43,7 @@ class EndpointRow(NamedTuple):
     workspace_id: Text | None
     """Null: the endpoint belongs to the whole organization."""
     format: Text
-    """What the endpoint is sent of an event."""
+    """The form in which the endpoint is sent an event."""
     details: Bool
     """Whether the words of alerts are sent."""
     deleted: Bool

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 from cloudevents.core.bindings import http as binding
 from standardwebhooks import Webhook
 
-from ledger.feed.formats.plain import CLOUDEVENT, Manner, content_of
+from ledger.feed.formats.contents import content_of
+from ledger.feed.formats.plain import CLOUDEVENT, Manner
 from tests.support.alerts import Alarms, alarms
 from tests.support.facts import ORGANIZATION
 from tests.support.receiver import Receiver, Request
@@ -47,7 +49,7 @@ def test_an_endpoint_of_cloudevents_gets_signed_events_that_the_sdk_reads(
         data = event.get_data()
         assert isinstance(data, dict)
         assert event.get_subject() == data["subject"]["id"]
-        assert event.get_time().isoformat().replace("+00:00", "Z") == data["occurred_at"]
+        assert event.get_time() == datetime.fromisoformat(data["occurred_at"])
         assert (data["id"], data["sequence"]) == (event_id, 1)
         test = ledger.test(endpoint)
         assert json.loads(receiver.await_count(2)[-1].body)["id"] == test
@@ -155,7 +157,7 @@ ALERT = {
 
 def test_links_lead_below_the_public_url() -> None:
     manner = Manner("standard", False, "https://example.com/ledger")
-    sent = json.loads(content_of(manner, json.dumps(ALERT)).text)
+    sent = json.loads(content_of(manner, [json.dumps(ALERT)]).text)
     assert sent["payload"] == {
         "alert_id": "ALR-26-000001",
         "link": "https://example.com/ledger/ui/alerts/ALR-26-000001",
@@ -164,5 +166,5 @@ def test_links_lead_below_the_public_url() -> None:
 
 def test_details_concern_alerts_alone() -> None:
     other = json.dumps({"type": "run.failed", "payload": {"reason": "r"}})
-    assert json.loads(content_of(Manner("standard", False, None), other).text) == json.loads(other)
-    assert content_of(Manner("standard", True, None), other).text == other
+    assert json.loads(content_of(Manner("standard", False, None), [other]).text) == json.loads(other)
+    assert content_of(Manner("standard", True, None), [other]).text == other

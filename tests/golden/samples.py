@@ -170,6 +170,7 @@ GROWN_BODIES: tuple[Event, ...] = (
         watch_ids=("WCH-26-000002",),
         min_severity="warning",
         details=False,
+        secret=SEALED,
     ),
     WriteRefused(
         action="execution.checked_in",

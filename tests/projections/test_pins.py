@@ -34,7 +34,7 @@ PINNED = {
     "execution": (10, "1a0ca5c74f632ac6"),
     "run": (8, "8c89cc1cbde6ade3"),
     "event": (9, "8274459f3a099a4b"),
-    "webhook": (3, "939524f0ff8da901"),
+    "webhook": (3, "f91a67db80a204e0"),
     "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
     "statement": (1, "10f61e718133d7e4"),

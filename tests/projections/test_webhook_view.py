@@ -22,7 +22,7 @@ CREATED = w.WebhookCreated(
     url="https://hooks.example.com/", event_types=("execution.paused", "health.changed"), secret=b""
 )
 ITEM = (
-    '"id":"WHK-26-000001","format":"standard","url":"https://hooks.example.com/",'
+    '"id":"WHK-26-000001","format":"standard","url":"https://hooks.example.com/","routing_key":null,'
     '"event_types":["execution.paused","health.changed"],"watch_ids":null,"min_severity":"info",'
     '"details":true,"organization_id":"ORG-26-000001",'
     '"workspace_id":null,"description":null,"enabled":{enabled},"disabled_reason":{reason},'

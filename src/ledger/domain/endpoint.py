@@ -10,13 +10,11 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from ledger.domain.alert import AlertEvent
+from ledger.domain.channel import CHANNEL_TYPES, CHANNELS, DELIVERY_FAILED, HIDDEN, Format
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Folded, Recorded
 from ledger.domain.watch import Severity
-
-Format = Literal["standard", "cloudevents"]
-"""What an endpoint is sent of an event."""
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
@@ -49,6 +47,7 @@ class WebhookCreated(Event, frozen=True, kw_only=True):
     description: str | None = None
     enabled: bool = True
     secret: bytes
+    """Sealed: what signs, or of a channel the secret of its address."""
     format: Format = "standard"
     watch_ids: tuple[str, ...] | None = None
     min_severity: Severity = "info"
@@ -66,6 +65,8 @@ class WebhookUpdated(Event, frozen=True, kw_only=True):
     watch_ids: tuple[str, ...] | None = None
     min_severity: Severity = "info"
     details: bool = True
+    secret: bytes | None = None
+    """Sealed: a channel's other secret; None: it stays."""
 
 
 class WebhookSecretRotated(Event, frozen=True, kw_only=True):
@@ -133,7 +134,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookRecoveryRequested, None, None, None, "webhook.recover", PASSES),
     EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
-    EventRow(WebhookDeliveryFailed, "webhook.delivery_failed", SAME, None, None, PASSES),
+    EventRow(WebhookDeliveryFailed, DELIVERY_FAILED, SAME, None, None, PASSES),
     EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.ENDPOINT_DELETED),
 )
 
@@ -166,10 +167,20 @@ class Endpoint(Folded):
     disabled_reason: DisabledReason | None = None
     disabled_at: datetime | None = None
     secrets: tuple[Secret, ...] = ()
-    """The present secret first."""
+    """The present secret first. A channel has one, that of its address."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     deleted: bool = False
+
+    @property
+    def is_channel(self) -> bool:
+        """Whether the endpoint tells people, and has a secret in its address."""
+        return self.format in CHANNELS
+
+    @property
+    def routing_key(self) -> str | None:
+        """PagerDuty's key, as it is shown."""
+        return HIDDEN if self.format == "pagerduty" else None
 
     def wants(
         self,
@@ -186,9 +197,13 @@ class Endpoint(Folded):
             self.enabled
             and self.organization_id == organization_id
             and (self.workspace_id is None or self.workspace_id == workspace_id)
-            and (type_ in self.event_types or EVERY_TYPE in self.event_types)
+            and (type_ in self.event_types or self._wants_all(type_))
             and (not isinstance(body, AlertEvent) or self._is_told_of(body))
         )
+
+    def _wants_all(self, type_: str) -> bool:
+        is_known = not self.is_channel or type_ in CHANNEL_TYPES
+        return EVERY_TYPE in self.event_types and is_known
 
     def _is_told_of(self, alert: AlertEvent) -> bool:
         return (self.watch_ids is None or alert.watch_id in self.watch_ids) and _SEVERITIES.index(
@@ -203,11 +218,14 @@ class Endpoint(Folded):
 
     def update(self, **settings: Any) -> WebhookUpdated:
         """Change the given settings; the event has the others as they are."""
-        kept = {n: getattr(self, n) for n in WebhookUpdated.__struct_fields__}
+        names = set(WebhookUpdated.__struct_fields__) - {"secret"}
+        kept = {name: getattr(self, name) for name in names}
         return WebhookUpdated(**kept | settings)
 
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
-        """Replace the secret. Refused while ``MAX_SECRETS`` secrets are signing."""
+        """Replace the secret. Refused of a channel, and while ``MAX_SECRETS`` are signing."""
+        if self.is_channel:
+            raise InvalidState("The endpoint's format has no signing secret.")
         if len(self.signing(now)) >= MAX_SECRETS:
             raise InvalidState(
                 f"{MAX_SECRETS} secrets are active, the maximum;"
@@ -215,11 +233,17 @@ class Endpoint(Folded):
             )
         return WebhookSecretRotated(secret=sealed)
 
-    def disable(self, reason: DisabledReason, url: str) -> WebhookDisabled:
-        """Stop delivering because of failures at this URL. Refused if the URL has changed since."""
+    def disable(
+        self, reason: DisabledReason, url: str, secret: bytes | None = None
+    ) -> WebhookDisabled:
+        """Stop delivering because of failures at this URL. Refused if the URL has changed since.
+
+        Of a channel the sealed secret tells one URL from another.
+        """
         if not self.enabled:
             raise InvalidState("The endpoint is already disabled.")
-        if url != self.url:
+        is_other = self.is_channel and secret not in [each.sealed for each in self.secrets]
+        if url != self.url or is_other:
             raise InvalidState("The endpoint's url has changed.")
         return WebhookDisabled(reason=reason)
 
@@ -243,7 +267,6 @@ class Endpoint(Folded):
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
         self.created_at = recorded.recorded_at
-        self.secrets = (Secret(body.secret),)
         self.enabled, self.format = True, body.format
         self._set(body, recorded)
 
@@ -252,6 +275,8 @@ class Endpoint(Folded):
         self.url, self.event_types = body.url, body.event_types
         self.description, self.watch_ids = body.description, body.watch_ids
         self.min_severity, self.details = body.min_severity, body.details
+        if body.secret is not None:
+            self.secrets = (Secret(body.secret),)
         if body.enabled:
             self.enabled, self.disabled_reason, self.disabled_at = True, None, None
         elif self.enabled:
@@ -273,7 +298,7 @@ class Endpoint(Folded):
         self.updated_at = recorded.recorded_at
 
     def _deleted(self, body: WebhookDeleted, recorded: Recorded) -> None:
-        self.deleted, self.enabled = True, False
+        self.deleted, self.enabled, self.secrets = True, False, ()
 
     _APPLY: ClassVar = {
         WebhookCreated: _created,

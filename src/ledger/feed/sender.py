@@ -52,6 +52,10 @@ class Attempt(msgspec.Struct, frozen=True):
     response_body: str | None
     """The first KB of the answer as text."""
     retry_after: timedelta | None
+    is_final: bool = False
+    """Whether another attempt would be in vain."""
+    secret: bytes | None = None
+    """Of a channel, the sealed secret of the address."""
 
     @property
     def delivered(self) -> bool:
@@ -96,7 +100,7 @@ class Sender(AbstractAsyncContextManager["Sender"]):
         organization_id: str | None,
         content_type: str = JSON,
     ) -> Attempt:
-        """Post a body once, signed with each secret. No failure of the receiver is raised.
+        """Post a body once, signed with each secret, if any. No failure of the receiver is raised.
 
         A redirect is not followed: nobody has agreed to its target, and nothing has checked it.
         A whole answer is read to its end if it is not too long, so that its connection can be kept;
@@ -106,7 +110,7 @@ class Sender(AbstractAsyncContextManager["Sender"]):
         try:
             async with asyncio.timeout(self._deadline):
                 target = parse_url(url)
-                signature = signing.headers(event_id, body, at, secrets)
+                signature = signing.headers(event_id, body, at, secrets) if secrets else []
                 request = _request(target, content_type, signature, body)
                 await self._connections.exchange(target, organization_id, request, answer)
         except _BROKEN as error:

@@ -14,8 +14,10 @@ from msgspec import Meta
 from standardwebhooks import Webhook
 
 from ledger import __version__
+from ledger.domain.channel import CHANNELS
 from ledger.domain.values import EVENT_ID
-from ledger.feed.formats.plain import Manner, content_of
+from ledger.feed.formats.contents import content_of
+from ledger.feed.formats.plain import Manner
 from ledger.language.rendering import ShownInstant, doc, json_text
 from projections.event.items import delivery_item
 
@@ -102,9 +104,10 @@ def delivery_text(row: Sequence[Any], public_url: str | None) -> str:
     request = None
     if url is not None:
         body = body_of(test, (position, *found), sequence)
-        content = content_of(Manner(format_, details, public_url), body)
-        signed = _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
-        headers = {"content-type": content.type, "user-agent": USER_AGENT} | signed
+        content = content_of(Manner(format_, details, public_url), [body])
+        headers = {"content-type": content.type, "user-agent": USER_AGENT}
+        if format_ not in CHANNELS:
+            headers |= _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
         request = ShownRequest(url, headers, content.text)
     return f'{item[:-1]},"request":{json_text(request)}}}'
 

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from ledger.domain.api_key import Permission
-from ledger.domain.endpoint import DisabledReason, Format
+from ledger.domain.channel import Format
+from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
 from ledger.domain.values import ENDPOINT_ID, KEY_ID, STATEMENT_ID, WATCH_ID, format_instant
@@ -106,7 +107,8 @@ class EndpointSetUp(msgspec.Struct):
 
     id: Annotated[str, Meta(pattern=ENDPOINT_ID)]
     format: Format
-    url: str
+    url: Annotated[str, doc("Of `slack` without its path.")]
+    routing_key: Annotated[str | None, doc("`***` of `pagerduty`, else null.")]
     event_types: Sequence[str]
     watch_ids: Annotated[Sequence[str] | None, doc("Null: alerts of all watches.")]
     min_severity: Annotated[Severity, doc("Alerts of a lower severity are not sent.")]
@@ -139,7 +141,10 @@ class ShownEndpoint(EndpointSetUp):
 class EndpointWithSecret(ShownEndpoint):
     """An endpoint with its secret, which is not shown again."""
 
-    secret: Annotated[str, Meta(pattern="^whsec_")]
+    secret: Annotated[
+        Annotated[str, Meta(pattern="^whsec_")] | None,
+        doc("Null where nothing is signed: of `slack` and `pagerduty`."),
+    ]
 
 
 class StatementAsIssued(msgspec.Struct, kw_only=True):

@@ -8,15 +8,14 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import Field
 
 from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.models import Changes, CommandBody, Nothing, distinct, set_of
+from ledger.api.models import Nothing
 from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
-    Bound,
     Page,
     Present,
     TenantQuery,
@@ -31,6 +30,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes.feeds import BEYOND, event_position, position_in
+from ledger.api.routes.webhook_bodies import NewWebhook, Recovery, WebhookChanges
 from ledger.api.writing import (
     Sent,
     deleted,
@@ -51,26 +51,20 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.endpoint import EVERY_TYPE, MAX_WATCH_IDS, Format
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.values import (
     ENDPOINT_ID,
     EVENT_ID,
-    LABEL,
     ORGANIZATION_ID,
-    WATCH_ID,
     WORKSPACE_ID,
     id_named,
     id_of_key,
     parse_bound,
     sort_key,
 )
-from ledger.domain.watch import Severity
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
-from ledger.feed.target import LONGEST_URL, ForbiddenTarget
-from ledger.intake.fact_types import Characters
+from ledger.feed.target import ForbiddenTarget
 from ledger.intake.request import Receipt
-from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 
@@ -87,108 +81,6 @@ class DeliveriesQuery(Present, Page):
     """The parameters of the list of deliveries."""
 
     status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
-
-
-def _known_types(types: list[str]) -> list[str]:
-    if not {*types} <= {*TYPES, EVERY_TYPE}:
-        raise ValueError("names an unknown event type")
-    return distinct(types, EVERY_TYPE, "an event type", "types")
-
-
-Url = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=LONGEST_URL,
-        description="http or https, to a public address. Redirects are not followed.",
-        examples=["https://example.com/webhooks"],
-        json_schema_extra={"pattern": "^https?://"},
-    ),
-]
-EventTypes = Annotated[
-    list[str],
-    Field(
-        min_length=1,
-        max_length=100,
-        description="Types of `/v1/event-types`, or `*` alone for all of them.",
-        examples=[["execution.blocked", "run.failed"]],
-    ),
-    set_of([*TYPES], EVERY_TYPE),
-    AfterValidator(_known_types),
-]
-Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
-
-
-def _no_repetition(ids: list[str]) -> list[str]:
-    if len(set(ids)) < len(ids):
-        raise ValueError("names a watch twice")
-    return ids
-
-
-WatchIds = Annotated[
-    Annotated[
-        list[Annotated[str, Field(pattern=WATCH_ID)]],
-        Field(min_length=1, max_length=MAX_WATCH_IDS, json_schema_extra={"uniqueItems": True}),
-        AfterValidator(_no_repetition),
-    ]
-    | None,
-    Field(description="Of alerts, only those of these watches are sent. Null: those of all."),
-]
-MinSeverity = Annotated[
-    Severity, Field(description="Of alerts, only those of at least this severity are sent.")
-]
-Details = Annotated[
-    bool,
-    Field(
-        description="Whether alerts are sent with their words. False: ids, severity, kind, times"
-        " and link alone."
-    ),
-]
-
-
-class NewWebhook(CommandBody):
-    """A new endpoint."""
-
-    format: Annotated[Format, Field(description="What arrives. It is set once.")] = "standard"
-    url: Url
-    event_types: EventTypes
-    watch_ids: WatchIds = None
-    min_severity: MinSeverity = "info"
-    details: Details = True
-    organization_id: Annotated[
-        str | None,
-        Field(
-            pattern=ORGANIZATION_ID,
-            description="By default the credential's organization; required if it has none.",
-        ),
-        WithJsonSchema({"type": "string", "pattern": ORGANIZATION_ID}),
-    ] = None
-    workspace_id: Annotated[
-        str | None,
-        Field(pattern=WORKSPACE_ID, description="Deliver the events of this workspace only."),
-    ] = None
-    description: Description = None
-    enabled: bool = True
-
-
-class WebhookChanges(Changes):
-    """The changes of an endpoint; a field that is left out stays as it is."""
-
-    url: Url = ""
-    event_types: EventTypes = Field(default_factory=list)
-    watch_ids: WatchIds = None
-    min_severity: MinSeverity = "info"
-    details: Details = True
-    description: Description = None
-    enabled: bool = True
-
-
-class Recovery(CommandBody):
-    """The start of a recovery."""
-
-    since: Annotated[
-        Bound, Field(description="The recovery covers events recorded from this instant on.")
-    ]
 
 
 @command_route(
@@ -220,6 +112,7 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
         workspace_id=workspace_id,
         fault=fault,
         idempotency=sent.key,
+        rules=services_of(asking.request).channel_rules,
     )
     return with_secret(asking.request, _answer(await execute(asking.request, command), 201))
 
@@ -294,7 +187,10 @@ async def update_webhook(
     chosen = sent.body.given if sent.body is not None else {}
     sent = sent._replace(fault=await _fault(asking.request, sent))
     settings = _settings(chosen)
-    receipt = await execute_on(asking, UpdateEndpoint, endpoint_id, sent, settings=settings)
+    rules = services_of(asking.request).channel_rules
+    receipt = await execute_on(
+        asking, UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
+    )
     return _answer(receipt, 200)
 
 

@@ -1,1 +1,1 @@
-"""What endpoints are sent of an event: pure functions from envelopes to a request."""
+"""The formats of endpoints: pure functions from the envelopes of events to a request."""

@@ -4,13 +4,12 @@ An endpoint without ``details`` is sent of an alert what names and dates it, and
 tenant.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.domain.endpoint import Format
-from ledger.language.rendering import json_text
+from ledger.domain.channel import Format
 
 JSON = "application/json"
 CLOUDEVENT = "application/cloudevents+json"
@@ -33,20 +32,18 @@ class Manner(NamedTuple):
     public_url: str | None
     """The address below which links lead; None: there are no links."""
 
+    def link_to(self, subject: Mapping[str, str]) -> str | None:
+        """The address of the page about an alert or a webhook endpoint; None: there is none."""
+        if self.public_url is None:
+            return None
+        return f"{self.public_url}/ui/{subject['type']}s/{subject['id']}"
+
 
 class Content(NamedTuple):
     """The body of a request, and its type."""
 
     type: str
     text: str
-
-
-def content_of(manner: Manner, body: str) -> Content:
-    """The content of a delivery. ``body`` is the envelope with its number, as JSON."""
-    if manner.format == "standard" and manner.details:
-        return Content(JSON, body)
-    type_, wrap = _WRAPPED[manner.format]
-    return Content(type_, json_text(wrap(told(manner, body))))
 
 
 def told(manner: Manner, body: str) -> dict[str, Any]:
@@ -58,21 +55,10 @@ def told(manner: Manner, body: str) -> dict[str, Any]:
     kept = {name: payload[name] for name in _KEPT if name in payload}
     if "condition" in payload:
         kept["condition"] = {"kind": payload["condition"]["kind"]}
-    return envelope | {"payload": kept | {"link": link_to(envelope["subject"], manner.public_url)}}
+    return envelope | {"payload": kept | {"link": manner.link_to(envelope["subject"])}}
 
 
-def link_to(subject: Mapping[str, str], public_url: str | None) -> str | None:
-    """The address of the page about an alert or a webhook endpoint; None: there is none."""
-    if public_url is None:
-        return None
-    return f"{public_url}/ui/{subject['type']}s/{subject['id']}"
-
-
-def _standard(envelope: dict[str, Any]) -> dict[str, Any]:
-    return envelope
-
-
-def _cloudevent(envelope: dict[str, Any]) -> dict[str, Any]:
+def cloudevent_of(envelope: dict[str, Any]) -> dict[str, Any]:
     return {
         "specversion": "1.0",
         "id": envelope["id"],
@@ -83,9 +69,3 @@ def _cloudevent(envelope: dict[str, Any]) -> dict[str, Any]:
         "datacontenttype": JSON,
         "data": envelope,
     }
-
-
-_WRAPPED: Mapping[Format, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    "standard": (JSON, _standard),
-    "cloudevents": (CLOUDEVENT, _cloudevent),
-}
