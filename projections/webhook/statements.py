@@ -75,7 +75,7 @@ WITH found AS MATERIALIZED (
     LEFT JOIN ledger.dispatch AS t ON t.endpoint_id = w.endpoint_id
     LEFT JOIN LATERAL (
         SELECT m.position, {_DELIVERY} AS item, m.number, m.sequence, d.url,
-            d.attempts[cardinality(d.attempts)] AS last, m.item AS test
+            d.attempts[cardinality(d.attempts)] AS last, m.item AS test, w.format, w.details
         FROM {{rows}}
         ORDER BY m.position DESC LIMIT %(limit)s
     ) AS page ON true

@@ -42,6 +42,10 @@ class EndpointRow(NamedTuple):
     organization_id: Text
     workspace_id: Text | None
     """Null: the endpoint belongs to the whole organization."""
+    format: Text
+    """The form in which the endpoint is sent an event."""
+    details: Bool
+    """Whether the words of alerts are sent."""
     deleted: Bool
     enabled: Bool
     enabled_at: Instant | None
@@ -177,7 +181,7 @@ class WebhookView(Remembering):
     """The projection ``webhook``."""
 
     name = "webhook"
-    version = 2
+    version = 3
     tables: tuple[Table, ...] = (WEBHOOK, MESSAGE, HEALTH)
     events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
 
@@ -274,7 +278,8 @@ def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     """
     type_ = PUBLISHED[type(event.body)].name
     for endpoint_id, standing in tenant.endpoints.items():
-        wanted = standing.endpoint.wants(type_, event.organization_id, event.workspace_id)
+        tenant_of = event.organization_id, event.workspace_id
+        wanted = standing.endpoint.wants(type_, *tenant_of, event.body)
         if not wanted or endpoint_id == event.originator_id:
             continue
         standing.sequence += 1
@@ -314,6 +319,8 @@ def _present(standing: Standing) -> EndpointRow:
         endpoint_key=sort_key(endpoint.id),
         organization_id=endpoint.organization_id,
         workspace_id=endpoint.workspace_id,
+        format=endpoint.format,
+        details=endpoint.details,
         deleted=endpoint.deleted,
         enabled=endpoint.enabled,
         enabled_at=standing.enabled_at,

@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ledger.domain.channel import ChannelRules
 from ledger.domain.values import escaped
 from ledger.telemetry.lines import LogFormat
 
@@ -193,6 +194,11 @@ class Settings(BaseSettings):
     def is_public_by_https(self) -> bool:
         """Whether people reach the service by https alone."""
         return self.public_url is not None and self.public_url.startswith("https:")
+
+    @property
+    def channel_rules(self) -> ChannelRules:
+        """The addresses that endpoints may have which tell people."""
+        return ChannelRules(any_host=self.webhook_allow_private)
 
     @property
     def provider(self) -> Provider | None:

@@ -20,7 +20,9 @@ SLOW = "3600,3600,3600,3600"
 def counts() -> dict[str, float]:
     """The deliveries so far, by outcome."""
     return {
-        outcome: REGISTRY.get_sample_value("ledger_webhook_deliveries_total", {"outcome": outcome})
+        outcome: REGISTRY.get_sample_value(
+            "ledger_webhook_deliveries_total", {"format": "standard", "outcome": outcome}
+        )
         or 0.0
         for outcome in ("delivered", "retrying", "failed")
     }

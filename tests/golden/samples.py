@@ -214,6 +214,27 @@ BODIES: tuple[Event, ...] = (
 
 NAMED = "build 4711 ü"
 GROWN_BODIES: tuple[Event, ...] = (
+    w.WebhookCreated(
+        url="https://hooks.example.com/ledger",
+        event_types=("alert.opened", "run.failed"),
+        description="Pager",
+        enabled=False,
+        secret=SEALED,
+        format="cloudevents",
+        watch_ids=("WCH-26-000001", "WCH-26-000002"),
+        min_severity="critical",
+        details=False,
+    ),
+    w.WebhookUpdated(
+        url="https://hooks.example.com/2",
+        event_types=("*",),
+        description="Everything",
+        enabled=True,
+        watch_ids=("WCH-26-000002",),
+        min_severity="warning",
+        details=False,
+        secret=SEALED,
+    ),
     WriteRefused(
         action="execution.checked_in",
         code="invalid_request",

@@ -22,8 +22,9 @@ CREATED = w.WebhookCreated(
     url="https://hooks.example.com/", event_types=("execution.paused", "health.changed"), secret=b""
 )
 ITEM = (
-    '"id":"WHK-26-000001","url":"https://hooks.example.com/",'
-    '"event_types":["execution.paused","health.changed"],"organization_id":"ORG-26-000001",'
+    '"id":"WHK-26-000001","format":"standard","url":"https://hooks.example.com/","routing_key":null,'
+    '"event_types":["execution.paused","health.changed"],"watch_ids":null,"min_severity":"info",'
+    '"details":true,"organization_id":"ORG-26-000001",'
     '"workspace_id":null,"description":null,"enabled":{enabled},"disabled_reason":{reason},'
     '"disabled_at":{at},"created_at":"2026-04-15T12:00:00.000001Z",'
     '"updated_at":"2026-04-15T12:00:00.00000{updated}Z"'
@@ -63,6 +64,8 @@ def endpoint(position: int, **more: Any) -> EndpointRow:
         "endpoint_key": 26_000_000_000_001,
         "organization_id": ORG,
         "workspace_id": None,
+        "format": "standard",
+        "details": True,
         "deleted": False,
         "enabled": True,
         "enabled_at": BORN.recorded_at,

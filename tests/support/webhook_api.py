@@ -22,6 +22,7 @@ NOBODYS = "WHK-26-999999"
 KEYS = {
     "id", "url", "event_types", "organization_id", "workspace_id", "description", "enabled",
     "disabled_reason", "disabled_at", "created_at", "updated_at", "status",
+    "format", "routing_key", "watch_ids", "min_severity", "details",
 }  # fmt: skip
 """The JSON keys of a shown endpoint."""
 

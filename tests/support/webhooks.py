@@ -120,13 +120,16 @@ class WebhookLedger:
             settings=webhooks.EndpointSettings(url=url, event_types=tuple(types), **more),
             organization_id=ORGANIZATION,
             workspace_id=workspace_id,
+            rules=self.settings.channel_rules,
         )
         return self.execute(command).subject, secret
 
     def update(self, endpoint_id: str, **settings: Any) -> int:
         """Change an endpoint; return the position."""
         chosen = webhooks.EndpointSettings(**settings)
-        command = webhooks.UpdateEndpoint(endpoint_id, COMMAND_LINE, settings=chosen)
+        command = webhooks.UpdateEndpoint(
+            endpoint_id, COMMAND_LINE, settings=chosen, rules=self.settings.channel_rules
+        )
         return self.execute(command).position
 
     def rotate(self, endpoint_id: str) -> str:

@@ -20,6 +20,7 @@ from ledger.api.parsing import Parsing
 from ledger.application.command import Command
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
+from ledger.domain.channel import STRICT, ChannelRules
 from ledger.domain.errors import ReadOnly, Unavailable
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
@@ -148,6 +149,8 @@ class ApiServices:
         is_public_by_https: bool = False,
         unaudited_reads: bool = False,
         metrics_token: str | None = None,
+        public_url: str | None = None,
+        channel_rules: ChannelRules = STRICT,
         verified_at: time | None = None,
     ) -> None:
         self._writing = writing
@@ -167,6 +170,9 @@ class ApiServices:
         self.root_path = root_path
         """The prefix of every address, for a proxy that serves other things beside us."""
         self.is_public_by_https = is_public_by_https
+        self.public_url = public_url
+        """The address by which people reach the service, for links in messages."""
+        self.channel_rules = channel_rules
         self.verified_at = verified_at
         """The time of day of the nightly verification; None: there is none."""
         answers = Answers(door.fetch)

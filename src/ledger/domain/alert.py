@@ -82,6 +82,8 @@ class AlertResolved(_OfAlert, frozen=True, kw_only=True):
     reason: ResolvedReason
 
 
+AlertEvent = AlertOpened | AlertReminded | AlertAcknowledged | AlertResolved
+
 _ABOUT = ("alert_id", "watch_id", "watch_name", "severity", "subject")
 _OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "text")
 _FOLLOWING = (*_ABOUT, "text")

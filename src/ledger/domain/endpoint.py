@@ -5,13 +5,16 @@ decisions, fold.
 """
 
 from datetime import datetime, timedelta
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
+from ledger.domain.alert import AlertEvent
+from ledger.domain.channel import CHANNEL_TYPES, CHANNELS, DELIVERY_FAILED, HIDDEN, Format
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.domain.watch import Severity
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
@@ -28,6 +31,13 @@ MAX_ENDPOINTS = 100
 """The most endpoints of an organization: each of its events may cost a row for each endpoint."""
 
 
+MAX_WATCH_IDS = 50
+"""The most watches to which an endpoint may be narrowed."""
+
+_SEVERITIES = get_args(Severity)
+"""The least first."""
+
+
 class WebhookCreated(Event, frozen=True, kw_only=True):
     """An endpoint was set up; it receives the events that are recorded from here on."""
 
@@ -37,6 +47,11 @@ class WebhookCreated(Event, frozen=True, kw_only=True):
     description: str | None = None
     enabled: bool = True
     secret: bytes
+    """Sealed: what signs, or of a channel the secret of its address."""
+    format: Format = "standard"
+    watch_ids: tuple[str, ...] | None = None
+    min_severity: Severity = "info"
+    details: bool = True
 
 
 class WebhookUpdated(Event, frozen=True, kw_only=True):
@@ -47,6 +62,11 @@ class WebhookUpdated(Event, frozen=True, kw_only=True):
     event_types: tuple[str, ...]
     description: str | None = None
     enabled: bool
+    watch_ids: tuple[str, ...] | None = None
+    min_severity: Severity = "info"
+    details: bool = True
+    secret: bytes | None = None
+    """Sealed: a channel's other secret; None: it stays."""
 
 
 class WebhookSecretRotated(Event, frozen=True, kw_only=True):
@@ -114,7 +134,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookRecoveryRequested, None, None, None, "webhook.recover", PASSES),
     EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
-    EventRow(WebhookDeliveryFailed, "webhook.delivery_failed", SAME, None, None, PASSES),
+    EventRow(WebhookDeliveryFailed, DELIVERY_FAILED, SAME, None, None, PASSES),
     EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.ENDPOINT_DELETED),
 )
 
@@ -138,22 +158,57 @@ class Endpoint(Folded):
     event_types: tuple[str, ...] = ()
     description: str | None = None
     enabled: bool = False
+    format: Format = "standard"
+    watch_ids: tuple[str, ...] | None = None
+    """The watches of whose alerts the endpoint is told; None: all."""
+    min_severity: Severity = "info"
+    details: bool = True
+    """Whether the words of alerts are sent, or only what names and dates them."""
     disabled_reason: DisabledReason | None = None
     disabled_at: datetime | None = None
     secrets: tuple[Secret, ...] = ()
-    """The present secret first."""
+    """The present secret first. A channel has one, that of its address."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     deleted: bool = False
 
-    def wants(self, type_: str, organization_id: str | None, workspace_id: str | None) -> bool:
-        """Whether the endpoint, as it is now, receives events of this type and tenant."""
+    @property
+    def is_channel(self) -> bool:
+        """Whether the endpoint tells people, and has a secret in its address."""
+        return self.format in CHANNELS
+
+    @property
+    def routing_key(self) -> str | None:
+        """PagerDuty's key, as it is shown."""
+        return HIDDEN if self.format == "pagerduty" else None
+
+    def wants(
+        self,
+        type_: str,
+        organization_id: str | None,
+        workspace_id: str | None,
+        body: Event | None = None,
+    ) -> bool:
+        """Whether the endpoint, as it is now, receives events of this type and tenant.
+
+        The body counts for events of alerts alone.
+        """
         return (
             self.enabled
             and self.organization_id == organization_id
             and (self.workspace_id is None or self.workspace_id == workspace_id)
-            and (type_ in self.event_types or EVERY_TYPE in self.event_types)
+            and (type_ in self.event_types or self._wants_all(type_))
+            and (not isinstance(body, AlertEvent) or self._is_told_of(body))
         )
+
+    def _wants_all(self, type_: str) -> bool:
+        is_known = not self.is_channel or type_ in CHANNEL_TYPES
+        return EVERY_TYPE in self.event_types and is_known
+
+    def _is_told_of(self, alert: AlertEvent) -> bool:
+        return (self.watch_ids is None or alert.watch_id in self.watch_ids) and _SEVERITIES.index(
+            alert.severity
+        ) >= _SEVERITIES.index(self.min_severity)
 
     def signing(self, at: datetime) -> tuple[bytes, ...]:
         """The encrypted secrets that sign at an instant, the present secret first."""
@@ -161,15 +216,16 @@ class Endpoint(Folded):
 
     # Decisions.
 
-    def update(
-        self, *, url: str, event_types: tuple[str, ...], description: str | None, enabled: bool
-    ) -> WebhookUpdated:
-        return WebhookUpdated(
-            url=url, event_types=event_types, description=description, enabled=enabled
-        )
+    def update(self, **settings: Any) -> WebhookUpdated:
+        """Change the given settings; the event has the others as they are."""
+        names = set(WebhookUpdated.__struct_fields__) - {"secret"}
+        kept = {name: getattr(self, name) for name in names}
+        return WebhookUpdated(**kept | settings)
 
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
-        """Replace the secret. Refused while ``MAX_SECRETS`` secrets are signing."""
+        """Replace the secret. Refused of a channel, and while ``MAX_SECRETS`` are signing."""
+        if self.is_channel:
+            raise InvalidState("The endpoint's format has no signing secret.")
         if len(self.signing(now)) >= MAX_SECRETS:
             raise InvalidState(
                 f"{MAX_SECRETS} secrets are active, the maximum;"
@@ -177,11 +233,17 @@ class Endpoint(Folded):
             )
         return WebhookSecretRotated(secret=sealed)
 
-    def disable(self, reason: DisabledReason, url: str) -> WebhookDisabled:
-        """Stop delivering because of failures at this URL. Refused if the URL has changed since."""
+    def disable(
+        self, reason: DisabledReason, url: str, secret: bytes | None = None
+    ) -> WebhookDisabled:
+        """Stop delivering because of failures at this URL. Refused if the URL has changed since.
+
+        Of a channel the sealed secret tells one URL from another.
+        """
         if not self.enabled:
             raise InvalidState("The endpoint is already disabled.")
-        if url != self.url:
+        is_other = self.is_channel and secret not in [each.sealed for each in self.secrets]
+        if url != self.url or is_other:
             raise InvalidState("The endpoint's url has changed.")
         return WebhookDisabled(reason=reason)
 
@@ -205,14 +267,16 @@ class Endpoint(Folded):
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
         self.created_at = recorded.recorded_at
-        self.secrets = (Secret(body.secret),)
-        self.enabled = True
+        self.enabled, self.format = True, body.format
         self._set(body, recorded)
 
     def _set(self, body: WebhookCreated | WebhookUpdated, recorded: Recorded) -> None:
         self.updated_at = recorded.recorded_at
         self.url, self.event_types = body.url, body.event_types
-        self.description = body.description
+        self.description, self.watch_ids = body.description, body.watch_ids
+        self.min_severity, self.details = body.min_severity, body.details
+        if body.secret is not None:
+            self.secrets = (Secret(body.secret),)
         if body.enabled:
             self.enabled, self.disabled_reason, self.disabled_at = True, None, None
         elif self.enabled:
@@ -234,7 +298,7 @@ class Endpoint(Folded):
         self.updated_at = recorded.recorded_at
 
     def _deleted(self, body: WebhookDeleted, recorded: Recorded) -> None:
-        self.deleted, self.enabled = True, False
+        self.deleted, self.enabled, self.secrets = True, False, ()
 
     _APPLY: ClassVar = {
         WebhookCreated: _created,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.domain.channel import Format
 from ledger.feed.signing import body_of
 from ledger.feed.verdict import Claimed, Result
 from ledger.postgres.binary import array_text
@@ -70,7 +71,8 @@ WHERE p.name = 'webhook'
 _CLAIM = f"""
 WITH p AS MATERIALIZED (SELECT least(position, %(looked)s) AS position FROM ({_REACHED}) AS now),
 asked AS MATERIALIZED (
-    SELECT a.endpoint_id, a.free, a.busy::bigint[] AS busy, a.sends AND w.enabled AS sends
+    SELECT a.endpoint_id, a.free, a.busy::bigint[] AS busy, a.sends AND w.enabled AS sends,
+        w.format
     FROM unnest(%(endpoint)s::text[], %(free)s::int[], %(busy)s::text[], %(sends)s::bool[])
         AS a (endpoint_id, free, busy, sends)
     JOIN ledger.webhook AS w ON w.endpoint_id = a.endpoint_id AND NOT w.deleted
@@ -108,7 +110,7 @@ SELECT a.endpoint_id, p.position, a.sends,
         SELECT d.due_at FROM ledger.delivery AS d
         WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at > %(now)s
         ORDER BY d.due_at LIMIT 1) END,
-    c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type, m.item,
+    a.format, c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type, m.item,
     e.type, e.state_before, e.state_after, s.stream, s.version, s.topic, s.state
 FROM asked AS a CROSS JOIN p
 LEFT JOIN (TABLE due UNION ALL TABLE fresh) AS c USING (endpoint_id)
@@ -301,10 +303,10 @@ class Deliveries:
                 _CLAIM, _claim(asked, looked, now), prepare=True
             )
         given: dict[str, Given] = {}
-        for endpoint_id, reached, sends, next_due, *claimed in await cursor.fetchall():
+        for endpoint_id, reached, sends, next_due, format_, *claimed in await cursor.fetchall():
             one = given.setdefault(endpoint_id, Given(reached, sends, next_due, []))
             if claimed[0] is not None:
-                one.claimed.append(_claimed(endpoint_id, claimed))
+                one.claimed.append(_claimed(endpoint_id, format_, claimed))
         return given
 
     async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
@@ -340,11 +342,13 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
     )
 
 
-def _claimed(endpoint_id: str, row: Sequence[Any]) -> Claimed:
+def _claimed(endpoint_id: str, format_: Format, row: Sequence[Any]) -> Claimed:
     """A delivery in hand: the first columns are the dispatcher's, the others its body."""
     position, sequence, round_, tried, last, number, type_, test, *found = row
     body = body_of(test, (position, *found), sequence)
-    return Claimed(endpoint_id, position, sequence, round_, tried, last, number, type_, body)
+    return Claimed(
+        endpoint_id, position, sequence, round_, tried, last, number, type_, body, format_
+    )
 
 
 def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -> Mapping[str, Any]:

@@ -14,16 +14,20 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 from prometheus_client import Counter
 
 from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
-from ledger.domain.endpoint import DisabledReason
+from ledger.domain.endpoint import DisabledReason, Endpoint
 from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
+from ledger.feed.formats.contents import content_of, is_final, without_secrets
+from ledger.feed.formats.plain import Manner
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -47,11 +51,10 @@ Without any endpoint the pause is longer, since only a first endpoint would matt
 
 _DELIVERIES = Counter(
     "ledger_webhook_deliveries",
-    "Answered or failed attempts at deliveries, by what became of the delivery.",
-    ["outcome"],
+    "Answered or failed attempts at deliveries, by format and by what became of the delivery.",
+    ["format", "outcome"],
 )
-_DELIVERED, _RETRYING, _FAILED = map(_DELIVERIES.labels, ("delivered", "retrying", "failed"))
-_BY_STATUS = {"delivered": _DELIVERED, "pending": _RETRYING, "failed": _FAILED}
+_OUTCOMES = {"delivered": "delivered", "pending": "retrying", "failed": "failed"}
 
 Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 """Hands commands to the writer. Raises Unavailable."""
@@ -65,6 +68,8 @@ class Means(NamedTuple):
     schedule: Schedule
     clock: Callable[[], datetime]
     most_in_flight: int
+    public_url: str | None
+    """The address by which people reach the service, for links; None: messages have none."""
 
 
 class Confirmation:
@@ -232,10 +237,11 @@ class Lead:
         for one, attempt in verdicts:
             # A test is not counted, and what is given up counts once the log has its failure.
             if not (one.gives_up or one.result.claimed.is_test):
-                _BY_STATUS[one.result.status].inc()
-            self._conclude(one, attempt.url, now)
+                outcome = _OUTCOMES[one.result.status]
+                _DELIVERIES.labels(one.result.claimed.format, outcome).inc()
+            self._conclude(one, attempt, now)
         for claimed in settled:
-            _FAILED.inc()
+            _DELIVERIES.labels(claimed.format, "failed").inc()
             self._roster.release(claimed, None, now)
         self._is_news |= not self._roster.give(asks, given, now)
         for one_given in given.values():
@@ -259,15 +265,15 @@ class Lead:
                 watched.failing_since = changed[watched.id] = since
         return changed
 
-    def _conclude(self, one: AttemptVerdict, url: str, now: datetime) -> None:
+    def _conclude(self, one: AttemptVerdict, attempt: Attempt, now: datetime) -> None:
         claimed = one.result.claimed
         watched = self._roster.get(claimed.endpoint_id)
         if watched is not None:
             since = watched.failing_since
             if one.gone:
-                self._disable(watched, "gone", url)
+                self._disable(watched, "gone", attempt)
             elif one.result.counts and since is not None and now - since >= FAILING_FOR:
-                self._disable(watched, "failing", url)
+                self._disable(watched, "failing", attempt)
         if one.gives_up:
             self._begin(self._give_up(claimed, claimed.tried + 1, one.result.attempt))
         else:
@@ -296,18 +302,36 @@ class Lead:
         if watched is None or not may_begin:
             self._roster.release(claimed, None, self._now())
             return
-        at, url = self._now(), watched.standing.endpoint.url
+        endpoint, at = watched.standing.endpoint, self._now()
         try:
             secrets = secrets_of(watched, at, self._means.open_secret)
-            body = claimed.body.encode()
-            attempt = await self._sender.send(
-                url, claimed.event_id, body, secrets, watched.organization
-            )
+            attempt = await self._attempt(endpoint, claimed, secrets)
         except Exception:
             # A programming error. For the receiver it is a failed attempt like any other.
             _logger.exception("a webhook could not be sent")
-            attempt = Attempt(url, at, None, 0, "it could not be sent", None, None)
+            attempt = Attempt(endpoint.url, at, None, 0, "it could not be sent", None, None)
         self._done.append((claimed, attempt))
+
+    async def _attempt(
+        self, endpoint: Endpoint, claimed: Claimed, secrets: Sequence[str]
+    ) -> Attempt:
+        manner = Manner(endpoint.format, endpoint.details, self._means.public_url)
+        send = partial(self._sender.send, organization_id=endpoint.organization_id)
+        if not endpoint.is_channel:
+            type_, text = content_of(manner, [claimed.body])
+            return await send(
+                endpoint.url, claimed.event_id, text.encode(), secrets, content_type=type_
+            )
+        url = secrets[0] if endpoint.format == "slack" else endpoint.url
+        type_, text = content_of(manner, [claimed.body], secrets[0])
+        made = await send(url, claimed.event_id, text.encode(), (), content_type=type_)
+        return msgspec.structs.replace(
+            made,
+            url=endpoint.url,
+            response_body=without_secrets(made.response_body, endpoint.format, secrets[0]),
+            is_final=is_final(endpoint.format, made.response_status),
+            secret=endpoint.secrets[0].sealed,
+        )
 
     async def _give_up(self, claimed: Claimed, tried: int, last: str | None) -> None:
         """Tell the log that a delivery failed for good, then count it as failed."""
@@ -318,13 +342,14 @@ class Lead:
                 return
         self._settled.append(claimed)
 
-    def _disable(self, watched: Watched, reason: DisabledReason, url: str) -> None:
+    def _disable(self, watched: Watched, reason: DisabledReason, attempt: Attempt) -> None:
         if watched.halt():
-            self._begin(self._tell_disabled(watched, reason, url))
+            command = DisableEndpoint(watched.id, reason, attempt.url, attempt.secret)
+            self._begin(self._tell_disabled(watched, command))
 
-    async def _tell_disabled(self, watched: Watched, reason: DisabledReason, url: str) -> None:
+    async def _tell_disabled(self, watched: Watched, command: DisableEndpoint) -> None:
         """Record that the endpoint is disabled. Until the view shows it, the roster knows it."""
-        outcome = await self._execute(DisableEndpoint(watched.id, reason, url))
+        outcome = await self._execute(command)
         # A refusal means that somebody else disabled the endpoint first, or changed its URL. The
         # view shows that soon.
         position = outcome.position if isinstance(outcome, Receipt) else 0

@@ -12,6 +12,7 @@ import msgspec
 from ledger.feed import signing
 from ledger.feed.answer import NoAnswer, ReceiverAnswer
 from ledger.feed.connections import Connections
+from ledger.feed.formats.plain import JSON
 from ledger.feed.schedule import parse_retry_after
 from ledger.feed.target import (
     CannotConnect,
@@ -30,8 +31,6 @@ DEADLINE_SECONDS = 10.0
 # deadline: a receiver that cannot be reached occupies a place among the requests in flight for a
 # shorter time than a slow receiver.
 _PHASE = 0.4
-
-_CONTENT = [(name.encode(), value.encode()) for name, value in signing.CONTENT.items()]
 
 # Errors of the network or of the receiver (TimeoutError is an OSError). Any other error is a
 # programming error and is raised.
@@ -53,6 +52,10 @@ class Attempt(msgspec.Struct, frozen=True):
     response_body: str | None
     """The first KB of the answer as text."""
     retry_after: timedelta | None
+    is_final: bool = False
+    """Whether another attempt would be in vain."""
+    secret: bytes | None = None
+    """Of a channel, the sealed secret of the address."""
 
     @property
     def delivered(self) -> bool:
@@ -95,8 +98,9 @@ class Sender(AbstractAsyncContextManager["Sender"]):
         body: bytes,
         secrets: Sequence[str],
         organization_id: str | None,
+        content_type: str = JSON,
     ) -> Attempt:
-        """Post a body once, signed with each secret. No failure of the receiver is raised.
+        """Post a body once, signed with each secret, if any. No failure of the receiver is raised.
 
         A redirect is not followed: nobody has agreed to its target, and nothing has checked it.
         A whole answer is read to its end if it is not too long, so that its connection can be kept;
@@ -106,7 +110,8 @@ class Sender(AbstractAsyncContextManager["Sender"]):
         try:
             async with asyncio.timeout(self._deadline):
                 target = parse_url(url)
-                request = _request(target, signing.headers(event_id, body, at, secrets), body)
+                signature = signing.headers(event_id, body, at, secrets) if secrets else []
+                request = _request(target, content_type, signature, body)
                 await self._connections.exchange(target, organization_id, request, answer)
         except _BROKEN as error:
             if answer.status is None:
@@ -124,11 +129,14 @@ class Sender(AbstractAsyncContextManager["Sender"]):
         )
 
 
-def _request(target: Target, signature: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+def _request(
+    target: Target, content_type: str, signature: list[tuple[bytes, bytes]], body: bytes
+) -> bytes:
     headers = [
         (b"host", target.authority.encode()),
         (b"content-length", b"%d" % len(body)),
-        *_CONTENT,
+        (b"content-type", content_type.encode()),
+        (b"user-agent", signing.USER_AGENT.encode()),
         *signature,
     ]
     lines = [b"POST %s HTTP/1.1" % target.resource.encode()]

@@ -14,14 +14,16 @@ from msgspec import Meta
 from standardwebhooks import Webhook
 
 from ledger import __version__
+from ledger.domain.channel import CHANNELS
 from ledger.domain.values import EVENT_ID
+from ledger.feed.formats.contents import content_of
+from ledger.feed.formats.plain import Manner
 from ledger.language.rendering import ShownInstant, doc, json_text
 from projections.event.items import delivery_item
 
 _SECRET_BYTES = 32
 
-CONTENT = {"content-type": "application/json", "user-agent": f"execution-ledger/{__version__}"}
-"""The headers of each delivery that do not depend on its event."""
+USER_AGENT = f"execution-ledger/{__version__}"
 
 
 class ShownAttempt(msgspec.Struct):
@@ -92,18 +94,21 @@ def body_of(test: str | None, found: Sequence[Any], sequence: int) -> str:
     return delivery_item(found, sequence)
 
 
-def delivery_text(row: Sequence[Any]) -> str:
+def delivery_text(row: Sequence[Any], public_url: str | None) -> str:
     """A delivery with its latest request, whose signature is masked: null before the first attempt.
 
     The row is one of ``deliveries_read`` behind the endpoint. The body is rendered from the
     stored event, by the version that runs, as it was for the attempt.
     """
-    position, item, number, sequence, url, last, test, *found = row
+    position, item, number, sequence, url, last, test, format_, details, *found = row
     request = None
     if url is not None:
-        headers = CONTENT | _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
         body = body_of(test, (position, *found), sequence)
-        request = ShownRequest(url, headers, body)
+        content = content_of(Manner(format_, details, public_url), [body])
+        headers = {"content-type": content.type, "user-agent": USER_AGENT}
+        if format_ not in CHANNELS:
+            headers |= _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
+        request = ShownRequest(url, headers, content.text)
     return f'{item[:-1]},"request":{json_text(request)}}}'
 
 

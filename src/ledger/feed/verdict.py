@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from ledger.domain.channel import Format
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
@@ -34,6 +35,8 @@ class Claimed(NamedTuple):
     number: str
     type: str
     body: str
+    format: Format = "standard"
+    """Of the endpoint."""
 
     @property
     def event_id(self) -> str:
@@ -81,7 +84,9 @@ def judge(
     if attempt.gone:
         # The delivery keeps its remaining attempts, and waits until somebody enables the endpoint.
         return AttemptVerdict(Result(claimed, "pending", now, False, *made), gone=True)
-    again = schedule.next_attempt(claimed.tried + 1, now, jitter, attempt.retry_after)
+    again = None
+    if not attempt.is_final:
+        again = schedule.next_attempt(claimed.tried + 1, now, jitter, attempt.retry_after)
     if again is not None:
         return AttemptVerdict(Result(claimed, "pending", again, True, *made))
     if gives_up_silently(claimed):

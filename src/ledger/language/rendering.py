@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.domain.api_key import Permission
+from ledger.domain.channel import Format
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
 from ledger.domain.run import TokenUsage
@@ -113,8 +114,13 @@ class EndpointSetUp(msgspec.Struct):
     """A webhook endpoint as its owner sees it, without the secret, which is shown only once."""
 
     id: Annotated[str, Meta(pattern=ENDPOINT_ID)]
-    url: str
+    format: Format
+    url: Annotated[str, doc("Of `slack` without its path.")]
+    routing_key: Annotated[str | None, doc("`***` of `pagerduty`, else null.")]
     event_types: Sequence[str]
+    watch_ids: Annotated[Sequence[str] | None, doc("Null: alerts of all watches.")]
+    min_severity: Annotated[Severity, doc("Alerts of a lower severity are not sent.")]
+    details: Annotated[bool, doc("False: alerts without the words of the tenant.")]
     organization_id: str
     workspace_id: str | None
     description: str | None
@@ -143,7 +149,10 @@ class ShownEndpoint(EndpointSetUp):
 class EndpointWithSecret(ShownEndpoint):
     """An endpoint with its secret, which is not shown again."""
 
-    secret: Annotated[str, Meta(pattern="^whsec_")]
+    secret: Annotated[
+        Annotated[str, Meta(pattern="^whsec_")] | None,
+        doc("Null where nothing is signed: of `slack` and `pagerduty`."),
+    ]
 
 
 class StatementAsIssued(msgspec.Struct, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ledger.api.models import Nothing
-from ledger.api.routes import webhooks as api
+from ledger.api.routes import webhook_bodies as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid

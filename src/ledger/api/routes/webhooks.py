@@ -8,15 +8,14 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import Field
 
 from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.models import Changes, CommandBody, Nothing, distinct, set_of
+from ledger.api.models import Nothing
 from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
     Asking,
-    Bound,
     Page,
     Present,
     TenantQuery,
@@ -31,6 +30,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes.feeds import BEYOND, event_position, position_in
+from ledger.api.routes.webhook_bodies import NewWebhook, Recovery, WebhookChanges
 from ledger.api.writing import (
     Sent,
     deleted,
@@ -51,12 +51,10 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.values import (
     ENDPOINT_ID,
     EVENT_ID,
-    LABEL,
     ORGANIZATION_ID,
     WORKSPACE_ID,
     id_named,
@@ -65,10 +63,8 @@ from ledger.domain.values import (
     sort_key,
 )
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
-from ledger.feed.target import LONGEST_URL, ForbiddenTarget
-from ledger.intake.fact_types import Characters
+from ledger.feed.target import ForbiddenTarget
 from ledger.intake.request import Receipt
-from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 
@@ -85,74 +81,6 @@ class DeliveriesQuery(Present, Page):
     """The parameters of the list of deliveries."""
 
     status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
-
-
-def _known_types(types: list[str]) -> list[str]:
-    if not {*types} <= {*TYPES, EVERY_TYPE}:
-        raise ValueError("names an unknown event type")
-    return distinct(types, EVERY_TYPE, "an event type", "types")
-
-
-Url = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=LONGEST_URL,
-        description="http or https, to a public address. Redirects are not followed.",
-        examples=["https://example.com/webhooks"],
-        json_schema_extra={"pattern": "^https?://"},
-    ),
-]
-EventTypes = Annotated[
-    list[str],
-    Field(
-        min_length=1,
-        max_length=100,
-        description="Types of `/v1/event-types`, or `*` alone for all of them.",
-        examples=[["execution.blocked", "run.failed"]],
-    ),
-    set_of([*TYPES], EVERY_TYPE),
-    AfterValidator(_known_types),
-]
-Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
-
-
-class NewWebhook(CommandBody):
-    """A new endpoint."""
-
-    url: Url
-    event_types: EventTypes
-    organization_id: Annotated[
-        str | None,
-        Field(
-            pattern=ORGANIZATION_ID,
-            description="By default the credential's organization; required if it has none.",
-        ),
-        WithJsonSchema({"type": "string", "pattern": ORGANIZATION_ID}),
-    ] = None
-    workspace_id: Annotated[
-        str | None,
-        Field(pattern=WORKSPACE_ID, description="Deliver the events of this workspace only."),
-    ] = None
-    description: Description = None
-    enabled: bool = True
-
-
-class WebhookChanges(Changes):
-    """The changes of an endpoint; a field that is left out stays as it is."""
-
-    url: Url = ""
-    event_types: EventTypes = Field(default_factory=list)
-    description: Description = None
-    enabled: bool = True
-
-
-class Recovery(CommandBody):
-    """The start of a recovery."""
-
-    since: Annotated[
-        Bound, Field(description="The recovery covers events recorded from this instant on.")
-    ]
 
 
 @command_route(
@@ -172,7 +100,8 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
     fault, body = await _fault(asking.request, sent), sent.body
     chosen = EndpointSettings()
     if body is not None:
-        chosen = EndpointSettings(body.url, tuple(body.event_types), body.description, body.enabled)
+        named = {"organization_id", "workspace_id"}
+        chosen = _settings(body.model_dump(exclude=named))
     organization_id, workspace_id = _named_tenant(sent)
     command = CreateEndpoint(
         asking.principal,
@@ -183,6 +112,7 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
         workspace_id=workspace_id,
         fault=fault,
         idempotency=sent.key,
+        rules=services_of(asking.request).channel_rules,
     )
     return with_secret(asking.request, _answer(await execute(asking.request, command), 201))
 
@@ -255,11 +185,12 @@ async def update_webhook(
         refusal = Forbidden(OTHER_TENANT)
         await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateEndpoint))
     chosen = sent.body.given if sent.body is not None else {}
-    if "event_types" in chosen:
-        chosen["event_types"] = tuple(chosen["event_types"])
     sent = sent._replace(fault=await _fault(asking.request, sent))
-    settings = EndpointSettings(**chosen)
-    receipt = await execute_on(asking, UpdateEndpoint, endpoint_id, sent, settings=settings)
+    settings = _settings(chosen)
+    rules = services_of(asking.request).channel_rules
+    receipt = await execute_on(
+        asking, UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
+    )
     return _answer(receipt, 200)
 
 
@@ -366,7 +297,7 @@ async def list_deliveries(
         query.limit,
         2,
         lambda row: encode_cursor({"position": row[2]}, bound_to),
-        lambda row: delivery_text(row[2:]),
+        lambda row: delivery_text(row[2:], services_of(asking.request).public_url),
     )
 
 
@@ -414,6 +345,11 @@ async def _has_delivery(asking: Asking, endpoint_id: str, event_id: str) -> bool
     }
     rows = await asking.rows(statements.message_read(frozenset(tenant)), parameters)
     return rows[0][1] is not None
+
+
+def _settings(given: dict[str, Any]) -> EndpointSettings:
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return EndpointSettings(**given | lists)
 
 
 def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:

@@ -5,14 +5,30 @@ A new secret is therefore shown although no view has the endpoint yet, and it is
 request that is replayed.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
+from typing import Any, TypeGuard
 
 import msgspec
 
 from ledger.application.command import NewCommand, SubjectCommand, receipt, receipt_of
 from ledger.application.group import Group
+from ledger.domain.channel import (
+    CHANNEL_TYPES,
+    CHANNELS,
+    DELIVERY_FAILED,
+    STRICT,
+    Channel,
+    ChannelRules,
+    Format,
+    WrongAddress,
+    address_of,
+    new_address_of,
+)
 from ledger.domain.endpoint import (
+    EVERY_TYPE,
     MAX_ENDPOINTS,
     DisabledReason,
     Endpoint,
@@ -23,6 +39,7 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
 from ledger.domain.recorded import Event, Identity
+from ledger.domain.watch import Severity
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
@@ -37,10 +54,22 @@ _encode = msgspec.json.Encoder().encode
 class EndpointSettings(msgspec.Struct, frozen=True):
     """The settings that the owner of an endpoint gives; UNSET leaves a setting as it is."""
 
-    url: str | msgspec.UnsetType = msgspec.UNSET
+    url: str | msgspec.UnsetType | None = msgspec.UNSET
     event_types: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    format: Format | msgspec.UnsetType = msgspec.UNSET
+    """Only at the creation."""
+    watch_ids: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
+    min_severity: Severity | msgspec.UnsetType = msgspec.UNSET
+    details: bool | msgspec.UnsetType = msgspec.UNSET
+    routing_key: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are not left as they are."""
+        values = msgspec.structs.asdict(self)
+        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
 
 def secret_purpose(endpoint_id: str) -> str:
@@ -49,7 +78,7 @@ def secret_purpose(endpoint_id: str) -> str:
 
 
 def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
-    """A signing secret, ``whsec_…``. Raises CannotOpen."""
+    """A signing secret, ``whsec_…``, or the secret of a channel's address. Raises CannotOpen."""
     return vault.open(secret_purpose(endpoint_id), sealed).decode()
 
 
@@ -64,10 +93,12 @@ class CreateEndpoint(NewCommand):
     request_id: str | None
     _: KW_ONLY
     secret: str
+    """Signs, except where the address has a secret of its own."""
     settings: EndpointSettings
     organization_id: str | None
     """None: the credential's own; likewise the workspace."""
     workspace_id: str | None
+    rules: ChannelRules = STRICT
     fault: Invalid | None = None
     idempotency: IdempotencyKey | None = None
 
@@ -87,15 +118,22 @@ class CreateEndpoint(NewCommand):
         if group.owned(ENDPOINT, organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
+        given, signs = self.settings.given, True
+        format_, secret = given.get("format", "standard"), self.secret
+        require_types(format_, given)
+        url, key = given.pop("url", None), given.pop("routing_key", None)
+        if is_channel(format_):
+            signs = False
+            with _naming_the_field():
+                url, secret = new_address_of(format_, url, key, self.rules)
+        else:
+            require_plain(url, key)
         endpoint = Endpoint(group.issue("WHK"))
-        sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
-        given = msgspec.structs.asdict(self.settings)
-        body = WebhookCreated(
-            **{k: v for k, v in given.items() if v is not msgspec.UNSET}, secret=sealed
-        )
+        sealed = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
+        body = WebhookCreated(**given, url=url, secret=sealed)
         tenant = (organization_id, workspace_id, None)
         recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
-        return receipt(recorded, _answer(endpoint, self.secret))
+        return receipt(recorded, _answer(endpoint, secret=secret if signs else None))
 
 
 class _EndpointCommand(SubjectCommand):
@@ -125,12 +163,30 @@ class UpdateEndpoint(_EndpointCommand):
     action = "webhook.update"
 
     settings: EndpointSettings = field(kw_only=True)
+    rules: ChannelRules = field(kw_only=True, default=STRICT)
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        given = msgspec.structs.asdict(self.settings)
-        return endpoint.update(
-            **{k: getattr(endpoint, k) if v is msgspec.UNSET else v for k, v in given.items()}
-        )
+        given = self.settings.given
+        require_types(endpoint.format, given)
+        key = given.pop("routing_key", None)
+        if is_channel(endpoint.format):
+            given |= self._address(endpoint, given.pop("url", None), key, group)
+        else:
+            require_plain(given.get("url", endpoint.url), key)
+        return endpoint.update(**given)
+
+    def _address(
+        self, endpoint: Endpoint, url: str | None, key: str | None, group: Group
+    ) -> dict[str, Any]:
+        """The changed settings of a channel's address. The shown address changes nothing."""
+        assert is_channel(endpoint.format)
+        with _naming_the_field():
+            given = None if url == endpoint.url else url
+            shown, secret = address_of(endpoint.format, given, key, self.rules)
+        found: dict[str, Any] = {} if shown is None else {"url": shown}
+        if secret is not None:
+            found["secret"] = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
+        return found
 
 
 class DeleteEndpoint(_EndpointCommand):
@@ -155,7 +211,7 @@ class RotateSecret(_EndpointCommand):
         return endpoint.rotate_secret(sealed, group.now)
 
     def _shown(self, endpoint: Endpoint) -> bytes:
-        return _answer(endpoint, self.secret)
+        return _answer(endpoint, secret=self.secret)
 
 
 @dataclass(eq=False, repr=False)
@@ -201,12 +257,14 @@ class TestEndpoint(_EndpointCommand):
 class DisableEndpoint(_EndpointCommand):
     """A command of the dispatcher: stop delivering, by a rule."""
 
-    def __init__(self, endpoint_id: str, reason: DisabledReason, url: str) -> None:
+    def __init__(
+        self, endpoint_id: str, reason: DisabledReason, url: str, secret: bytes | None = None
+    ) -> None:
         super().__init__(endpoint_id, DISPATCHER)
-        self._reason, self._url = reason, url
+        self._reason, self._url, self._secret = reason, url, secret
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        return endpoint.disable(self._reason, self._url)
+        return endpoint.disable(self._reason, self._url, self._secret)
 
 
 class GiveUpDelivery(_EndpointCommand):
@@ -241,9 +299,35 @@ class GiveUpDelivery(_EndpointCommand):
         return Identity.of_delivery(organization_id, self.subject_id, self._event_id, self._round)
 
 
-def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
+def _answer(endpoint: Endpoint, **secret: str | None) -> bytes:
     # The state of deliveries is shown to readers only; no decision depends on it.
     document = msgspec.structs.asdict(shown_as(ShownEndpoint, endpoint, status=None))
-    if secret is not None:
-        document["secret"] = secret
-    return _encode({"data": document})
+    return _encode({"data": document | secret})
+
+
+def is_channel(format_: Format) -> TypeGuard[Channel]:
+    return format_ in CHANNELS
+
+
+def require_types(format_: Format, given: Mapping[str, Any]) -> None:
+    """Raise Invalid for a type of events that a channel is not told of."""
+    if is_channel(format_) and not {*given.get("event_types", ())} <= {*CHANNEL_TYPES, EVERY_TYPE}:
+        raise Invalid.at(
+            "/event_types", f"must name types of alerts, or {DELIVERY_FAILED}, for this format"
+        )
+
+
+def require_plain(url: str | None, routing_key: str | None) -> None:
+    """Raise Invalid for an address that only a channel has, or for none."""
+    if url is None:
+        raise Invalid.at("/url", "is required")
+    if routing_key is not None:
+        raise Invalid.at("/routing_key", "is for the format pagerduty alone")
+
+
+@contextmanager
+def _naming_the_field() -> Iterator[None]:
+    try:
+        yield
+    except WrongAddress as error:
+        raise Invalid.at(f"/{error.field}", error.sentence) from error

@@ -89,6 +89,8 @@ def _app(
         is_public_by_https=settings.is_public_by_https,
         unaudited_reads=settings.unaudited_reads,
         metrics_token=settings.metrics_token,
+        public_url=settings.public_url,
+        channel_rules=settings.channel_rules,
         verified_at=settings.verified_at,
     )
     app = create_app(services, only_probes=only_probes)

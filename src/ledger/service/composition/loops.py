@@ -106,6 +106,7 @@ class Dispatching(_Writing):
             Schedule(settings.webhook_delays),
             clock,
             min(MOST_IN_FLIGHT, connections_allowed()),
+            settings.public_url,
         )
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
         self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)

@@ -1,0 +1,1 @@
+"""The formats of endpoints: pure functions from the envelopes of events to a request."""
