@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ledger.api.models import CommandBody
-from ledger.api.reading import TimeZone
+from ledger.api.reading import Bound, TimeZone
 from ledger.domain.values import (
     CAUSES,
     LABEL,
@@ -315,7 +315,19 @@ class Watching(CommandBody):
 
 
 class WatchToTry(Watching):
-    """A watch that is not set up."""
+    """A watch that is not set up: as it would be now, or would have been in a period."""
+
+    from_: Annotated[
+        Bound | None,
+        Field(
+            alias="from",
+            description="With `to`: tell what would have been opened in the period, by effective"
+            " time as now known. For `in_state` and `blocker_open`.",
+        ),
+    ] = None
+    to: Annotated[
+        Bound | None, Field(description="The end of the period, excluded, at most 92 days later.")
+    ] = None
 
 
 _TYPES: Mapping[str, Any] = {

@@ -196,7 +196,7 @@ def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
     match settings.condition:
         case InState():
             said = f"{name} {been.format(line.state)}"
-            if line.state == "blocked":
+            if line.state == "blocked" and line.blockers:
                 more = _of_blocker(line, next(iter(line.blockers)), " by ")
             elif line.state == "paused":
                 hold = next(iter(line.holds.values()), None)

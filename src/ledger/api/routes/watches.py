@@ -4,8 +4,10 @@ The answer of a command comes with its receipt. What a watch is shown with besid
 read from the views before the command is handed in.
 """
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -52,7 +54,7 @@ from ledger.application.commands.watches import (
 )
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.alert import AlertSubject
-from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from ledger.domain.stretch import sentence, silence
 from ledger.domain.values import (
     ORGANIZATION_ID,
@@ -60,14 +62,23 @@ from ledger.domain.values import (
     WORKSPACE_ID,
     id_named,
     id_of_key,
+    parse_bound,
     sort_key,
 )
-from ledger.domain.watch import Severity, SourceSilent, Watch, WatchSettings
+from ledger.domain.watch import (
+    BlockerOpen,
+    InState,
+    Severity,
+    SourceSilent,
+    Watch,
+    WatchSettings,
+)
 from ledger.intake.fact_types import Label
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
-from ledger.reads.preview import Found, open_now, silent_now
+from ledger.reads.episodes import episodes_of
+from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, Found, open_now, silent_now
 from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
 from projections.watch.statements import endpoints_read, watches_read
@@ -75,6 +86,11 @@ from projections.watch.statements import endpoints_read, watches_read
 router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute)
 
 _PERMISSION = "watches:manage"
+
+_LONGEST_PERIOD = timedelta(days=92)
+_PATIENCE_SECONDS = 10.0
+"""The longest period of a preview, and the longest time that its answer may take."""
+
 _UNKNOWN = "No such watch."
 
 AnyWatchId = Annotated[str, path_id("A WCH id.", "WCH-26-000004", WATCH_ID)]
@@ -223,6 +239,10 @@ class PreviewedAlert(msgspec.Struct):
     since: ShownInstant
     due: ShownInstant
     text: str
+    until: Annotated[
+        ShownInstant | msgspec.UnsetType | None,
+        doc("Of a period: when the condition ended; null: it holds still."),
+    ] = msgspec.UNSET
 
 
 class PreviewMeta(msgspec.Struct):
@@ -246,14 +266,17 @@ class Preview(msgspec.Struct):
     responses={200: {"types": (Preview,)}, **WRITE_ERRORS},
 )
 async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
-    """Show what a watch would have open now. Nothing is recorded."""
+    """Show what a watch would have open now, or would have opened. Nothing is recorded."""
     watch, filters = _to_try(asking.principal, sent)
+    period = _period(sent.body, watch, asking.services.clock())
     services, party = asking.services, asking.principal.party
     async with services.heavy.turn(party):
         corner = await present_corner(asking, ("execution", "run", "source"))
         if isinstance(watch.given.condition, SourceSilent):
             return await _silent(asking, watch, filters, corner)
         turn = partial(services.slices.next, party)
+        if period is not None:
+            return await _past(asking, watch, filters, period, corner, turn)
         found, number = await open_now(asking.rows, turn, watch, filters, corner)
         rows = list[PreviewedAlert]()
         for begin in range(0, len(found), PORTION):
@@ -261,6 +284,53 @@ async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
             rows += map(_previewed, found[begin : begin + PORTION])
     shown = Preview(rows, PreviewMeta(number, number > len(rows)))
     return answer(json_text(shown), corner.position)
+
+
+def _period(
+    body: WatchToTry | None, watch: Watch, now: datetime
+) -> tuple[datetime, datetime] | None:
+    """The period that is asked for. Raises Invalid."""
+    if body is None or (body.from_ is None and body.to is None):
+        return None
+    if body.from_ is None or body.to is None:
+        raise Invalid.at("/to" if body.to is None else "/from", "is required with the other one")
+    if not isinstance(watch.given.condition, InState | BlockerOpen):
+        raise Invalid.at("/from", "is for in_state and blocker_open alone")
+    start, end = parse_bound(body.from_), parse_bound(body.to)
+    if start >= end:
+        raise Invalid.at("/to", "must be later than from")
+    if end - start > _LONGEST_PERIOD:
+        raise Invalid.at("/to", f"must be at most {_LONGEST_PERIOD.days} days later than from")
+    return start, min(end, now)
+
+
+async def _past(
+    asking: Asking,
+    watch: Watch,
+    filters: Mapping[str, Any],
+    period: tuple[datetime, datetime],
+    corner: Corner,
+    turn: Callable[[], Awaitable[None]],
+) -> Response:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            found = await episodes_of(asking.rows, turn, watch, filters, period, corner)
+    except TimeoutError as error:
+        raise Unavailable("The period has too many changes: ask for a shorter one.") from error
+    rows = [
+        PreviewedAlert(
+            each.line.id,
+            each.line.name,
+            each.stretch.subject,
+            time_text(each.stretch.since),
+            time_text(each.due),
+            each.text,
+            time_text(each.until),
+        )
+        for each in found[:MOST_ROWS]
+    ]
+    meta = PreviewMeta(min(len(found), MOST_COUNTED), len(found) > len(rows))
+    return answer(json_text(Preview(rows, meta)), corner.position)
 
 
 async def _silent(
