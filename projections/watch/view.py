@@ -46,7 +46,11 @@ WATCH = Table(
     tenant=("organization_id", "workspace_id"),
     hidden=(),
     replaces=True,
-    indexes=(Index("organization_id, watch_key"),),
+    indexes=(
+        Index("organization_id, watch_key"),
+        # What changed since the last round of the loop of watches.
+        Index("position"),
+    ),
 )
 
 
