@@ -51,6 +51,11 @@ class RankRow(NamedTuple):
     """Whether an open blocker has no assignee."""
     due_at: Instant
     """The earliest of the open blockers; ``NEVER_DUE`` if there is none."""
+    stretch_since: Instant
+    """When the present stretch began, or that of paused or blocked: no watch of a state is due
+    earlier (``Execution.stretches``)."""
+    blocked_since: Instant | None
+    """Since when at least one blocker is open without a break."""
     position: BigInt
 
 
@@ -103,6 +108,8 @@ def rank_of(fold: LineFold) -> RankRow:
         assignees=sorted({b.assignee for b in blockers if b.assignee is not None}),
         unassigned=any(b.assignee is None for b in blockers),
         due_at=min((b.due_at for b in blockers if b.due_at is not None), default=NEVER_DUE),
+        stretch_since=min(began.since for began in execution.stretches.values()),
+        blocked_since=execution.blocked_since,
         position=interval.opened,
     )
 

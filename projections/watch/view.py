@@ -45,7 +45,11 @@ WATCH = Table(
     key=("watch_id",),
     tenant=("organization_id", "workspace_id"),
     replaces=True,
-    indexes=(Index("organization_id, watch_key"),),
+    indexes=(
+        Index("organization_id, watch_key"),
+        # What changed since the last round of the loop of watches.
+        Index("position"),
+    ),
 )
 
 

@@ -77,10 +77,16 @@ class Due(NamedTuple):
 
 def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:
     """The stretches of a line for all watches that are enabled and about it."""
+    present = dict[Condition, Sequence[Stretch]]()  # many watches have few conditions
     for watch in watches:
         settings = watch.given
-        if settings.enabled and not watch.deleted and watch.covers(known.execution):
-            for stretch in stretches(settings.condition, known):
+        if not settings.enabled or watch.deleted:
+            continue
+        found = present.get(settings.condition)
+        if found is None:
+            found = present[settings.condition] = stretches(settings.condition, known)
+        if found and watch.covers(known.execution):
+            for stretch in found:
                 yield Due(watch, stretch, due_of(settings, stretch.since))
 
 

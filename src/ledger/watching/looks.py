@@ -10,9 +10,10 @@ from psycopg.rows import TupleRow
 
 from ledger.domain.alert import Alert
 from ledger.domain.stretch import LineNow, OpenRun
-from ledger.domain.values import day_of
+from ledger.domain.values import LATEST, day_of
 from ledger.domain.watch import (
     BlockerOpen,
+    Condition,
     HealthBelow,
     InState,
     NoActivity,
@@ -21,6 +22,7 @@ from ledger.domain.watch import (
     RunsFailing,
     UsageOver,
     Watch,
+    WatchSettings,
     kinds_of,
 )
 from projections.event.view import EventView
@@ -106,11 +108,14 @@ SELECT organization_id, position, begun, after_key FROM ledger.watch_look
 WHERE organization_id = ANY(%(organizations)s)
 """
 
-# The lines of an organization, in pages by record id, that a new revision must look at. A line that
-# is quiet is looked at when the time may have passed, and every other one at once.
+# The lines of an organization, in pages by record id, that a new revision must look at, each when
+# something can be due there at the earliest. What is due is looked at in this order. So most lines
+# need no look in the time of a watch, and a look costs little more than to write the instants.
 _LOOK = """
 WITH page AS (
-    SELECT l.line_id, l.line_key, l.record_key, l.state, l.causes FROM ledger.execution AS l
+    SELECT l.line_id, l.line_key, l.record_key, r.state, r.stretch_since, r.blocked_since,
+           r.due_at AS blocker_due_at, r.health_status
+    FROM ledger.execution AS l JOIN ledger.execution_rank AS r USING (line_id)
     WHERE l.organization_id = %(organization)s AND l.record_key > %(after)s
     ORDER BY l.record_key LIMIT %(limit)s
 ), found AS (
@@ -123,33 +128,39 @@ WITH page AS (
 SELECT max(record_key), count(*) FROM page
 """
 
-_AT_ONCE = "%(now)s::timestamptz AS due_at"
-
-_PARTS = {
-    InState: f"SELECT line_id, {_AT_ONCE} FROM page WHERE state = ANY(%(states)s)",
-    BlockerOpen: f"SELECT line_id, {_AT_ONCE} FROM page WHERE causes <> '{{}}'",
+# By kind of condition. ``least`` is the shortest ``for_seconds`` of the watches of the kind.
+_PARTS: dict[type[Condition], str] = {
+    InState: """
+        SELECT p.line_id, p.stretch_since + s.least AS due_at FROM page AS p
+        JOIN unnest(%(states)s::text[], %(state_seconds)s::interval[]) AS s (state, least)
+            USING (state)""",
+    BlockerOpen: """
+        SELECT line_id, blocked_since + {least} FROM page WHERE blocked_since IS NOT NULL""",
+    PastDue: """
+        SELECT line_id, blocker_due_at + {least} FROM page
+        WHERE blocked_since IS NOT NULL AND blocker_due_at < %(never)s""",
     NoActivity: """
-        SELECT p.line_id, a.last_activity_at + %(quiet)s AS due_at FROM page AS p
+        SELECT p.line_id, a.last_activity_at + {least} FROM page AS p
         JOIN ledger.line_activity AS a USING (line_id)
         WHERE a.open_runs = 0 AND p.state NOT IN ('closed', 'paused')""",
-    RunOpen: f"""
-        SELECT p.line_id, {_AT_ONCE} FROM page AS p JOIN ledger.line_activity AS a USING (line_id)
-        WHERE a.open_runs > 0""",
-    RunsFailing: f"""
-        SELECT p.line_id, {_AT_ONCE} FROM page AS p WHERE EXISTS (
-            SELECT FROM ledger.run AS r
-            WHERE r.line_key = p.line_key AND r.status <> 'completed')""",
-    HealthBelow: f"""
-        SELECT p.line_id, {_AT_ONCE} FROM page AS p JOIN ledger.execution_rank AS r USING (line_id)
-        WHERE r.health_status IN ('amber', 'red')""",
+    RunOpen: """
+        SELECT p.line_id, COALESCE(r.started_at, r.requested_at) + {least} FROM page AS p
+        JOIN ledger.open_run AS o USING (line_id) JOIN ledger.run AS r USING (run_id)""",
+    # At least so many runs of the line have failed.
+    RunsFailing: """
+        SELECT p.line_id, %(now)s FROM page AS p WHERE p.state <> 'closed' AND EXISTS (
+            SELECT FROM ledger.run AS r WHERE r.line_key = p.line_key AND r.status <> 'completed'
+                AND r.status = 'failed' OFFSET %(failures)s)""",
+    HealthBelow: """
+        SELECT line_id, %(now)s FROM page
+        WHERE health_status IN ('amber', 'red') AND state <> 'closed'""",
 }
-_PARTS[UsageOver] = f"""
-        SELECT p.line_id, {_AT_ONCE} FROM page AS p
+_PARTS[UsageOver] = """
+        SELECT p.line_id, %(now)s FROM page AS p
         WHERE EXISTS (SELECT FROM ledger.execution_day AS d
                       WHERE d.line_key = p.line_key AND d.day >= %(first)s)
            OR EXISTS (SELECT FROM ledger.run_day AS d
                       WHERE d.line_key = p.line_key AND d.day >= %(first)s)"""
-_PARTS[PastDue] = _PARTS[BlockerOpen]
 
 _PUT = """
 INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
@@ -306,27 +317,17 @@ class Looks:
         """Put a page of lines to be looked at; return whether the look is complete."""
         if look.begun <= look.position:
             look.begun, look.after_key = upto, 0
-        asked = [w for w in watches if look.position < w.revision <= look.begun]
-        kinds = kinds_of(asked)
-        quiet = [w.given.for_seconds for w in asked if isinstance(w.given.condition, NoActivity)]
-        states = {
-            s
-            for w in asked
-            if isinstance(w.given.condition, InState)
-            for s in w.given.condition.states
-        }
+        asked = [w.given for w in watches if look.position < w.revision <= look.begun]
         count, last = 0, 0
-        parts = " UNION ALL ".join(part for kind, part in _PARTS.items() if kind in kinds)
-        if parts:
+        statement, values = _look(asked, now)
+        if statement:
             ((last, count),) = self._rows(
-                _LOOK.format(parts=parts),
+                statement,
                 organization=look.organization_id,
                 after=look.after_key,
                 limit=_PAGE,
                 now=now,
-                states=[*states],
-                first=day_of(now) - timedelta(days=31),
-                quiet=timedelta(seconds=min(quiet, default=0)),
+                **values,
             )
         is_complete = count < _PAGE
         if is_complete:
@@ -381,3 +382,32 @@ class Looks:
             _TELL_WAITING.encode(),
             {"watch": [*watch], "organization": [*organization], "waiting": [*number]},
         )
+
+
+def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
+    """The statement that goes through the lines for some watches, or none, with its values."""
+    least = dict[type[Condition], int]()
+    states = dict[str, int]()
+    for settings in asked:
+        kind, seconds = type(settings.condition), settings.for_seconds
+        least[kind] = min(seconds, least.get(kind, seconds))
+        if isinstance(settings.condition, InState):
+            for state in settings.condition.states:
+                states[state] = min(seconds, states.get(state, seconds))
+    counts = [w.condition.count for w in asked if isinstance(w.condition, RunsFailing)]
+    parts = [
+        _PARTS[kind].format(least=f"interval '{seconds} s'")
+        for kind, seconds in least.items()
+        if kind in _PARTS  # sources are of no line
+    ]
+    if not parts:
+        return "", {}
+    values = {
+        "states": [*states],
+        "state_seconds": [timedelta(seconds=seconds) for seconds in states.values()],
+        "failures": min(counts, default=1) - 1,
+        "never": LATEST,
+        "first": day_of(now) - timedelta(days=31),
+    }
+    found = (f"SELECT * FROM ({part}) AS t (line_id, due_at)" for part in parts)
+    return _LOOK.format(parts=" UNION ALL ".join(found)), values

@@ -268,7 +268,7 @@ class Preview(msgspec.Struct):
 async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
     watch, filters = _to_try(asking.principal, sent)
-    period = _period(sent.body, watch, asking.services.clock())
+    period = _period(sent.body, watch)
     services, party = asking.services, asking.principal.party
     async with services.heavy.turn(party):
         corner = await present_corner(asking, ("execution", "run", "source"))
@@ -286,9 +286,7 @@ async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
     return answer(json_text(shown), corner.position)
 
 
-def _period(
-    body: WatchToTry | None, watch: Watch, now: datetime
-) -> tuple[datetime, datetime] | None:
+def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] | None:
     """The period that is asked for. Raises Invalid."""
     if body is None or (body.from_ is None and body.to is None):
         return None
@@ -301,7 +299,7 @@ def _period(
         raise Invalid.at("/to", "must be later than from")
     if end - start > _LONGEST_PERIOD:
         raise Invalid.at("/to", f"must be at most {_LONGEST_PERIOD.days} days later than from")
-    return start, min(end, now)
+    return start, end
 
 
 async def _past(
