@@ -4,6 +4,7 @@ The answer of a command comes with its receipt. What a watch is shown with besid
 read from the views before the command is handed in.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -29,7 +30,7 @@ from ledger.api.reading import (
     path_id,
     read_at,
 )
-from ledger.api.replies import AnswerOf, PageOf, answer
+from ledger.api.replies import AnswerOf, PageOf, Reply, answer
 from ledger.api.watch_settings import (
     ConditionField,
     ForSeconds,
@@ -67,6 +68,7 @@ from ledger.intake.fact_types import Label
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
+from ledger.postgres.timing import ANSWER_SECONDS
 from ledger.reads.preview import Found, open_now
 from ledger.reads.question import Answer
 from projections.watch.statements import endpoints_read, watches_read
@@ -247,15 +249,23 @@ class Preview(msgspec.Struct):
 async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now. Nothing is recorded."""
     watch, filters = _to_try(asking.principal, sent)
-    services, party = asking.services, asking.principal.party
-    async with services.heavy.turn(party):
-        corner = await present_corner(asking, ("execution", "run"))
-        turn = partial(services.slices.next, party)
-        found, number = await open_now(asking.rows, turn, watch, filters, corner)
-        rows = list[PreviewedAlert]()
-        for begin in range(0, len(found), PORTION):
-            await turn()
-            rows += map(_previewed, found[begin : begin + PORTION])
+    async with asking.services.heavy.turn(asking.principal.party):
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await _preview(asking, watch, filters)
+        except TimeoutError as error:
+            said = "chooses more lines than can be looked at within 10 s: choose fewer"
+            raise Invalid.at("/lines", said) from error
+
+
+async def _preview(asking: Asking, watch: Watch, filters: Mapping[str, Any]) -> Reply:
+    corner = await present_corner(asking, ("execution", "run"))
+    turn = partial(asking.services.slices.next, asking.principal.party)
+    found, number = await open_now(asking.rows, turn, watch, filters, corner)
+    rows = list[PreviewedAlert]()
+    for begin in range(0, len(found), PORTION):
+        await turn()
+        rows += map(_previewed, found[begin : begin + PORTION])
     shown = Preview(rows, PreviewMeta(number, number > len(rows)))
     return answer(json_text(shown), corner.position)
 
