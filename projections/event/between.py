@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, position_of_page, read_of
 from projections.event.view import key_of
@@ -10,6 +11,11 @@ _OF_ALL = key_of("e.organization_id"), key_of("%(organization)s::text")
 _OF_WORKSPACE = (
     key_of("e.organization_id", "e.workspace_id"),
     key_of("%(organization)s::text", "%(workspace)s::text"),
+)
+
+# Alerts stand in the histories of lines, but change nothing of them.
+_NO_ALERT = "COALESCE(e.type, '') NOT IN ({types})".format(
+    types=", ".join(f"'{type_}'" for type_ in TYPES if type_.startswith("alert."))
 )
 
 # The next events of a tenant behind a position, by line: in the order of an index of the view.
@@ -36,7 +42,7 @@ def between_read(workspace: bool) -> Read:
     Of the next ``limit`` events of the ``organization``, or of one ``workspace`` of it.
     """
     key, asked = _OF_WORKSPACE if workspace else _OF_ALL
-    conditions = "e.organization_id = %(organization)s"
+    conditions = f"e.organization_id = %(organization)s AND {_NO_ALERT}"
     if workspace:
         conditions += " AND e.workspace_id = %(workspace)s"
     return read_of(

@@ -174,11 +174,14 @@ UNAUDITED = {
     "GoIdle",
     "Heartbeat",
     "LiftHold",
+    "OpenAlert",
+    "RemindOfAlert",
+    "ResolveAlert",
     "TellOmitted",
 }
 """The commands whose refusals the audit log does not keep: the ledger's own, and heartbeats."""
 
-BASES = {"NewCommand", "SubjectCommand", "TurnDown", "_EndpointCommand", "_KeyCommand"}
+BASES = {"NewCommand", "SubjectCommand", "TurnDown", "_EndpointCommand", "_KeyCommand", "_OfLine"}
 """Base classes, and the command that carries the action of another one."""
 
 

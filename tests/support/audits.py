@@ -10,13 +10,9 @@ from tests.support.edge import Edge
 BESIDE = "WS-26-000002"
 REASON = {"json": {"reason": "because"}}
 SYSTEM_TYPES = {
-    "execution.idle",
-    "execution.active",
-    "webhook.delivery_failed",
-    "alert.opened",
-    "alert.reminded",
-    "alert.resolved",
-}
+    "execution.idle", "execution.active", "webhook.delivery_failed",
+    "alert.opened", "alert.reminded", "alert.resolved",
+}  # fmt: skip
 """Types of events that only the ledger itself records: no action leads to them."""
 
 Entry = dict[str, Any]

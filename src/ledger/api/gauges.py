@@ -1,8 +1,9 @@
 """The metrics that are made when somebody asks for them (contract, Health).
 
-The gauges of the database are two statements, sent together: how far the loops of this node and of
-the ledger are, and what waits in webhooks. Each has a time limit of its own, and the gauges of a
-statement that fails are left out: a slow count must not make the database look as if it were away.
+The gauges of the database are three statements, sent together: how far the loops of this node and
+of the ledger are, what waits in webhooks, and the alerts that are not resolved. Each has a time
+limit of its own, and the gauges of a statement that fails are left out: a slow count must not make
+the database look as if it were away.
 
 The metrics of prometheus-client's collector of processes are those of the process that answers, and
 where several processes add up their metrics, it is left out. Here the answering worker reads the
@@ -16,7 +17,7 @@ import os
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psycopg
 from prometheus_client import CollectorRegistry
@@ -25,6 +26,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
 from ledger.api.machinery.headers import Packed
+from ledger.domain.watch import Severity
 from ledger.log.nodes import known_node_id
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
@@ -37,7 +39,8 @@ _ANSWERED_SECONDS = 0.7
 """The time limit of a statement. Metrics are asked for within a second or so."""
 
 _MOST_COUNTED = 100_000
-"""The most begun deliveries that are counted, so that the count takes a fraction of a second."""
+"""The most begun deliveries, and alerts of a severity, that are counted, so that the count takes a
+fraction of a second."""
 
 _EVERY_SECONDS = 1.0
 """From the begin of a text until the begin of the next one."""
@@ -116,6 +119,15 @@ FROM begun, fresh
 """
 
 
+# The unresolved alerts by severity.
+_ALERTS = f"""
+SELECT asked.severity, (SELECT count(*) FROM (
+    SELECT FROM ledger.alert AS a
+    WHERE a.resolved IS NULL AND a.severity = asked.severity LIMIT {_MOST_COUNTED}) AS a)
+FROM unnest(%(severities)s::text[]) AS asked (severity)
+"""
+
+
 class Collected:
     """Metrics that were collected already, for a registry."""
 
@@ -138,8 +150,10 @@ class DatabaseGauges:
     async def read(self) -> list[Metric]:
         """The gauges that could be read in time, and the build."""
         self._node_id = self._node_id or known_node_id(self._data_dir)
-        standing, webhooks = await asyncio.gather(
-            self._rows(_STANDING, {"node": self._node_id}), self._rows(_WEBHOOKS, {})
+        standing, webhooks, alerts = await asyncio.gather(
+            self._rows(_STANDING, {"node": self._node_id}),
+            self._rows(_WEBHOOKS, {}),
+            self._rows(_ALERTS, {"severities": [*get_args(Severity)]}),
         )
         metrics: list[Metric] = []
         for version, loops, led, names, seconds, witness in standing:
@@ -147,6 +161,8 @@ class DatabaseGauges:
             metrics += _standing(loops, led, zip(names, seconds, strict=True), witness)
         for backlog, oldest, disabled in webhooks:
             metrics += _webhooks(backlog, oldest, disabled)
+        if alerts:
+            metrics.append(_alerts(alerts))
         return [*metrics, self._build()]
 
     async def _rows(self, statement: str, values: Mapping[str, Any]) -> Rows:
@@ -200,6 +216,15 @@ def _webhooks(backlog: int, oldest: float, disabled: int) -> list[Metric]:
             "ledger_endpoints_disabled", "Webhook endpoints that are disabled.", value=disabled
         ),
     ]
+
+
+def _alerts(alerts: Iterable[tuple[str, int]]) -> Metric:
+    unresolved = GaugeMetricFamily(
+        "ledger_alerts_open", "Alerts that are not resolved.", labels=["severity"]
+    )
+    for severity, number in alerts:
+        unresolved.add_metric([severity], number)
+    return unresolved
 
 
 def process_gauges() -> list[Metric]:

@@ -54,7 +54,7 @@ from ledger.application.commands.watches import (
 )
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.alert import AlertSubject
-from ledger.domain.errors import Forbidden, Invalid, NotFound, Unavailable
+from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.stretch import sentence, silence
 from ledger.domain.values import (
     ORGANIZATION_ID,
@@ -77,6 +77,7 @@ from ledger.intake.fact_types import Label
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
+from ledger.postgres.timing import ANSWER_SECONDS
 from ledger.reads.episodes import episodes_of
 from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, Found, open_now, silent_now
 from ledger.reads.question import Answer
@@ -88,8 +89,7 @@ router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute
 _PERMISSION = "watches:manage"
 
 _LONGEST_PERIOD = timedelta(days=92)
-_PATIENCE_SECONDS = 10.0
-"""The longest period of a preview, and the longest time that its answer may take."""
+"""The longest period of a preview."""
 
 _UNKNOWN = "No such watch."
 
@@ -269,19 +269,32 @@ async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
     watch, filters = _to_try(asking.principal, sent)
     period = _period(sent.body, watch)
-    services, party = asking.services, asking.principal.party
-    async with services.heavy.turn(party):
-        corner = await present_corner(asking, ("execution", "run", "source"))
-        if isinstance(watch.given.condition, SourceSilent):
-            return await _silent(asking, watch, filters, corner)
-        turn = partial(services.slices.next, party)
-        if period is not None:
-            return await _past(asking, watch, filters, period, corner, turn)
-        found, number = await open_now(asking.rows, turn, watch, filters, corner)
-        rows = list[PreviewedAlert]()
-        for begin in range(0, len(found), PORTION):
-            await turn()
-            rows += map(_previewed, found[begin : begin + PORTION])
+    async with asking.services.heavy.turn(asking.principal.party):
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await _preview(asking, watch, filters, period)
+        except TimeoutError as error:
+            said = "chooses more lines than can be looked at within 10 s: choose fewer"
+            raise Invalid.at("/lines", said) from error
+
+
+async def _preview(
+    asking: Asking,
+    watch: Watch,
+    filters: Mapping[str, Any],
+    period: tuple[datetime, datetime] | None,
+) -> Response:
+    corner = await present_corner(asking, ("execution", "run", "source"))
+    turn = partial(asking.services.slices.next, asking.principal.party)
+    if isinstance(watch.given.condition, SourceSilent):
+        return await _silent(asking, watch, filters, corner)
+    if period is not None:
+        return await _past(asking, watch, filters, period, corner, turn)
+    found, number = await open_now(asking.rows, turn, watch, filters, corner)
+    rows = list[PreviewedAlert]()
+    for begin in range(0, len(found), PORTION):
+        await turn()
+        rows += map(_previewed, found[begin : begin + PORTION])
     shown = Preview(rows, PreviewMeta(number, number > len(rows)))
     return answer(json_text(shown), corner.position)
 
@@ -310,11 +323,7 @@ async def _past(
     corner: Corner,
     turn: Callable[[], Awaitable[None]],
 ) -> Response:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            found = await episodes_of(asking.rows, turn, watch, filters, period, corner)
-    except TimeoutError as error:
-        raise Unavailable("The period has too many changes: ask for a shorter one.") from error
+    found = await episodes_of(asking.rows, turn, watch, filters, period, corner)
     rows = [
         PreviewedAlert(
             each.line.id,
