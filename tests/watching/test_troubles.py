@@ -1,4 +1,4 @@
-"""Rounds that fail, lag or find less than the last one left: no alert is lost, none opens twice."""
+"""Rounds that fail, lag or know less than the last one: no alert is lost, and none is twice."""
 
 import pytest
 
@@ -89,6 +89,30 @@ def test_each_alert_that_waits_is_counted_also_where_several_are_of_one_line(
         block(own_ledger, line, blocker)
     assert len(opened(own_ledger)) == 1
     assert own_ledger.rows("SELECT waiting FROM ledger.watch_overflow") == [{"waiting": 3}]
+
+
+@pytest.mark.parametrize("changes_leader", [False, True])
+def test_lines_beyond_those_that_wait_are_found_again_once_there_is_room(
+    own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch, changes_leader: bool
+) -> None:
+    monkeypatch.setattr(loop, "MAX_UNRESOLVED", 1)
+    monkeypatch.setattr(loop, "MOST_WAITING", 2)
+    lines = [own_ledger.line() for _ in range(6)]
+    for line in lines:
+        block(own_ledger, line)
+    own_ledger.watch(InState(("blocked",)))
+    for number in range(1, 7):
+        alerts = opened(own_ledger)
+        assert len(alerts) == number
+        waiting = own_ledger.rows("SELECT waiting FROM ledger.watch_overflow")
+        assert [row["waiting"] for row in waiting] == [min(2, 6 - number)] * (number < 6)
+        if changes_leader:
+            own_ledger.watch_loop.disconnect()
+            own_ledger.clock.advance(minutes=2)
+            own_ledger.look()
+        own_ledger.clock.advance(seconds=1)
+        unblock(own_ledger, alerts[-1]["subject"]["id"])
+        own_ledger.clock.advance(minutes=2)
 
 
 def test_two_watches_of_failing_runs_open_their_alerts_in_one_round(own_ledger: Ledger) -> None:

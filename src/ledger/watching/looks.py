@@ -186,6 +186,14 @@ ON CONFLICT (organization_id) DO UPDATE
 SET position = excluded.position, begun = excluded.begun, after_key = excluded.after_key
 """
 
+_BEGIN_ANEW = """
+UPDATE ledger.watch_look
+SET position = least(position, %(position)s), begun = least(position, %(position)s), after_key = 0
+WHERE organization_id = %(organization)s
+"""
+
+_TOLD_WAITING = "SELECT watch_id, waiting FROM ledger.watch_overflow"
+
 _TELL_WAITING = """
 WITH told AS (
     SELECT * FROM unnest(%(watch)s::text[], %(organization)s::text[], %(waiting)s::int[])
@@ -307,6 +315,13 @@ class Looks:
 
     # Looks through all lines of an organization.
 
+    def begin_anew(self, watch: Watch) -> None:
+        """Let all lines be looked through again for a watch."""
+        self.connection.execute(
+            _BEGIN_ANEW.encode(),
+            {"organization": watch.organization_id, "position": watch.revision - 1},
+        )
+
     def looks(self, organizations: Collection[str]) -> dict[str, Look]:
         """The looks of organizations, also those that have not begun."""
         looks = {name: Look(name) for name in organizations}
@@ -374,6 +389,10 @@ class Looks:
                 _DROP.encode(), {"line": [line for line, _, instant in rows if instant is None]}
             )
         return True
+
+    def waiting(self) -> dict[str, int]:
+        """How many alerts of each watch wait for room, as it was told last."""
+        return dict(self._rows(_TOLD_WAITING))
 
     def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
         """Tell how many alerts of each watch wait for room: (watch, organization, number)."""

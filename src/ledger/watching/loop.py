@@ -53,10 +53,11 @@ _WAITS = timedelta(seconds=30)
 """When a line is looked at again that has an alert which waits for room."""
 
 MOST_WAITING = 10_000
-"""So many alerts of a watch that wait for room are counted."""
+"""For so many lines of a watch the loop knows that alerts wait. Further lines are left out: once
+half of these have gone, all lines are looked through again."""
 
-_WAITS_LONG = timedelta(minutes=10)
-"""The same beyond the alerts that are counted."""
+_KNOWS_AGAIN = timedelta(seconds=60)
+"""So long after its begin a new leader knows what waits: twice as long as a waiting line rests."""
 
 _AT_ONCE = 500
 """The commands that the writer takes together."""
@@ -154,8 +155,10 @@ class Rounds:
         """The watches of the alerts that the views may not have yet, by the alerts' positions."""
         self._waiting: dict[str, dict[str, list[datetime]]] = {}
         """By watch, the lines with alerts that wait for room, each with their due times."""
-        self._told: dict[str, int] = {}
-        """How many wait, by watch, as it was told last."""
+        self._beyond: dict[str, datetime] = {}
+        """Watches of which lines were left out, with the instant from which they may be sought."""
+        self._told: dict[str, int] | None = None
+        """How many wait, by watch, as it was told last; None before the first round."""
         self._looked: dict[str, int] = {}
         """The revisions up to which all lines of an organization were looked at."""
         self._sources = Sources()
@@ -163,6 +166,9 @@ class Rounds:
     def look(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Do one round by the clock; return how much was recorded, and whether there is more."""
         looks, now = Looks(connection), self._clock()
+        if self._told is None:
+            self._told, again = looks.waiting(), now + _KNOWS_AGAIN
+            self._beyond = {w: again for w, n in self._told.items() if n >= MOST_WAITING}
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             standing = looks.standing()
@@ -205,6 +211,8 @@ class Rounds:
             self._seen = max(self._seen, position)
             self._watches[watch.id], self._news[watch.id] = watch, position
             self._waiting.pop(watch.id, None)
+            if watch.revision > standing.mark:
+                self._beyond.pop(watch.id, None)
         if not standing.is_first:
             self._news = {w: at for w, at in self._news.items() if at > standing.mark}
         return [*self._news]
@@ -252,7 +260,7 @@ class Rounds:
         for due, line in dues:
             unresolved = open_alerts.get(due.watch.id, 0)
             if unresolved >= MAX_UNRESOLVED:
-                line.look_again(now + self._wait(due, line.id))
+                line.look_again(self._wait(due, line.id, now))
                 continue
             open_alerts[due.watch.id] = unresolved + 1
             body = _body(due, line.known, recorded)
@@ -332,13 +340,25 @@ class Rounds:
 
     # Alerts that wait for room.
 
-    def _wait(self, due: Due, line_id: str) -> timedelta:
-        """Let an alert wait for room; return for how long its line is not looked at."""
+    def _wait(self, due: Due, line_id: str, now: datetime) -> datetime | None:
+        """Let an alert wait for room; return when its line is looked at again, if it is by then."""
         waiting = self._waiting.setdefault(due.watch.id, {})
         if len(waiting) >= MOST_WAITING and line_id not in waiting:
-            return _WAITS_LONG
+            self._beyond.setdefault(due.watch.id, now)
+            return None
         waiting.setdefault(line_id, []).append(due.at)
-        return _WAITS
+        return now + _WAITS
+
+    def _seek(self, looks: Looks, now: datetime) -> None:
+        """Look through all lines again for watches that have room for lines that were left out."""
+        for watch_id, at in [*self._beyond.items()]:
+            watch = self._watches.get(watch_id)
+            if watch is None or watch.disabled_at is not None:
+                del self._beyond[watch_id]
+            elif at <= now and len(self._waiting.get(watch_id, ())) <= MOST_WAITING // 2:
+                looks.begin_anew(watch)
+                self._looked.pop(watch.organization_id or "", None)
+                del self._beyond[watch_id]
 
     def _with_room(self, looks: Looks, standing: RoundStart) -> list[str]:
         """The lines that wait, the longest due first, of each watch as many as have room."""
@@ -358,7 +378,7 @@ class Rounds:
             watch: min(sum(map(len, lines.values())), MOST_WAITING)
             for watch, lines in self._waiting.items()
             if lines
-        }
+        } | dict.fromkeys(self._beyond, MOST_WAITING)
         if told != self._told:
             looks.tell_waiting(
                 [(w, self._watches[w].organization_id or "", n) for w, n in told.items()]
@@ -394,6 +414,7 @@ class Rounds:
 
     def _go_on(self, looks: Looks, standing: RoundStart, now: datetime) -> bool:
         """Go on with the looks that new revisions need; return whether there is more to do."""
+        self._seek(looks, now)
         waiting = {
             name: some
             for name, some in self._organizations().items()
