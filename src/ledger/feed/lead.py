@@ -27,7 +27,10 @@ from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
 from ledger.feed.formats.contents import content_of, is_final, without_secrets
+from ledger.feed.formats.mail import mail_of
 from ledger.feed.formats.plain import Manner
+from ledger.feed.formats.wording import saying_of
+from ledger.feed.mailer import Mailer
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -68,6 +71,8 @@ class Means(NamedTuple):
     schedule: Schedule
     clock: Callable[[], datetime]
     most_in_flight: int
+    mailer: Callable[[], Mailer]
+    """Makes what sends mails, on the dispatcher's event loop."""
     public_url: str | None
     """The address by which people reach the service, for links; None: messages have none."""
 
@@ -126,6 +131,7 @@ class Lead:
         self._means, self._deliveries, self._sender = means, deliveries, sender
         self._stopping, self._wake, self._loop = stopping, wake, asyncio.get_running_loop()
         self._roster = Roster(means.most_in_flight)
+        self._mailer = means.mailer()
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[Claimed, Attempt]] = []
         """Attempts that were answered, or failed, and are not recorded yet."""
@@ -322,9 +328,14 @@ class Lead:
             return await send(
                 endpoint.url, claimed.event_id, text.encode(), secrets, content_type=type_
             )
-        url = secrets[0] if endpoint.format == "slack" else endpoint.url
-        type_, text = content_of(manner, [claimed.body], secrets[0])
-        made = await send(url, claimed.event_id, text.encode(), (), content_type=type_)
+        if endpoint.format == "email":
+            sayings = [saying_of(manner, claimed.body)]
+            make = partial(mail_of, sayings, self._mailer.sender)
+            made = await self._mailer.send(endpoint.url, secrets[0].split(","), make)
+        else:
+            url = secrets[0] if endpoint.format == "slack" else endpoint.url
+            type_, text = content_of(manner, [claimed.body], secrets[0])
+            made = await send(url, claimed.event_id, text.encode(), (), content_type=type_)
         return msgspec.structs.replace(
             made,
             url=endpoint.url,

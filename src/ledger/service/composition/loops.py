@@ -17,6 +17,7 @@ from ledger.application.writer import Writer
 from ledger.background import Parts
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
+from ledger.feed.mailer import Mailer
 from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
@@ -106,6 +107,7 @@ class Dispatching(_Writing):
             Schedule(settings.webhook_delays),
             clock,
             min(MOST_IN_FLIGHT, connections_allowed()),
+            partial(Mailer, settings.mail_server, clock, deadline),
             settings.public_url,
         )
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
