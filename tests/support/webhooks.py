@@ -82,9 +82,9 @@ class WebhookLedger:
 
     # The dispatcher.
 
-    def start(self, deadline: float = 10.0) -> Dispatching:
+    def start(self, deadline: float = 10.0, gather: float = 0.1) -> Dispatching:
         """Start a dispatcher, in addition to those that already run."""
-        dispatching = Dispatching(self.settings, self.conninfo, self.clock, deadline)
+        dispatching = Dispatching(self.settings, self.conninfo, self.clock, deadline, gather)
         dispatching.start()
         self._dispatching.append(dispatching)
         return dispatching

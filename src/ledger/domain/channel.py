@@ -19,6 +19,9 @@ Channel = Literal["slack", "pagerduty", "email"]
 
 CHANNELS: frozenset[str] = frozenset(("slack", "pagerduty", "email"))
 
+GATHERING: frozenset[str] = frozenset(("slack", "email"))
+"""The channels that are told of several events in one message, and of one message a second."""
+
 DELIVERY_FAILED = "webhook.delivery_failed"
 
 CHANNEL_TYPES: frozenset[str] = frozenset(

@@ -53,8 +53,11 @@ class ShownDelivery(msgspec.Struct):
     type: str
     sequence: Annotated[int, Meta(ge=0, description="The event's number; 0 for a test.")]
     status: Annotated[
-        Literal["pending", "retrying", "delivered", "failed"],
-        doc("`pending` before the first attempt, `retrying` after a failed one."),
+        Literal["pending", "retrying", "delivered", "failed", "skipped"],
+        doc(
+            "`pending` before the first attempt, `retrying` after a failed one, `skipped` if the"
+            " alert was resolved before an attempt."
+        ),
     ]
     attempts: Annotated[list[ShownAttempt], doc("The latest attempts, 50 at most, oldest first.")]
     next_attempt_at: ShownInstant | None
