@@ -12,6 +12,7 @@ CARRIED_OUT = (ROOT / "scripts/rehearse/written.py").read_text()
 
 ELSEWHERE = {
     "Start and stop": "every test of a service starts one",
+    "Mail": "tests/test_mail_settings.py and tests/feed/test_mail.py",
     "The login of reads": "tests/log/test_schema_rights.py",
     "Restore": "tests/cli/test_backup.py, as root and as another user",
     "Failures, rehearsed": "the rehearsal itself",

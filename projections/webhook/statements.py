@@ -148,6 +148,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "retrying": (_BEGUN.format(status="d.status = 'pending' AND d.attempts <> '{}'"),),
     "delivered": (_BEGUN.format(status="d.status = 'delivered'"),),
     "failed": (_BEGUN.format(status="d.status = 'failed'"),),
+    "skipped": (_BEGUN.format(status="d.status = 'skipped'"),),
 }
 
 STATUSES = tuple(_PARTS)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ledger.domain.alert import AlertEvent
 from ledger.domain.endpoint import (
     ENDPOINT_EVENTS,
     Endpoint,
@@ -95,6 +96,10 @@ class MessageRow(NamedTuple):
     """The instant from which on a recovery sends events again."""
     resent: BigInt | None = None
     """Position of the one event that a recovery sends again, delivered or not."""
+    alert_id: Text | None = None
+    """Of a channel: the alert that the event is about. Its deliveries keep their order."""
+    matter: Text | None = None
+    """Of a channel: what may go as one message, the alert's watch or the type of the event."""
 
 
 MESSAGE = Table(
@@ -103,7 +108,10 @@ MESSAGE = Table(
     key=("endpoint_id", "position"),
     owner=("webhook", "endpoint_id"),
     is_keyed_late=True,
-    indexes=(Index("endpoint_id, position", where="kind <> 'event'"),),
+    indexes=(
+        Index("endpoint_id, position", where="kind <> 'event'"),
+        Index("endpoint_id, alert_id, position", where="alert_id IS NOT NULL"),
+    ),
 )
 
 
@@ -286,7 +294,14 @@ def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
         standing.latest = standing.position = event.position
         tenant.changed[endpoint_id] = standing
         number = event.event_id.removeprefix("EVT-")
-        yield MessageRow(endpoint_id, event.position, number, "event", standing.sequence, type_)
+        message = MessageRow(endpoint_id, event.position, number, "event", standing.sequence, type_)
+        yield _for_people(message, event) if standing.endpoint.is_channel else message
+
+
+def _for_people(message: MessageRow, event: Recorded) -> MessageRow:
+    if isinstance(event.body, AlertEvent):
+        return message._replace(alert_id=event.originator_id, matter=event.body.watch_id)
+    return message._replace(matter=message.type)
 
 
 def _test_envelope(event: Recorded) -> str:

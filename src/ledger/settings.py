@@ -7,13 +7,20 @@ from datetime import time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ledger.domain.channel import ChannelRules
+from ledger.domain.channel import (
+    MAIL_DOMAIN,
+    ChannelRules,
+    MailSecurity,
+    MailServer,
+    is_mail_address,
+)
 from ledger.domain.values import escaped
 from ledger.telemetry.lines import LogFormat
 
@@ -32,6 +39,12 @@ _ORIGIN = re.compile(
     r"https?://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"
 )
 """An origin as browsers send it: in small letters, international names as ``xn--…``."""
+
+_SMTP_URL = re.compile(
+    r"(?P<scheme>smtp|smtp\+starttls|smtps)://(?:(?P<user>[A-Za-z0-9._~%+-]+)@)?"
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[1-9]\d{0,4}))?/?"
+)
 
 _USUAL_PORTS = {"http": "80", "https": "443"}
 
@@ -54,6 +67,13 @@ class Provider(NamedTuple):
     jwks_url: str
     issuer: str
     audience: str
+
+
+_MAIL_SCHEMES: Mapping[str, tuple[MailSecurity, int]] = {
+    "smtp": ("none", 25),
+    "smtp+starttls": ("starttls", 587),
+    "smtps": ("tls", 465),
+}
 
 
 class Settings(BaseSettings):
@@ -166,6 +186,23 @@ class Settings(BaseSettings):
         description="The address by which people reach the service. https: answers insist on it.",
     )
 
+    smtp_url: str | None = Field(
+        default=None,
+        max_length=2000,
+        description="The mail server, such as `smtp+starttls://user@mail.example.com:587`.",
+    )
+    smtp_password_file: Path | None = Field(
+        default=None, description="The file with the password of the mail server's user."
+    )
+    mail_from: str | None = Field(
+        default=None, max_length=320, description="The address from which mails come."
+    )
+    mail_domains: str = Field(
+        default="",
+        max_length=20_000,
+        description="The domains that mails may go to, separated by commas. `*`: any.",
+    )
+
     log_format: LogFormat = Field(
         default="text", description="The form of the log's lines: text, or a JSON object each."
     )
@@ -198,7 +235,30 @@ class Settings(BaseSettings):
     @property
     def channel_rules(self) -> ChannelRules:
         """The addresses that endpoints may have which tell people."""
-        return ChannelRules(any_host=self.webhook_allow_private)
+        server = self.mail_server
+        return ChannelRules(
+            any_host=self.webhook_allow_private,
+            mail_domains=None if server is None else server.domains,
+            mail_from=None if server is None else server.sender,
+        )
+
+    @property
+    def mail_server(self) -> MailServer | None:
+        """The server for mails; None unless its address, the sender and the domains are set."""
+        if self.smtp_url is None or self.mail_from is None or not self.mail_domains:
+            return None
+        url = urlsplit(self.smtp_url)
+        security, port = _MAIL_SCHEMES[url.scheme]
+        file = self.smtp_password_file
+        return MailServer(
+            host=url.hostname or "",
+            port=url.port or port,
+            security=security,
+            user=None if url.username is None else unquote(url.username),
+            password=None if file is None else _read_password(file),
+            sender=self.mail_from,
+            domains=frozenset(map(str.strip, self.mail_domains.lower().split(","))),
+        )
 
     @property
     def provider(self) -> Provider | None:
@@ -229,7 +289,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a PostgreSQL URL") from error
         return text
 
-    @field_validator("data_dir", "master_key_file", mode="before")
+    @field_validator("data_dir", "master_key_file", "smtp_password_file", mode="before")
     @classmethod
     def _check_name(cls, path: object) -> object:
         if path == "":
@@ -328,6 +388,47 @@ class Settings(BaseSettings):
             raise ValueError("must be https, unless the host is this machine")
         return text
 
+    @field_validator("smtp_url")
+    @classmethod
+    def _check_mail_server(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        found = _SMTP_URL.fullmatch(text)
+        port = found and found["port"]
+        if found is None or (port is not None and int(port) > 65_535):
+            raise ValueError(
+                "must be smtp://, smtp+starttls:// or smtps:// with a host, and at most a user and"
+                " a port: the password is in LEDGER_SMTP_PASSWORD_FILE"
+            )
+        if found["scheme"] == "smtp" and found["user"] and not _is_this_machine(found["host"]):
+            raise ValueError("must not be smtp:// with a user: the password would not be encrypted")
+        return text
+
+    @field_validator("mail_from")
+    @classmethod
+    def _check_sender(cls, text: str | None) -> str | None:
+        if text is not None and not is_mail_address(text):
+            raise ValueError("must be a mail address, such as ledger@example.com")
+        return text
+
+    @field_validator("mail_domains")
+    @classmethod
+    def _check_mail_domains(cls, text: str) -> str:
+        if text and not all(MAIL_DOMAIN.fullmatch(one.strip()) for one in text.split(",")):
+            raise ValueError("must be domains such as example.com, separated by commas, or *")
+        return text
+
+    @model_validator(mode="after")
+    def _has_the_password_of_the_mail_user(self) -> Self:
+        named = self.smtp_url is not None and urlsplit(self.smtp_url).username is not None
+        if named != (self.smtp_password_file is not None):
+            raise ValueError(
+                "LEDGER_SMTP_PASSWORD_FILE and a user in LEDGER_SMTP_URL must be set together"
+            )
+        if self.smtp_password_file is not None:
+            _read_password(self.smtp_password_file)
+        return self
+
     @field_validator("verify_at")
     @classmethod
     def _check_time_of_day(cls, text: str) -> str:
@@ -362,6 +463,17 @@ def unknown_settings(environment: Mapping[str, str]) -> list[str]:
             hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else "."
             sentences.append(f"{escaped(variable)} is no setting of the ledger{hint}")
     return sentences
+
+
+def _read_password(file: Path) -> str:
+    """The first line of a file. Raises ValueError if it cannot be read, or is empty."""
+    try:
+        password = file.read_text().split("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"LEDGER_SMTP_PASSWORD_FILE cannot be read: {error}") from error
+    if not password:
+        raise ValueError("the file of LEDGER_SMTP_PASSWORD_FILE must have a password")
+    return password
 
 
 def _is_origin(text: str) -> bool:

@@ -176,3 +176,10 @@ def test_the_secret_of_a_channel_is_replaced_by_a_change(hooks: Hooks) -> None:
         hooks.call("POST", f"{path}/test", json={})
         receiver.await_count(3)
         assert sent() == ["/services/first", "/services/first", "/services/second"]
+
+
+def test_where_mail_is_not_set_up_the_format_is_refused(hooks: Hooks) -> None:
+    body = {"format": "email", "url": "mailto:a@example.com", "event_types": ["*"]}
+    problem = assert_problem(hooks.call("POST", json=body), 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/format"]
+    assert "a@example.com" not in json.dumps(problem)

@@ -70,3 +70,61 @@ def test_a_routing_key_is_pagerdutys_alone() -> None:
 def test_a_change_gives_a_part_of_an_address() -> None:
     assert address_of("pagerduty", None, "key", STRICT) == (None, "key")
     assert address_of("slack", None, None, STRICT) == (None, None)
+
+
+# Mail.
+
+MAIL = ChannelRules(mail_domains=frozenset({"example.com"}), mail_from="ledger@example.com")
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        "a@example.com",
+        "a.b+c@EXAMPLE.com,d@example.com",
+        ",".join(f"u{n}@example.com" for n in range(10)),
+    ],
+)
+def test_mail_addresses_are_shown_as_three_stars(addresses: str) -> None:
+    assert new_address_of("email", f"mailto:{addresses}", None, MAIL) == ("mailto:***", addresses)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mailto:",
+        "mailto:a",
+        "mailto:@example.com",
+        "mailto:a@",
+        "mailto:.a@example.com",
+        "mailto:a..b@example.com",
+        'mailto:"a b"@example.com',
+        "mailto:a%40b@example.com",
+        "mailto:a@example.com?subject=x",
+        "mailto:a@[127.0.0.1]",
+        "mailto:a@127.0.0.1",
+        "mailto:a@example.com,",
+        "mailto:a@example.com, b@example.com",
+        "mailto:a@example.com,a@example.com",
+        "mailto:ä@example.com",
+        "mailto:a@exämple.com",
+        "mailto:a@-example.com",
+        "mailto:a@example.com\r\nBcc: b@example.com",
+        "mailto:a@example.com\n",
+        "mailto:" + "a" * 65 + "@example.com",
+        "mailto:" + ",".join(f"u{n}@example.com" for n in range(11)),
+        "mailto:a@other.example",
+        "mailto:a@sub.example.com",
+        "https://example.com/",
+    ],
+)
+def test_other_mail_addresses_are_refused(url: str) -> None:
+    with pytest.raises(WrongAddress) as caught:
+        new_address_of("email", url, None, MAIL)
+    assert caught.value.field == "url"
+
+
+def test_where_mail_is_not_set_up_no_endpoint_is() -> None:
+    with pytest.raises(WrongAddress) as caught:
+        new_address_of("email", "mailto:a@example.com", None, STRICT)
+    assert caught.value.field == "format"

@@ -82,9 +82,9 @@ class WebhookLedger:
 
     # The dispatcher.
 
-    def start(self, deadline: float = 10.0) -> Dispatching:
+    def start(self, deadline: float = 10.0, gather: float = 0.1) -> Dispatching:
         """Start a dispatcher, in addition to those that already run."""
-        dispatching = Dispatching(self.settings, self.conninfo, self.clock, deadline)
+        dispatching = Dispatching(self.settings, self.conninfo, self.clock, deadline, gather)
         dispatching.start()
         self._dispatching.append(dispatching)
         return dispatching
@@ -245,6 +245,7 @@ def webhook_ledger(
     retries: str = QUICK,
     allow_private: bool = True,
     follow: bool = True,
+    smtp_port: int | None = None,
 ) -> Iterator[WebhookLedger]:
     """A ``WebhookLedger`` without a dispatcher: call ``start``.
 
@@ -255,6 +256,9 @@ def webhook_ledger(
         idle_sweep_seconds=3600,
         webhook_allow_private=allow_private,
         webhook_retry_seconds=retries,
+        smtp_url=None if smtp_port is None else f"smtp://127.0.0.1:{smtp_port}",
+        mail_from="ledger@example.com",
+        mail_domains="example.org",
     )
     clock = clock or ShiftedClock()
     views = following(conninfo) if follow else contextlib.nullcontext()

@@ -12,12 +12,15 @@ import msgspec
 
 from ledger.domain.alert import ALERT_TABLE
 
-Format = Literal["standard", "cloudevents", "slack", "pagerduty"]
+Format = Literal["standard", "cloudevents", "slack", "pagerduty", "email"]
 """The form in which an endpoint is sent an event."""
 
-Channel = Literal["slack", "pagerduty"]
+Channel = Literal["slack", "pagerduty", "email"]
 
-CHANNELS: frozenset[str] = frozenset(("slack", "pagerduty"))
+CHANNELS: frozenset[str] = frozenset(("slack", "pagerduty", "email"))
+
+GATHERING: frozenset[str] = frozenset(("slack", "email"))
+"""The channels that are told of several events in one message, and of one message a second."""
 
 DELIVERY_FAILED = "webhook.delivery_failed"
 
@@ -40,11 +43,44 @@ _PAGERDUTY = (
 """The first is the default."""
 
 
+MAX_ADDRESSES = 10
+EVERY_DOMAIN = "*"
+
+_ATOM = r"[A-Za-z0-9!#$&'*+/=^_`{|}~-]+"
+_NAME = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = rf"{_NAME}(?:\.{_NAME})*"
+_MAIL_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?![0-9.]+$){_DOMAIN}")
+_LONGEST_LOCAL, _LONGEST_DOMAIN = 64, 253
+"""The lengths that mail servers take (RFC 5321, 4.5.3.1)."""
+
+MAIL_DOMAIN = re.compile(rf"{_DOMAIN}|\*")
+
+
+MailSecurity = Literal["none", "starttls", "tls"]
+
+
+class MailServer(NamedTuple):
+    """The server that takes the service's mails."""
+
+    host: str
+    port: int
+    security: MailSecurity
+    user: str | None
+    password: str | None
+    sender: str
+    domains: frozenset[str]
+    """The domains that mails may go to; ``*`` stands for any."""
+
+
 class ChannelRules(msgspec.Struct, frozen=True):
     """The rules of the operator for addresses."""
 
     any_host: bool = False
     """Whether Slack's and PagerDuty's requests may go anywhere, for tests and closed networks."""
+    mail_domains: frozenset[str] | None = None
+    """The domains that mails may go to, in small letters; None: mail is not set up."""
+    mail_from: str | None = None
+    """The address from which mails come."""
 
 
 STRICT = ChannelRules()
@@ -78,7 +114,11 @@ def address_of(
         if url is not None and url not in _PAGERDUTY and not rules.any_host:
             raise WrongAddress("url", f"must be {_PAGERDUTY[0]} or {_PAGERDUTY[1]}")
         return ChannelAddress(url, routing_key)
-    return ChannelAddress(None, None) if url is None else _slack(url, rules)
+    if channel == "email" and rules.mail_domains is None:
+        raise WrongAddress("format", "must be another one: this service sends no mail")
+    if url is None:
+        return ChannelAddress(None, None)
+    return _slack(url, rules) if channel == "slack" else _email(url, rules.mail_domains)
 
 
 def new_address_of(
@@ -93,6 +133,31 @@ def new_address_of(
     if secret is None:
         raise WrongAddress("routing_key", "is required")
     return shown, secret
+
+
+def may_write_to(address: str, domains: frozenset[str] | None) -> bool:
+    """Whether the operator allows mails to the domain of an address."""
+    domain = address.rpartition("@")[2].lower()
+    return domains is not None and (EVERY_DOMAIN in domains or domain in domains)
+
+
+def _email(url: str, domains: frozenset[str] | None) -> ChannelAddress:
+    scheme, _, text = url.partition(":")
+    addresses = text.split(",")
+    if scheme != "mailto" or not all(map(is_mail_address, addresses)):
+        raise WrongAddress("url", "must be mailto: and 1 to 10 plain addresses with commas between")
+    if len(addresses) > MAX_ADDRESSES or len(set(addresses)) < len(addresses):
+        raise WrongAddress("url", f"must name at most {MAX_ADDRESSES} addresses, each once")
+    if not all(may_write_to(address, domains) for address in addresses):
+        raise WrongAddress("url", "must have addresses of domains that this service may write to")
+    return ChannelAddress(f"mailto:{HIDDEN}", text)
+
+
+def is_mail_address(text: str) -> bool:
+    """Whether a text is a dot-atom and a domain, without what a URL or a server might read anew."""
+    local, _, domain = text.rpartition("@")
+    is_short = len(local) <= _LONGEST_LOCAL and len(domain) <= _LONGEST_DOMAIN
+    return is_short and _MAIL_ADDRESS.fullmatch(text) is not None
 
 
 def _slack(url: str, rules: ChannelRules) -> ChannelAddress:

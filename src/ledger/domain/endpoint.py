@@ -10,7 +10,14 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from ledger.domain.alert import AlertEvent
-from ledger.domain.channel import CHANNEL_TYPES, CHANNELS, DELIVERY_FAILED, HIDDEN, Format
+from ledger.domain.channel import (
+    CHANNEL_TYPES,
+    CHANNELS,
+    DELIVERY_FAILED,
+    GATHERING,
+    HIDDEN,
+    Format,
+)
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Folded, Recorded
@@ -176,6 +183,11 @@ class Endpoint(Folded):
     def is_channel(self) -> bool:
         """Whether the endpoint tells people, and has a secret in its address."""
         return self.format in CHANNELS
+
+    @property
+    def gathers(self) -> bool:
+        """Whether several events go as one message."""
+        return self.format in GATHERING
 
     @property
     def routing_key(self) -> str | None:

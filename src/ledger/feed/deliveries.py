@@ -7,13 +7,14 @@ process to send.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.channel import Format
+from ledger.feed.channel_statements import PLAN, TAKE
 from ledger.feed.signing import body_of
 from ledger.feed.verdict import Claimed, Result
 from ledger.postgres.binary import array_text
@@ -110,7 +111,7 @@ SELECT a.endpoint_id, p.position, a.sends,
         SELECT d.due_at FROM ledger.delivery AS d
         WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at > %(now)s
         ORDER BY d.due_at LIMIT 1) END,
-    a.format, c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type, m.item,
+    a.format, 0, c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type, m.item,
     e.type, e.state_before, e.state_after, s.stream, s.version, s.topic, s.state
 FROM asked AS a CROSS JOIN p
 LEFT JOIN (TABLE due UNION ALL TABLE fresh) AS c USING (endpoint_id)
@@ -121,6 +122,9 @@ LEFT JOIN ledger.stored_events(ARRAY(
 )) AS s ON s.position = c.position
 ORDER BY c.position
 """
+
+_PLAN = PLAN.format(reached=_REACHED)
+_TAKE = TAKE.format(reached=_REACHED)
 
 # The results of attempts. A recovery may have begun another round meanwhile: then a failure in the
 # old round decides nothing any more, but a success does, unless the delivery is sent again anyway.
@@ -249,6 +253,9 @@ class Ask(NamedTuple):
     """Positions of the deliveries in hand, which are not to be given again."""
     sends: bool
     """False: tests only."""
+    is_channel: bool = False
+    gathers: bool = False
+    """Whether all that is given goes as one message."""
 
 
 class Given(NamedTuple):
@@ -259,6 +266,19 @@ class Given(NamedTuple):
     sends: bool
     next_due: datetime | None
     claimed: list[Claimed]
+    skipped: int = 0
+    """The deliveries that are not sent any more."""
+
+    @property
+    def messages(self) -> list[list[Claimed]]:
+        """The deliveries, by the request in which they go."""
+        found: list[list[Claimed]] = []
+        for claimed in self.claimed:
+            if claimed.follows:
+                found[-1].append(claimed)
+            else:
+                found.append([claimed])
+        return found
 
 
 class Heeded(NamedTuple):
@@ -272,8 +292,11 @@ class Heeded(NamedTuple):
 class Deliveries:
     """The dispatcher's tables, over one connection."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: psycopg.AsyncConnection[TupleRow], gather: timedelta = timedelta(0)
+    ) -> None:
+        """``gather`` is how long a channel's message waits for others of its matter."""
+        self._connection, self._gather = connection, gather
 
     async def changed(self, seen: int) -> News:
         """The changes in the view since it was at the position ``seen``."""
@@ -297,16 +320,25 @@ class Deliveries:
         async with self._connection.pipeline():
             if results:
                 await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
-            if not asked:
-                return {}
-            cursor = await self._connection.execute(
-                _CLAIM, _claim(asked, looked, now), prepare=True
-            )
+            channels = [ask for ask in asked if ask.is_channel]
+            others = [ask for ask in asked if not ask.is_channel]
+            cursors = []
+            if others:
+                values = _claim(others, looked, now)
+                cursors.append(await self._connection.execute(_CLAIM, values, prepare=True))
+            if channels:
+                values = _claim(channels, looked, now) | {"window": now + self._gather}
+                await self._connection.execute(_PLAN, values, prepare=True)
+                cursors.append(await self._connection.execute(_TAKE, values, prepare=True))
+        rows = [row for cursor in cursors for row in await cursor.fetchall()]
+        gathering = {ask.endpoint_id for ask in asked if ask.gathers}
         given: dict[str, Given] = {}
-        for endpoint_id, reached, sends, next_due, format_, *claimed in await cursor.fetchall():
-            one = given.setdefault(endpoint_id, Given(reached, sends, next_due, []))
+        for endpoint_id, reached, sends, next_due, format_, skipped, *claimed in rows:
+            one = given.setdefault(endpoint_id, Given(reached, sends, next_due, [], skipped))
             if claimed[0] is not None:
-                one.claimed.append(_claimed(endpoint_id, format_, claimed))
+                follows = endpoint_id in gathering and bool(one.claimed)
+                found = _claimed(endpoint_id, format_, claimed)
+                one.claimed.append(found._replace(follows=follows))
         return given
 
     async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
@@ -366,7 +398,7 @@ def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -
     }
 
 
-def _claim(asked: Sequence[Ask], looked: int, now: datetime) -> Mapping[str, Any]:
+def _claim(asked: Sequence[Ask], looked: int, now: datetime) -> dict[str, Any]:
     return {
         "endpoint": array_text(a.endpoint_id for a in asked),
         "free": array_text(a.free for a in asked),

@@ -98,7 +98,8 @@ class Dispatcher(BackgroundLoop):
         Raises the database's error when the connection is lost, and ClockSkew when the lead must be
         left to a node whose clock is right.
         """
-        lead = Lead(self._means, Deliveries(connection), sender, self._stopping, self._wake)
+        deliveries = Deliveries(connection, self._means.gather)
+        lead = Lead(self._means, deliveries, sender, self._stopping, self._wake)
 
         def heard(_: psycopg.Notify) -> None:
             lead.hear()

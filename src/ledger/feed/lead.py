@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,10 @@ from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
 from ledger.feed.formats.contents import content_of, is_final, without_secrets
+from ledger.feed.formats.mail import mail_of
 from ledger.feed.formats.plain import Manner
+from ledger.feed.formats.wording import saying_of
+from ledger.feed.mailer import Mailer
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -68,8 +71,12 @@ class Means(NamedTuple):
     schedule: Schedule
     clock: Callable[[], datetime]
     most_in_flight: int
+    mailer: Callable[[], Mailer]
+    """Makes what sends mails, on the dispatcher's event loop."""
     public_url: str | None
     """The address by which people reach the service, for links; None: messages have none."""
+    gather: timedelta
+    """So long a message to people waits for others about the same watch."""
 
 
 class Confirmation:
@@ -126,8 +133,9 @@ class Lead:
         self._means, self._deliveries, self._sender = means, deliveries, sender
         self._stopping, self._wake, self._loop = stopping, wake, asyncio.get_running_loop()
         self._roster = Roster(means.most_in_flight)
+        self._mailer = means.mailer()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._done: list[tuple[Claimed, Attempt]] = []
+        self._done: list[tuple[Claimed, Attempt, float]] = []
         """Attempts that were answered, or failed, and are not recorded yet."""
         self._settled: list[Claimed] = []
         """Deliveries whose failure the log has, and the tables do not have yet."""
@@ -221,8 +229,8 @@ class Lead:
         done, self._done = self._done, []
         settled, self._settled = self._settled, []
         verdicts = [
-            (verdict.judge(claimed, attempt, self._means.schedule, now, random.random()), attempt)
-            for claimed, attempt in done
+            (verdict.judge(claimed, attempt, self._means.schedule, now, jitter), attempt)
+            for claimed, attempt, jitter in done
         ]
         results = [one.result for one, _ in verdicts]
         results += [Result(claimed, "failed", None) for claimed in settled]
@@ -244,9 +252,12 @@ class Lead:
             _DELIVERIES.labels(claimed.format, "failed").inc()
             self._roster.release(claimed, None, now)
         self._is_news |= not self._roster.give(asks, given, now)
-        for one_given in given.values():
-            for claimed in one_given.claimed:
-                self._begin(self._send(claimed))
+        for endpoint_id, one_given in given.items():
+            if one_given.skipped and (watched := self._roster.get(endpoint_id)) is not None:
+                skipped = _DELIVERIES.labels(watched.standing.endpoint.format, "skipped")
+                skipped.inc(one_given.skipped)
+            for message in one_given.messages:
+                self._begin(self._send(message))
 
     def _failing(
         self, verdicts: Sequence[tuple[AttemptVerdict, Attempt]]
@@ -292,39 +303,53 @@ class Lead:
             self._fault = task.exception()
         self._wake.set()
 
-    async def _send(self, claimed: Claimed) -> None:
-        """Send a delivery. If it has had all its attempts, only tell the log that it failed."""
-        if claimed.tried >= self._means.schedule.attempts and not claimed.is_test:
-            await self._give_up(claimed, claimed.tried, claimed.last)
+    async def _send(self, message: list[Claimed]) -> None:
+        """Send deliveries as one message. Of those that have had all their attempts, only tell the
+        log that they failed.
+        """
+        most = self._means.schedule.attempts
+        spent = [one for one in message if one.tried >= most and not one.is_test]
+        for claimed in spent:
+            self._begin(self._give_up(claimed, claimed.tried, claimed.last))
+        if spent:
+            message = [one for one in message if one not in spent]
+        if not message:
             return
         may_begin = await self._confirmed.holds()
-        watched = self._roster.get(claimed.endpoint_id)
+        watched = self._roster.get(message[0].endpoint_id)
         if watched is None or not may_begin:
-            self._roster.release(claimed, None, self._now())
+            for claimed in message:
+                self._roster.release(claimed, None, self._now())
             return
         endpoint, at = watched.standing.endpoint, self._now()
         try:
             secrets = secrets_of(watched, at, self._means.open_secret)
-            attempt = await self._attempt(endpoint, claimed, secrets)
+            attempt = await self._attempt(endpoint, message, secrets)
         except Exception:
             # A programming error. For the receiver it is a failed attempt like any other.
             _logger.exception("a webhook could not be sent")
             attempt = Attempt(endpoint.url, at, None, 0, "it could not be sent", None, None)
-        self._done.append((claimed, attempt))
+        # The deliveries of a message stay together when it is sent again.
+        jitter = random.random()
+        self._done += [(claimed, attempt, jitter) for claimed in message]
 
     async def _attempt(
-        self, endpoint: Endpoint, claimed: Claimed, secrets: Sequence[str]
+        self, endpoint: Endpoint, message: Sequence[Claimed], secrets: Sequence[str]
     ) -> Attempt:
+        event_id, bodies = message[0].event_id, [claimed.body for claimed in message]
         manner = Manner(endpoint.format, endpoint.details, self._means.public_url)
         send = partial(self._sender.send, organization_id=endpoint.organization_id)
         if not endpoint.is_channel:
-            type_, text = content_of(manner, [claimed.body])
-            return await send(
-                endpoint.url, claimed.event_id, text.encode(), secrets, content_type=type_
-            )
-        url = secrets[0] if endpoint.format == "slack" else endpoint.url
-        type_, text = content_of(manner, [claimed.body], secrets[0])
-        made = await send(url, claimed.event_id, text.encode(), (), content_type=type_)
+            type_, text = content_of(manner, bodies)
+            return await send(endpoint.url, event_id, text.encode(), secrets, content_type=type_)
+        if endpoint.format == "email":
+            sayings = [saying_of(manner, body) for body in bodies]
+            make = partial(mail_of, sayings, self._mailer.sender)
+            made = await self._mailer.send(endpoint.url, secrets[0].split(","), make)
+        else:
+            url = secrets[0] if endpoint.format == "slack" else endpoint.url
+            type_, text = content_of(manner, bodies, secrets[0])
+            made = await send(url, event_id, text.encode(), (), content_type=type_)
         return msgspec.structs.replace(
             made,
             url=endpoint.url,

@@ -10,7 +10,7 @@ are places left free. So there is a free place for the next organization, howeve
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.feed.verdict import Claimed
@@ -25,6 +25,12 @@ PROBING = 4
 
 MOST_IN_FLIGHT = 4000
 """… for all endpoints, as far as the system allows so many connections."""
+
+GATHER_SECONDS = 5.0
+"""So long a message to people waits for others about the same watch (contract, Feeds)."""
+
+REST = timedelta(seconds=1)
+"""The time between two messages to people at one endpoint."""
 
 _AT_ONCE = 64
 """Endpoints for which one statement claims deliveries."""
@@ -58,6 +64,8 @@ class Watched:
         """The times at which the roster has a timer for this endpoint."""
         self.recovered = 0
         """A delivery claimed in an earlier round than this may be due, against its own verdict."""
+        self.rests_until = now
+        """Before then, nothing is claimed: people are sent one message a second."""
         self.halted = 0
         """The position from which on the view shows that the dispatcher disabled the endpoint."""
         self.secrets: dict[bytes, str] = {}
@@ -79,8 +87,15 @@ class Watched:
 
     @property
     def free(self) -> int:
+        if self.standing.endpoint.gathers:
+            return 0 if self.busy else 1
         slots = IN_FLIGHT if self.failing_since is None else PROBING
         return slots - len(self.busy)
+
+    @property
+    def places(self) -> int:
+        """The places in flight that the deliveries in hand take."""
+        return sum(not claimed.follows for claimed in self.busy.values())
 
     @property
     def is_behind(self) -> bool:
@@ -152,7 +167,7 @@ class Roster:
             if endpoint.deleted:
                 if watched is not None:
                     del self._watched[endpoint.id]
-                    self._in_hand[watched.organization] -= len(watched.busy)
+                    self._in_hand[watched.organization] -= watched.places
                 continue
             if watched is None:
                 watched = self._watched[endpoint.id] = Watched(one, now)
@@ -182,6 +197,9 @@ class Roster:
         """Queue an endpoint for its turn to claim, if there may be something to send."""
         if watched.free <= 0:
             return
+        if watched.rests_until > now:
+            self._look_at(watched, watched.rests_until)
+            return
         if watched.is_behind and watched.taken >= self.reached:
             self._held.setdefault(watched.id)
         elif watched.is_behind:
@@ -190,9 +208,13 @@ class Roster:
             return
         if watched.due <= now:
             self._queue_up(watched)
-        elif watched.due not in watched.timers:
-            watched.timers.add(watched.due)
-            heapq.heappush(self._timers, (watched.due, watched.id))
+        else:
+            self._look_at(watched, watched.due)
+
+    def _look_at(self, watched: Watched, at: datetime) -> None:
+        if at not in watched.timers:
+            watched.timers.add(at)
+            heapq.heappush(self._timers, (at, watched.id))
 
     def turn(self, now: datetime) -> list[Ask]:
         """Take from the queue the endpoints whose turn it is; their organizations go to its end."""
@@ -221,7 +243,9 @@ class Roster:
                     free = min(watched.free, most)
                     room -= free
                     asked[organization] += free
-                    yield Ask(watched.id, free, list(watched.busy), watched.sends)
+                    endpoint = watched.standing.endpoint
+                    kind = endpoint.is_channel, endpoint.gathers
+                    yield Ask(watched.id, free, list(watched.busy), watched.sends, *kind)
             else:
                 self._ready.serve(organization)
 
@@ -248,9 +272,12 @@ class Roster:
                 continue
             for claimed in one.claimed:
                 watched.busy[claimed.position] = claimed
-            self.in_hand += len(one.claimed)
-            self._in_hand[watched.organization] += len(one.claimed)
-            if len(one.claimed) < ask.free:
+            places = len(one.messages)
+            self.in_hand += places
+            self._in_hand[watched.organization] += places
+            if ask.gathers and not all(claimed.is_test for claimed in one.claimed):
+                watched.rests_until = now + REST
+            if places < ask.free:
                 watched.due = one.next_due
                 if one.sends:
                     watched.taken = max(watched.taken, one.reached)
@@ -259,13 +286,14 @@ class Roster:
 
     def release(self, claimed: Claimed, due: datetime | None, now: datetime) -> None:
         """Take a delivery out of hand; ``due`` is when it is due again, if ever."""
-        self.in_hand -= 1
+        self.in_hand -= not claimed.follows
         watched = self._watched.get(claimed.endpoint_id)
         if watched is None:
             return
         watched.busy.pop(claimed.position, None)
-        self._in_hand[watched.organization] -= 1
-        if claimed.round < watched.recovered:
+        self._in_hand[watched.organization] -= not claimed.follows
+        # The next delivery of the alert may have waited for this one.
+        if claimed.round < watched.recovered or watched.standing.endpoint.is_channel:
             due = now
         if due is not None:
             watched.due = due if watched.due is None else min(watched.due, due)

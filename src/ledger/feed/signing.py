@@ -16,8 +16,10 @@ from standardwebhooks import Webhook
 from ledger import __version__
 from ledger.domain.channel import CHANNELS
 from ledger.domain.values import EVENT_ID
+from ledger.feed.formats import mail
 from ledger.feed.formats.contents import content_of
 from ledger.feed.formats.plain import Manner
+from ledger.feed.formats.wording import saying_of
 from ledger.language.rendering import ShownInstant, doc, json_text
 from projections.event.items import delivery_item
 
@@ -51,8 +53,11 @@ class ShownDelivery(msgspec.Struct):
     type: str
     sequence: Annotated[int, Meta(ge=0, description="The event's number; 0 for a test.")]
     status: Annotated[
-        Literal["pending", "retrying", "delivered", "failed"],
-        doc("`pending` before the first attempt, `retrying` after a failed one."),
+        Literal["pending", "retrying", "delivered", "failed", "skipped"],
+        doc(
+            "`pending` before the first attempt, `retrying` after a failed one, `skipped` if the"
+            " alert was resolved before an attempt."
+        ),
     ]
     attempts: Annotated[list[ShownAttempt], doc("The latest attempts, 50 at most, oldest first.")]
     next_attempt_at: ShownInstant | None
@@ -94,21 +99,26 @@ def body_of(test: str | None, found: Sequence[Any], sequence: int) -> str:
     return delivery_item(found, sequence)
 
 
-def delivery_text(row: Sequence[Any], public_url: str | None) -> str:
+def delivery_text(row: Sequence[Any], public_url: str | None, sender: str | None) -> str:
     """A delivery with its latest request, whose signature is masked: null before the first attempt.
 
     The row is one of ``deliveries_read`` behind the endpoint. The body is rendered from the
     stored event, by the version that runs, as it was for the attempt.
+    ``sender`` is the address from which mails come.
     """
     position, item, number, sequence, url, last, test, format_, details, *found = row
     request = None
     if url is not None:
         body = body_of(test, (position, *found), sequence)
-        content = content_of(Manner(format_, details, public_url), [body])
-        headers = {"content-type": content.type, "user-agent": USER_AGENT}
-        if format_ not in CHANNELS:
-            headers |= _signed(f"EVT-{number}", _decode_attempt(last).at, "v1,***")
-        request = ShownRequest(url, headers, content.text)
+        manner, at = Manner(format_, details, public_url), _decode_attempt(last).at
+        if format_ == "email":
+            request = ShownRequest(url, *mail.shown([saying_of(manner, body)], sender, at))
+        else:
+            content = content_of(manner, [body])
+            headers = {"content-type": content.type, "user-agent": USER_AGENT}
+            if format_ not in CHANNELS:
+                headers |= _signed(f"EVT-{number}", at, "v1,***")
+            request = ShownRequest(url, headers, content.text)
     return f'{item[:-1]},"request":{json_text(request)}}}'
 
 

@@ -37,6 +37,8 @@ class Claimed(NamedTuple):
     body: str
     format: Format = "standard"
     """Of the endpoint."""
+    follows: bool = False
+    """Whether the delivery goes in the message of the one before, and takes no place in flight."""
 
     @property
     def event_id(self) -> str:

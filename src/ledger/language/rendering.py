@@ -115,7 +115,7 @@ class EndpointSetUp(msgspec.Struct):
 
     id: Annotated[str, Meta(pattern=ENDPOINT_ID)]
     format: Format
-    url: Annotated[str, doc("Of `slack` without its path.")]
+    url: Annotated[str, doc("Of `slack` without its path, of `email` without addresses.")]
     routing_key: Annotated[str | None, doc("`***` of `pagerduty`, else null.")]
     event_types: Sequence[str]
     watch_ids: Annotated[Sequence[str] | None, doc("Null: alerts of all watches.")]
@@ -151,7 +151,7 @@ class EndpointWithSecret(ShownEndpoint):
 
     secret: Annotated[
         Annotated[str, Meta(pattern="^whsec_")] | None,
-        doc("Null where nothing is signed: of `slack` and `pagerduty`."),
+        doc("Null where nothing is signed: of `slack`, `pagerduty` and `email`."),
     ]
 
 

@@ -27,9 +27,10 @@ Url = Annotated[
         min_length=1,
         max_length=LONGEST_URL,
         description="http or https, to a public address. Redirects are not followed. Of `slack`,"
-        " an incoming webhook; `pagerduty` needs none.",
+        " an incoming webhook; of `email`, `mailto:` and up to 10 addresses. `pagerduty` needs"
+        " none.",
         examples=["https://example.com/webhooks"],
-        json_schema_extra={"pattern": "^https?://"},
+        json_schema_extra={"pattern": "^(https?://|mailto:)"},
     ),
 ]
 EventTypes = Annotated[

@@ -282,6 +282,7 @@ async def list_deliveries(
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     _require_id(endpoint_id)
+    services = services_of(asking.request)
     tenant, statuses = asking.tenant, split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
     before = BEYOND
@@ -297,7 +298,7 @@ async def list_deliveries(
         query.limit,
         2,
         lambda row: encode_cursor({"position": row[2]}, bound_to),
-        lambda row: delivery_text(row[2:], services_of(asking.request).public_url),
+        lambda row: delivery_text(row[2:], services.public_url, services.channel_rules.mail_from),
     )
 
 
@@ -363,7 +364,7 @@ def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:
 async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
     """The fault in a request; a URL with a forbidden target is a fault too."""
     url = getattr(sent.body, "url", None)
-    if sent.fault is None and url:
+    if sent.fault is None and url and not url.startswith("mailto:"):
         try:
             await services_of(request).check_target(url)
         except ForbiddenTarget as error:

@@ -321,6 +321,8 @@ def require_plain(url: str | None, routing_key: str | None) -> None:
     """Raise Invalid for an address that only a channel has, or for none."""
     if url is None:
         raise Invalid.at("/url", "is required")
+    if url.startswith("mailto:"):
+        raise Invalid.at("/url", "must be an http or https URL with a host")
     if routing_key is not None:
         raise Invalid.at("/routing_key", "is for the format pagerduty alone")
 

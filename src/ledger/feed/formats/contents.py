@@ -14,6 +14,7 @@ from ledger.language.rendering import json_text
 _FINAL: Mapping[Format, range | tuple[int, ...]] = {
     "slack": (400, 403, 404),
     "pagerduty": (400,),
+    "email": range(500, 600),
 }
 """Answers after which another attempt would be in vain."""
 

@@ -17,7 +17,8 @@ from ledger.application.writer import Writer
 from ledger.background import Parts
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
-from ledger.feed.roster import MOST_IN_FLIGHT
+from ledger.feed.mailer import Mailer
+from ledger.feed.roster import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
 from ledger.log.codec import EnvelopeMapper
@@ -85,7 +86,8 @@ class Loops(_Writing):
 
 
 class Dispatching(_Writing):
-    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds).
+    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds), and
+    ``gather`` how long a message to people waits for others about the same watch.
 
     ``stop`` returns once the requests in flight are answered and recorded.
     """
@@ -96,6 +98,7 @@ class Dispatching(_Writing):
         conninfo: str,
         clock: Clock = utc_now,
         deadline: float = DEADLINE_SECONDS,
+        gather: float = GATHER_SECONDS,
     ) -> None:
         super().__init__(settings, conninfo, clock)
         # Receivers refuse a request that is signed under a wrong time.
@@ -106,7 +109,9 @@ class Dispatching(_Writing):
             Schedule(settings.webhook_delays),
             clock,
             min(MOST_IN_FLIGHT, connections_allowed()),
+            partial(Mailer, settings.mail_server, clock, deadline),
             settings.public_url,
+            timedelta(seconds=gather),
         )
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
         self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
