@@ -83,8 +83,10 @@ FROM ledger.open_run AS o JOIN ledger.run AS r USING (run_id)
 WHERE o.line_id = ANY(%(lines)s) AND r.status IN ('pending', 'running')
 """
 
+# A join, since with ANY a plan may compare each unresolved alert with each line.
 _ALERTS = """
-SELECT fold, opened FROM ledger.alert WHERE line_id = ANY(%(lines)s) AND resolved IS NULL
+SELECT a.fold, a.opened FROM unnest(%(lines)s::text[]) AS l (line_id)
+JOIN ledger.alert AS a USING (line_id) WHERE a.resolved IS NULL
 """
 
 _UNRESOLVED = """
