@@ -32,7 +32,7 @@ from projections.watch.view import WatchView, decode_alert, decode_watch
 VIEWS = (ExecutionView, RunView, EventView, WatchView)
 """The views that a round reads, each at the version of this code."""
 
-_MOST_EVENTS = 50_000
+_MOST_EVENTS = 10_000
 """The positions whose changes a round looks at: what is beyond, the next one does."""
 
 MOST_DUE = 1_000
