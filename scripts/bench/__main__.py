@@ -37,6 +37,7 @@ import read_rows
 import search_row
 import service_rows
 import usage_rows
+import watch_rows
 import write_rows
 from dataset import DataSet
 from import_row import imports
@@ -73,6 +74,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "usage": usage_rows.usage,
     "usage-export": usage_rows.usage_export,
     "summary": count_rows.summaries,
+    "watches": watch_rows.watches,
     "as-of": read_rows.past,
     "stream": feed_rows.stream,
     "deliveries": feed_rows.deliveries,

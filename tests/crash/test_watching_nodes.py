@@ -15,13 +15,13 @@ import pytest
 from ledger.domain.watch import InState
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
-from tests.support.facts import activation, fact
+from tests.support.facts import activation, encode, fact
 from tests.support.ledger import Ledger, new_id, working
 from tests.support.log_checker import check
 from tests.support.nodes import frozen, leaders, node_id, two_nodes
 from tests.support.rebuilding import verify_all
-from tests.support.served import Served, post
-from tests.support.service import Clock
+from tests.support.served import Served
+from tests.support.service import BATCH, Clock
 from tests.support.views import until
 from tests.support.watch_model import Stretch, WatchModel
 
@@ -48,22 +48,25 @@ def watched(nodes: Nodes, conninfo: str) -> Iterator[Ledger]:
         yield ledger
 
 
+def report(client: httpx.Client, *facts: dict[str, Any]) -> None:
+    """Report facts, of which each must be recorded."""
+    answer = client.post("/v1/facts", content=encode(facts), headers=BATCH)
+    outcomes = [each["outcome"] for each in answer.json()["data"]]
+    assert outcomes == ["recorded"] * len(facts), answer.text
+
+
 def lines_of(client: httpx.Client, count: int) -> list[str]:
     lines = [new_id("LIN") for _ in range(count)]
-    for line in lines:
-        assert post(client, activation(line, "capacity")).status_code == 201
+    report(client, *(activation(line, "capacity") for line in lines))
     return lines
 
 
-def block(client: httpx.Client, line: str) -> None:
-    blocker = {"blocker_id": "b", "cause": "approval_gap"}
-    answer = post(client, fact("execution.blocked", line, blocker))
-    assert answer.status_code == 201, answer.text
+def blocked(line: str) -> dict[str, Any]:
+    return fact("execution.blocked", line, {"blocker_id": "b", "cause": "approval_gap"})
 
 
-def unblock(client: httpx.Client, line: str) -> None:
-    answer = post(client, fact("execution.unblocked", line, {"blocker_id": "b"}))
-    assert answer.status_code == 201, answer.text
+def unblocked(line: str) -> dict[str, Any]:
+    return fact("execution.unblocked", line, {"blocker_id": "b"})
 
 
 def alerts(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
@@ -77,8 +80,8 @@ def stretches(ledger: Ledger) -> dict[int, Stretch]:
     for event in ledger.events():
         if not event["originator_id"].startswith("ALR"):
             model.take(event)
-    blocked = {"kind": "in_state", "states": ["blocked"]}
-    found = [each for line in model.lines.values() for each in line.stretches(blocked)]
+    condition = {"kind": "in_state", "states": ["blocked"]}
+    found = [each for line in model.lines.values() for each in line.stretches(condition)]
     return {each.key: each for each in found}
 
 
@@ -131,14 +134,14 @@ def test_what_becomes_due_while_nobody_looks_opens_once_and_the_longest_due_firs
         lines = lines_of(client, 6)
         with frozen(second.loops(), first.process.pid):
             os.kill(first.loops(), signal.SIGKILL)
-            for line in reversed(lines):
-                block(client, line)
+            # One request: each waits in vain for the views.
+            report(client, *(blocked(line) for line in reversed(lines)))
             until(lambda: _all_are_due(watched), "the due times", 10.0)
             assert alerts(watched, "opened") == []
         until(lambda: is_settled(watched), "the alerts", 30.0)
         subjects = [e["state"]["service_line_id"] for e in alerts(watched, "opened")]
         assert subjects == [*reversed(lines)]
-        unblock(client, lines[0])
+        report(client, unblocked(lines[0]))
         until(lambda: is_settled(watched), "the end of the alert", 15.0)
     assert faults(watched) == []
 
@@ -155,12 +158,12 @@ def test_nodes_that_are_killed_and_frozen_open_one_alert_a_stretch(
     dice = random.Random(43)
     with nodes[1].client(nodes[1].token()) as client:
         lines = lines_of(client, 30)
-        blocked = set[str]()
+        stuck = set[str]()
 
         def toggle() -> None:
             line = dice.choice(lines)
-            (unblock if line in blocked else block)(client, line)
-            blocked.symmetric_difference_update({line})
+            report(client, unblocked(line) if line in stuck else blocked(line))
+            stuck.symmetric_difference_update({line})
 
         for turn in range(pytestconfig.getoption("--crash-rounds")):
             node, until_then = leader(nodes, conninfo), time.monotonic() + dice.choice([1, 5, 14])

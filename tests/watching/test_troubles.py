@@ -2,9 +2,11 @@
 
 import pytest
 
-from ledger.domain.watch import BlockerOpen, InState, RunsFailing
+from ledger.domain.watch import BlockerOpen, InState, RunOpen, RunsFailing
 from ledger.watching import loop
 from tests.support.ledger import Ledger
+from tests.support.rebuilding import rebuild, view
+from tests.support.views import until
 from tests.watching.test_rounds import block, ends, opened, say, told, unblock
 
 FORBID = (
@@ -39,6 +41,27 @@ def test_views_of_another_version_are_not_judged_by(own_ledger: Ledger) -> None:
     assert own_ledger.watch_loop.run_once() == 0
     own_ledger.reader.execute(change.format("+ 1").encode())
     assert len(opened(own_ledger)) == 1
+
+
+@pytest.mark.parametrize("name", ["execution", "run", "watch"])
+def test_alerts_open_and_end_once_when_a_view_is_rebuilt_between_two_rounds(
+    own_ledger: Ledger, name: str
+) -> None:
+    lines = [own_ledger.line() for _ in range(2)]
+    own_ledger.watch(InState(("blocked",)))
+    own_ledger.watch(RunOpen(("running",)))
+    block(own_ledger, lines[0])
+    own_ledger.run(lines[1], time=own_ledger.at())
+    assert len(opened(own_ledger)) == 2
+    own_ledger.clock.advance(minutes=1)
+    ended = own_ledger.at()
+    unblock(own_ledger, lines[0])
+    block(own_ledger, lines[1])
+    rebuild(own_ledger.conninfo, view(name))
+    own_ledger.projector.disconnect()
+    until(own_ledger.projector.lead, "the lead")
+    assert len(opened(own_ledger)) == 3
+    assert ends(own_ledger) == [("recovered", ended)]
 
 
 def test_an_alert_that_is_over_is_resolved_by_a_leader_that_does_not_know_who_looked_before(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import msgspec
 
@@ -267,8 +268,13 @@ class Group:
         last = msgspec.structs.replace(self._recorded[-1], causation_id=event_id)
         self._recorded[-1] = self.tables.last = last
 
+    @cached_property
+    def _spoken(self) -> int | None:
+        """The language that all living nodes understand: asked once a group, in its transaction."""
+        return self.append.language()
+
     def _assert_understood(self, language: int) -> None:
-        spoken = self.append.language()
+        spoken = self._spoken
         if spoken is not None and spoken < language:
             raise Unavailable(
                 "A node of an older version runs, which does not know this event yet."

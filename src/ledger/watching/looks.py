@@ -35,7 +35,7 @@ from projections.watch.view import WatchView, decode_alert, decode_watch
 VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
 """The views that a round reads, each at the version of this code."""
 
-_MOST_EVENTS = 50_000
+_MOST_EVENTS = 10_000
 """The positions whose changes a round looks at: what is beyond, the next one does."""
 
 MOST_DUE = 1_000
@@ -89,8 +89,10 @@ FROM ledger.open_run AS o JOIN ledger.run AS r USING (run_id)
 WHERE o.line_id = ANY(%(lines)s) AND r.status IN ('pending', 'running')
 """
 
+# A join, since with ANY a plan may compare each unresolved alert with each line.
 _ALERTS = """
-SELECT fold, opened FROM ledger.alert_g{watch} WHERE line_id = ANY(%(lines)s) AND resolved IS NULL
+SELECT a.fold, a.opened FROM unnest(%(lines)s::text[]) AS l (line_id)
+JOIN ledger.alert_g{watch} AS a USING (line_id) WHERE a.resolved IS NULL
 """
 
 _UNRESOLVED = """

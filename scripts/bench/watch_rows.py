@@ -1,0 +1,242 @@
+"""The rows about watches: rounds of their loop, looks through all lines, openings, cost of facts.
+
+The rows run on a copy of the data set, with a writer, a projector and the loop of watches in this
+process, which calls them in turn. All lines belong to two organizations: 50 watches of each of them
+and of 48 others are on. A database of a million lines is that of ``--big``.
+"""
+
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from measure import Bench, Row, at_most
+from population import OTHER_ORGANIZATION
+from psycopg.rows import tuple_row
+from story import ORGANIZATION, line_id
+
+from ledger.application.commands.watches import CreateWatch, DeleteWatch
+from ledger.application.periodic import LedSession
+from ledger.application.report import command_of
+from ledger.application.writer import Writer
+from ledger.domain.watch import (
+    BlockerOpen,
+    Condition,
+    HealthBelow,
+    InState,
+    NoActivity,
+    PastDue,
+    RunOpen,
+    RunsFailing,
+    WatchSettings,
+)
+from ledger.intake.envelope import from_structured
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.event_log import Log
+from ledger.postgres import locks
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.leadership import Candidate
+from ledger.service.composition.database import prepare_database
+from ledger.service.composition.writing import create_writer, utc_now
+from ledger.settings import Settings
+from ledger.views.projector import Projector
+from ledger.watching.loop import WatchLoop
+from projections import projections
+
+YEAR = 365 * 86_400
+CONDITIONS: Sequence[Condition] = (
+    InState(("blocked",)),
+    InState(("paused", "blocked")),
+    InState(("running",)),
+    BlockerOpen(),
+    PastDue(),
+    NoActivity(),
+    RunOpen(("running",)),
+    RunsFailing(20),
+    HealthBelow("red"),
+)
+ORGANIZATIONS = 50
+WATCHES = 50  # of each organization
+CHANGED = 300  # lines
+ROUNDS = 9
+FACTS = 5_000
+_SOME_WATCHES = """
+SELECT watch_id FROM ledger.organization_watch WHERE organization_id = %s ORDER BY watch_id LIMIT 5
+"""
+
+_ROUND_SECONDS, _LOOK_SECONDS, _ALERTS, _MORE = 0.25, 60.0, 500.0, 3.0
+
+
+class Watching:
+    """A database with a writer, a projector and the loop of watches, which are called in turn."""
+
+    def __init__(self, conninfo: str, settings: Settings) -> None:
+        self.conninfo = conninfo
+        self.log = Log(conninfo)
+        self.writer: Writer = create_writer(settings, self.log)
+        self.writer.start()
+        candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
+        self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
+        assert self.projector.lead()
+        session = LedSession(conninfo, "watches", Candidate({"w": locks.FOLLOWING["watches"]}))
+        self.loop = WatchLoop(session, self.writer, utc_now, 3600)
+        self.numbers = itertools.count(1)
+        self.catch_up()
+
+    def close(self) -> None:
+        self.loop.disconnect()
+        self.projector.disconnect()
+        self.writer.stop()
+        self.log.close()
+
+    def catch_up(self) -> None:
+        while self.projector.run_once():
+            pass
+
+    def watch(self, organization: str, condition: Condition, for_seconds: int) -> str:
+        """Set up a watch; return its id."""
+        settings = WatchSettings(name="A watch", condition=condition, for_seconds=for_seconds)
+        command = CreateWatch(
+            COMMAND_LINE, None, organization_id=organization, workspace_id=None, settings=settings
+        )
+        outcome = self.writer.execute(command)
+        assert isinstance(outcome, Receipt), outcome
+        return outcome.subject
+
+    def report(self, *facts: tuple[str, str, dict[str, Any]]) -> None:
+        """Report facts: (type, subject, data)."""
+        told = [
+            {"specversion": "1.0", "id": f"w-{next(self.numbers)}", "source": "/watches"}
+            | {"type": kind, "subject": subject, "data": data}
+            for kind, subject, data in facts
+        ]
+        commands = [
+            command_of(from_structured(json.dumps(each).encode()), COMMAND_LINE) for each in told
+        ]
+        assert all(isinstance(each, Receipt) for each in self.writer.submit(commands).result())
+
+    def look(self) -> tuple[float, int, float]:
+        """Rounds until nothing is to be done: (their seconds, what was recorded, when the last)."""
+        taken, done, last = 0.0, 0, 0.0
+        while True:
+            self.catch_up()
+            began = time.perf_counter()
+            more, has_more = self.loop._round()
+            taken, done = taken + time.perf_counter() - began, done + more
+            last = taken if more else last
+            if not more and not has_more:
+                return taken, done, last
+
+
+@contextmanager
+def watching(bench: Bench) -> Iterator[Watching]:
+    """On a copy of the data set."""
+    folder = bench.folder / "watches"
+    bench.data.copy_to(folder)
+    postgres = EmbeddedPostgres(folder, purpose="bench")
+    postgres.start()
+    settings = Settings(data_dir=folder, database_url=None)
+    try:
+        watched = Watching(prepare_database(settings, postgres.url), settings)
+        try:
+            yield watched
+        finally:
+            watched.close()
+    finally:
+        postgres.stop()
+
+
+def watches(bench: Bench) -> Iterator[Row]:
+    """Rounds, looks and openings, with all watches; the cost of facts beside no watches."""
+    with watching(bench) as watched:
+        lines = bench.data.lines
+        with psycopg.connect(watched.conninfo, autocommit=True, row_factory=tuple_row) as reader:
+            yield from _measured(watched, reader, bench, lines)
+
+
+def _measured(
+    watched: Watching, reader: psycopg.Connection[Any], bench: Bench, lines: int
+) -> Iterator[Row]:
+    population = bench.data.population
+    numbers = [
+        n for n in population.numbers_at_work() if population.organization(n) == ORGANIZATION
+    ]
+    watched.look()
+    watched.watch(ORGANIZATION, InState(("running",)), YEAR)
+    yield _look(watched, "one new watch", lines)
+    others = [f"ORG-26-{900_000 + n:06d}" for n in range(ORGANIZATIONS - 2)]
+    for organization in (ORGANIZATION, OTHER_ORGANIZATION, *others):
+        for n in range(WATCHES - (organization == ORGANIZATION)):
+            watched.watch(organization, CONDITIONS[n % len(CONDITIONS)], YEAR - n)
+    yield _look(watched, f"{WATCHES} new watches", lines)
+    yield _rounds(watched, lambda: None, "round of watches with nothing due, s")
+    some = itertools.cycle([numbers[i : i + CHANGED] for i in range(0, ROUNDS * CHANGED, CHANGED)])
+    blockers = itertools.count()
+
+    def change() -> None:
+        data = {"blocker_id": f"w{next(blockers)}", "cause": "approval_gap"}
+        watched.report(*(("execution.blocked", line_id(n), data) for n in next(some)))
+
+    yield _rounds(watched, change, f"round of watches with {CHANGED} changed lines, s")
+    yield _cost(watched, reader, numbers)
+    for (watch,) in reader.execute(_SOME_WATCHES, (ORGANIZATION,)).fetchall():
+        watched.writer.execute(DeleteWatch(watch, COMMAND_LINE))
+    for n in range(5):
+        watched.watch(ORGANIZATION, InState(("running",)), n)
+    taken, done, last = watched.look()
+    note = f"{done:,} in {last:.1f} s; after {taken:.1f} s all of {lines:,} lines were looked at"
+    rate = done / last
+    work = "alerts opened where all lines are due at once, alerts/s"
+    yield Row(work, rate, bound=f"≥ {_ALERTS:g}", reached=rate / _ALERTS, note=note)
+
+
+def _look(watched: Watching, of: str, lines: int) -> Row:
+    taken, *_ = watched.look()
+    most = _LOOK_SECONDS * lines / 1_000_000
+    note = f"{lines / taken:,.0f} lines/s; {_LOOK_SECONDS:g} s for a million"
+    return at_most(f"look of {of} at {lines:,} lines, s", taken, most, "s", note)
+
+
+def _rounds(watched: Watching, before: Callable[[], None], work: str) -> Row:
+    taken = list[float]()
+    for _ in range(ROUNDS):
+        before()
+        watched.catch_up()
+        began = time.perf_counter()
+        watched.loop.run_once()
+        taken.append(time.perf_counter() - began)
+    note = f"most {max(taken):.3f}"
+    return at_most(work, statistics.median(taken), _ROUND_SECONDS, "s", note)
+
+
+def _cost(watched: Watching, reader: psycopg.Connection[Any], numbers: Sequence[int]) -> Row:
+    """The time of a round beside that of the facts since the last one: nothing else knows watches.
+
+    The facts are check-ins, with their views, as many as one client a core reports in 5 s.
+    """
+    facts = [("execution.checked_in", line_id(n), {"hours": 1}) for n in numbers]
+    facts = [*itertools.islice(itertools.cycle(facts), FACTS)]
+    shares, bytes_more = list[float](), list[float]()
+    for _ in range(3):
+        began, start = time.perf_counter(), _wal(reader)
+        for first in range(0, FACTS, 100):
+            watched.report(*facts[first : first + 100])
+            watched.catch_up()
+        told, after = time.perf_counter(), _wal(reader)
+        watched.loop.run_once()
+        shares.append(100 * (time.perf_counter() - told) / (told - began))
+        bytes_more.append(100 * (_wal(reader) - after) / (after - start))
+    note = f"{FACTS:,} check-ins and a round; {statistics.median(bytes_more):.2f} % more WAL"
+    work = "work of the watches beside that of the facts, %"
+    return at_most(work, statistics.median(shares), _MORE, "%", note)
+
+
+def _wal(reader: psycopg.Connection[Any]) -> float:
+    ((position,),) = reader.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchall()
+    return float(position)
