@@ -12,6 +12,7 @@ import pytest
 from ledger.intake.fact_types import FACT_TYPES
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
+from tests.support.watches import RUNNING, create_watch, watched
 
 CONTROLS = [chr(point) for point in (*range(1, 0x20), *range(0x7F, 0xA0))]
 BIDIRECTIONAL = list("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -71,6 +72,7 @@ def with_text(data: Any, pointer: str, text: str) -> Any:
 
 
 MONTH = {"from": "2026-03-01", "to": "2026-04-01"}
+WATCH = {"condition": RUNNING, "for_seconds": 0, "organization_id": ORGANIZATION}
 
 COMMANDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/execution/{line_id}/pause", {}, "reason"),
@@ -90,6 +92,18 @@ COMMANDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/statements", {**MONTH, "organization_id": ORGANIZATION}, "note"),
     ("post", "/v1/statements", {**MONTH, "organization_id": ORGANIZATION}, "reference"),
     ("post", "/v1/statements/{statement_id}/withdraw", {}, "reason"),
+    ("post", "/v1/watches", {**WATCH, "name": "n"}, "name"),
+    ("post", "/v1/watches", {**WATCH, "name": "n"}, "lines/project_tag/0"),
+    ("post", "/v1/watches", {**WATCH, "name": "n"}, "lines/service_line_id/0"),
+    ("patch", "/v1/watches/{watch_id}", {}, "name"),
+    ("patch", "/v1/watches/{watch_id}", {}, "lines/project_tag/0"),
+    ("patch", "/v1/watches/{watch_id}", {}, "lines/service_line_id/0"),
+    ("post", "/v1/watches/preview", WATCH, "lines/project_tag/0"),
+    ("post", "/v1/watches/preview", WATCH, "lines/service_line_id/0"),
+    ("post", "/v1/alerts/{alert_id}/acknowledge", {}, "note"),
+    ("post", "/v1/alerts/{alert_id}/acknowledge", {}, "assignee"),
+    ("post", "/v1/alerts/acknowledge", {"ids": ["ALR-26-000001"]}, "note"),
+    ("post", "/v1/alerts/acknowledge", {"ids": ["ALR-26-000001"]}, "assignee"),
 ]
 """The commands with a text: the other fields of the body, and the text's field."""
 
@@ -270,7 +284,15 @@ def ids(edge: Edge) -> dict[str, str]:
         "key_id": key,
         "endpoint_id": endpoint,
         "statement_id": statement,
+        "watch_id": create_watch(edge, token, organization_id=ORGANIZATION)["id"],
+        "alert_id": watched(edge, token, line, organization_id=ORGANIZATION)[1],
     }
+
+
+def _at(field: str, text: str) -> dict[str, Any]:
+    """A body with a text at this place."""
+    name, *within = field.split("/")
+    return {name: {within[0]: [text]} if within else text}
 
 
 @pytest.mark.parametrize(("method", "path", "body", "field"), COMMANDS)
@@ -281,7 +303,7 @@ def test_a_command_with_a_control_character_in_its_text_is_refused(
     for character in CONTROLS + BIDIRECTIONAL:
         if field in OF_LINES and character in LINE_ENDS:
             continue
-        content = dumps(body | {field: f"a{character}b"})
+        content = dumps(body | _at(field, f"a{character}b"))
         answer = edge.request(
             method.upper(), path.format(**ids), token, headers=PLAIN, content=content
         )

@@ -17,7 +17,8 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 
 VERBS = {
-    "check", "create", "delete", "erase", "export", "issue", "list", "pause", "prove", "recover",
+    "acknowledge", "check", "create", "delete", "erase", "export", "issue", "list", "pause",
+    "preview", "prove", "recover",
     "report", "resume", "revoke", "rotate", "search", "send", "show", "stream", "summarize",
     "update", "withdraw",
 }  # fmt: skip

@@ -19,33 +19,42 @@ from projections import projections
 from tests.support.edge import Edge, assert_problem
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.watches import watched
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
 PERMISSIONS = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
-    "keys:manage", "statements:issue",
+    "keys:manage", "statements:issue", "watches:manage",
 )  # fmt: skip
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, LeanRoute)]
 READS = [r for r in ROUTES if r.methods == {"GET"}]
 WRITES = [r for r in ROUTES if r.methods != {"GET"}]
+RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview")
+"""Routes that are no GET, and whose refusals no audit entry tells of."""
+
 COMMANDS = [
     r for r in WRITES if (r.openapi_extra or {}).get("requestBody") and "facts" not in r.path
 ]
-OWNED = ("line_id", "run_id", "endpoint_id", "event_id", "key_id", "statement_id")
+OWNED = (
+    "line_id", "run_id", "endpoint_id", "event_id", "key_id", "statement_id", "watch_id",
+    "alert_id",
+)  # fmt: skip
 """Path parameters that name something of a tenant."""
 
 ENDLESS = "/v1/events/stream"
 
 ALLOWS = {
     "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?"
-    "|GET /v1/(usage|compare|statements)(/.*)?",
+    "|GET /v1/(usage|compare|statements|watches|alerts)(/.*)?|POST /v1/watches/preview",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
-    "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)",
+    "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)"
+    "|POST /v1/alerts/({alert_id}/)?acknowledge",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
     "audit:read": "GET /v1/audit-logs(/export)?",
     "runs:erase": "POST /v1/runs/{run_id}/erase",
     "keys:manage": "[A-Z]+ /v1/keys(/.*)?",
     "statements:issue": "POST /v1/statements(/.*)?",
+    "watches:manage": "POST /v1/watches|(PATCH|DELETE) /v1/watches/{watch_id}",
     "admin": "GET /v1/organizations",
     None: "GET /v1/log/.*",
 }
@@ -140,12 +149,15 @@ def target(edge: Edge) -> Target:
     ((recorded_at,),) = edge.select(
         f"SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = {run['position']}"
     )
+    watch, alert = watched(edge, edge.token(*PERMISSIONS, **tenant), line)
     names = {
         "line_id": line,
         "run_id": run["subject"],
         "endpoint_id": hook,
         "key_id": key,
         "statement_id": statement_of(edge, edge.token("statements:issue", **tenant)),
+        "watch_id": watch,
+        "alert_id": alert,
         "event_id": format_id("EVT", recorded_at.year, run["position"]),
         "type": "execution.paused",
         "position": str(run["position"]),
@@ -216,11 +228,11 @@ def test_an_unknown_parameter_is_refused(target: Target, route: LeanRoute) -> No
 
 
 @pytest.mark.parametrize("route", WRITES, ids=label)
-def test_every_write_route_but_heartbeats_records_refusals_that_precede_its_command(
+def test_every_write_route_but_two_records_refusals_that_precede_its_command(
     route: LeanRoute,
 ) -> None:
     records = hasattr(route.endpoint, "turns_down")
-    assert records == (not route.path.endswith("/heartbeat")), "command_route or records_refusals"
+    assert records == (route.path not in RECORDS_NOTHING), "command_route or records_refusals"
 
 
 @pytest.mark.parametrize("route", COMMANDS, ids=label)
@@ -311,7 +323,9 @@ def test_lines_and_runs_that_begin_later_are_unknown_in_the_past(
     line = edge.fresh()
     (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
     statement = statement_of(edge, token)
-    path = route.path.format(line_id=line, run_id=run["subject"], statement_id=statement)
+    _, alert = watched(edge, token, line)
+    names = {"line_id": line, "run_id": run["subject"], "statement_id": statement}
+    path = route.path.format(**names, alert_id=alert)
     assert edge.get(path, token).status_code == 200
     assert_problem(edge.get(path, token, params=query), 404, "not_found")
 

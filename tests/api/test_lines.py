@@ -12,7 +12,7 @@ from tests.support.facts import activation, fact
 ROW = {
     "id", "service_line_id", "execution_model", "state", "workspace_id", "product_line",
     "project_tags", "started_at", "last_activity_at", "metrics", "state_since", "open_runs",
-    "health_status", "name", "health_score", "oldest_blocker", "organization_id",
+    "health_status", "name", "health_score", "oldest_blocker", "organization_id", "open_alerts",
 }  # fmt: skip
 DETAIL = ROW | {"resources", "health", "blockers", "holds", "closed_at"}
 METRICS = {
@@ -261,6 +261,7 @@ def test_the_summary_equals_the_counts_of_the_list(
             name: sum(row["product_line"] == name for row in rows) for name in PRODUCT_LINES
         },
         "by_blocked_cause": {name: causes.count(name) for name in CAUSES},
+        "open_alerts": 0,
     }
     assert edge.data(f"/v1/execution/summary?{query}".rstrip("?")) == counted
 

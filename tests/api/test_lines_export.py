@@ -22,7 +22,7 @@ COLUMNS = [
     "product_line", "state_since", "health_status", "started_at", "name", "health_score",
     "oldest_blocker_id", "oldest_blocker_cause", "oldest_blocker_reason", "oldest_blocker_since",
     "oldest_blocker_assignee", "oldest_blocker_due_at", "last_activity_at", "open_runs",
-    "project_tags", "metrics",
+    "open_alerts", "project_tags", "metrics",
 ]  # fmt: skip
 
 

@@ -82,7 +82,18 @@ def test_every_metric_is_documented_and_every_documented_metric_exists(edge: Edg
 
 def test_no_metric_has_a_label_of_a_tenant(edge: Edge) -> None:
     edge.fresh()
-    known = {"route", "method", "status", "le", "type", "outcome", "code", "projection", "loop"}
+    known = {
+        "route",
+        "method",
+        "status",
+        "le",
+        "type",
+        "outcome",
+        "code",
+        "projection",
+        "loop",
+        "severity",
+    }
     known |= {"version", "python", "postgres", "implementation", "major", "minor", "patchlevel"}
     for family in text_string_to_metric_families(edge.get("/metrics").text):
         for sample in family.samples:

@@ -16,6 +16,7 @@ from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.sealing import seal
 from tests.support.service import BATCH, STRUCTURED
 from tests.support.streaming import STREAM, Listener, listening
+from tests.support.watches import RUNNING
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 SUCCESSFUL = ("200", "201", "202")
@@ -102,6 +103,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     manage_webhooks(requests)
     manage_keys(requests)
     issue_statements(requests)
+    manage_watches(edge, requests)
     seal(edge.conninfo, folder)
     requests.ask("get", "/v1/statements/{statement_id}/bundle")
     with listening(edge) as address, Listener(address, edge.token("read")) as listener:
@@ -154,6 +156,28 @@ def issue_statements(requests: Requests) -> None:
     for place in ("", "/export", "/changes"):
         requests.ask("get", f"{path}{place}")
     requests.ask("post", f"{path}/withdraw", json={"reason": "r"})
+
+
+def manage_watches(edge: Edge, requests: Requests) -> None:
+    some = {"condition": RUNNING, "for_seconds": 0, "organization_id": ORGANIZATION}
+    edge.fresh()
+    made = requests.ask("post", "/v1/watches", json=some | {"name": "n"}).json()["data"]
+    requests.ids["watch_id"] = made["id"]
+    path = "/v1/watches/{watch_id}"
+    requests.ask("get", "/v1/watches")
+    requests.ask("get", path)
+    requests.ask("patch", path, json={"name": "m"})
+    requests.ask("post", "/v1/watches/preview", json=some)
+    edge.clock.advance(seconds=1)
+    edge.look()
+    alert = requests.ask("get", "/v1/alerts").json()["data"][0]["id"]
+    requests.ids["alert_id"] = alert
+    requests.ask("get", "/v1/alerts/{alert_id}")
+    requests.ask("post", "/v1/alerts/{alert_id}/acknowledge")
+    requests.ask("post", "/v1/alerts/acknowledge", json={"ids": [alert]})
+    for format in ("jsonl", "csv"):
+        requests.ask("get", "/v1/alerts/export", f"format={format}")
+    requests.ask("delete", path)
 
 
 def test_every_answer_has_the_media_types_that_the_document_says(

@@ -26,12 +26,14 @@ from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.reader import become_reader, set_tenant
 from tests.support.views import query
+from tests.support.watches import watched
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
 SETTINGS = Settings(master_key="0f" * 32, idle_sweep_seconds=3600)
 
 PERMISSIONS = (
-    "read", "audit:read", "webhooks:manage", "keys:manage", "write", "statements:issue"
+    "read", "audit:read", "webhooks:manage", "keys:manage", "write", "statements:issue",
+    "watches:manage",
 )  # fmt: skip
 
 ASKED: dict[str, dict[str, str]] = {
@@ -117,6 +119,7 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
     hours = {"hours": 1, "resource_id": f"{mark}-ada"}
     edge.accept(fact("execution.checked_in", line, hours), **own)
     edge.post(f"/v1/execution/{edge.fresh_id()}/pause", token, json={"reason": mark})
+    watch, alert = watched(edge, token, line, name=f"{mark} watch")
     event = edge.data("/v1/events", token)[0]
     names = {
         "line_id": line,
@@ -124,6 +127,8 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
         "endpoint_id": hook,
         "key_id": key,
         "statement_id": statement,
+        "watch_id": watch,
+        "alert_id": alert,
         "event_id": event["id"],
         "position": str(event["position"]),
     }

@@ -123,8 +123,12 @@ def test_the_role_of_reads_may_select_the_named_columns_and_no_others(prepared: 
         calls = {name for (name,) in connection.execute(_CALLS, values).fetchall()}
         assert calls == {function.partition("(")[0] for function in FUNCTIONS}
     secret = {"secret_hash", "wrapped", "input", "output", "error", "secret", "fold"}
+    # The folds of lines, watches and alerts have nothing but what their tenant reads anyway.
+    of_tenant = {"execution", "watch", "alert"}
     for name, columns in found.items():
-        assert not secret & set(columns) or name in ("projection", "signer", "run_content"), name
+        known = {"fold"} if name.partition("_g")[0] in of_tenant else set()
+        shows = secret & set(columns) - known
+        assert not shows or name in ("projection", "signer", "run_content"), name
 
 
 @pytest.mark.parametrize("role", ["public", "ledger_api"])

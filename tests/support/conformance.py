@@ -66,7 +66,9 @@ PLACES = {
     "/after",  # a run that is known
     "/organization_id",  # of the audit log: required of all but administrators; of lines: as below
     "/sort", "/health", "/resource_id",  # about now only: not with as_of
-    "/assignee", "/unassigned", "/overdue",  # as well
+    "/assignee", "/unassigned", "/overdue", "/has_alerts",  # as well
+    "/hours/to", "/hours/time_zone",  # later than from; of those that the database has
+    "/for_seconds", "/keep_seconds",  # as the kind of the condition has them
     "/data/service_line_id",  # required for the start of a run that nobody requested
     "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth
 }  # fmt: skip
