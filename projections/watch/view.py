@@ -47,7 +47,7 @@ WATCH = Table(
     replaces=True,
     indexes=(
         Index("organization_id, watch_key"),
-        # What changed since the last round of the loop of watches.
+        # Changes since the last round of the loop of watches.
         Index("position"),
     ),
 )

@@ -31,7 +31,7 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (11, "48d3c832d2f18a09"),
+    "execution": (11, "7d2b39e4a5d4cbc4"),
     "run": (8, "8c89cc1cbde6ade3"),
     "event": (10, "5e33d02c304d06fb"),
     "webhook": (3, "70747f1cb58a7e9f"),
@@ -43,14 +43,14 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "83e73f967abc6f58",
+    "execution": "e6f4c70c91b134a3",
     "run": "3631e9aeedc8c6f0",
     "event": "db0423a7b0aa5649",
     "webhook": "4af8c56cb0e16b45",
     "directory": "a2e609877261ad65",
     "search": "fb096104a281d89f",
     "statement": "69649708fa9095f3",
-    "watch": "ef878727a2276dfc",
+    "watch": "6b13cb2b4d6fe517",
     "source": "36b561f4059ad82b",
 }
 """Digests of the tables as PostgreSQL has them."""

@@ -34,7 +34,7 @@ Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
 _decode = EnvelopeMapper().decode
 
 
-class Named(NamedTuple):
+class NamedLine(NamedTuple):
     """A line, with its present name."""
 
     id: str
@@ -44,7 +44,7 @@ class Named(NamedTuple):
 class Episode(NamedTuple):
     """An alert that would have been opened."""
 
-    line: Named
+    line: NamedLine
     stretch: Stretch
     due: datetime
     until: datetime | None
@@ -87,7 +87,7 @@ async def _pages(
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime],
     corner: Corner,
-) -> AsyncIterator[list[tuple[Named, list[_Change]]]]:
+) -> AsyncIterator[list[tuple[NamedLine, list[_Change]]]]:
     condition = watch.given.condition
     states = [*condition.states] if isinstance(condition, InState) else []
     values = {**filters, "states": states, "from": period[0], "to": period[1], "limit": _PAGE}
@@ -97,7 +97,7 @@ async def _pages(
         if rows.position < corner.position:
             raise Behind("The views have fallen behind the position of the answer.")
         lines = [
-            (Named(line_id, name), [_change(row) for row in group if row[4] is not None])
+            (NamedLine(line_id, name), [_change(row) for row in group if row[4] is not None])
             for (_, line_id, name), group in groupby(rows, itemgetter(1, 2, 3))
             if line_id is not None
         ]
@@ -119,7 +119,7 @@ def _change(row: Sequence[Any]) -> _Change:
 
 def _episodes(
     watch: Watch,
-    line: Named,
+    line: NamedLine,
     changes: Sequence[_Change],
     period: tuple[datetime, datetime],
     now: datetime,
@@ -141,7 +141,7 @@ Told = Iterator[tuple[Stretch, datetime | None, LineNow]]
 """Stretches with their ends, and the line as far as their sentences tell of it."""
 
 
-def _of_states(line: Named, changes: Sequence[_Change], states: Sequence[str]) -> Told:
+def _of_states(line: NamedLine, changes: Sequence[_Change], states: Sequence[str]) -> Told:
     own = AlertSubject("service_line", line.id)
     begun: _Change | None = None
     for index, change in enumerate(changes):
@@ -155,7 +155,7 @@ def _of_states(line: Named, changes: Sequence[_Change], states: Sequence[str]) -
         yield _stretch(own, begun), None, _line_of(line, begun)
 
 
-def _of_blockers(line: Named, changes: Sequence[_Change], causes: Sequence[str] | None) -> Told:
+def _of_blockers(line: NamedLine, changes: Sequence[_Change], causes: Sequence[str] | None) -> Told:
     begun: dict[str, _Change] = {}
     for change in changes:
         ended: Sequence[str] = ()
@@ -179,7 +179,7 @@ def _stretch(subject: AlertSubject, begun: _Change) -> Stretch:
     return Stretch(subject, begun.since, str(begun.opened), begun.opened)
 
 
-def _line_of(named: Named, begun: _Change) -> LineNow:
+def _line_of(named: NamedLine, begun: _Change) -> LineNow:
     """The line as the event that began a stretch left it, as far as a sentence tells of it."""
     since, line = begun.since, Execution(named.id, state=begun.state, name=named.name)
     match begun.body:

@@ -118,7 +118,7 @@ class Histories:
     ) -> datetime | None:
         """When an alert that was opened at a position is over, with ``keep``; None: it lasts.
 
-        What was recorded after a line's closing does not count.
+        Events that were recorded after a line's closing do not count.
         """
         line_id, closed = line.id, line.stretches.get("closed")
         before = _NEVER if closed is None else closed.position

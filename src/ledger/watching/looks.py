@@ -111,7 +111,7 @@ WHERE organization_id = ANY(%(organizations)s)
 """
 
 # The lines of an organization, in pages by record id, that a new revision must look at, each when
-# something can be due there at the earliest. What is due is looked at in this order. So most lines
+# something can be due there at the earliest. Due lines are looked at in this order. So most lines
 # need no look in the time of a watch, and a look costs little more than to write the instants.
 _LOOK = """
 WITH page AS (

@@ -119,7 +119,7 @@ class AlertsExportQuery(Zoned, Query, _Ordered):
 
 
 class Acknowledgement(CommandBody):
-    """Who takes care of an alert."""
+    """The person who takes care of an alert."""
 
     note: Annotated[str, Field(max_length=500), Characters(TEXT)] | None = None
     assignee: Label | None = None
@@ -133,7 +133,7 @@ class Acknowledgement(CommandBody):
 
 
 class Acknowledgements(Acknowledgement):
-    """Who takes care of some alerts."""
+    """The person who takes care of some alerts."""
 
     ids: Annotated[
         list[Annotated[str, Field(pattern=ALERT_ID)]],
