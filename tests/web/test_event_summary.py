@@ -22,6 +22,13 @@ UNSAID = {
     "as_of",
     "position",
     "document_sha256",
+    "alert_id",
+    "watch_id",
+    "subject",
+    "condition",
+    "for_seconds",
+    "since",
+    "due",
 }
 """Fields shown on the event's own page only, which has the whole payload."""
 

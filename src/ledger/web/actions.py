@@ -92,6 +92,15 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
         ),
     ),
     (
+        "Watches and alerts",
+        (
+            Choice("Watch set up", "watch.create"),
+            Choice("Watch changed", "watch.update"),
+            Choice("Watch deleted", "watch.delete"),
+            Choice("Alert acknowledged", "alert.acknowledge"),
+        ),
+    ),
+    (
         "Refusals only",
         (
             Choice("Fact without a readable type", UNKNOWN_ACTION),

@@ -27,6 +27,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     "runs:erase": "Erase runs",
     "keys:manage": "Manage keys",
     "statements:issue": "Issue and withdraw statements",
+    "watches:manage": "Manage watches",
     "admin": "Everything, in all organizations",
 }
 """The act that each permission allows, in the words of the page."""

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
-from ledger.intake.principal import DISPATCHER, HOUSEKEEPER, LEASE_WATCH, SWEEPER
+from ledger.intake.principal import DISPATCHER, HOUSEKEEPER, LEASE_WATCH, SWEEPER, WATCHER
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"
@@ -259,6 +259,7 @@ _SYSTEM = {
     LEASE_WATCH.id: "the ledger, at the end of a lease",
     HOUSEKEEPER.id: "the ledger, as its housekeeper",
     DISPATCHER.id: "the ledger, as sender of webhooks",
+    WATCHER.id: "the ledger, by a watch",
     "pause-until": "the ledger, at the end of a pause",
 }
 
@@ -290,6 +291,7 @@ _LABELS = {
     "to": "Before",
     "type": "Event type",
     "url": "URL",
+    "watch_id": "Watch",
     "workspace_id": "Workspace",
     "zone": "Time zone",
 }
@@ -325,7 +327,7 @@ _PLAIN: Sequence[tuple[str, str]] = (
 def complaint(place: tuple[str, str]) -> str:
     """A (pointer, detail) pair of a refusal, as a sentence about a field of the page."""
     pointer, detail = place
-    if detail.endswith("in the future"):
+    if detail == "lies in the future":
         return "Choose a past time."
     for message, plain in _PLAIN:
         detail, changed = re.subn(f"^{message}$", plain, detail, flags=re.DOTALL)
@@ -366,6 +368,10 @@ def _models(value: list[dict[str, Any]]) -> str:
 # statuses: the page shows them by marks of their own.
 _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("hold", lambda value: f"{words(value)} hold"),
+    ("text", _text),
+    ("severity", words),
+    ("watch_name", lambda value: f"watch {value}"),
+    ("n", lambda value: f"reminder {number(value)}"),
     ("reason", _text),
     ("until", lambda value: f"until {_UTC.plain(value)} UTC"),
     ("blocker_id", lambda value: f"blocker {value}"),

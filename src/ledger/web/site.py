@@ -7,6 +7,7 @@ from starlette.types import Scope
 from ledger.api.app import LedgerApi
 from ledger.domain.errors import LedgerError, NotFound
 from ledger.web import (
+    alerts,
     audit,
     board,
     compare,
@@ -37,6 +38,7 @@ PAGES = (
     usage.router,
     compare.router,
     line.router,
+    alerts.router,
     many.router,
     run.router,
     statements.router,
