@@ -25,6 +25,7 @@ from ledger.web import (
     statements,
     usage,
     views,
+    watches,
     webhooks,
 )
 from ledger.web.pages import make_ready, refusal_page
@@ -39,6 +40,7 @@ PAGES = (
     compare.router,
     line.router,
     alerts.router,
+    watches.router,
     many.router,
     run.router,
     statements.router,
