@@ -37,8 +37,9 @@ class Seen:
         return [" ".join(tag.get_text(" ").split()) for tag in self.all(selector)]
 
     def form(self, action: str) -> dict[str, str]:
-        """The fields of a form with their values."""
-        form = self.one(f'form[action="{action}"]')
+        """The fields of a form with their values; of several, of the one that changes something."""
+        selector = f'form[action="{action}"]'
+        form = self.one(f"{selector}[method=post]" if len(self.all(selector)) > 1 else selector)
         fields = {}
         for field in form.select("input[name], textarea[name]"):
             if field.get("type") not in ("checkbox", "radio") or field.has_attr("checked"):

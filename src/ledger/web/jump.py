@@ -17,12 +17,14 @@ from ledger.api.replies import PageOf
 from ledger.api.routes import executions
 from ledger.domain.errors import Invalid
 from ledger.domain.values import (
+    ALERT_ID,
     ENDPOINT_ID,
     EVENT_ID,
     KEY_ID,
     LINE_ID,
     RUN_ID,
     STATEMENT_ID,
+    WATCH_ID,
     format_id,
     sort_key,
 )
@@ -54,10 +56,12 @@ _PLACES = (
     (EVENT_ID, "/ui/events/"),
     (ENDPOINT_ID, "/ui/webhooks/"),
     (STATEMENT_ID, "/ui/statements/"),
+    (ALERT_ID, "/ui/alerts/"),
+    (WATCH_ID, "/ui/watches/"),
 )
 
 _ACTOR = "[A-Z]{2,5}-[0-9]{2}-[0-9]+"
-_NO_ACTORS = ("LIN-", "RUN-", "EVT-", "WHK-", "AUD-", "ORG-", "STM-")
+_NO_ACTORS = ("LIN-", "RUN-", "EVT-", "WHK-", "AUD-", "ORG-", "STM-", "ALR-", "WCH-")
 
 _FILTERS = (("WS-", "workspace_id"), ("PROJ-", "project_tag"))
 

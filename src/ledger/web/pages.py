@@ -41,6 +41,7 @@ from ledger.intake.request import IdempotencyKey
 from ledger.intake.tokens import TOKEN_PREFIX
 from ledger.web import session, showing
 from ledger.web.addresses import HOME, START, here, own_page, with_parameter
+from ledger.web.bell import bell_of
 from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
 from ledger.web.visits import keep_visit
@@ -81,6 +82,7 @@ HEADERS: Mapping[str, str] = {
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
+    ("/ui/alerts", ("/ui/alerts/", "/ui/watches", "/ui/sources"), "Alerts", "read"),
     ("/ui/compare", ("/ui/compare/",), "What changed", "read"),
     ("/ui/usage", ("/ui/usage/",), "Month", "read"),
     ("/ui/statements", ("/ui/statements/",), "Statements", "read"),
@@ -93,6 +95,13 @@ PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
 )
 """The navigation: (address, prefixes of the pages below it, name, permission; None: any visitor).
 """
+
+BESIDE_ALERTS: tuple[tuple[str, str], ...] = (
+    ("/ui/alerts", "Alerts"),
+    ("/ui/watches", "Watches"),
+    ("/ui/sources", "Sources"),
+)
+"""The pages that stand beside each other below the navigation's *Alerts*: (address, name)."""
 
 _LARGEST_FORM = 64 * 1024
 
@@ -181,6 +190,8 @@ class PageResponse(Response):
         super().__init__(status_code=status, headers=dict(HEADERS), media_type="text/html")
         self._text: Iterator[str] | None = text
         self._slices, self._party, self._root_path = slices, party, root_path
+        self.is_whole = True
+        """Whether the page has the frame with the navigation."""
 
     async def make(self) -> None:
         """Make the text, unless it is made already. Raises what the template raises."""
@@ -240,6 +251,8 @@ class PageRoute(LeanRoute):
             keep_written(request, response)
             if isinstance(response, PageResponse):
                 keep_visit(request, response)
+                if response.is_whole:
+                    await bell_of(request).look(request)
                 await lag_of(request).look(request)
                 if lag_of(request).said:
                     response.headers["Ledger-Behind"] = lag_of(request).said
@@ -345,6 +358,8 @@ def show(
         "static": showing.static,
         "link": _linker(as_of),
         "lag": lag_of(request),
+        "bell": bell_of(request),
+        "beside_alerts": BESIDE_ALERTS,
         "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and principal.may("read"),
         "writes_of": partial(writes_of, principal),
@@ -353,9 +368,11 @@ def show(
         "line_names": {},
         "key_names": {},
     }
-    text = _templates.get_template(template).generate(common | context)
+    made = _templates.get_template(template)
+    text = made.generate(common | context)
     party = principal.party if principal is not None else ""
     response = PageResponse(text, status, services.slices, party, services.root_path)
+    response.is_whole = bool(made.blocks)
     if found is not None and found.is_aging(now):
         session.keep(request, response, found.prolonged(now))
     return response

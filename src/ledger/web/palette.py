@@ -20,7 +20,7 @@ from ledger.api.routes.search import (
 from ledger.domain.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.pages import PageRoute, go, places_of, show
+from ledger.web.pages import BESIDE_ALERTS, PageRoute, go, places_of, show
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
 from projections.search.words import fold, folded_name, sought
@@ -119,9 +119,10 @@ async def _results(asking: Asking, text: str) -> list[Hit] | None:
         for kind in _KINDS.values()
         for hit in [hit for hit in left if hit.found.type == kind][:_MOST]
     ]
+    places = {path: name for path, _, name, _ in places_of(asking.principal)} | dict(BESIDE_ALERTS)
     pages = [
         Hit(OnPages("page", path, name), path, {}, None)
-        for path, _, name, _ in places_of(asking.principal)
+        for path, name in places.items()
         if fold(name).startswith(fold(text))
     ]
     # Lines may fill the answer, and would then hide the workspace whose name they have.

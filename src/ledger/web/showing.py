@@ -291,6 +291,7 @@ _LABELS = {
     "to": "Before",
     "type": "Event type",
     "url": "URL",
+    "watch_id": "Watch",
     "workspace_id": "Workspace",
     "zone": "Time zone",
 }
@@ -326,7 +327,7 @@ _PLAIN: Sequence[tuple[str, str]] = (
 def complaint(place: tuple[str, str]) -> str:
     """A (pointer, detail) pair of a refusal, as a sentence about a field of the page."""
     pointer, detail = place
-    if detail.endswith("in the future"):
+    if detail == "lies in the future":
         return "Choose a past time."
     for message, plain in _PLAIN:
         detail, changed = re.subn(f"^{message}$", plain, detail, flags=re.DOTALL)

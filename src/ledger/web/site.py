@@ -7,6 +7,7 @@ from starlette.types import Scope
 from ledger.api.app import LedgerApi
 from ledger.domain.errors import LedgerError, NotFound
 from ledger.web import (
+    alerts,
     audit,
     board,
     compare,
@@ -24,6 +25,7 @@ from ledger.web import (
     statements,
     usage,
     views,
+    watches,
     webhooks,
 )
 from ledger.web.pages import make_ready, refusal_page
@@ -37,6 +39,8 @@ PAGES = (
     usage.router,
     compare.router,
     line.router,
+    alerts.router,
+    watches.router,
     many.router,
     run.router,
     statements.router,

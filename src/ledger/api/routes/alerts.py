@@ -209,6 +209,12 @@ async def list_alerts(asking: Asking, query: AlertsQuery) -> Response:
     )
 
 
+async def alerts_counted(asking: Asking, query: AlertsQuery, most: int) -> int:
+    """The number of alerts of all pages, up to ``most``. Only the web pages use this."""
+    ((_, count),) = await asking.ask(_List.of(asking, query).first(most, {}).counted())
+    return int(count)
+
+
 def _place(row: Sequence[Any]) -> Mapping[str, Any]:
     """The place of an alert in the list, as its cursor has it."""
     _, key, due, rank, *_ = row

@@ -20,10 +20,10 @@
     // mark is skipped too: this script writes its text, and the service's page has none.
     beforeNodeMorphed: (old, fresh) => !old.isEqualNode(fresh) && !old.matches?.("[data-live]"),
     // Panels that the user opened stay open. (An element that is being made has no children yet.)
-    // Lines that the user selected stay selected, under a new name too.
+    // Rows that the user selected stay selected, under a new name too.
     beforeAttributeUpdated: (name, node) =>
       !(name === "open" && node.matches("details, dialog") && node.hasChildNodes())
-      && !(name === "checked" && node.matches("[name=line]")),
+      && !(name === "checked" && node.matches(".tick > input")),
   });
 
   const view = () => document.querySelector("[data-stream]");

@@ -105,7 +105,7 @@
   // One more row is selected, below or above.
   function stretch(by) {
     move(by);
-    const box = document.activeElement.closest(ROWS)?.querySelector("[name=line]");
+    const box = document.activeElement.closest(ROWS)?.querySelector(".tick > input");
     if (box && !box.checked) box.click();
   }
 
@@ -118,9 +118,10 @@
     "]": () => step("]"),
     J: () => stretch(1),
     K: () => stretch(-1),
+    a: () => step("a"),
     p: () => step("p"),
     r: () => step("r"),
-    x: () => press("[name=line]"),
+    x: () => press(".tick > input"),
     " ": () => press(".unfold summary"),
   };
 

@@ -1,0 +1,273 @@
+"""Watches: the list, the sentence with blanks that sets one up, one watch (``/ui/watches``)."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from ledger.api.lean import command_route, needs
+from ledger.api.reading import Asking, Present, TenantQuery
+from ledger.api.replies import AnswerOf, PageOf
+from ledger.api.routes import watches as api
+from ledger.api.routes.directory import ShownName
+from ledger.api.watch_settings import WatchToTry
+from ledger.api.writing import Sent, checked
+from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
+from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
+from ledger.domain.starter_watches import STARTERS
+from ledger.domain.watch_hours import WEEKDAYS
+from ledger.language.rendering import ShownWatch
+from ledger.web.addresses import with_parameter
+from ledger.web.alerts import SEVERITIES
+from ledger.web.log import chips
+from ledger.web.managed import Managed, RefusedForm
+from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer
+from ledger.web.pickers import entries_of
+from ledger.web.showing import zone_of
+from ledger.web.watch_forms import (
+    LINES_BY_MODEL,
+    PRODUCT_LINES_SAID,
+    Draft,
+    NewWatchQuery,
+    StartersForm,
+    SwitchForm,
+    WatchForm,
+    draft_of,
+    kind_of,
+    offered,
+    sentence_of,
+)
+
+PATH = "/ui/watches"
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+
+_PERMISSION = "watches:manage"
+
+Done = Literal["create", "change", "enable", "disable", "remove", "starters"]
+
+DONE: Mapping[Done | None, str] = {
+    "create": "Watch set up. It looks at what holds now, and at what follows.",
+    "change": "Watch changed.",
+    "enable": "Watch enabled. It looks at what holds now, and at what follows.",
+    "disable": "Watch disabled. Its alerts are resolved.",
+    "remove": "Watch deleted. Its alerts are resolved, and stay readable.",
+    "starters": "Six watches set up. Change what does not fit.",
+}
+
+_EXAMPLES = 5
+"""Alerts that a preview shows."""
+
+
+class WatchesQuery(TenantQuery):
+    """The list's parameters, and the form that was just carried out."""
+
+    limit: int = 50
+    done: Done | None = None
+
+
+class WatchQuery(Present):
+    """The form that was just carried out."""
+
+    done: Done | None = None
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_watches(
+    asking: Asking, query: WatchesQuery, refused: RefusedForm | None = None
+) -> Response:
+    """The watches that the credential sees, newest first; the starters if there is none."""
+    found = await read_answer(api.list_watches(asking, query), PageOf[ShownWatch])
+    given = query.chosen()
+    organization = query.organization_id or asking.principal.organization_id
+    may_manage = asking.principal.may(_PERMISSION)
+    return await _WATCHES.show(
+        asking,
+        "watches.html",
+        found.data,
+        query,
+        refused,
+        watches=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        given=given,
+        chips=chips(asking.request, given),
+        sentence_of=sentence_of,
+        starters=STARTERS if may_manage and organization is not None else (),
+        organization=organization,
+        may_manage=may_manage,
+    )
+
+
+@router.get("/new", openapi_extra=needs(_PERMISSION))
+async def show_new(
+    asking: Asking, query: NewWatchQuery, refused: RefusedForm | None = None
+) -> Response:
+    """The form for a new watch; it needs ``read`` too, for its preview."""
+    if refused is not None and isinstance(refused.form, StartersForm):
+        return await show_watches(asking, WatchesQuery(), refused)
+    draft: Draft = query
+    if refused is not None and isinstance(refused.form, WatchForm):
+        draft = refused.form
+    return await _form(asking, draft, refused)
+
+
+@router.post("/preview", openapi_extra=needs(_PERMISSION))
+async def preview_watch(asking: Asking, form: WatchForm) -> Response:
+    """The form for a new watch with its values, and what the watch would have open now."""
+    return await _form(asking, form, None, is_tried=True)
+
+
+@router.get("/preview", openapi_extra=needs(_PERMISSION))
+@router.get("/starters", openapi_extra=needs(_PERMISSION))
+async def leave_form(asking: Asking) -> Response:
+    """Redirect the address of a form, opened as a page, to the list."""
+    return go(PATH)
+
+
+async def _form(
+    asking: Asking,
+    draft: Draft,
+    refused: RefusedForm | None,
+    *,
+    watch: ShownWatch | None = None,
+    is_tried: bool = False,
+) -> Response:
+    """The form of a watch; ``watch`` is the one that it changes."""
+    asking.principal.require("read")
+    filled = draft.filled(zone_of(asking.request).name)
+    found, fault = await _tried(asking, filled) if is_tried else (None, None)
+    principal, workspaces = asking.principal, list[ShownName]()
+    if watch is None and principal.organization_id is not None and principal.workspace_id is None:
+        workspaces, _ = await entries_of(asking, "workspace")
+    return await _WATCHES.show(
+        asking,
+        "watch_form.html",
+        [],
+        None,
+        refused,
+        draft=filled,
+        kind=kind_of(filled.kind),
+        kinds=offered(),
+        watch=watch,
+        weekdays=WEEKDAYS,
+        severities={name: name for name in SEVERITIES},
+        lines_by_model=LINES_BY_MODEL,
+        product_lines=PRODUCT_LINES_SAID,
+        workspaces=workspaces,
+        is_tried=is_tried,
+        found=found,
+        fault=fault,
+        examples=_EXAMPLES,
+    )
+
+
+async def _tried(asking: Asking, draft: Draft) -> tuple[api.Preview | None, LedgerError | None]:
+    """What a watch would have open now, or the reason why this cannot be told."""
+    sent = checked(draft.watching(), WatchToTry, None)
+    try:
+        return await read_answer(api.preview_watch(asking, sent), api.Preview), None
+    except (Behind, Invalid, RateLimited, Unavailable) as error:
+        return None, error
+
+
+@command_route(router, "", CreateWatch, _PERMISSION)
+async def create_watch(asking: Asking, form: WatchForm) -> Response:
+    """Set up a watch, and lead to its page."""
+    sent = checked(form.settings(), api.NewWatch, idempotency_of(asking, form))
+
+    def then(made: Response) -> Response:
+        watch = msgspec.json.decode(made.body, type=AnswerOf[ShownWatch]).data
+        return go(with_parameter(f"{PATH}/{watch.id}", "done", "create"))
+
+    return await _WATCHES.carry_out(asking, form, api.create_watch(asking, sent), then)
+
+
+@command_route(router, "/starters", CreateWatch, _PERMISSION)
+async def create_starters(asking: Asking, form: StartersForm) -> Response:
+    """Set up the starter watches, each by a command of its own."""
+    return await _WATCHES.carry_out(asking, form, _starters(asking, form), "starters")
+
+
+async def _starters(asking: Asking, form: StartersForm) -> Response:
+    key = idempotency_of(asking, form)
+    made: Response | None = None
+    for number, settings in enumerate(STARTERS):
+        said = msgspec.json.decode(msgspec.json.encode(settings))
+        if form.organization_id is not None:
+            said["organization_id"] = form.organization_id
+        own = msgspec.structs.replace(key, key=f"{key.key}-{number}")
+        made = await api.create_watch(asking, checked(said, api.NewWatch, own))
+    assert made is not None, "there are starters"
+    return made
+
+
+@router.get("/{watch_id}", openapi_extra=needs("read"))
+async def show_watch(
+    asking: Asking, watch_id: str, query: WatchQuery, refused: RefusedForm | None = None
+) -> Response:
+    """A watch: its sentence and settings, its open alerts, and who is told of them."""
+    watch = await _watch(asking, watch_id)
+    if refused is not None and isinstance(refused.form, WatchForm):
+        return await _form(asking, refused.form, refused, watch=watch)
+    return await _WATCHES.show(
+        asking,
+        "watch.html",
+        [watch],
+        query,
+        refused,
+        watch=watch,
+        sentence=sentence_of(watch),
+        may_manage=asking.principal.may(_PERMISSION),
+    )
+
+
+async def _watch(asking: Asking, watch_id: str) -> ShownWatch:
+    answer = api.show_watch(asking, watch_id, Present())
+    return (await read_answer(answer, AnswerOf[ShownWatch])).data
+
+
+@router.get("/{watch_id}/change", openapi_extra=needs(_PERMISSION))
+async def ask_change(asking: Asking, watch_id: str, query: NewWatchQuery) -> Response:
+    """The form that changes the watch, with its settings, or with another kind."""
+    watch = await _watch(asking, watch_id)
+    draft = draft_of(watch)
+    if query.kind is not None and query.kind != draft.kind:
+        draft = draft.model_copy(update={"kind": query.kind, "blanks": {}, "time": None})
+    return await _form(asking, draft, None, watch=watch)
+
+
+@command_route(router, "/{watch_id}/change", UpdateWatch, _PERMISSION)
+async def change_watch(asking: Asking, watch_id: str, form: WatchForm) -> Response:
+    """Replace the settings of the watch."""
+    sent = checked(form.settings(), api.WatchChanges, idempotency_of(asking, form))
+    command = api.update_watch(asking, watch_id, sent)
+    return await _WATCHES.carry_out(asking, form, command, "change")
+
+
+@command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
+async def switch_watch(asking: Asking, watch_id: str, form: SwitchForm) -> Response:
+    """Enable or disable the watch."""
+    is_on = form.enabled == "true"
+    sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
+    command = api.update_watch(asking, watch_id, sent)
+    return await _WATCHES.carry_out(asking, form, command, "enable" if is_on else "disable")
+
+
+@command_route(router, "/{watch_id}/remove", DeleteWatch, _PERMISSION)
+async def remove_watch(asking: Asking, watch_id: str, form: Form) -> Response:
+    """Delete the watch for good."""
+    sent: Sent[Any] = Sent(None, idempotency_of(asking, form), None)
+    command = api.delete_watch(asking, watch_id, sent)
+    then = go(with_parameter(PATH, "done", "remove"))
+    return await _WATCHES.carry_out(asking, form, command, lambda _: then)
+
+
+_WATCHES = Managed(
+    PATH,
+    "watch_id",
+    DONE,
+    partial(show_new, query=NewWatchQuery()),
+    partial(show_watch, query=WatchQuery()),
+)
+_WATCHES.route_back(router, "read")
