@@ -162,11 +162,13 @@ async def _form(
     )
 
 
-async def _tried(asking: Asking, draft: Draft) -> tuple[api.Preview | None, LedgerError | None]:
+async def _tried(
+    asking: Asking, draft: Draft
+) -> tuple[api.WatchPreview | None, LedgerError | None]:
     """What a watch would have open now, or the reason why this cannot be told."""
     sent = checked(draft.watching(), WatchToTry, None)
     try:
-        return await read_answer(api.preview_watch(asking, sent), api.Preview), None
+        return await read_answer(api.preview_watch(asking, sent), api.WatchPreview), None
     except (Behind, Invalid, RateLimited, Unavailable) as error:
         return None, error
 
