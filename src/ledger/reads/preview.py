@@ -32,7 +32,7 @@ _PORTION = 250
 Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
 
 
-class Found(NamedTuple):
+class DueLine(NamedTuple):
     """A stretch that is due, and its line."""
 
     due: Due
@@ -53,13 +53,13 @@ async def open_now(
     watch: Watch,
     filters: Mapping[str, Any],
     corner: Corner,
-) -> tuple[Sequence[Found], int]:
+) -> tuple[Sequence[DueLine], int]:
     """The stretches that are due, the latest due first, and their number up to ``MOST_COUNTED``.
 
     At most ``MOST_ROWS`` of them. If there are more than are counted, they are the latest among so
     many. ``filters`` are those of the watch's tenant and lines; ``turn`` waits for a portion.
     """
-    latest = list[tuple[Any, int, Found]]()
+    latest = list[tuple[Any, int, DueLine]]()
     number = 0
     async for lines in _lines(ask, watch, filters, corner):
         for begin in range(0, len(lines), _PORTION):
@@ -69,7 +69,7 @@ async def open_now(
                     if due.at <= corner.clock:
                         number += 1
                         keep = heappushpop if len(latest) == MOST_ROWS else heappush
-                        keep(latest, (due.at, number, Found(due, known)))
+                        keep(latest, (due.at, number, DueLine(due, known)))
         if number >= MOST_COUNTED:
             break
     found = sorted((each for *_, each in latest), key=lambda each: each.order)

@@ -1,7 +1,7 @@
 """Watches: the routes that set them up, change, delete and show them (contract, Watches).
 
-The answer of a command comes with its receipt. What a watch is shown with beside its settings is
-read from the views before the command is handed in.
+The answer of a command comes with its receipt. The counters that a watch is shown with are read from
+the views before the command is handed in.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ from ledger.api.watch_settings import (
 )
 from ledger.api.writing import Sent, deleted, execute, execute_on
 from ledger.application.commands.watches import (
-    Beside,
     CreateWatch,
     DeleteWatch,
     UpdateWatch,
+    WatchCounters,
     require_consistent,
 )
 from ledger.application.commands.webhooks import OTHER_TENANT
@@ -69,7 +69,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.postgres.timing import ANSWER_SECONDS
-from ledger.reads.preview import Found, open_now
+from ledger.reads.preview import DueLine, open_now
 from ledger.reads.question import Answer
 from projections.watch.statements import endpoints_read, watches_read
 
@@ -116,7 +116,7 @@ class WatchChanges(Changes):
     status=201,
 )
 async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
-    """Set up a watch. It looks at what holds now, and at what follows."""
+    """Set up a watch, which looks at all that holds now, and at all that follows."""
     body, settings, endpoints = sent.body, None, 0
     command = CreateWatch(
         asking.principal,
@@ -193,10 +193,10 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
     the alerts of the former revision are resolved.
     """
     given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
-    beside = Beside()
+    beside = WatchCounters()
     if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
         shown = msgspec.json.decode(item)
-        beside = Beside(*(shown[name] for name in Beside._fields))
+        beside = WatchCounters(*(shown[name] for name in WatchCounters._fields))
     receipt = await execute_on(asking, UpdateWatch, watch_id, sent, given=given, beside=beside)
     return _answer(receipt, 200)
 
@@ -233,7 +233,7 @@ class PreviewMeta(msgspec.Struct):
     truncated: Annotated[bool, doc("Whether some of them are not shown.")]
 
 
-class Preview(msgspec.Struct):
+class WatchPreview(msgspec.Struct):
     """The alerts that would be open, the latest due first."""
 
     data: list[PreviewedAlert]
@@ -244,7 +244,7 @@ class Preview(msgspec.Struct):
     "/preview",
     summary="Try a watch",
     openapi_extra=needs("read") | {"body": WatchToTry},
-    responses={200: {"types": (Preview,)}, **WRITE_ERRORS},
+    responses={200: {"types": (WatchPreview,)}, **WRITE_ERRORS},
 )
 async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now. Nothing is recorded."""
@@ -266,7 +266,7 @@ async def _preview(asking: Asking, watch: Watch, filters: Mapping[str, Any]) -> 
     for begin in range(0, len(found), PORTION):
         await turn()
         rows += map(_previewed, found[begin : begin + PORTION])
-    shown = Preview(rows, PreviewMeta(number, number > len(rows)))
+    shown = WatchPreview(rows, PreviewMeta(number, number > len(rows)))
     return answer(json_text(shown), corner.position)
 
 
@@ -295,7 +295,7 @@ def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[s
     return watch, filters
 
 
-def _previewed(found: Found) -> PreviewedAlert:
+def _previewed(found: DueLine) -> PreviewedAlert:
     line, stretch = found.known.execution, found.due.stretch
     return PreviewedAlert(
         line.id,
