@@ -34,6 +34,8 @@ PREFIXES = {
     "endpoint_id": "WHK",
     "key_id": "KEY",
     "statement_id": "STM",
+    "watch_id": "WCH",
+    "alert_id": "ALR",
 }
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
 WORDS = {

@@ -39,7 +39,7 @@ CHANGING = {
     r'"cursor":"\w+"': "a cursor",
     r'duration_ms":\d+': "a duration",
 }
-ISSUED = re.compile(r"\b(RUN|EVT|KEY|WHK|AUD|STM)-\d\d-")
+ISSUED = re.compile(r"\b(RUN|EVT|KEY|WHK|AUD|STM|WCH|ALR)-\d\d-")
 """Ids that the ledger issues have the year of their recording."""
 
 ANALYSIS = ("duckdb", "pandas")

@@ -127,7 +127,7 @@ class LineFold(msgspec.Struct, array_like=True):
         return self.last_ended_ms if last is None else last.duration_ms
 
     def known(self, runs: Sequence[OpenRun] = ()) -> LineNow:
-        """The line as watches know it, with its open runs where they are about these."""
+        """The line as watches know it, with its open runs where a condition is about these."""
         assert self.last_activity_at is not None, "a line is active from its activation on"
         return LineNow(self.execution, self.last_activity_at, self.open_runs, runs, self.failures)
 

@@ -224,7 +224,7 @@ class WatchedLines(CommandBody):
 _CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
 
 
-class WatchedHours(CommandBody):
+class HoursOfWatch(CommandBody):
     """The hours in which the time of a watch counts: of a day, on weekdays, in a time zone."""
 
     time_zone: Annotated[
@@ -290,11 +290,11 @@ RemindSeconds = Annotated[
     BeforeValidator(by_value),
     AfterValidator(_none_or_minutes),
 ]
-HoursField = Annotated[WatchedHours | None, Field(description="Null: all time counts.")]
+HoursField = Annotated[HoursOfWatch | None, Field(description="Null: all time counts.")]
 
 
 class Watching(CommandBody):
-    """The condition that is watched, for how long, and whose lines."""
+    """The condition of a watch, its duration, and the lines that it is about."""
 
     condition: ConditionField
     for_seconds: ForSeconds

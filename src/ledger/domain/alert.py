@@ -103,7 +103,7 @@ ALERT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ALERT_TABLE)
 _SAID = tuple(_OfAlert.__struct_fields__)
 
 
-class AcknowledgedUntil(msgspec.Struct, frozen=True):
+class Acknowledgement(msgspec.Struct, frozen=True):
     """The latest acknowledgement of an alert."""
 
     at: datetime
@@ -120,7 +120,7 @@ class Alert(Folded):
     workspace_id: str | None = None
     service_line_id: str | None = None
     opened: AlertOpened | None = None
-    acknowledged: AcknowledgedUntil | None = None
+    acknowledged: Acknowledgement | None = None
     reminders: int = 0
     reminded_at: datetime = EARLIEST
     """The time of the latest reminder."""
@@ -186,7 +186,7 @@ class Alert(Folded):
         self.reminders, self.reminded_at = body.n, recorded.occurred_at
 
     def _acknowledged(self, body: AlertAcknowledged, recorded: Recorded) -> None:
-        self.acknowledged = AcknowledgedUntil(recorded.recorded_at, body.until)
+        self.acknowledged = Acknowledgement(recorded.recorded_at, body.until)
 
     def _resolved(self, body: AlertResolved, recorded: Recorded) -> None:
         self.resolved = body.reason

@@ -255,7 +255,7 @@ async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
         }
         if form.until is not None:
             said["until"] = zone_of(asking.request).meant("until", form.until)
-        sent = checked(said, api.Acknowledgements, idempotency_of(asking, form))
+        sent = checked(said, api.AlertsToAcknowledge, idempotency_of(asking, form))
         answer = api.acknowledge_alerts(asking, sent)
         outcomes = (await read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
     except (Invalid, Unavailable) as error:

@@ -118,8 +118,8 @@ class AlertsExportQuery(Zoned, Query, _Ordered):
     format: Format = "jsonl"
 
 
-class Acknowledgement(CommandBody):
-    """The person who takes care of an alert."""
+class Acknowledging(CommandBody):
+    """The person who takes care of an alert, and until when."""
 
     note: Annotated[str, Field(max_length=500), Characters(TEXT)] | None = None
     assignee: Label | None = None
@@ -132,8 +132,8 @@ class Acknowledgement(CommandBody):
     ] = None
 
 
-class Acknowledgements(Acknowledgement):
-    """The person who takes care of some alerts."""
+class AlertsToAcknowledge(Acknowledging):
+    """The alerts that somebody takes care of."""
 
     ids: Annotated[
         list[Annotated[str, Field(pattern=ALERT_ID)]],
@@ -291,7 +291,7 @@ async def _alert_reply(asking: Asking, alert_id: str, query: Query) -> Reply:
     answer=AnswerOf[ShownAlert],
 )
 async def acknowledge_alert(
-    asking: Asking, alert_id: AnyAlertId, sent: Sent[Acknowledgement]
+    asking: Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
 ) -> Response:
     """Take care of an alert that is not resolved. A later acknowledgement replaces an earlier one.
 
@@ -301,9 +301,9 @@ async def acknowledge_alert(
     return await as_left(asking.request, receipt, partial(_alert_reply, asking, alert_id))
 
 
-def _said(body: Acknowledgement | None) -> dict[str, Any]:
+def _said(body: Acknowledging | None) -> dict[str, Any]:
     """The fields of an acknowledgement, those of a body with a fault too."""
-    return {name: getattr(body, name, None) for name in Acknowledgement.model_fields}
+    return {name: getattr(body, name, None) for name in Acknowledging.model_fields}
 
 
 @command_route(
@@ -314,7 +314,7 @@ def _said(body: Acknowledgement | None) -> dict[str, Any]:
     summary="Acknowledge many alerts",
     answer=AnswerOf[list[AlertOutcome]],
 )
-async def acknowledge_alerts(asking: Asking, sent: Sent[Acknowledgements]) -> Response:
+async def acknowledge_alerts(asking: Asking, sent: Sent[AlertsToAcknowledge]) -> Response:
     """Take care of up to 1,000 alerts. Each has an outcome of its own."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -323,7 +323,7 @@ async def acknowledge_alerts(asking: Asking, sent: Sent[Acknowledgements]) -> Re
         raise Unavailable("Not all alerts are done. Send the same request again.") from error
 
 
-async def _acknowledge(asking: Asking, sent: Sent[Acknowledgements]) -> Reply:
+async def _acknowledge(asking: Asking, sent: Sent[AlertsToAcknowledge]) -> Reply:
     principal, request_id = asking.principal, asking.request.state.request_id
     said = _said(sent.body)
     command = AcknowledgeMany(

@@ -1,6 +1,6 @@
 """Watches: the routes that set them up, change, delete and show them (contract, Watches).
 
-The answer of a command comes with its receipt. The fields of a watch beside its settings are read
+The answer of a command comes with its receipt. The counters that a watch is shown with are read
 from the views before the command is handed in.
 """
 
@@ -48,8 +48,8 @@ from ledger.api.writing import Sent, deleted, execute, execute_on
 from ledger.application.commands.watches import (
     CreateWatch,
     DeleteWatch,
-    ShownBeside,
     UpdateWatch,
+    WatchCounters,
     require_consistent,
 )
 from ledger.application.commands.webhooks import OTHER_TENANT
@@ -131,7 +131,7 @@ class WatchChanges(Changes):
     status=201,
 )
 async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
-    """Set up a watch. The watch looks at what holds now, and at what follows."""
+    """Set up a watch, which looks at all that holds now, and at all that follows."""
     body, settings, endpoints = sent.body, None, 0
     command = CreateWatch(
         asking.principal,
@@ -208,10 +208,10 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
     the alerts of the former revision are resolved.
     """
     given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
-    beside = ShownBeside()
+    beside = WatchCounters()
     if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
         shown = msgspec.json.decode(item)
-        beside = ShownBeside(*(shown[name] for name in ShownBeside._fields))
+        beside = WatchCounters(*(shown[name] for name in WatchCounters._fields))
     receipt = await execute_on(asking, UpdateWatch, watch_id, sent, given=given, beside=beside)
     return _answer(receipt, 200)
 

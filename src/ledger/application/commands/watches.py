@@ -32,7 +32,7 @@ LEAST_QUIET_SECONDS = 300
 """The least ``for_seconds`` of a watch for lines without activity, or for silent sources."""
 
 
-class ShownBeside(NamedTuple):
+class WatchCounters(NamedTuple):
     """The fields of a shown watch of which its own events do not tell."""
 
     looking: bool = False
@@ -91,7 +91,7 @@ class CreateWatch(NewCommand):
         watch, body = Watch(group.issue("WCH")), WatchCreated(settings=self.settings)
         tenant = (organization_id, workspace_id, None)
         recorded = group.record(watch, body, group.now, self, tenant=tenant)
-        beside = ShownBeside(looking=self.settings.enabled, endpoints=self.endpoints)
+        beside = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
         return receipt(recorded, _answer(watch, beside))
 
 
@@ -103,7 +103,7 @@ class UpdateWatch(SubjectCommand):
     subject_type = "watch"
 
     given: dict[str, Any] = field(kw_only=True)
-    beside: ShownBeside = field(kw_only=True, default=ShownBeside())
+    beside: WatchCounters = field(kw_only=True, default=WatchCounters())
     """As the views showed it before."""
 
     def decide(self, group: Group) -> Receipt:
@@ -136,6 +136,6 @@ class DeleteWatch(SubjectCommand):
         return receipt(group.record(watch, WatchDeleted(), group.now, self))
 
 
-def _answer(watch: Watch, beside: ShownBeside) -> bytes:
+def _answer(watch: Watch, beside: WatchCounters) -> bytes:
     given = msgspec.structs.asdict(watch.given)
     return json_text({"data": shown_as(ShownWatch, watch, **given, **beside._asdict())}).encode()
