@@ -1,7 +1,7 @@
 """Channels: endpoints that tell people, and the secrets in their addresses (contract, Feeds).
 
-A person who knows the path of a Slack webhook, or a routing key, can write there, and a mail
-address is a person's. So an endpoint shows its address without them.
+The path of a Slack webhook, or a routing key, is all that a writer needs, and a mail address is a
+person's. So an endpoint shows its address without them.
 """
 
 import re

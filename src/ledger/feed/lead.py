@@ -304,8 +304,9 @@ class Lead:
         self._wake.set()
 
     async def _send(self, message: list[Claimed]) -> None:
-        """Send deliveries as one message. Of those that have had all their attempts, only tell the
-        log that they failed.
+        """Send deliveries as one message.
+
+        Of those that have had all their attempts, the log is only told that they failed.
         """
         most = self._means.schedule.attempts
         spent = [one for one in message if one.tried >= most and not one.is_test]
