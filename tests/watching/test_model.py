@@ -278,5 +278,5 @@ def _told_by(model: WatchModel) -> Iterator[tuple[Any, ...]]:
 def test_alerts_open_repeat_and_end_as_the_model_says(own_ledger: Ledger, seed: int) -> None:
     own_ledger.listen()
     histories = Histories(own_ledger, seed)
-    histories.live(80)
+    histories.live(60)
     histories.look()
