@@ -48,7 +48,7 @@ WATCH = Table(
     replaces=True,
     indexes=(
         Index("organization_id, watch_key"),
-        # What changed since the last round of the loop of watches.
+        # The watches that changed since the last round of their loop.
         Index("position"),
     ),
 )

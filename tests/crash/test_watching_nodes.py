@@ -86,7 +86,7 @@ def stretches(ledger: Ledger) -> dict[int, Stretch]:
 
 
 def faults(ledger: Ledger) -> list[str]:
-    """What is wrong with the alerts, now that nothing moves any more."""
+    """The faults of the alerts, now that nothing moves any more."""
     known, found = stretches(ledger), list[str]()
     opened, resolved = dict[int, str](), dict[str, datetime]()
     for event in alerts(ledger, "opened"):
@@ -126,7 +126,7 @@ def leader(nodes: Nodes, conninfo: str) -> Served:
     return next((node for node in nodes if node_id(node) == now), nodes[0])
 
 
-def test_what_becomes_due_while_nobody_looks_opens_once_and_the_longest_due_first(
+def test_alerts_that_become_due_while_nobody_looks_open_once_and_the_longest_due_first(
     nodes: Nodes, watched: Ledger, conninfo: str
 ) -> None:
     first, second = nodes

@@ -1,7 +1,7 @@
 """A model of watches by the contract (Watches, State): what opens, is repeated and ends, and when.
 
 The model takes the stored events in log order, but none that the loop of watches records, and is
-told when a round takes place. It shares no code with the service.
+told when a round takes place. The model shares no code with the service.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Stretch(NamedTuple):
     subject: tuple[str, str]
     since: datetime
     key: Any
-    """What began it: a position, or an instant."""
+    """The position, or the instant, that began the stretch."""
     end: datetime | None = None
 
 
@@ -380,7 +380,7 @@ class WatchModel:
     # Rounds.
 
     def round(self, now: datetime) -> None:
-        """What a round does at an instant that knows all events that were taken."""
+        """Do as a round at an instant that knows all events that were taken."""
         for alert in self.alerts:
             if alert.resolved is None and (end := self._end(alert, now)) is not None:
                 alert.resolved = end[0], max(end[1], alert.due)

@@ -64,7 +64,7 @@ class Histories:
         self.model, self.read = WatchModel(), 0
         self.watches: list[str] = []
         self.told: list[tuple[Any, ...]] = []
-        """What was opened, repeated and resolved, as stored."""
+        """The openings, reminders and ends of alerts, as stored."""
         self.alerts: dict[str, tuple[Any, ...]] = {}
         """The identity of each alert by its stream."""
         models = ["agent_runtime", "timeboxed_outcome", "ongoing_sla"]
