@@ -47,7 +47,7 @@ WATCH = Table(
     replaces=True,
     indexes=(
         Index("organization_id, watch_key"),
-        # Changes since the last round of the loop of watches.
+        # The watches that changed since the last round of their loop.
         Index("position"),
     ),
 )

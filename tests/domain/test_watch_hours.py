@@ -76,7 +76,9 @@ def test_time_that_is_full_when_the_hours_end_is_due_when_they_begin_again() -> 
 
 
 @pytest.mark.parametrize("seconds", [HOUR, 365 * 86_400])
-def test_a_watch_beyond_all_years_is_never_due(seconds: int) -> None:
+def test_a_watch_that_would_be_due_after_all_years_that_there_are_is_never_due(
+    seconds: int,
+) -> None:
     hours = hours_of("Europe/Berlin", ["sun"], 3 * 60, 3 * 60 + 1)
     begin = datetime(2026, 11, 30, tzinfo=UTC)
     assert (due(begin, seconds, hours) == LATEST) == (seconds > HOUR)

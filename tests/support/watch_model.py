@@ -44,7 +44,7 @@ class Stretch(NamedTuple):
     subject: tuple[str, str]
     since: datetime
     key: Any
-    """Its begin: a position, or an instant."""
+    """The position, or the instant, that began the stretch."""
     end: datetime | None = None
 
 
@@ -380,7 +380,7 @@ class WatchModel:
     # Rounds.
 
     def round(self, now: datetime) -> None:
-        """A round at an instant that knows all events that were taken."""
+        """Do as a round at an instant that knows all events that were taken."""
         for alert in self.alerts:
             if alert.resolved is None and (end := self._end(alert, now)) is not None:
                 alert.resolved = end[0], max(end[1], alert.due)

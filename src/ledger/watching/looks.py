@@ -111,8 +111,8 @@ WHERE organization_id = ANY(%(organizations)s)
 """
 
 # The lines of an organization, in pages by record id, that a new revision must look at, each when
-# something can be due there at the earliest. Due lines are looked at in this order. So most lines
-# need no look in the time of a watch, and a look costs little more than to write the instants.
+# something can be due there at the earliest, and in this order. So most lines need no look before
+# the time of a watch has passed, and a look costs little more than to write the instants.
 _LOOK = """
 WITH page AS (
     SELECT l.line_id, l.line_key, l.record_key, r.state, r.stretch_since, r.blocked_since,
