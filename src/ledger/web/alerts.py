@@ -137,7 +137,7 @@ async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
         },
         watch_names=watch_names,
         line_names=await names_of_lines(asking, filter(None, lines), query),
-        key_names=await names_of_keys(asking, _keepers(found)),
+        key_names=await names_of_keys(asking, keepers_of(found)),
         severities=SEVERITIES,
         statuses=ORDER,
         stream="" if query.is_past else stream_of(asking),
@@ -211,7 +211,7 @@ def _exported(query: AlertsPageQuery, format: str) -> str:
     return _address(f"{PATH}/export", **query.given | more)
 
 
-def _keepers(found: Sequence[ShownAlert]) -> set[str]:
+def keepers_of(found: Sequence[ShownAlert]) -> set[str]:
     """The actors that acknowledged these alerts."""
     return {each.acknowledged.by.id for each in found if each.acknowledged is not None}
 
@@ -306,7 +306,7 @@ async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
         "alert.html",
         alert=alert,
         stream="" if query.is_past else stream_of(asking),
-        key_names=await names_of_keys(asking, _keepers([alert])),
+        key_names=await names_of_keys(asking, keepers_of([alert])),
         may_acknowledge=asking.principal.may(_PERMISSION)
         and not query.is_past
         and alert.status != "resolved",
@@ -317,9 +317,13 @@ async def _alert(asking: Asking, alert_id: str, query: Query) -> ShownAlert:
     return (await read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])).data
 
 
+MOST_OF_LINE = 100
+"""The alerts of a line that are read at once."""
+
+
 async def alerts_of_line(
     asking: Asking, line_id: str, query: Query, **more: Any
-) -> PageOf[ShownAlert]:
+) -> list[ShownAlert]:
     """The alerts of a line, the latest due first unless ``more`` says otherwise."""
-    asked = api.AlertsQuery(service_line_id=line_id, as_of=query.as_of, **more)
-    return await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])
+    asked = api.AlertsQuery(service_line_id=line_id, as_of=query.as_of, limit=MOST_OF_LINE, **more)
+    return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data

@@ -51,6 +51,16 @@ class Piece(NamedTuple):
     """The number of intervals in the piece; ``kind`` is the one with the longest total time."""
 
 
+class Mark(NamedTuple):
+    """A stretch of a band, from ``x`` on, with what is said of it."""
+
+    x: float
+    width: float
+    since: datetime
+    until: datetime
+    said: tuple[str, ...]
+
+
 class Label(NamedTuple):
     """An instant on a time axis."""
 
@@ -126,6 +136,25 @@ def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[
         else:
             groups.append([interval])
     return [_piece(group, start, end) for group in groups]
+
+
+def marks(
+    told: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
+) -> list[Mark]:
+    """Separate stretches between ``start`` and ``end``; those that overlap are one, and say all."""
+    found = list[Mark]()
+    for since, until, said in sorted(told):
+        if until < start or since > end:
+            continue
+        if found and since <= found[-1].until:
+            last = found.pop()
+            since, until, all_said = last.since, max(until, last.until), (*last.said, said)
+        else:
+            all_said = (said,)
+        x = percent_between(since, start, end)
+        width = max(percent_between(until, start, end) - x, LEAST)
+        found.append(Mark(min(x, 100 - width), width, since, until, all_said))
+    return found
 
 
 def _piece(group: Sequence[TimeSpan], start: datetime, end: datetime) -> Piece:

@@ -20,10 +20,11 @@ _SAID = {
     "assignee": "Assignee",
     "unassigned": "Only",
     "overdue": "Only",
+    "has_alerts": "Only",
 }
 """The filters in the order of their chips, and the page's words for them."""
 
-_FLAGS = {"unassigned": "nobody assigned", "overdue": "overdue"}
+_FLAGS = {"unassigned": "nobody assigned", "overdue": "overdue", "has_alerts": "with open alerts"}
 """The filters that are on or off."""
 
 _AS_SENT = (

@@ -1,7 +1,7 @@
 """The page of a line: the reasons of its state, its history, and the operator's hold."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, NamedTuple
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ledger.api.lean import command_route, needs
 from ledger.api.models import OptionalReason, Pausing
-from ledger.api.problems import status_of
+from ledger.api.problems import UNBUILT, status_of
 from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, feeds, runs, stories
@@ -19,12 +19,13 @@ from ledger.api.routes.executions import AnyLineId, Filters
 from ledger.api.routes.stories import ShownUsage, UsageQuery
 from ledger.api.writing import checked, execute_on
 from ledger.application.commands.lines import Pause, Resume
-from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
+from ledger.domain.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.principal import Principal
 from ledger.language.envelopes import Envelope, HistoryItem
 from ledger.web.addresses import HOME, here, sender, with_parameter
+from ledger.web.alerts import alerts_of_line, keepers_of
 from ledger.web.board import query_of
 from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
@@ -45,6 +46,7 @@ from ledger.web.standing import contrast, says
 from ledger.web.timeline import band_of, life_of
 from projections.execution.shown import LineDetail
 from projections.run.shown import ShownRun
+from projections.watch.shown import ShownAlert
 
 router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)
 
@@ -223,6 +225,7 @@ async def _page(
         names_for(asking, [line]),
         _openers(asking, line, query),
     )
+    alerts = await _alerts(asking, line_id, query)
     unshown = None
     if entered is not None and entered.error.code == InvalidState.code:
         unshown = await unshown_hold(asking, line_id)
@@ -231,6 +234,8 @@ async def _page(
     actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
     actors |= {event.reported_by for event in shown}
     actors |= {blocker.reported_by for blocker in line.blockers}
+    ringing = [alert for alert in alerts if alert.status != "resolved"]
+    actors |= keepers_of(ringing)
     scale = scale_of(present, place, now)
     return show(
         asking.request,
@@ -242,6 +247,7 @@ async def _page(
         key_names=await names_of_keys(asking, actors),
         resource_names={resource.id: resource.name for resource in line.resources},
         openers=openers,
+        ringing=ringing,
         contrast=contrast(line),
         says=says,
         path=f"/ui/lines/{line_id}",
@@ -252,7 +258,7 @@ async def _page(
         query=query,
         penalty=PENALTY,
         lost=sum(PENALTY[signal.status] for signal in line.health.signals),
-        band=None if life is None else band_of(life, line, seen_at, scale, zone),
+        band=None if life is None else band_of(life, line, alerts, seen_at, scale, zone),
         usage=usage,
         month=month,
         last_month=last_month,
@@ -262,6 +268,7 @@ async def _page(
         entered=entered,
         unshown=unshown,
         may_manage=_may_manage(asking.principal, query, line),
+        may_acknowledge=asking.principal.may("service_lines:manage") and not query.is_past,
         held=next((hold for hold in line.holds if hold.hold == "operator"), None),
     )
 
@@ -331,6 +338,21 @@ async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -
         return (await read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
         return None
+
+
+async def _alerts(asking: Asking, line_id: str, query: Query) -> Sequence[ShownAlert]:
+    """The alerts of the line: all that are not resolved, the worst first, then the latest others.
+
+    Without the view of alerts, which a new version has to build first, the page shows none.
+    """
+    try:
+        unresolved, resolved = await asyncio.gather(
+            alerts_of_line(asking, line_id, query, status="open,acknowledged", sort="severity"),
+            alerts_of_line(asking, line_id, query, status="resolved"),
+        )
+    except (Behind, *UNBUILT):
+        return ()
+    return [*unresolved, *resolved]
 
 
 async def _runs(

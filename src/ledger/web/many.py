@@ -121,6 +121,6 @@ def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:
     if form.matching is None:
         return {"service_line_id": [line for line in form.line.split(",") if line]}
     chosen = Filters.model_construct(**board.values()).chosen()
-    flags = {name: True for name in ("overdue", "unassigned") if name in chosen}
+    flags = {name: True for name in ("overdue", "unassigned", "has_alerts") if name in chosen}
     found = {name: words for name, words in chosen.items() if name != "organization_id"} | flags
     return found or {"state": [state for state in STATES if state != "closed"]}

@@ -1,6 +1,6 @@
 """A line's timeline, as a drawing and as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -10,12 +10,15 @@ from ledger.api.routes import stories
 from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.domain.errors import Invalid
 from ledger.domain.values import STATES, format_instant
+from ledger.domain.watch import Severity
 from ledger.web import charts
-from ledger.web.charts import Label, Piece, TimeSpan
+from ledger.web.alerts import SEVERITIES
+from ledger.web.charts import Label, Mark, Piece, TimeSpan
 from ledger.web.history import Scale
 from ledger.web.pages import read_answer
 from ledger.web.showing import Zone
 from projections.execution.shown import LineDetail
+from projections.watch.shown import ShownAlert
 
 _STRETCHES = (365, 30, 7, 1)
 """Days to draw if the whole history has too many changes: the longest period that fits is shown."""
@@ -52,6 +55,8 @@ class Band(NamedTuple):
     """The place of ``until`` on the scale, in percent."""
     pieces: list[Piece]
     lanes: list[tuple[str, list[Piece]]]
+    alerts: list[tuple[Severity, list[Mark]]]
+    """The stretches in which alerts were open, the worst first."""
     axis: list[Label]
     by_state: list[TimeShare]
     by_cause: list[TimeShare]
@@ -76,7 +81,14 @@ async def life_of(asking: Asking, line: LineDetail, query: Query, seen_at: datet
     return None
 
 
-def band_of(life: Life, line: LineDetail, seen_at: datetime, scale: Scale, zone: Zone) -> Band:
+def band_of(
+    life: Life,
+    line: LineDetail,
+    alerts: Sequence[ShownAlert],
+    seen_at: datetime,
+    scale: Scale,
+    zone: Zone,
+) -> Band:
     """The drawing of a life on the scale; of a latest part, on the scale of that part."""
     timeline = life.timeline
     first = timeline.intervals[0].from_
@@ -111,9 +123,25 @@ def band_of(life: Life, line: LineDetail, seen_at: datetime, scale: Scale, zone:
         charts.percent_between(known, since, until),
         charts.drawn(charts.band([piece for _, piece in pieces], since, until)),
         [(cause, charts.drawn(found)) for cause, found in lanes],
+        [
+            (severity, found)
+            for severity in SEVERITIES
+            if (found := charts.marks(_told(alerts, severity, seen_at), since, known))
+        ],
         charts.axis(zone.local(since), zone.local(until)),
         shares({state: by_state[state] for state in STATES}),
         shares(timeline.totals.by_cause),
         timeline.intervals[: -_LISTED - 1 : -1],
         len(timeline.intervals),
     )
+
+
+def _told(
+    alerts: Sequence[ShownAlert], severity: Severity, seen_at: datetime
+) -> list[tuple[datetime, datetime, str]]:
+    """The stretches in which alerts of a severity were open, each with its sentence."""
+    return [
+        (alert.due, alert.resolved.at if alert.resolved else max(alert.due, seen_at), alert.text)
+        for alert in alerts
+        if alert.severity == severity
+    ]

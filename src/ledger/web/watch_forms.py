@@ -19,6 +19,7 @@ from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.domain.watch import KEEPING, Severity
 from ledger.domain.watch_hours import WEEKDAYS
 from ledger.language.rendering import ShownWatch
+from ledger.web.addresses import with_parameter
 from ledger.web.pages import Form, Typed
 from ledger.web.showing import words
 
@@ -240,6 +241,15 @@ def kind_of(name: str | None) -> Kind:
     """The kind of this name; the first one for a name that the API does not take."""
     kinds = offered()
     return next((kind for kind in kinds if kind.kind == name), kinds[0])
+
+
+def filled_in(condition: type[Any], **blanks: str) -> str:
+    """The address of the form for a new watch with blanks that are filled in."""
+    kind = next(kind for kind in KINDS if kind.condition is condition)
+    address = with_parameter("/ui/watches/new", "kind", kind.kind)
+    for name, value in blanks.items():
+        address = with_parameter(address, f"{_BLANK}{name}", value)
+    return address
 
 
 # Sentences.
