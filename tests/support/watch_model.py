@@ -95,7 +95,7 @@ class _Line:
     signals: dict[str, str] = field(default_factory=dict)
     scores: list[tuple[int, datetime, int]] = field(default_factory=list)
     quiet: list[tuple[datetime | None, datetime, int]] = field(default_factory=list)
-    """(since when it is quiet, or None; recorded at, position) after each event."""
+    """(since when it is quiet, or None; recorded at, position) after each event before its end."""
     tags: list[tuple[list[str], datetime, int]] = field(default_factory=list)
 
     @property
@@ -272,7 +272,8 @@ class WatchModel:
             self._run(line, stream, topic.removeprefix("run."), state["body"], at)
         else:
             self._change(line, topic, state["body"], at, recorded_at)
-        line.quiet.append((line.quiet_since(), recorded_at, self.position))
+        if line.closed_at is None:
+            line.quiet.append((line.quiet_since(), recorded_at, self.position))
 
     def _watch(self, watch_id: str, topic: str, state: dict[str, Any], at: datetime) -> None:
         settings = state["body"].get("settings", {})
