@@ -278,6 +278,11 @@ def test_only_who_manages_lines_is_offered_to_acknowledge(story: Watched) -> Non
     assert visitor(story.edge, "audit:read").get(PATH).status == 403
 
 
+def test_the_form_of_no_alert_leads_back(tenant: Watched) -> None:
+    assert tenant.guest.get(FORM).location == PATH
+    assert tenant.guest.get(f"{FORM}?next={PATH}?status=open").location == f"{PATH}?status=open"
+
+
 # The bell.
 
 

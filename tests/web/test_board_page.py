@@ -238,12 +238,12 @@ def test_a_token_without_the_right_to_read_is_refused_in_words(edge: Edge) -> No
 
 def test_pages_that_a_token_may_not_open_are_not_offered(edge: Edge) -> None:
     assert visitor(edge).get("/ui").words(".top nav a") == [
-        "Board", "What changed", "Month", "Statements", "Runs", "Events", "Integrity",
+        "Board", "Alerts", "What changed", "Month", "Statements", "Runs", "Events", "Integrity",
     ]  # fmt: skip
     everything = visitor(edge, "read", "audit:read", "webhooks:manage").get("/ui")
     assert everything.words(".top nav a") == [
-        "Board", "What changed", "Month", "Statements", "Runs", "Events", "Audit", "Webhooks",
-        "Integrity",
+        "Board", "Alerts", "What changed", "Month", "Statements", "Runs", "Events", "Audit",
+        "Webhooks", "Integrity",
     ]  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from tests.support.visitor import Visitor, visitor
 def test_the_apis_page_has_the_navigation_of_its_visitor(edge: Edge) -> None:
     page = visitor(edge, "read", "audit:read").get("/docs")
     assert page.words(".top nav a") == [
-        "Board", "What changed", "Month", "Statements", "Runs", "Events", "Audit", "Integrity",
+        "Board", "Alerts", "What changed", "Month", "Statements", "Runs", "Events", "Audit",
+        "Integrity",
     ]  # fmt: skip
     assert page.one("#viewer")["data-document"] == "openapi.json"
     # A form of another page would lead away from here.

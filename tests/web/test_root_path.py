@@ -17,7 +17,8 @@ from tests.support.visitor import Seen, Visitor
 ROOT = "/tools/ledger"
 APP = "https://app.example.com"
 PERMISSIONS = (
-    "read", "service_lines:manage", "webhooks:manage", "audit:read", "statements:issue"
+    "read", "service_lines:manage", "webhooks:manage", "audit:read", "statements:issue",
+    "watches:manage",
 )  # fmt: skip
 
 REFERRING = "/ui/lines"
@@ -98,6 +99,9 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
     filled(below)
     guest = Guest(below, sent).entered(below.token(*PERMISSIONS))
     below.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/hook", "event_types": ["*"]})
+    watch = {"condition": {"kind": "in_state", "states": ["blocked"]}, "for_seconds": 0}
+    below.post("/v1/watches", json={"organization_id": ORGANIZATION, "name": "W"} | watch)
+    below.look()
     period = {"from": "2026-04-01", "to": "2026-04-15"}
     below.post("/v1/statements", json={"organization_id": ORGANIZATION, **period})
     waiting, known = {f"{ROOT}/ui"}, set()
@@ -123,7 +127,7 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
     assert {"/ui", "/ui/usage", "/ui/compare", "/ui/events", "/ui/audit", "/ui/webhooks"} <= paths
     assert "/docs" in paths
     kinds = {path.split("/")[2] for path in paths if path.count("/") > 2}
-    assert {"lines", "runs", "events", "webhooks", "statements", "static"} <= kinds
+    assert {"lines", "runs", "events", "webhooks", "statements", "static", "alerts"} <= kinds
 
 
 def test_text_that_looks_like_an_address_is_shown_as_it_was_sent(below: Edge, sent: str) -> None:

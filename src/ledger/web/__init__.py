@@ -6,9 +6,11 @@
     history.py    the slider through a line's events, and records not yet known at an instant
     charts.py     the geometry of bands and bar charts
     log.py        parts shared by the logs: periods as people type them, active filters
-    webhook_forms.py, key_forms.py, statement_forms.py    the forms, converted to the API's models
-    sign_in.py, board.py, line.py, run.py, statements.py, events.py, audit.py, webhooks.py,
-    keys.py, integrity.py  one page each
+    bell.py       the number of open alerts in the header
+    webhook_forms.py, key_forms.py, statement_forms.py, watch_forms.py
+                  the forms, converted to the API's models
+    sign_in.py, board.py, line.py, alerts.py, watches.py, sources.py, run.py, statements.py,
+    events.py, audit.py, webhooks.py, keys.py, integrity.py  one page each
     jump.py       redirects to another id, instant, time zone or colours
     site.py       adds all pages to the application
     templates/    their HTML            static/    style, script, and two unchanged libraries

@@ -27,6 +27,7 @@ from ledger.web.pages import (
     Form,
     PageRoute,
     Typed,
+    go,
     idempotency_of,
     read_answer,
     reason_of,
@@ -93,7 +94,7 @@ class ChosenAlerts(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    alert: _Ids
+    alert: _Ids = ""
     next: str = Field(default=PATH, max_length=8000)
 
 
@@ -232,6 +233,8 @@ async def ask_acknowledgement(asking: Asking, query: ChosenAlerts) -> Response:
     """The form that acknowledges the chosen alerts; it needs ``read`` too."""
     asking.principal.require("read")
     ids = _ids(query.alert)
+    if not ids:
+        return go(own_page(query.next))
     told = [await _alert(asking, each, Query()) for each in ids[:_TOLD]]
     form = AcknowledgeForm.model_construct(
         alert=",".join(ids), next=own_page(query.next), note=None, until=None

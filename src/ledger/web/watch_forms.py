@@ -78,7 +78,7 @@ def _word(name: str, label: str, default: str, options: Mapping[str, str]) -> Bl
 
 
 def _number(name: str, label: str, default: str) -> Blank:
-    return Blank(name, label, default, {}, number_in, lambda value: f"{value:g}")
+    return Blank(name, label, default, {}, number_in, lambda value: f"{number_in(f'{value:.15g}')}")
 
 
 class Kind(NamedTuple):
