@@ -175,6 +175,7 @@ UNAUDITED = {
     "Heartbeat",
     "LiftHold",
     "OpenAlert",
+    "OpenSourceAlert",
     "RemindOfAlert",
     "ResolveAlert",
     "TellOmitted",

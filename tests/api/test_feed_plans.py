@@ -221,7 +221,7 @@ def bounded(past: Past, filters: dict[str, Any], bound: str) -> dict[str, Any]:
 
 def assert_cheap(page: Cost) -> None:
     # Each event passes some scans: the row, the page, and the stored event. The actions have types.
-    assert page.rows <= 5 * LIMIT + 30
+    assert page.rows <= 5 * LIMIT + 40
     assert page.blocks <= 4 * LIMIT + 10
 
 

@@ -117,6 +117,8 @@ def rank(state: str, since: datetime, position: int, **more: Any) -> RankRow:
         product_line="ods",
         state=state,
         state_since=since,
+        stretch_since=since,
+        blocked_since=since if state == "blocked" else None,
         position=position,
         **values | more,
     )

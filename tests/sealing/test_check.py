@@ -308,7 +308,7 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     assert verify(settings, ledger.conninfo) == 0
     assert capsys.readouterr().out.splitlines() == [
         "1 events in 1 checkpoints, 0 differences; 1 not sealed yet.",
-        "7 rows of 12 tables, 0 differences.",
+        "7 rows of 13 tables, 0 differences.",
         f"{OBJECTS} objects of the schema, 0 differences.",
     ]
     at = position_at(ledger, 0)
@@ -342,7 +342,7 @@ def test_the_command_prints_a_thousand_differences_of_a_table_and_counts_the_oth
     assert sum(line.startswith("identity digest=") for line in printed) == 10
     assert sum(line.startswith("line_activity line_id=LIN-") for line in printed) == 1
     assert "identity: 591 more differences" in printed
-    assert printed[-2].endswith(" rows of 12 tables, 602 differences.")
+    assert printed[-2].endswith(" rows of 13 tables, 602 differences.")
 
 
 def test_the_command_fails_with_the_error_of_either_process(

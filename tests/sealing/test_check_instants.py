@@ -209,6 +209,6 @@ def test_the_command_names_moved_instants_and_exits_1(
     assert capsys.readouterr().out.splitlines() == [
         shifted(ledger, at, hours=1),
         "1 events in 1 checkpoints, 1 differences; 0 not sealed yet.",
-        "4 rows of 12 tables, 0 differences.",
+        "4 rows of 13 tables, 0 differences.",
         f"{OBJECTS} objects of the schema, 0 differences.",
     ]

@@ -46,7 +46,7 @@ SHOWS = {
     "watch": "/v1/watches",
     "source": "/v1/sources",
 }
-READS_TOO = {"search": {"execution", "run", "directory"}}
+READS_TOO = {"search": {"execution", "run", "directory"}, "execution": {"watch"}}
 """The other views that these routes read."""
 
 HALVES = (
