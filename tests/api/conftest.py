@@ -7,6 +7,7 @@ import pytest
 from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.audits import Tenant
 from tests.support.edge import Edge
+from tests.support.watches import Watcher
 from tests.support.webhook_api import Hooks, serving_webhooks
 
 
@@ -20,3 +21,8 @@ def hooks(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[
 @pytest.fixture
 def tenant(edge: Edge) -> Tenant:
     return Tenant(edge)
+
+
+@pytest.fixture
+def watcher(edge: Edge) -> Watcher:
+    return Watcher(edge)

@@ -293,6 +293,16 @@ def test_usage_has_nothing_of_a_neighbours_behind_one_wall(
         assert behind.data("/v1/usage", token, params=asked)["rows"] == []
 
 
+def test_a_preview_has_nothing_of_a_neighbours_behind_one_wall(
+    street: Street, behind: Edge, token: str, is_narrow: bool, strangers: list[Neighbour]
+) -> None:
+    body = {"condition": {"kind": "blocker_open"}, "for_seconds": 0}
+    answer = behind.post("/v1/watches/preview", token, json=body)
+    assert answer.json()["meta"]["count"] == (1 if is_narrow else 2)
+    assert street.own.mark in answer.text
+    assert not any(one.mark in answer.text for one in strangers)
+
+
 def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_wall(
     street: Street, behind: Edge, wall: str, token: str, strangers: list[Neighbour]
 ) -> None:

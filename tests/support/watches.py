@@ -4,7 +4,9 @@ from typing import Any
 
 import httpx
 
+from tests.support.audits import Tenant
 from tests.support.edge import Edge
+from tests.support.facts import fact
 
 RUNNING = {"kind": "in_state", "states": ["running"]}
 BLOCKED = {"kind": "in_state", "states": ["blocked"]}
@@ -34,3 +36,70 @@ def watched(edge: Edge, token: str | None, line: str, **more: Any) -> tuple[str,
     edge.look()
     (alert,) = edge.data("/v1/alerts", token, params={"watch_id": watch})
     return watch, alert["id"]
+
+
+class Watcher(Tenant):
+    """An organization of a test's own that has watches and alerts."""
+
+    def __init__(self, edge: Edge) -> None:
+        super().__init__(edge)
+        self.token = self.new_token(
+            "read", "write", "service_lines:manage", "audit:read", "watches:manage"
+        )
+
+    def create(self, **more: Any) -> dict[str, Any]:
+        return create_watch(self.edge, more.pop("token", self.token), **more)
+
+    def watch(self, watch: str, token: str | None = None) -> dict[str, Any]:
+        data: dict[str, Any] = self.edge.data(f"/v1/watches/{watch}", token or self.token)
+        return data
+
+    def patch(self, watch: str, **given: Any) -> httpx.Response:
+        return self.edge.request("PATCH", f"/v1/watches/{watch}", self.token, json=given)
+
+    def delete(self, watch: str) -> httpx.Response:
+        return self.edge.request("DELETE", f"/v1/watches/{watch}", self.token)
+
+    def block(self, line: str, blocker: str = "b", **more: Any) -> None:
+        data = {"blocker_id": blocker, "cause": "approval_gap", "reason": "Not approved."} | more
+        self.edge.accept(fact("execution.blocked", line, data), token=self.token)
+
+    def unblock(self, line: str, blocker: str = "b") -> None:
+        data = {"blocker_id": blocker}
+        self.edge.accept(fact("execution.unblocked", line, data), token=self.token)
+
+    def look(self, **passed: float) -> None:
+        """Let so much time pass, at least a second, and then the loop of watches look."""
+        self.edge.clock.advance(**(passed or {"seconds": 1}))
+        self.edge.look()
+
+    def blocked(self, *names: str, **more: Any) -> list[str]:
+        """New lines of these names that are blocked, a minute after each other."""
+        lines = []
+        for name in names:
+            self.edge.clock.advance(minutes=1)
+            lines.append(self.line(name=name, **more))
+            self.block(lines[-1])
+        return lines
+
+    def alerts(self, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
+        """A page of alerts."""
+        data: list[dict[str, Any]] = self.edge.data(
+            "/v1/alerts", token or self.token, params={"limit": 100} | params
+        )
+        return data
+
+    def alert(self, alert: str, token: str | None = None, **params: Any) -> dict[str, Any]:
+        path = f"/v1/alerts/{alert}"
+        data: dict[str, Any] = self.edge.data(path, token or self.token, params=params)
+        return data
+
+    def acknowledge(self, alert: str, key: str | None = None, **said: Any) -> httpx.Response:
+        headers = {} if key is None else {"idempotency-key": key}
+        path, token = f"/v1/alerts/{alert}/acknowledge", said.pop("token", self.token)
+        return self.edge.post(path, token, json=said, headers=headers)
+
+    def acknowledge_many(self, *alerts: str, key: str | None = None, **said: Any) -> httpx.Response:
+        headers = {} if key is None else {"idempotency-key": key}
+        body = {"ids": [*alerts]} | said
+        return self.edge.post("/v1/alerts/acknowledge", self.token, json=body, headers=headers)

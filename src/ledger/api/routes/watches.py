@@ -1,7 +1,7 @@
 """Watches: the routes that set them up, change, delete and show them (contract, Watches).
 
-The answer of a command comes with its receipt. The counters that a watch is shown with are read from
-the views before the command is handed in.
+The answer of a command comes with its receipt. The counters that a watch is shown with are read
+from the views before the command is handed in.
 """
 
 import asyncio
