@@ -13,6 +13,7 @@ from ledger.api.routes import alerts as routes
 from tests.support.audits import BESIDE
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
+from tests.support.ledger import instant
 from tests.support.watches import BLOCKED, Watcher
 
 KEYS = [
@@ -54,7 +55,7 @@ def test_an_alert_is_shown_with_all_that_its_opening_says(watcher: Watcher) -> N
     assert alert["subject"] == {"type": "service_line", "id": line}
     assert alert["evidence"] == [blocked["id"]]
     assert alert["text"] == "Atlas has been blocked for 1 min by an approval gap: Not approved."
-    assert alert["since"] < alert["due"] < alert["opened_at"]
+    assert instant(alert["since"]) < instant(alert["due"]) < instant(alert["opened_at"])
     assert (alert["acknowledged"], alert["resolved"]) == (None, None)
 
 
@@ -314,7 +315,7 @@ def test_an_acknowledgement_is_shown_and_a_later_one_replaces_it(
     assert (told["assignee"], told["until"]) == ("Amara", None)
     again = watcher.acknowledge(alert).json()["data"]["acknowledged"]
     assert (again["note"], again["assignee"]) == (None, None)
-    assert again["at"] > told["at"]
+    assert instant(again["at"]) > instant(told["at"])
 
 
 def test_an_acknowledgement_with_an_end_leaves_the_alert_open_again(

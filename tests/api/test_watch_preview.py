@@ -10,6 +10,7 @@ from ledger.domain.watch_hours import WEEKDAYS
 from tests.support.audits import BESIDE
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
+from tests.support.ledger import instant
 from tests.support.watches import BLOCKED, RUNNING, Watcher
 
 BLOCKER = {"kind": "blocker_open"}
@@ -120,7 +121,8 @@ def test_rows_come_by_due_the_latest_first(watcher: Watcher) -> None:
     watcher.edge.clock.advance(hours=1)
     shown = found(watcher, for_seconds=60)
     assert [row["service_line_id"] for row in shown] == lines[::-1]
-    assert [row["due"] for row in shown] == sorted((row["due"] for row in shown), reverse=True)
+    dues = [instant(row["due"]) for row in shown]
+    assert dues == sorted(dues, reverse=True)
 
 
 def test_more_than_a_thousand_rows_are_counted(watcher: Watcher) -> None:

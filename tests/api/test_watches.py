@@ -8,6 +8,7 @@ from tests.support.audits import BESIDE
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE
+from tests.support.ledger import instant
 from tests.support.watches import BLOCKED, RUNNING, Watcher, send_watch
 
 KEYS = [
@@ -185,7 +186,7 @@ def test_a_change_shows_the_watch_and_one_that_changes_no_value_records_nothing(
     shown = changed.json()["data"]
     assert shown == watcher.watch(made["id"])
     assert (shown["name"], shown["hours"], shown["severity"]) == ("New", BERLIN, "critical")
-    assert shown["updated_at"] > made["updated_at"]
+    assert instant(shown["updated_at"]) > instant(made["updated_at"])
     before = watcher.edge.log()
     same = watcher.patch(made["id"], name="New", condition=BLOCKED, enabled=True, lines={})
     assert (same.status_code, same.json()["data"]) == (200, shown)
