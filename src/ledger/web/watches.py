@@ -32,7 +32,7 @@ from ledger.web.watch_forms import (
     Draft,
     NewWatchQuery,
     StartersForm,
-    SwitchForm,
+    SwitchWatchForm,
     WatchForm,
     draft_of,
     kind_of,
@@ -246,7 +246,7 @@ async def change_watch(asking: Asking, watch_id: str, form: WatchForm) -> Respon
 
 
 @command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
-async def switch_watch(asking: Asking, watch_id: str, form: SwitchForm) -> Response:
+async def switch_watch(asking: Asking, watch_id: str, form: SwitchWatchForm) -> Response:
     """Enable or disable the watch."""
     is_on = form.enabled == "true"
     sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
