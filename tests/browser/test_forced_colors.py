@@ -37,6 +37,7 @@ def is_marked(element: Locator) -> bool:
         ("/ui?state=running", ".tile"),
         ("/ui?blocked_cause=approval_gap", ".causes .chip"),
         ("/ui", ".top nav a"),
+        ("/ui/alerts?status=open", ".bar .chosen .chip"),
     ],
 )
 def test_a_selected_link_looks_selected(visit: Page, path: str, kind: str) -> None:

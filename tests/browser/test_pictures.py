@@ -77,6 +77,9 @@ def addresses(page: Page) -> dict[str, str]:
     event = first_link(page, "/ui/events/EVT")
     page.goto("/ui/keys")
     key = first_link(page, "/ui/keys/KEY")
+    page.goto("/ui/alerts")
+    alert = first_link(page, "/ui/alerts/ALR")
+    watch = first_link(page, "/ui/watches/WCH")
     page.goto("/ui/statements")
     statement = first_link(page, "/ui/statements/STM")
     return {
@@ -84,6 +87,13 @@ def addresses(page: Page) -> dict[str, str]:
         "line": f"/ui/lines/{AGENTS}",
         "line-blocked": blocked,
         "line-then": previous,
+        "alerts": "/ui/alerts",
+        "alerts-by-line": "/ui/alerts?group_by=service_line",
+        "alert": alert,
+        "watches": "/ui/watches",
+        "watch": watch,
+        "watch-new": "/ui/watches/new",
+        "sources": "/ui/sources",
         "runs": f"/ui/lines/{AGENTS}/runs",
         "history": f"/ui/lines/{AGENTS}/history",
         "changes": "/ui/compare",

@@ -99,7 +99,7 @@ class ChosenAlerts(BaseModel):
 
 
 class AcknowledgeForm(Form):
-    """Who takes care of the chosen alerts."""
+    """The person who takes care of the chosen alerts."""
 
     alert: _Ids = ""
     next: str = Field(default=PATH, max_length=8000)

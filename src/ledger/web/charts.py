@@ -51,7 +51,7 @@ class Piece(NamedTuple):
     """The number of intervals in the piece; ``kind`` is the one with the longest total time."""
 
 
-class AlertMark(NamedTuple):
+class AlertStretch(NamedTuple):
     """A stretch of a band, from ``x`` on, with what is said of it."""
 
     x: float
@@ -140,9 +140,9 @@ def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[
 
 def marks(
     told: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
-) -> list[AlertMark]:
+) -> list[AlertStretch]:
     """Separate stretches between ``start`` and ``end``; those that overlap are one, and say all."""
-    found = list[AlertMark]()
+    found = list[AlertStretch]()
     for since, until, said in sorted(told):
         if until < start or since > end:
             continue
@@ -153,7 +153,7 @@ def marks(
             all_said = (said,)
         x = percent_between(since, start, end)
         width = max(percent_between(until, start, end) - x, LEAST)
-        found.append(AlertMark(min(x, 100 - width), width, since, until, all_said))
+        found.append(AlertStretch(min(x, 100 - width), width, since, until, all_said))
     return found
 
 

@@ -13,7 +13,7 @@ from ledger.domain.values import STATES, format_instant
 from ledger.domain.watch import Severity
 from ledger.web import charts
 from ledger.web.alerts import SEVERITIES
-from ledger.web.charts import AlertMark, Label, Piece, TimeSpan
+from ledger.web.charts import AlertStretch, Label, Piece, TimeSpan
 from ledger.web.history import Scale
 from ledger.web.pages import read_answer
 from ledger.web.showing import Zone
@@ -55,7 +55,7 @@ class Band(NamedTuple):
     """The place of ``until`` on the scale, in percent."""
     pieces: list[Piece]
     lanes: list[tuple[str, list[Piece]]]
-    alerts: list[tuple[Severity, list[AlertMark]]]
+    alerts: list[tuple[Severity, list[AlertStretch]]]
     """The stretches in which alerts were open, the worst first."""
     axis: list[Label]
     by_state: list[TimeShare]

@@ -81,7 +81,7 @@ def _number(name: str, label: str, default: str) -> Blank:
     return Blank(name, label, default, {}, number_in, lambda value: f"{number_in(f'{value:.15g}')}")
 
 
-class KindOfWatch(NamedTuple):
+class WatchKind(NamedTuple):
     """A kind of watches."""
 
     condition: type[Any]
@@ -117,8 +117,8 @@ class KindOfWatch(NamedTuple):
         return [blanks.get(part, part) for part in found if part]
 
 
-KINDS: Sequence[KindOfWatch] = (
-    KindOfWatch(
+KINDS: Sequence[WatchKind] = (
+    WatchKind(
         domain.InState,
         "A line is in a state",
         "{lines} has been {states} for {time}",
@@ -139,7 +139,7 @@ KINDS: Sequence[KindOfWatch] = (
             ),
         ),
     ),
-    KindOfWatch(
+    WatchKind(
         domain.BlockerOpen,
         "A blocker is open",
         "{causes} of {lines} has been open for {time}",
@@ -154,21 +154,21 @@ KINDS: Sequence[KindOfWatch] = (
             ),
         ),
     ),
-    KindOfWatch(
+    WatchKind(
         domain.PastDue,
         "A blocker is past due",
         "a blocker of {lines} has been past due for {time}",
         "a blocker of {lines} is past due",
         0,
     ),
-    KindOfWatch(
+    WatchKind(
         domain.NoActivity,
         "A line has no activity",
         "{lines} has had no activity for {time}",
         "{lines} has no activity",
         5 * _DAY,
     ),
-    KindOfWatch(
+    WatchKind(
         domain.RunOpen,
         "A run hangs",
         "a run of {lines} has been {statuses} for {time}",
@@ -187,7 +187,7 @@ KINDS: Sequence[KindOfWatch] = (
             ),
         ),
     ),
-    KindOfWatch(
+    WatchKind(
         domain.RunsFailing,
         "Runs fail one after the other",
         "the last {count} runs of {lines} failed, {time} ago",
@@ -195,7 +195,7 @@ KINDS: Sequence[KindOfWatch] = (
         0,
         (_number("count", "Number of runs", "3"),),
     ),
-    KindOfWatch(
+    WatchKind(
         domain.HealthBelow,
         "The health of a line is amber or red",
         "the health of {lines} has been {status} for {time}",
@@ -203,7 +203,7 @@ KINDS: Sequence[KindOfWatch] = (
         _HOUR,
         (_word("status", "Health", "red", {"red": "red", "amber": "amber or red"}),),
     ),
-    KindOfWatch(
+    WatchKind(
         domain.SourceSilent,
         "A source is silent",
         "{sources} has been silent for {time}",
@@ -211,7 +211,7 @@ KINDS: Sequence[KindOfWatch] = (
         _DAY,
         (_words("sources", "Sources", "", {}, "/timesheets, /agents"),),
     ),
-    KindOfWatch(
+    WatchKind(
         domain.UsageOver,
         "A line uses more than a limit",
         "{lines} has used more than {limit} {measure} in a {period}, {time} ago",
@@ -231,13 +231,13 @@ KINDS: Sequence[KindOfWatch] = (
 )
 
 
-def offered() -> Sequence[KindOfWatch]:
+def offered() -> Sequence[WatchKind]:
     """The kinds that the API takes."""
     taken = get_args(AnyCondition.model_fields["kind"].annotation)
     return [kind for kind in KINDS if kind.kind in taken]
 
 
-def kind_of(name: str | None) -> KindOfWatch:
+def kind_of(name: str | None) -> WatchKind:
     """The kind of this name; the first one for a name that the API does not take."""
     kinds = offered()
     return next((kind for kind in kinds if kind.kind == name), kinds[0])
@@ -256,7 +256,7 @@ def filled_in(condition: type[Any], **blanks: str) -> str:
 
 
 def sentence_of(watch: ShownWatch) -> str:
-    """What a watch tells of, in plain English: ``any line has been blocked for 2 h``."""
+    """The condition of a watch in plain English: ``any line has been blocked for 2 h``."""
     kind = next(kind for kind in KINDS if isinstance(watch.condition, kind.condition))
     said = {
         blank.name: blank.said(blank.write(getattr(watch.condition, blank.name)))
@@ -350,7 +350,7 @@ class Draft(BaseModel):
         return self.model_copy(update=more | {"time_zone": self.time_zone or zone})
 
     def watching(self) -> dict[str, Any]:
-        """What is watched, as the API takes it."""
+        """The condition and its lines, as the API takes them."""
         kind = kind_of(self.kind)
         condition: dict[str, Any] = {"kind": kind.kind}
         for blank in kind.blanks:
@@ -398,7 +398,7 @@ class WatchForm(Draft, Form):
     """The form that sets up a watch, or replaces all its settings."""
 
 
-class WatchSwitch(Form):
+class SwitchWatchForm(Form):
     """The form that enables or disables a watch."""
 
     enabled: Literal["true", "false"]

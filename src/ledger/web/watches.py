@@ -32,8 +32,8 @@ from ledger.web.watch_forms import (
     Draft,
     NewWatchQuery,
     StartersForm,
+    SwitchWatchForm,
     WatchForm,
-    WatchSwitch,
     draft_of,
     kind_of,
     offered,
@@ -165,7 +165,7 @@ async def _form(
 async def _tried(
     asking: Asking, draft: Draft
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
-    """What a watch would have open now, or the reason why this cannot be told."""
+    """The alerts that a watch would have open now, or the reason why they cannot be told."""
     sent = checked(draft.watching(), WatchToTry, None)
     try:
         return await read_answer(api.preview_watch(asking, sent), api.WatchPreview), None
@@ -248,7 +248,7 @@ async def change_watch(asking: Asking, watch_id: str, form: WatchForm) -> Respon
 
 
 @command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
-async def switch_watch(asking: Asking, watch_id: str, form: WatchSwitch) -> Response:
+async def switch_watch(asking: Asking, watch_id: str, form: SwitchWatchForm) -> Response:
     """Enable or disable the watch."""
     is_on = form.enabled == "true"
     sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
