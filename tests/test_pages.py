@@ -175,7 +175,7 @@ def toured(
 
 def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: Toured) -> None:
     assert_shown(tour(), toured.printed)
-    assert sum(bool(step.output) for step in tour()) == 7
+    assert sum(bool(step.output) for step in tour()) == 9
 
 
 @pytest.mark.parametrize("visited", visits(), ids=lambda v: "+".join(page.stem for page in v))
