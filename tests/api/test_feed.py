@@ -129,6 +129,10 @@ def test_the_workload_has_many_events_and_every_type(world: World) -> None:
         "directory.named",
         "statement.issued",
         "statement.withdrawn",
+        "alert.opened",
+        "alert.reminded",
+        "alert.acknowledged",
+        "alert.resolved",
     }
 
 

@@ -230,7 +230,7 @@ def test_every_export_takes_a_zone_and_no_list_does(world: World) -> None:
         for name in zone_names():
             assert re.fullmatch(schema["pattern"], name)
             assert len(name) <= schema["maxLength"]
-    assert exports == {*EXPORTS, "/v1/usage/export", "/v1/compare/export"}
+    assert exports == {*EXPORTS, "/v1/usage/export", "/v1/compare/export", "/v1/alerts/export"}
     for path in ("/v1/events", "/v1/runs", f"/v1/execution/{world.line}/timeline"):
         answer = world.edge.get(path, world.token, params=ZONE)
         assert_problem(answer, 422, "invalid_request")

@@ -226,7 +226,7 @@ def test_a_running_service_is_backed_up_and_restored_as_the_page_on_operating_sa
         again = ServedAs(folder / "restored", account)
         restored = again.follow(program, "Restore", 1)
         assert restored.stdout.count(" 0 differences") == 3
-        assert restored.stdout.count(" 0 differing") == 7
+        assert restored.stdout.count(" 0 differing") == 8
         with again, again.client(token) as client:
             history = client.get(f"/v1/execution/{LINE}/history", params={"limit": 100}).json()
             assert {one["fact"]["id"] for one in history["data"] if one["fact"]} >= set(before)
@@ -252,7 +252,7 @@ def test_a_backup_of_the_version_before_0_1_0_is_brought_up_to_date(vacant: str)
     key = {"LEDGER_MASTER_KEY": old.settings.master_key or ""}
     restored = run_ledger(settings_of(vacant) | key, "restore", str(old.file))
     assert restored.returncode == 0, restored.stderr
-    assert restored.stdout.count(" 0 differing") == 7
+    assert restored.stdout.count(" 0 differing") == 8
     assert query(vacant, "SELECT name FROM ledger.migration ORDER BY name") == [*zip(NAMES)]
 
 
@@ -322,7 +322,7 @@ def test_a_killed_restore_leaves_an_empty_database_and_a_second_try_restores_row
     restored = run_ledger(settings_of(vacant), "restore", file)
     assert restored.returncode == 1
     assert "its column organization_id says ORG-26-000009" in restored.stdout
-    assert restored.stdout.count(" 0 differing") == 7
+    assert restored.stdout.count(" 0 differing") == 8
     assert "\nIt DIFFERS, as the lines above say." in restored.stderr
     assert len(rows(kept)) > 40
     assert rows(vacant) == rows(kept)
