@@ -145,7 +145,7 @@ def test_the_form_offers_only_the_permissions_that_the_visitor_has(
     assert page.status == 403
     assert "not within the credential's own" in page.words(".refused")[0]
     admin = Visitor(keys.edge, keys.admin)
-    assert len(admin.get(PATH).all(".types input")) == 10
+    assert len(admin.get(PATH).all(".types input")) == 9
 
 
 def test_a_visitor_whose_key_expires_makes_keys_that_end_with_it(keys: Keys) -> None:
