@@ -70,8 +70,19 @@ WANTED = (
     ),
     Wanted(
         r"/v1/event-types/",
-        rb', ?"statement"',
-        "the subject of an event may be a statement",
+        rb', ?"(statement|alert)"',
+        "the subject of an event may be a statement, or an alert",
+    ),
+    Wanted(
+        r"/v1/execution(/summary|/LIN-[\d-]+)?(\?|$)",
+        rb',"open_alerts":0',
+        "a line tells how many alerts are open",
+    ),
+    Wanted(
+        r"/v1/webhooks(/WHK-[\d-]+)?(\?|$)",
+        rb'"format":"standard",|"routing_key":null,'
+        rb'|"watch_ids":null,"min_severity":"info","details":true,',
+        "an endpoint has a format, and chooses alerts",
     ),
     Wanted(
         r"/v1/runs/export\?.*format=csv",

@@ -45,7 +45,7 @@ ENDLESS = "/v1/events/stream"
 
 ALLOWS = {
     "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?"
-    "|GET /v1/(usage|compare|statements|watches|alerts)(/.*)?|POST /v1/watches/preview",
+    "|GET /v1/(usage|compare|statements|watches|alerts|sources)(/.*)?|POST /v1/watches/preview",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)"
     "|POST /v1/alerts/({alert_id}/)?acknowledge",

@@ -341,6 +341,7 @@ OPERATIONS = [
     ("get", "/v1/alerts/{alert_id}"),
     ("post", "/v1/alerts/acknowledge"),
     ("post", "/v1/alerts/{alert_id}/acknowledge"),
+    ("get", "/v1/sources"),
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),
     ("get", "/v1/log/entries/{position}"),

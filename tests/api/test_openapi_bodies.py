@@ -177,6 +177,7 @@ def manage_watches(edge: Edge, requests: Requests) -> None:
     requests.ask("post", "/v1/alerts/acknowledge", json={"ids": [alert]})
     for format in ("jsonl", "csv"):
         requests.ask("get", "/v1/alerts/export", f"format={format}")
+    requests.ask("get", "/v1/sources")
     requests.ask("delete", path)
 
 

@@ -176,7 +176,7 @@ def test_a_preview_shows_the_lines_of_the_tenant_alone(watcher: Watcher) -> None
 @pytest.mark.parametrize(
     ("wrong", "place"),
     [({"name": "n"}, "/name"), ({"severity": "info"}, "/severity"),
-     ({"from": "2026-04-01"}, "/from"), ({"for_seconds": -1}, "/for_seconds"),
+     ({"from": "2026-04-01"}, "/to"), ({"for_seconds": -1}, "/for_seconds"),
      ({"condition": {"kind": "no_activity"}}, "/for_seconds"),
      ({"condition": {"kind": "past_due"}, "keep_seconds": 1}, "/keep_seconds")],
     ids=str,

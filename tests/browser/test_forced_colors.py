@@ -51,7 +51,7 @@ def test_the_selected_status_of_deliveries_looks_selected(visit: Page, edge: Edg
     made = edge.post("/v1/webhooks", edge.token("webhooks:manage"), json=body).json()["data"]
     visit.goto(f"/ui/webhooks/{made['id']}")
     chips = visit.locator(".bar .chip")
-    assert [is_marked(chip) for chip in chips.all()] == [True, False, False, False, False]
+    assert [is_marked(chip) for chip in chips.all()] == [True, False, False, False, False, False]
 
 
 def test_the_slider_is_visible(visit: Page, edge: Edge) -> None:

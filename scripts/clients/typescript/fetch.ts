@@ -60,7 +60,7 @@ async function main(): Promise<void> {
     body: { url: "https://1.1.1.1/", event_types: ["run.failed"] },
   });
   const endpoint = present(made.data, made.error, "a webhook").data;
-  ensure(endpoint.secret.startsWith("whsec_"), "the secret is shown");
+  ensure(endpoint.secret?.startsWith("whsec_") ?? false, "the secret is shown");
   const at = { params: { path: { endpoint_id: endpoint.id } } };
   const changed = await client.PATCH("/v1/webhooks/{endpoint_id}", {
     ...at,

@@ -5,13 +5,20 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
-from pydantic import Field
 
 from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import InvalidCursor
-from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
+from ledger.api.reading import (
+    Asking,
+    Identifier,
+    Page,
+    Present,
+    decode_cursor,
+    encode_cursor,
+    paged,
+)
 from ledger.api.replies import PageOf
-from ledger.domain.values import ORGANIZATION_ID, format_instant, parse_instant
+from ledger.domain.values import format_instant, parse_instant
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from projections.source.statements import list_read
 
@@ -21,7 +28,7 @@ router = APIRouter(prefix="/v1", tags=["watches"], route_class=LeanRoute)
 class SourcesQuery(Present, Page):
     """The list's parameters."""
 
-    organization_id: Annotated[str | None, Field(pattern=ORGANIZATION_ID)] = None
+    organization_id: Identifier = None
 
 
 class LastFact(msgspec.Struct):
