@@ -148,9 +148,10 @@ LEFT JOIN LATERAL (
 
 # The unresolved alerts of these lines, and their number by state, model, product line and causes.
 _SUMMARY = """
-SELECT p.position, (SELECT count(*) FROM ledger.alert AS a {of_lines}) AS alerts, l.state,
-       l.execution_model, l.product_line, l.causes, l.lines
-FROM ({position}) AS p LEFT JOIN LATERAL ({lines}) AS l ON true
+SELECT p.position, unresolved.alerts, l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ({position}) AS p
+CROSS JOIN LATERAL (SELECT count(*) AS alerts FROM {alerts}) AS unresolved
+LEFT JOIN LATERAL ({lines}) AS l ON true
 """
 
 # Lines from the stored counts: per workspace if a workspace is requested, else per organization.
@@ -189,13 +190,26 @@ FROM ledger.execution_rank AS l WHERE {where}
 GROUP BY l.state, l.execution_model, l.product_line, l.causes
 """
 
+# The unresolved alerts of a tenant, and of the lines that other filters choose. Few are unresolved.
+_OF_TENANT = "ledger.alert AS a WHERE a.line_id IS NOT NULL AND {unresolved} AND {where}"
 _OF_RANKED = """
-JOIN ledger.execution_rank AS l ON l.line_id = a.line_id WHERE a.resolved IS NULL AND {where}
+ledger.alert AS a JOIN ledger.execution_rank AS l ON l.line_id = a.line_id
+WHERE a.resolved IS NULL AND {where}
 """
-_OF_INTERVALS = f"""
-JOIN ledger.execution_interval AS l ON l.line_key = {_KEY_OF_ALERT}
-WHERE {_UNRESOLVED_THEN} AND l.opened <= p.position AND l.ended > p.position AND {{where}}
+_OF_INTERVALS = """
+(SELECT a.line_id FROM ledger.alert AS a WHERE {unresolved} OFFSET 0) AS a
+CROSS JOIN LATERAL (
+    SELECT * FROM ledger.execution_interval AS i
+    WHERE i.line_key = {key} AND i.opened <= p.position
+    ORDER BY i.opened DESC LIMIT 1
+) AS l
+WHERE {where}
 """
+_ALERTS_OF_TENANT: Mapping[str, str] = {
+    **tenant_conditions("a"),
+    "workspace_id": "a.workspace_id = ANY(%(workspace_id)s)",
+}
+
 
 # Lines of the past are counted one by one, each by the interval that held at the position.
 _THEN_COUNTED = """
@@ -369,10 +383,8 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
     """
     # Single lines that are counted are few or many, depending on the values.
     planning = Planning.BY_VALUES
-    of_lines = _OF_RANKED.format(where=where(filters, RANK_FILTERS))
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
-        of_lines = _OF_INTERVALS.format(where=where_line(filters, past=True))
     elif filters & {"resource_id", "has_alerts", *OF_BLOCKERS}:
         lines = _COUNTED_ONE_BY_ONE.format(where=where(filters, RANK_FILTERS))
     elif "project_tag" in filters:
@@ -394,8 +406,22 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
         past=past,
         planning=planning,
         is_kept=is_kept,
-        of_lines=of_lines,
+        alerts=_alerts(filters, past),
         lines=lines,
+    )
+
+
+def _alerts(filters: frozenset[str], past: bool) -> str:
+    """The unresolved alerts of the lines that match."""
+    unresolved = _UNRESOLVED_THEN if past else "a.resolved IS NULL"
+    if filters <= _ALERTS_OF_TENANT.keys():
+        return _OF_TENANT.format(unresolved=unresolved, where=where(filters, _ALERTS_OF_TENANT))
+    if not past:
+        return _OF_RANKED.format(where=where(filters, RANK_FILTERS))
+    always = ("a.line_id IS NOT NULL", unresolved)
+    own = where(filters & _ALERTS_OF_TENANT.keys(), _ALERTS_OF_TENANT, *always)
+    return _OF_INTERVALS.format(
+        unresolved=own, key=_KEY_OF_ALERT, where=where_line(filters, past=True)
     )
 
 

@@ -134,7 +134,9 @@ _OF_ALERT: Mapping[str, str] = {
     "watch_id": "a.watch_id = ANY(%(watch_id)s)",
     "service_line_id": "a.line_id = ANY(%(service_line_id)s)",
     "severity": "a.severity = ANY(%(severity)s)",
-    "assignee": "k.assignee = ANY(%(assignee)s)",
+    "assignee": """k.assignee = ANY(%(assignee)s) AND EXISTS (
+        SELECT FROM ledger.alert_acknowledgement AS o
+        WHERE o.alert_id = a.alert_id AND o.assignee = ANY(%(assignee)s))""",
     "from": "a.due_at >= %(from)s",
     "to": "a.due_at < %(to)s",
 }
@@ -144,13 +146,13 @@ _ORDERS: Mapping[AlertSort | None, str] = {
     "severity": "{row}.rank DESC, {row}.due_at DESC, {row}.alert_key",
 }
 
-# The place behind an alert. The first condition is one of the index.
+# The place behind an alert. The first condition is that of the index.
 _AFTER: Mapping[AlertSort | None, str] = {
     None: """a.due_at <= %(after_due)s
         AND (a.due_at < %(after_due)s OR a.alert_key > %(after)s)""",
-    "severity": """a.rank <= %(after_rank)s
-        AND (a.rank < %(after_rank)s OR a.due_at < %(after_due)s
-             OR a.due_at = %(after_due)s AND a.alert_key > %(after)s)""",
+    "severity": """(a.rank, a.due_at) <= (%(after_rank)s::int, %(after_due)s)
+        AND ((a.rank, a.due_at) < (%(after_rank)s::int, %(after_due)s)
+             OR a.alert_key > %(after)s)""",
 }
 
 _UNRESOLVED = "a.resolved IS NULL", "(a.resolved IS NULL OR a.resolved > p.position)"

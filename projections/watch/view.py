@@ -116,6 +116,8 @@ ACKNOWLEDGEMENT = Table(
     AcknowledgementRow,
     key=("alert_id", "position"),
     owner=("alert", "alert_id"),
+    # Lists by assignee: few acknowledgements are of one.
+    indexes=(Index("assignee", where="assignee IS NOT NULL"),),
 )
 
 RANKS = {"info": 1, "warning": 2, "critical": 3}

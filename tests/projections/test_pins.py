@@ -50,7 +50,7 @@ STORED = {
     "directory": "a2e609877261ad65",
     "search": "fb096104a281d89f",
     "statement": "69649708fa9095f3",
-    "watch": "6b13cb2b4d6fe517",
+    "watch": "5b995a5cc788bdf8",
     "source": "36b561f4059ad82b",
 }
 """Digests of the tables as PostgreSQL has them."""
