@@ -42,7 +42,7 @@ from ledger.postgres.leadership import Candidate
 from ledger.postgres.locks import SEALING
 from ledger.postgres.table import Table
 from ledger.sealing.sealer import Sealer
-from ledger.sealing.watch import Watch
+from ledger.sealing.watch import WitnessWatch
 from ledger.service.composition.database import open_vault, prepare_database
 from ledger.service.composition.writing import utc_now
 from ledger.service.processes import calm_collector
@@ -183,7 +183,7 @@ class DataSet:
             conninfo = prepare_database(self._settings, url)
             node_id = node_id_in(self._settings.data_dir)
             # There is no other node.
-            watch = Watch(node_id, self._settings.witness_folder, patience=0.0)
+            watch = WitnessWatch(node_id, self._settings.witness_folder, patience=0.0)
             session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALING["sealer"]}))
             sealer = Sealer(session, open_vault(self._settings), utc_now, watch)
             began = time.perf_counter()
