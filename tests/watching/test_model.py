@@ -274,7 +274,7 @@ def _told_by(model: WatchModel) -> Iterator[tuple[Any, ...]]:
             yield ("resolved", alert.identity, *alert.resolved)
 
 
-@pytest.mark.parametrize("seed", repeated(range(100), first=2))
+@pytest.mark.parametrize("seed", repeated(range(100)))
 def test_alerts_open_repeat_and_end_as_the_model_says(own_ledger: Ledger, seed: int) -> None:
     own_ledger.listen()
     histories = Histories(own_ledger, seed)
