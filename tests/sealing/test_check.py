@@ -319,9 +319,9 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     assert printed[-3] == "1 events in 1 checkpoints, 1 differences; 1 not sealed yet."
     vandalize(ledger.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
     assert verify(settings, ledger.conninfo) == 1
-    assert capsys.readouterr().out == (
-        "signer is_only=true: its column vkey: no key of an Ed25519 signature\n"
-    )
+    # The process that compares tables may have named rows until this ends it.
+    named = "signer is_only=true: its column vkey: no key of an Ed25519 signature"
+    assert named in capsys.readouterr().out.splitlines()
 
 
 def test_the_command_prints_a_thousand_differences_of_a_table_and_counts_the_others(
