@@ -13,13 +13,11 @@ from ledger.application.commands.statements import IssueStatement, StatementNumb
 from ledger.demo.cast import Closing
 from ledger.demo.telling import Stage
 from ledger.demo.views import later, views_at_end
-from ledger.domain.statement import InstantText, StatementIssued
-from ledger.domain.values import format_instant
 from ledger.intake.principal import Principal
 from ledger.log.documents import Documents
 from ledger.postgres.door import Door
-from ledger.reads.statement import Document, document, scoped
-from ledger.reads.usage import Corner, Summing, UsageScope
+from ledger.reads.statement import Document, compose, scope_of
+from ledger.reads.usage import Corner
 
 
 class Closer:
@@ -44,17 +42,7 @@ class Closer:
         )
         with views_at_end(self._conninfo) as (_, end):
             corner = later(end, self.at)
-        event = StatementIssued(
-            organization_id=closing.organization_id,
-            from_=InstantText(format_instant(closing.first)),
-            to=InstantText(format_instant(closing.beyond)),
-            time_zone="UTC",
-            as_of=InstantText(format_instant(corner.clock)),
-            position=corner.position,
-            document_sha256="",
-            reference=f"INV-{closing.first:%Y-%m}",
-        )
-        made = asyncio.run(self._document(clerk, corner, event))
+        made = asyncio.run(self._document(clerk, corner))
         Documents(self._conninfo).store(made.row(datetime.now(UTC)))
         return IssueStatement(
             clerk,
@@ -65,13 +53,19 @@ class Closer:
             numbers=StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total)),
         )
 
-    async def _document(self, clerk: Principal, corner: Corner, event: StatementIssued) -> Document:
+    async def _document(self, clerk: Principal, corner: Corner) -> Document:
         closing, door = self._closing, Door(self._reading)
-        scope = UsageScope(clerk.tenant, {"organization_id": closing.organization_id})
-        period = closing.first, closing.beyond
         await door.open()
         try:
-            summing = Summing(door.fetch, scope, corner, *period)
-            return document(event, await scoped(summing, *period, by_resource=False))
+            return await compose(
+                door.fetch,
+                scope_of(clerk.tenant, closing.organization_id, None),
+                corner,
+                (closing.first, closing.beyond),
+                by_resource=False,
+                organization_id=closing.organization_id,
+                time_zone="UTC",
+                reference=f"INV-{closing.first:%Y-%m}",
+            )
         finally:
             await door.close()

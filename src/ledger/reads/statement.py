@@ -3,6 +3,7 @@
 Its bytes are hashed, so the order of keys and all texts are the contract's.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.domain.errors import Invalid
-from ledger.domain.statement import StatementIssued
+from ledger.domain.statement import InstantText, StatementIssued
 from ledger.domain.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums
+from ledger.domain.values import format_instant
 from ledger.log.tables import DocumentRow
-from ledger.reads.usage import Row, Summing, Usage
+from ledger.postgres.scope import Fetch, Tenant
+from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope
 
 MAX_ROWS = 20_000
 """Rows of a document in all, and of an answer about changes."""
@@ -37,6 +40,14 @@ class SumsOfScope(NamedTuple):
     total: Sums
     rows: Sequence[Row]
     by_resource: Sequence[Row] | None
+
+
+def scope_of(tenant: Tenant, organization_id: str, workspace_id: str | None) -> UsageScope:
+    """The lines of a statement that the credential of this tenant sees."""
+    filters: dict[str, Any] = {"organization_id": organization_id}
+    if workspace_id is not None:
+        filters["workspace_id"] = [workspace_id]
+    return UsageScope(tenant, filters)
 
 
 async def scoped(
@@ -73,6 +84,38 @@ class Document(NamedTuple):
             total=self.total.decode(),
             stored_at=stored_at,
         )
+
+
+async def compose(
+    fetch: Fetch,
+    scope: UsageScope,
+    corner: Corner,
+    period: tuple[datetime, datetime],
+    *,
+    by_resource: bool,
+    organization_id: str,
+    time_zone: str,
+    **terms: str | None,
+) -> Document:
+    """Sum a scope's period as known at a corner, and write its document.
+
+    ``terms``: the fields of the event that may be None, as they were asked for. Raises Behind and
+    Invalid.
+    """
+    start, end = period
+    summing = Summing(fetch, scope, corner, start, end)
+    sums = await scoped(summing, start, end, by_resource=by_resource)
+    event = StatementIssued(
+        organization_id=organization_id,
+        time_zone=time_zone,
+        from_=InstantText(format_instant(start)),
+        to=InstantText(format_instant(end)),
+        as_of=InstantText(format_instant(corner.clock)),
+        position=corner.position,
+        document_sha256="",
+        **terms,
+    )
+    return await asyncio.to_thread(document, event, sums)
 
 
 def document(event: StatementIssued, sums: SumsOfScope) -> Document:

@@ -23,10 +23,10 @@ from ledger.web.addresses import here, own_page, with_parameter
 from ledger.web.log import COUNTED, PAGE_ROWS, chips, stream_address
 from ledger.web.names import names_for, names_of_keys, names_of_lines
 from ledger.web.pages import (
-    HEADERS,
     Form,
     PageRoute,
     Typed,
+    as_file,
     go,
     idempotency_of,
     read_answer,
@@ -220,9 +220,7 @@ def keepers_of(found: Sequence[ShownAlert]) -> set[str]:
 @router.get("/export", openapi_extra=needs("read"))
 async def export_alerts(asking: Asking, query: api.AlertsExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await api.export_alerts(asking, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(api.export_alerts(asking, query))
 
 
 # Acknowledging.

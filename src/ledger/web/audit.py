@@ -16,7 +16,7 @@ from ledger.language.published import TYPES, UNCHANGED_HEALTH
 from ledger.web.actions import GROUPS, label_of, labels_of
 from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.names import names_beside
-from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
+from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
 
@@ -99,6 +99,4 @@ def _chosen(query: AuditPageQuery) -> dict[str, Any]:
 @router.get("/export", openapi_extra=_RIGHT)
 async def export_audit_log(asking: Asking, query: audit.ExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await audit.export_audit_log(asking, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(audit.export_audit_log(asking, query))

@@ -18,7 +18,7 @@ from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for, names_of_keys
-from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
+from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.pickers import kinds_for, names_of_resources
 from ledger.web.showing import COLUMNS, columns_of
 from ledger.web.views import kept_of, tabs_of
@@ -198,9 +198,7 @@ async def _summary(asking: Asking, filters: Filters) -> LineCounts:
 @router.get("/export", openapi_extra=needs("read"))
 async def export_lines(asking: Asking, query: executions.LinesExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await executions.export_executions(asking, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(executions.export_executions(asking, query))
 
 
 @router.get("/stream", openapi_extra=needs("read"))

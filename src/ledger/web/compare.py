@@ -21,7 +21,7 @@ from ledger.domain.comparison import STATES
 from ledger.domain.values import format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.log import WrittenInstant, WrittenRange
-from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
+from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.periods import Period, month_of, period_of
 from ledger.web.scopes import all_compared, changed, exported, organization_first, scope_of
 from ledger.web.showing import Zone, zone_of
@@ -179,6 +179,4 @@ _PLACES: Mapping[str, Callable[[ComparedLine], Any]] = {
 @router.get("/export", openapi_extra=needs("read"))
 async def export_changes(asking: Asking, query: CompareExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await compare.export_comparison(asking, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(compare.export_comparison(asking, query))

@@ -17,7 +17,7 @@ from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.web.log import COUNTED, PAGE_ROWS, WrittenInstant, WrittenRange, chips, stream_address
 from ledger.web.names import names_beside
-from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
+from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.showing import summary
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
@@ -92,9 +92,7 @@ def _chosen(query: EventsQuery) -> dict[str, Any]:
 @router.get("/export", openapi_extra=needs("read"))
 async def export_events(asking: Asking, query: feeds.EventsExportQuery) -> Response:
     """The events that match the filters, from all pages, as a file in log order."""
-    response = await feeds.export_events(asking, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(feeds.export_events(asking, query))
 
 
 @router.get("/{event_id}", openapi_extra=needs("read"))
@@ -135,7 +133,4 @@ async def download_proof(asking: Asking, event_id: str, query: Present) -> Respo
     answer = await feeds.show_event(asking, event_id, query)
     event = msgspec.json.decode(answer.body, type=AnswerOf[Envelope]).data
     asked = proofs.ProofQuery(position=event.position)
-    response = await proofs.show_proof(asking, asked)
-    name = f'attachment; filename="{proof_file(event.id)}"'
-    response.headers.update({**HEADERS, "Content-Disposition": name})
-    return response
+    return await as_file(proofs.show_proof(asking, asked), proof_file(event.id))

@@ -319,6 +319,15 @@ async def read_answer(answer: Awaitable[Response], shown: type[T]) -> T:
     return msgspec.json.decode((await answer).body, type=shown)
 
 
+async def as_file(answer: Awaitable[Response], name: str | None = None) -> Response:
+    """The file of an API endpoint, authenticated by the session; ``name`` makes a body a file."""
+    response = await answer
+    response.headers.update(HEADERS)
+    if name is not None:
+        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
 def show(
     request: Request, template: str, status: int = 200, shown_at: str | None = None, **context: Any
 ) -> Response:

@@ -19,7 +19,7 @@ from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
 from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips
 from ledger.web.names import known_of_lines, name_of_line, names_of_keys, names_of_lines
-from ledger.web.pages import HEADERS, PageRoute, go, of_organization, read_answer, show
+from ledger.web.pages import PageRoute, as_file, go, of_organization, read_answer, show
 from ledger.web.showing import summary
 from projections.run.shown import ShownRun
 
@@ -174,9 +174,7 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 @router.get("/runs/export", openapi_extra=needs("read"))
 async def export_runs(asking: Asking, query: RunsExportPageQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await runs.export_runs(of_organization(asking, query.organization_id), query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(runs.export_runs(of_organization(asking, query.organization_id), query))
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))

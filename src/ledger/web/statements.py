@@ -29,8 +29,8 @@ from ledger.web.log import chips
 from ledger.web.managed import Managed, RefusedForm
 from ledger.web.names import names_of_lines
 from ledger.web.pages import (
-    HEADERS,
     PageRoute,
+    as_file,
     go,
     idempotency_of,
     of_organization,
@@ -265,18 +265,15 @@ async def export_statement(
     asking: Asking, statement_id: str, query: api.StatementExportQuery
 ) -> Response:
     """The API's export, authenticated by the session."""
-    response = await api.export_statement(asking, statement_id, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(api.export_statement(asking, statement_id, query))
 
 
 @router.get("/{statement_id}/bundle", openapi_extra=needs("read"))
 async def download_bundle(asking: Asking, statement_id: str, query: Present) -> Response:
     """The API's bundle, as a file."""
-    response = await api.show_statement_bundle(asking, statement_id, query)
-    name = f'attachment; filename="{_bundle_file(statement_id)}"'
-    response.headers.update({**HEADERS, "Content-Disposition": name})
-    return response
+    return await as_file(
+        api.show_statement_bundle(asking, statement_id, query), _bundle_file(statement_id)
+    )
 
 
 def _bundle_file(statement_id: str) -> str:

@@ -22,7 +22,7 @@ from ledger.domain.values import STATES
 from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import LongLinesQuery
 from ledger.web.month_rows import HEADS, MonthRow, Rows, amounts_of, bars_of, place_of
-from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
+from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.periods import Period, common_periods, period_of
 from ledger.web.scopes import (
     PAGE,
@@ -246,6 +246,4 @@ async def _by_day(asking: Asking, query: MonthQuery, table: Rows) -> Sequence[Mo
 @router.get("/export", openapi_extra=needs("read"))
 async def export_month(asking: Asking, query: LinesUsageExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    response = await usage.export_usage_of_lines(asking, query)
-    response.headers.update(HEADERS)
-    return response
+    return await as_file(usage.export_usage_of_lines(asking, query))

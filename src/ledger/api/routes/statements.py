@@ -47,7 +47,6 @@ from ledger.application.commands.statements import (
 )
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid, NotFound, Unavailable
-from ledger.domain.statement import InstantText, StatementIssued
 from ledger.domain.usage import OF_ALL
 from ledger.domain.values import (
     LABEL,
@@ -55,18 +54,16 @@ from ledger.domain.values import (
     STATEMENT_ID,
     TEXT,
     WORKSPACE_ID,
-    format_instant,
     id_named,
     id_of_key,
     sort_key,
 )
 from ledger.intake.fact_types import Characters
-from ledger.intake.principal import Principal
 from ledger.language.rendering import ShownInstant, StatementAsIssued, doc, json_text
 from ledger.reads.changes import ChangedLine, changes_of
 from ledger.reads.question import Answer
-from ledger.reads.statement import document, scoped
-from ledger.reads.usage import Corner, Summing, UsageScope
+from ledger.reads.statement import compose, scope_of
+from ledger.reads.usage import Corner
 from projections.statement.statements import list_read, statement_read
 
 router = APIRouter(prefix="/v1/statements", tags=["statements"], route_class=LeanRoute)
@@ -273,33 +270,21 @@ async def _stored(
     async with services.heavy.turn(asking.principal.party):
         known = await present_corner(asking, VIEWS)
         corner = await corner_at(asking, VIEWS, known.clock)
-        start, end = body.period(corner.clock)
-        scope = _scope(asking.principal, organization_id, workspace_id)
-        summing = Summing(services.door.fetch, scope, corner, start, end)
-        sums = await scoped(summing, start, end, by_resource=body.by_resource)
-        event = StatementIssued(
+        made = await compose(
+            services.door.fetch,
+            scope_of(asking.principal.tenant, organization_id, workspace_id),
+            corner,
+            body.period(corner.clock),
+            by_resource=body.by_resource,
             organization_id=organization_id,
             workspace_id=workspace_id,
-            from_=InstantText(format_instant(start)),
-            to=InstantText(format_instant(end)),
             time_zone=body.time_zone,
-            as_of=InstantText(format_instant(corner.clock)),
-            position=corner.position,
-            document_sha256="",
             note=body.note,
             reference=body.reference,
             replaces=body.replaces,
         )
-        made = await asyncio.to_thread(document, event, sums)
         await asyncio.to_thread(services.documents.store, made.row(services.clock()))
     return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
-
-
-def _scope(principal: Principal, organization_id: str, workspace_id: str | None) -> UsageScope:
-    filters: dict[str, Any] = {"organization_id": organization_id}
-    if workspace_id is not None:
-        filters["workspace_id"] = [workspace_id]
-    return UsageScope(principal.tenant, filters)
 
 
 @command_route(
@@ -445,7 +430,7 @@ async def show_statement_changes(
     async with services.heavy.turn(asking.principal.party):
         about = (await find(asking, statement_id, query, whole=False)).about
         now = await corner_of(asking, VIEWS, query.instant)
-        scope = _scope(asking.principal, about.organization_id, about.workspace_id)
+        scope = scope_of(asking.principal.tenant, about.organization_id, about.workspace_id)
         then, period = Corner(about.position, about.as_of), (about.from_, about.to)
         found = await changes_of(services.door.fetch, scope, period, then, now)
     data = {
