@@ -88,6 +88,7 @@ def test_no_metric_has_a_label_of_a_tenant(edge: Edge) -> None:
         "status",
         "le",
         "type",
+        "format",
         "outcome",
         "code",
         "projection",
