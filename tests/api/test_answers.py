@@ -137,7 +137,7 @@ def test_headers_of_one_request_do_not_appear_on_a_later_kept_answer(edge: Edge)
 # Random work and random questions, for three workers.
 
 
-@pytest.mark.parametrize(("seed", "rounds"), repeated([(1, 9), (1, 24), (2, 24)]))
+@pytest.mark.parametrize(("seed", "rounds"), repeated([(1, 6), (1, 24), (2, 24)]))
 def test_workers_with_and_without_kept_answers_answer_the_same(
     conninfo: str, seed: int, rounds: int
 ) -> None:

@@ -12,10 +12,12 @@ import pytest
 from ledger.intake.fact_types import FACT_TYPES
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
+from tests.support.soak import repeated
 from tests.support.watches import RUNNING, create_watch, watched
 
 CONTROLS = [chr(point) for point in (*range(1, 0x20), *range(0x7F, 0xA0))]
 BIDIRECTIONAL = list("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+CHARACTERS = CONTROLS + BIDIRECTIONAL
 LINE_ENDS = ["\t", "\n", "\r"]
 HARMLESS = "Grüße, 東京 ‐ 😀 e\u0301 \u00a0\u200d\u2028"
 
@@ -133,7 +135,7 @@ def test_a_fact_with_a_control_character_in_any_of_its_texts_is_refused(
     edge: Edge, line: str, type_: str, place: str
 ) -> None:
     may_have_lines = place.rpartition("/")[2] in OF_LINES
-    bad = CONTROLS + BIDIRECTIONAL
+    bad = CHARACTERS
     refused = [c for c in bad if not (may_have_lines and c in LINE_ENDS)]
     relative = place.removeprefix("/data")
     if FACT_TYPES[type_].subject == "run" and type_ not in ("run.requested", "run.started"):
@@ -219,7 +221,7 @@ def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_kept
     events = [
         fact("execution.checked_in", line, {}, actortype="user", actorid="USR-1")
         | {name: f"a{character}b"}
-        for character in CONTROLS + BIDIRECTIONAL
+        for character in CHARACTERS
     ]
     before = edge.log()
     items = edge.send_batch(*events, token=token).json()["data"]
@@ -295,12 +297,23 @@ def _at(field: str, text: str) -> dict[str, Any]:
     return {name: {within[0]: [text]} if within else text}
 
 
-@pytest.mark.parametrize(("method", "path", "body", "field"), COMMANDS)
+OF_COMMANDS = [(*command, CHARACTERS[number % 8 :: 8]) for number, command in enumerate(COMMANDS)]
+OF_COMMANDS = repeated([*OF_COMMANDS, *((*each, CHARACTERS) for each in COMMANDS)], len(COMMANDS))
+"""Each command with an eighth of the characters; all of them under ``make soak``."""
+
+
+@pytest.mark.parametrize(("method", "path", "body", "field", "characters"), OF_COMMANDS)
 def test_a_command_with_a_control_character_in_its_text_is_refused(
-    edge: Edge, ids: dict[str, str], method: str, path: str, body: dict[str, Any], field: str
+    edge: Edge,
+    ids: dict[str, str],
+    method: str,
+    path: str,
+    body: dict[str, Any],
+    field: str,
+    characters: list[str],
 ) -> None:
     token = edge.token("admin", organization_id=None)
-    for character in CONTROLS + BIDIRECTIONAL:
+    for character in characters:
         if field in OF_LINES and character in LINE_ENDS:
             continue
         content = dumps(body | _at(field, f"a{character}b"))

@@ -146,7 +146,7 @@ def _place(line: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "questions"), repeated([(1, 60), *((seed, 300) for seed in range(2, 8))])
+    ("seed", "questions"), repeated([(1, 30), *((seed, 300) for seed in range(2, 8))])
 )
 def test_a_comparison_is_what_a_model_of_the_log_tells(
     conninfo: str, settings: Settings, seed: int, questions: int

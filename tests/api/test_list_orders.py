@@ -402,8 +402,9 @@ def test_a_cursor_with_a_forged_key_is_refused(edge: Edge, sort: str, key: Any) 
     assert_problem(edge.get(f"{path}&cursor={text}"), 400, "invalid_cursor")
 
 
-@pytest.mark.parametrize("seed", repeated(range(3)))
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    ("sort", "seed"), repeated([(sort, seed) for seed in range(3) for sort in SORTS])
+)
 def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
     edge: Edge, sort: str, seed: int
 ) -> None:

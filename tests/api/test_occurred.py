@@ -94,7 +94,7 @@ def page_of(edge: Edge, token: str, **params: Any) -> Any:
     return answer.json()
 
 
-@pytest.mark.parametrize("examples", repeated([25, 400]))
+@pytest.mark.parametrize("examples", repeated([12, 400]))
 def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_stretch(
     world: World, examples: int
 ) -> None:

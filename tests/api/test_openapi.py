@@ -390,7 +390,7 @@ def has_empty_words(sent: Any) -> bool:
     return isinstance(words, list) and len(words) > 1 and "" in words
 
 
-@pytest.mark.parametrize("examples", repeated([3, 8]))
+@pytest.mark.parametrize("examples", repeated([2, 8]))
 @pytest.mark.parametrize(("method", "path", "mode"), CASES)
 def test_the_service_conforms_to_its_document(
     schema: Any,

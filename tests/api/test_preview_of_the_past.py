@@ -72,8 +72,13 @@ def test_a_late_fact_counts_when_it_happened(tenant: Tenant, edge: Edge) -> None
     assert tenant.preview(BLOCKED, for_seconds=60, **period(edge, minutes=50))["data"] == []
 
 
-@pytest.mark.parametrize("condition", [BLOCKED, STUCK, GAPS], ids=["blocked", "stuck", "gaps"])
-@pytest.mark.parametrize("seed", repeated([1, 2, 3, 4], 1))
+@pytest.mark.parametrize(
+    ("condition", "seed"),
+    repeated(
+        [(condition, seed) for seed in range(1, 5) for condition in (STUCK, GAPS, BLOCKED)], 2
+    ),
+    ids=str,
+)
 def test_the_preview_equals_what_a_watch_has_opened_where_every_fact_came_in_time(
     tenant: Tenant, edge: Edge, seed: int, condition: dict[str, Any]
 ) -> None:

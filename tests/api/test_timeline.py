@@ -223,7 +223,7 @@ def test_the_timeline_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
 # Random workloads, compared with the model of the raw log.
 
 
-@pytest.fixture(scope="module", params=repeated([1, 2, 3, 4], 2))
+@pytest.fixture(scope="module", params=repeated([1, 2, 3, 4]))
 def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     life = Life(edge, request.param)
     life.live(70)

@@ -21,7 +21,7 @@ from tests.support.soak import repeated
 from tests.support.stored import stored_object
 
 
-@pytest.fixture(scope="module", params=repeated([1, 2, 3, 4], 2))
+@pytest.fixture(scope="module", params=repeated([1, 2, 3, 4]))
 def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     life = Life(edge, request.param)
     life.live(70)

@@ -3,14 +3,18 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import Watch, assert_accessible, enter, screenshot
+from tests.support.browser import Watch, assert_accessible, enter, screenshot, show_one_path
 from tests.support.edge import Edge
+from tests.support.soak import repeated
 
 
+@pytest.mark.parametrize("paths", repeated(["one", "all"]))
 def test_the_api_is_read_and_tried_in_the_pages_colours_with_nothing_from_elsewhere(
-    page: Page, edge: Edge, watch: Watch
+    page: Page, edge: Edge, watch: Watch, paths: str
 ) -> None:
     line = edge.fresh()
+    if paths == "one":
+        page.route("**/openapi.json", show_one_path)
     page.emulate_media(color_scheme="dark")
     page.goto("/docs")
     expect(page.locator(".opblock").first).to_be_visible()

@@ -14,6 +14,7 @@ import pytest
 from ledger.cli.arguments import main
 from tests.cli.conftest import environment
 from tests.support.served import LEDGER, free_port, run_ledger
+from tests.support.soak import repeated
 from tests.support.views import until
 
 REFUSED = b'{"specversion": "1.0"}\n' * 5000
@@ -57,7 +58,7 @@ def test_an_import_of_a_closed_standard_input_says_so(conninfo: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("lines", [1, 5000])
+@pytest.mark.parametrize("lines", repeated([5000, 1]))
 def test_an_import_whose_output_has_no_reader_blames_the_output(
     conninfo: str, tmp_path: Path, lines: int
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import MASTER_KEY
 from tests.support.served import serving_at
+from tests.support.soak import repeated
 from tests.support.views import until
 
 CONNECTIONS = 200
@@ -50,7 +51,7 @@ def megabytes(pid: int, entry: str) -> float:
     return int(found[1]) / 1024
 
 
-@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("kind", repeated(REQUESTS))
 def test_a_flood_of_requests_does_not_grow_a_workers_memory(
     conninfo: str, tmp_path: Path, kind: str
 ) -> None:

@@ -11,6 +11,7 @@ from ledger.api.machinery import access_log
 from ledger.cli.arguments import main
 from tests.conftest import MASTER_KEY
 from tests.support.served import Served, free_port
+from tests.support.soak import repeated
 
 
 def _write_seldom(arguments: Sequence[str]) -> int:
@@ -24,7 +25,7 @@ class Unhurried(Served):
     entry = staticmethod(_write_seldom)
 
 
-@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("log_format", repeated(["json", "text"]))
 def test_a_service_that_is_stopped_writes_the_lines_of_all_answered_requests_first(
     conninfo: str, tmp_path: Path, log_format: str
 ) -> None:

@@ -98,7 +98,7 @@ def play(observed: Observed, address: Any, everything: Receiver, blockers: Recei
             life.outcomes = Counter() if seed == 4 else observed.outcomes
             life.outcomes["service_line.activated", "succeeded"] += 1
             lives.append(life)
-        for _ in range(6):
+        for _ in range(4):
             for life in lives:
                 life.live(4)
         lives[0].close()

@@ -174,7 +174,7 @@ def findings(race: Race, log: LogChecker) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("commands", repeated([COMMANDS // 2, COMMANDS]))
+@pytest.mark.parametrize("commands", repeated([COMMANDS // 4, COMMANDS]))
 def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
     conninfo: str, settings: Settings, commands: int
 ) -> None:

@@ -47,6 +47,7 @@ def test_without_the_append_lock_the_database_refuses_positions_given_twice(conn
     assert counts["unavailable"] > 0 or log.findings
 
 
+@pytest.mark.soak
 def test_without_the_append_lock_and_unique_positions_the_checker_finds_the_damage(
     conninfo: str,
 ) -> None:
@@ -61,6 +62,7 @@ def test_the_checker_finds_a_closing_that_ignores_open_runs(conninfo: str) -> No
     assert any("the line closes with" in finding for finding in log.findings), log.findings[:5]
 
 
+@pytest.mark.soak
 def test_the_checker_finds_starts_on_held_lines_by_a_writer_with_stale_memory(
     conninfo: str,
 ) -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, WebError
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    WebError,
+)
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
@@ -173,3 +181,11 @@ def assert_accessible(page: Page) -> None:
     ]
     grave += [f"placeholder: {hint}" for hint in page.evaluate(_PALE_HINTS)]
     assert grave == [], "\n".join(["not accessible:", *grave])
+
+
+def show_one_path(route: Route) -> None:
+    """Answer with the service's own document and one of its paths; all take 15 s to draw."""
+    document = route.fetch().json()
+    path = "/v1/execution/{line_id}"
+    document["paths"] = {path: document["paths"][path]}
+    route.fulfill(json=document)

@@ -1,5 +1,6 @@
 """A visitor of the pages without a browser: cookies, forms with their values, parsed HTML."""
 
+from functools import cached_property
 from typing import Any, Self
 
 import httpx
@@ -9,11 +10,15 @@ from tests.support.edge import Edge
 
 
 class Seen:
-    """An answer, with its HTML parsed."""
+    """An answer, with its HTML."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer, self.status = answer, answer.status_code
-        self.html = BeautifulSoup(answer.text, "html.parser")
+
+    @cached_property
+    def html(self) -> BeautifulSoup:
+        """The parsed page: parsing takes as long as the request."""
+        return BeautifulSoup(self.answer.text, "html.parser")
 
     @property
     def text(self) -> str:

@@ -12,6 +12,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, fact
+from tests.support.soak import repeated
 from tests.support.visitor import Seen, Visitor
 
 ROOT = "/tools/ledger"
@@ -38,7 +39,7 @@ def below(server: EmbeddedPostgres) -> Iterator[Edge]:
         yield edge
 
 
-@pytest.fixture(params=["strips", "passes on"])
+@pytest.fixture(params=repeated(["strips", "passes on"]))
 def sent(request: pytest.FixtureRequest) -> str:
     """The prefix, as far as the paths that the proxy sends have it."""
     return "" if request.param == "strips" else ROOT
