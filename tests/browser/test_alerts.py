@@ -42,6 +42,7 @@ def test_a_blocked_line_rings_the_bell_and_somebody_takes_care_of_it(
     dialog = visit.get_by_role("dialog", name="New watch")
     expect(dialog).to_contain_text("Now it would tell you of 1")
     expect(dialog).to_contain_text("Payments gateway has been blocked for 2 h")
+    expect(dialog).to_contain_text("In the last 30 days it would have told you once.")
     visit.get_by_label("Time", exact=True).fill("5")
     visit.get_by_label("Time: unit").select_option("min")
     visit.get_by_label("Severity").select_option("critical")

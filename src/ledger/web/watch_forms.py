@@ -106,6 +106,11 @@ class WatchKind(NamedTuple):
         return self.condition in KEEPING
 
     @property
+    def has_past(self) -> bool:
+        """Whether a preview can tell of a period."""
+        return self.condition in (domain.InState, domain.BlockerOpen)
+
+    @property
     def is_of_lines(self) -> bool:
         return "{lines}" in self.sentence
 
