@@ -113,7 +113,7 @@ def test_a_blocked_line_rings_the_bell_and_somebody_takes_care_of_it(
 def test_starters_are_set_up_in_one_click_and_kinds_change_the_sentence(
     visit: Page, tenant: Watched
 ) -> None:
-    tenant.line("Payments gateway")
+    lines = [tenant.line(name) for name in ("Payments gateway", "Payments search")]
     visit.goto("/ui/watches")
     assert_accessible(visit)
     screenshot(visit, "starters", 390)
@@ -131,6 +131,15 @@ def test_starters_are_set_up_in_one_click_and_kinds_change_the_sentence(
     visit.keyboard.press("Tab")
     expect(visit.get_by_role("dialog")).to_contain_text("must be a whole number")
     visit.get_by_text("More", exact=True).click()
+    field = visit.get_by_label("Only lines")
+    for line in lines:
+        field.press_sequentially("paym")
+        expect(visit.get_by_role("listbox").get_by_role("option")).to_have_count(2)
+        if line == lines[1]:
+            visit.keyboard.press("ArrowDown")
+        visit.keyboard.press("Enter")
+    expect(field).to_have_value(f"{lines[0]}, {lines[1]}, ")
+    expect(visit.locator("#named-service_line_id")).to_contain_text(f"Payments search {lines[1]}")
     visit.get_by_label("Count only these hours").check()
     expect(visit.get_by_label("Time zone")).to_be_visible()
     assert_accessible(visit)

@@ -255,6 +255,7 @@ def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
 
 
 def test_the_past_is_asked_once_the_form_shows_what_holds_now(tenant: Watched) -> None:
+    assert tenant.guest.get(PAST).location == PATH
     page = tenant.guest.get(NEW)
     assert page.all(".earlier") == []
     (place,) = tenant.guest.post(PREVIEW, page.form(PATH)).all(".tried .earlier")
@@ -277,6 +278,55 @@ def test_the_past_of_too_many_lines_is_not_told(
     assert answer.status == 200
     assert answer.words(".earlier") == ["The last 30 days are not told. Lines: are more than 2."]
     assert answer.form(PATH)["blank:states"] == "blocked"
+
+
+# The fields for ids.
+
+
+def test_chosen_lines_and_projects_are_named_below_their_fields(tenant: Watched) -> None:
+    tag = "PROJ-26-008801"
+    tenant.report("directory.named", tag, {"name": "Atlas rollout"})
+    line = tenant.line("Atlas pod", project_tags=[tag])
+    chosen = {"service_line_id": f"{line}, LIN-26-999999, ", "project_tag": f"{tag},x"}
+    page = tenant.guest.get(NEW, params=chosen)
+    assert page.form(PATH)["service_line_id"] == chosen["service_line_id"]
+    assert page.words("#named-service_line_id") == [f"Atlas pod {line}"]
+    assert page.words("#named-project_tag") == [f"Atlas rollout {tag}"]
+    watch = made(tenant, **chosen)
+    assert watch["lines"] == {
+        "project_tag": [tag, "x"],
+        "service_line_id": sorted([line, "LIN-26-999999"]),
+    }
+    tried = tenant.guest.post(PREVIEW, page.form(PATH) | {"project_tag": ""})
+    assert tried.words("#named-project_tag") == [""]
+    stranger = visitor(tenant.edge, *RIGHTS, organization_id="ORG-26-000002")
+    assert stranger.get(NEW, params=chosen).words("#named-service_line_id") == [""]
+
+
+def test_a_field_offers_lines_projects_or_sources_that_fit(tenant: Watched) -> None:
+    tag = "PROJ-26-008802"
+    tenant.report("directory.named", tag, {"name": "Atlas rollout"})
+    line = tenant.line("Atlas pod", project_tags=[tag, "atlas,2"])
+    page = tenant.guest.get(NEW)
+    assert page.one("[name=service_line_id]")["data-offers"] == "line"
+    assert page.one("[name=project_tag]")["data-offers"] == "project"
+    silent = tenant.guest.get(f"{NEW}?kind=source_silent")
+    assert silent.one("[name='blank:sources']")["data-offers"] == "source"
+
+    def offered(guest: Any, type: str, **more: str) -> list[str]:
+        answer = guest.get("/ui/search/results", params={"type": type, **more})
+        assert answer.all("a") == []
+        return [str(option["data-value"]) for option in answer.all("[role=option]")]
+
+    assert offered(tenant.guest, "line", q="atlas") == [line]
+    assert offered(tenant.guest, "project", q="atlas") == [tag], "a comma stands between ids"
+    assert offered(tenant.guest, "source") == ["/tests"]
+    assert offered(tenant.guest, "source", q="TEST") == ["/tests"]
+    assert offered(tenant.guest, "source", q="/else") == []
+    admin = visitor(tenant.edge, "admin", organization_id=None)
+    assert offered(admin, "line", q="atlas pod", organization_id=tenant.organization) == [line]
+    assert offered(admin, "line", q="atlas pod", organization_id="ORG-26-000002") == []
+    assert tenant.guest.get("/ui/search/results?type=run&q=atlas").status == 422
 
 
 # The list and a watch.

@@ -25,6 +25,7 @@ from ledger.web.addresses import with_parameter
 from ledger.web.alerts import SEVERITIES
 from ledger.web.log import chips
 from ledger.web.managed import Managed, RefusedForm
+from ledger.web.names import names_beside
 from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer
 from ledger.web.pickers import entries_of
 from ledger.web.showing import zone_of
@@ -153,6 +154,10 @@ async def _form(
     asking.principal.require("read")
     filled = draft.filled(zone_of(asking.request).name)
     found, fault = await _tried(asking, filled, tried) if tried else (None, None)
+    chosen = filled.lines
+    names = await names_beside(
+        asking, (), (), chosen.get("service_line_id", ()), chosen.get("project_tag", ())
+    )
     principal, workspaces = asking.principal, list[ShownName]()
     if watch is None and principal.organization_id is not None and principal.workspace_id is None:
         workspaces, _ = await entries_of(asking, "workspace")
@@ -176,6 +181,7 @@ async def _form(
         fault=fault,
         examples=_EXAMPLES,
         keeps=kind_of(filled.kind).keeps and bool(number_in(filled.keep or "")),
+        names=names["names"] | names["line_names"],
     )
 
 
