@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ledger.watching import looks, loop
 from tests.support.audits import BESIDE
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
@@ -293,6 +294,24 @@ def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watch
     assert watcher.patch(made["id"], name="New").json()["data"]["looking"] is False
     assert watcher.patch(made["id"], for_seconds=5).json()["data"]["looking"] is True
     assert watcher.watch(made["id"])["looking"] is True
+
+
+def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (looks, loop):
+        monkeypatch.setattr(module, "MOST_DUE", 2)
+    lines = watcher.blocked("One", "Two", "Three", "Four", "Five")
+    watcher.look()
+    watch = watcher.create()["id"]
+    watcher.edge.clock.advance(seconds=1)
+    service, opened = watcher.edge.service, list[int]()
+    while watcher.watch(watch)["looking"]:
+        opened.append(len(watcher.alerts(watch_id=watch)))
+        service.loops.watches.run_once()
+        watcher.edge.run(service.shown())
+    assert opened == [0, 0, 2, 4]
+    assert len(watcher.alerts(watch_id=watch)) == len(lines)
 
 
 def test_alerts_that_wait_for_room_are_told(watcher: Watcher) -> None:

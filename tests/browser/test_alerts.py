@@ -42,6 +42,7 @@ def test_a_blocked_line_rings_the_bell_and_somebody_takes_care_of_it(
     dialog = visit.get_by_role("dialog", name="New watch")
     expect(dialog).to_contain_text("Now it would tell you of 1")
     expect(dialog).to_contain_text("Payments gateway has been blocked for 2 h")
+    expect(dialog).to_contain_text("In the last 30 days it would have told you once.")
     visit.get_by_label("Time", exact=True).fill("5")
     visit.get_by_label("Time: unit").select_option("min")
     visit.get_by_label("Severity").select_option("critical")
@@ -110,7 +111,7 @@ def test_a_blocked_line_rings_the_bell_and_somebody_takes_care_of_it(
 def test_starters_are_set_up_in_one_click_and_kinds_change_the_sentence(
     visit: Page, tenant: Watched
 ) -> None:
-    tenant.line("Payments gateway")
+    lines = [tenant.line(name) for name in ("Payments gateway", "Payments search")]
     visit.goto("/ui/watches")
     assert_accessible(visit)
     screenshot(visit, "starters", 390)
@@ -128,6 +129,15 @@ def test_starters_are_set_up_in_one_click_and_kinds_change_the_sentence(
     visit.keyboard.press("Tab")
     expect(visit.get_by_role("dialog")).to_contain_text("must be a whole number")
     visit.get_by_text("More", exact=True).click()
+    field = visit.get_by_label("Only lines")
+    for line in lines:
+        field.press_sequentially("paym")
+        expect(visit.get_by_role("listbox").get_by_role("option")).to_have_count(2)
+        if line == lines[1]:
+            visit.keyboard.press("ArrowDown")
+        visit.keyboard.press("Enter")
+    expect(field).to_have_value(f"{lines[0]}, {lines[1]}, ")
+    expect(visit.locator("#named-service_line_id")).to_contain_text(f"Payments search {lines[1]}")
     visit.get_by_label("Count only these hours").check()
     expect(visit.get_by_label("Time zone")).to_be_visible()
     assert_accessible(visit)

@@ -10,13 +10,15 @@ from ledger.api.watch_settings import AnyCondition, WatchToTry, values_of
 from ledger.domain.starter_watches import STARTERS
 from ledger.domain.watch import Condition
 from ledger.language.rendering import ShownWatch
+from ledger.reads import episodes
 from ledger.web.watch_forms import KINDS, draft_of, offered, sentence_of
 from tests.support.edge import Edge
-from tests.support.visitor import Seen, visitor
+from tests.support.visitor import Seen, Visitor, visitor
 from tests.support.watched import BLOCKED, RIGHTS, Watched, watched
 
 PATH, NEW = "/ui/watches", "/ui/watches/new"
 PREVIEW, STARTER = "/ui/watches/preview", "/ui/watches/starters"
+PAST = f"{PREVIEW}/past"
 
 
 @pytest.fixture
@@ -204,12 +206,127 @@ def test_the_preview_counts_and_names_up_to_five(tenant: Watched) -> None:
     assert narrow.form(PATH)["execution_model"] == "capacity"
 
 
+def test_the_preview_of_a_change_is_about_the_tenant_of_the_watch(tenant: Watched) -> None:
+    tenant.block(tenant.line("Here"))
+    tenant.block(tenant.line("Elsewhere", workspace_id="WS-26-999999"))
+    watch = tenant.watch("Blocked", workspace_id=tenant.workspace)
+    admin = visitor(tenant.edge, "admin", organization_id=None)
+    for guest in (tenant.guest, admin):
+        form = guest.get(f"{PATH}/{watch}/change").form(f"{PATH}/{watch}/change")
+        tried = guest.post(PREVIEW, form)
+        assert tried.words(".tried > p")[0] == "Now it would tell you of 1 :"
+        answer = guest.post(f"{PATH}/{watch}/change", form | {"name": "Ours"})
+        assert answer.status == 303
+    assert tenant.watches()[0]["workspace_id"] == tenant.workspace
+
+
 def test_a_preview_of_a_wrong_form_says_why_instead(tenant: Watched) -> None:
     page = tenant.guest.get(NEW)
     tried = tenant.guest.post(PREVIEW, page.form(PATH) | {"time": "two"})
     assert tried.status == 200
     assert "must be a whole number" in tried.one(".tried .refused").get_text()
     assert tried.form(PATH)["time"] == "two"
+
+
+@pytest.mark.parametrize("kind", ["in_state", "blocker_open"])
+def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
+    tenant: Watched, kind: str
+) -> None:
+    line = tenant.line("Payments")
+
+    def past(time: str = "2", **more: str) -> str:
+        guest = Visitor(tenant.edge, tenant.token)  # a session ends within the month
+        fields = guest.get(f"{NEW}?kind={kind}").form(PATH) | {"time": time, "unit": "h"}
+        return guest.post(PAST, fields | more).words(".earlier")[0]
+
+    assert past() == "In the last 30 days it would have told you of nothing ."
+    for hours in (3, 1, 5):
+        tenant.block(line)
+        tenant.edge.clock.advance(hours=hours)
+        tenant.unblock(line)
+        tenant.edge.clock.advance(hours=1)
+    assert past() == "In the last 30 days it would have told you 2 times ."
+    assert past(keep="1") == "In the last 30 days it would have told you at most 2 times ."
+    assert past(time="4") == "In the last 30 days it would have told you once ."
+    tenant.edge.clock.advance(days=30, hours=-3)
+    assert past(time="4") == "In the last 30 days it would have told you once ."
+    assert past() == "In the last 30 days it would have told you of nothing ."
+    assert tenant.watches() == [], "nothing is recorded"
+
+
+def test_the_past_is_asked_once_the_form_shows_what_holds_now(tenant: Watched) -> None:
+    assert tenant.guest.get(PAST).location == PATH
+    page = tenant.guest.get(NEW)
+    assert page.all(".earlier") == []
+    (place,) = tenant.guest.post(PREVIEW, page.form(PATH)).all(".tried .earlier")
+    assert (place["hx-post"], place["hx-trigger"]) == (PAST, "load delay:500ms")
+    assert [button["formaction"] for button in place.select("button")] == [PAST]
+    assert tenant.guest.post(PREVIEW, page.form(PATH) | {"time": "two"}).all(".earlier") == []
+    for kind in ("past_due", "health", "no_activity"):
+        fields = tenant.guest.get(f"{NEW}?kind={kind}").form(PATH)
+        assert tenant.guest.post(PREVIEW, fields).all(".earlier") == []
+
+
+def test_the_past_of_too_many_lines_is_not_told(
+    tenant: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        tenant.line(f"Team {number}")
+    monkeypatch.setattr(episodes, "MOST_LINES", 2)
+    fields = tenant.guest.get(NEW).form(PATH)
+    answer = tenant.guest.post(PAST, fields)
+    assert answer.status == 200
+    assert answer.words(".earlier") == ["The last 30 days are not told. Lines: are more than 2."]
+    assert answer.form(PATH)["blank:states"] == "blocked"
+
+
+# The fields for ids.
+
+
+def test_chosen_lines_and_projects_are_named_below_their_fields(tenant: Watched) -> None:
+    tag = "PROJ-26-008801"
+    tenant.report("directory.named", tag, {"name": "Atlas rollout"})
+    line = tenant.line("Atlas pod", project_tags=[tag])
+    chosen = {"service_line_id": f"{line}, LIN-26-999999, ", "project_tag": f"{tag},x"}
+    page = tenant.guest.get(NEW, params=chosen)
+    assert page.form(PATH)["service_line_id"] == chosen["service_line_id"]
+    assert page.words("#named-service_line_id") == [f"Atlas pod {line}"]
+    assert page.words("#named-project_tag") == [f"Atlas rollout {tag}"]
+    watch = made(tenant, **chosen)
+    assert watch["lines"] == {
+        "project_tag": [tag, "x"],
+        "service_line_id": sorted([line, "LIN-26-999999"]),
+    }
+    tried = tenant.guest.post(PREVIEW, page.form(PATH) | {"project_tag": ""})
+    assert tried.words("#named-project_tag") == [""]
+    stranger = visitor(tenant.edge, *RIGHTS, organization_id="ORG-26-000002")
+    assert stranger.get(NEW, params=chosen).words("#named-service_line_id") == [""]
+
+
+def test_a_field_offers_lines_projects_or_sources_that_fit(tenant: Watched) -> None:
+    tag = "PROJ-26-008802"
+    tenant.report("directory.named", tag, {"name": "Atlas rollout"})
+    line = tenant.line("Atlas pod", project_tags=[tag, "atlas,2"])
+    page = tenant.guest.get(NEW)
+    assert page.one("[name=service_line_id]")["data-offers"] == "line"
+    assert page.one("[name=project_tag]")["data-offers"] == "project"
+    silent = tenant.guest.get(f"{NEW}?kind=source_silent")
+    assert silent.one("[name='blank:sources']")["data-offers"] == "source"
+
+    def offered(guest: Any, type: str, **more: str) -> list[str]:
+        answer = guest.get("/ui/search/results", params={"type": type, **more})
+        assert answer.all("a") == []
+        return [str(option["data-value"]) for option in answer.all("[role=option]")]
+
+    assert offered(tenant.guest, "line", q="atlas") == [line]
+    assert offered(tenant.guest, "project", q="atlas") == [tag], "a comma stands between ids"
+    assert offered(tenant.guest, "source") == ["/tests"]
+    assert offered(tenant.guest, "source", q="TEST") == ["/tests"]
+    assert offered(tenant.guest, "source", q="/else") == []
+    admin = visitor(tenant.edge, "admin", organization_id=None)
+    assert offered(admin, "line", q="atlas pod", organization_id=tenant.organization) == [line]
+    assert offered(admin, "line", q="atlas pod", organization_id="ORG-26-000002") == []
+    assert tenant.guest.get("/ui/search/results?type=run&q=atlas").status == 422
 
 
 # The list and a watch.

@@ -44,6 +44,9 @@ MOST_DUE = 1_000
 _PAGE = 20_000
 """The lines of an organization through which one statement of a look goes."""
 
+_ALL = 2**63 - 1
+"""The record id to which a look has come that has put all lines: these are to be judged yet."""
+
 # No row while a view is missing, or has another version: its folds do not say what watches need.
 _STAND = """
 SELECT min(position), json_object_agg(name, generation),
@@ -242,6 +245,11 @@ class Look(msgspec.Struct):
     after_key: int = 0
     """The record id up to which it has come."""
 
+    @property
+    def is_put(self) -> bool:
+        """Whether all lines are put, and some of them may not be judged yet."""
+        return self.after_key == _ALL
+
 
 class Looks:
     """Reads and writes where the loop stands, on the loop's connection."""
@@ -330,8 +338,8 @@ class Looks:
         rows = self._rows(_LOOKS, organizations=[*organizations])
         return looks | {row[0]: Look(*row) for row in rows}
 
-    def go_on(self, look: Look, watches: Sequence[Watch], upto: int, now: datetime) -> bool:
-        """Put a page of lines to be looked at; return whether the look is complete."""
+    def go_on(self, look: Look, watches: Sequence[Watch], upto: int, now: datetime) -> None:
+        """Put a page of lines to be judged by the rounds that follow."""
         if look.begun <= look.position:
             look.begun, look.after_key = upto, 0
         asked = [w.given for w in watches if look.position < w.revision <= look.begun]
@@ -346,10 +354,15 @@ class Looks:
                 now=now,
                 **values,
             )
-        is_complete = count < _PAGE
-        if is_complete:
-            look.position = look.begun
-        look.after_key = 0 if is_complete else last
+        look.after_key = last if count == _PAGE else _ALL
+        self._keep(look)
+
+    def complete(self, look: Look) -> None:
+        """Note that all lines which a look put are judged."""
+        look.position, look.after_key = look.begun, 0
+        self._keep(look)
+
+    def _keep(self, look: Look) -> None:
         self.connection.execute(
             _LOOKED.encode(),
             {
@@ -359,7 +372,6 @@ class Looks:
                 "after": look.after_key,
             },
         )
-        return is_complete
 
     # Writing.
 

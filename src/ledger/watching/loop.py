@@ -190,9 +190,10 @@ class Rounds:
         rows += [(line, "", None) for line in lines.keys() - {line.id for line in judged}]
         if not looks.write(standing, upto, rows):
             return done, False
-        has_more = self._go_on(looks, standing, now)
+        has_due = len(due) == MOST_DUE
+        has_more = self._go_on(looks, standing, now, has_due)
         self._tell_waiting(looks)
-        return done, has_more or upto < standing.position or len(due) == MOST_DUE
+        return done, has_more or upto < standing.position or has_due
 
     def _organizations(self) -> dict[str, list[Watch]]:
         """The enabled watches of each organization that has any."""
@@ -412,8 +413,12 @@ class Rounds:
 
     # Looks through all lines, for new revisions.
 
-    def _go_on(self, looks: Looks, standing: RoundStart, now: datetime) -> bool:
-        """Go on with the looks that new revisions need; return whether there is more to do."""
+    def _go_on(self, looks: Looks, standing: RoundStart, now: datetime, has_due: bool) -> bool:
+        """Go on with the looks that new revisions need; return whether there is more to do.
+
+        A look is complete after a round that judged all that was due, and so all lines of the look;
+        or once each of its watches has as many alerts that wait for room as are counted.
+        """
         self._seek(looks, now)
         waiting = {
             name: some
@@ -423,7 +428,11 @@ class Rounds:
         begun = looks.looks(waiting) if waiting else {}
         pages = 0
         for name, look in begun.items():
-            while pages < _PAGES_AT_ONCE and any(w.revision > look.position for w in waiting[name]):
+            asked = [w.id for w in waiting[name] if look.position < w.revision <= look.begun]
+            if look.is_put and (not has_due or self._beyond.keys() >= {*asked}):
+                looks.complete(look)
+            is_needed = any(w.revision > look.position for w in waiting[name])
+            while pages < _PAGES_AT_ONCE and is_needed and not look.is_put:
                 looks.go_on(look, waiting[name], standing.position, now)
                 pages += 1
             self._looked[name] = look.position

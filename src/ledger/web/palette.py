@@ -1,7 +1,7 @@
 """The search of the page: the palette's results while a person types, and a page without script."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Response
@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import needs
 from ledger.api.problems import UNBUILT
-from ledger.api.reading import Asking, AsOf
+from ledger.api.reading import Asking, AsOf, Identifier
+from ledger.api.replies import PageOf
 from ledger.api.routes.search import (
     MOST_CHARACTERS,
     Found,
@@ -17,10 +18,19 @@ from ledger.api.routes.search import (
     SearchResults,
     search_names,
 )
+from ledger.api.routes.sources import ShownSource, SourcesQuery, list_sources
 from ledger.domain.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.pages import BESIDE_ALERTS, PageRoute, go, places_of, show
+from ledger.web.pages import (
+    BESIDE_ALERTS,
+    PageRoute,
+    go,
+    of_organization,
+    places_of,
+    read_answer,
+    show,
+)
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
 from projections.search.words import fold, folded_name, sought
@@ -44,8 +54,17 @@ class Typed(BaseModel):
         return (self.q or self.id).strip()
 
 
+class Offering(Typed):
+    """The text that a person types into a field for ids of one type."""
+
+    type: Literal["line", "project", "source"] | None = None
+    """None: the text of the palette."""
+    organization_id: Identifier = None
+    """The organization whose things an administrator's field is for."""
+
+
 class OnPages(NamedTuple):
-    """A page, or a workspace, a project or a person whose lines the board shows."""
+    """A page, a source, or a workspace, a project or a person whose lines the board shows."""
 
     type: str
     id: str
@@ -90,10 +109,29 @@ async def show_search(asking: Asking, query: Typed) -> Response:
 
 
 @router.get("/results", openapi_extra=needs("read"))
-async def show_results(asking: Asking, query: Typed) -> Response:
-    """The results as the palette shows them, without the frame of a page."""
-    results = await _results(asking, query.text)
-    return show(asking.request, "palette_results.html", text=query.text, results=results)
+async def show_results(asking: Asking, query: Offering) -> Response:
+    """The results as the palette, or a field for ids, shows them, without the frame of a page."""
+    asking = of_organization(asking, query.organization_id)
+    search = _sources if query.type == "source" else _results
+    results = await search(asking, query.text)
+    if query.type is not None and results is not None:
+        # A comma stands between two ids, so an id with a comma cannot be chosen.
+        found = (hit for hit in results if hit.found.type == query.type)
+        results = [hit for hit in found if "," not in hit.found.id]
+    return show(
+        asking.request,
+        "palette_results.html",
+        text=query.text,
+        results=results,
+        is_field=query.type is not None,
+    )
+
+
+async def _sources(asking: Asking, text: str) -> list[Hit]:
+    """Sources whose names have the text, of the hundred that were heard last."""
+    heard = await read_answer(list_sources(asking, SourcesQuery(limit=100)), PageOf[ShownSource])
+    found = [each.source for each in heard.data if fold(text) in fold(each.source)]
+    return [Hit(OnPages("source", each, None), None, {}, None) for each in found[:FOUND]]
 
 
 async def _results(asking: Asking, text: str) -> list[Hit] | None:

@@ -43,7 +43,7 @@ def number_in(text: str) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return [*dict.fromkeys(word.strip() for word in text.split(",") if word.strip())]
 
 
 class Blank(NamedTuple):
@@ -58,6 +58,8 @@ class Blank(NamedTuple):
     """The value that the API takes, of the text of the field."""
     write: Callable[[Any], str]
     hint: str = ""
+    offers: str = ""
+    """The kind of the values that the field offers while a person types; empty: it offers none."""
 
     def said(self, text: str) -> str:
         """The text of the field as the sentence has it."""
@@ -66,11 +68,9 @@ class Blank(NamedTuple):
         )
 
 
-def _words(
-    name: str, label: str, default: str, options: Mapping[str, str], hint: str = ""
-) -> Blank:
-    """A blank for several words; a comma means or."""
-    return Blank(name, label, default, options, _split, lambda value: ",".join(value or ()), hint)
+def _words(name: str, label: str, default: str, options: Mapping[str, str], *more: str) -> Blank:
+    """A blank for several words; a comma means or. ``more`` are its hint, and what it offers."""
+    return Blank(name, label, default, options, _split, lambda value: ",".join(value or ()), *more)
 
 
 def _word(name: str, label: str, default: str, options: Mapping[str, str]) -> Blank:
@@ -104,6 +104,11 @@ class WatchKind(NamedTuple):
     def keeps(self) -> bool:
         """Whether an alert may be kept open for a while after its condition has ended."""
         return self.condition in KEEPING
+
+    @property
+    def has_past(self) -> bool:
+        """Whether a preview can tell of a period."""
+        return self.condition in (domain.InState, domain.BlockerOpen)
 
     @property
     def is_of_lines(self) -> bool:
@@ -209,7 +214,7 @@ KINDS: Sequence[WatchKind] = (
         "{sources} has been silent for {time}",
         "{sources} is silent",
         _DAY,
-        (_words("sources", "Sources", "", {}, "/timesheets, /agents"),),
+        (_words("sources", "Sources", "", {}, "/timesheets, /agents", "source"),),
     ),
     WatchKind(
         domain.UsageOver,
@@ -361,7 +366,7 @@ class Draft(BaseModel):
             "for_seconds": seconds_in(self.time, self.unit),
             "hours": self._hours(),
             "keep_seconds": seconds_in(self.keep, self.keep_unit) if kind.keeps else 0,
-            "lines": self._lines() if kind.is_of_lines else {},
+            "lines": self.lines if kind.is_of_lines else {},
             **{name: value for name, value in given.items() if value is not None},
         }
 
@@ -374,7 +379,9 @@ class Draft(BaseModel):
             "remind_seconds": seconds_in(self.remind, self.remind_unit),
         }
 
-    def _lines(self) -> dict[str, list[str]]:
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """The words of each filter of lines that has any."""
         names = ("execution_model", "product_line", "project_tag", "service_line_id")
         given = {name: _split(getattr(self, name) or "") for name in names}
         return {name: found for name, found in given.items() if found}

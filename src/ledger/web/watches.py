@@ -1,6 +1,7 @@
 """Watches: the list, the sentence with blanks that sets one up, one watch (``/ui/watches``)."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from ledger.api.writing import Sent, checked
 from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.domain.starter_watches import STARTERS
+from ledger.domain.values import format_instant
 from ledger.domain.watch_hours import WEEKDAYS
 from ledger.language.rendering import ShownWatch
 from ledger.web.addresses import with_parameter
 from ledger.web.alerts import SEVERITIES
 from ledger.web.log import chips
 from ledger.web.managed import Managed, RefusedForm
+from ledger.web.names import names_beside
 from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer
 from ledger.web.pickers import entries_of
 from ledger.web.showing import zone_of
@@ -36,6 +39,7 @@ from ledger.web.watch_forms import (
     WatchForm,
     draft_of,
     kind_of,
+    number_in,
     offered,
     sentence_of,
 )
@@ -58,6 +62,9 @@ DONE: Mapping[Done | None, str] = {
 
 _EXAMPLES = 5
 """Alerts that a preview shows."""
+
+_PAST = timedelta(days=30)
+"""The period of which the form says how often the watch would have told."""
 
 
 class WatchesQuery(TenantQuery):
@@ -115,10 +122,20 @@ async def show_new(
 @router.post("/preview", openapi_extra=needs(_PERMISSION))
 async def preview_watch(asking: Asking, form: WatchForm) -> Response:
     """The form for a new watch with its values, and what the watch would have open now."""
-    return await _form(asking, form, None, is_tried=True)
+    return await _form(asking, form, None, tried="now")
+
+
+@router.post("/preview/past", openapi_extra=needs(_PERMISSION))
+async def preview_past(asking: Asking, form: WatchForm) -> Response:
+    """The same form, and how often the watch would have told in the last 30 days.
+
+    To read the past of many lines takes seconds, so the form asks once it shows what is open now.
+    """
+    return await _form(asking, form, None, tried="past")
 
 
 @router.get("/preview", openapi_extra=needs(_PERMISSION))
+@router.get("/preview/past", openapi_extra=needs(_PERMISSION))
 @router.get("/starters", openapi_extra=needs(_PERMISSION))
 async def leave_form(asking: Asking) -> Response:
     """Redirect the address of a form, opened as a page, to the list."""
@@ -131,12 +148,16 @@ async def _form(
     refused: RefusedForm | None,
     *,
     watch: ShownWatch | None = None,
-    is_tried: bool = False,
+    tried: Literal["now", "past"] | None = None,
 ) -> Response:
     """The form of a watch; ``watch`` is the one that it changes."""
     asking.principal.require("read")
     filled = draft.filled(zone_of(asking.request).name)
-    found, fault = await _tried(asking, filled) if is_tried else (None, None)
+    found, fault = await _tried(asking, filled, tried) if tried else (None, None)
+    chosen = filled.lines
+    names = await names_beside(
+        asking, (), (), chosen.get("service_line_id", ()), chosen.get("project_tag", ())
+    )
     principal, workspaces = asking.principal, list[ShownName]()
     if watch is None and principal.organization_id is not None and principal.workspace_id is None:
         workspaces, _ = await entries_of(asking, "workspace")
@@ -155,18 +176,23 @@ async def _form(
         lines_by_model=LINES_BY_MODEL,
         product_lines=PRODUCT_LINES_SAID,
         workspaces=workspaces,
-        is_tried=is_tried,
+        tried=tried,
         found=found,
         fault=fault,
         examples=_EXAMPLES,
+        keeps=kind_of(filled.kind).keeps and bool(number_in(filled.keep or "")),
+        names=names["names"] | names["line_names"],
     )
 
 
 async def _tried(
-    asking: Asking, draft: Draft
+    asking: Asking, draft: Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
-    """The alerts that a watch would have open now, or the reason why they cannot be told."""
-    sent = checked(draft.watching(), WatchToTry, None)
+    """The alerts of a watch, or the reason why they cannot be told."""
+    said, now = draft.watching(), asking.services.clock()
+    if when == "past":
+        said |= {"from": format_instant(now - _PAST), "to": format_instant(now)}
+    sent = checked(said, WatchToTry, None)
     try:
         return await read_answer(api.preview_watch(asking, sent), api.WatchPreview), None
     except (Behind, Invalid, RateLimited, Unavailable) as error:
@@ -242,7 +268,10 @@ async def ask_change(asking: Asking, watch_id: str, query: NewWatchQuery) -> Res
 @command_route(router, "/{watch_id}/change", UpdateWatch, _PERMISSION)
 async def change_watch(asking: Asking, watch_id: str, form: WatchForm) -> Response:
     """Replace the settings of the watch."""
-    sent = checked(form.settings(), api.WatchChanges, idempotency_of(asking, form))
+    # The tenant of a watch stays; the form has it for its preview.
+    fields = api.WatchChanges.model_fields.keys()
+    changes = {name: value for name, value in form.settings().items() if name in fields}
+    sent = checked(changes, api.WatchChanges, idempotency_of(asking, form))
     command = api.update_watch(asking, watch_id, sent)
     return await _WATCHES.carry_out(asking, form, command, "change")
 

@@ -1,5 +1,5 @@
-// The palette (search while typing) and the keys of lists. No key does anything while a person types
-// in a field, and none but Ctrl-K with a modifier.
+// The palette (search while typing), fields for ids, which offer what fits in the same way, and the keys
+// of lists. No key does anything while a person types in another field, and none but Ctrl-K with a modifier.
 "use strict";
 
 (() => {
@@ -9,18 +9,21 @@
 
   let pending = null;
   let request = null;
+  let field = null; // The palette's, or the field for ids that is typed into.
 
   const palette = () => document.getElementById("palette");
-  const field = () => palette().querySelector("[role=combobox]");
-  const results = () => palette().querySelector("[data-results]");
-  const options = () => [...palette().querySelectorAll("[role=option]")];
-  const chosen = () => palette().querySelector("[aria-selected=true]");
+  const results = () => field.closest(".palette, .offered").querySelector("[data-results]");
+  const options = () => [...results().querySelectorAll("[role=option]")];
+  const chosen = () => results().querySelector("[aria-selected=true]");
+  // A field for ids has several, between commas: the last one is being typed.
+  const words = () => (field.dataset.offers ? field.value.split(",") : [field.value]).map((word) => word.trim());
 
   function open(text = "") {
     if (!palette() || document.querySelector("dialog:modal")) return;
     palette().showModal();
-    field().value = text;
-    field().focus();
+    field = palette().querySelector("[role=combobox]");
+    field.value = text;
+    field.focus();
     search();
   }
 
@@ -28,36 +31,49 @@
     chosen()?.setAttribute("aria-selected", "false");
     option?.setAttribute("aria-selected", "true");
     option?.scrollIntoView({ block: "nearest" });
-    if (option) field().setAttribute("aria-activedescendant", option.id);
-    else field().removeAttribute("aria-activedescendant");
+    if (option) field.setAttribute("aria-activedescendant", option.id);
+    else field.removeAttribute("aria-activedescendant");
   }
 
   function fill(content) {
     results().innerHTML = content;
-    field().setAttribute("aria-expanded", String(options().length > 0));
+    field.setAttribute("aria-expanded", String(options().length > 0));
     choose(options()[0]);
   }
 
-  function search() {
+  // Ends the search, and shows nothing.
+  function leave() {
     clearTimeout(pending);
     request?.abort();
-    const { form } = field();
-    if (!field().value.trim()) {
+    fill("");
+  }
+
+  function search(isAsked = Boolean(words().at(-1))) {
+    clearTimeout(pending);
+    request?.abort();
+    if (!isAsked) {
       fill("");
       return;
     }
     // Results of an earlier text must not be opened for this text.
     choose(null);
-    pending = setTimeout(() => ask(form), PAUSE_MS);
+    pending = setTimeout(ask, PAUSE_MS);
   }
 
-  async function ask(form) {
+  function query() {
+    const { form, dataset: { offers } } = field;
+    if (!offers) return new FormData(form);
+    const asked = { type: offers, q: words().at(-1), organization_id: form.elements.organization_id?.value };
+    return Object.entries(asked).filter(([, value]) => value);
+  }
+
+  async function ask() {
     request = new AbortController();
     const { signal } = request;
-    const query = new URLSearchParams(new FormData(form));
     try {
-      const answer = await fetch(`${form.action}/results?${query}`, { signal });
-      if (answer.status === 401) location.reload();
+      const { action } = palette().querySelector("form");
+      const answer = await fetch(`${action}/results?${new URLSearchParams(query())}`, { signal });
+      if (answer.status === 401 && !field.dataset.offers) location.reload();
       else if (answer.ok) fill(await answer.text());
       else fail();
     } catch {
@@ -69,18 +85,32 @@
     fill('<p role="status">The service cannot search now. Type again to try once more.</p>');
   }
 
+  // An id is put in the place of what was typed, ready for a further one.
+  function pick(id) {
+    field.value = [...words().slice(0, -1), id, ""].join(", ");
+    leave();
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
   const MOVES = { ArrowDown: 1, ArrowUp: -1 };
 
-  function onKeyInPalette(event) {
-    if (event.isComposing) return;
-    if (event.key in MOVES && event.target === field()) {
+  function onKeyInField(event) {
+    if (event.isComposing || event.target !== field) return;
+    const all = options();
+    if (event.key in MOVES) {
       event.preventDefault();
-      const all = options();
+      if (field.dataset.offers && !all.length) search(true);
       const place = all.indexOf(chosen()) + MOVES[event.key];
       choose(all.at(place % all.length));
-    } else if (event.key === "Enter" && event.target === field() && chosen()?.href) {
+    } else if (event.key === "Enter" && chosen()?.matches("[href], [data-value]")) {
       event.preventDefault();
       chosen().click();
+    } else if (event.key === "Enter" && field.dataset.offers && words().at(-1)) {
+      // The form is not sent with a part of a name, while its results are awaited.
+      event.preventDefault();
+    } else if (event.key === "Escape" && field.dataset.offers && results().hasChildNodes()) {
+      event.preventDefault();
+      leave();
     }
   }
 
@@ -126,8 +156,8 @@
   };
 
   document.addEventListener("keydown", (event) => {
-    if (palette()?.open) {
-      onKeyInPalette(event);
+    if (palette()?.open || event.target.matches?.("[data-offers]")) {
+      onKeyInField(event);
       return;
     }
     if (event.defaultPrevented || event.isComposing || event.target.closest?.(FIELDS)) return;
@@ -144,8 +174,18 @@
     act();
   });
 
-  document.addEventListener("input", (event) => {
-    if (event.target === palette()?.querySelector("[role=combobox]")) search();
+  document.addEventListener("input", ({ target }) => {
+    if (target === field) search();
+  });
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.matches("[data-offers]")) field = target;
+  });
+  document.addEventListener("focusout", ({ target }) => {
+    if (target.matches("[data-offers]")) leave();
+  });
+  // The field keeps the focus while an option is clicked.
+  document.addEventListener("mousedown", (event) => {
+    if (event.target.closest("[data-value]")) event.preventDefault();
   });
 
   // A click on the backdrop has the dialog as its target, and lies outside of the dialog's box.
@@ -157,7 +197,10 @@
 
   document.addEventListener("click", (event) => {
     const { target } = event;
-    if (target.closest("[data-close]") || isBeside(target, event)) {
+    const option = target.closest("[data-value]");
+    if (option) {
+      pick(option.dataset.value);
+    } else if (target.closest("[data-close]") || isBeside(target, event)) {
       target.closest("dialog").close();
     } else if (target.matches(".top .search input")) {
       open(target.value);
