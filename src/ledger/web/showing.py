@@ -432,8 +432,10 @@ def pretty(value: Any) -> str:
 
 
 def indented(text: str) -> str:
-    """JSON text, indented."""
-    return pretty(json.loads(text))
+    """JSON text, indented; another text, such as that of a mail, as it is."""
+    with suppress(ValueError):
+        return pretty(json.loads(text))
+    return text
 
 
 def harmless(value: Any) -> Any:
