@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ledger.domain.endpoint import EVERY_TYPE
+from ledger.domain.watch import Severity
 from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.views.statements import (
@@ -32,25 +33,43 @@ _TELLING = ", ".join(
     f"'{type_}'" for type_ in (EVERY_TYPE, *TYPES) if type_.startswith((EVERY_TYPE, "alert."))
 )
 
-# The enabled endpoints that are told of alerts.
+# The enabled endpoints that are told of alerts, and of which.
 _ENDPOINTS = f"""
-SELECT e.organization_id, e.workspace_id FROM ledger.webhook AS e
+SELECT e.organization_id, e.workspace_id, i.shown ->> 'watch_ids' AS watch_ids,
+    i.shown ->> 'min_severity' AS min_severity
+FROM ledger.webhook AS e CROSS JOIN LATERAL (
+    SELECT ('{{{{' || e.item || '}}}}')::json AS shown) AS i
 WHERE e.enabled AND NOT e.deleted AND {{endpoint_tenant}} AND EXISTS (
-    SELECT FROM json_array_elements_text(('{{{{' || e.item || '}}}}')::json -> 'event_types') AS t
+    SELECT FROM json_array_elements_text(i.shown -> 'event_types') AS t
     WHERE t IN ({_TELLING}))
 """
 
+_SEVERITIES = f"'{' '.join(get_args(Severity))}'"
+"""All severities in one text, the least first."""
 
-def _told(organization_id: str, workspace_id: str) -> str:
+
+def _told(organization_id: str, workspace_id: str, watch_id: str, severity: str) -> str:
     """The number of the endpoints that are told of the alerts of a watch of this tenant.
 
     A watch of an organization opens alerts in each workspace.
     """
     return f"""(
         SELECT count(*) FROM endpoint AS e WHERE e.organization_id = {organization_id}
-          AND (e.workspace_id IS NULL OR {workspace_id} IS NULL OR e.workspace_id = {workspace_id}))
+          AND (e.workspace_id IS NULL OR {workspace_id} IS NULL OR e.workspace_id = {workspace_id})
+          AND (e.watch_ids IS NULL OR strpos(e.watch_ids, '"' || {watch_id} || '"') > 0)
+          AND strpos({_SEVERITIES}, e.min_severity) <= strpos({_SEVERITIES}, {severity}))
     """
 
+
+_OF_STORED = _told(
+    "w.organization_id",
+    "w.workspace_id",
+    "w.watch_id",
+    "(('{{' || w.item || '}}')::json ->> 'severity')",
+)
+_OF_NEW = _told(
+    "%(organization_id)s::text", "%(workspace_id)s::text", "NULL::text", "%(severity)s::text"
+)
 
 # A watch is looking until the loop of watches has gone through all lines for its revision.
 _ITEM = f"""
@@ -60,7 +79,7 @@ _ITEM = f"""
     SELECT count(*) FROM ledger.alert AS a
     WHERE a.watch_id = w.watch_id AND a.resolved IS NULL AND {{alert_tenant}})
 || ',"overflow":' || COALESCE(o.waiting, 0)
-|| ',"endpoints":' || {_told("w.organization_id", "w.workspace_id")} || '}}}}'
+|| ',"endpoints":' || {_OF_STORED} || '}}}}'
 """
 
 _WATCHES = f"""
@@ -79,7 +98,7 @@ ORDER BY page.watch_key DESC
 
 _TELLS = f"""
 WITH endpoint AS MATERIALIZED ({_ENDPOINTS})
-SELECT p.position, {_told("%(organization_id)s::text", "%(workspace_id)s::text")}
+SELECT p.position, {_OF_NEW}
 FROM ({{position}}) AS p
 """
 

@@ -341,6 +341,13 @@ def test_the_endpoints_that_would_be_told_are_counted(watcher: Watcher) -> None:
     assert (whole["endpoints"], narrow["endpoints"]) == (4, 3)
     assert watcher.watch(whole["id"])["endpoints"] == 4
     assert watcher.patch(narrow["id"], name="New").json()["data"]["endpoints"] == 3
+    # Of alerts, these two are told of other watches, and of other severities.
+    endpoint("*", watch_ids=[narrow["id"]])
+    endpoint("*", min_severity="critical")
+    assert watcher.watch(whole["id"])["endpoints"] == 4
+    assert watcher.watch(narrow["id"])["endpoints"] == 4
+    grave = watcher.create(severity="critical")
+    assert grave["endpoints"] == watcher.watch(grave["id"])["endpoints"] == 5
 
 
 # Tenants.

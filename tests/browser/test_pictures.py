@@ -106,6 +106,7 @@ def addresses(page: Page) -> dict[str, str]:
         "event": event,
         "audit": "/ui/audit",
         "webhooks": "/ui/webhooks",
+        "channel": "/ui/webhooks/channel",
         "keys": "/ui/keys",
         "key": key,
         "statements": "/ui/statements",

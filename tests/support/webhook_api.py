@@ -75,17 +75,19 @@ class Hooks:
 
 
 @contextmanager
-def serving_webhooks(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
-    """A running service with a database of its own, and a dispatcher."""
+def serving_webhooks(server: EmbeddedPostgres, name: str, **more: Any) -> Iterator[Hooks]:
+    """A running service with a database of its own, and a dispatcher; ``more`` are settings."""
     settings = Settings(
         master_key=MASTER_KEY,
         idle_sweep_seconds=3600,
         webhook_allow_private=True,
         webhook_retry_seconds="0.02,0.02",
+        **more,
     )
     with copied(server.url, name) as conninfo, edge_of(settings, conninfo) as edge:
         # The dispatcher uses the service's clock, which stands: a new delivery is due at once.
-        dispatching = Dispatching(settings, conninfo, edge.clock)
+        # Nor does a message to people wait for others.
+        dispatching = Dispatching(settings, conninfo, edge.clock, gather=0)
         dispatching.start()
         try:
             yield Hooks(edge)

@@ -122,6 +122,17 @@ def test_a_credential_of_a_workspace_sets_up_endpoints_of_that(hooks: Hooks) -> 
     assert hooks.data(f"/{endpoint_id}")["workspace_id"] == WORKSPACE
 
 
+def test_only_channels_that_work_are_offered(guest: Visitor) -> None:
+    form = guest.get(f"{PATH}/channel")
+    offered = [kind["value"] for kind in form.all("#channel [name=format]")]
+    assert offered == ["slack", "pagerduty"]
+    assert "the operator sets LEDGER_SMTP_URL , LEDGER_MAIL_FROM and" in form.text
+    assert "the operator sets LEDGER_PUBLIC_URL" in form.text
+    fields = {"format": "email", "addresses": "amara@example.org"}
+    refused = guest.submit(form, f"{PATH}/channel", **fields)
+    assert "Format: must be another one: this service sends no mail." in refused.text
+
+
 # Changing an endpoint.
 
 

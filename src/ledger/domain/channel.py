@@ -36,7 +36,7 @@ ROUTING_KEY = r"^[A-Za-z0-9_-]{1,100}$"
 
 _SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
 _SLACK_PATH = re.compile(r"/services/[A-Za-z0-9/_-]+")
-_PAGERDUTY = (
+PAGERDUTY = (
     "https://events.pagerduty.com/v2/enqueue",
     "https://events.eu.pagerduty.com/v2/enqueue",
 )
@@ -111,8 +111,8 @@ def address_of(
     if routing_key is not None and channel != "pagerduty":
         raise WrongAddress("routing_key", "is for the format pagerduty alone")
     if channel == "pagerduty":
-        if url is not None and url not in _PAGERDUTY and not rules.any_host:
-            raise WrongAddress("url", f"must be {_PAGERDUTY[0]} or {_PAGERDUTY[1]}")
+        if url is not None and url not in PAGERDUTY and not rules.any_host:
+            raise WrongAddress("url", f"must be {PAGERDUTY[0]} or {PAGERDUTY[1]}")
         return ChannelAddress(url, routing_key)
     if channel == "email" and rules.mail_domains is None:
         raise WrongAddress("format", "must be another one: this service sends no mail")
@@ -126,7 +126,7 @@ def new_address_of(
 ) -> tuple[str, str]:
     """The address of a new endpoint, as it is shown, and its secret. Raises WrongAddress."""
     if channel == "pagerduty":
-        url = url or _PAGERDUTY[0]
+        url = url or PAGERDUTY[0]
     shown, secret = address_of(channel, url, routing_key, rules)
     if shown is None:
         raise WrongAddress("url", "is required")

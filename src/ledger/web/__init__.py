@@ -11,6 +11,7 @@
                   the forms, converted to the API's models
     sign_in.py, board.py, line.py, alerts.py, watches.py, sources.py, run.py, statements.py,
     events.py, audit.py, webhooks.py, keys.py, integrity.py  one page each
+    channels.py   the dialog that sets up an endpoint for people, and tries it
     jump.py       redirects to another id, instant, time zone or colours
     site.py       adds all pages to the application
     templates/    their HTML            static/    style, script, and two unchanged libraries

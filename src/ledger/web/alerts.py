@@ -10,18 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import command_route, needs
 from ledger.api.problems import InvalidCursor, status_of
-from ledger.api.reading import OR, Asking, PageQuery, Query, TenantQuery, split_words
+from ledger.api.reading import OR, Asking, PageQuery, Query, split_words
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import alerts as api
-from ledger.api.routes import watches
 from ledger.api.writing import checked
 from ledger.application.commands.alerts import AcknowledgeMany
 from ledger.domain.errors import Invalid, LedgerError, Unavailable
 from ledger.domain.watch import Severity
-from ledger.language.rendering import ShownWatch
 from ledger.web.addresses import here, own_page, with_parameter
 from ledger.web.log import COUNTED, PAGE_ROWS, chips, stream_address
-from ledger.web.names import names_for, names_of_keys, names_of_lines
+from ledger.web.names import names_for, names_of_keys, names_of_lines, names_of_watches
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -116,10 +114,7 @@ async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
     found, following = await _walk(asking, query, counts)
     given = query.given
     lines = (query.service_line_id or "").split(",")
-    known = await read_answer(
-        watches.list_watches(asking, TenantQuery(limit=100)), PageOf[ShownWatch]
-    )
-    watch_names = {watch.id: watch.name for watch in known.data}
+    watch_names = await names_of_watches(asking)
     return show(
         asking.request,
         "alerts.html",

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ledger.api.problems import UNBUILT
-from ledger.api.reading import Asking, Query
-from ledger.api.replies import AnswerOf
-from ledger.api.routes import audit, executions
+from ledger.api.reading import Asking, Query, TenantQuery
+from ledger.api.replies import AnswerOf, PageOf
+from ledger.api.routes import audit, executions, watches
 from ledger.domain.errors import Behind
 from ledger.domain.recorded import Actor
 from ledger.domain.values import KEY_ID
+from ledger.language.rendering import ShownWatch
 from ledger.web.pages import read_answer
 from projections.directory import statements as directory
 from projections.execution.shown import LineDetail
@@ -106,6 +107,18 @@ async def known_of_lines(
         lambda answer: {row[1]: KnownOfLine(*row[2:]) for row in answer if row[1] is not None}
     )
     return known
+
+
+async def names_of_watches(asking: Asking, organization_id: str | None = None) -> Mapping[str, str]:
+    """The names of the latest watches that the credential sees, at most 100, by id."""
+    if not asking.principal.may("read"):
+        return {}
+    query = TenantQuery(organization_id=organization_id, limit=100)
+    try:
+        found = await read_answer(watches.list_watches(asking, query), PageOf[ShownWatch])
+    except (Behind, *UNBUILT):
+        return {}
+    return {watch.id: watch.name for watch in found.data}
 
 
 class Reported(Protocol):

@@ -292,6 +292,7 @@ _LABELS = {
     "type": "Event type",
     "url": "URL",
     "watch_id": "Watch",
+    "watch_ids": "Watches",
     "workspace_id": "Workspace",
     "zone": "Time zone",
 }
@@ -318,6 +319,7 @@ _PLAIN: Sequence[tuple[str, str]] = (
         r"must not lead to an address that is not public",
         "leads to a private address. The operator allows these with LEDGER_WEBHOOK_ALLOW_PRIVATE",
     ),
+    (r"must be mailto: and (.*)", r"must be \1"),
     (r"lies before from", "must not be earlier than the start"),
     (r"Value error, (.*)", r"\1"),
 )
@@ -432,8 +434,10 @@ def pretty(value: Any) -> str:
 
 
 def indented(text: str) -> str:
-    """JSON text, indented."""
-    return pretty(json.loads(text))
+    """JSON text, indented; another text, such as that of a mail, as it is."""
+    with suppress(ValueError):
+        return pretty(json.loads(text))
+    return text
 
 
 def harmless(value: Any) -> Any:

@@ -10,6 +10,7 @@ from ledger.web import (
     alerts,
     audit,
     board,
+    channels,
     compare,
     docs,
     events,
@@ -48,6 +49,7 @@ PAGES = (
     statements.router,
     events.router,
     audit.router,
+    channels.router,  # Its address has the form of an endpoint's, so it comes first.
     webhooks.router,
     keys.router,
     integrity.router,

@@ -1,6 +1,6 @@
 """Webhook endpoints as people manage them (``/ui/webhooks``), with their deliveries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.web.addresses import here, with_parameter
 from ledger.web.log import chips, stream_address
 from ledger.web.managed import Managed, RefusedForm
+from ledger.web.names import names_of_watches
 from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, show
 from ledger.web.showing import zone_of
 from ledger.web.webhook_forms import (
@@ -122,7 +123,13 @@ async def show_webhooks(
         chips=chips(asking.request, query.chosen()),
         typed=typed(refused and refused.form),
         types=tuple(TYPES),
+        watch_names=await _watches_of(asking, found.data),
     )
+
+
+async def _watches_of(asking: Asking, shown: Sequence[ShownEndpoint]) -> Mapping[str, str]:
+    """The names of the watches to which these endpoints are narrowed, by id."""
+    return await names_of_watches(asking) if any(one.watch_ids for one in shown) else {}
 
 
 @command_route(router, "", CreateEndpoint, _PERMISSION)
@@ -188,6 +195,7 @@ async def show_webhook(
         most=MOST,
         snippets=SNIPPETS,
         types=tuple(TYPES),
+        watch_names=await _watches_of(asking, [endpoint]),
     )
 
 

@@ -145,12 +145,13 @@ async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
     )
     if body is not None:
         command.settings = WatchSettings(**values_of(body, WatchSettings.__struct_fields__))
-        tenant = {
+        watch = {
             "organization_id": command.organization_id,
             "workspace_id": command.workspace_id,
+            "severity": command.settings.severity,
         }
         ((_, command.endpoints),) = await asking.rows(
-            endpoints_read(frozenset(asking.tenant)), asking.tenant | tenant
+            endpoints_read(frozenset(asking.tenant)), asking.tenant | watch
         )
     return _answer(await execute(asking.request, command), 201)
 

@@ -183,8 +183,8 @@
 
   // A dialog shows what is loaded into its section. Without script that is a page of its own.
   document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
-    const section = document.querySelector("dialog.acting > section");
-    if (!section?.firstElementChild || target.id !== section.id) return;
+    const section = target.id && document.querySelector(`dialog.acting > #${CSS.escape(target.id)}`);
+    if (!section?.firstElementChild) return;
     if (!section.parentNode.open) section.parentNode.showModal();
     section.querySelector("[autofocus]")?.focus();
   });
@@ -193,6 +193,7 @@
     if (!dialog) return;
     event.preventDefault();
     dialog.close();
+    htmx.trigger("#view", "news");
   });
 
   // Copy buttons. Without a secure connection there is no clipboard: the user then copies by hand.
