@@ -23,7 +23,8 @@ from tests.support.rebuilding import verify_all
 from tests.support.served import Served
 from tests.support.service import BATCH, Clock
 from tests.support.views import until
-from tests.support.watch_model import Stretch, WatchModel
+from tests.support.watch_model import WatchModel
+from tests.support.watch_model_lines import Stretch
 
 Nodes = tuple[Served, Served]
 

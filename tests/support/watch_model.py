@@ -4,15 +4,16 @@ The model takes the stored events in log order, but none that the loop of watche
 told when a round takes place. The model shares no code with the service.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-NEVER = datetime.max.replace(tzinfo=ZoneInfo("UTC"))
+from tests.support.watch_model_lines import Stretch, WatchedBlocker, WatchedLine, WatchedRun
+
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PENALTIES = {"green": 0, "amber": 6, "red": 31}
-LIMITS = {"amber": 70, "red": 50}
 
 
 def due_at(since: datetime, seconds: int, hours: dict[str, Any] | None, step: int = 60) -> datetime:
@@ -38,167 +39,6 @@ def due_at(since: datetime, seconds: int, hours: dict[str, Any] | None, step: in
         at = following
 
 
-class Stretch(NamedTuple):
-    """A condition that holds, or held, for a subject."""
-
-    subject: tuple[str, str]
-    since: datetime
-    key: Any
-    """The position, or the instant, that began the stretch."""
-    end: datetime | None = None
-
-
-@dataclass
-class _Blocker:
-    since: datetime
-    position: int
-    cause: str
-    due_at: datetime | None
-    end: datetime | None = None
-
-
-@dataclass
-class _Run:
-    phases: list[list[Any]] = field(default_factory=list)
-    """(status, since, position, end) of pending and of running."""
-    has_expired: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        return self.phases[-1][3] is None
-
-    def end(self, at: datetime) -> None:
-        if self.is_open:
-            self.phases[-1][3] = at
-
-
-@dataclass
-class _Line:
-    id: str
-    organization: str
-    workspace: str
-    product_line: str
-    execution_model: str
-    changed_at: datetime
-    last_change: datetime
-    last_activity: datetime
-    turns: list[tuple[datetime, str, int]] = field(default_factory=list)
-    """(effective time, state, position) of each change of the state."""
-    holds: set[str] = field(default_factory=set)
-    open_blockers: dict[str, _Blocker] = field(default_factory=dict)
-    blockers: dict[str, list[_Blocker]] = field(default_factory=dict)
-    idle: bool = False
-    closed_at: datetime | None = None
-    runs: dict[str, _Run] = field(default_factory=dict)
-    outcomes: list[tuple[str, datetime, int]] = field(default_factory=list)
-    """The failed and completed runs that count, in order of recording."""
-    signals: dict[str, str] = field(default_factory=dict)
-    scores: list[tuple[int, datetime, int]] = field(default_factory=list)
-    quiet: list[tuple[datetime | None, datetime, int]] = field(default_factory=list)
-    """(since when it is quiet, or None; recorded at, position) after each event before its end."""
-    tags: list[tuple[list[str], datetime, int]] = field(default_factory=list)
-
-    @property
-    def state(self) -> str:
-        if self.closed_at is not None:
-            return "closed"
-        if self.holds:
-            return "paused"
-        return "blocked" if self.open_blockers else "idle" if self.idle else "running"
-
-    def change(self, at: datetime, position: int, is_rest: bool = False) -> datetime:
-        """A change with this time takes effect; return when."""
-        self.changed_at = max(self.changed_at, at)
-        if not is_rest:
-            self.last_change = self.changed_at
-        if not self.turns or self.turns[-1][1] != self.state:
-            self.turns.append((self.changed_at, self.state, position))
-        return self.changed_at
-
-    def quiet_since(self) -> datetime | None:
-        is_busy = any(run.is_open for run in self.runs.values())
-        if is_busy or self.state in ("paused", "closed"):
-            return None
-        return max(self.last_activity, self.last_change)
-
-    # The stretches of each condition, in order of recording.
-
-    def stretches(self, condition: dict[str, Any]) -> list[Stretch]:
-        return list(getattr(self, f"_{condition['kind']}")(condition))
-
-    def _in_state(self, condition: dict[str, Any]) -> list[Stretch]:
-        found: list[Stretch] = []
-        own, began = ("service_line", self.id), None
-        turns = [turn for turn in self.turns if turn[1] != "closed"]
-        following = [*self.turns[1:], (NEVER, "", 0)]
-        for (at, state, position), (until, _, _) in zip(turns, following, strict=False):
-            if state in condition["states"]:
-                began = began or (at, position)
-            elif began is not None and until > at:
-                found.append(Stretch(own, *began, end=at))
-                began = None
-        return found if began is None else [*found, Stretch(own, *began)]
-
-    def _blocker_open(self, condition: dict[str, Any]) -> list[Stretch]:
-        causes = condition.get("causes")
-        return [
-            Stretch(("blocker", name), each.since, each.position, each.end)
-            for name, several in self.blockers.items()
-            for each in several
-            if causes is None or each.cause in causes
-        ]
-
-    def _past_due(self, condition: dict[str, Any]) -> list[Stretch]:
-        return [
-            Stretch(("blocker", name), max(each.since, each.due_at), each.position, each.end)
-            for name, several in self.blockers.items()
-            for each in several
-            if each.due_at is not None
-        ]
-
-    def _no_activity(self, condition: dict[str, Any]) -> list[Stretch]:
-        since = self.quiet[-1][0]
-        return [] if since is None else [Stretch(("service_line", self.id), since, since)]
-
-    def _run_open(self, condition: dict[str, Any]) -> list[Stretch]:
-        return [
-            Stretch(("run", name), since, position, end)
-            for name, run in self.runs.items()
-            for status, since, position, end in run.phases
-            if status in condition["statuses"]
-        ]
-
-    def _runs_failing(self, condition: dict[str, Any]) -> list[Stretch]:
-        own, counter, count = ("service_line", self.id), 0, condition["count"]
-        found: list[Stretch] = []
-        for outcome, at, position in self.outcomes:
-            if outcome == "failed":
-                counter += 1
-                if counter == count:
-                    found.append(Stretch(own, at, position))
-            else:
-                if counter >= count:
-                    found[-1] = found[-1]._replace(end=at)
-                counter = 0
-        return found
-
-    def _health(self, condition: dict[str, Any]) -> list[Stretch]:
-        own, limit = ("service_line", self.id), LIMITS[condition["status"]]
-        found: list[Stretch] = []
-        crossed: datetime | None = None
-        is_below = False
-        for score, at, position in self.scores:
-            if (score < limit) == is_below:
-                continue
-            is_below = not is_below
-            crossed = at if crossed is None else max(at, crossed)
-            if is_below:
-                found.append(Stretch(own, crossed, position))
-            else:
-                found[-1] = found[-1]._replace(end=crossed)
-        return found
-
-
 @dataclass
 class Watch:
     id: str
@@ -209,18 +49,43 @@ class Watch:
     revised_at: datetime
     off: tuple[str, datetime] | None = None
     """("disabled" or "deleted", since when)."""
+    dues: dict[tuple[int, datetime], datetime] = field(default_factory=dict)
+    """By revision and begin of a stretch when it is due: hours are looked through only once."""
 
     @property
     def lines(self) -> dict[str, list[str]]:
         lines: dict[str, list[str]] = self.settings.get("lines", {})
         return lines
 
+    @property
+    def sources(self) -> list[str] | None:
+        """The sources that the watch is about; None: the watch is about lines."""
+        sources: list[str] | None = self.settings["condition"].get("sources")
+        return sources
+
+    def due_at(self, since: datetime) -> datetime:
+        key, settings = (self.revision, since), self.settings
+        if key not in self.dues:
+            self.dues[key] = due_at(since, settings["for_seconds"], settings.get("hours"))
+        return self.dues[key]
+
+
+class HeardFact(NamedTuple):
+    """The recording of a fact of some source."""
+
+    source: str
+    organization: str | None
+    workspace: str | None
+    recorded_at: datetime
+    position: int
+
 
 @dataclass
 class Alert:
     watch: Watch
     revision: int
-    line: _Line
+    line: WatchedLine | None
+    """None: the alert is about a source."""
     condition: dict[str, Any]
     stretch: Stretch
     due: datetime
@@ -234,7 +99,15 @@ class Alert:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        return (self.watch.id, self.revision, self.line.id, self.stretch.subject, self.stretch.key)
+        line = self.line and self.line.id
+        return (self.watch.id, self.revision, line, self.stretch.subject, self.stretch.key)
+
+    @property
+    def tenant(self) -> tuple[str | None, ...]:
+        line = self.line
+        if line is None:
+            return self.watch.organization, self.watch.workspace, None
+        return line.organization, line.workspace, line.id
 
 
 def _time(text: str) -> datetime:
@@ -245,9 +118,10 @@ class WatchModel:
     """The watches, lines and alerts after the events taken and the rounds so far."""
 
     def __init__(self) -> None:
-        self.lines: dict[str, _Line] = {}
+        self.lines: dict[str, WatchedLine] = {}
         self.watches: dict[str, Watch] = {}
         self.alerts: list[Alert] = []
+        self.heard: list[HeardFact] = []
         self.position = 0
         self._ids: dict[int, str] = {}
 
@@ -260,6 +134,11 @@ class WatchModel:
         at, recorded_at = _time(state["occurred_at"]), _time(state["recorded_at"])
         self.position = event["notification_id"]
         self._ids[self.position] = f"EVT-{recorded_at.year % 100:02d}-{self.position:06d}"
+        if "fact" in state:
+            tenant = state.get("organization_id"), state.get("workspace_id")
+            self.heard.append(
+                HeardFact(state["fact"]["source"], *tenant, recorded_at, self.position)
+            )
         if topic.startswith("watch."):
             self._watch(stream, topic, state, recorded_at)
             return
@@ -268,6 +147,8 @@ class WatchModel:
         line = self.lines.get(stream if stream.startswith("LIN") else state.get("service_line_id"))
         if line is None:
             return
+        if line.closed_at is None:
+            line.sums.take(event, topic, self.position)
         if topic.startswith("run."):
             self._run(line, stream, topic.removeprefix("run."), state["body"], at)
         else:
@@ -302,7 +183,7 @@ class WatchModel:
     def _activate(self, stream: str, state: dict[str, Any], at: datetime) -> None:
         body = state["body"]
         started_at = _time_of(body["started_at"])
-        line = self.lines[stream] = _Line(
+        line = self.lines[stream] = WatchedLine(
             stream,
             state["organization_id"],
             state["workspace_id"],
@@ -316,12 +197,12 @@ class WatchModel:
         line.change(at, self.position)
 
     def _run(
-        self, line: _Line, run_id: str, change: str, body: dict[str, Any], at: datetime
+        self, line: WatchedLine, run_id: str, change: str, body: dict[str, Any], at: datetime
     ) -> None:
         if change not in ("requested", "started", "completed", "failed", "cancelled"):
             return
         line.last_activity = max(line.last_activity, at)
-        run = line.runs.setdefault(run_id, _Run())
+        run = line.runs.setdefault(run_id, WatchedRun())
         if change == "requested":
             run.phases.append(["pending", at, self.position, None])
             return
@@ -335,7 +216,7 @@ class WatchModel:
 
     def _change(
         self,
-        line: _Line,
+        line: WatchedLine,
         topic: str,
         body: dict[str, Any],
         at: datetime,
@@ -351,7 +232,7 @@ class WatchModel:
                 line.change(at, self.position)
             case "execution.blocked":
                 due = body.get("due_at")
-                blocker = _Blocker(at, self.position, body["cause"], due and _time_of(due))
+                blocker = WatchedBlocker(at, self.position, body["cause"], due and _time_of(due))
                 line.open_blockers[body["blocker_id"]] = blocker
                 line.blockers.setdefault(body["blocker_id"], []).append(blocker)
                 line.idle = False
@@ -364,6 +245,7 @@ class WatchModel:
                 line.change(at, self.position, is_rest=True)
             case "execution.closed":
                 line.closed_at = max(line.changed_at, at)
+                line.closing_recorded_at = recorded_at
                 line.change(at, self.position)
             case "execution.checked_in":
                 line.last_activity = max(line.last_activity, at)
@@ -387,40 +269,75 @@ class WatchModel:
                 alert.resolved = end[0], max(end[1], alert.due)
         for watch in self.watches.values():
             if watch.off is None:
-                for line in self.lines.values():
-                    if _covers(watch, line) and line.closed_at is None:
-                        self._open(watch, line, now)
+                for stretch, line in self._present(watch):
+                    self._open(watch, line, stretch, now)
         for alert in self.alerts:
             if alert.resolved is None:
                 _remind(alert, now)
 
-    def _open(self, watch: Watch, line: _Line, now: datetime) -> None:
+    def _present(self, watch: Watch) -> list[tuple[Stretch, WatchedLine | None]]:
+        """The stretches of all sources or lines that the watch is about."""
+        if watch.sources is not None:
+            return [(each, None) for each in self._silences(watch, watch.sources)]
         condition = watch.settings["condition"]
-        for stretch in line.stretches(condition):
-            due = due_at(stretch.since, watch.settings["for_seconds"], watch.settings.get("hours"))
-            alert = Alert(watch, watch.revision, line, condition, stretch, due, self.position, {})
-            mine = [a for a in self.alerts if a.watch is watch and a.line is line]
-            if (
-                stretch.end is None
-                and due <= now
-                and all(a.identity != alert.identity for a in mine)
-                and all(a.resolved or a.stretch.subject != stretch.subject for a in mine)
-            ):
-                evidence = [self._ids[stretch.key]] if isinstance(stretch.key, int) else []
-                alert.told = {
-                    "watch_id": watch.id,
-                    "watch_name": watch.settings["name"],
-                    "severity": watch.settings.get("severity", "warning"),
-                    "subject": stretch.subject,
-                    "condition": condition,
-                    "for_seconds": watch.settings["for_seconds"],
-                    "since": stretch.since,
-                    "due": due,
-                    "occurred_at": due,
-                    "evidence": evidence,
-                    "tenant": (line.organization, line.workspace, line.id),
-                }
-                self.alerts.append(alert)
+        return [
+            (stretch, line)
+            for line in self.lines.values()
+            if _covers(watch, line) and line.closed_at is None
+            for stretch in line.stretches(condition)
+        ]
+
+    def _silences(self, watch: Watch, sources: Sequence[str]) -> list[Stretch]:
+        """The silences of some sources, as the present revision of the watch hears them."""
+        found: list[Stretch] = []
+        for source in sources:
+            heard = [
+                each
+                for each in self.heard
+                if (each.source, each.organization) == (source, watch.organization)
+                and watch.workspace in (None, each.workspace)
+            ]
+            subject, at = ("source", source), watch.revised_at
+            if not heard or heard[0].position > watch.revision:
+                found.append(Stretch(subject, at, at))
+            for each in heard:
+                since = each.recorded_at.replace(second=0, microsecond=0) + timedelta(minutes=1)
+                if found and found[-1].subject == subject:
+                    if found[-1].since == since:
+                        continue
+                    found[-1] = found[-1]._replace(end=each.recorded_at)
+                found.append(Stretch(subject, since, since))
+        return found
+
+    def _open(
+        self, watch: Watch, line: WatchedLine | None, stretch: Stretch, now: datetime
+    ) -> None:
+        due, settings = watch.due_at(stretch.since), watch.settings
+        condition = settings["condition"]
+        alert = Alert(watch, watch.revision, line, condition, stretch, due, self.position, {})
+        mine = [a for a in self.alerts if a.watch is watch and a.line is line]
+        if (
+            stretch.end is None
+            and (stretch.until is None or stretch.until > now)
+            and due <= now
+            and all(a.identity != alert.identity for a in mine)
+            and all(a.resolved or a.stretch.subject != stretch.subject for a in mine)
+        ):
+            position = stretch.position
+            alert.told = {
+                "watch_id": watch.id,
+                "watch_name": settings["name"],
+                "severity": settings.get("severity", "warning"),
+                "subject": stretch.subject,
+                "condition": condition,
+                "for_seconds": settings["for_seconds"],
+                "since": stretch.since,
+                "due": due,
+                "occurred_at": due,
+                "evidence": [] if position is None else [self._ids[position]],
+                "tenant": alert.tenant,
+            }
+            self.alerts.append(alert)
 
     def _end(self, alert: Alert, now: datetime) -> tuple[str, datetime] | None:
         watch, line = alert.watch, alert.line
@@ -429,10 +346,10 @@ class WatchModel:
         if watch.revision != alert.revision:
             return "changed", watch.revised_at
         over = self._over(alert)
-        if line.closed_at is not None:
+        if line is not None and line.closed_at is not None:
             if over is None or over >= line.closed_at:
                 return "line_closed", line.closed_at
-        elif not _covers(watch, line):
+        elif line is not None and not _covers(watch, line):
             left = next(
                 at
                 for tags, at, position in line.tags
@@ -442,11 +359,12 @@ class WatchModel:
                 return "changed", left
         return None if over is None or over > now else ("recovered", over)
 
-    @staticmethod
-    def _over(alert: Alert) -> datetime | None:
+    def _over(self, alert: Alert) -> datetime | None:
         """When the condition has not held for as long as the watch keeps the alert."""
         line, own = alert.line, alert.stretch
-        if alert.condition["kind"] == "no_activity":
+        if line is None:
+            every = self._silences(alert.watch, [own.subject[1]])
+        elif alert.condition["kind"] == "no_activity":
             if line.quiet[-1][0] == own.since:
                 return None
             return next(
@@ -454,10 +372,12 @@ class WatchModel:
                 for since, at, position in line.quiet
                 if position > alert.opened_after and since != own.since
             )
+        else:
+            every = line.stretches(alert.condition)
         keep = timedelta(seconds=alert.watch.settings.get("keep_seconds", 0))
-        known = [s for s in line.stretches(alert.condition) if s.subject == own.subject]
+        known = [s for s in every if s.subject == own.subject]
         (place,) = [n for n, s in enumerate(known) if s.key == own.key]
-        end = known[place].end
+        end = known[place].end or known[place].until
         for following in known[place + 1 :]:
             if end is None or not keep or following.since >= end + keep:
                 break
@@ -480,7 +400,7 @@ def _remind(alert: Alert, now: datetime) -> None:
         alert.reminders.append(latest)
 
 
-def _covers(watch: Watch, line: _Line) -> bool:
+def _covers(watch: Watch, line: WatchedLine) -> bool:
     asked = watch.lines
     return (
         line.organization == watch.organization

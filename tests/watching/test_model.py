@@ -1,8 +1,8 @@
 """Random histories of lines and watches: each alert is as the model says (``watch_model``)."""
 
 import random
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,8 @@ from ledger.domain.watch import (
     PastDue,
     RunOpen,
     RunsFailing,
+    SourceSilent,
+    UsageOver,
 )
 from ledger.domain.watch_hours import WatchHours
 from tests.support.facts import fact
@@ -27,9 +29,16 @@ from tests.support.soak import repeated
 from tests.support.watch_model import WatchModel
 
 CAUSES = ["approval_gap", "capacity_issue", "policy_violation"]
-TAGS = ["a", "b"]
+LEASE = {"lease_seconds": 30}
+NAMED = {"name": "A name"}
 BEHIND = [-200, -30, 0, 0, 0, 1, 5, 60, 300, 900, 4_000]
+LONG_BEHIND = [-200, 0, 0, 0, 0, 60, 4_000, 30_000, 90_000, 600_000]
+"""How long ago used hours and tokens are of, some of them of an earlier day, week or month."""
 AHEAD = [0, 0, 1, 3, 30, 60, 300, 900, 2_000]
+NEAR_MIDNIGHT = [-250, -20, 0, 0, 30, 400]
+SOURCES = ["/tests", "/agents", "/timesheets"]
+BEGIN = datetime(2026, 4, 29, 12, tzinfo=UTC)
+"""A Wednesday: the month ends with the second day, the week with the fifth."""
 
 CONDITIONS: list[Condition] = [
     InState(("running",)),
@@ -48,7 +57,20 @@ CONDITIONS: list[Condition] = [
     RunsFailing(2),
     HealthBelow("amber"),
     HealthBelow("red"),
+    SourceSilent(("/tests",)),
+    SourceSilent(("/agents", "/timesheets")),
+    SourceSilent(("/never", "/timesheets")),
+    UsageOver("hours", "day", 0.3),
+    UsageOver("hours", "week", 0.6),
+    UsageOver("hours", "month", 1.0),
+    UsageOver("runs", "day", 1.0),
+    UsageOver("runs", "week", 2.0),
+    UsageOver("tokens_used", "day", 40.0),
+    UsageOver("tokens_used", "week", 100.0),
+    UsageOver("tokens_used", "month", 90.0),
 ]
+LONG = (NoActivity, SourceSilent)
+"""The conditions of which a watch waits for five minutes at least."""
 KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
 HOURS = [
     WatchHours(time_zone="Asia/Kathmandu", days=("wed", "thu"), from_="17:50", to="18:10"),
@@ -62,7 +84,7 @@ class Histories:
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.dice = ledger, random.Random(seed)
         self.model, self.read = WatchModel(), 0
-        self.watches: list[str] = []
+        self.watches: dict[str, Condition] = {}
         self.told: list[tuple[Any, ...]] = []
         """The openings, reminders and ends of alerts, as stored."""
         self.alerts: dict[str, tuple[Any, ...]] = {}
@@ -70,8 +92,9 @@ class Histories:
         models = ["agent_runtime", "timeboxed_outcome", "ongoing_sla"]
         self.lines = [self._line(model) for model in models]
         self.runs = {line: list[str]() for line in self.lines}
-        for _ in range(8):
-            self._create()
+        self.sent: list[dict[str, Any]] = []
+        for kind in [UsageOver] * 4 + [SourceSilent] + [object] * 6:
+            self._create([each for each in CONDITIONS if isinstance(each, kind)])
 
     def _line(self, model: str) -> str:
         workspace = self.dice.choice(["WS-26-000001", "WS-26-000002"])
@@ -83,10 +106,13 @@ class Histories:
     def live(self, steps: int) -> None:
         for _ in range(steps):
             for _ in range(self.dice.choice([0, 1, 2, 4])):
-                self.ledger.report(self._fact())
+                self._report()
             if self.dice.random() < 0.3:
                 self._command()
-            self._pass_time(self.dice.choice(AHEAD))
+            if self.dice.random() < 0.06:
+                self._pass_time(max(0, self._until_midnight() + self.dice.choice(NEAR_MIDNIGHT)))
+            else:
+                self._pass_time(self.dice.choice(AHEAD))
             if self.dice.random() < 0.3:
                 self.ledger.sweep()
             if self.dice.random() < 0.5:
@@ -99,7 +125,53 @@ class Histories:
         else:
             self.ledger.clock.advance(seconds=seconds, microseconds=self.dice.choice([0, 7]))
 
+    def _until_midnight(self) -> int:
+        day = timedelta(days=1)
+        return (day - (self.ledger.clock.now - BEGIN.replace(hour=0)) % day) // timedelta(seconds=1)
+
     # Facts and commands.
+
+    def _report(self) -> None:
+        """Report a fact, some of which were reported before, or are about check-ins and tokens."""
+        pick, chance = self.dice.choice, self.dice.random()
+        if chance < 0.1 and self.sent:
+            sent = pick(self.sent)
+        elif chance < 0.5:
+            sent = self._used()
+        else:
+            sent = self._fact()
+        self.sent.append(sent)
+        self.ledger.report(sent)
+
+    def _used(self) -> dict[str, Any]:
+        """A fact that adds to the sums of a line, or takes something back."""
+        pick, line = self.dice.choice, self.dice.choice([self.lines[0], *self.lines])
+        at = self.ledger.clock.now - timedelta(seconds=pick(LONG_BEHIND))
+        begun, run = new_id("RUN"), pick(self.runs[line][-4:] or [new_id("RUN")])
+        tokens = {"tokens_used": pick([0, 10, 40, 90, 150])}
+        checked_in = [
+            each
+            for each in self.sent
+            if each["type"] == "execution.checked_in" and each["subject"] == line
+        ]
+        chosen = self.dice.choices(
+            [
+                fact("execution.checked_in", line, {"hours": pick([0.1, 0.2, 0.25, 1])}),
+                fact("run.started", begun, {"service_line_id": line} | pick([{}, {}, LEASE])),
+                fact("run.completed", run, tokens),
+                fact("run.failed", run, tokens),
+                fact("run.usage_corrected", run, tokens),
+            ],
+            [4, 2, 3, 1, 3],
+        )[0]
+        source = pick(SOURCES)
+        if checked_in and self.dice.random() < 0.25:
+            voided = pick(checked_in[-3:])
+            chosen = fact("execution.check_in_voided", line, {"fact_id": voided["id"]})
+            source = voided["source"]
+        if chosen["type"] == "run.started":
+            self.runs[line].append(begun)
+        return chosen | {"time": at.isoformat(), "source": source}
 
     def _fact(self) -> dict[str, Any]:
         pick, line = self.dice.choice, self.dice.choice(self.lines)
@@ -109,7 +181,7 @@ class Histories:
         blocked = blocker | {"cause": pick(CAUSES), "reason": "because"}
         blocked |= pick([{}, {"due_at": due, "assignee": "Amara"}])
         run = pick([*self.runs[line][-3:], new_id("RUN")])
-        begun = {"service_line_id": line} | pick([{}, {"lease_seconds": 30}])
+        begun = {"service_line_id": line} | pick([{}, LEASE])
         signal = {"signal": pick(["sla_compliance", "agent_error_rate"])}
         signal |= {"status": pick(["green", "amber", "red", "red"])}
         kinds: list[tuple[float, dict[str, Any]]] = [
@@ -118,7 +190,7 @@ class Histories:
             (2, fact("service_line.resumed", line)),
             (3, fact("execution.blocked", line, blocked)),
             (3, fact("execution.unblocked", line, blocker)),
-            (2, fact("execution.checked_in", line, {"hours": 1})),
+            (0.3, fact("directory.named", pick(["WS-26-000001", "PROJ-26-000001"]), NAMED)),
             (3, fact("health.signal_reported", line, signal)),
             (2, fact("run.requested", run, begun)),
             (4, fact("run.started", run, begun)),
@@ -135,23 +207,29 @@ class Histories:
                 pick(["agent_runtime", "capacity"])
             )
             self.runs[new] = []
-        return chosen | {"time": at.isoformat()}
+        return chosen | {"time": at.isoformat(), "source": pick(SOURCES)}
 
     def _command(self) -> None:
         ledger, pick = self.ledger, self.dice.choice
         line = pick(self.lines)
         until = ledger.clock.now + timedelta(seconds=pick([20, 100, 1_000]))
-        action = pick(["pause", "resume", "create", "patch", "patch", "delete", "acknowledge"])
+        action = pick(
+            ["pause", "resume", "create", "patch", "patch", "delete", "acknowledge", "beat"]
+        )
         if action == "pause":
             ledger.pause(line, until=pick([None, until, until]), replace=pick([True, False]))
         elif action == "resume":
             ledger.resume(line)
         elif action == "create":
-            self._create()
+            self._create(CONDITIONS)
         elif action == "patch" and self.watches:
-            ledger.execute(UpdateWatch(pick(self.watches), ADMIN, given=self._patch()))
+            watch = pick([*self.watches])
+            given = self._patch(isinstance(self.watches[watch], SourceSilent))
+            ledger.execute(UpdateWatch(watch, ADMIN, given=given))
         elif action == "delete" and self.dice.random() < 0.3 and self.watches:
-            ledger.execute(DeleteWatch(pick(self.watches), ADMIN))
+            ledger.execute(DeleteWatch(pick([*self.watches]), ADMIN))
+        elif action == "beat" and self.runs[line]:
+            ledger.beat(pick(self.runs[line][-3:]))
         elif action == "acknowledge" and self.alerts:
             alert, holds_until = pick(list(self.alerts)), pick([None, until])
             item = ledger.execute(
@@ -160,24 +238,23 @@ class Histories:
             if item.outcome == "recorded":
                 self.model.acknowledge(self.alerts[alert], holds_until)
 
-    def _create(self) -> None:
+    def _create(self, conditions: Sequence[Condition]) -> None:
         pick = self.dice.choice
-        condition = pick(CONDITIONS)
-        seconds = pick([300, 900]) if isinstance(condition, NoActivity) else pick([0, 1, 60, 400])
+        condition = pick(conditions)
+        seconds = pick([300, 900]) if isinstance(condition, LONG) else pick([0, 1, 60, 400])
         keep = pick([0, 0, 30, 300]) if isinstance(condition, KEEPING) else 0
-        self.watches.append(
-            self.ledger.watch(
-                condition,
-                seconds,
-                name=f"Watch {len(self.watches)}",
-                workspace=pick([None, None, None, "WS-26-000001"]),
-                severity=pick(["info", "warning", "critical"]),
-                keep_seconds=keep,
-                remind_seconds=pick([0, 300]),
-                hours=pick([None, None, None, *HOURS]),
-                lines=self._filter(),
-            )
+        watch = self.ledger.watch(
+            condition,
+            seconds,
+            name=f"Watch {len(self.watches)}",
+            workspace=pick([None, None, None, "WS-26-000001"]),
+            severity=pick(["info", "warning", "critical"]),
+            keep_seconds=keep,
+            remind_seconds=pick([0, 300]),
+            hours=pick([None, None, None, None, *HOURS]),
+            lines=LineChoice() if isinstance(condition, SourceSilent) else self._filter(),
         )
+        self.watches[watch] = condition
 
     def _filter(self) -> LineChoice:
         return self.dice.choice(
@@ -190,8 +267,9 @@ class Histories:
             ]
         )
 
-    def _patch(self) -> dict[str, Any]:
+    def _patch(self, is_of_sources: bool) -> dict[str, Any]:
         pick = self.dice.choice
+        lines = {} if is_of_sources else {"lines": self._filter()}
         return pick(
             [
                 {"enabled": False},
@@ -200,7 +278,7 @@ class Histories:
                 {"name": f"Name {self.dice.random()}"},
                 {"severity": "critical", "remind_seconds": 600},
                 {"for_seconds": pick([300, 301])},
-                {"lines": self._filter()},
+                lines,
                 {"hours": pick([None, *HOURS])},
             ]
         )
@@ -239,8 +317,9 @@ class Histories:
         subject = body["subject"]["type"], body["subject"]["id"]
         if event["topic"] == "alert.opened/1":
             since, due = (datetime.fromisoformat(body[name]) for name in ("since", "due"))
-            began: Any = int(body["began_by"]) if body["began_by"].isdigit() else since
-            tenant = state["organization_id"], state["workspace_id"], state["service_line_id"]
+            began = _began_by(body["began_by"], since)
+            tenant_names = ("organization_id", "workspace_id", "service_line_id")
+            tenant = tuple(state.get(name) for name in tenant_names)
             identity = body["watch_id"], body["revision"], tenant[2], subject, began
             assert identity not in self.alerts.values()
             self.alerts[stream] = identity
@@ -265,6 +344,14 @@ class Histories:
             self.told.append(("resolved", self.alerts[stream], body["reason"], at))
 
 
+def _began_by(text: str, since: datetime) -> Any:
+    """The key of a stretch in the model: a position, a period with a position, or its begin."""
+    period, _, position = text.rpartition("@")
+    if not position.isdigit():
+        return since
+    return (date.fromisoformat(period), int(position)) if period else int(position)
+
+
 def _told_by(model: WatchModel) -> Iterator[tuple[Any, ...]]:
     for alert in model.alerts:
         yield ("opened", alert.identity, *sorted(alert.told.items()))
@@ -276,6 +363,7 @@ def _told_by(model: WatchModel) -> Iterator[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("seed", repeated(range(100)))
 def test_alerts_open_repeat_and_end_as_the_model_says(own_ledger: Ledger, seed: int) -> None:
+    own_ledger.clock.now = BEGIN
     own_ledger.listen()
     histories = Histories(own_ledger, seed)
     histories.live(60)

@@ -92,6 +92,27 @@ def test_a_watch_of_a_workspace_hears_its_facts_alone(own_ledger: Ledger) -> Non
     assert alert["watch_id"] == "WCH-26-000001"
 
 
+def test_an_alert_ends_with_the_first_fact_however_many_came_before_anybody_looked(
+    own_ledger: Ledger,
+) -> None:
+    here, there = (
+        own_ledger.line("capacity"),
+        own_ledger.line("capacity", workspace_id="WS-26-000002"),
+    )
+    own_ledger.watch(silent("/timesheets"), 600)
+    own_ledger.watch(silent("/timesheets"), 600, workspace="WS-26-000002")
+    own_ledger.clock.advance(hours=1)
+    assert len(opened(own_ledger)) == 2
+    first = own_ledger.at()
+    check_in(own_ledger, here, "/timesheets")
+    own_ledger.clock.advance(seconds=30)
+    second = own_ledger.at()
+    check_in(own_ledger, there, "/timesheets")
+    own_ledger.clock.advance(minutes=2)
+    check_in(own_ledger, there, "/timesheets")
+    assert sorted(at[:19] for _, at in ends(own_ledger)) == [first[:19], second[:19]]
+
+
 def test_a_deleted_watch_resolves_the_alerts_of_its_sources(own_ledger: Ledger) -> None:
     watch = own_ledger.watch(silent("/never"), 300)
     own_ledger.clock.advance(seconds=301)

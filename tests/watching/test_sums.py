@@ -80,6 +80,29 @@ def test_the_end_of_the_period_ends_the_alert(own_ledger: Ledger) -> None:
     assert ends(own_ledger) == [("recovered", "2026-04-16T00:00:00Z")]
 
 
+def test_a_void_after_the_period_does_not_move_the_end(own_ledger: Ledger) -> None:
+    line = own_ledger.line("capacity")
+    own_ledger.watch(UsageOver("hours", "day", 4))
+    sent = check_in(own_ledger, line, 5)
+    own_ledger.clock.advance(seconds=1)
+    assert len(opened(own_ledger)) == 1
+    own_ledger.clock.advance(hours=13)
+    void(own_ledger, line, sent)
+    assert ends(own_ledger) == [("recovered", "2026-04-16T00:00:00Z")]
+
+
+def test_a_closing_whose_time_is_after_the_period_resolves_at_once(own_ledger: Ledger) -> None:
+    line = own_ledger.line("capacity")
+    own_ledger.watch(UsageOver("hours", "day", 4))
+    check_in(own_ledger, line, 5)
+    own_ledger.clock.advance(hours=11, minutes=59)
+    assert len(opened(own_ledger)) == 1
+    closed_at = own_ledger.at(minutes=3)
+    say(own_ledger, "service_line.closed", line, time=closed_at)
+    own_ledger.clock.advance(seconds=1)
+    assert ends(own_ledger) == [("line_closed", closed_at)]
+
+
 @pytest.mark.parametrize(("measure", "limit"), [("runs", 1), ("tokens_used", 150)])
 def test_runs_and_tokens_are_counted_as_usage_counts_them(
     own_ledger: Ledger, measure: Any, limit: float

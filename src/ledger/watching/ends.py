@@ -135,7 +135,7 @@ class Histories:
             case HealthBelow(status):
                 return follow(_of_health(self._changes(line_id, after), status, body.since), keep)
             case UsageOver():
-                return under_again(self._connection, line_id, body)
+                return under_again(self._connection, line_id, body, before)
             case SourceSilent():
                 return None  # of no line: ``sources.py``
             case BlockerOpen() | PastDue() as condition:

@@ -183,7 +183,7 @@ class Rounds:
             histories = Histories(connection, self._mapper)
             judged = self._judge(looks, histories, list(lines), standing, now)
             of_sources = self._sources.judge(
-                connection, self._watches, looks.generations["watch"], standing.position, now
+                connection, self._watches, looks.generations["watch"], standing, now
             )
         done = self._carry_out(judged, of_sources, now)
         rows = [(line.id, line.organization_id, line.next_at) for line in judged]

@@ -17,6 +17,7 @@ from ledger.domain.alert import Alert, AlertOpened, left_by
 from ledger.domain.stretch import Stretch, due_of, silence, silent_since
 from ledger.domain.values import EARLIEST
 from ledger.domain.watch import MAX_UNRESOLVED, SourceSilent, Watch
+from ledger.watching.looks import RoundStart
 from projections.watch.view import decode_alert
 
 _Command = OpenSourceAlert | ResolveAlert | RemindOfAlert
@@ -35,6 +36,27 @@ LEFT JOIN LATERAL (
 ) AS s ON true
 LEFT JOIN ledger.ledger_events AS e ON e.notification_id = s.position
 """
+
+# When the facts were recorded by which the sources of a watch were heard again after silences. The
+# view has the last minute alone: since the last round a source may have been heard in several
+# minutes, or of several workspaces.
+_HEARD_AGAIN = """
+WITH told AS MATERIALIZED (
+    SELECT convert_from(l.state, 'UTF8')::json -> 8 ->> 0 AS source, l.recorded_at
+    FROM ledger.event AS e JOIN ledger.ledger_events AS l ON l.notification_id = e.position
+    WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.audit = 'fact'
+      AND e.organization_id = %(organization)s
+      AND (%(workspace)s::text IS NULL OR e.workspace_id = %(workspace)s)
+)
+SELECT silent.source, min(told.recorded_at)
+FROM unnest(%(sources)s::text[], %(since)s::timestamptz[]) AS silent (source, since)
+JOIN told ON told.source = silent.source AND told.recorded_at >= silent.since
+GROUP BY silent.source
+"""
+
+_MOST_EVENTS = 10_000
+"""The positions behind the mark at which these facts are sought. In a loop that has more to catch
+up with, such an alert may end with the minute in which its source was heard last."""
 
 _OPEN = """
 SELECT fold FROM ledger.alert_g{generation}
@@ -57,7 +79,7 @@ class Sources:
         connection: psycopg.Connection[TupleRow],
         watches: Mapping[str, Watch],
         generation: int,
-        position: int,
+        standing: RoundStart,
         now: datetime,
     ) -> list[_Command]:
         """The commands about all watches of sources, disabled and deleted ones too."""
@@ -84,7 +106,8 @@ class Sources:
         heard = _heard(connection, asked)
         commands: list[_Command] = []
         for watch in asked:
-            commands += self._judge(watch, heard[watch.id], alerts.get(watch.id, ()), position, now)
+            own_alerts = alerts.get(watch.id, ())
+            commands += self._judge(connection, watch, heard[watch.id], own_alerts, standing, now)
         for watch in own.values():
             if watch.disabled_at is not None:
                 commands += [_left(alert, watch) for alert in alerts.get(watch.id, ())]
@@ -92,10 +115,11 @@ class Sources:
 
     def _judge(
         self,
+        connection: psycopg.Connection[TupleRow],
         watch: Watch,
         heard: Mapping[str, Heard],
         alerts: Sequence[Alert],
-        position: int,
+        standing: RoundStart,
         now: datetime,
     ) -> list[_Command]:
         commands: list[_Command] = []
@@ -104,15 +128,23 @@ class Sources:
             source: silent_since(source, last_seen, watch.revised_at)
             for source, (last_seen, _) in heard.items()
         }
+        over = [
+            alert
+            for alert in alerts
+            if (present := silent.get(alert.body.subject.id)) is not None
+            and alert.body.revision == watch.revision
+            and alert.body.began_by != present.began_by
+        ]
+        again = _heard_again(connection, watch, over, standing.mark)
         alerted = set[str]()
         for alert in alerts:
             source, every = alert.body.subject.id, watch.given.remind_seconds
             if alert.body.revision != watch.revision:
                 commands.append(_left(alert, watch))
                 continue
-            if source in silent and silent[source].began_by != alert.body.began_by:
-                at = heard[source][1] or now
-                commands.append(ResolveAlert(alert, "recovered", at, None, position))
+            if alert in over:
+                at = again.get(source) or heard[source][1] or now
+                commands.append(ResolveAlert(alert, "recovered", at, None, standing.position))
                 continue
             alerted.add(source)
             reminder = alert.next_reminder(every, now)
@@ -123,7 +155,7 @@ class Sources:
         for source in sorted(dues.keys() - alerted, key=lambda each: (dues[each], each))[:room]:
             if dues[source] <= now:
                 body = _body(watch, silent[source], dues[source])
-                commands.append(OpenSourceAlert(watch, position, body))
+                commands.append(OpenSourceAlert(watch, standing.position, body))
         self._next_at[_key(watch)] = min(
             (dues[source] for source in dues.keys() - alerted), default=now
         )
@@ -154,6 +186,23 @@ def _heard(
         ).fetchall():
             heard[watch_id][source] = (last_seen, recorded_at)
     return heard
+
+
+def _heard_again(
+    connection: psycopg.Connection[TupleRow], watch: Watch, alerts: Sequence[Alert], mark: int
+) -> dict[str, datetime]:
+    """When the sources of these alerts of a watch were heard first behind the mark."""
+    if not alerts:
+        return {}
+    values = {
+        "organization": watch.organization_id,
+        "workspace": watch.workspace_id,
+        "sources": [alert.body.subject.id for alert in alerts],
+        "since": [alert.body.since for alert in alerts],
+        "after": mark,
+        "upto": mark + _MOST_EVENTS,
+    }
+    return dict(connection.execute(_HEARD_AGAIN.encode(), values).fetchall())
 
 
 def _left(alert: Alert, watch: Watch) -> ResolveAlert:

@@ -47,20 +47,24 @@ def lines_above(
     return found
 
 
-def under_again(connection: Connection, line_id: str, body: AlertOpened) -> datetime | None:
-    """When a line was no longer above the limit of an alert, or the period's end if it stayed so.
+def under_again(
+    connection: Connection, line_id: str, body: AlertOpened, closing: int
+) -> datetime | None:
+    """When a line was no longer above the limit of an alert; None: it was closed while it was.
 
-    Within the period this is the recording of the event that took something back.
+    This is the recording of the event that took something back, or the period's end if that came
+    before. ``closing`` is the position of the line's closing, or a position after all others.
     """
     condition = body.condition
     assert isinstance(condition, UsageOver)
     began, _, position = body.began_by.partition("@")
     period = condition.period_of(first_instant(date.fromisoformat(began)))
     found = _crossings(connection, condition, [line_id], period, all=True)
-    for at, is_above in found.get(line_id, ()):
-        if at > int(position) and not is_above:
-            return _recorded_at(connection, [at])[at]
-    return first_instant(period[1])
+    falls = [at for at, is_above in found.get(line_id, ()) if at > int(position) and not is_above]
+    recorded, end = _recorded_at(connection, [*falls[:1], closing]), first_instant(period[1])
+    if falls and falls[0] < closing:
+        return min(recorded[falls[0]], end)
+    return None if closing in recorded and recorded[closing] < end else end
 
 
 def _crossings(
