@@ -106,7 +106,7 @@ def test_the_preview_equals_what_a_watch_has_opened_where_every_fact_came_in_tim
     opened = edge.data("/v1/alerts?limit=100", tenant.token)
     whole = {"from": begin.isoformat(), "to": edge.clock.now.isoformat()}
     told = tenant.preview(condition, for_seconds=90, **whole)["data"]
-    assert len(opened) >= 3
+    assert len(opened) >= 2
     assert sorted(
         (alert["due"], alert["service_line_id"], alert["subject"]["id"], alert["since"])
         for alert in opened

@@ -106,7 +106,7 @@ def twin(own_ledger: Ledger, settings: Settings) -> Iterator[Ledger]:
 
 @pytest.mark.parametrize(
     ("seed", "remembered", "ahead"),
-    repeated([(3, (3, 9), None), (4, (0, 9), 2), (1, None, None), (2, None, 1)]),
+    repeated([(3, (3, 9), None), (4, (0, 9), 2), (6, None, None), (2, None, 1)]),
 )
 def test_tables_and_views_equal_a_fold_of_the_log_after_a_random_workload(
     own_ledger: Ledger,
