@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ledger.domain.values import sort_key
+from ledger.domain.values import id_of_key, sort_key
 from ledger.domain.watch import UsageOver
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
@@ -140,6 +140,15 @@ def crossings(
                 is_above = not is_above
                 crossed.append((position, is_above))
     return found
+
+
+def passed(condition: UsageOver, rows: Iterable[tuple[int, int, str, Decimal]]) -> dict[str, int]:
+    """The lines that are above the limit now, and the positions at which they passed it."""
+    return {
+        id_of_key("LIN", key): changes[-1][0]
+        for key, changes in crossings(condition, rows).items()
+        if changes and changes[-1][1]
+    }
 
 
 def _limit(condition: UsageOver) -> Decimal:

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ledger.domain.alert import AlertSubject
+from ledger.domain.alert import AlertOpened, AlertSubject
 from ledger.domain.execution import STUCK, Began, Execution
 from ledger.domain.values import RunStatus, format_instant
 from ledger.domain.watch import (
@@ -73,6 +73,25 @@ class Due(NamedTuple):
     watch: Watch
     stretch: Stretch
     at: datetime
+
+    def opening(self, text: str, evidence: tuple[str, ...] = ()) -> AlertOpened:
+        """The opening of the alert, without the id, which is issued under the append lock."""
+        settings = self.watch.given
+        return AlertOpened(
+            alert_id="",
+            watch_id=self.watch.id,
+            watch_name=settings.name,
+            severity=settings.severity,
+            subject=self.stretch.subject,
+            text=text,
+            condition=settings.condition,
+            for_seconds=settings.for_seconds,
+            since=self.stretch.since,
+            due=self.at,
+            evidence=evidence,
+            revision=self.watch.revision,
+            began_by=self.stretch.began_by,
+        )
 
 
 def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:

@@ -12,24 +12,21 @@ from typing import Any, NamedTuple
 
 from ledger.domain import execution_events as events
 from ledger.domain.alert import AlertSubject
-from ledger.domain.errors import Behind, Invalid
+from ledger.domain.errors import Invalid
 from ledger.domain.execution import Blocker, Execution, Hold
 from ledger.domain.recorded import Actor, Event
 from ledger.domain.stretch import LineNow, Stretch, due_of, sentence
 from ledger.domain.values import State
 from ledger.domain.watch import BlockerOpen, InState, Watch
 from ledger.log.codec import EnvelopeMapper
-from ledger.reads.question import Answer
+from ledger.reads.preview import Ask, rows_since
 from ledger.reads.usage import Corner
-from ledger.views.statements import Read
 from projections.execution.episodes import blockers_read, states_read
 
 MOST_LINES = 20_000
 
 _PAGE = 500
 """Lines of a statement."""
-
-Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
 
 _decode = EnvelopeMapper().decode
 
@@ -93,9 +90,7 @@ async def _pages(
     values = {**filters, "states": states, "from": period[0], "to": period[1], "limit": _PAGE}
     read, names, seen = states_read if states else blockers_read, frozenset(filters), 0
     while True:
-        rows = await ask(read(names), values)
-        if rows.position < corner.position:
-            raise Behind("The views have fallen behind the position of the answer.")
+        rows = await rows_since(ask, read(names), values, corner)
         lines = [
             (NamedLine(line_id, name), [_change(row) for row in group if row[4] is not None])
             for (_, line_id, name), group in groupby(rows, itemgetter(1, 2, 3))

@@ -19,14 +19,14 @@ from ledger.domain.stretch import (
     over_since,
     silent_since,
 )
-from ledger.domain.values import id_of_key, sort_key
+from ledger.domain.values import sort_key
 from ledger.domain.watch import Condition, InState, RunOpen, SourceSilent, UsageOver, Watch
 from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
 from ledger.views.statements import Read
 from projections.execution.line import LineFold
 from projections.execution.watched import decode_line, watched_read
-from projections.run.limits import INSTANTS, above_read, crossings, values_of
+from projections.run.limits import INSTANTS, above_read, passed, values_of
 from projections.run.statements import OPEN_RUNS
 from projections.source.statements import heard_read
 
@@ -40,6 +40,14 @@ _PORTION = 250
 """Lines that are judged in one turn of the loop: a millisecond or two."""
 
 Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
+
+
+async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], corner: Corner) -> Answer:
+    """The rows of a statement at the position of a corner or later. Raises Behind."""
+    rows = await ask(read, values)
+    if rows.position < corner.position:
+        raise Behind("The views have fallen behind the position of the answer.")
+    return rows
 
 
 class DueLine(NamedTuple):
@@ -100,9 +108,7 @@ async def _lines(
     }
     names = frozenset(filters)
     while True:
-        rows = await ask(watched_read(type(condition), names), values)
-        if rows.position < corner.position:
-            raise Behind("The views have fallen behind the position of the answer.")
+        rows = await rows_since(ask, watched_read(type(condition), names), values, corner)
         found = [row for row in rows if row[1] is not None]
         folds = [decode_line(fold) for _, _, fold in found]
         runs = dict[int, list[OpenRun]]()
@@ -140,12 +146,7 @@ async def _above(
     if not known:
         return []
     rows = await ask(above_read(condition.measure), values_of(condition, known, period))
-    found = crossings(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
-    crossed = {
-        id_of_key("LIN", key): changes[-1][0]
-        for key, changes in found.items()
-        if changes and changes[-1][1]
-    }
+    crossed = passed(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
     instants = await ask(INSTANTS, {"positions": [*crossed.values()]})
     recorded = {position: at for _, position, at in instants}
     return [

@@ -447,22 +447,8 @@ def _order(command: _Command) -> tuple[int, datetime]:
 
 
 def _body(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
-    settings, stretch = due.watch.given, due.stretch
+    stretch = due.stretch
     evidence: tuple[str, ...] = ()
     if stretch.position is not None and stretch.position in recorded:
         evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
-    return AlertOpened(
-        alert_id="",
-        watch_id=due.watch.id,
-        watch_name=settings.name,
-        severity=settings.severity,
-        subject=stretch.subject,
-        text=sentence(settings, stretch, known),
-        condition=settings.condition,
-        for_seconds=settings.for_seconds,
-        since=stretch.since,
-        due=due.at,
-        evidence=evidence,
-        revision=due.watch.revision,
-        began_by=stretch.began_by,
-    )
+    return due.opening(sentence(due.watch.given, stretch, known), evidence)

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
-from ledger.domain.alert import Alert, AlertOpened, left_by
-from ledger.domain.stretch import Stretch, due_of, silence, silent_since
+from ledger.domain.alert import Alert, left_by
+from ledger.domain.stretch import Due, due_of, silence, silent_since
 from ledger.domain.values import EARLIEST
 from ledger.domain.watch import MAX_UNRESOLVED, SourceSilent, Watch
 from ledger.watching.looks import RoundStart
@@ -154,7 +154,8 @@ class Sources:
         room = MAX_UNRESOLVED - len(alerted)
         for source in sorted(dues.keys() - alerted, key=lambda each: (dues[each], each))[:room]:
             if dues[source] <= now:
-                body = _body(watch, silent[source], dues[source])
+                due = Due(watch, silent[source], dues[source])
+                body = due.opening(silence(watch.given, source))
                 commands.append(OpenSourceAlert(watch, standing.position, body))
         self._next_at[_key(watch)] = min(
             (dues[source] for source in dues.keys() - alerted), default=now
@@ -208,21 +209,3 @@ def _heard_again(
 def _left(alert: Alert, watch: Watch) -> ResolveAlert:
     """Resolve an alert of another revision, or of a watch that was disabled or deleted."""
     return ResolveAlert(alert, *left_by(watch), None, 0)
-
-
-def _body(watch: Watch, stretch: Stretch, due: datetime) -> AlertOpened:
-    settings = watch.given
-    return AlertOpened(
-        alert_id="",
-        watch_id=watch.id,
-        watch_name=settings.name,
-        severity=settings.severity,
-        subject=stretch.subject,
-        text=silence(settings, stretch.subject.id),
-        condition=settings.condition,
-        for_seconds=settings.for_seconds,
-        since=stretch.since,
-        due=due,
-        revision=watch.revision,
-        began_by=stretch.began_by,
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -9,9 +10,9 @@ from psycopg.rows import TupleRow
 from ledger.domain.alert import AlertOpened
 from ledger.domain.execution import Execution
 from ledger.domain.stretch import Stretch, over_since
-from ledger.domain.values import id_of_key
+from ledger.domain.values import sort_key
 from ledger.domain.watch import UsageOver, Watch, first_instant
-from projections.run.limits import above, crossings, values_of
+from projections.run.limits import above, crossings, passed, values_of
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -35,11 +36,7 @@ def lines_above(
     for condition in {condition for some in asked.values() for condition in some}:
         ids = [line.id for line in lines if condition in asked.get(line.organization_id, ())]
         period = condition.period_of(now)
-        crossed = {
-            line: changes[-1][0]
-            for line, changes in _crossings(connection, condition, ids, period).items()
-            if changes and changes[-1][1]
-        }
+        crossed = passed(condition, _changes(connection, condition, ids, period))
         recorded = _recorded_at(connection, crossed.values())
         for line, position in crossed.items():
             stretch = over_since(line, period[0], position, recorded[position])
@@ -59,28 +56,28 @@ def under_again(
     assert isinstance(condition, UsageOver)
     began, _, position = body.began_by.partition("@")
     period = condition.period_of(first_instant(date.fromisoformat(began)))
-    found = _crossings(connection, condition, [line_id], period, all=True)
-    falls = [at for at, is_above in found.get(line_id, ()) if at > int(position) and not is_above]
+    found = crossings(condition, _changes(connection, condition, [line_id], period, all=True))
+    own = found.get(sort_key(line_id), ())
+    falls = [at for at, is_above in own if at > int(position) and not is_above]
     recorded, end = _recorded_at(connection, [*falls[:1], closing]), first_instant(period[1])
     if falls and falls[0] < closing:
         return min(recorded[falls[0]], end)
     return None if closing in recorded and recorded[closing] < end else end
 
 
-def _crossings(
+def _changes(
     connection: Connection,
     condition: UsageOver,
     lines: Sequence[str],
     period: tuple[date, date],
     *,
     all: bool = False,
-) -> dict[str, list[tuple[int, bool]]]:
+) -> list[Any]:
+    """The rows of ``above``."""
     if not lines:
-        return {}
+        return []
     values = values_of(condition, lines, period, all=all)
-    rows = connection.execute(above(condition.measure).encode(), values).fetchall()
-    found = crossings(condition, rows)
-    return {id_of_key("LIN", key): changes for key, changes in found.items()}
+    return connection.execute(above(condition.measure).encode(), values).fetchall()
 
 
 def _recorded_at(connection: Connection, positions: Collection[int]) -> dict[int, datetime]:

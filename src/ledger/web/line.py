@@ -225,17 +225,17 @@ async def _page(
         names_for(asking, [line]),
         _openers(asking, line, query),
     )
-    alerts = await _alerts(asking, line_id, query)
     unshown = None
     if entered is not None and entered.error.code == InvalidState.code:
         unshown = await unshown_hold(asking, line_id)
-    beside = await _beside(asking, line, query, board)
+    beside, alerts = await asyncio.gather(
+        _beside(asking, line, query, board), _alerts(asking, line_id, query)
+    )
     shown = (*place.until, *openers.values())
-    actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
-    actors |= {event.reported_by for event in shown}
-    actors |= {blocker.reported_by for blocker in line.blockers}
     ringing = [alert for alert in alerts if alert.status != "resolved"]
-    actors |= keepers_of(ringing)
+    actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
+    actors |= {event.reported_by for event in shown} | keepers_of(ringing)
+    actors |= {blocker.reported_by for blocker in line.blockers}
     scale = scale_of(present, place, now)
     return show(
         asking.request,

@@ -147,13 +147,8 @@ class OpenAlert(_OfLine):
 
     def decide(self, group: Group) -> Receipt:
         """Change nothing for a stretch that is over, was alerted, or that the watch has left."""
-        body, watch = self.body, group.memory.find(self.body.watch_id)
-        if (
-            not isinstance(watch, Watch)
-            or watch.disabled_at is not None
-            or watch.revision != body.revision
-            or group.memory.first(identity_of(self._organization_id, body)) is not None
-        ):
+        body, watch = self.body, _watch_to_open(group, self._organization_id, self.body)
+        if watch is None:
             return _UNCHANGED
         present = self._present(group, watch.given.condition, self._stretch.subject.id)
         line = group.memory.find(self.line_id or "")
@@ -165,10 +160,7 @@ class OpenAlert(_OfLine):
             # The clock was set back, or is another node's.
             self.is_undecided = True
             return _UNCHANGED
-        alert = Alert(group.issue("ALR"))
-        body = msgspec.structs.replace(body, alert_id=alert.id)
-        tenant = (line.organization_id, line.workspace_id, line.id)
-        return receipt(group.record(alert, body, body.due, self, tenant=tenant))
+        return _open(group, self, body, (line.organization_id, line.workspace_id, line.id))
 
 
 class ResolveAlert(_OfLine):
@@ -261,16 +253,36 @@ class OpenSourceAlert(OwnCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Change nothing for a source that was heard, or was alerted."""
-        body, watch = self.body, group.memory.find(self.body.watch_id)
+        body = self.body
         if (
-            not isinstance(watch, Watch)
-            or watch.disabled_at is not None
-            or watch.revision != body.revision
-            or group.memory.first(identity_of(self._tenant[0] or "", body)) is not None
+            _watch_to_open(group, self._tenant[0] or "", body) is None
             or body.due > group.now
             or group.is_news(body.subject.id, self._position)
         ):
             return _UNCHANGED
-        alert = Alert(group.issue("ALR"))
-        body = msgspec.structs.replace(body, alert_id=alert.id)
-        return receipt(group.record(alert, body, body.due, self, tenant=(*self._tenant, None)))
+        return _open(group, self, body, (*self._tenant, None))
+
+
+def _watch_to_open(group: Group, organization_id: str, body: AlertOpened) -> Watch | None:
+    """The watch of an alert, if it has the alert's revision still, and no alert of the stretch."""
+    watch = group.memory.find(body.watch_id)
+    if (
+        not isinstance(watch, Watch)
+        or watch.disabled_at is not None
+        or watch.revision != body.revision
+        or group.memory.first(identity_of(organization_id, body)) is not None
+    ):
+        return None
+    return watch
+
+
+def _open(
+    group: Group,
+    command: OwnCommand,
+    body: AlertOpened,
+    tenant: tuple[str | None, str | None, str | None],
+) -> Receipt:
+    """Record the opening, with an id that is issued here."""
+    alert = Alert(group.issue("ALR"))
+    body = msgspec.structs.replace(body, alert_id=alert.id)
+    return receipt(group.record(alert, body, body.due, command, tenant=tenant))
