@@ -32,7 +32,7 @@ def statuses(found: list[Delivery]) -> list[str]:
 
 
 def tried(found: list[Delivery]) -> list[Delivery]:
-    """Those with an attempt that was recorded, which is later than its arrival."""
+    """Deliveries with a recorded attempt: the record comes later than the arrival."""
     return [delivery for delivery in found if delivery.attempts]
 
 
