@@ -1,0 +1,155 @@
+"""The generated module ``_operations.py``: each route, and the arguments that it takes."""
+
+from typing import Any
+
+from scripts.python_client.schemas import PREFIX, Schema, Written, docstring, is_sent
+
+HEADERS = {
+    "Idempotency-Key": ("idempotency_key", "str"),
+    "Ledger-Min-Position": ("min_position", "int"),
+}
+"""Headers that are arguments; ``_requests.py`` sends them."""
+
+SHORT = "application/json"
+
+
+def operations(document: Schema, written: Written) -> str:
+    """The text of the module, unformatted; adds what it names to the types."""
+    constants, arguments = [], []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            name = _camel(operation["operationId"])
+            kind, answer = _answer(operation, written)
+            taken = _taken(operation, written)
+            constants.append(
+                f"{operation['operationId'].upper()}: {kind}[{answer}] = {kind}("
+                f'"{method.upper()}", "{path}", {_runtime(answer)})\n'
+            )
+            if taken:
+                summary = operation.get("summary") or name
+                text = docstring(f"Arguments: {summary[0].lower()}{summary[1:]}.")
+                arguments.append(f"class {name}(TypedDict, total=False):\n{text}{taken}")
+    facts = [
+        _fact(name, written)
+        for name, schema in written.schemas.items()
+        if "specversion" in schema.get("properties", ()) and not name.startswith("Agent")
+    ]
+    return HEAD + "\n".join(constants) + "\n\n" + ATTRIBUTES + "\n\n".join(arguments + facts)
+
+
+def _answer(operation: Schema, written: Written) -> tuple[str, str]:
+    """The class of the operation, and the type of what its method gives."""
+    status = next(each for each in operation["responses"] if each < "3")
+    content = operation["responses"][status].get("content", {})
+    if not content:
+        return "Command", "None"
+    if SHORT not in content:
+        is_text = next(iter(content)).startswith("text/plain")
+        if "application/schema+json" in content:
+            return "Bare", "dict[str, Any]"
+        return ("Text" if is_text else "File"), ("str" if is_text else "bytes")
+    schema = content[SHORT]["schema"]
+    if "$ref" not in schema:
+        return "Bare", "dict[str, Any]"
+    whole = written.schemas[schema["$ref"].removeprefix(PREFIX)]
+    members = whole["properties"]
+    if members.keys() == {"data", "meta"} and members["meta"] == {"$ref": f"{PREFIX}Meta"}:
+        written.type_of(members["meta"])
+        if "items" in members["data"]:
+            return "Listing", written.type_of(members["data"]["items"])
+        return "Bare", written.type_of(schema)
+    if members.keys() == {"data"}:
+        return "Command" if "requestBody" in operation else "Answer", written.type_of(
+            members["data"]
+        )
+    return "Bare", written.type_of(schema)
+
+
+def _runtime(answer: str) -> str:
+    return "None" if answer == "None" else answer
+
+
+def _taken(operation: Schema, written: Written) -> str:
+    text = ""
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "query":
+            schema = {"description": parameter["description"]} | parameter["schema"]
+            text += _parameter(parameter["name"], schema, parameter["required"], written)
+    body: Any = operation.get("requestBody", {}).get("content", {}).get(SHORT, {}).get("schema")
+    if body and operation["operationId"] != "report_facts":
+        whole = written.schemas[body["$ref"].removeprefix(PREFIX)]
+        required = whole.get("required", ())
+        for name, schema in whole["properties"].items():
+            text += written.argument(name, schema, name in required)
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in HEADERS:
+            name, type_ = HEADERS[parameter["name"]]
+            text += f"    {name}: {type_}\n"
+    return text
+
+
+def _parameter(name: str, schema: Schema, is_required: bool, written: Written) -> str:
+    """A filter: of several words a single one may be given too."""
+    line = written.argument(name, schema, is_required)
+    if schema.get("type") == "array":
+        return line.replace("Sequence[", "Words[", 1)
+    if schema.get("pattern", "").startswith("^(19|20)"):
+        return line.replace(": str", ": Instant", 1).replace("[str]", "[Instant]", 1)
+    return line
+
+
+def _fact(name: str, written: Written) -> str:
+    """The arguments of the verb that reports a fact: the fields of its data, and attributes."""
+    fact = written.schemas[name]
+    reference = next(
+        each["$ref"]
+        for each in (fact["properties"]["data"], *fact["properties"]["data"].get("anyOf", ()))
+        if "$ref" in each
+    )
+    data = written.schemas[reference.removeprefix(PREFIX)]
+    assert is_sent(data), name
+    text = f"class Report{name.removesuffix('Fact')}(Attributes, total=False):\n"
+    text += docstring(data.get("description") or f"The fact `{name}`.")
+    return text + "".join(
+        written.argument(field, schema, field in data.get("required", ()))
+        for field, schema in data["properties"].items()
+        if field not in {"id", "service_line_id"}
+    )
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+HEAD = '''"""Each route, and the arguments that it takes: generated by scripts/python_client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar
+
+from execution_ledger._operation import Answer, Bare, Command, File, Listing, Text
+from execution_ledger.types import *  # noqa: F403
+
+T = TypeVar("T")
+
+Words: TypeAlias = T | Sequence[T]
+"""A word, or several, any of which may match."""
+
+'''
+
+ATTRIBUTES = '''class Attributes(TypedDict, total=False):
+    """The attributes of a fact that may be given beside its data."""
+
+    id: str
+    """The fact's id at its source, by default a new one. A fact sent again needs the same."""
+    source: str
+    """By default the client's own."""
+    time: Instant
+    """The time at which it happened, by default now."""
+    actortype: str
+    """``user``, ``agent`` or ``api_key``; with ``actorid``. By default the credential."""
+    actorid: str
+
+
+'''

@@ -1,0 +1,398 @@
+"""Reporting in the background: facts go into a queue, and a thread sends them in their order."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import random
+import sqlite3
+import sys
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+
+from execution_ledger._forks import renewed_in_children
+from execution_ledger._requests import (
+    CONNECT_SECONDS,
+    ENCODER,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Settings,
+    decoder,
+    instant,
+    problem_of_answer,
+)
+from execution_ledger._spool import Memory, Queue, Spool, Waiting
+from execution_ledger.errors import Problem, problem_of
+from execution_ledger.types import FactItem
+
+log = logging.getLogger("execution_ledger")
+
+Refusal = Callable[[dict[str, Any], Problem], object]
+"""Called with a fact that will not be recorded, and the reason, in the reporter's thread."""
+Judged = Callable[[FactItem | None, Problem | None], object]
+"""Called with the outcome of one fact, or with the reason why it will not be recorded."""
+
+FACTS_PATH = "/v1/facts"
+"""The route that takes an array of facts."""
+MAX_FACTS, MAX_BYTES = 50_000, 64 * 1024 * 1024
+"""So much waits in memory; a further fact is refused as ``queue_full``."""
+BATCH_FACTS, BATCH_BYTES = 1_000, 7 * 1024 * 1024
+"""A request has at most so much: the service takes 1,000 facts and 8 MiB."""
+FACT_BYTES = 256 * 1024
+"""The service takes no larger fact."""
+ATTEMPT_SECONDS = 10.0
+EXIT_SECONDS = 5.0
+"""How long the end of the program waits for facts that are not judged."""
+CREDENTIAL_SECONDS = 60.0
+"""The pause after a refused credential, where a spool keeps the facts."""
+
+HELD = frozenset({408, 429, 503})
+"""The statuses of an item that was not judged: it is sent again."""
+
+
+class _Items(msgspec.Struct):
+    data: list[FactItem]
+
+
+class Result(NamedTuple):
+    """A fact that will not be sent again: its outcome, or the reason."""
+
+    fact: Waiting
+    item: FactItem | None
+    problem: Problem | None
+
+
+class _Flush:
+    """A caller that waits for the facts up to a number."""
+
+    def __init__(self, last: int, left: int) -> None:
+        self.last, self.left = last, left
+
+
+class Reporter:
+    """A queue of facts and the thread that sends them.
+
+    * ``put`` returns at once and never raises.
+    * Facts are sent in the order of ``put``, one batch after the other, each until it is judged.
+      A fact that is sent again has the same bytes and the same id, so it is recorded once.
+    * At most 50,000 facts or 64 MiB wait in memory. A further fact is refused: ``on_refused`` is
+      called with it, and the log says so. With a spool, facts go to its file within moments, and
+      memory is full only if the disk does not keep up.
+    * A process that is killed loses at most what ``flush`` had not confirmed: without a spool all
+      that waited; with a spool what was put in its last moments. A later process with the same
+      directory sends what is left there, before its own facts.
+    * A revoked or wrong token refuses the facts that are sent. With a spool they stay there.
+    * The child of a fork begins with an empty queue: the parent sends what waits.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_refused: Refusal | None,
+        spool: str | Path | None,
+        transport: httpx.MockTransport | None,
+    ) -> None:
+        self._settings, self._on_refused, self._transport = settings, on_refused, transport
+        self._spool = None if spool is None else Spool(spool)
+        self._parents: list[httpx.Client] = []
+        """Connections of the processes from which this one was forked, which stay theirs."""
+        self._begin()
+        renewed_in_children(self)
+        atexit.register(self._at_exit)
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._memory = Memory(self._changed)
+        self._judging: dict[int, Judged] = {}
+        self._flushes: list[_Flush] = []
+        self._threads: list[threading.Thread] = []
+        self._http: httpx.Client | None = None
+        self._numbers = count(1)
+        self._last = self._settled = 0
+        self._most, self._pause = BATCH_FACTS, FIRST_PAUSE
+        self._is_full = self._is_hurried = self._is_closed = False
+
+    def after_fork(self) -> None:
+        """Begin anew in a child, and leave the parent's connections and files alone."""
+        self._parents += [] if self._http is None else [self._http]
+        if self._spool is not None:
+            self._spool.after_fork()
+        self._begin()
+
+    # The caller's side.
+
+    def report(self, fact: Mapping[str, Any]) -> None:
+        """Queue a fact. Never raises: a fact that is no JSON is told as refused."""
+        try:
+            text = encoded(fact, self._settings.source)
+        except Exception as error:
+            problem = Problem(0, "not_sendable", f"The fact cannot be sent: {error}")
+            self._tell([(dict(fact), problem)])
+            return
+        self.put(text)
+
+    def report_run(
+        self, kind: str, data: dict[str, Any], payload: str, judged: Judged | None
+    ) -> None:
+        """Queue a fact about a run. A payload that cannot be sent is left out: the rest counts."""
+        fact = {"type": kind, "data": data}
+        try:
+            text = encoded(fact, self._settings.source)
+            problem = "" if len(text) <= FACT_BYTES else f"The fact has {len(text)} bytes."
+        except Exception as error:
+            problem = str(error)
+        if problem:
+            log.error("The %s of a run is not reported: %s", payload, problem)
+            fact = {"type": kind, "data": {k: v for k, v in data.items() if k != payload}}
+            text = encoded(fact, self._settings.source)
+        self.put(text, judged)
+
+    def put(self, text: bytes, judged: Judged | None = None) -> None:
+        """Queue a fact in JSON. Never raises, and never waits for anything but memory."""
+        try:
+            with self._changed:
+                was_full = self._is_full
+                self._is_full = self._memory.is_full(text, MAX_FACTS, MAX_BYTES)
+                if not self._is_full and not self._is_closed:
+                    self._start()
+                    number = next(self._numbers)
+                    if judged is not None:
+                        self._judging[number] = judged
+                    self._memory.append(Waiting(number, text))
+                    self._last = number
+                    self._changed.notify_all()
+                    return
+                code = "closed" if self._is_closed else "queue_full"
+            problem = Problem(0, code, "The client takes no more facts for the ledger.")
+            if judged is not None:
+                judged(None, problem)
+            self._tell([(msgspec.json.decode(text), problem)], is_logged=not was_full)
+        except Exception:
+            log.exception("A fact could not be queued for the ledger.")
+
+    def _tell(
+        self, refused: list[tuple[dict[str, Any], Problem]], *, is_logged: bool = True
+    ) -> None:
+        """Tell of facts that will not be recorded. Never raises.
+
+        The log names the first fact of each reason: a thousand at once would fill it.
+        """
+        counts = Counter(problem.code for _, problem in refused)
+        for fact, problem in refused:
+            if is_logged and (alike := counts.pop(problem.code, 0)):
+                names = (fact.get("type"), fact.get("subject") or fact.get("id"))
+                more = f" ({alike - 1} more were refused likewise)" if alike > 1 else ""
+                log.error("The ledger has refused %s about %s: %s%s", *names, problem, more)
+            if self._on_refused is not None:
+                try:
+                    self._on_refused(fact, problem)
+                except Exception:
+                    log.exception("on_refused has failed.")
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the service has judged all facts put before, for at most so many seconds.
+
+        Returns whether it has. A fact that was judged is recorded, or was told as refused.
+        """
+        if threading.current_thread() in self._threads:
+            return False
+        with self._changed:
+            flush = _Flush(self._last, self.waiting)
+            self._flushes.append(flush)
+            self._is_hurried = True
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: flush.left <= 0, timeout)
+            finally:
+                self._flushes.remove(flush)
+
+    def close(self, timeout: float) -> bool:
+        """Flush, and end the threads; return as ``flush``."""
+        is_flushed = self.flush(timeout)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(ATTEMPT_SECONDS)
+        if self._spool is not None:
+            self._spool.close()
+        atexit.unregister(self._at_exit)
+        if not is_flushed:
+            place = "are lost" if self._spool is None else "stay in the spool"
+            log.error("%d facts were not judged by the ledger, and %s.", self.waiting, place)
+        return is_flushed
+
+    @property
+    def waiting(self) -> int:
+        """The number of this process's facts that are not judged."""
+        return self._last - self._settled
+
+    def _at_exit(self) -> None:
+        if self._threads:
+            self.close(EXIT_SECONDS)
+
+    def _start(self) -> None:
+        if self._threads:
+            return
+        works = [self._send_all] if self._spool is None else [self._keep_all, self._send_all]
+        self._threads = [
+            threading.Thread(target=work, name="execution-ledger", daemon=True) for work in works
+        ]
+        for thread in self._threads:
+            thread.start()
+        # A child of multiprocessing ends without atexit, by finalizers of its own.
+        children = sys.modules.get("multiprocessing.util")
+        if children is not None and sys.modules["multiprocessing"].parent_process() is not None:
+            children.Finalize(None, self._at_exit, exitpriority=100)
+
+    # The threads' side.
+
+    def _keep_all(self) -> None:
+        """Move what is put into the spool, until the reporter is closed."""
+        assert self._spool is not None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._memory) or self._is_closed)
+                facts = self._memory.first(MAX_FACTS)
+            if not facts:
+                return
+            try:
+                self._spool.own().put(facts)
+                results = []
+            except (OSError, sqlite3.Error) as error:
+                problem = Problem(0, "spool_failed", f"The spool takes no facts: {error}")
+                results = [Result(fact, None, problem) for fact in facts]
+            with self._changed:
+                self._memory.remove(facts)
+                self._changed.notify_all()
+            self._settle(results)
+
+    def _send_all(self) -> None:
+        """Send what waits, until the reporter is closed."""
+        timeout = httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS)
+        options = self._settings.options(self._transport) | {"timeout": timeout}
+        try:
+            with httpx.Client(**options) as self._http:
+                if self._spool is not None:
+                    for left in self._spool.left():
+                        while not self._is_closed and self._round(left, is_own=False):
+                            pass
+                        left.close()
+                while self._has_work():
+                    self._round(self._memory if self._spool is None else self._spool.own())
+        except Exception:
+            log.exception("The reporter has failed: no further fact is sent to the ledger.")
+
+    def _has_work(self) -> bool:
+        """Wait until a fact can be sent; False once the reporter is closed."""
+
+        def found() -> bool:
+            elsewhere = 0 if self._spool is None else len(self._memory)
+            return self._is_closed or self.waiting > elsewhere
+
+        with self._changed:
+            self._changed.wait_for(found)
+            return not self._is_closed
+
+    def _round(self, queue: Queue, *, is_own: bool = True) -> bool:
+        """Send the first facts of a queue once; return whether there were any."""
+        batch = _within(queue.first(self._most))
+        if not batch:
+            return False
+        assert self._http is not None
+        body = b"[" + b",".join(fact.text for fact in batch) + b"]"
+        json = {"content-type": "application/json"}
+        try:
+            answer = self._http.post(FACTS_PATH, content=body, headers=json)
+            if answer.is_success:
+                items = decoder(_Items).decode(answer.content).data
+                results = _judged(batch, items)
+            else:
+                results = self._refused(batch, problem_of_answer(answer))
+        except (httpx.TransportError, msgspec.DecodeError, ValueError) as error:
+            log.debug("The ledger did not take %d facts: %s", len(batch), error)
+            results = []
+            self._rest(0.0)
+        if results:
+            self._pause = FIRST_PAUSE
+            queue.remove([result.fact for result in results])
+            self._settle(results, is_own=is_own)
+        return True
+
+    def _refused(self, batch: list[Waiting], problem: Problem) -> list[Result]:
+        """The results of an answer that refuses a whole request."""
+        if problem.status in (400, 413, 422):
+            if len(batch) == 1:
+                self._most = BATCH_FACTS
+                return [Result(batch[0], None, problem)]
+            self._most = len(batch) // 2  # to find the fact that is at fault
+            return []
+        if problem.status in (401, 403):
+            if self._spool is None:
+                return [Result(fact, None, problem) for fact in batch]
+            log.error("The ledger refuses the token; %d facts wait: %s", self.waiting, problem)
+            self._rest(CREDENTIAL_SECONDS)
+        else:
+            log.debug("The ledger did not take %d facts: %s", len(batch), problem)
+            self._rest(problem.retry_after or 0.0)
+        return []
+
+    def _rest(self, asked: float) -> None:
+        """Wait until the next attempt; a flush or the end of the program ends the first pause."""
+        seconds = max(asked, self._pause * random.uniform(0.5, 1.0))
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_hurried or self._is_closed, seconds)
+            self._is_hurried = False
+
+    def _settle(self, results: Sequence[Result], *, is_own: bool = True) -> None:
+        """Tell the outcomes, then those who wait for them."""
+        for fact, item, problem in results:
+            judged = self._judging.pop(fact.number, None) if is_own else None
+            if judged is not None:
+                judged(item, problem)
+        refused = [each for each in results if each.problem is not None]
+        self._tell([(msgspec.json.decode(f.text), p) for f, _, p in refused if p is not None])
+        if results and is_own:
+            with self._changed:
+                self._settled += len(results)
+                for flush in self._flushes:
+                    flush.left -= sum(each.fact.number <= flush.last for each in results)
+                self._changed.notify_all()
+
+
+def encoded(fact: Mapping[str, Any], source: str) -> bytes:
+    """A CloudEvent in JSON, with an id, a source and a time of now where it has none."""
+    made: dict[str, Any] = {"specversion": "1.0", "id": uuid.uuid4().hex, "source": source}
+    made |= {"time": datetime.now(UTC)} | {k: v for k, v in fact.items() if v is not None}
+    return ENCODER.encode(made | {"time": instant(made["time"])})
+
+
+def _judged(batch: list[Waiting], items: list[FactItem]) -> list[Result]:
+    """The facts of a batch that the service has judged."""
+    results = []
+    for fact, item in zip(batch, items, strict=True):
+        error = None if item.error is None else msgspec.to_builtins(item.error)
+        if error is None or error["status"] not in HELD:
+            problem = None if error is None else problem_of(error["status"], error)
+            results.append(Result(fact, item, problem))
+    return results
+
+
+def _within(facts: list[Waiting]) -> list[Waiting]:
+    """The first facts that fit into one request."""
+    size = 0
+    for number, fact in enumerate(facts):
+        size += len(fact.text) + 1
+        if size > BATCH_BYTES and number:
+            return facts[:number]
+    return facts
