@@ -86,16 +86,22 @@ class Written:
 
     def module(self) -> str:
         """The text of the module, unformatted."""
-        words, objects, events = [], [], []
+        words, objects, choices, events = [], [], [], []
         for name, schema in sorted(self.reached.items()):
             if "enum" in schema:
                 words.append((self.names.of(name), self.type_of(schema)))
             elif name.endswith("Event"):
                 events.append(name)
-            if "properties" in schema:
+            if "properties" in schema and self._is_choice(schema):
+                choices.append(textwrap.indent(self._definition(name), "    "))
+                words.append((self.names.of(name), ""))
+            elif "properties" in schema:
                 objects.append(self._definition(name))
-        told = "\n".join(f"    {name}: TypeAlias = {type_}" for name, type_ in words)
-        decoded = "\n".join(f"    {name} = str" for name, _ in words)
+        told = "\n".join(f"    {name}: TypeAlias = {type_}" for name, type_ in words if type_)
+        told += "\n" + "\n\n".join(choices)
+        decoded = "\n".join(
+            f"    {name} = {'str' if type_ else 'dict[str, Any]'}" for name, type_ in words
+        )
         every = " | ".join(self.names.of(name) for name in events if name != "Event")
         rows = "\n".join(
             f"    {_quoted(self.schemas[name]['properties']['type']['const'])}: {name},"
@@ -121,7 +127,7 @@ class Written:
         text += docstring(schema.get("description") or _sentence(name))
         for field, value in schema["properties"].items():
             if not is_event or field in ("type", "payload"):
-                text += self._field(field, value)
+                text += self._field(field, value, field in schema.get("required", ()))
             else:
                 self.type_of(value)
         return text
@@ -130,8 +136,10 @@ class Written:
         """Whether an answer has the object as one of several, told apart by its ``kind``."""
         return "const" in schema["properties"].get("kind", ())
 
-    def _field(self, name: str, schema: Schema) -> str:
+    def _field(self, name: str, schema: Schema, is_required: bool) -> str:
         type_ = self.type_of(schema)
+        if not is_required and type_ != "Any" and not type_.endswith(" | None"):
+            type_ = f"{type_} | None"
         default = SINCE.get(name) or ("None" if type_ == "Any" or type_.endswith(" | None") else "")
         own = f"{name}_" if keyword.iskeyword(name) else name
         if own != name:
@@ -231,7 +239,13 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     meta: Meta
 
 
-class _Event(Struct, frozen=True, kw_only=True):
+class _Published:
+    """The mark of events, by which decoding knows them."""
+
+    __slots__ = ()
+
+
+class _Event(Struct, _Published, frozen=True, kw_only=True):
     """The envelope that all events have."""
 
     id: str
@@ -267,10 +281,9 @@ if TYPE_CHECKING:
     Event: TypeAlias = (
         {every}
     )
+    \"\"\"Any published event, told apart by its ``type``.\"\"\"
 else:
-
-    class Event:
-        \"\"\"Any published event, told apart by its ``type``: one of ``EVENTS``.\"\"\"
+    Event = _Published
 
 EVENTS: dict[str, type[_Event]] = {{
 {rows}

@@ -57,6 +57,7 @@ class Problem(LedgerError):
     ) -> None:
         super().__init__(status, code, detail)
         self.status, self.code, self.detail = status, code, detail
+        """``status`` is 0 for a fact that the client itself did not take."""
         self.errors, self.request_id = tuple(errors), request_id
         self.retry_after = retry_after
         """Seconds after which the service asks to try again; None if it does not say."""
@@ -64,7 +65,8 @@ class Problem(LedgerError):
     def __str__(self) -> str:
         places = "".join(f" {place.pointer or '/'}: {place.detail}." for place in self.errors)
         request = f" (request {self.request_id})" if self.request_id else ""
-        return f"{self.status} {self.code or 'problem'}: {self.detail}{places}{request}"
+        status = f"{self.status} " if self.status else ""
+        return f"{status}{self.code or 'problem'}: {self.detail}{places}{request}"
 
 
 class BadRequest(Problem):

@@ -130,13 +130,20 @@ class Reporter:
 
     # The caller's side.
 
-    def report(self, fact: Mapping[str, Any]) -> None:
+    def report(
+        self,
+        kind: str | Mapping[str, Any],
+        data: Mapping[str, Any] | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
         """Queue a fact. Never raises: a fact that is no JSON is told as refused."""
+        fact: dict[str, Any] = {"type": kind, "data": data or {}}
         try:
+            fact = fact if isinstance(kind, str) else dict(kind)
+            fact |= {name: value for name, value in attributes.items() if value is not None}
             text = encoded(fact, self._settings.source)
         except Exception as error:
-            problem = Problem(0, "not_sendable", f"The fact cannot be sent: {error}")
-            self._tell([(dict(fact), problem)])
+            self._tell([(fact, Problem(0, "not_sendable", f"The fact cannot be sent: {error}"))])
             return
         self.put(text)
 

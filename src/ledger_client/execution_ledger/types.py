@@ -215,6 +215,172 @@ if TYPE_CHECKING:
     UsageOverMeasure: TypeAlias = Literal["hours", "runs", "tokens_used"]
     UsageOverPeriod: TypeAlias = Literal["day", "month", "week"]
     Weekday: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+    class BlockerOpen(TypedDict, total=False):
+        """A blocker is open."""
+
+        kind: Required[Literal["blocker_open"]]
+        causes: Sequence[Cause] | None
+
+    class BlockerOpenCondition(TypedDict, total=False):
+        """A blocker is open."""
+
+        kind: Required[Literal["blocker_open"]]
+        causes: Sequence[Cause]
+        """Blockers of these causes. An empty array is like none: of any cause."""
+
+    class BlockerOpenPayload(TypedDict, total=False):
+        """A blocker is open."""
+
+        kind: Required[Literal["blocker_open"]]
+        causes: Sequence[Cause] | None
+
+    class HealthBelow(TypedDict, total=False):
+        """The health of a line has this status, or a worse one."""
+
+        kind: Required[Literal["health"]]
+        status: Required[HealthBelowStatus]
+
+    class HealthBelowPayload(TypedDict, total=False):
+        """The health of a line has this status, or a worse one."""
+
+        kind: Required[Literal["health"]]
+        status: Required[HealthBelowStatus]
+
+    class HealthCondition(TypedDict, total=False):
+        """The health of a line has this status, or a worse one."""
+
+        kind: Required[Literal["health"]]
+        status: Required[HealthBelowStatus]
+
+    class InState(TypedDict, total=False):
+        """A line is in one of these states, without a break."""
+
+        kind: Required[Literal["in_state"]]
+        states: Required[Sequence[InStateStates]]
+
+    class InStateCondition(TypedDict, total=False):
+        """A line is in a state, or is paused or blocked, without a break."""
+
+        kind: Required[Literal["in_state"]]
+        states: Required[Sequence[InStateStates]]
+        """One state, or `paused` and `blocked`."""
+
+    class InStatePayload(TypedDict, total=False):
+        """A line is in one of these states, without a break."""
+
+        kind: Required[Literal["in_state"]]
+        states: Required[Sequence[InStateStates]]
+
+    class NoActivity(TypedDict, total=False):
+        """A line that is neither closed nor paused has no open run and no activity."""
+
+        kind: Required[Literal["no_activity"]]
+
+    class NoActivityCondition(TypedDict, total=False):
+        """A line that is neither closed nor paused has no open run and no activity."""
+
+        kind: Required[Literal["no_activity"]]
+
+    class NoActivityPayload(TypedDict, total=False):
+        """A line that is neither closed nor paused has no open run and no activity."""
+
+        kind: Required[Literal["no_activity"]]
+
+    class PastDue(TypedDict, total=False):
+        """A blocker is open, and its due time has passed."""
+
+        kind: Required[Literal["past_due"]]
+
+    class PastDueCondition(TypedDict, total=False):
+        """A blocker is open, and its `due_at` has passed."""
+
+        kind: Required[Literal["past_due"]]
+
+    class PastDuePayload(TypedDict, total=False):
+        """A blocker is open, and its due time has passed."""
+
+        kind: Required[Literal["past_due"]]
+
+    class RunOpen(TypedDict, total=False):
+        """A run is pending or running."""
+
+        kind: Required[Literal["run_open"]]
+        statuses: Required[Sequence[RunOpenStatuses]]
+
+    class RunOpenCondition(TypedDict, total=False):
+        """A run is pending or running."""
+
+        kind: Required[Literal["run_open"]]
+        statuses: Required[Sequence[RunOpenStatuses]]
+
+    class RunOpenPayload(TypedDict, total=False):
+        """A run is pending or running."""
+
+        kind: Required[Literal["run_open"]]
+        statuses: Required[Sequence[RunOpenStatuses]]
+
+    class RunsFailing(TypedDict, total=False):
+        """The latest runs of a line have failed, so many of them."""
+
+        kind: Required[Literal["runs_failing"]]
+        count: Required[int]
+
+    class RunsFailingCondition(TypedDict, total=False):
+        """The latest runs of a line have failed, so many of them."""
+
+        kind: Required[Literal["runs_failing"]]
+        count: Required[int]
+
+    class RunsFailingPayload(TypedDict, total=False):
+        """The latest runs of a line have failed, so many of them."""
+
+        kind: Required[Literal["runs_failing"]]
+        count: Required[int]
+
+    class SourceSilent(TypedDict, total=False):
+        """No fact of a source was recorded."""
+
+        kind: Required[Literal["source_silent"]]
+        sources: Required[Sequence[str]]
+
+    class SourceSilentCondition(TypedDict, total=False):
+        """No fact of a source was recorded."""
+
+        kind: Required[Literal["source_silent"]]
+        sources: Required[Sequence[str]]
+        """Each is watched by itself."""
+
+    class SourceSilentPayload(TypedDict, total=False):
+        """No fact of a source was recorded."""
+
+        kind: Required[Literal["source_silent"]]
+        sources: Required[Sequence[str]]
+
+    class UsageOver(TypedDict, total=False):
+        """A line has used more than this in the present day, ISO week or month, of UTC."""
+
+        kind: Required[Literal["usage_over"]]
+        measure: Required[UsageOverMeasure]
+        period: Required[UsageOverPeriod]
+        limit: Required[float]
+
+    class UsageOverCondition(TypedDict, total=False):
+        """A line has used more than a limit in the present day, ISO week or month, of UTC."""
+
+        kind: Required[Literal["usage_over"]]
+        measure: Required[UsageOverMeasure]
+        period: Required[UsageOverPeriod]
+        limit: Required[float]
+
+    class UsageOverPayload(TypedDict, total=False):
+        """A line has used more than this in the present day, ISO week or month, of UTC."""
+
+        kind: Required[Literal["usage_over"]]
+        measure: Required[UsageOverMeasure]
+        period: Required[UsageOverPeriod]
+        limit: Required[float]
+
 else:
     ActorType = str
     AlertOutcomeOutcome = str
@@ -222,6 +388,9 @@ else:
     AlertSubjectType = str
     AuditAction = str
     AuditEntryOutcome = str
+    BlockerOpen = dict[str, Any]
+    BlockerOpenCondition = dict[str, Any]
+    BlockerOpenPayload = dict[str, Any]
     Cause = str
     DisabledReason = str
     EndpointWithSecretFormat = str
@@ -232,25 +401,49 @@ else:
     Format = str
     FoundType = str
     Health = str
+    HealthBelow = dict[str, Any]
+    HealthBelowPayload = dict[str, Any]
     HealthBelowStatus = str
+    HealthCondition = dict[str, Any]
     HoldName = str
+    InState = dict[str, Any]
+    InStateCondition = dict[str, Any]
+    InStatePayload = dict[str, Any]
     InStateStates = str
     LineOutcomeOutcome = str
+    NoActivity = dict[str, Any]
+    NoActivityCondition = dict[str, Any]
+    NoActivityPayload = dict[str, Any]
+    PastDue = dict[str, Any]
+    PastDueCondition = dict[str, Any]
+    PastDuePayload = dict[str, Any]
     Permission = str
     ProductLine = str
+    RunOpen = dict[str, Any]
+    RunOpenCondition = dict[str, Any]
+    RunOpenPayload = dict[str, Any]
     RunOpenStatuses = str
     RunStatus = str
+    RunsFailing = dict[str, Any]
+    RunsFailingCondition = dict[str, Any]
+    RunsFailingPayload = dict[str, Any]
     Severity = str
     DeliveryStatus = str
     ResolutionReason = str
     SignalName = str
     SignalStatus = str
     Sort = str
+    SourceSilent = dict[str, Any]
+    SourceSilentCondition = dict[str, Any]
+    SourceSilentPayload = dict[str, Any]
     State = str
     SubjectType = str
     TriggerType = str
     Type = str
+    UsageOver = dict[str, Any]
+    UsageOverCondition = dict[str, Any]
     UsageOverMeasure = str
+    UsageOverPayload = dict[str, Any]
     UsageOverPeriod = str
     Weekday = str
 
@@ -266,7 +459,13 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     meta: Meta
 
 
-class _Event(Struct, frozen=True, kw_only=True):
+class _Published:
+    """The mark of events, by which decoding knows them."""
+
+    __slots__ = ()
+
+
+class _Event(Struct, _Published, frozen=True, kw_only=True):
     """The envelope that all events have."""
 
     id: str
@@ -456,28 +655,6 @@ class AuditResource(_Answer, frozen=True, kw_only=True):
     id: str
     count: int | None = None
     reason: str | None = None
-
-
-class BlockerOpen(TypedDict, total=False):
-    """A blocker is open."""
-
-    kind: Required[Literal["blocker_open"]]
-    causes: Sequence[Cause] | None
-
-
-class BlockerOpenCondition(TypedDict, total=False):
-    """A blocker is open."""
-
-    kind: Required[Literal["blocker_open"]]
-    causes: Sequence[Cause]
-    """Blockers of these causes. An empty array is like none: of any cause."""
-
-
-class BlockerOpenPayload(TypedDict, total=False):
-    """A blocker is open."""
-
-    kind: Required[Literal["blocker_open"]]
-    causes: Sequence[Cause] | None
 
 
 class Bundle(_Answer, frozen=True, kw_only=True):
@@ -866,20 +1043,6 @@ class Found(_Answer, frozen=True, kw_only=True):
     """The line of a run or of a blocker; of a line its own id."""
 
 
-class HealthBelow(TypedDict, total=False):
-    """The health of a line has this status, or a worse one."""
-
-    kind: Required[Literal["health"]]
-    status: Required[HealthBelowStatus]
-
-
-class HealthBelowPayload(TypedDict, total=False):
-    """The health of a line has this status, or a worse one."""
-
-    kind: Required[Literal["health"]]
-    status: Required[HealthBelowStatus]
-
-
 class HealthChangedEvent(_Event, frozen=True, kw_only=True):
     """A health signal has a new status, or its first one."""
 
@@ -894,13 +1057,6 @@ class HealthChangedPayload(_Answer, frozen=True, kw_only=True):
     status: SignalStatus
     value: Any = None
     evidence: Any = None
-
-
-class HealthCondition(TypedDict, total=False):
-    """The health of a line has this status, or a worse one."""
-
-    kind: Required[Literal["health"]]
-    status: Required[HealthBelowStatus]
 
 
 class HistoryItem(_Answer, frozen=True, kw_only=True):
@@ -934,28 +1090,6 @@ class HoursOfWatch(TypedDict, total=False):
     from_: Required[str]
     to: Required[str]
     """The end, excluded, later than `from`."""
-
-
-class InState(TypedDict, total=False):
-    """A line is in one of these states, without a break."""
-
-    kind: Required[Literal["in_state"]]
-    states: Required[Sequence[InStateStates]]
-
-
-class InStateCondition(TypedDict, total=False):
-    """A line is in a state, or is paused or blocked, without a break."""
-
-    kind: Required[Literal["in_state"]]
-    states: Required[Sequence[InStateStates]]
-    """One state, or `paused` and `blocked`."""
-
-
-class InStatePayload(TypedDict, total=False):
-    """A line is in one of these states, without a break."""
-
-    kind: Required[Literal["in_state"]]
-    states: Required[Sequence[InStateStates]]
 
 
 class Inclusion(_Answer, frozen=True, kw_only=True):
@@ -1140,24 +1274,6 @@ class ModelTokens(TypedDict, total=False):
     """By default `0`."""
 
 
-class NoActivity(TypedDict, total=False):
-    """A line that is neither closed nor paused has no open run and no activity."""
-
-    kind: Required[Literal["no_activity"]]
-
-
-class NoActivityCondition(TypedDict, total=False):
-    """A line that is neither closed nor paused has no open run and no activity."""
-
-    kind: Required[Literal["no_activity"]]
-
-
-class NoActivityPayload(TypedDict, total=False):
-    """A line that is neither closed nor paused has no open run and no activity."""
-
-    kind: Required[Literal["no_activity"]]
-
-
 class NumberPair(_Answer, frozen=True, kw_only=True):
     """A number then and now, with its change; a number that is not known or not asked is null."""
 
@@ -1178,24 +1294,6 @@ class StatePair(_Answer, frozen=True, kw_only=True):
 
     then: State | None = None
     now: State | None = None
-
-
-class PastDue(TypedDict, total=False):
-    """A blocker is open, and its due time has passed."""
-
-    kind: Required[Literal["past_due"]]
-
-
-class PastDueCondition(TypedDict, total=False):
-    """A blocker is open, and its `due_at` has passed."""
-
-    kind: Required[Literal["past_due"]]
-
-
-class PastDuePayload(TypedDict, total=False):
-    """A blocker is open, and its due time has passed."""
-
-    kind: Required[Literal["past_due"]]
 
 
 class PreviewMeta(_Answer, frozen=True, kw_only=True):
@@ -1406,27 +1504,6 @@ class RunFailedPayload(_Answer, frozen=True, kw_only=True):
     last_heard_at: datetime | None = None
 
 
-class RunOpen(TypedDict, total=False):
-    """A run is pending or running."""
-
-    kind: Required[Literal["run_open"]]
-    statuses: Required[Sequence[RunOpenStatuses]]
-
-
-class RunOpenCondition(TypedDict, total=False):
-    """A run is pending or running."""
-
-    kind: Required[Literal["run_open"]]
-    statuses: Required[Sequence[RunOpenStatuses]]
-
-
-class RunOpenPayload(TypedDict, total=False):
-    """A run is pending or running."""
-
-    kind: Required[Literal["run_open"]]
-    statuses: Required[Sequence[RunOpenStatuses]]
-
-
 class RunRequestedEvent(_Event, frozen=True, kw_only=True):
     """A run was requested: it is pending until it starts."""
 
@@ -1474,27 +1551,6 @@ class RunUsageCorrectedPayload(_Answer, frozen=True, kw_only=True):
     previous: int | None = None
     reason: str | None = None
     external_id: str | None = None
-
-
-class RunsFailing(TypedDict, total=False):
-    """The latest runs of a line have failed, so many of them."""
-
-    kind: Required[Literal["runs_failing"]]
-    count: Required[int]
-
-
-class RunsFailingCondition(TypedDict, total=False):
-    """The latest runs of a line have failed, so many of them."""
-
-    kind: Required[Literal["runs_failing"]]
-    count: Required[int]
-
-
-class RunsFailingPayload(TypedDict, total=False):
-    """The latest runs of a line have failed, so many of them."""
-
-    kind: Required[Literal["runs_failing"]]
-    count: Required[int]
 
 
 class Acknowledgement(_Answer, frozen=True, kw_only=True):
@@ -1913,32 +1969,10 @@ class Watch(_Answer, frozen=True, kw_only=True):
 class ShownWatchedLines(_Answer, frozen=True, kw_only=True):
     """The lines that a watch is about; a field that is absent leaves out none."""
 
-    execution_model: list[ExecutionModel]
-    product_line: list[ProductLine]
-    project_tag: list[str]
-    service_line_id: list[str]
-
-
-class SourceSilent(TypedDict, total=False):
-    """No fact of a source was recorded."""
-
-    kind: Required[Literal["source_silent"]]
-    sources: Required[Sequence[str]]
-
-
-class SourceSilentCondition(TypedDict, total=False):
-    """No fact of a source was recorded."""
-
-    kind: Required[Literal["source_silent"]]
-    sources: Required[Sequence[str]]
-    """Each is watched by itself."""
-
-
-class SourceSilentPayload(TypedDict, total=False):
-    """No fact of a source was recorded."""
-
-    kind: Required[Literal["source_silent"]]
-    sources: Required[Sequence[str]]
+    execution_model: list[ExecutionModel] | None = None
+    product_line: list[ProductLine] | None = None
+    project_tag: list[str] | None = None
+    service_line_id: list[str] | None = None
 
 
 class StatementDocument(_Answer, frozen=True, kw_only=True):
@@ -2111,33 +2145,6 @@ class UsageOfLines(_Answer, frozen=True, kw_only=True):
     rows: list[UsageRow]
 
 
-class UsageOver(TypedDict, total=False):
-    """A line has used more than this in the present day, ISO week or month, of UTC."""
-
-    kind: Required[Literal["usage_over"]]
-    measure: Required[UsageOverMeasure]
-    period: Required[UsageOverPeriod]
-    limit: Required[float]
-
-
-class UsageOverCondition(TypedDict, total=False):
-    """A line has used more than a limit in the present day, ISO week or month, of UTC."""
-
-    kind: Required[Literal["usage_over"]]
-    measure: Required[UsageOverMeasure]
-    period: Required[UsageOverPeriod]
-    limit: Required[float]
-
-
-class UsageOverPayload(TypedDict, total=False):
-    """A line has used more than this in the present day, ISO week or month, of UTC."""
-
-    kind: Required[Literal["usage_over"]]
-    measure: Required[UsageOverMeasure]
-    period: Required[UsageOverPeriod]
-    limit: Required[float]
-
-
 class UsagePage(_Answer, frozen=True, kw_only=True):
     """A page of usage."""
 
@@ -2158,20 +2165,20 @@ class UsageRow(_Answer, frozen=True, kw_only=True):
     tokens_by_model: list[TokensByModel] | None = None
     seconds_by_state: dict[str, float] | None = None
     seconds_by_cause: dict[str, float] | None = None
-    workspace_id: str
+    workspace_id: str | None = None
     workspace_name: str | None = None
-    service_line_id: str
+    service_line_id: str | None = None
     service_line_name: str | None = None
     """As of then."""
-    product_line: str
-    execution_model: str
+    product_line: str | None = None
+    execution_model: str | None = None
     project_tag: str | None = None
     project_name: str | None = None
     resource_id: str | None = None
     resource_name: str | None = None
     model: str | None = None
-    month: str
-    day: str
+    month: str | None = None
+    day: str | None = None
 
 
 class UsageSums(_Answer, frozen=True, kw_only=True):
@@ -2292,11 +2299,9 @@ if TYPE_CHECKING:
         | StatementWithdrawnEvent
         | WebhookDeliveryFailedEvent
     )
+    """Any published event, told apart by its ``type``."""
 else:
-
-    class Event:
-        """Any published event, told apart by its ``type``: one of ``EVENTS``."""
-
+    Event = _Published
 
 EVENTS: dict[str, type[_Event]] = {
     "alert.acknowledged": AlertAcknowledgedEvent,

@@ -127,11 +127,7 @@ class Ledger:
         same fact that is reported by two processes is recorded once. A process that is
         killed loses at most the facts that ``flush`` had not confirmed.
         """
-        whole = {"type": type, "data": dict(data or {})} if isinstance(type, str) else type
-        fact = dict(whole)
-        given = {"subject": subject, "id": id, "time": time}
-        fact |= {name: value for name, value in given.items() if value is not None}
-        self._reporter.report(fact)
+        self._reporter.report(type, data, {"subject": subject, "id": id, "time": time})
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait for at most so many seconds until the ledger has judged all facts reported so far.
