@@ -7,6 +7,7 @@ import sys
 import tokenize
 from pathlib import Path
 
+from scripts.python_client.methods import methods
 from scripts.python_client.operations import operations
 from scripts.python_client.schemas import Schema, Written
 
@@ -40,8 +41,11 @@ def made(document: Schema) -> dict[Path, str]:
         PACKAGE / "_operations.py": formatted(_named(routes, written)),
         PACKAGE / "_verifier.py": verifier(),
     }
-    for path in sorted((PACKAGE / "_async").glob("*.py")):
-        texts[PACKAGE / "_sync" / path.name] = formatted(synchronous(path.read_text(), path.name))
+    sources = {path.name: path.read_text() for path in (PACKAGE / "_async").glob("*.py")}
+    sources["routes.py"] = formatted(methods(document, written))
+    texts[PACKAGE / "_async/routes.py"] = sources["routes.py"]
+    for name, source in sorted(sources.items()):
+        texts[PACKAGE / "_sync" / name] = formatted(synchronous(source, name))
     return texts
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scripts.python_client.schemas import PREFIX, Schema, Written, docstring, is_sent
+from scripts.python_client.schemas import PREFIX, Schema, Written, docstring
 
 HEADERS = {
     "Idempotency-Key": ("idempotency_key", "str"),
@@ -18,9 +18,9 @@ def operations(document: Schema, written: Written) -> str:
     constants, arguments = [], []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            name = _camel(operation["operationId"])
-            kind, answer = _answer(operation, written)
-            taken = _taken(operation, written)
+            name = camel(operation["operationId"])
+            kind, answer = answer_of(operation, written)
+            taken = taken_by(operation, written)
             constants.append(
                 f"{operation['operationId'].upper()}: {kind}[{answer}] = {kind}("
                 f'"{method.upper()}", "{path}", {_runtime(answer)})\n'
@@ -37,7 +37,7 @@ def operations(document: Schema, written: Written) -> str:
     return HEAD + "\n".join(constants) + "\n\n" + ATTRIBUTES + "\n\n".join(arguments + facts)
 
 
-def _answer(operation: Schema, written: Written) -> tuple[str, str]:
+def answer_of(operation: Schema, written: Written) -> tuple[str, str]:
     """The class of the operation, and the type of what its method gives."""
     status = next(each for each in operation["responses"] if each < "3")
     content = operation["responses"][status].get("content", {})
@@ -69,7 +69,15 @@ def _runtime(answer: str) -> str:
     return "None" if answer == "None" else answer
 
 
-def _taken(operation: Schema, written: Written) -> str:
+def data_of(fact: str, written: Written) -> Schema:
+    """The schema of a fact's data."""
+    data = written.schemas[fact]["properties"]["data"]
+    references = (each["$ref"] for each in (data, *data.get("anyOf", ())) if "$ref" in each)
+    return written.schemas[next(references).removeprefix(PREFIX)]
+
+
+def taken_by(operation: Schema, written: Written) -> str:
+    """The keys of the arguments' ``TypedDict``."""
     text = ""
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "query":
@@ -100,14 +108,7 @@ def _parameter(name: str, schema: Schema, is_required: bool, written: Written) -
 
 def _fact(name: str, written: Written) -> str:
     """The arguments of the verb that reports a fact: the fields of its data, and attributes."""
-    fact = written.schemas[name]
-    reference = next(
-        each["$ref"]
-        for each in (fact["properties"]["data"], *fact["properties"]["data"].get("anyOf", ()))
-        if "$ref" in each
-    )
-    data = written.schemas[reference.removeprefix(PREFIX)]
-    assert is_sent(data), name
+    data = data_of(name, written)
     text = f"class Report{name.removesuffix('Fact')}(Attributes, total=False):\n"
     text += docstring(data.get("description") or f"The fact `{name}`.")
     return text + "".join(
@@ -117,7 +118,8 @@ def _fact(name: str, written: Written) -> str:
     )
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """The name of a class, of the words of a function."""
     return "".join(word.capitalize() for word in name.split("_"))
 
 

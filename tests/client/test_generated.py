@@ -41,7 +41,7 @@ def test_every_route_of_the_document_has_a_method(described: dict[str, Any]) -> 
     }
     known = {name for name, value in vars(_operations).items() if isinstance(value, Operation)}
     sources = "".join(path.read_text() for path in (PACKAGE / "_async").glob("*.py"))
-    called = set(re.findall(r"\broutes\.([A-Z_]+)\b", sources))
+    called = set(re.findall(r"\b(?:routes|asked)\.([A-Z_]+)\b", sources))
     assert documented == known
     # Facts are sent by verbs, by `send` and by the reporter.
     assert known - called == {"REPORT_FACTS"}

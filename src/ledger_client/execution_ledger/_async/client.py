@@ -10,22 +10,23 @@ from typing import Any, Literal, Self
 import httpx
 import msgspec
 
-from execution_ledger._async.access import (
-    AsyncAudit,
+from execution_ledger._async.groups import (
+    AsyncCompare,
     AsyncDirectory,
     AsyncEvents,
-    AsyncKeys,
-    AsyncService,
-    AsyncWebhooks,
-)
-from execution_ledger._async.lines import AsyncLines, AsyncRuns
-from execution_ledger._async.records import (
-    AsyncAlerts,
-    AsyncCompare,
-    AsyncProofs,
-    AsyncStatements,
+    AsyncLines,
     AsyncSums,
+)
+from execution_ledger._async.routes import (
+    AsyncAlerts,
+    AsyncAudit,
+    AsyncKeys,
+    AsyncProofs,
+    AsyncRuns,
+    AsyncService,
+    AsyncStatements,
     AsyncWatches,
+    AsyncWebhooks,
 )
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._leases import Leases

@@ -13,22 +13,23 @@ import msgspec
 
 from execution_ledger._leases import Leases
 from execution_ledger._requests import settings_of
-from execution_ledger._sync.access import (
-    Audit,
+from execution_ledger._sync.groups import (
+    Compare,
     Directory,
     Events,
-    Keys,
-    Service,
-    Webhooks,
-)
-from execution_ledger._sync.lines import Lines, Runs
-from execution_ledger._sync.records import (
-    Alerts,
-    Compare,
-    Proofs,
-    Statements,
+    Lines,
     Sums,
+)
+from execution_ledger._sync.routes import (
+    Alerts,
+    Audit,
+    Keys,
+    Proofs,
+    Runs,
+    Service,
+    Statements,
     Watches,
+    Webhooks,
 )
 from execution_ledger._sync.transport import Transport
 from execution_ledger._wait import call
