@@ -34,7 +34,11 @@ def operations(document: Schema, written: Written) -> str:
         for name, schema in written.schemas.items()
         if "specversion" in schema.get("properties", ()) and not name.startswith("Agent")
     ]
-    return HEAD + "\n".join(constants) + "\n\n" + ATTRIBUTES + "\n\n".join(arguments + facts)
+    kinds = written.schemas["Fact"]["discriminator"]["mapping"]
+    words = ", ".join(f'"{kind}"' for kind in kinds if not kind.startswith("agent."))
+    told = f"FactType: TypeAlias = Literal[{words}]\n"
+    head = HEAD + told + '"""The types of facts."""\n\n' + "\n".join(constants)
+    return head + "\n\n" + ATTRIBUTES + "\n\n".join(arguments + facts)
 
 
 def answer_of(operation: Schema, written: Written) -> tuple[str, str]:

@@ -53,6 +53,7 @@ class Leases:
         self._changed = threading.Condition()
         self._due: dict[Leased, tuple[float, float]] = {}
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def after_fork(self) -> None:
         """Begin anew in a child: the parent renews the leases of its own runs."""
@@ -69,13 +70,20 @@ class Leases:
                 self._thread.start()
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """Renew no lease any more."""
+        with self._changed:
+            self._due.clear()
+            self._is_closed = True
+            self._changed.notify_all()
+
     def remove(self, run: Leased) -> None:
         """Renew a run's lease no more."""
         with self._changed:
             self._due.pop(run, None)
 
     def _renew_all(self) -> None:
-        while True:
+        while not self._is_closed:
             with self._changed:
                 now = time.monotonic()
                 first = min((due for due, _ in self._due.values()), default=None)

@@ -87,6 +87,29 @@ T = TypeVar("T")
 Words: TypeAlias = T | Sequence[T]
 """A word, or several, any of which may match."""
 
+FactType: TypeAlias = Literal[
+    "service_line.activated",
+    "service_line.updated",
+    "service_line.paused",
+    "service_line.resumed",
+    "service_line.closed",
+    "execution.checked_in",
+    "execution.check_in_voided",
+    "execution.blocked",
+    "execution.unblocked",
+    "resource.allocated",
+    "resource.released",
+    "health.signal_reported",
+    "directory.named",
+    "run.requested",
+    "run.started",
+    "run.completed",
+    "run.failed",
+    "run.cancelled",
+    "run.usage_corrected",
+]
+"""The types of facts."""
+
 REPORT_FACTS: Command[FactItem] = Command("POST", "/v1/facts", FactItem)
 
 LIST_EXECUTIONS: Listing[Line] = Listing("GET", "/v1/execution", Line)

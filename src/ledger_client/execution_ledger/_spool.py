@@ -144,7 +144,7 @@ class Spool:
     def own(self) -> SpoolFile:
         """This process's file. Raises OSError or sqlite3.Error."""
         if self._own is None:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(0o700, parents=True, exist_ok=True)
             try:
                 self._own = self._new()
             except sqlite3.OperationalError:

@@ -48,7 +48,8 @@ class SqliteCursor:
         self.connection = sqlite3.connect(path, check_same_thread=False)
         """The connection for the handler; use it in one thread at a time."""
         self.connection.execute("PRAGMA journal_mode = WAL")
-        self.connection.execute("PRAGMA synchronous = FULL")
+        # A power failure may undo the last transactions, rows and positions together.
+        self.connection.execute("PRAGMA synchronous = NORMAL")
         with self.connection:
             self.connection.execute(
                 "CREATE TABLE IF NOT EXISTS ledger_cursor (name TEXT PRIMARY KEY, position TEXT)"

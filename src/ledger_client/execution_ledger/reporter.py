@@ -119,7 +119,7 @@ class Reporter:
         self._numbers = count(1)
         self._last = self._settled = 0
         self._most, self._pause = BATCH_FACTS, FIRST_PAUSE
-        self._is_full = self._is_hurried = self._is_closed = False
+        self._is_refusing = self._is_hurried = self._is_closed = self._is_away = False
 
     def after_fork(self) -> None:
         """Begin anew in a child, and leave the parent's connections and files alone."""
@@ -167,9 +167,10 @@ class Reporter:
         """Queue a fact in JSON. Never raises, and never waits for anything but memory."""
         try:
             with self._changed:
-                was_full = self._is_full
-                self._is_full = self._memory.is_full(text, MAX_FACTS, MAX_BYTES)
-                if not self._is_full and not self._is_closed:
+                was_refused = self._is_refusing
+                is_full = self._memory.is_full(text, MAX_FACTS, MAX_BYTES)
+                self._is_refusing = is_full or self._is_closed
+                if not self._is_refusing:
                     self._start()
                     number = next(self._numbers)
                     if judged is not None:
@@ -182,7 +183,7 @@ class Reporter:
             problem = Problem(0, code, "The client takes no more facts for the ledger.")
             if judged is not None:
                 judged(None, problem)
-            self._tell([(msgspec.json.decode(text), problem)], is_logged=not was_full)
+            self._tell([(msgspec.json.decode(text), problem)], is_logged=not was_refused)
         except Exception:
             log.exception("A fact could not be queued for the ledger.")
 
@@ -251,11 +252,10 @@ class Reporter:
         if self._threads:
             return
         works = [self._send_all] if self._spool is None else [self._keep_all, self._send_all]
-        self._threads = [
-            threading.Thread(target=work, name="execution-ledger", daemon=True) for work in works
-        ]
-        for thread in self._threads:
+        for work in works:
+            thread = threading.Thread(target=work, name="execution-ledger", daemon=True)
             thread.start()
+            self._threads.append(thread)
         # A child of multiprocessing ends without atexit, by finalizers of its own.
         children = sys.modules.get("multiprocessing.util")
         if children is not None and sys.modules["multiprocessing"].parent_process() is not None:
@@ -278,10 +278,10 @@ class Reporter:
             except (OSError, sqlite3.Error) as error:
                 problem = Problem(0, "spool_failed", f"The spool takes no facts: {error}")
                 results = [Result(fact, None, problem) for fact in facts]
+            self._settle(results)  # before the facts leave memory: the sender never looks for them
             with self._changed:
                 self._memory.remove(facts)
                 self._changed.notify_all()
-            self._settle(results)
 
     def _send_all(self) -> None:
         """Send what waits, until the reporter is closed."""
@@ -295,7 +295,11 @@ class Reporter:
                             pass
                         left.close()
                 while self._has_work():
-                    self._round(self._memory if self._spool is None else self._spool.own())
+                    try:
+                        self._round(self._memory if self._spool is None else self._spool.own())
+                    except (OSError, sqlite3.Error) as error:
+                        log.error("The spool cannot be read: %s", error)
+                        self._rest(0.0)
         except Exception:
             log.exception("The reporter has failed: no further fact is sent to the ledger.")
 
@@ -326,11 +330,13 @@ class Reporter:
             else:
                 results = self._refused(batch, problem_of_answer(answer))
         except (httpx.TransportError, msgspec.DecodeError, ValueError) as error:
-            log.debug("The ledger did not take %d facts: %s", len(batch), error)
             results = []
-            self._rest(0.0)
+            self._wait_for_service(error, 0.0)
         if results:
             self._pause = FIRST_PAUSE
+            if self._is_away:
+                log.info("The ledger takes facts again.")
+                self._is_away = False
             queue.remove([result.fact for result in results])
             self._settle(results, is_own=is_own)
         return True
@@ -349,9 +355,15 @@ class Reporter:
             log.error("The ledger refuses the token; %d facts wait: %s", self.waiting, problem)
             self._rest(CREDENTIAL_SECONDS)
         else:
-            log.debug("The ledger did not take %d facts: %s", len(batch), problem)
-            self._rest(problem.retry_after or 0.0)
+            self._wait_for_service(problem, problem.retry_after or 0.0)
         return []
+
+    def _wait_for_service(self, error: Exception, asked: float) -> None:
+        """Rest; the log tells once that facts wait."""
+        if not self._is_away:
+            log.warning("The ledger takes no facts, and %d wait: %s", self.waiting, error)
+            self._is_away = True
+        self._rest(asked)
 
     def _rest(self, asked: float) -> None:
         """Wait until the next attempt; a flush or the end of the program ends the first pause."""

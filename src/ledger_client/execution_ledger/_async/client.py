@@ -30,6 +30,7 @@ from execution_ledger._async.routes import (
 )
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._leases import Leases
+from execution_ledger._operations import FactType
 from execution_ledger._requests import settings_of
 from execution_ledger._wait import call_async
 from execution_ledger.reporter import BATCH_FACTS, Refusal, Reporter, encoded
@@ -108,12 +109,13 @@ class AsyncLedger:
     async def aclose(self, timeout: float = 10.0) -> bool:
         """Flush for at most so many seconds, and close the connections; return as ``flush``."""
         is_flushed = await call_async(self._reporter.close, timeout)
+        self._hosting.leases.close()
         await self._transport.aclose()
         return is_flushed
 
     def report(
         self,
-        type: str | Mapping[str, Any],
+        type: FactType | str | Mapping[str, Any],
         subject: str | None = None,
         data: Mapping[str, Any] | None = None,
         *,

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from execution_ledger._leases import Leases
+from execution_ledger._operations import FactType
 from execution_ledger._requests import settings_of
 from execution_ledger._sync.groups import (
     Compare,
@@ -109,12 +110,13 @@ class Ledger:
     def close(self, timeout: float = 10.0) -> bool:
         """Flush for at most so many seconds, and close the connections; return as ``flush``."""
         is_flushed = call(self._reporter.close, timeout)
+        self._hosting.leases.close()
         self._transport.close()
         return is_flushed
 
     def report(
         self,
-        type: str | Mapping[str, Any],
+        type: FactType | str | Mapping[str, Any],
         subject: str | None = None,
         data: Mapping[str, Any] | None = None,
         *,

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
+from execution_ledger._forks import renewed_in_children
 from execution_ledger._operation import Bare, File, Listing, Operation
 from execution_ledger._requests import (
     ENCODER,
@@ -33,7 +34,15 @@ class Transport:
 
     def __init__(self, settings: Settings, transport: httpx.MockTransport | None = None) -> None:
         self.settings = settings
-        self._http = httpx.Client(**settings.options(transport))
+        self._options = settings.options(transport)
+        self._http = httpx.Client(**self._options)
+        self._parents: list[httpx.Client] = []
+        renewed_in_children(self)
+
+    def after_fork(self) -> None:
+        """Open connections of the child's own; the parent's stay open, since they are its."""
+        self._parents.append(self._http)
+        self._http = httpx.Client(**self._options)
 
     def close(self) -> None:
         """Close the connections."""
