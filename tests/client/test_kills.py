@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from execution_ledger import Ledger, SqliteCursor, reporter
 from tests.client.support import Refusals
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
-from tests.support.served import Served
+from tests.support.served import Served, is_refused
 from tests.support.views import until
 
 LINES = [f"LIN-26-{number:06}" for number in range(1, 6)]
@@ -72,6 +73,7 @@ def kill(served: Served) -> None:
     for pid in [served.process.pid, *served.processes()]:
         os.kill(pid, signal.SIGKILL)
     served.process.wait()
+    until(lambda: is_refused(served) and not served.processes(), "the end of all processes")
     served.log.unlink()
     served.begin()
     served.await_ready()
@@ -147,11 +149,10 @@ def test_a_killed_reporter_loses_at_most_what_flush_had_not_confirmed(
     first, confirmed = 0, list[int]()
     for _ in range(rounds):
         command = (sys.executable, "-c", REPORTING, served.address, token, tmp_path, str(first))
-        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as job:
+        argv = list(map(str, command))
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as job, ended(job):
             assert job.stdout is not None
-            lines = itertools.islice(job.stdout, random.randint(1, 5))
-            last = max(map(int, lines))
-            job.kill()
+            last = max(map(int, itertools.islice(job.stdout, random.randint(1, 5))))
         confirmed += range(first, last)
         first += 1_000_000
     with Ledger(served.address, token, spool=tmp_path) as ledger:
@@ -166,9 +167,18 @@ def test_a_killed_reporter_loses_at_most_what_flush_had_not_confirmed(
     assert len(confirmed) >= 100 * rounds
 
 
+@contextmanager
+def ended(job: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kill a program at the end, whatever happens."""
+    try:
+        yield
+    finally:
+        job.kill()
+
+
 FOLLOWING = """
 import sys
-from execution_ledger import Ledger, SqliteCursor, reporter
+from execution_ledger import Ledger, SqliteCursor
 address, token, path = sys.argv[1:]
 store = SqliteCursor(path)
 store.connection.execute("CREATE TABLE IF NOT EXISTS taken (id TEXT)")
@@ -180,8 +190,9 @@ with Ledger(address, token) as ledger:
 
 @forms(short=1)
 def test_a_follower_takes_each_event_once_over_kills_of_either_side(
-    served: Served, token: str, tmp_path: Path, rounds: int
+    served: Served, token: str, tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reporter, "LONGEST_PAUSE", 0.2)
     path = tmp_path / "copy.db"
     sender, numbers = Ledger(served.address, token), itertools.count()
     kept = SqliteCursor(path)
@@ -197,15 +208,12 @@ def test_a_follower_takes_each_event_once_over_kills_of_either_side(
     for number in range(rounds):
         for each in itertools.islice(numbers, 200):
             sender.report("execution.checked_in", LINES[0], {"note": str(each)})
-        with subprocess.Popen(command) as follower:
+        with subprocess.Popen(command) as follower, ended(follower):
             before = taken()
             until(lambda before=before: taken() > before, "the follower", 60.0)  # type: ignore[misc]
-            if number % 2:
-                follower.kill()
-            else:
+            if number % 2 == 0:
                 kill(served)
                 until(lambda before=before: taken() > before + 50, "the follower", 60.0)  # type: ignore[misc]
-                follower.kill()
     assert sender.flush(60.0)
     ids = [event.id for event in sender.events.list(type="execution.checked_in", limit=100)]
     for event in sender.events.follow(kept, type="execution.checked_in").up_to_now():
