@@ -88,10 +88,10 @@ def taken_by(operation: Schema, written: Written) -> str:
             schema = {"description": parameter["description"]} | parameter["schema"]
             text += _parameter(parameter["name"], schema, parameter["required"], written)
     body: Any = operation.get("requestBody", {}).get("content", {}).get(SHORT, {}).get("schema")
-    if body and operation["operationId"] != "report_facts":
+    if body:
         whole = written.schemas[body["$ref"].removeprefix(PREFIX)]
         required = whole.get("required", ())
-        for name, schema in whole["properties"].items():
+        for name, schema in whole.get("properties", {}).items():
             text += written.argument(name, schema, name in required)
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in HEADERS:

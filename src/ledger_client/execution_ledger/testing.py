@@ -46,7 +46,7 @@ class Received:
             if path.endswith("/heartbeat"):
                 self.heartbeats[path.split("/")[3]] += 1
                 return httpx.Response(204)
-            if path == "/v1/facts" and request.method == "POST":
+            if path in ("/v1/facts", "/v1/facts/batch") and request.method == "POST":
                 return self._taken(msgspec.json.decode(request.content))
             if path in self._answers:
                 return httpx.Response(200, json=self._answers[path])
