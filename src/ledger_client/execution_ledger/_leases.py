@@ -32,6 +32,7 @@ class Leased(Protocol):
     @property
     def is_over(self) -> bool:
         """Whether no heartbeat is due any more."""
+        ...
 
 
 class Leases:

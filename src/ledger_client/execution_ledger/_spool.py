@@ -29,6 +29,7 @@ class Queue(Protocol):
 
     def first(self, count: int) -> list[Waiting]:
         """The oldest facts."""
+        ...
 
     def remove(self, facts: Sequence[Waiting]) -> None:
         """Forget facts that were judged, all among the oldest."""

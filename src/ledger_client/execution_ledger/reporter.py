@@ -152,11 +152,13 @@ class Reporter:
     ) -> None:
         """Queue a fact about a run. A payload that cannot be sent is left out: the rest counts."""
         fact = {"type": kind, "data": data}
+        text, problem = b"", ""
         try:
             text = encoded(fact, self._settings.source)
-            problem = "" if len(text) <= FACT_BYTES else f"The fact has {len(text)} bytes."
         except Exception as error:
             problem = str(error)
+        if len(text) > FACT_BYTES:
+            problem = f"The fact has {len(text)} bytes."
         if problem:
             log.error("The %s of a run is not reported: %s", payload, problem)
             fact = {"type": kind, "data": {k: v for k, v in data.items() if k != payload}}
@@ -286,9 +288,9 @@ class Reporter:
     def _send_all(self) -> None:
         """Send what waits, until the reporter is closed."""
         timeout = httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS)
-        options = self._settings.options(self._transport) | {"timeout": timeout}
+        options = self._settings.options(self._transport)
         try:
-            with httpx.Client(**options) as self._http:
+            with httpx.Client(**options, timeout=timeout) as self._http:
                 if self._spool is not None:
                     for left in self._spool.left():
                         while not self._is_closed and self._round(left, is_own=False):

@@ -105,10 +105,10 @@ class Received:
 class FakeLedger(Ledger):
     """A ``Ledger`` in memory. Facts are taken as they are: only your own ``refuse`` refuses."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, source: str = SOURCE, **options: Any) -> None:
         self.received = Received()
         transport = httpx.MockTransport(self.received.answer)
-        super().__init__(URL, TOKEN, **({"source": SOURCE} | options), transport=transport)
+        super().__init__(URL, TOKEN, source=source, transport=transport, **options)
 
     @property
     def facts(self) -> list[dict[str, Any]]:
@@ -136,10 +136,10 @@ class FakeLedger(Ledger):
 class AsyncFakeLedger(AsyncLedger):
     """An ``AsyncLedger`` in memory, otherwise as ``FakeLedger``."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, source: str = SOURCE, **options: Any) -> None:
         self.received = Received()
         transport = httpx.MockTransport(self.received.answer)
-        super().__init__(URL, TOKEN, **({"source": SOURCE} | options), transport=transport)
+        super().__init__(URL, TOKEN, source=source, transport=transport, **options)
 
 
 def _refused(status: int, code: str, detail: str) -> httpx.Response:
