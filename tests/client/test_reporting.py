@@ -135,7 +135,7 @@ def test_a_wrong_token_refuses_and_never_raises(
 
 
 def test_facts_wait_for_a_service_that_is_away_and_keep_their_order(
-    ledger: Ledger, stand_in: StandIn, switch: Switch
+    ledger: Ledger, stand_in: StandIn, switch: Switch, caplog: Any
 ) -> None:
     switch.away()
     report(ledger, *range(100))
@@ -146,6 +146,7 @@ def test_facts_wait_for_a_service_that_is_away_and_keep_their_order(
     assert ledger.flush(10.0)
     told = numbers(stand_in)
     assert list(dict.fromkeys(told)) == list(range(200))
+    assert caplog.text.count("The ledger takes no facts, and ") == 1
     assert len(told) > 200  # sent again, under the same ids
     ids = {(fact["data"]["n"], fact["id"], fact["time"]) for a in stand_in.asked for fact in a.json}
     assert len(ids) == 200

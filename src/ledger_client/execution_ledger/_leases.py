@@ -101,7 +101,7 @@ class Leases:
             status = self._sent(run.id, min(interval, ATTEMPT_SECONDS)) if run.id else None
             if status is not None and status < 300:
                 next_in = interval
-        except httpx.TransportError as error:
+        except Exception as error:
             log.debug("No heartbeat of %s arrived: %s", run.id, error)
             status = None
         with self._changed:

@@ -52,8 +52,13 @@ FACT_BYTES = 256 * 1024
 ATTEMPT_SECONDS = 10.0
 EXIT_SECONDS = 5.0
 """How long the end of the program waits for facts that are not judged."""
+JOIN_SECONDS = 1.0
+"""How long the end waits for an attempt that is under way."""
 CREDENTIAL_SECONDS = 60.0
 """The pause after a refused credential, where a spool keeps the facts."""
+
+TOLD_FAILURES = 2
+"""So many failures in a row are told: one may be a connection that the service closed idle."""
 
 HELD = frozenset({408, 429, 503})
 """The statuses of an item that was not judged: it is sent again."""
@@ -119,7 +124,8 @@ class Reporter:
         self._numbers = count(1)
         self._last = self._settled = 0
         self._most, self._pause = BATCH_FACTS, FIRST_PAUSE
-        self._is_refusing = self._is_hurried = self._is_closed = self._is_away = False
+        self._is_refusing = self._is_hurried = self._is_closed = False
+        self._failures = 0
 
     def after_fork(self) -> None:
         """Begin anew in a child, and leave the parent's connections and files alone."""
@@ -175,7 +181,7 @@ class Reporter:
                 if not self._is_refusing:
                     self._start()
                     number = next(self._numbers)
-                    if judged is not None:
+                    if judged is not None and len(self._judging) < MAX_FACTS:
                         self._judging[number] = judged
                     self._memory.append(Waiting(number, text))
                     self._last = number
@@ -232,7 +238,7 @@ class Reporter:
             self._is_closed = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(ATTEMPT_SECONDS)
+            thread.join(JOIN_SECONDS)
         if self._spool is not None:
             self._spool.close()
         atexit.unregister(self._at_exit)
@@ -336,9 +342,9 @@ class Reporter:
             self._wait_for_service(error, 0.0)
         if results:
             self._pause = FIRST_PAUSE
-            if self._is_away:
+            if self._failures >= TOLD_FAILURES:
                 log.info("The ledger takes facts again.")
-                self._is_away = False
+            self._failures = 0
             queue.remove([result.fact for result in results])
             self._settle(results, is_own=is_own)
         return True
@@ -362,9 +368,9 @@ class Reporter:
 
     def _wait_for_service(self, error: Exception, asked: float) -> None:
         """Rest; the log tells once that facts wait."""
-        if not self._is_away:
+        self._failures += 1
+        if self._failures == TOLD_FAILURES:
             log.warning("The ledger takes no facts, and %d wait: %s", self.waiting, error)
-            self._is_away = True
         self._rest(asked)
 
     def _rest(self, asked: float) -> None:
