@@ -20,6 +20,9 @@ SOON_SECONDS = 2.0
 """The pause after a heartbeat that did not arrive, and before the run's id is known."""
 ATTEMPT_SECONDS = 10.0
 
+JOIN_SECONDS = 1.0
+"""How long the end waits for a heartbeat that is under way."""
+
 OVER = frozenset({404, 409})
 """The answers that say that the run has ended, or has no lease."""
 
@@ -77,6 +80,8 @@ class Leases:
             self._due.clear()
             self._is_closed = True
             self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS)
 
     def remove(self, run: Leased) -> None:
         """Renew a run's lease no more."""
@@ -94,6 +99,8 @@ class Leases:
                 runs = [(run, each) for run, (due, each) in self._due.items() if due <= now]
             for run, interval in runs:
                 self._renew(run, interval)
+        if self._http is not None:
+            self._http.close()
 
     def _renew(self, run: Leased, interval: float) -> None:
         next_in = min(interval, SOON_SECONDS)

@@ -330,11 +330,13 @@ class Reporter:
         assert self._http is not None
         body = b"[" + b",".join(fact.text for fact in batch) + b"]"
         json = {"content-type": "application/json"}
+        are_held = False
         try:
             answer = self._http.post(FACTS_PATH, content=body, headers=json)
             if answer.is_success:
                 items = decoder(_Items).decode(answer.content).data
                 results = _judged(batch, items)
+                are_held = len(results) < len(batch)
             else:
                 results = self._refused(batch, problem_of_answer(answer))
         except (httpx.TransportError, msgspec.DecodeError, ValueError) as error:
@@ -347,6 +349,8 @@ class Reporter:
             self._failures = 0
             queue.remove([result.fact for result in results])
             self._settle(results, is_own=is_own)
+        if are_held:
+            self._rest(0.0)
         return True
 
     def _refused(self, batch: list[Waiting], problem: Problem) -> list[Result]:
