@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -416,6 +417,25 @@ def test_a_spool_that_takes_nothing_refuses(
         report(ledger, 1)
         assert ledger.flush(10.0)
     assert refusals.codes == ["spool_failed"]
+
+
+def test_a_damaged_file_in_the_spool_stops_nothing(
+    stand_in: StandIn, tmp_path: Path, caplog: Any
+) -> None:
+    (tmp_path / "1.spool").write_bytes(b"no database" * 1_000)
+    with spooled(stand_in, tmp_path) as first:
+        report(first, 1)
+        assert first.flush(10.0)
+        kept = tmp_path / "2.spool"
+    with sqlite3.connect(kept) as database:
+        database.execute("CREATE TABLE fact (number INTEGER PRIMARY KEY, other TEXT)")
+        database.execute("INSERT INTO fact VALUES (1, 'text')")
+    database.close()
+    with spooled(stand_in, tmp_path) as second:
+        report(second, 2)
+        assert second.flush(10.0)
+    assert numbers(stand_in) == [1, 2]
+    assert kept.exists()
 
 
 def test_memory_stays_free_while_a_spool_waits(

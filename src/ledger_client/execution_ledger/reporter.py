@@ -30,7 +30,7 @@ from execution_ledger._requests import (
     instant,
     problem_of_answer,
 )
-from execution_ledger._spool import Memory, Queue, Spool, Waiting
+from execution_ledger._spool import Memory, Queue, Spool, SpoolFile, Waiting
 from execution_ledger.errors import Problem, problem_of
 from execution_ledger.types import FactItem
 
@@ -295,21 +295,25 @@ class Reporter:
         """Send what waits, until the reporter is closed."""
         timeout = httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS)
         options = self._settings.options(self._transport)
+        with httpx.Client(**options, timeout=timeout) as self._http:
+            if self._spool is not None:
+                for left in self._spool.left():
+                    self._send_left(left)
+            while self._has_work():
+                try:
+                    self._round(self._memory if self._spool is None else self._spool.own())
+                except Exception:
+                    log.exception("Facts cannot be sent to the ledger; they wait.")
+                    self._rest(0.0)
+
+    def _send_left(self, left: SpoolFile) -> None:
+        """Send the facts that another process has left."""
         try:
-            with httpx.Client(**options, timeout=timeout) as self._http:
-                if self._spool is not None:
-                    for left in self._spool.left():
-                        while not self._is_closed and self._round(left, is_own=False):
-                            pass
-                        left.close()
-                while self._has_work():
-                    try:
-                        self._round(self._memory if self._spool is None else self._spool.own())
-                    except (OSError, sqlite3.Error) as error:
-                        log.error("The spool cannot be read: %s", error)
-                        self._rest(0.0)
+            while not self._is_closed and self._round(left, is_own=False):
+                pass
+            left.close()
         except Exception:
-            log.exception("The reporter has failed: no further fact is sent to the ledger.")
+            log.exception("The facts in %s cannot be sent.", left.path)
 
     def _has_work(self) -> bool:
         """Wait until a fact can be sent; False once the reporter is closed."""
