@@ -126,8 +126,10 @@ class SpoolFile:
 
     def close(self) -> None:
         """Close the file, and remove it if no fact waits."""
-        is_empty = not self.first(1)
+        is_empty = False
         with self._mutex:
+            with suppress(sqlite3.Error):
+                is_empty = self._database.execute("SELECT * FROM fact LIMIT 1").fetchone() is None
             self._database.close()
         if is_empty:
             self.path.unlink(missing_ok=True)

@@ -311,9 +311,10 @@ class Reporter:
         try:
             while not self._is_closed and self._round(left, is_own=False):
                 pass
-            left.close()
         except Exception:
             log.exception("The facts in %s cannot be sent.", left.path)
+        finally:
+            left.close()
 
     def _has_work(self) -> bool:
         """Wait until a fact can be sent; False once the reporter is closed."""
