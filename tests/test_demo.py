@@ -231,10 +231,22 @@ def test_cycles_have_names_and_those_after_a_failed_cycle_are_a_part_of_it(
     begun = [f for f in facts if f["type"] == "run.requested" and f["source"] == "/ods/cycles"]
     names = [fact["data"]["external_id"] for fact in begun]
     assert len(names) == len(set(names)) > 10
-    failed = {f["subject"] for f in facts if f["type"] == "run.failed"}
-    parents = {f["data"]["parent_run_id"] for f in begun if "parent_run_id" in f["data"]}
+    ended = {f["subject"] for f in facts if f["type"] == "run.failed"}
+    failed = {f["data"]["external_id"] for f in begun if f["subject"] in ended}
+    parents = {f["data"].get("parent_external_id") for f in begun} - {None}
     assert parents
     assert parents <= failed
+
+
+def test_agents_try_some_failed_runs_again_under_their_names(facts: list[Fact]) -> None:
+    failed = {fact["subject"] for fact in facts if fact["type"] == "run.failed"}
+    begun = [fact for fact in facts if fact["type"] in ("run.requested", "run.started")]
+    tried = [fact for fact in begun if " task " in fact["data"].get("external_id", "")]
+    again = {f["data"]["external_id"] for f in tried if f["data"].get("attempt") == 2}
+    first = {f["data"]["external_id"]: f["subject"] for f in tried if "attempt" not in f["data"]}
+    assert len(again) > 20
+    assert {first[name] for name in again} <= failed
+    assert all(len(fact["traceparent"]) == 55 for fact in tried)
 
 
 def test_no_two_facts_share_source_and_id(facts: list[Fact]) -> None:

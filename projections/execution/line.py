@@ -291,6 +291,7 @@ _COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
     lines.HealthSignalReported: LineFold._passes,
     runs.RunRequested: LineFold._requested,
     runs.RunStarted: LineFold._started,
+    runs.RunParentGiven: LineFold._passes,
     runs.RunCompleted: LineFold._completed,
     runs.RunFailed: LineFold._failed,
     runs.RunCancelled: LineFold._cancelled,

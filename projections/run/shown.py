@@ -37,6 +37,8 @@ class RunColumns(NamedTuple):
     completed_at: datetime | None
     erased_at: datetime | None
     external_id: str | None
+    attempt: int
+    retry_key: int | None
     parent_key: int | None
     lease_seconds: int | None
     token_usage: str | None
@@ -80,6 +82,10 @@ class ShownRun(msgspec.Struct, gc=False):
     external_id: Annotated[str | None, doc("The run's name at the source that reported it.")]
     parent_run_id: Annotated[str, Meta(pattern=RUN_ID)] | None
     lease_seconds: int | None
+    attempt: Annotated[int, doc("With `external_id`, the run's name at its source.")]
+    retry_of: Annotated[
+        Annotated[str, Meta(pattern=RUN_ID)] | None, doc("The run that was the attempt before.")
+    ]
 
 
 tokens_by_model = msgspec.json.Decoder(tuple[TokenUsage, ...]).decode
@@ -108,4 +114,6 @@ def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
         run.external_id,
         None if run.parent_key is None else id_of_key("RUN", run.parent_key),
         run.lease_seconds,
+        run.attempt,
+        None if run.retry_key is None else id_of_key("RUN", run.retry_key),
     )

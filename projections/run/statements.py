@@ -59,7 +59,13 @@ _TOLD: Mapping[str, tuple[str, str]] = {
     ),
     **{name: _used(name) for name in ("tokens_used", "token_usage", "usage_corrected_at")},
     "external_id": ("r.external_id", "CASE WHEN r.named <= p.position THEN r.external_id END"),
-    "parent_key": _given("parent_key", "requested_parent"),
+    "attempt": ("r.attempt", "CASE WHEN r.named <= p.position THEN r.attempt ELSE 1 END"),
+    "retry_key": ("r.retry_key", "CASE WHEN r.named <= p.position THEN r.retry_key END"),
+    "parent_key": (
+        "r.parent_key",
+        """CASE WHEN r.parent_given > p.position THEN NULL
+        WHEN r.started <= p.position THEN r.parent_key ELSE r.requested_parent END""",
+    ),
     "lease_seconds": _given("lease_seconds", "requested_lease"),
 }
 _NOW, _THEN = ({name: told[i] for name, told in _TOLD.items()} for i in (0, 1))

@@ -77,9 +77,15 @@ class RunRow(NamedTuple):
     parent_key: RunKey | None
     """The parent's id as a number, now."""
     requested_parent: RunKey | None
-    """The parent that the request gave, if the run was requested before its start."""
+    """The parent before the start, if the run was requested before."""
+    parent_given: BigInt | None
+    """The position since which the run has the parent that it had awaited: before, it had none."""
+    retry_key: RunKey | None
+    """The attempt before, as a number."""
     lease_seconds: Int | None
     requested_lease: Int | None
+    attempt: Int
+    """With the external id, the run's name at its source."""
     run_id: Text
     organization_id: Text
     workspace_id: Text
@@ -200,6 +206,7 @@ class RunFold(msgspec.Struct, array_like=True):
     requested_parent: str | None = None
     requested_lease: int | None = None
     named: int | None = None
+    parent_given: int | None = None
     started: int | None = None
     stopped: int | None = None
     stopped_at: datetime | None = None
@@ -223,6 +230,10 @@ class RunFold(msgspec.Struct, array_like=True):
                 self.requested_lease = run.lease_seconds
             case runs.RunStarted():
                 self.started = position
+            case runs.RunParentGiven():
+                self.parent_given = position
+                if run.started_at is None:
+                    self.requested_parent = run.parent_run_id
             case runs.RunCancelled() | runs.RunFailed(lease_expired=True):
                 self.stopped, self.expired = position, run.lease_expired
                 self.stopped_at, self.stopped_ms = run.completed_at, run.duration_ms
@@ -241,7 +252,7 @@ class RunView(Remembering):
     """The projection ``run``."""
 
     name = "run"
-    version = 8
+    version = 9
     tables: tuple[Table, ...] = (RUN, FORMER_USAGE, PAYLOAD, DAY)
     events = frozenset(RUN_EVENTS)
 
@@ -297,6 +308,7 @@ def row_of(fold: RunFold) -> RunRow:
         ended_ms=run.duration_ms if has_ended else None,
         parent_key=_key(run.parent_run_id),
         requested_parent=_key(fold.requested_parent),
+        retry_key=_key(run.retry_of),
         requested_type=requested_type,
         requested_by=requested_by,
         trigger_type=trigger_type,
@@ -316,6 +328,7 @@ def fold_of(row: RunRow) -> tuple[str, RunFold]:
         completed_at=row.ended_at if has_ended else row.stopped_at,
         duration_ms=row.ended_ms if has_ended else row.stopped_ms,
         parent_run_id=_id(row.parent_key),
+        retry_of=_id(row.retry_key),
         lease_expired=row.expired and not has_ended,
         token_usage=None if row.token_usage is None else tokens_by_model(row.token_usage),
     )

@@ -189,7 +189,7 @@ class WebhookView(Remembering):
     """The projection ``webhook``."""
 
     name = "webhook"
-    version = 3
+    version = 4
     tables: tuple[Table, ...] = (WEBHOOK, MESSAGE, HEALTH)
     events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
 
@@ -322,6 +322,7 @@ def _test_envelope(event: Recorded) -> str:
             "causation_id": event.causation_id,
             "payload": {},
             "fact": None,
+            "trace_id": None,
         }
     )
 

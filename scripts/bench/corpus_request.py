@@ -70,8 +70,8 @@ WANTED = (
     ),
     Wanted(
         r"/v1/event-types/",
-        rb', ?"(statement|alert)"',
-        "the subject of an event may be a statement, or an alert",
+        rb', ?"(statement|alert)"|, ?"trace_id"(: \{"anyOf": [^}]*\}, [^}]*\}\][^}]*\})?',
+        "the subject of an event may be a statement, or an alert, and an event tells its trace",
     ),
     Wanted(
         r"/v1/execution(/summary|/LIN-[\d-]+)?(\?|$)",
@@ -85,12 +85,28 @@ WANTED = (
         "an endpoint has a format, and chooses alerts",
     ),
     Wanted(
+        r"/v1/(events|execution|runs|webhooks)\b",
+        rb'(,\\?"{1,2}(attempt\\?"{1,2}:1|(retry_of|parent_external_id|trace_id)\\?"{1,2}:null))+'
+        rb'(?=})|\\?"{1,2}(attempt\\?"{1,2}:1|(retry_of|parent_external_id|trace_id)\\?"{1,2}:null),',
+        "runs and their events tell the attempt and the parent's name, and events the trace",
+    ),
+    Wanted(
+        r"/v1/events/export\?.*format=csv",
+        rb',+(?="\{)|trace_id,',
+        "so does the table of events",
+    ),
+    Wanted(
+        r"/v1/runs/export\?.*format=csv",
+        rb',attempt,retry_of|,1,(?=,("\[|\r\n))',
+        "and the table of runs",
+    ),
+    Wanted(
         r"/v1/runs/export\?.*format=csv",
         rb"usage_corrected_at,|,token_usage|,+(?=,\d{4}-|\r\n)",
         "so does the table of runs",
     ),
     Wanted(
-        r"/v1/event-types(/run\.(completed|failed|cancelled))?$",
+        r"/v1/event-types(/run\.\w+)?$",
         rb"(?s).+",
         "and so do the types of events",
     ),

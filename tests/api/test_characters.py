@@ -25,6 +25,7 @@ RESOURCE = {"id": "r", "type": "t", "name": "n", "role": "o", "status": "s"}
 ACTIVATED = {"project_tags": ["tag"], "name": "n", "resources": [RESOURCE]}
 BLOCKED = {"blocker_id": "b", "cause": "approval_gap", "reason": "r", "assignee": "a"}
 BEGUN = {"triggered_by": {"type": "user", "actor_id": "a"}, "external_id": "x"}
+BEGUN |= {"parent_external_id": "y"}
 USED = {"external_id": "x", "token_usage": [{"model": "m"}]}
 
 TEXTS: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from tests.support.views import until
 from tests.support.webhook_api import Hooks
 
 REASON = {"json": {"reason": "Asked for by the data subject"}}
-TOLD = REASON["json"] | {"external_id": None}
+TOLD = REASON["json"] | {"external_id": None, "attempt": 1, "retry_of": None}
 """The payload of the event."""
 PAYLOADS = ("input", "output", "error")
 

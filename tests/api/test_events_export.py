@@ -28,7 +28,7 @@ EXPORT, LIST = "/v1/events/export", "/v1/events"
 COLUMNS = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor_type", "actor_id",
     "reported_by", "subject_type", "subject_id", "service_line_id", "organization_id",
-    "workspace_id", "causation_id", "fact_source", "fact_id", "payload",
+    "workspace_id", "causation_id", "fact_source", "fact_id", "trace_id", "payload",
 ]  # fmt: skip
 
 Event = dict[str, Any]
@@ -84,7 +84,7 @@ def cells_of(event: Event) -> list[str]:
         event["actor"]["type"], event["actor"]["id"], event["reported_by"],
         event["subject"]["type"], event["subject"]["id"], event["service_line_id"],
         event["organization_id"], event["workspace_id"], event["causation_id"],
-        reported.get("source"), reported.get("id"),
+        reported.get("source"), reported.get("id"), event["trace_id"],
     ]  # fmt: skip
     words = ["" if value is None else str(value) for value in values]
     return [cell_of(word) for word in words]

@@ -46,7 +46,7 @@ ENDLESS = "/v1/events/stream"
 ALLOWS = {
     "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?"
     "|GET /v1/(usage|compare|statements|watches|alerts|sources)(/.*)?|POST /v1/watches/preview",
-    "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
+    "write": "POST /v1/(facts(/batch)?|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)"
     "|POST /v1/alerts/({alert_id}/)?acknowledge",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
@@ -56,7 +56,7 @@ ALLOWS = {
     "statements:issue": "POST /v1/statements(/.*)?",
     "watches:manage": "POST /v1/watches|(PATCH|DELETE) /v1/watches/{watch_id}",
     "admin": "GET /v1/organizations",
-    None: "GET /v1/log/.*",
+    None: "GET /v1/(log/.*|credential)",
 }
 """The routes that each permission opens (contract, Access), and those for every credential."""
 
@@ -110,7 +110,7 @@ def label(route: LeanRoute) -> str:
 
 def reads_views(route: LeanRoute) -> bool:
     # The keys are read from the table that authentication reads, which needs no view.
-    return not route.path.startswith(("/v1/event-types", "/v1/log/", "/v1/keys"))
+    return not route.path.startswith(("/v1/event-types", "/v1/log/", "/v1/keys", "/v1/credential"))
 
 
 def takes_as_of(route: LeanRoute) -> bool:

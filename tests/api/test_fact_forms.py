@@ -1,14 +1,16 @@
 """The forms in which facts come, and the names in refusals of them (contract, Facts and Access)."""
 
 import base64
+import csv
 import gzip
+import io
 import json
 from typing import Any
 
 import pytest
 
 from tests.support.edge import PLAIN, Edge, assert_problem
-from tests.support.facts import encode, fact
+from tests.support.facts import ORGANIZATION, encode, fact
 from tests.support.service import BATCH, STRUCTURED
 
 
@@ -54,6 +56,90 @@ def test_an_array_as_plain_json_has_the_limits_of_a_batch(edge: Edge, line: str)
     broken = b"[" + encode(fact("execution.checked_in", line)) + b",]"
     assert_problem(edge.post("/v1/facts", content=broken, headers=PLAIN), 400, "invalid_request")
     assert edge.log() == before
+
+
+BATCHES = "/v1/facts/batch"
+
+
+@pytest.mark.parametrize("headers", [PLAIN, BATCH], ids=["json", "cloudevents"])
+def test_a_batch_has_a_route_of_its_own_with_the_same_outcomes(
+    edge: Edge, line: str, headers: dict[str, str]
+) -> None:
+    good, bad = fact("execution.checked_in", line), fact("run.completed", "RUN-26-999999")
+    body = array(good, bad, good)
+    answer = edge.post(BATCHES, content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    items = answer.json()["data"]
+    assert [item["outcome"] for item in items] == ["recorded", "refused", "duplicate"]
+    again = edge.post("/v1/facts", content=body, headers=headers).json()["data"]
+    assert [item["event_ids"] for item in again] == [item["event_ids"] for item in items]
+    assert answer.headers["ledger-position"] == str(items[0]["position"])
+
+
+def test_the_route_of_batches_takes_arrays_alone_within_their_limits(edge: Edge, line: str) -> None:
+    before, one = edge.log(), encode(fact("execution.checked_in", line))
+    assert edge.post(BATCHES, content=b"[]", headers=PLAIN).json() == {"data": []}
+    for body, status, code in (
+        (one, 422, "invalid_request"),
+        (b"[" + one, 400, "invalid_request"),
+        (b"[" + b",".join([one] * 1001) + b"]", 413, "too_large"),
+    ):
+        assert_problem(edge.post(BATCHES, content=body, headers=PLAIN), status, code)
+    for headers in (STRUCTURED, {"content-type": "text/plain"}):
+        answer = edge.post(BATCHES, content=b"[" + one + b"]", headers=headers)
+        assert_problem(answer, 415, "unsupported_media_type")
+    reader = edge.token("read", organization_id=ORGANIZATION)
+    refused = edge.post(BATCHES, reader, content=b"[" + one + b"]", headers=PLAIN)
+    assert_problem(refused, 403, "forbidden")
+    assert edge.select(
+        "SELECT count(*) FROM ledger.ledger_events WHERE topic = 'write.refused/1'"
+        f" AND convert_from(state, 'UTF8')::json -> 12 ->> 'fact_id' = '{json.loads(one)['id']}'"
+    ) == [(1,)], "each fact of a refused batch is audited"
+    assert edge.log() == before
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"cc-{TRACE}-00f067aa0ba902b7-00", TRACE),
+        (f"ff-{TRACE}-00f067aa0ba902b7-01", None),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", None),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (TRACE, None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_an_event_shows_the_trace_of_its_fact_and_ignores_a_malformed_one(
+    edge: Edge, line: str, traceparent: Any, trace_id: str | None
+) -> None:
+    event = fact("execution.checked_in", line, traceparent=traceparent)
+    (item,) = edge.accept(event)
+    (event_id,) = item["event_ids"]
+    assert edge.data(f"/v1/events/{event_id}")["trace_id"] == trace_id
+    history = edge.data(f"/v1/execution/{line}/history?limit=100")
+    assert [e["trace_id"] for e in history if e["id"] == event_id] == [trace_id]
+    exported = edge.get(f"/v1/events/export?format=csv&service_line_id={line}").text
+    *_, last = csv.DictReader(io.StringIO(exported, newline=""))
+    assert (last["id"], last["trace_id"]) == (event_id, trace_id or "")
+
+
+def test_a_trace_comes_in_a_header_too(edge: Edge, line: str) -> None:
+    headers = PLAIN | {
+        "ce-specversion": "1.0",
+        "ce-id": "traced",
+        "ce-source": "/traces",
+        "ce-type": "execution.checked_in",
+        "ce-subject": line,
+        "ce-traceparent": f"00-{TRACE}-00f067aa0ba902b7-01",
+    }
+    (event_id,) = edge.post("/v1/facts", content=b"{}", headers=headers).json()["data"]["event_ids"]
+    assert edge.data(f"/v1/events/{event_id}")["trace_id"] == TRACE
 
 
 def test_an_array_as_one_cloudevent_is_refused(edge: Edge, line: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import fields
 
 from ledger.domain.event_table import EventRow
+from ledger.domain.recorded import Identity
 from ledger.domain.run import RUN_TABLE, Run, TokenUsage, Trigger
 from ledger.intake.fact_types import FACT_TYPES, NAME_OF_RUN
 from ledger.language.published import PUBLISHED
@@ -26,8 +27,9 @@ NOT_SHOWN = {
     "workspace_id",
     "cancelled_by_closing",
     "lease_expired",
+    "awaited",
 }
-NOT_IN_A_ROW = {"version", "cancelled_by_closing", "lease_expired"}
+NOT_IN_A_ROW = {"version", "cancelled_by_closing", "lease_expired", "awaited"}
 """Fields that no later event of the view depends on, once the run has ended."""
 
 FOLD = RunFold(
@@ -52,6 +54,9 @@ FOLD = RunFold(
         parent_run_id="RUN-26-000008",
         lease_seconds=60,
         lease_expired=True,
+        attempt=2,
+        retry_of="RUN-26-000006",
+        awaited=Identity.of_run("ORG-26-000001", "/agents", "night"),
     ),
     position=50,
     opened=10,
@@ -59,6 +64,7 @@ FOLD = RunFold(
     requested_parent="RUN-26-000007",
     requested_lease=30,
     named=10,
+    parent_given=15,
     started=20,
     stopped=30,
     stopped_at=minute(2),
@@ -84,7 +90,7 @@ def test_a_row_keeps_each_field_of_a_run_and_of_its_fold() -> None:
         assert getattr(again.run, name) == getattr(FOLD.run, name), f"RunRow lacks Run.{name}"
     for name in {f.name for f in fields(RunFold)} - {"run"}:
         assert getattr(again, name) == getattr(FOLD, name), f"RunRow lacks RunFold.{name}"
-    assert len(RunRow._fields) >= 31
+    assert len(RunRow._fields) >= 34
 
 
 def test_each_field_of_a_run_is_shown() -> None:
@@ -98,7 +104,7 @@ def test_each_shown_field_of_an_event_is_published_and_comes_from_its_fact(row: 
     assert brought - PAYLOADS <= published
     if row.fact in ("run.requested", "run.started"):
         sent = set(FACT_TYPES[row.fact].data.model_fields)
-        assert sent - {"service_line_id"} == brought
+        assert sent - {"service_line_id", "parent_external_id"} == brought - {"retry_of"}
 
 
 def test_json_and_openapi_and_csv_have_each_shown_field(edge: Edge) -> None:

@@ -26,7 +26,7 @@ from tests.support.stored import stored_object
 ENVELOPE = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
     "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
-    "state_before", "state_after",
+    "trace_id", "state_before", "state_after",
 ]  # fmt: skip
 
 RAW = """
@@ -370,7 +370,7 @@ def test_every_kind_of_event_has_its_published_type(edge: Edge) -> None:
     assert payloads["execution.blocked"]["state_after"] == "blocked"
     ended = {
         "tokens_used": 7, "token_usage": None, "duration_ms": 0, "late": False,
-        "external_id": None,
+        "external_id": None, "attempt": 1, "retry_of": None,
         "lease_expired": False, "last_heard_at": None,
     }  # fmt: skip
     assert payloads["run.failed"] == ended

@@ -117,6 +117,8 @@ def send_facts(edge: Edge, requests: Requests) -> None:
     for _ in range(2):
         requests.ask("post", "/v1/facts", content=event, headers=STRUCTURED)
     requests.ask("post", "/v1/facts", content=b"[]", headers=BATCH)
+    requests.ask("post", "/v1/facts/batch", content=b"[]", headers=BATCH)
+    requests.ask("get", "/v1/credential")
 
 
 def manage_webhooks(requests: Requests) -> None:

@@ -11,7 +11,8 @@ from tests.support.facts import activation, fact
 RUN = {
     "id", "service_line_id", "status", "triggered_by", "input", "output", "duration_ms",
     "tokens_used", "token_usage", "usage_corrected_at", "started_at", "completed_at", "error",
-    "requested_at", "erased_at", "external_id", "parent_run_id", "lease_seconds",
+    "requested_at", "erased_at", "external_id", "parent_run_id", "lease_seconds", "attempt",
+    "retry_of",
 }  # fmt: skip
 CONTINUOUS = sorted(set(EXECUTION_MODELS) - MODELS_WITH_RUNS)
 

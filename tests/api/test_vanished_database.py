@@ -150,7 +150,7 @@ def test_an_append_that_hangs_in_one_of_its_later_statements_ends(
     """The closing of a line reads the line's open runs in a statement of its own."""
     with behind(conninfo, settings) as (edge, relay):
         line, other = edge.fresh(), edge.fresh()
-        relay.vanish_at = b"external_id FROM ledger.open_run"
+        relay.vanish_at = b"retry_of FROM ledger.open_run"
         assert_problem(edge.send(fact("service_line.closed", line)), 503, "unavailable")
         relay.vanish_at = None
         relay.reconnect_server()

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from ledger.application.report import command_of
 from ledger.intake import envelope
-from tests.support.facts import activation, fact
+from tests.support.facts import activation, encode, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id
 
 CONFLICT = (409, "fact_conflict")
@@ -28,12 +29,14 @@ SAME: dict[str, dict[str, Any]] = {
     "time in another offset": {"time": "2026-04-15T12:00:00.000+02:00"},
     "other order of keys": {"data": {"note": "n", "hours": 8}},
     "8.0 for 8": {"data": {"hours": 8.0, "note": "n"}},
-    "an attribute that the ledger ignores": {"traceparent": "00-1"},
+    "a null that was absent": {"data": {"hours": 8, "note": "n", "resource_id": None}},
+    "an attribute that the ledger ignores": {"otherparent": "00-1"},
+    "another trace": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+    "a trace that is none": {"traceparent": "00-1"},
 }
 OTHER: dict[str, dict[str, Any]] = {
     "another time": {"time": "2026-04-15T10:00:00.000001Z"},
     "another value": {"data": {"hours": 8.5, "note": "n"}},
-    "a null that was absent": {"data": {"hours": 8, "note": "n", "resource_id": None}},
     "another type": {"type": "service_line.paused", "data": {}},
     "an actor": {"actortype": "user", "actorid": "u"},
 }
@@ -78,6 +81,78 @@ def test_the_content_of_raw_json_is_compared_by_value(ledger: Ledger) -> None:
     parsed = envelope.from_structured(text.encode())
     assert isinstance(parsed, envelope.Fact)
     assert ledger.execute(command_of(parsed, REPORTER)) == again(first)
+
+
+NULLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "a field": ("execution.checked_in", {"hours": 1}, {"hours": 1, "note": None}),
+    "a part of a field": (
+        "run.completed",
+        {"token_usage": [{"model": "m", "input": 3}]},
+        {"token_usage": [{"model": "m", "input": 3}], "tokens_used": None},
+    ),
+    "any JSON": ("run.completed", {}, {"output": None}),
+    "the name of a resource": (
+        "resource.allocated",
+        {"id": "r", "type": "t"},
+        {"id": "r", "type": "t", "name": None},
+    ),
+}
+MEANT: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "a name that is taken away": (
+        "service_line.updated",
+        {"project_tags": ["x"]},
+        {"project_tags": ["x"], "name": None},
+    ),
+    "a null within any JSON": ("run.completed", {"output": {}}, {"output": {"a": None}}),
+    "a null in an array": ("run.completed", {"output": []}, {"output": [None]}),
+    "a null within evidence": (
+        "health.signal_reported",
+        {"signal": "sla_compliance", "status": "green", "evidence": {}},
+        {"signal": "sla_compliance", "status": "green", "evidence": {"a": None}},
+    ),
+}
+
+
+def both(
+    ledger: Ledger, case: tuple[str, dict[str, Any], dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A fact without the null and the same fact with it, of a new subject."""
+    type, without, with_null = case
+    line = ledger.line()
+    event = fact(type, ledger.run(line) if type.startswith("run.") else line)
+    return event | {"data": without}, event | {"data": with_null}
+
+
+@pytest.mark.parametrize("case", NULLS.values(), ids=NULLS)
+def test_a_null_field_is_the_same_content_as_an_absent_one(
+    ledger: Ledger, case: tuple[str, dict[str, Any], dict[str, Any]]
+) -> None:
+    for first, second in (both(ledger, case), both(ledger, case)[::-1]):
+        (item,) = ledger.accept(first)
+        assert ledger.report(second) == [again(item)]
+
+
+@pytest.mark.parametrize("case", MEANT.values(), ids=MEANT)
+def test_a_null_that_takes_a_name_away_or_is_a_value_is_other_content(
+    ledger: Ledger, case: tuple[str, dict[str, Any], dict[str, Any]]
+) -> None:
+    first, second = both(ledger, case)
+    ledger.accept(first)
+    assert ledger.refusal(second) == CONFLICT
+
+
+@pytest.mark.parametrize("type", ["execution.checked_in", "run.completed"])
+def test_a_fact_that_an_earlier_version_recorded_with_its_nulls_is_a_duplicate(
+    ledger: Ledger, type: str
+) -> None:
+    line = ledger.line()
+    event = fact(type, ledger.run(line) if type.startswith("run.") else line)
+    event["data"] = {"hours": None} if type == "execution.checked_in" else {"output": None}
+    parsed = envelope.from_structured(encode(event))
+    assert isinstance(parsed, envelope.Fact)
+    as_before = msgspec.structs.replace(parsed, content=parsed.former_content)
+    first = ledger.execute(command_of(as_before, REPORTER))
+    assert ledger.report(event) == [again(first)]
 
 
 def test_an_activation_sent_again_is_a_duplicate(ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ from ledger.domain.run import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunName,
     RunRequested,
     RunStarted,
     RunUsageCorrected,
@@ -33,6 +34,13 @@ RUNNING = [REQUESTED, at_minute(2, STARTED)]
 RUNNING_AT_ONCE = [at_minute(2, STARTED_AT_ONCE)]
 CLOSED_WHILE_RUNNING = [*RUNNING_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING)]
 CLOSED_WHILE_PENDING = [REQUESTED, at_minute(9, CANCELLED_BY_CLOSING)]
+
+
+UNNAMED = RunName(external_id=None, attempt=1, retry_of=None)
+
+
+def start(run: Run, trigger: Trigger | None, sealed: bytes | None) -> RunStarted:
+    return run.start(trigger, sealed, name=UNNAMED)
 
 
 def complete(at: float, duration: int | None = None) -> tuple[Any, ...]:
@@ -58,7 +66,7 @@ def failed(**more: Any) -> RunFailed:
 @pytest.mark.parametrize(
     ("past", "command", "event"),
     [
-        (PENDING, (Run.start, API, b"j"), RunStarted(triggered_by=API, input=b"j")),
+        (PENDING, (start, API, b"j"), RunStarted(triggered_by=API, input=b"j")),
         (RUNNING, complete(3), completed(duration_ms=60_000)),
         (RUNNING_AT_ONCE, complete(3, 5), completed(duration_ms=5)),
         (RUNNING_AT_ONCE, complete(1), completed(duration_ms=0)),
@@ -95,9 +103,9 @@ def test_a_run_accepts_a_command_that_fits_its_status(
 @pytest.mark.parametrize(
     ("past", "command"),
     [
-        (RUNNING, (Run.start, None, None)),
-        (RUNNING_AT_ONCE, (Run.start, None, None)),
-        (CLOSED_WHILE_PENDING, (Run.start, None, None)),
+        (RUNNING, (start, None, None)),
+        (RUNNING_AT_ONCE, (start, None, None)),
+        (CLOSED_WHILE_PENDING, (start, None, None)),
         (PENDING, complete(3)),
         (CLOSED_WHILE_PENDING, complete(3)),
         (CLOSED_WHILE_RUNNING, complete(9.01)),

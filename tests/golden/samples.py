@@ -81,6 +81,8 @@ ABOUT_ALERT: dict[str, Any] = {
     "text": "Payments gateway has been blocked for 2 h by an approval gap: No signature.",
 }
 
+NAMED = "build 4711 ü"
+RETRIED: dict[str, Any] = {"attempt": 2, "retry_of": "RUN-26-000002"}
 BODIES: tuple[Event, ...] = (
     e.Activated(
         execution_id="RUN-26-000419",
@@ -133,8 +135,10 @@ BODIES: tuple[Event, ...] = (
         token_usage=BY_MODEL,
         previous=1840,
         reason="Billed otherwise",
-        external_id="build 4711 ü",
+        external_id=NAMED,
+        **RETRIED,
     ),
+    r.RunParentGiven(parent_run_id="RUN-26-000004", external_id=NAMED, **RETRIED),
     ApiKeyCreated(name="billing", secret_hash=bytes(range(32)), permissions=("read", "write")),
     ApiKeyRevoked(),
     w.WebhookCreated(
@@ -212,7 +216,6 @@ BODIES: tuple[Event, ...] = (
     AlertResolved(**ABOUT_ALERT, reason="recovered"),
 )
 
-NAMED = "build 4711 ü"
 GROWN_BODIES: tuple[Event, ...] = (
     w.WebhookCreated(
         url="https://hooks.example.com/ledger",
@@ -251,6 +254,9 @@ GROWN_BODIES: tuple[Event, ...] = (
         external_id=NAMED,
         parent_run_id="RUN-26-000003",
         lease_seconds=60,
+        parent_external_id="night ü",
+        awaiting=r.Awaiting(3, "WS-26-000021"),
+        **RETRIED,
     ),
     r.RunStarted(
         run_id_origin="supplied",
@@ -260,6 +266,9 @@ GROWN_BODIES: tuple[Event, ...] = (
         gives_external_id=True,
         parent_run_id="RUN-26-000004",
         lease_seconds=604_800,
+        parent_external_id="night ü",
+        awaiting=r.Awaiting(1),
+        **RETRIED,
     ),
     r.RunCompleted(
         output=SEALED,
@@ -268,6 +277,7 @@ GROWN_BODIES: tuple[Event, ...] = (
         late=True,
         external_id=NAMED,
         token_usage=BY_MODEL,
+        **RETRIED,
     ),
     r.RunFailed(
         error=SEALED,
@@ -279,6 +289,7 @@ GROWN_BODIES: tuple[Event, ...] = (
         lease_expired=True,
         last_heard_at=datetime(2026, 4, 15, 8, 28, 30, 250_000, tzinfo=UTC),
         token_usage=(r.TokenUsage("m-large", input=12),),
+        **RETRIED,
     ),
     r.RunCancelled(
         reason="No longer needed",
@@ -287,8 +298,9 @@ GROWN_BODIES: tuple[Event, ...] = (
         external_id=NAMED,
         tokens_used=1900,
         token_usage=BY_MODEL,
+        **RETRIED,
     ),
-    r.RunErased(reason="Asked for by the data subject", external_id=NAMED),
+    r.RunErased(reason="Asked for by the data subject", external_id=NAMED, **RETRIED),
     e.Activated(
         execution_id="RUN-26-000419",
         execution_id_origin="supplied",

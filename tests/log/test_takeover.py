@@ -63,6 +63,7 @@ BEFORE = """
 AGED = f"""
 DROP TABLE ledger.statement_document, ledger.organization_watch, ledger.watch_due,
     ledger.watch_look, ledger.watch_overflow;
+ALTER TABLE ledger.open_run DROP COLUMN attempt, DROP COLUMN retry_of;
 DELETE FROM ledger.migration WHERE name = '0001_ledger.sql' OR name >= '0006';
 UPDATE ledger.migration SET name = to_char(left(name, 4)::int + 23, 'FM0000') || substr(name, 5);
 INSERT INTO ledger.migration (name, checksum, applied_at)
@@ -122,8 +123,10 @@ LATER = (
     "watch_due",
     "watch_look",
     "watch_overflow",
+    "open_run.attempt",
+    "open_run.retry_of",
 )
-"""The tables that are new since."""
+"""The tables and columns that are new since."""
 
 
 def everything(conninfo: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ TOLD = (
 ENVELOPE = (
     '{{"id":"EVT-26-00000{v}","type":"{type}",' + TOLD + ',"subject":{{"type":"service_line",'
     '"id":"LIN-26-000001"}},"service_line_id":"LIN-26-000001","organization_id":"ORG-26-000001",'
-    '"workspace_id":"WS-26-000001","causation_id":null,"payload":{payload},"fact":{fact}'
+    '"workspace_id":"WS-26-000001","causation_id":null,"payload":{payload},"fact":{fact},"trace_id":null'
 )
 ENTRY = (
     '{{"id":"AUD-26-00000{v}","action":"{action}","resource":{resource},"outcome":"{outcome}",'
@@ -64,7 +64,7 @@ def test_a_change_of_a_line_is_told_with_the_lines_state_before_and_after() -> N
 def test_the_first_event_of_a_line_has_no_state_before() -> None:
     item = history_item(found(recorded(activated(), 1), "execution.activated", None, "running"))
     assert item.endswith(
-        '"state_before":null,"state_after":"running"},"fact":null,"state_before":null,"state_after":"running"}'
+        '"state_before":null,"state_after":"running"},"fact":null,"trace_id":null,"state_before":null,"state_after":"running"}'
     )
 
 

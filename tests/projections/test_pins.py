@@ -31,10 +31,10 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (11, "7d2b39e4a5d4cbc4"),
-    "run": (8, "8c89cc1cbde6ade3"),
-    "event": (10, "5e33d02c304d06fb"),
-    "webhook": (3, "70747f1cb58a7e9f"),
+    "execution": (11, "b05d8eb3cab64f9d"),
+    "run": (9, "96e462191eb1bcda"),
+    "event": (10, "ff84d8a0eea0163b"),
+    "webhook": (4, "b8927b07b2a342f0"),
     "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
     "statement": (1, "10f61e718133d7e4"),
@@ -44,7 +44,7 @@ PINNED = {
 
 STORED = {
     "execution": "e6f4c70c91b134a3",
-    "run": "3631e9aeedc8c6f0",
+    "run": "eb8e22af087049b9",
     "event": "db0423a7b0aa5649",
     "webhook": "4af8c56cb0e16b45",
     "directory": "a2e609877261ad65",

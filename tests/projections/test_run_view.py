@@ -35,6 +35,7 @@ def run(position: int, status: str, **more: Any) -> RunRow:
     values |= {"organization_id": "ORG-26-000001", "workspace_id": "WS-26-000001"}
     values |= {"requested_at": START, "requested_type": "user", "requested_by": "USR-1"}
     values |= {"trigger_type": "user", "triggered_by": "USR-1", "expired": False}
+    values |= {"attempt": 1}
     return RunRow(**values | {"position": position, "status": status} | more)
 
 

@@ -56,6 +56,26 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("run.completed", ENDED),
     ),
     "started by a name, cancelled": (("run.started", NAMED), ("run.cancelled", {})),
+    "requested, its parent came, started": (
+        ("run.requested", {"parent_external_id": "a parent"}),
+        ("parent", {}),
+        ("run.started", {}),
+    ),
+    "requested, its parent came, started by another": (
+        ("run.requested", {"parent_external_id": "a parent"}),
+        ("parent", {}),
+        ("run.started", {"parent_run_id": NAMED["parent_run_id"]}),
+    ),
+    "started, completed, its parent came": (
+        ("run.started", {"parent_external_id": "a parent"}),
+        ("run.completed", ENDED),
+        ("parent", {}),
+    ),
+    "started as a retry": (
+        ("run.requested", {}),
+        ("retry", {}),
+        ("run.started", {"external_id": "a task", "attempt": 2}),
+    ),
     "started, closed, completed late": (
         ("run.started", {}),
         ("service_line.closed", {}),
@@ -79,6 +99,10 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 }
 
 
+BESIDE = {"parent": "a parent", "retry": "a task"}
+"""Steps at which another run begins at the source, with its name there."""
+
+
 def expected(run: Run) -> dict[str, Any]:
     """A run as the API shows it, without its payloads."""
     trigger = run.triggered_by
@@ -98,6 +122,8 @@ def expected(run: Run) -> dict[str, Any]:
         "external_id": run.external_id,
         "parent_run_id": run.parent_run_id,
         "lease_seconds": run.lease_seconds,
+        "attempt": run.attempt,
+        "retry_of": run.retry_of,
     }
 
 
@@ -123,6 +149,12 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
         if kind == "lease":
             ledger.listen(61)
             assert ledger.lease_watch.run_once() == 1
+        elif kind in BESIDE:
+            begin = {"service_line_id": line, "external_id": BESIDE[kind]}
+            ledger.accept(fact("run.started", None, begin, source=source))
+            if kind == "retry":
+                failed = {"external_id": BESIDE[kind]}
+                ledger.accept(fact("run.failed", None, failed, source=source))
         else:
             ledger.accept(fact(kind, subject, data | more, time=time.isoformat(), source=source))
     ledger.catch_up()

@@ -36,7 +36,7 @@ TEST = (
     '"recorded_at":"2026-04-15T12:00:00.000002Z","position":2,'
     '"actor":{"type":"user","id":"USR-1"},"reported_by":"KEY-26-000001",'
     '"subject":{"type":"webhook","id":"WHK-26-000001"},"service_line_id":null,'
-    '"organization_id":"ORG-26-000001","workspace_id":null,"causation_id":null,"payload":{},"fact":null'
+    '"organization_id":"ORG-26-000001","workspace_id":null,"causation_id":null,"payload":{},"fact":null,"trace_id":null'
 )
 
 

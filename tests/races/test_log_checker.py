@@ -38,6 +38,14 @@ CHECKED_IN = line("checked_in")
 NAMED = run("requested", run_id_origin="issued", external_id="x")
 OTHER_RUN = "RUN-26-000010"
 OTHER_NAMED = OTHER_RUN, "run.started/1", NAMED[2]
+FAILED = run("failed", external_id="x")
+RETRIED = OTHER_RUN, "run.started/1", NAMED[2] | {"attempt": 2, "retry_of": RUN}
+SKIPPED = OTHER_RUN, "run.started/1", NAMED[2] | {"attempt": 3, "retry_of": RUN}
+AWAITING = run(
+    "started", run_id_origin="issued", parent_external_id="x", awaiting=[1], external_id="y"
+)
+GIVEN = run("parent_given", parent_run_id=OTHER_RUN, external_id="y")
+CAUSED = run("parent_given", parent_run_id=OTHER_RUN, external_id="y", causation_id="EVT-26-000003")
 
 
 def findings(*events: Told) -> list[str]:
@@ -68,6 +76,9 @@ def test_nothing_is_said_of_a_sound_log() -> None:
     assert findings(PAUSED, CHANGED, CHECKED_IN, CHECKED_IN, RESUMED) == []
     begun = run("started", external_id="x", parent_run_id=RUN)
     assert findings(NAMED, begun, run("completed", external_id="x")) == []
+    assert findings(NAMED, FAILED, RETRIED) == []
+    said = "somebody else than the system gives the parent"  # each event has a fact here
+    assert findings(AWAITING, OTHER_NAMED, CAUSED) == [said]
 
 
 @pytest.mark.parametrize(
@@ -102,10 +113,16 @@ def test_nothing_is_said_of_a_sound_log() -> None:
         ([COMPLETED], "a run that is unknown ends"),
         ([STARTED, ERASED], "a run that is running is erased"),
         ([STARTED, COMPLETED, ERASED, ERASED], "a run is erased twice"),
-        ([NAMED, OTHER_NAMED], f"the external id already names {RUN}"),
-        ([NAMED, run("started", external_id="y")], "the start has not the external id of its run"),
-        ([NAMED, run("failed")], "the event has not the external id of its run"),
+        ([NAMED, OTHER_NAMED], f"the name does not follow the attempts ['{RUN}']"),
+        ([NAMED, run("started", external_id="y")], "the start has not the name of its run"),
+        ([NAMED, run("failed")], "the event has not the name of its run"),
         ([run("started", run_id_origin="issued", parent_run_id=OTHER_RUN)], "the parent is no run"),
+        ([NAMED, RETRIED], "a run that has neither failed nor been cancelled is tried again"),
+        ([NAMED, FAILED, SKIPPED], f"the name does not follow the attempts ['{RUN}']"),
+        ([AWAITING, GIVEN], "a run gets a parent that it does not await"),
+        ([AWAITING, OTHER_NAMED, GIVEN], "the cause is not the event that named the parent"),
+        ([AWAITING, OTHER_NAMED, CAUSED, CAUSED], "a run gets a parent that it does not await"),
+        ([OTHER_NAMED, AWAITING], "a run awaits a parent that it could have"),
     ],
 )
 def test_an_event_that_must_never_be_there_is_found(events: list[Told], finding: str) -> None:

@@ -245,7 +245,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_RECENT_SECONDS", 3600.0)
+    monkeypatch.setattr(turns, "_RECENT_SECONDS", 60.0)
     writer = node.writer(0)
     writer.note_shown(BEGUN)
     node.start(writer)
@@ -323,7 +323,7 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     importing.note_shown(BEGUN)
     for _ in range(3):
         positions(importing.submit(check_ins(1_000)).result(20))
-    monkeypatch.setattr(turns, "_RECENT_SECONDS", 3600.0)
+    monkeypatch.setattr(turns, "_RECENT_SECONDS", 60.0)
     positions(worker.submit(other()).result(20))
     # The next append finds the event of the other organization.
     positions(importing.submit(check_ins(1)).result(20))

@@ -10,6 +10,7 @@ from tests.support.edge import Edge
 BESIDE = "WS-26-000002"
 REASON = {"json": {"reason": "because"}}
 SYSTEM_TYPES = {
+    "run.parent_given",
     "execution.idle", "execution.active", "webhook.delivery_failed",
     "alert.opened", "alert.reminded", "alert.resolved",
 }  # fmt: skip

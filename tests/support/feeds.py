@@ -13,6 +13,7 @@ OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
 ENVELOPE = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
     "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
+    "trace_id",
 ]  # fmt: skip
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "＠SUM(A1)"]

@@ -5,8 +5,8 @@ violation: a run open on a closed line, a run started on a held or blocked line,
 an open run, a hold lifted or changed that is not on, a hold that outlasts its end, a run that
 failed before its lease had ended, a gap in a stream's versions, a time of recording that does not
 rise, a fact recorded twice, an id issued twice, a void that does not name its check-in, an external
-id given to two runs or not repeated, a parent that is no run. The state that follows from a sound
-log is computed by ``model``.
+id given to two runs or not repeated, a parent that is no run or was not awaited, a retry of a run
+that goes on. The state that follows from a sound log is computed by ``model``.
 """
 
 from collections import Counter
@@ -92,10 +92,17 @@ class LogChecker:
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         """Run → pending, running, ended, cancelled by its line's closing, or expired."""
-        self._names: dict[str, str | None] = {}
-        """Run → its external id."""
-        self._named: dict[tuple[str, str, str], str] = {}
-        """(organization, source, external id) → run."""
+        self._names: dict[str, _Name] = {}
+        """Run → its external id, attempt, and the run before, as its events repeat them."""
+        self._named: dict[tuple[str, str, str], list[str]] = {}
+        """(organization, source, external id) → the attempts."""
+        self._naming: dict[str, str] = {}
+        """Run → the event that gave it its name."""
+        self._retryable: set[str] = set()
+        """The runs that have failed or were cancelled."""
+        self._parents: dict[str, str] = {}
+        self._awaited: dict[str, tuple[str, str, str]] = {}
+        """Run → the name of the parent that it awaits."""
         self.leases: dict[str, _Lease] = {}
         """The leases of open runs."""
         self.expired: dict[str, Expiry] = {}
@@ -301,8 +308,11 @@ class LogChecker:
             self._runs[run] = "running" if started else "pending"
             self._lend(run, started, state)
             return
-        if body.get("external_id") != self._names.get(run):
-            self._find("the event has not the external id of its run")
+        if _name_of(body) != self._names.get(run, _NAMELESS):
+            self._find("the event has not the name of its run")
+        if topic == "run.parent_given/1":
+            self._give(run, body, state)
+            return
         if topic == "run.erased/1":
             if known not in ("ended", "cancelled by closing", "expired"):
                 self._find(f"a run that is {known or 'unknown'} is erased")
@@ -328,6 +338,7 @@ class LogChecker:
         line.open_runs.discard(run)
         by_closing = topic == "run.cancelled/1" and body.get("by_closing")
         self._runs[run] = "cancelled by closing" if by_closing else "ended"
+        (self._retryable.discard if topic == "run.completed/1" else self._retryable.add)(run)
         lease = self.leases.pop(run, None)
         if expires:
             self._runs[run] = "expired"
@@ -361,18 +372,49 @@ class LogChecker:
             self._find("somebody else than the system lets a lease expire")
 
     def _name(self, run: str, body: dict[str, Any], state: dict[str, Any]) -> None:
-        """Follow the external id that a request or start gives or repeats, and check the parent."""
-        name, known = body.get("external_id"), self._names.get(run)
-        if known is not None and name != known:
-            self._find("the start has not the external id of its run")
-        elif known is None and name is not None:
-            key = (state["organization_id"], state["fact"]["source"], name)
-            if key in self._named:
-                self._find(f"the external id already names {self._named[key]}")
-            self._names[run], self._named[key] = name, run
-        parent = body.get("parent_run_id")
+        """Follow the name that a request or start gives or repeats, and check the parent."""
+        own, source = self._names.get(run), (state.get("fact") or {}).get("source", "")
+        name = _name_of(body)
+        if own is not None and name != own:
+            self._find("the start has not the name of its run")
+        elif own is None and name[0] is not None:
+            tried = self._named.setdefault((state["organization_id"], source, name[0]), [])
+            if name != (name[0], len(tried) + 1, tried[-1] if tried else None):
+                self._find(f"the name does not follow the attempts {tried}")
+            if tried and tried[-1] not in self._retryable:
+                self._find("a run that has neither failed nor been cancelled is tried again")
+            tried.append(run)
+            self._names[run], self._naming[run] = name, self._event_id()
+        parent, parents = body.get("parent_run_id"), body.get("parent_external_id")
         if parent is not None and parent not in self._runs:
             self._find("the parent is no run")
+        if parent is not None:
+            self._parents[run] = parent
+        if body.get("awaiting") is not None:
+            self._awaited[run] = key = (state["organization_id"], source, parents)
+            if key in self._named or run in self._parents:
+                self._find("a run awaits a parent that it could have")
+
+    def _give(self, run: str, body: dict[str, Any], state: dict[str, Any]) -> None:
+        """Check that a run gets the parent that it awaits, because of the parent's naming."""
+        parent = body["parent_run_id"]
+        if run in self._parents or self._awaited.get(run) not in self._named:
+            self._find("a run gets a parent that it does not await")
+        elif self._named[self._awaited[run]] != [parent]:
+            self._find("the parent has not the name that the run awaits")
+        elif state["causation_id"] != self._naming[parent]:
+            self._find("the cause is not the event that named the parent")
+        if state["actor"].get("type") != "system" or state.get("fact") is not None:
+            self._find("somebody else than the system gives the parent")
+        self._parents[run] = parent
+
+
+_Name = tuple[str | None, int, str | None]
+_NAMELESS: _Name = (None, 1, None)
+
+
+def _name_of(body: dict[str, Any]) -> _Name:
+    return body.get("external_id"), body.get("attempt", 1), body.get("retry_of")
 
 
 def check(conninfo: str) -> LogChecker:

@@ -28,7 +28,7 @@ FEED_TYPES = frozenset([
     "execution.hold_changed", "execution.closed", "execution.updated", "execution.checked_in",
     "execution.check_in_voided", "resource.allocated", "resource.released", "health.changed",
     "run.requested", "run.started", "run.completed", "run.failed", "run.cancelled", "run.erased",
-    "run.usage_corrected",
+    "run.usage_corrected", "run.parent_given",
     "webhook.delivery_failed",
 ])  # fmt: skip
 """Types of events in feeds (contract, Feeds)."""
@@ -335,6 +335,8 @@ class Model:
         if change == "erased":
             # An erasure is no activity of the line, and changes no status.
             self.erased.add(run_id)
+            return
+        if change == "parent_given":
             return
         if change == "usage_corrected":
             run.tokens_used, run.token_usage = body["tokens_used"], body.get("token_usage")

@@ -25,6 +25,12 @@ class Life:
         self.accepted: list[dict[str, Any]] = []
         self.runs: list[str] = []
         self.open: list[str] = []
+        self.naming, self.named = random.Random(seed), 0
+        """The dice of names, and the number of the next name."""
+        self.names: dict[str, tuple[int, int]] = {}
+        """Run → the number of its name, and the attempt."""
+        self.failed: list[tuple[int, int]] = []
+        """The names whose latest attempt has failed."""
         began = (edge.clock.now - timedelta(days=2)).isoformat()
         edge.accept(activation(self.line, time=began, **tenant), token=token)
 
@@ -65,14 +71,22 @@ class Life:
         for event, item in zip(events, items, strict=True):
             if item["outcome"] == "recorded":
                 self.accepted.append(event | {"subject": item["subject"]})
-                self._note(event["type"], item["subject"])
+                self._note(event, item["subject"])
 
-    def _note(self, kind: str, subject: str) -> None:
+    def _note(self, event: dict[str, Any], subject: str) -> None:
+        kind, data = event["type"], event.get("data") or {}
         if kind in ("run.requested", "run.started"):
             self.runs.append(subject)
             self.open.append(subject)
+            if (name := data.get("external_id")) is not None:
+                tried = int(name.rpartition("/")[2]), data.get("attempt", 1)
+                self.names[subject] = tried
+                self.named = max(self.named, tried[0] + 1)
+                self.failed = [each for each in self.failed if each[0] != tried[0]]
         elif kind.startswith("run."):
             self.open = [run for run in self.open if run != subject]
+            if kind == "run.failed" and (tried := self.names.pop(subject, None)) is not None:
+                self.failed.append(tried)
 
     def _time(self) -> str:
         at = self.edge.clock.now - timedelta(seconds=self.random.choice(_BEHIND))
@@ -85,11 +99,27 @@ class Life:
         numbers = [3, 10, self.random.randint(0, 3), self.random.randint(0, 10)]
         return [{"model": model} | dict(zip(names, numbers, strict=True)) for model in models]
 
+    def _names(self) -> dict[str, Any]:
+        """Now and then a run's name, which may be a new attempt, and its parent's.
+
+        The parent's is one of the next names, or of the last ones.
+        """
+        if self.naming.random() < 0.7:
+            return {}
+        number, attempt = self.named, {}
+        if self.failed and self.naming.random() < 0.5:
+            number, before = self.naming.choice(self.failed)
+            attempt = {"attempt": before + 1}
+        parent = f"{self.line}/{number + self.naming.choice([-2, 1, 2, 3])}"
+        own = {"external_id": f"{self.line}/{number}", **attempt}
+        return own | ({"parent_external_id": parent} if self.naming.random() < 0.7 else {})
+
     def _fact(self) -> dict[str, Any]:
         pick, line = self.random.choice, self.line
         run = new_id("RUN") if self.random.random() < 0.7 else pick([*self.open, new_id("RUN")])
         known = pick(self.open or [run]) if self.random.random() < 0.9 else pick([*self.runs, run])
         begun = {"service_line_id": line, "input": {"word": SECRET}}
+        begun |= self._names() if run not in self.names else {}
         blocker = {"blocker_id": pick("abc"), "reason": "because"}
         signal = {"signal": pick(["sla_compliance", "agent_error_rate"]), "status": pick(_LIGHTS)}
         check_ins = [e["id"] for e in self.accepted if e["type"] == "execution.checked_in"]

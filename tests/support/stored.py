@@ -25,13 +25,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMES = (
     "format", "organization_id", "workspace_id", "service_line_id", "occurred_at", "recorded_at",
     "actor", "reported_by", "fact", "request_id", "causation_id", "nonce", "body",
+    "traceparent",
 )  # fmt: skip
 
 
 def stored_object(text: str | bytes) -> dict[str, Any]:
     """A stored state as an object of names, with texts as instants and without null values."""
     elements = json.loads(text)
-    named = dict(zip(_NAMES, elements, strict=True))
+    named = dict(zip(_NAMES[: max(13, len(elements))], elements, strict=True))
     assert named.pop("format") == 2
     for name in ("occurred_at", "recorded_at"):
         instant = _EPOCH + timedelta(microseconds=named[name])

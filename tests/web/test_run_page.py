@@ -67,7 +67,7 @@ def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:
     run = run_of(edge, line_id, "started", external_id=name, parent_run_id=parent)
     page = visitor(edge).get(f"/ui/runs/{run}")
     (facts,) = page.words(".facts")
-    assert f"External ID {name} Parent run {parent}" in facts
+    assert f"External ID {name} Attempt 1 Parent run {parent}" in facts
     assert page.one(f'.facts a[href="/ui/runs/{parent}"]')
     assert "External ID" not in visitor(edge).get(f"/ui/runs/{parent}").words(".facts")[0]
 

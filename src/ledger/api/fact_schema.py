@@ -71,6 +71,8 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "actortype": {"enum": [*_ACTORS, None]},
             "actorid": _optional(_TEXT | {"maxLength": 200}),
             "datacontenttype": _optional({"type": "string", "pattern": _JSON}),
+            "traceparent": _optional({"type": "string"})
+            | {"description": "W3C Trace Context; events show its `trace_id`."},
             "data": data,
         },
         "required": required,
@@ -124,17 +126,15 @@ _STARTED: dict[str, Any] = {
     "data": {"service_line_id": "LIN-26-084730", "triggered_by": {"type": "schedule"}},
 }
 
-FACT_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": reference("Facts"),
-            "examples": {
-                "one": {"summary": "One fact", "value": _EXAMPLE},
-                "several": {"summary": "Several facts", "value": [_EXAMPLE, _STARTED]},
-            },
-        },
-    },
-}
+_SEVERAL = {"summary": "Several facts", "value": [_EXAMPLE, _STARTED]}
+
+
+def _body(schema: str, examples: dict[str, Any]) -> dict[str, Any]:
+    content = {"schema": reference(schema), "examples": examples}
+    return {"required": True, "content": {"application/json": content}}
+
+
+BATCH_BODY = _body("FactBatch", {"several": _SEVERAL})
+FACT_BODY = _body("Facts", {"one": {"summary": "One fact", "value": _EXAMPLE}, "several": _SEVERAL})
 """The request body. The content types of CloudEvents and binary mode (``ce-`` headers) are taken
 too, but generators of clients fail at routes with several content types (contract, Facts)."""

@@ -17,9 +17,9 @@ from ledger.domain.errors import CredentialEnded, Forbidden, IdempotencyKeyReuse
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.domain.refusals import Refusals, WriteRefused, stream_of
-from ledger.domain.run import Run
+from ledger.domain.run import Run, RunRequested, RunStarted
 from ledger.intake.envelope import Fact
-from ledger.intake.principal import PAUSE_UNTIL, Principal
+from ledger.intake.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.log.decisions import First
 from ledger.log.vault import content_digest
@@ -124,6 +124,9 @@ class TurnDown(OwnCommand):
 
 _RULE = OwnCommand(PAUSE_UNTIL)
 """The ledger's own request by which holds are lifted at their ends."""
+
+_PARENTAGE = OwnCommand(PARENT_BY_NAME)
+"""The ledger's own request by which runs get the parents that they had named before."""
 
 
 def lift_due(execution: Execution, group: Group, judged_at: datetime) -> Recorded | None:
@@ -267,6 +270,7 @@ class Recording:
             fact=FactIdentity(self.fact.source, self.fact.id, digest),
             caused_by=caused_by,
             tenant=tenant,
+            traceparent=self.fact.traceparent,
         )
 
     def lift_due(self, execution: Execution) -> None:
@@ -314,6 +318,26 @@ class Recording:
                 tenant=(execution.organization_id, execution.workspace_id, execution.id),
                 is_loaded=False,
             )
+
+    def give_parent(self, parent: Run, name: Identity) -> None:
+        """Give the parent to the runs that awaited a run of this name, after its own event."""
+        group, memory = self.group, self.group.memory
+        if memory.first(name.awaiting(1)) is None:
+            return
+        cause = group.event_id(group.next_position - 1)
+        ranks = range(1, memory.length(name.awaiting) + 1)
+        firsts = [memory.first(name.awaiting(rank)) for rank in ranks]
+        awaiting = [first.event for first in firsts if first is not None]
+        memory.load({event.originator_id for event in awaiting})
+        for event in awaiting:
+            run = memory.find(event.originator_id)
+            assert isinstance(run, Run)
+            assert isinstance(event.body, RunRequested | RunStarted)
+            assert event.body.awaiting is not None
+            body = run.give_parent(parent, name)
+            within = event.body.awaiting.workspace_id
+            if body is not None and within in (None, parent.workspace_id):
+                group.record(run, body, self.at, _PARENTAGE, caused_by=cause)
 
     def receipt(self) -> Receipt:
         first = self.group.memory.first(self._identity)

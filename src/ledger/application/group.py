@@ -215,6 +215,7 @@ class Group:
         caused_by: str | None = None,
         tenant: EventTenant | None = None,
         is_loaded: bool = True,
+        traceparent: str | None = None,
     ) -> Recorded:
         """Put an event in its envelope, apply it and keep it for writing.
 
@@ -225,8 +226,8 @@ class Group:
 
         Raises Unavailable for an event that a living node does not understand.
         """
-        if SINCE and type(body) in SINCE:
-            self._assert_understood(SINCE[type(body)])
+        if type(body) in SINCE:
+            self.require_understood(SINCE[type(body)])
         if len(self._recorded) >= _AHEAD:
             self._write(is_last=False)
             self._is_ahead = True
@@ -250,6 +251,7 @@ class Group:
             causation_id=caused_by,
             nonce=os.urandom(16),
             body=body,
+            traceparent=traceparent,
         )
         self._recorded.append(recorded)
         self.touched.add(aggregate.id)
@@ -273,7 +275,8 @@ class Group:
         """The language that all living nodes understand: asked once a group, in its transaction."""
         return self.append.language()
 
-    def _assert_understood(self, language: int) -> None:
+    def require_understood(self, language: int) -> None:
+        """Raise Unavailable if a living node does not understand events of this language."""
         spoken = self._spoken
         if spoken is not None and spoken < language:
             raise Unavailable(

@@ -35,6 +35,9 @@ _UNPACKED = 5_000
 _PACKED = 80_000
 """The most aggregates kept as packed bytes: some 500 bytes each."""
 
+_LONGEST = 2**12
+"""No chain of identities is so long (``length``)."""
+
 _pack = msgspec.msgpack.Encoder().encode
 _UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
     prefix: msgspec.msgpack.Decoder(kind).decode for prefix, kind in KINDS.items()
@@ -75,6 +78,8 @@ class Memory:
         self._fresh: set[str] = set()
         """Streams known to be up to date in this append."""
         self._asked: set[Identity] = set()
+        self._lengths: dict[Identity, int] = {}
+        """The lengths of chains of identities, by a chain's first identity."""
         self._unloaded: dict[str, Recorded] = {}
         self._long: set[str] = set()
         """Streams that are due for a snapshot: a long tail was read, or the version is a multiple
@@ -291,6 +296,30 @@ class Memory:
         if identity not in self._asked:
             self.load((), (identity,))
         return self._tables.firsts.get(identity)
+
+    def length(self, link: Callable[[int], Identity]) -> int:
+        """How many identities a chain has: ``link(1)``, ``link(2)`` … without a gap."""
+        first = link(1)
+        length = self._lengths[first] if first in self._lengths else self._search(link)
+        while link(length + 1) in self._tables.firsts:
+            length += 1
+        self._lengths[first] = length
+        return length
+
+    def _search(self, link: Callable[[int], Identity]) -> int:
+        """Look ever farther ahead of the last known identity, at several at once.
+
+        Most chains have one identity, and its successor is known to be missing. A chain of
+        thousands takes some ten reads.
+        """
+        last, missing, steps = 0, _LONGEST, [1, 2]
+        while steps:
+            self.load((), [link(step) for step in steps])
+            found = [step for step in steps if link(step) in self._tables.firsts]
+            last = found[-1] if found else last
+            missing = next((step for step in steps if step not in found), missing)
+            steps = [step for power in range(12) if (step := last + 2**power) < missing]
+        return last
 
     def runs_of_facts(self) -> set[str]:
         """The runs of the loaded events: of repeated facts, and those that external ids name."""

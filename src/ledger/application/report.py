@@ -86,8 +86,7 @@ class ReportFact:
         if isinstance(self.fact.data, types.CheckInVoided):
             check_in = own._replace(name=self.fact.data.fact_id)
             return own, check_in, check_in.void
-        named = report_runs.identity_of(self.fact, organization_id)
-        return (own,) if named is None else (own, named)
+        return own, *report_runs.identities(self.fact, organization_id)
 
     @property
     def issues(self) -> str | None:
@@ -144,12 +143,16 @@ class ReportFact:
         about = group.memory.find(earlier.event.originator_id)
         if not sees(self.principal, about):
             return False  # the credential's tenant may be narrower now
-        if not isinstance(about, Run):
-            return digest == content_digest(self.fact.content)
-        key = group.memory.run_key(about)
-        # The run is erased, so the contents can no longer be compared. The fact was recorded, so it
-        # is a duplicate.
-        return key is None or digest == key.digest(self.fact.content)
+        digest_of: Callable[[bytes], bytes] = content_digest
+        if isinstance(about, Run):
+            key = group.memory.run_key(about)
+            if key is None:
+                # The run is erased, so the contents can no longer be compared. The fact was
+                # recorded, so it is a duplicate.
+                return True
+            digest_of = key.digest
+        fact = self.fact
+        return any(digest == digest_of(each) for each in (fact.content, fact.former_content))
 
     def _require_own_actor(self) -> None:
         """Raise Invalid if the fact names the system, or an API key other than the credential."""

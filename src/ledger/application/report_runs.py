@@ -6,7 +6,8 @@ streams; they hold because line and run are decided together under the append lo
 
 import os
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -16,7 +17,7 @@ from ledger.application.memory import sees
 from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity
-from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
+from ledger.domain.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
 from ledger.intake import fact_types as types
 from ledger.intake.envelope import Fact
@@ -26,19 +27,64 @@ from ledger.log.vault import RunKey
 
 _encode = msgspec.json.Encoder().encode
 
+_Naming = Callable[[int], Identity]
+"""Gives the identity of an attempt of a name."""
 
-def identity_of(fact: Fact, organization_id: str) -> Identity | None:
-    """The identity that the fact's external id names; None: the fact has no such id."""
-    if fact.external_id is None:
+_LANGUAGE = 2
+"""The language since which a name has attempts, and runs await parents."""
+
+
+def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
+    """The identities of the runs that the fact names, and of a run that awaits the fact's.
+
+    A name's second attempt shows whether there are more than one.
+    """
+    own, parent = _naming(fact, organization_id), _parentage(fact, organization_id)
+    names = [name(number) for name in (own, parent) if name is not None for number in (1, 2)]
+    if own is not None and fact.kind.subject_optional:
+        names.append(own(1).awaiting(1))
+    if own is not None and fact.attempt is not None and fact.attempt > 1:
+        names += [own(fact.attempt - 1), own(fact.attempt)]
+    return tuple(dict.fromkeys(names))
+
+
+def _naming(fact: Fact, organization_id: str) -> _Naming | None:
+    """Gives the identity of an attempt of the fact's run; None: the fact has no external id."""
+    return _named(fact, fact.external_id, organization_id)
+
+
+def _parentage(fact: Fact, organization_id: str) -> _Naming | None:
+    """Likewise of the parent that the fact names."""
+    return _named(fact, fact.parent_external_id, organization_id)
+
+
+def _named(fact: Fact, name: str | None, organization_id: str) -> _Naming | None:
+    if name is None or not organization_id:
         return None
-    return Identity.of_run(organization_id, fact.source, fact.external_id)
+    return partial(Identity.of_run, organization_id, fact.source, name)
 
 
 def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:
-    """The run that the fact's external id names, even an unseen one; None: the id names no run."""
-    name = identity_of(fact, organization_id)
-    if name is None or not organization_id:
+    """The run that the fact's external id names, even an unseen one; None: the id names no run.
+
+    Without an attempt, the name means its latest one, or the one of the fact's subject.
+    """
+    naming = _naming(fact, organization_id)
+    if naming is None:
         return None
+    if fact.attempt is not None:
+        return _run_of(naming(fact.attempt), group)
+    known = group.memory.find(fact.subject) if fact.subject is not None else None
+    if isinstance(known, Run) and known.external_id == fact.external_id:
+        found = _run_of(naming(known.attempt), group)
+        if found is not None and found.id == known.id:
+            return found
+    latest = group.memory.length(naming)
+    return _run_of(naming(latest), group) if latest else None
+
+
+def _run_of(name: Identity, group: Group) -> Run | None:
+    """The run that got its name by the event of this identity."""
     first = group.memory.first(name)
     found = group.memory.find(first.event.originator_id) if first is not None else None
     return found if isinstance(found, Run) else None
@@ -110,7 +156,16 @@ def record(recording: Recording, run: Run | None, data: Any) -> None:
         raise IdTaken
     if fact.external_id is not None and not _fits(run, named):
         raise InvalidState("The external id does not name the run, or names another run already.")
+    if fact.attempt is not None and _attempt_of(run, fact) != fact.attempt:
+        raise InvalidState("The run is another attempt.")
     _HANDLERS[fact.type](recording, run, data)
+
+
+def _attempt_of(run: Run | None, fact: Fact) -> int:
+    """The attempt that the fact's run is; of a run that gets its name now, the fact's own."""
+    if fact.external_id is not None and (run is None or run.external_id is None):
+        return fact.attempt or 1
+    return 1 if run is None else run.attempt
 
 
 def _fits(run: Run | None, named: Run | None) -> bool:
@@ -137,17 +192,15 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
     if data.service_line_id not in (None, run.service_line_id):
         raise InvalidState("The run was requested on another line.")
     execution = group.memory.execution(run.service_line_id, principal)
-    body = run.start(
-        _trigger(data.triggered_by),
-        None,
-        external_id=data.external_id,
-        parent_run_id=data.parent_run_id,
-        lease_seconds=data.lease_seconds,
-    )
+    name = run.name if run.external_id is not None else _name(recording)
+    body = run.start(_trigger(data.triggered_by), None, name=name, lease_seconds=data.lease_seconds)
     execution.require_startable(recording.at)
     key = group.memory.run_key(run)
     sealed = _seal(key, "input", run.version + 1, data.input)
-    _own(recording, run, msgspec.structs.replace(body, input=sealed), key)
+    parent = _parent(recording, run)
+    _own(recording, run, msgspec.structs.replace(body, input=sealed, **parent), key)
+    if body.gives_external_id:
+        _give_parent(recording, run)
 
 
 def _require_opening(recording: Recording, run: Run | None, execution: Execution) -> None:
@@ -167,18 +220,84 @@ def _begin(
     group, supplied = recording.group, recording.fact.subject
     origin: Origin = "issued" if supplied is None else "supplied"
     run_id = supplied or group.issue("RUN")
+    run, name = Run(run_id), _name(recording)
+    parent = _parent(recording, run)
     key = group.create_run_key(execution.organization_id, run_id)
     recording.wake(execution, opens_run=True)
     event = body(
         run_id_origin=origin,
         triggered_by=_trigger(data.triggered_by),
         input=_seal(key, "input", 1, data.input),
-        external_id=data.external_id,
-        parent_run_id=data.parent_run_id,
         lease_seconds=data.lease_seconds,
+        **name,
+        **parent,
     )
     tenant = (execution.organization_id, execution.workspace_id, execution.id)
-    _own(recording, Run(run_id), event, key, tenant)
+    _own(recording, run, event, key, tenant)
+    _give_parent(recording, run)
+
+
+def _name(recording: Recording) -> RunName:
+    """The name that the fact gives its run. Raises InvalidState for a retry out of turn."""
+    fact, group = recording.fact, recording.group
+    attempt = fact.attempt or 1
+    name = RunName(external_id=fact.external_id, attempt=attempt, retry_of=None)
+    if attempt == 1:
+        return name
+    group.require_understood(_LANGUAGE)
+    naming = _naming(fact, recording.organization_id)
+    before = _run_of(naming(attempt - 1), group) if naming is not None else None
+    if before is None:
+        raise InvalidState("There is no attempt before.")
+    if not sees(recording.principal, before):
+        raise IdTaken
+    before.require_retryable()
+    name["retry_of"] = before.id
+    return name
+
+
+class _Parent(TypedDict):
+    """The fields of an event that say its run's parent."""
+
+    parent_run_id: str | None
+    parent_external_id: str | None
+    awaiting: Awaiting | None
+
+
+def _parent(recording: Recording, run: Run) -> _Parent:
+    """The parent that the fact gives its run: by its id, or by the latest run of its name.
+
+    A name without a run is awaited, unless the run has a parent. Of a run that the credential does
+    not see, nothing is told. Raises InvalidState for the run's own name.
+    """
+    fact, principal, group = recording.fact, recording.principal, recording.group
+    parent = _Parent(
+        parent_run_id=fact.named_parent, parent_external_id=fact.parent_external_id, awaiting=None
+    )
+    naming = _parentage(fact, recording.organization_id)
+    if naming is None:
+        return parent
+    latest = group.memory.length(naming)
+    found = _run_of(naming(latest), group) if latest else None
+    if fact.parent_external_id == fact.external_id or (found is not None and found.id == run.id):
+        raise InvalidState("A run is not its own parent.")
+    if found is not None:
+        parent["parent_run_id"] = found.id if sees(principal, found) else None
+    elif run.parent_run_id is None:
+        group.require_understood(_LANGUAGE)
+        rank = group.memory.length(naming(1).awaiting) + 1
+        if rank > MAX_OPEN_RUNS:
+            raise InvalidState(f"{MAX_OPEN_RUNS:,} runs await a parent of this name, the maximum.")
+        within = None if principal.is_admin else principal.workspace_id
+        parent["awaiting"] = Awaiting(rank, within)
+    return parent
+
+
+def _give_parent(recording: Recording, run: Run) -> None:
+    """Give a run that has just got its name to those that awaited a parent of this name."""
+    naming = _naming(recording.fact, recording.organization_id)
+    if naming is not None and run.attempt == 1:
+        recording.give_parent(run, naming(1))
 
 
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:

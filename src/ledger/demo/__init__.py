@@ -48,10 +48,8 @@ def story(now: datetime) -> Iterator[dict[str, Any]]:
     lines = cast(now)
     runs = sorted(chain.from_iterable(map(runs_of, lines)), key=attrgetter("first_at"))
     told = [*directory_facts(lines), *chain.from_iterable(map(line_facts, lines))]
-    named: dict[str | None, str] = {}
     for number, run in enumerate(runs, FIRST_RUN_NUMBER):
-        run_id = named[run.name] = f"RUN-{now:%y}-{number:06d}"
-        told.extend(run_facts(run, run_id, named[run.remedies] if run.remedies else None))
+        told.extend(run_facts(run, f"RUN-{now:%y}-{number:06d}"))
     told.extend(late_reports(lines, told, closing_of(now)))
     # The sort is stable, so facts of one instant stay in the order of their causes.
     told.sort(key=attrgetter("at"))

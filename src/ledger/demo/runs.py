@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from random import Random
 from typing import Any
 
@@ -38,6 +39,8 @@ class CastRun:
     """The data of the fact that ends the run."""
     name: str | None = None
     """The run's external id."""
+    attempt: int | None = None
+    """The attempt of that name; None: the only one."""
     remedies: str | None = None
     """The name of the failed run that this run is a part of."""
     lease_seconds: int | None = None
@@ -53,23 +56,27 @@ class CastRun:
 def runs_of(line: CastLine) -> Iterator[CastRun]:
     """Make a line's runs; the four continuous models have none."""
     if line.product_line == "agent_gateway":
-        yield from _with_tokens(line, _invocations(line))
+        yield from _with_tokens(line, _retried(line, _invocations(line)))
     elif line.product_line == "ods":
         yield from _cycles(line)
 
 
-def run_facts(run: CastRun, run_id: str, parent_id: str | None) -> Iterator[StoryFact]:
+def run_facts(run: CastRun, run_id: str) -> Iterator[StoryFact]:
     source = SOURCES[run.line.product_line]
     cause: dict[str, Any] = {"triggered_by": run.triggered_by, "input": run.input}
-    cause |= {"external_id": run.name, "parent_run_id": parent_id}
+    cause |= {"external_id": run.name, "attempt": run.attempt, "parent_external_id": run.remedies}
     opening = {"service_line_id": run.line.id, **cause}
     worker = _worker(run.line)
+    trace = sha256(run_id.encode()).hexdigest() if worker[0] == "agent" else None
 
     def say(
         at: datetime, verb: str, data: dict[str, Any], actor: Actor, turn: str = ""
     ) -> StoryFact:
         id = f"{run_id}-{verb}{turn}"
-        return tell(at, f"run.{verb}", run_id, data, source=source, id=id, actor=actor)
+        said = tell(at, f"run.{verb}", run_id, data, source=source, id=id, actor=actor)
+        if trace is not None:
+            said.fact["traceparent"] = f"00-{trace[:32]}-{trace[32:48]}-01"
+        return said
 
     if run.requested is not None:
         yield say(run.requested, "requested", opening, _requester(run))
@@ -237,6 +244,22 @@ def _right_now(line: CastLine, rng: Random) -> Iterator[CastRun]:
         yield _open(
             line, line.chance("lease"), None, line.now - timedelta(minutes=41), LEASE_SECONDS
         )
+
+
+def _retried(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
+    """Let an agent try a third of its failed runs again, under the names of their tasks."""
+    rng = line.chance("retries")
+    for number, run in enumerate(runs):
+        if run.outcome != "failed" or run.ended is None or rng.random() > 0.35:
+            yield run
+            continue
+        name, at = f"{line.id} task {number}", run.ended + timedelta(seconds=rng.randrange(4, 90))
+        yield replace(run, name=name)
+        again = _invocation(line, rng, at, None, certain=True)
+        if again.ended is not None and again.ended < line.quiet and not line.held(at):
+            yield replace(
+                again, triggered_by=run.triggered_by, input=run.input, name=name, attempt=2
+            )
 
 
 def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:

@@ -58,8 +58,14 @@ class Identity(NamedTuple):
         return hashlib.sha256("\0".join(self).encode()).digest()[:16]
 
     @classmethod
-    def of_run(cls, organization_id: str, source: str, name: str) -> Self:
-        return cls(organization_id, "", f"{source}\0{name}\0run")
+    def of_run(cls, organization_id: str, source: str, name: str, attempt: int = 1) -> Self:
+        """The identity of the event that gave a run its name at a source."""
+        suffix = "run" if attempt == 1 else f"run/{attempt}"
+        return cls(organization_id, "", f"{source}\0{name}\0{suffix}")
+
+    def awaiting(self, rank: int) -> "Identity":
+        """The identity of the run that awaits a parent of this name as the first, second … one."""
+        return self._replace(name=f"{self.name}\0awaiting/{rank}")
 
     @classmethod
     def of_replacement(cls, organization_id: str, statement_id: str) -> Self:
@@ -121,6 +127,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     nonce: bytes
     """16 random bytes: a reader of other leaves in the sealed log cannot guess this event."""
     body: Event
+    traceparent: str | None = None
+    """The trace that the fact named (W3C Trace Context)."""
 
     @property
     def line_id(self) -> str:
@@ -133,6 +141,15 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         if self.fact is None:
             return None
         return Identity(self.organization_id or "", self.fact.source, self.fact.id)
+
+    def name_of_run(self, name: str, attempt: int = 1) -> Identity:
+        """The identity of a run of this name at the source of the fact."""
+        assert self.fact is not None, "a fact gives the name"
+        return Identity.of_run(self.organization_id or "", self.fact.source, name, attempt)
+
+    @property
+    def trace_id(self) -> str | None:
+        return None if self.traceparent is None else self.traceparent[3:35]
 
     @property
     def event_id(self) -> str:

@@ -5,13 +5,13 @@ file has, in this order: events, state, decisions, fold.
 """
 
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypedDict
 
 import msgspec
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import SAME, EventRow, Note
-from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.domain.recorded import Event, Folded, Identity, Recorded
 from ledger.domain.values import ENDED, Origin, RunStatus, TriggerType
 
 
@@ -45,7 +45,33 @@ class Used(NamedTuple):
 _UNKNOWN = Used()
 
 
-class RunRequested(Event, frozen=True, kw_only=True):
+class RunName(TypedDict):
+    """The name of a run at its source, which each of its events repeats."""
+
+    external_id: str | None
+    attempt: int
+    retry_of: str | None
+
+
+class Awaiting(msgspec.Struct, frozen=True, array_like=True):
+    """A place among the runs that await a parent of one name, which is not reported yet."""
+
+    rank: int
+    """1, 2, 3 …"""
+    workspace_id: str | None = None
+    """The workspace to which the parent must belong; None: any of the organization."""
+
+
+class RunEvent(Event, frozen=True, kw_only=True):
+    """An event of a run."""
+
+    attempt: int = 1
+    """With ``external_id``, the run's name at its source."""
+    retry_of: str | None = None
+    """The run that was the attempt before."""
+
+
+class RunRequested(RunEvent, frozen=True, kw_only=True):
     """A run was requested: it is pending until it starts."""
 
     TOPIC = "run.requested/1"
@@ -55,9 +81,13 @@ class RunRequested(Event, frozen=True, kw_only=True):
     external_id: str | None = None
     parent_run_id: str | None = None
     lease_seconds: int | None = None
+    parent_external_id: str | None = None
+    """The parent's name at the source of the fact, if the fact named it so."""
+    awaiting: Awaiting | None = None
+    """Set if no run of that name was reported before."""
 
 
-class RunStarted(Event, frozen=True, kw_only=True):
+class RunStarted(RunEvent, frozen=True, kw_only=True):
     """A run began."""
 
     # ``run_id_origin`` is set if the run was not requested before.
@@ -71,9 +101,20 @@ class RunStarted(Event, frozen=True, kw_only=True):
     """Whether the start of a requested run gives the run its external id."""
     parent_run_id: str | None = None
     lease_seconds: int | None = None
+    parent_external_id: str | None = None
+    awaiting: Awaiting | None = None
 
 
-class RunCompleted(Event, frozen=True, kw_only=True):
+class RunParentGiven(RunEvent, frozen=True, kw_only=True):
+    """A run got its parent, which was reported after the run had named it."""
+
+    # Its cause is the event that gave the parent the name.
+    TOPIC = "run.parent_given/1"
+    parent_run_id: str
+    external_id: str | None = None
+
+
+class RunCompleted(RunEvent, frozen=True, kw_only=True):
     """A run ended successfully; ``late`` if the run had been cancelled or failed by rule before."""
 
     TOPIC = "run.completed/1"
@@ -85,7 +126,7 @@ class RunCompleted(Event, frozen=True, kw_only=True):
     token_usage: tuple[TokenUsage, ...] | None = None
 
 
-class RunFailed(Event, frozen=True, kw_only=True):
+class RunFailed(RunEvent, frozen=True, kw_only=True):
     """A run ended in an error; ``late`` if the run had been cancelled or failed by rule before."""
 
     TOPIC = "run.failed/1"
@@ -102,7 +143,7 @@ class RunFailed(Event, frozen=True, kw_only=True):
     token_usage: tuple[TokenUsage, ...] | None = None
 
 
-class RunCancelled(Event, frozen=True, kw_only=True):
+class RunCancelled(RunEvent, frozen=True, kw_only=True):
     """A run was cancelled, by its reporter or because its line closed."""
 
     TOPIC = "run.cancelled/1"
@@ -114,7 +155,7 @@ class RunCancelled(Event, frozen=True, kw_only=True):
     token_usage: tuple[TokenUsage, ...] | None = None
 
 
-class RunUsageCorrected(Event, frozen=True, kw_only=True):
+class RunUsageCorrected(RunEvent, frozen=True, kw_only=True):
     """The tokens of an ended run were corrected: these replace the former ones."""
 
     TOPIC = "run.usage_corrected/1"
@@ -126,7 +167,7 @@ class RunUsageCorrected(Event, frozen=True, kw_only=True):
     external_id: str | None = None
 
 
-class RunErased(Event, frozen=True, kw_only=True):
+class RunErased(RunEvent, frozen=True, kw_only=True):
     """A run's input, output and error became unreadable for good."""
 
     # The run's key is destroyed in the same transaction. Only an ended run can be erased.
@@ -136,8 +177,9 @@ class RunErased(Event, frozen=True, kw_only=True):
     external_id: str | None = None
 
 
-_BEGUN = ("triggered_by", "external_id", "parent_run_id", "lease_seconds")
-_ENDED = ("tokens_used", "token_usage", "duration_ms", "late", "external_id")
+_NAMED = ("external_id", "attempt", "retry_of")
+_BEGUN = ("triggered_by", *_NAMED, "parent_run_id", "parent_external_id", "lease_seconds")
+_ENDED = ("tokens_used", "token_usage", "duration_ms", "late", *_NAMED)
 _FAILED = (*_ENDED, "lease_expired", "last_heard_at")
 
 LEASE_EXPIRED = {
@@ -150,6 +192,7 @@ LEASE_EXPIRED = {
 RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
     EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
+    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, Note.PASSES, since=2),
     EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
     EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
     EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
@@ -196,6 +239,15 @@ class Run(Folded, array_like=True):
     lease_seconds: int | None = None
     lease_expired: bool = False
     """Whether the run shows the failure by its lease, which a late ending may replace."""
+    attempt: int = 1
+    retry_of: str | None = None
+    """The run that was the attempt before."""
+    awaited: Identity | None = None
+    """The name of the parent that the run awaits."""
+
+    @property
+    def name(self) -> RunName:
+        return RunName(external_id=self.external_id, attempt=self.attempt, retry_of=self.retry_of)
 
     # Decisions.
 
@@ -204,8 +256,7 @@ class Run(Folded, array_like=True):
         trigger: Trigger | None,
         sealed_input: bytes | None,
         *,
-        external_id: str | None = None,
-        parent_run_id: str | None = None,
+        name: RunName,
         lease_seconds: int | None = None,
     ) -> RunStarted:
         """Start a pending run. (A run that was never requested begins with its ``RunStarted``.)
@@ -215,14 +266,25 @@ class Run(Folded, array_like=True):
         """
         if self.status != "pending":
             raise InvalidState("The run has already started or ended.")
+        gives_name = self.external_id is None and name["external_id"] is not None
         return RunStarted(
             triggered_by=trigger,
             input=sealed_input,
-            external_id=self.external_id or external_id,
-            gives_external_id=self.external_id is None and external_id is not None,
-            parent_run_id=parent_run_id,
+            gives_external_id=gives_name,
             lease_seconds=lease_seconds or self.lease_seconds,
+            **(name if gives_name else self.name),
         )
+
+    def require_retryable(self) -> None:
+        """Refuse another attempt, unless this one has failed or was cancelled."""
+        if self.status not in ("failed", "cancelled"):
+            raise InvalidState("The attempt before has neither failed nor been cancelled.")
+
+    def give_parent(self, parent: "Run", name: Identity) -> RunParentGiven | None:
+        """Give the run the parent of the name that it awaits; None: it has one, or awaits none."""
+        if self.parent_run_id is not None or self.awaited != name or parent.id == self.id:
+            return None
+        return RunParentGiven(parent_run_id=parent.id, **self.name)
 
     def complete(
         self, at: datetime, output: bytes | None, used: Used, duration_ms: int | None
@@ -237,7 +299,7 @@ class Run(Folded, array_like=True):
             token_usage=used.by_model,
             duration_ms=self._duration(at, duration_ms),
             late=late,
-            external_id=self.external_id,
+            **self.name,
         )
 
     def fail(
@@ -257,7 +319,7 @@ class Run(Folded, array_like=True):
             token_usage=used.by_model,
             duration_ms=self._duration(at, duration_ms),
             late=late,
-            external_id=self.external_id,
+            **self.name,
         )
 
     def require_lease(self) -> None:
@@ -274,9 +336,9 @@ class Run(Folded, array_like=True):
         return RunFailed(
             error=error,
             duration_ms=self._duration(at, None),
-            external_id=self.external_id,
             lease_expired=True,
             last_heard_at=heard_at,
+            **self.name,
         )
 
     def cancel(
@@ -292,9 +354,9 @@ class Run(Folded, array_like=True):
             reason=reason,
             by_closing=by_closing,
             duration_ms=self._duration(at, None),
-            external_id=self.external_id,
             tokens_used=used.tokens,
             token_usage=used.by_model,
+            **self.name,
         )
 
     def correct(self, used: Used, reason: str | None) -> RunUsageCorrected:
@@ -309,7 +371,7 @@ class Run(Folded, array_like=True):
             token_usage=used.by_model,
             previous=self.tokens_used,
             reason=reason,
-            external_id=self.external_id,
+            **self.name,
         )
 
     def erase(self, reason: str) -> RunErased | None:
@@ -318,7 +380,7 @@ class Run(Folded, array_like=True):
             raise InvalidState("The run has not ended.")
         if self.erased_at is not None:
             return None
-        return RunErased(reason=reason, external_id=self.external_id)
+        return RunErased(reason=reason, **self.name)
 
     def _require_endable(self, at: datetime) -> bool:
         """Whether an ending is late: it takes the place of one that a rule gave the run before.
@@ -355,13 +417,17 @@ class Run(Folded, array_like=True):
         self.workspace_id = recorded.workspace_id or ""
         self.service_line_id = recorded.service_line_id or ""
         self.requested_at = recorded.occurred_at
-        self._told(body)
+        self._told(body, recorded)
 
-    def _told(self, body: RunRequested | RunStarted) -> None:
+    def _told(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
         self.triggered_by = body.triggered_by or self.triggered_by
-        self.external_id = body.external_id or self.external_id
+        if body.external_id is not None:
+            self.external_id = body.external_id
+            self.attempt, self.retry_of = body.attempt, body.retry_of
         self.parent_run_id = body.parent_run_id or self.parent_run_id
         self.lease_seconds = body.lease_seconds or self.lease_seconds
+        if body.awaiting is not None:
+            self.awaited = recorded.name_of_run(body.parent_external_id or "")
 
     def _requested(self, body: RunRequested, recorded: Recorded) -> None:
         self._opened(body, recorded)
@@ -370,9 +436,12 @@ class Run(Folded, array_like=True):
         if body.run_id_origin is not None:
             self._opened(body, recorded)
         else:
-            self._told(body)
+            self._told(body, recorded)
         self.status = "running"
         self.started_at = recorded.occurred_at
+
+    def _parent_given(self, body: RunParentGiven, recorded: Recorded) -> None:
+        self.parent_run_id, self.awaited = body.parent_run_id, None
 
     def _completed(self, body: RunCompleted, recorded: Recorded) -> None:
         self._ended("completed", body, recorded)
@@ -407,6 +476,7 @@ class Run(Folded, array_like=True):
     _APPLY: ClassVar = {
         RunRequested: _requested,
         RunStarted: _started,
+        RunParentGiven: _parent_given,
         RunCompleted: _completed,
         RunFailed: _failed,
         RunCancelled: _cancelled,

@@ -34,7 +34,17 @@ from ledger.domain.values import (
     parse_instant,
 )
 from ledger.intake import json_gate
-from ledger.intake.fact_types import ALIASES, FACT_TYPES, MAX_LABEL, NOT_PLAIN, FactData, FactType
+from ledger.intake.fact_types import (
+    ALIASES,
+    ANY_JSON,
+    FACT_TYPES,
+    MAX_ATTEMPTS,
+    MAX_LABEL,
+    NAME_OF_RUN,
+    NOT_PLAIN,
+    FactData,
+    FactType,
+)
 from ledger.intake.places import TOLD, place_of, pointers
 from ledger.intake.request import About
 
@@ -53,6 +63,10 @@ _SUBJECT = {kind: re.compile(form) for kind, form in SUBJECT_IDS.items()}
 _SAID = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
 _SAID["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
 _ACTOR_TYPES = get_args(ActorType)
+_TRACEPARENT = re.compile(
+    "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+"""The form of the extension ``traceparent`` (W3C Trace Context, 3.2)."""
 
 _ENCODED = "data_base64"
 _ENCODED_PLACE = f"/{_ENCODED}"
@@ -71,6 +85,8 @@ class Fact(msgspec.Struct, frozen=True):
     actor: Actor | None
     content: bytes
     """Canonical content, which tells a duplicate from a conflict (contract, Facts, "Identity")."""
+    former_content: bytes
+    """The content as ledgers before 0.1.0 recorded it: null was a value then."""
     data: FactData | None
     sent: dict[str, Any]
     """The data as sent, for the checks that come before the check of the data."""
@@ -84,6 +100,12 @@ class Fact(msgspec.Struct, frozen=True):
     """The parent that a run's data names, if the name has the form of a RUN id."""
     external_id: str | None
     """The run's name at the fact's source, if the data gives one of the right length."""
+    attempt: int | None
+    """The attempt of that name, if the data gives one within the bounds."""
+    parent_external_id: str | None
+    """The parent's name at the fact's source, as ``external_id``."""
+    traceparent: str | None
+    """The trace of the fact (W3C Trace Context); a malformed one is ignored."""
     streams: tuple[str, ...]
     """The subject, if it has a stream of its own, and the line, record or parent of the data."""
 
@@ -271,6 +293,8 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     sent = json_gate.by_value(data)
     instant = format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
+    head, told = [sent_type, subject, instant], _content_of(kind.data, sent)
+    content = json_gate.canonical([*head, told, *who])
     model, fault = _checked_data(kind, sent)
     late_faults += _unplain(event)
     if late_faults:
@@ -291,16 +315,31 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         subject=subject,
         time=time,
         actor=_actor(event),
-        content=json_gate.canonical([sent_type, subject, instant, sent, *who]),
+        content=content,
+        former_content=content if told == sent else json_gate.canonical([*head, sent, *who]),
         data=model,
         sent=data_sent,
         fault=fault,
         named_line=line_id,
         named_record=record_id,
         named_parent=parent_id,
-        external_id=_external_id(kind, data_sent),
+        external_id=_name(kind, data_sent, NAME_OF_RUN),
+        attempt=_attempt(kind, data_sent),
+        parent_external_id=_name(kind, data_sent, "parent_external_id"),
+        traceparent=_traceparent(event.get("traceparent")),
         streams=tuple([each for each in named if each is not None]),
     )
+
+
+def _content_of(kind: type[FactData], sent: Any) -> Any:
+    """The data without its null fields: null is absence, but where it takes a value away."""
+    if type(sent) is not dict:
+        return sent
+    return {
+        name: value if name in ANY_JSON else json_gate.without_nulls(value)
+        for name, value in sent.items()
+        if value is not None or name in kind.TAKEN_AWAY
+    }
 
 
 def _resource(kind: str, identifier: str) -> tuple[str, str]:
@@ -314,9 +353,18 @@ def _named_line(kind: FactType, sent: Any) -> str | None:
     return id_named(sent, "service_line_id", _SUBJECT["line"]) if kind.subject == "run" else None
 
 
-def _external_id(kind: FactType, sent: dict[str, Any]) -> str | None:
-    value = sent.get("external_id") if kind.subject == "run" else None
+def _name(kind: FactType, sent: dict[str, Any], field: str) -> str | None:
+    value = sent.get(field) if kind.subject == "run" else None
     return value if isinstance(value, str) and 1 <= len(value) <= MAX_LABEL else None
+
+
+def _attempt(kind: FactType, sent: dict[str, Any]) -> int | None:
+    value = sent.get("attempt") if kind.subject == "run" else None
+    return value if type(value) is int and 1 <= value <= MAX_ATTEMPTS else None
+
+
+def _traceparent(value: Any) -> str | None:
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
@@ -409,7 +457,7 @@ def _subject_faults(subject: Any, kind: FactType, data: Any) -> list[tuple[str, 
 
 def _has_external_id(kind: FactType, data: Any) -> bool:
     """Whether the data name the run of a fact without a subject, be it wrongly."""
-    return kind.subject == "run" and isinstance(data, dict) and data.get("external_id") is not None
+    return kind.subject == "run" and isinstance(data, dict) and data.get(NAME_OF_RUN) is not None
 
 
 def _checked_data(kind: FactType, data: Any) -> tuple[FactData | None, Invalid | None]:

@@ -5,7 +5,7 @@ misspelt optional field would otherwise be lost silently.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -105,8 +105,24 @@ ExternalId = Annotated[
         " personal data, since an erasure does not reach it."
     ),
 ]
+MAX_ATTEMPTS = 1000
+Attempt = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_ATTEMPTS,
+        description="Which run of the name. By default the latest, and 1 for a new name.",
+    ),
+]
+ParentName = Annotated[
+    Label,
+    Field(
+        description="The parent's name at the fact's source, in place of `parent_run_id`. The"
+        " parent may be reported later. As `external_id`, it must hold no personal data."
+    ),
+]
 NAME_OF_RUN = "external_id"
-"""The field of a fact's data that names its run at the source."""
+"""The field of a fact's data that names its run at the source, with ``attempt``."""
 RunId = Annotated[str, Field(pattern=RUN_ID)]
 Lease = Annotated[int, Field(ge=LEASE_SECONDS[0], le=LEASE_SECONDS[1])]
 
@@ -115,6 +131,13 @@ class FactData(BaseModel):
     """The ``data`` of a fact."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    TAKEN_AWAY: ClassVar[frozenset[str]] = frozenset()
+    """The fields in which null takes a value away; in others it is the same as absence."""
+
+
+ANY_JSON = frozenset({"input", "output", "value", "evidence"})
+"""The fields of data that hold any JSON, in which null is a value."""
 
 
 class ResourceData(FactData):
@@ -149,6 +172,7 @@ class ServiceLineUpdated(FactData):
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    TAKEN_AWAY = frozenset({"name"})
 
     project_tags: Annotated[Tags, Field(default_factory=list)]
     name: Label | None = None
@@ -221,14 +245,28 @@ class TriggeredBy(FactData):
     actor_id: Label | None = None
 
 
-class RunBegun(FactData):
+class RunNamed(FactData):
+    """The name of a run at its source, which finds the run as `subject` does."""
+
+    external_id: ExternalId | None = None
+    attempt: Attempt | None = None
+
+
+class RunBegun(RunNamed):
     """The data that a request and a start of a run have in common."""
 
     triggered_by: TriggeredBy | None = None
     input: Any = None
-    external_id: ExternalId | None = None
     parent_run_id: RunId | None = None
+    parent_external_id: ParentName | None = None
     lease_seconds: Lease | None = None
+
+    @field_validator("parent_external_id")
+    @classmethod
+    def _stands_alone(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and info.data.get("parent_run_id") is not None:
+            raise ValueError("must not stand beside parent_run_id")
+        return name
 
 
 class RunRequested(RunBegun):
@@ -294,10 +332,9 @@ class Using(FactData):
         return Used(sum(each.input + each.output for each in by_model), by_model)
 
 
-class RunCompleted(Using):
-    """A run ended successfully; `external_id` finds the run, as `subject` does."""
+class RunCompleted(Using, RunNamed):
+    """A run ended successfully."""
 
-    external_id: ExternalId | None = None
     output: Any = None
     duration_ms: Count | None = None
 
@@ -310,32 +347,27 @@ class RunError(FactData):
     message: str | None = None
 
 
-class RunFailed(Using):
-    """A run ended in an error; `external_id` finds the run, as `subject` does."""
+class RunFailed(Using, RunNamed):
+    """A run ended in an error."""
 
-    external_id: ExternalId | None = None
     error: RunError | None = None
     output: Any = None
     duration_ms: Count | None = None
 
 
-class RunCancelled(Using, Reasoned):
-    """A run was cancelled; `external_id` finds the run, as `subject` does."""
-
-    external_id: ExternalId | None = None
+class RunCancelled(Using, Reasoned, RunNamed):
+    """A run was cancelled."""
 
 
-class RunUsageCorrected(Using, Reasoned):
+class RunUsageCorrected(Using, Reasoned, RunNamed):
     """The tokens of an ended run, which replace the former ones.
 
-    `tokens_used` or `token_usage` is required. `external_id` finds the run, as `subject` does.
+    `tokens_used` or `token_usage` is required.
     """
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": ["tokens_used"]}, {"required": ["token_usage"]}]}
     )
-
-    external_id: ExternalId | None = None
 
     @model_validator(mode="after")
     def _has_some(self) -> "RunUsageCorrected":
@@ -349,6 +381,8 @@ class DirectoryNamed(FactData):
 
     An administrator's fact names `organization_id`.
     """
+
+    TAKEN_AWAY = frozenset({"name"})
 
     name: Label | None
     organization_id: Annotated[str, Field(pattern=ORGANIZATION_ID)] | None = None

@@ -181,6 +181,15 @@ def by_value(value: Any) -> Any:
     return value
 
 
+def without_nulls(value: Any) -> Any:
+    """The value without the fields of its objects that are null."""
+    if type(value) is dict:
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if type(value) is list:
+        return [without_nulls(item) for item in value]
+    return value
+
+
 def _walk(value: Any, depth: int, check_strings: bool) -> None:
     """Raise Invalid for a value that parsers disagree on or that PostgreSQL cannot store."""
     kind = type(value)

@@ -131,6 +131,9 @@ PAUSE_UNTIL = Principal("pause-until", "system", frozenset({"admin"}))
 LEASE_WATCH = Principal("lease-watch", "system", frozenset({"admin"}))
 """The service itself, when a run fails because its lease has ended."""
 
+PARENT_BY_NAME = Principal("parent-by-name", "system", frozenset({"admin"}))
+"""The service itself, when a run gets the parent that it had named before there was one."""
+
 WATCHER = Principal("watches", "system", frozenset({"admin"}))
 """The service itself, when a watch opens, repeats or resolves an alert."""
 

@@ -56,6 +56,9 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         FactReference | None,
         doc("Null where no fact was reported, and on events that a fact merely caused."),
     ]
+    trace_id: Annotated[
+        str | None, doc("The trace of the fact's `traceparent`: 32 hexadecimal digits.")
+    ]
 
 
 class HistoryItem(Envelope, frozen=True, gc=False):
@@ -200,5 +203,6 @@ def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States
         event.causation_id,
         payload,
         _recorded_fact(event.fact),
+        event.trace_id,
         *more,
     )

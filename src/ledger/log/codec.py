@@ -10,7 +10,8 @@ An event's schema changes in one of two ways. A new field of the body gets a def
 decode as they are. Any other change needs a new class with the next version in its topic, which
 takes the old one's place in the table of events. The old class gets a row in ``UPCASTERS``, with
 the function that turns it into the new class: so folds and views see one schema. So far no event
-has needed an upcaster. A change of the envelope needs a new format.
+has needed an upcaster. The envelope may grow by elements at its end, which older
+nodes ignore; any other change of it needs a new format.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +54,12 @@ class StoredArray(StoredBeginning, Generic[B], frozen=True, array_like=True, gc=
     body: B
 
 
+class TracedArray(StoredArray[B], Generic[B], frozen=True, array_like=True, gc=False):
+    """The envelope of a fact that named its trace: one more element at the end."""
+
+    traceparent: str | None = None
+
+
 Upcasters = Mapping[type[Event], tuple[type[Event], Callable[[Any], Event]]]
 """By an old class of events: the class in its place, and the function from one to the other."""
 
@@ -65,8 +72,8 @@ class EnvelopeMapper(Mapper[str]):
     def __init__(self, upcasters: Upcasters = UPCASTERS) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._upcasters = upcasters
-        self._decode: dict[str, Callable[[bytes], StoredArray[Any]]] = {
-            cls.TOPIC: msgspec.json.Decoder(StoredArray[cls]).decode  # type: ignore[valid-type]
+        self._decode: dict[str, Callable[[bytes], TracedArray[Any]]] = {
+            cls.TOPIC: msgspec.json.Decoder(TracedArray[cls]).decode  # type: ignore[valid-type]
             for cls in (*EVENTS, *upcasters)
         }
         for old, (_, upcast) in upcasters.items():
@@ -87,9 +94,10 @@ class EnvelopeMapper(Mapper[str]):
 
     def encode(self, event: Recorded) -> bytes:
         """The state of an event."""
-        fact = event.fact
+        fact, trace = event.fact, event.traceparent
+        make, traced = (StoredArray, ()) if trace is None else (TracedArray, (trace,))
         return self._encode(
-            StoredArray(
+            make(
                 2,
                 event.organization_id,
                 event.workspace_id,
@@ -103,6 +111,7 @@ class EnvelopeMapper(Mapper[str]):
                 event.causation_id,
                 event.nonce,
                 event.body,
+                *traced,
             )
         )
 
@@ -147,11 +156,12 @@ class EnvelopeMapper(Mapper[str]):
             causation_id=s.causation_id,
             nonce=s.nonce,
             body=s.body,
+            traceparent=s.traceparent,
         )
 
 
 def _decode_old(
-    decode: Callable[[bytes], StoredArray[Any]], upcast: Callable[[Any], Event], state: bytes
-) -> StoredArray[Any]:
+    decode: Callable[[bytes], TracedArray[Any]], upcast: Callable[[Any], Event], state: bytes
+) -> TracedArray[Any]:
     stored = decode(state)
     return msgspec.structs.replace(stored, body=upcast(stored.body))

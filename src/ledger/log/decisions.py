@@ -175,6 +175,7 @@ class DecisionTables:
         self._name(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
+        self._await(body, recorded)
 
     def _started(self, body: run.RunStarted, recorded: Recorded) -> None:
         self._active(recorded, opened=1 if body.run_id_origin else 0)
@@ -184,12 +185,16 @@ class DecisionTables:
             self._name(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
+        self._await(body, recorded)
 
     def _name(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
-        own = recorded.identity
-        if own is not None and body.external_id is not None:
-            name = Identity.of_run(own.organization_id, own.source, body.external_id)
-            self.identify(name, recorded)
+        if body.external_id is not None:
+            self.identify(recorded.name_of_run(body.external_id, body.attempt), recorded)
+
+    def _await(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
+        if body.awaiting is not None and body.parent_external_id is not None:
+            name = recorded.name_of_run(body.parent_external_id)
+            self.identify(name.awaiting(body.awaiting.rank), recorded)
 
     def _open(
         self,
@@ -203,6 +208,8 @@ class DecisionTables:
             recorded.originator_version,
             started_at,
             body.external_id,
+            body.attempt,
+            body.retry_of,
         )
 
     def _lend(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:

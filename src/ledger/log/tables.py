@@ -65,7 +65,9 @@ class OpenRunRow(NamedTuple):
     version: BigInt
     started_at: Instant | None
     external_id: Text | None
-    """For the event of the closing, which loads no run."""
+    """For the event of the closing, which loads no run; so are the next two."""
+    attempt: Int
+    retry_of: Text | None
 
 
 OPEN_RUN = DecisionTable(

@@ -21,7 +21,15 @@ from markupsafe import Markup
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
-from ledger.intake.principal import DISPATCHER, HOUSEKEEPER, LEASE_WATCH, SWEEPER, WATCHER
+from ledger.intake.principal import (
+    DISPATCHER,
+    HOUSEKEEPER,
+    LEASE_WATCH,
+    PARENT_BY_NAME,
+    PAUSE_UNTIL,
+    SWEEPER,
+    WATCHER,
+)
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"
@@ -260,7 +268,8 @@ _SYSTEM = {
     HOUSEKEEPER.id: "the ledger, as its housekeeper",
     DISPATCHER.id: "the ledger, as sender of webhooks",
     WATCHER.id: "the ledger, by a watch",
-    "pause-until": "the ledger, at the end of a pause",
+    PAUSE_UNTIL.id: "the ledger, at the end of a pause",
+    PARENT_BY_NAME.id: "the ledger, by the name of the parent",
 }
 
 
@@ -395,7 +404,10 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("threshold_seconds", lambda value: f"no activity for {duration(value)}"),
     ("triggered_by", _trigger),
     ("external_id", _text),
+    ("attempt", lambda value: f"attempt {value}" if value > 1 else ""),
+    ("retry_of", lambda value: f"after {value}"),
     ("parent_run_id", lambda value: f"part of {value}"),
+    ("parent_external_id", lambda value: f"part of {value}"),
     ("lease_seconds", lambda value: f"lease of {duration(value)}"),
     ("duration_ms", lambda value: f"took {milliseconds(value)}"),
     ("tokens_used", lambda value: f"{number(value)} tokens"),

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from ledger.api.fact_schema import FACT_BODY
+from ledger.api.fact_schema import BATCH_BODY, FACT_BODY
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
@@ -39,6 +39,7 @@ _encode = msgspec.json.Encoder().encode
 _BATCH = "application/cloudevents-batch+json"
 _STRUCTURED = "application/cloudevents+json"
 _JSON = "application/json"
+_BATCH_PATH = "/facts/batch"
 _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
 _SPACE = b" \t\r\n"
@@ -104,21 +105,45 @@ async def report_facts(request: Request, principal: Principal) -> Response:
     A fact that was recorded before is answered 200 with its first outcome. In a batch each item
     has an outcome of its own: one refused fact never stops the others.
     """
+    is_batch, parsed, outcomes = await _report(request, principal)
+    return _batch(request, parsed, outcomes) if is_batch else _single(parsed[0], outcomes[0])
+
+
+@router.post(
+    _BATCH_PATH,
+    summary="Report a batch of facts",
+    openapi_extra=needs("write") | {"body": BATCH_BODY},
+    responses={
+        200: {"types": (AnswerOf[list[FactItem]],), "description": "The outcome of each fact"},
+        **refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
+    },
+)
+@records_refusals(_refused)
+async def report_fact_batch(request: Request, principal: Principal) -> Response:
+    """Record an array of up to 1,000 CloudEvents, of which each has an outcome of its own.
+
+    `POST /v1/facts` takes arrays too: this route has one body and one answer, as generated clients
+    need it.
+    """
+    _, parsed, outcomes = await _report(request, principal)
+    return _batch(request, parsed, outcomes)
+
+
+async def _report(
+    request: Request, principal: Principal
+) -> tuple[bool, Sequence[_Parsed], _Outcomes]:
+    """Whether the body is a batch, its facts, and their outcomes."""
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
         is_batch, steps = _parsing_of(request, raw)
         if len(raw) <= SMALL_BYTES:
             parsed = run(steps)
-            outcomes = await _decided(request, principal, parsed)
-        else:
-            party, turns = principal.party, services_of(request).parsing
-            async with turns.parsed(party, len(raw), steps) as parsed:
-                outcomes = await _decided(request, principal, parsed)
+            return is_batch, parsed, await _decided(request, principal, parsed)
+        party, turns = principal.party, services_of(request).parsing
+        async with turns.parsed(party, len(raw), steps) as parsed:
+            return is_batch, parsed, await _decided(request, principal, parsed)
     except json_gate.BrokenJson as error:
         raise BadRequest(str(error)) from error
-    if not is_batch:
-        return _single(parsed[0], outcomes[0])
-    return _batch(request, parsed, outcomes)
 
 
 async def _decided(request: Request, principal: Principal, parsed: Sequence[_Parsed]) -> _Outcomes:
@@ -133,8 +158,15 @@ def _parsing_of(request: Request, raw: bytes) -> tuple[bool, Steps[list[_Parsed]
 
 
 def _is_batch(request: Request, raw: bytes) -> bool:
-    """Whether the body holds a batch. Plain JSON is a batch if it is an array."""
+    """Whether the body holds a batch. Plain JSON is a batch if it is an array, or is sent as one.
+
+    Raises UnsupportedMediaType for a single fact where a batch is taken.
+    """
     media = media_type(request)
+    if request.scope["path"].endswith(_BATCH_PATH):
+        if media not in (_JSON, _BATCH):
+            raise _wrong_media()
+        return True
     if media == _JSON and not _is_binary(request):
         return raw.lstrip(_SPACE)[:1] == b"["
     return media == _BATCH
@@ -152,11 +184,15 @@ def _parse_single(request: Request, raw: bytes) -> Steps[list[_Parsed]]:
         return [parsing.from_binary(request.headers.items(), raw)]
     if media in (_STRUCTURED, _JSON):
         return [parsing.from_structured(raw)]
-    raise UnsupportedMediaType(
+    raise _wrong_media()
+    yield  # a single fact is one step
+
+
+def _wrong_media() -> UnsupportedMediaType:
+    return UnsupportedMediaType(
         "Send the header Content-Type: application/json, or one of CloudEvents:"
         " application/cloudevents+json or application/cloudevents-batch+json."
     )
-    yield  # a single fact is one step
 
 
 def _parse_batch(raw: bytes) -> Steps[list[_Parsed]]:

@@ -179,7 +179,7 @@ async def list_api_keys(asking: Asking, query: TenantQuery) -> Response:
     filters = asking.tenant | chosen
     if query.cursor is not None:
         filters["before"] = _instant_in(decode_cursor(query.cursor, chosen))
-    rows = await _read(asking, filters, query.limit + 1)
+    rows = await read_keys(asking, filters, query.limit + 1)
 
     def cursor_after(row: Any) -> str:
         return encode_cursor({"at": format_instant(row[CREATED_AT])}, chosen)
@@ -208,13 +208,13 @@ async def show_api_key(asking: Asking, key_id: AnyKeyId, query: Present) -> Resp
     if not re.fullmatch(KEY_ID, key_id):
         raise unknown
     filters = asking.tenant | {"key_id": key_id}
-    rows = await _read(asking, filters, 1)
+    rows = await read_keys(asking, filters, 1)
     if rows[0][1] is None:
         raise read_at(rows, unknown)
     return answer(f'{{"data":{key_text(rows[0])}}}', rows.position)
 
 
-async def _read(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answer:
+async def read_keys(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answer:
     """The keys that the filters let through, at a position that is as high as asked at least.
 
     Raises Behind if the log does not reach that position in time.

@@ -1,0 +1,321 @@
+"""A name has attempts, and a run names a parent that may come later (contract, Facts)."""
+
+from typing import Any
+
+import pytest
+
+from ledger.application.report import command_of
+from ledger.domain.values import MAX_OPEN_RUNS
+from ledger.intake import envelope
+from ledger.intake.request import Receipt
+from ledger.log.event_log import Log
+from ledger.service.composition.writing import create_writer
+from tests.support.decision_tables import assert_decision_tables_match_log
+from tests.support.facts import encode, fact
+from tests.support.ledger import ADMIN, NARROW, STRANGER, Ledger, new_id
+from tests.support.log_checker import check
+from tests.support.soak import repeated
+
+GONE = (404, "not_found")
+STATE = (409, "invalid_state")
+TAKEN = (409, "id_taken")
+INVALID = (422, "invalid_request")
+BEGUN = ["run.requested", "run.started"]
+
+
+def named(type: str, name: str, line: str | None = None, **data: Any) -> dict[str, Any]:
+    """A fact about the run of this name, from one source."""
+    where = {"service_line_id": line} if line is not None else {}
+    return fact(type, None, {"external_id": name} | where | data)
+
+
+def begin(name: str, line: str, parent: str | None = None, **data: Any) -> dict[str, Any]:
+    more = {"parent_external_id": parent} if parent is not None else {}
+    return named("run.started", name, line, **more, **data)
+
+
+def in_workspace(ledger: Ledger, workspace: str | None) -> str:
+    assert workspace is not None
+    line = new_id("LIN")
+    return ledger.line(line=line, workspace_id=workspace)
+
+
+def parents(ledger: Ledger, runs: list[str | None]) -> list[Any]:
+    return [ledger.shown_run(run or "")["parent_run_id"] for run in runs]
+
+
+# Attempts.
+
+
+def test_three_attempts_of_a_run_are_three_runs_of_one_name(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    first, _, second, _, third, ended = ledger.accept(
+        begin(name, line),
+        named("run.failed", name),
+        begin(name, line, attempt=2),
+        named("run.cancelled", name),
+        begin(name, line, attempt=3),
+        named("run.completed", name),
+    )
+    runs = [first.subject or "", second.subject or "", third.subject or ""]
+    assert len(set(runs)) == 3
+    assert ended.subject == third.subject
+    shown = [ledger.shown_run(run) for run in runs]
+    assert [run["status"] for run in shown] == ["failed", "cancelled", "completed"]
+    assert [run["attempt"] for run in shown] == [1, 2, 3]
+    assert [run["retry_of"] for run in shown] == [None, *runs[:2]]
+    assert {run["external_id"] for run in shown} == {name}
+    for stored in ledger.events(runs[2]):
+        body = stored["state"]["body"]
+        assert (body["attempt"], body["retry_of"], body["external_id"]) == (3, runs[1], name)
+
+
+def test_attempts_begin_and_end_in_one_batch(own_ledger: Ledger) -> None:
+    line, name = own_ledger.line(), new_id("flow")
+    facts = []
+    for attempt in range(1, 41):
+        facts += [begin(name, line, attempt=attempt), named("run.failed", name)]
+    items = own_ledger.report(*facts)
+    assert {item.outcome for item in items} == {"recorded"}
+    assert [item.subject for item in items[::2]] == [item.subject for item in items[1::2]]
+    assert len({item.subject for item in items}) == 40
+    assert own_ledger.report(*facts) == [item._replace(outcome="duplicate") for item in items]
+    (ended,) = own_ledger.accept(begin(name, line, attempt=41))
+    assert ended.subject not in {item.subject for item in items}
+    assert_decision_tables_match_log(own_ledger.conninfo)
+    assert check(own_ledger.conninfo).findings == []
+
+
+@pytest.mark.parametrize("end", [None, "run.completed"])
+def test_a_run_that_goes_on_or_has_completed_is_not_tried_again(
+    ledger: Ledger, end: str | None
+) -> None:
+    line, name = ledger.line(), new_id("flow")
+    ledger.accept(begin(name, line), *([named(end, name)] if end is not None else []))
+    assert ledger.refusal(begin(name, line, attempt=2)) == STATE
+    assert ledger.refusal(named("run.requested", name, line, attempt=2)) == STATE
+
+
+def test_an_attempt_follows_the_one_before(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    for attempt in (2, 1000):
+        assert ledger.refusal(begin(name, line, attempt=attempt)) == STATE
+        assert ledger.refusal(named("run.failed", name, attempt=attempt)) == GONE
+    ledger.accept(begin(name, line), named("run.failed", name))
+    assert ledger.refusal(begin(name, line, attempt=3)) == STATE
+    assert ledger.refusal(begin(name, line, attempt=1)) == STATE
+    assert ledger.refusal(fact("run.started", None, {"service_line_id": line, "attempt": 2})) == (
+        STATE
+    ), "without a name there is one attempt"
+
+
+@pytest.mark.parametrize("attempt", [0, 1001, -1, 1.5, "2", True])
+def test_an_attempt_is_a_whole_number_from_1_to_1000(ledger: Ledger, attempt: Any) -> None:
+    line, name = ledger.line(), new_id("flow")
+    assert ledger.refusal(begin(name, line, attempt=attempt)) == INVALID
+
+
+def test_a_fact_that_names_an_attempt_is_about_it(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    first, _, second = ledger.accept(
+        begin(name, line), named("run.failed", name, attempt=1), begin(name, line, attempt=2)
+    )
+    assert ledger.refusal(named("run.failed", name, attempt=1)) == STATE, "it has ended"
+    correct = named("run.usage_corrected", name, attempt=1, tokens_used=7)
+    (corrected,) = ledger.accept(correct)
+    assert corrected.subject == first.subject
+    subject = fact("run.completed", second.subject, {"attempt": 1})
+    assert ledger.refusal(subject) == STATE, "the run is the second attempt"
+    by_id = fact("run.usage_corrected", first.subject, {"external_id": name, "tokens_used": 9})
+    (again,) = ledger.accept(by_id)
+    assert again.subject == first.subject, "its id says which attempt is meant"
+    (ended,) = ledger.accept(fact("run.completed", second.subject, {"attempt": 2}))
+    assert ended.subject == second.subject
+
+
+def test_a_closing_and_a_lease_end_an_attempt_under_its_name(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    first, _, _, second = ledger.accept(
+        begin(name, line),
+        named("run.failed", name),
+        fact("execution.checked_in", line),
+        begin(name, line, attempt=2, lease_seconds=60),
+    )
+    ledger.listen()
+    ledger.listen(61)
+    assert ledger.lease_watch.run_once() == 1
+    (third,) = ledger.accept(begin(name, line, attempt=3))
+    ledger.accept(fact("service_line.closed", line))
+    for item, before, attempt in ((second, first, 2), (third, second, 3)):
+        body = ledger.events(item.subject or "")[-1]["state"]["body"]
+        assert (body["external_id"], body["attempt"]) == (name, attempt)
+        assert body["retry_of"] == before.subject
+
+
+def test_the_attempt_before_must_be_seen(ledger: Ledger) -> None:
+    name, own_line = new_id("flow"), in_workspace(ledger, NARROW.workspace_id)
+    ledger.accept(begin(name, ledger.line()), named("run.failed", name))
+    assert ledger.refusal(begin(name, own_line, attempt=2), by=NARROW) == TAKEN
+
+
+# Parents by name.
+
+
+def test_a_tree_is_reported_in_one_batch_by_names_alone_and_children_first(
+    own_ledger: Ledger,
+) -> None:
+    line, root = own_ledger.line(), new_id("trace")
+    steps, tools = ([f"{root}/{n}" for n in range(3)], [f"{root}/{n}/tool" for n in range(3)])
+    items = own_ledger.report(
+        *(begin(tool, line, step) for tool, step in zip(tools, steps, strict=True)),
+        *(named("run.completed", tool) for tool in tools),
+        *(begin(step, line, root) for step in steps),
+        begin(root, line),
+    )
+    assert {item.outcome for item in items} == {"recorded"}
+    of_tools = [item.subject for item in items[:3]]
+    of_steps = [item.subject for item in items[6:9]]
+    assert parents(own_ledger, of_tools) == of_steps
+    assert parents(own_ledger, of_steps) == [items[9].subject] * 3
+    given = [e for e in own_ledger.events(*filter(None, of_steps)) if "given" in e["topic"]]
+    assert [e["state"]["causation_id"] for e in given] == [items[9].event_ids[0]] * 3
+    assert {e["state"]["actor"]["type"] for e in given} == {"system"}
+    assert {"fact"} & set().union(*(e["state"] for e in given)) == set(), "no fact has them"
+    assert {len(item.event_ids) for item in items} == {1}
+    assert_decision_tables_match_log(own_ledger.conninfo)
+    assert check(own_ledger.conninfo).findings == []
+
+
+def test_a_parent_that_is_known_is_that_of_the_start(ledger: Ledger) -> None:
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    first, _, second = ledger.accept(
+        begin(parent, line), named("run.failed", parent), begin(parent, line, attempt=2)
+    )
+    (child,) = ledger.accept(begin(name, line, parent))
+    assert parents(ledger, [child.subject]) == [second.subject], "the latest attempt"
+    body = ledger.events(child.subject or "")[0]["state"]["body"]
+    assert (body["parent_external_id"], body["parent_run_id"]) == (parent, second.subject)
+    assert "awaiting" not in body
+    ledger.accept(named("run.failed", parent), begin(parent, line, attempt=3))
+    assert parents(ledger, [child.subject]) == [second.subject], "as it was at that moment"
+    assert first.subject != second.subject
+
+
+def test_a_parent_is_given_once_and_to_ended_runs_too(ledger: Ledger) -> None:
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    child, _, first = ledger.accept(
+        begin(name, line, parent), named("run.completed", name), begin(parent, line)
+    )
+    assert parents(ledger, [child.subject]) == [first.subject]
+    ledger.accept(named("run.failed", parent), begin(parent, line, attempt=2))
+    assert parents(ledger, [child.subject]) == [first.subject]
+    assert ledger.topics(child.subject or "").count("run.parent_given") == 1
+
+
+def test_a_run_that_got_a_parent_meanwhile_keeps_it(ledger: Ledger) -> None:
+    line, parent, name, other = ledger.line(), new_id("flow"), new_id("task"), new_id("flow")
+    (child,) = ledger.accept(named("run.requested", name, line, parent_external_id=parent))
+    (known,) = ledger.accept(begin(other, line))
+    ledger.accept(named("run.started", name, parent_run_id=known.subject))
+    ledger.accept(begin(parent, line))
+    assert parents(ledger, [child.subject]) == [known.subject]
+
+
+def test_a_name_that_a_start_gives_to_a_requested_run_is_awaited_too(ledger: Ledger) -> None:
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    requested = ledger.run(line, started=False)
+    (child,) = ledger.accept(begin(name, line, parent))
+    ledger.accept(fact("run.started", requested, {"external_id": parent}))
+    assert parents(ledger, [child.subject]) == [requested]
+
+
+def test_names_of_another_source_or_organization_are_other_parents(ledger: Ledger) -> None:
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    (child,) = ledger.accept(begin(name, line, parent))
+    ledger.accept(begin(parent, line) | {"source": "/elsewhere"})
+    theirs = ledger.line(line=new_id("LIN"), organization_id=STRANGER.organization_id, by=STRANGER)
+    ledger.accept(begin(parent, theirs), by=STRANGER)
+    assert parents(ledger, [child.subject]) == [None]
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_of_a_parent_that_the_credential_does_not_see_nothing_is_told(
+    ledger: Ledger, comes_first: bool
+) -> None:
+    own_line = in_workspace(ledger, NARROW.workspace_id)
+    parent, name, other = new_id("flow"), new_id("task"), new_id("task")
+    unseen, child = begin(parent, ledger.line()), begin(name, own_line, parent)
+    wide = begin(other, own_line, parent)
+    if comes_first:
+        ledger.accept(unseen)
+        (item,) = ledger.accept(child, by=NARROW)
+        (seen,) = ledger.accept(wide)
+    else:
+        (item,) = ledger.accept(child, by=NARROW)
+        (seen,) = ledger.accept(wide)
+        ledger.accept(unseen)
+    assert parents(ledger, [item.subject]) == [None]
+    assert parents(ledger, [seen.subject]) != [None], "a wider credential sees it"
+
+
+@pytest.mark.parametrize("type", BEGUN)
+def test_a_run_is_not_its_own_parent(ledger: Ledger, type: str) -> None:
+    line, name = ledger.line(), new_id("flow")
+    own = named(type, name, line, parent_external_id=name)
+    assert ledger.refusal(own) == STATE
+    ledger.accept(named("run.requested", name, line))
+    assert ledger.refusal(named("run.started", name, parent_external_id=name)) == STATE
+    run = ledger.run(line, started=False)
+    ledger.accept(
+        begin(new_id("task"), line, "later"),
+        fact("run.started", run, {"parent_external_id": "later", "external_id": new_id("t")}),
+    )
+
+
+def test_a_parent_has_an_id_or_a_name(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    run = ledger.run(line)
+    assert ledger.refusal(begin(name, line, new_id("flow"), parent_run_id=run)) == INVALID
+    assert ledger.refusal(begin(name, line, "x" * 201)) == INVALID
+    assert ledger.refusal(begin(name, line, "")) == INVALID
+    ledger.accept(begin(name, line, None, parent_run_id=run, parent_external_id=None))
+
+
+def test_another_process_finds_attempts_and_gives_parents(own_ledger: Ledger) -> None:
+    line, parent = own_ledger.line(), new_id("flow")
+    names = [new_id("task") for _ in range(5)]
+    children = own_ledger.report(*(begin(name, line, parent) for name in names))
+    own_ledger.report(*(named("run.failed", name) for name in names))
+    retries = [begin(name, line, parent, attempt=2) for name in names]
+    log = Log(own_ledger.conninfo)
+    writer = create_writer(own_ledger.settings, log, own_ledger.clock)
+    writer.start()
+    try:
+        facts = [envelope.from_structured(encode(f)) for f in (*retries, begin(parent, line))]
+        outcomes = writer.submit([command_of(each, ADMIN) for each in facts]).result(20)
+    finally:
+        writer.stop()
+        log.close()
+    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+    assert len(receipts) == 6
+    runs = [*(item.subject for item in children), *(receipt.subject for receipt in receipts[:5])]
+    assert parents(own_ledger, runs) == [receipts[5].subject] * 10
+    assert check(own_ledger.conninfo).findings == []
+
+
+@pytest.mark.parametrize("most", repeated([40, MAX_OPEN_RUNS]))
+def test_many_runs_await_a_parent_and_get_it_in_one_append(own_ledger: Ledger, most: int) -> None:
+    line, parent = own_ledger.line(), new_id("flow")
+    runs: list[str | None] = []
+    for begun in range(0, most, 40):
+        names = [f"{parent}/{number}" for number in range(begun, begun + 40)]
+        items = own_ledger.report(*(begin(name, line, parent) for name in names))
+        runs += [item.subject for item in items]
+        own_ledger.report(*(named("run.completed", name) for name in names))
+    if most == MAX_OPEN_RUNS:
+        assert own_ledger.refusal(begin(f"{parent}/more", line, parent)) == STATE
+    (item,) = own_ledger.accept(begin(parent, line))
+    given = [e for e in own_ledger.topics() if e == "run.parent_given"]
+    assert len(given) == most
+    assert set(parents(own_ledger, runs[-3:])) == {item.subject}
+    assert check(own_ledger.conninfo).findings == []
