@@ -180,8 +180,9 @@ GROUPS = (
     ),
     Group(
         "Service",
-        "The service itself. These routes need no token.",
+        "The service itself, and the credential. All but the latter need no token.",
         {
+            "credential": "show_credential",
             "health": "check_health",
             "readiness": "check_readiness",
             "metrics": "show_metrics",

@@ -21,7 +21,7 @@ def ledger(service: Service, options: dict[str, Any]) -> Iterator[Ledger]:
         yield ledger
 
 
-def test_what_the_client_reads_is_proved_offline(
+def test_answers_of_the_sealed_log_are_proved_offline(
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
     line = service.edge.fresh("capacity")

@@ -153,6 +153,21 @@ def test_facts_wait_for_a_service_that_is_away_and_keep_their_order(
     assert len(ids) == 200
 
 
+def test_a_service_without_a_route_for_batches_gets_arrays(
+    ledger: Ledger, stand_in: StandIn, switch: Switch
+) -> None:
+    def answer(asked: Asked) -> Reply:
+        return taken(asked) if asked.path == "/v1/facts" else problem(405, "method_not_allowed")
+
+    switch.answer = answer
+    report(ledger, 1)
+    assert ledger.flush(10.0)
+    report(ledger, 2)
+    assert ledger.flush(10.0)
+    paths = [asked.path for asked in stand_in.asked]
+    assert paths == ["/v1/facts/batch", "/v1/facts", "/v1/facts"]
+
+
 def test_a_fact_that_spoils_its_batch_is_found(
     ledger: Ledger, stand_in: StandIn, switch: Switch, refusals: Refusals
 ) -> None:

@@ -136,6 +136,8 @@ def test_a_key_is_made_used_and_revoked(options: dict[str, Any], ledger: Ledger)
     made = ledger.keys.create(name="reader", permissions=["read"])
     with Ledger(**options | {"token": made.key}) as reader:
         assert reader.lines.summary().total >= 0
+        own = reader.service.credential()
+        assert (own.id, own.name, own.permissions) == (made.id, "reader", ["read"])
         with pytest.raises(Forbidden):
             reader.lines.pause("LIN-26-000001", reason="none")
         rotated = ledger.keys.rotate(made.id, grace_seconds=0)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -60,21 +61,42 @@ def test_a_decorated_function_is_a_run_of_its_line(
     assert failed.error.message is None
 
 
-def test_a_nested_run_is_the_child_of_the_run_around_it(
+def test_a_tree_of_runs_is_reported_by_names_alone(
     options: dict[str, Any], service: Service
 ) -> None:
     line = service.edge.fresh()
     with Ledger(**options) as ledger:
+        with ledger.run(line, name="first", parent="whole"):
+            """A child that begins before its parent."""
         with ledger.run(line, name="whole") as whole:
-            assert ledger.flush(30.0)
             with ledger.run(line, name="part"):
                 assert current_run() is not whole
             assert current_run() is whole
         assert ledger.flush(30.0)
-        part, parent = ledger.runs.list(external_id=["whole", "part"], service_line_id=line)
+        runs = {run.external_id: run for run in ledger.lines.runs(line)}
     assert current_run() is None
-    assert (part.external_id, part.parent_run_id) == ("part", parent.id)
-    assert whole.id == parent.id
+    assert {name: run.parent_run_id for name, run in runs.items()} == {
+        "whole": None,
+        "first": whole.id,
+        "part": whole.id,
+    }
+    assert {run.status for run in runs.values()} == {"completed"}
+
+
+def test_attempts_of_a_name_are_runs_of_their_own(
+    options: dict[str, Any], service: Service, refusals: Refusals
+) -> None:
+    line = service.edge.fresh()
+    with Ledger(**options) as ledger:
+        for attempt in (1, 2, 3):
+            with suppress(LookupError), ledger.run(line, name="job-7", attempt=attempt):
+                if attempt < 3:
+                    raise LookupError
+        assert ledger.flush(30.0)
+        third, second, first = ledger.lines.runs(line)
+    assert refusals == []
+    told = [(run.attempt, run.status, run.retry_of) for run in (first, second, third)]
+    assert told == [(1, "failed", None), (2, "failed", first.id), (3, "completed", second.id)]
 
 
 def test_a_refused_start_is_told_and_the_function_runs(

@@ -20,6 +20,7 @@ from execution_ledger.types import (
     Changes,
     ComparePage,
     Consistency,
+    Credential,
     Delivery,
     DeliveryStatus,
     Endpoint,
@@ -111,6 +112,8 @@ FactType: TypeAlias = Literal[
 """The types of facts."""
 
 REPORT_FACTS: Command[FactItem] = Command("POST", "/v1/facts", FactItem)
+
+REPORT_FACT_BATCH: Command[list[FactItem]] = Command("POST", "/v1/facts/batch", list[FactItem])
 
 LIST_EXECUTIONS: Listing[Line] = Listing("GET", "/v1/execution", Line)
 
@@ -245,6 +248,8 @@ SEND_DELIVERY_AGAIN: Command[Endpoint] = Command(
 )
 
 LIST_SOURCES: Listing[Source] = Listing("GET", "/v1/sources", Source)
+
+SHOW_CREDENTIAL: Answer[Credential] = Answer("GET", "/v1/credential", Credential)
 
 CREATE_API_KEY: Command[KeyWithSecret] = Command("POST", "/v1/keys", KeyWithSecret)
 
@@ -1339,6 +1344,12 @@ class ListSources(TypedDict, total=False):
     min_position: int
 
 
+class ShowCredential(TypedDict, total=False):
+    """Arguments: show the credential."""
+
+    min_position: int
+
+
 class CreateApiKey(TypedDict, total=False):
     """Arguments: create an API key."""
 
@@ -1583,42 +1594,48 @@ class ReportResourceReleased(Attributes, total=False):
 
 
 class ReportRunCancelled(Attributes, total=False):
-    """A run was cancelled; `external_id` finds the run, as `subject` does."""
+    """A run was cancelled."""
 
+    external_id: str | None
+    """The run's name at the fact's source, in place of a RUN id. It must hold no personal
+    data, since an erasure does not reach it.
+    """
+    attempt: int | None
+    """Which run of the name. By default the latest, and 1 for a new name."""
     reason: str | None
     tokens_used: int | None
     """By default the sum of `token_usage`."""
     token_usage: Sequence[ModelTokens] | None
-    external_id: str | None
-    """The run's name at the fact's source, in place of a RUN id. It must hold no personal
-    data, since an erasure does not reach it.
-    """
 
 
 class ReportRunCompleted(Attributes, total=False):
-    """A run ended successfully; `external_id` finds the run, as `subject` does."""
+    """A run ended successfully."""
 
-    tokens_used: int | None
-    """By default the sum of `token_usage`."""
-    token_usage: Sequence[ModelTokens] | None
     external_id: str | None
     """The run's name at the fact's source, in place of a RUN id. It must hold no personal
     data, since an erasure does not reach it.
     """
+    attempt: int | None
+    """Which run of the name. By default the latest, and 1 for a new name."""
+    tokens_used: int | None
+    """By default the sum of `token_usage`."""
+    token_usage: Sequence[ModelTokens] | None
     output: Any
     duration_ms: int | None
 
 
 class ReportRunFailed(Attributes, total=False):
-    """A run ended in an error; `external_id` finds the run, as `subject` does."""
+    """A run ended in an error."""
 
-    tokens_used: int | None
-    """By default the sum of `token_usage`."""
-    token_usage: Sequence[ModelTokens] | None
     external_id: str | None
     """The run's name at the fact's source, in place of a RUN id. It must hold no personal
     data, since an erasure does not reach it.
     """
+    attempt: int | None
+    """Which run of the name. By default the latest, and 1 for a new name."""
+    tokens_used: int | None
+    """By default the sum of `token_usage`."""
+    token_usage: Sequence[ModelTokens] | None
     error: RunError | None
     output: Any
     duration_ms: int | None
@@ -1627,44 +1644,57 @@ class ReportRunFailed(Attributes, total=False):
 class ReportRunRequested(Attributes, total=False):
     """A run was requested."""
 
-    triggered_by: TriggeredBy | None
-    input: Any
     external_id: str | None
     """The run's name at the fact's source, in place of a RUN id. It must hold no personal
     data, since an erasure does not reach it.
     """
+    attempt: int | None
+    """Which run of the name. By default the latest, and 1 for a new name."""
+    triggered_by: TriggeredBy | None
+    input: Any
     parent_run_id: str | None
+    parent_external_id: str | None
+    """The parent's name at the fact's source, in place of `parent_run_id`. The parent may be
+    reported later. As `external_id`, it must hold no personal data.
+    """
     lease_seconds: int | None
 
 
 class ReportRunStarted(Attributes, total=False):
     """A run began; `service_line_id` is required unless the run was requested before."""
 
-    triggered_by: TriggeredBy | None
-    input: Any
     external_id: str | None
     """The run's name at the fact's source, in place of a RUN id. It must hold no personal
     data, since an erasure does not reach it.
     """
+    attempt: int | None
+    """Which run of the name. By default the latest, and 1 for a new name."""
+    triggered_by: TriggeredBy | None
+    input: Any
     parent_run_id: str | None
+    parent_external_id: str | None
+    """The parent's name at the fact's source, in place of `parent_run_id`. The parent may be
+    reported later. As `external_id`, it must hold no personal data.
+    """
     lease_seconds: int | None
 
 
 class ReportRunUsageCorrected(Attributes, total=False):
     """The tokens of an ended run, which replace the former ones.
 
-    `tokens_used` or `token_usage` is required. `external_id` finds the run, as `subject`
-    does.
+    `tokens_used` or `token_usage` is required.
     """
 
-    reason: str | None
-    tokens_used: int | None
-    """By default the sum of `token_usage`."""
-    token_usage: Sequence[ModelTokens] | None
     external_id: str | None
     """The run's name at the fact's source, in place of a RUN id. It must hold no personal
     data, since an erasure does not reach it.
     """
+    attempt: int | None
+    """Which run of the name. By default the latest, and 1 for a new name."""
+    reason: str | None
+    tokens_used: int | None
+    """By default the sum of `token_usage`."""
+    token_usage: Sequence[ModelTokens] | None
 
 
 class ReportServiceLineActivated(Attributes, total=False):

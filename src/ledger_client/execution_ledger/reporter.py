@@ -41,8 +41,8 @@ Refusal = Callable[[dict[str, Any], Problem], object]
 Judged = Callable[[FactItem | None, Problem | None], object]
 """Called with the outcome of one fact, or with the reason why it will not be recorded."""
 
-FACTS_PATH = "/v1/facts"
-"""The route that takes an array of facts."""
+BATCH_PATH, FACTS_PATH = "/v1/facts/batch", "/v1/facts"
+"""The route that takes an array of facts, and that of services that do not have it yet."""
 MAX_FACTS, MAX_BYTES = 50_000, 64 * 1024 * 1024
 """So much waits in memory; a further fact is refused as ``queue_full``."""
 BATCH_FACTS, BATCH_BYTES = 1_000, 7 * 1024 * 1024
@@ -123,7 +123,7 @@ class Reporter:
         self._http: httpx.Client | None = None
         self._numbers = count(1)
         self._last = self._settled = 0
-        self._most, self._pause = BATCH_FACTS, FIRST_PAUSE
+        self._most, self._pause, self._path = BATCH_FACTS, FIRST_PAUSE, BATCH_PATH
         self._is_refusing = self._is_hurried = self._is_closed = False
         self._failures = 0
 
@@ -337,7 +337,7 @@ class Reporter:
         json = {"content-type": "application/json"}
         are_held = False
         try:
-            answer = self._http.post(FACTS_PATH, content=body, headers=json)
+            answer = self._http.post(self._path, content=body, headers=json)
             if answer.is_success:
                 items = decoder(_Items).decode(answer.content).data
                 results = _judged(batch, items)
@@ -365,6 +365,9 @@ class Reporter:
                 self._most = BATCH_FACTS
                 return [Result(batch[0], None, problem)]
             self._most = len(batch) // 2  # to find the fact that is at fault
+            return []
+        if problem.status in (404, 405) and self._path == BATCH_PATH:
+            self._path = FACTS_PATH
             return []
         if problem.status in (401, 403):
             if self._spool is None:

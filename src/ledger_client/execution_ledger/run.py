@@ -28,9 +28,6 @@ UNSPECIFIED = "unspecified"
 """The model of tokens that were given without one, beside those of models."""
 MAX_MODELS = 20
 
-NAMES_PARENTS = False
-"""Whether the service takes ``parent_external_id``; else the parent's RUN id, once it is known."""
-
 _current: ContextVar[OpenRun | None] = ContextVar("execution_ledger_run", default=None)
 
 
@@ -115,20 +112,14 @@ class OpenRun:
         plan = self._plan
         data = {"service_line_id": plan.line, "external_id": self.name} | plan.started
         data |= {} if plan.lease is None else {"lease_seconds": plan.lease}
-        data |= self._parent()
+        parent = plan.parent or (self._around.name if self._around is not None else None)
+        data |= {} if parent is None else {"parent_external_id": parent}
         self._host.report("run.started", data, "input", self._start_judged)
         if plan.lease is not None:
             self._host.leases.add(self, plan.lease)
         if plan.on_refused == "raise" and self._judged.wait(self._host.patience) and self.refusal:
             self._ended = True
             raise self.refusal
-
-    def _parent(self) -> dict[str, str]:
-        name = self._plan.parent or (self._around.name if self._around is not None else None)
-        if NAMES_PARENTS:
-            return {} if name is None else {"parent_external_id": name}
-        known = self._around.id if self._around is not None and self._around.name == name else None
-        return {} if known is None else {"parent_run_id": known}
 
     def _start_judged(self, item: FactItem | None, problem: Problem | None) -> None:
         self.id = None if item is None else item.subject

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         "run.erase",
         "run.erased",
         "run.failed",
+        "run.parent_given",
         "run.read",
         "run.requested",
         "run.started",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
         "health.changed",
         "run.requested",
         "run.started",
+        "run.parent_given",
         "run.completed",
         "run.failed",
         "run.cancelled",
@@ -142,6 +144,7 @@ if TYPE_CHECKING:
         "health.changed",
         "run.requested",
         "run.started",
+        "run.parent_given",
         "run.completed",
         "run.failed",
         "run.cancelled",
@@ -1077,6 +1080,8 @@ class HistoryItem(_Answer, frozen=True, kw_only=True):
     payload: dict[str, Any]
     fact: FactReference | None = None
     """Null where no fact was reported, and on events that a fact merely caused."""
+    trace_id: str | None = None
+    """The trace of the fact's `traceparent`: 32 hexadecimal digits."""
     state_before: State | None = None
     state_after: State
 
@@ -1431,6 +1436,8 @@ class RunCancelledEvent(_Event, frozen=True, kw_only=True):
 class RunCancelledPayload(_Answer, frozen=True, kw_only=True):
     """A run was cancelled, by its reporter or because its line closed."""
 
+    attempt: int = 1
+    retry_of: str | None = None
     reason: str | None = None
     by_closing: bool
     duration_ms: int | None = None
@@ -1458,6 +1465,8 @@ class RunCompletedPayload(_Answer, frozen=True, kw_only=True):
     duration_ms: int | None = None
     late: bool
     external_id: str | None = None
+    attempt: int = 1
+    retry_of: str | None = None
 
 
 class RunErasedEvent(_Event, frozen=True, kw_only=True):
@@ -1470,6 +1479,8 @@ class RunErasedEvent(_Event, frozen=True, kw_only=True):
 class RunErasedPayload(_Answer, frozen=True, kw_only=True):
     """A run's input, output and error became unreadable for good."""
 
+    attempt: int = 1
+    retry_of: str | None = None
     reason: str
     external_id: str | None = None
 
@@ -1500,8 +1511,26 @@ class RunFailedPayload(_Answer, frozen=True, kw_only=True):
     duration_ms: int | None = None
     late: bool
     external_id: str | None = None
+    attempt: int = 1
+    retry_of: str | None = None
     lease_expired: bool
     last_heard_at: datetime | None = None
+
+
+class RunParentGivenEvent(_Event, frozen=True, kw_only=True):
+    """A run got its parent, which was reported after the run had named it."""
+
+    type: Literal["run.parent_given"]
+    payload: RunParentGivenPayload
+
+
+class RunParentGivenPayload(_Answer, frozen=True, kw_only=True):
+    """A run got its parent, which was reported after the run had named it."""
+
+    attempt: int = 1
+    retry_of: str | None = None
+    parent_run_id: str
+    external_id: str | None = None
 
 
 class RunRequestedEvent(_Event, frozen=True, kw_only=True):
@@ -1516,7 +1545,10 @@ class RunRequestedPayload(_Answer, frozen=True, kw_only=True):
 
     triggered_by: TriggerPayload | None = None
     external_id: str | None = None
+    attempt: int = 1
+    retry_of: str | None = None
     parent_run_id: str | None = None
+    parent_external_id: str | None = None
     lease_seconds: int | None = None
 
 
@@ -1532,7 +1564,10 @@ class RunStartedPayload(_Answer, frozen=True, kw_only=True):
 
     triggered_by: TriggerPayload | None = None
     external_id: str | None = None
+    attempt: int = 1
+    retry_of: str | None = None
     parent_run_id: str | None = None
+    parent_external_id: str | None = None
     lease_seconds: int | None = None
 
 
@@ -1546,6 +1581,8 @@ class RunUsageCorrectedEvent(_Event, frozen=True, kw_only=True):
 class RunUsageCorrectedPayload(_Answer, frozen=True, kw_only=True):
     """The tokens of an ended run were corrected: these replace the former ones."""
 
+    attempt: int = 1
+    retry_of: str | None = None
     tokens_used: int
     token_usage: list[TokenUsagePayload] | None = None
     previous: int | None = None
@@ -1631,6 +1668,24 @@ class Changes(_Answer, frozen=True, kw_only=True):
     changed: bool
     total: ThenAndNow
     rows: list[ChangedLine]
+
+
+class Credential(_Answer, frozen=True, kw_only=True):
+    """The credential of a request."""
+
+    id: str
+    type: ActorType
+    name: str | None = None
+    """The name of an API key. Null for other credentials."""
+    organization_id: str | None = None
+    """Null: of no organization, as administrators."""
+    workspace_id: str | None = None
+    """Null: the credential sees all workspaces."""
+    permissions: list[Permission]
+    expires_at: datetime | None = None
+    """From then on the credential is refused. Null: it does not end."""
+    version: str
+    """The version of the service."""
 
 
 class Delivery(_Answer, frozen=True, kw_only=True):
@@ -1822,6 +1877,10 @@ class Run(_Answer, frozen=True, kw_only=True):
     """The run's name at the source that reported it."""
     parent_run_id: str | None = None
     lease_seconds: int | None = None
+    attempt: int = 1
+    """With `external_id`, the run's name at its source."""
+    retry_of: str | None = None
+    """The run that was the attempt before."""
 
 
 class Signal(_Answer, frozen=True, kw_only=True):
@@ -2292,6 +2351,7 @@ if TYPE_CHECKING:
         | RunCompletedEvent
         | RunErasedEvent
         | RunFailedEvent
+        | RunParentGivenEvent
         | RunRequestedEvent
         | RunStartedEvent
         | RunUsageCorrectedEvent
@@ -2328,6 +2388,7 @@ EVENTS: dict[str, type[_Event]] = {
     "run.completed": RunCompletedEvent,
     "run.erased": RunErasedEvent,
     "run.failed": RunFailedEvent,
+    "run.parent_given": RunParentGivenEvent,
     "run.requested": RunRequestedEvent,
     "run.started": RunStartedEvent,
     "run.usage_corrected": RunUsageCorrectedEvent,

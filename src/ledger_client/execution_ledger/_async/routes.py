@@ -195,25 +195,19 @@ class AsyncRuns(AsyncRoutes):
     async def complete(
         self, run: str | None = None, **fact: Unpack[routes.ReportRunCompleted]
     ) -> types.FactItem:
-        """Report ``run.completed``: a run ended successfully; `external_id` finds the run, as
-        `subject` does.
-        """
+        """Report ``run.completed``: a run ended successfully."""
         return await self._report("run.completed", run, fact)
 
     async def fail(
         self, run: str | None = None, **fact: Unpack[routes.ReportRunFailed]
     ) -> types.FactItem:
-        """Report ``run.failed``: a run ended in an error; `external_id` finds the run, as
-        `subject` does.
-        """
+        """Report ``run.failed``: a run ended in an error."""
         return await self._report("run.failed", run, fact)
 
     async def cancel(
         self, run: str | None = None, **fact: Unpack[routes.ReportRunCancelled]
     ) -> types.FactItem:
-        """Report ``run.cancelled``: a run was cancelled; `external_id` finds the run, as
-        `subject` does.
-        """
+        """Report ``run.cancelled``: a run was cancelled."""
         return await self._report("run.cancelled", run, fact)
 
     async def correct_usage(
@@ -222,8 +216,7 @@ class AsyncRuns(AsyncRoutes):
         """Report ``run.usage_corrected``: the tokens of an ended run, which replace the former
         ones.
 
-        `tokens_used` or `token_usage` is required. `external_id` finds the run, as
-        `subject` does.
+        `tokens_used` or `token_usage` is required.
         """
         return await self._report("run.usage_corrected", run, fact)
 
@@ -551,7 +544,11 @@ class AsyncProofs(AsyncRoutes):
 
 
 class AsyncService(AsyncRoutes):
-    """The service itself. These routes need no token."""
+    """The service itself, and the credential. All but the latter need no token."""
+
+    async def credential(self, **given: Unpack[routes.ShowCredential]) -> types.Credential:
+        """Show who asks: the tenant and the permissions of the token, and when it ends."""
+        return await self._call(routes.SHOW_CREDENTIAL, given=given)
 
     async def health(self) -> dict[str, Any]:
         """Always 200 while the process can answer."""

@@ -184,25 +184,19 @@ class Runs(Routes):
     def complete(
         self, run: str | None = None, **fact: Unpack[routes.ReportRunCompleted]
     ) -> types.FactItem:
-        """Report ``run.completed``: a run ended successfully; `external_id` finds the run, as
-        `subject` does.
-        """
+        """Report ``run.completed``: a run ended successfully."""
         return self._report("run.completed", run, fact)
 
     def fail(
         self, run: str | None = None, **fact: Unpack[routes.ReportRunFailed]
     ) -> types.FactItem:
-        """Report ``run.failed``: a run ended in an error; `external_id` finds the run, as
-        `subject` does.
-        """
+        """Report ``run.failed``: a run ended in an error."""
         return self._report("run.failed", run, fact)
 
     def cancel(
         self, run: str | None = None, **fact: Unpack[routes.ReportRunCancelled]
     ) -> types.FactItem:
-        """Report ``run.cancelled``: a run was cancelled; `external_id` finds the run, as
-        `subject` does.
-        """
+        """Report ``run.cancelled``: a run was cancelled."""
         return self._report("run.cancelled", run, fact)
 
     def correct_usage(
@@ -211,8 +205,7 @@ class Runs(Routes):
         """Report ``run.usage_corrected``: the tokens of an ended run, which replace the former
         ones.
 
-        `tokens_used` or `token_usage` is required. `external_id` finds the run, as
-        `subject` does.
+        `tokens_used` or `token_usage` is required.
         """
         return self._report("run.usage_corrected", run, fact)
 
@@ -528,7 +521,11 @@ class Proofs(Routes):
 
 
 class Service(Routes):
-    """The service itself. These routes need no token."""
+    """The service itself, and the credential. All but the latter need no token."""
+
+    def credential(self, **given: Unpack[routes.ShowCredential]) -> types.Credential:
+        """Show who asks: the tenant and the permissions of the token, and when it ends."""
+        return self._call(routes.SHOW_CREDENTIAL, given=given)
 
     def health(self) -> dict[str, Any]:
         """Always 200 while the process can answer."""
