@@ -1,6 +1,7 @@
 """A function's runs: each way in which a function begins, ends, or is interrupted."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -286,6 +287,47 @@ def test_an_asynchronous_generator_is_a_run() -> None:
     assert [run.status for run in runs] == ["completed", "completed", "failed"]
 
 
+def test_one_scope_may_be_entered_by_several_threads_and_within_itself(fake: FakeLedger) -> None:
+    scope, meeting = fake.run(LINE), threading.Barrier(3)
+
+    def work(number: int) -> None:
+        with scope as run:
+            meeting.wait(10)
+            with scope as inner:
+                inner.output(number)
+            run.output(number)
+            meeting.wait(10)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    outputs = sorted(ended["output"] for status, ended in endings(fake))
+    assert outputs == [0, 0, 1, 1, 2, 2]
+    parents = {run.name: run.started.get("parent_external_id") for run in fake.reported_runs}
+    assert sum(parent in parents for parent in parents.values()) == 3
+
+
+def test_an_interrupt_while_a_start_is_awaited_cancels_the_run() -> None:
+    with StandIn(lambda _: Reply(0)).serving() as away:
+
+        async def work() -> None:
+            async with AsyncLedger(away.address, "elk_test", timeout=0.5) as ledger:
+                scope = ledger.run(LINE, on_refused="raise")
+                entering = asyncio.create_task(scope.__aenter__())
+                while not away.asked:
+                    await asyncio.sleep(0)
+                entering.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await entering
+                await ledger.aclose(0.3)
+
+        asyncio.run(work())
+    kinds = {fact["type"] for asked in away.asked for fact in asked.json}
+    assert kinds == {"run.started", "run.cancelled"}
+
+
 def test_a_block_that_ends_in_another_context_disturbs_nobody(fake: FakeLedger) -> None:
     def steps() -> Iterator[int]:
         with fake.run(LINE):
@@ -313,6 +355,9 @@ def test_tokens_add_up_by_model(fake: FakeLedger) -> None:
         run.tokens(model="small", output=3)
         run.tokens(7)
         run.tokens("many")  # type: ignore[arg-type]
+        run.tokens(-1)
+        run.tokens(model="small", inputs=1)
+        run.tokens(model="odd\n", input=1, cache_read=2, output=1, reasoning=5)
     with fake.run(LINE) as run:
         for number in range(25):
             run.tokens(1, model=f"model-{number}")
@@ -322,6 +367,7 @@ def test_tokens_add_up_by_model(fake: FakeLedger) -> None:
         "token_usage": [
             {"model": "unspecified", "input": 12},
             {"model": "small", "input": 10, "output": 5, "cache_read": 4},
+            {"model": "odd", "input": 1, "output": 1},
         ]
     }
     assert len(third["token_usage"]) == 20

@@ -9,7 +9,7 @@ import logging
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -27,6 +27,8 @@ R = TypeVar("R")
 UNSPECIFIED = "unspecified"
 """The model of tokens that were given without one, beside those of models."""
 MAX_MODELS = 20
+PARTS = frozenset({"input", "output", "cache_read", "cache_write", "reasoning"})
+MAX_MESSAGE = 10_000
 
 _current: ContextVar[OpenRun | None] = ContextVar("execution_ledger_run", default=None)
 
@@ -73,6 +75,8 @@ class OpenRun:
         """The RUN id, once the ledger has recorded the start."""
         self.refusal: Problem | None = None
         """Why the ledger refused the start, once it has."""
+        self.block: tuple[RunScope, AbstractContextManager[None]] | None = None
+        """The scope and the context of the block, if the run is one's."""
         self._judged = threading.Event()
         self._ended = False
         self._output: dict[str, Any] = {}
@@ -84,17 +88,20 @@ class OpenRun:
         ``cache_write`` and ``reasoning``. Each call adds to those before.
         """
         try:
+            given = {part: int(number) for part, number in {"input": 0, **parts}.items()}
+            given["input"] += int(count)
+            if unknown := given.keys() - PARTS or min(given.values()) < 0:
+                raise ValueError(f"no tokens: {unknown}")
             if model is None and not self._models:
-                total = count + parts.get("input", 0) + parts.get("output", 0)
-                self._tokens = (self._tokens or 0) + int(total)
+                self._tokens = (self._tokens or 0) + given["input"] + given.get("output", 0)
                 return
             if self._tokens is not None:
                 self._models[UNSPECIFIED], self._tokens = {"input": self._tokens}, None
             if model not in self._models and len(self._models) >= MAX_MODELS - 1:
                 model = None
             row = self._models.setdefault(model or UNSPECIFIED, {})
-            for part, number in {**parts, "input": count + parts.get("input", 0)}.items():
-                row[part] = row.get(part, 0) + int(number)
+            for part, number in given.items():
+                row[part] = row.get(part, 0) + number
         except Exception:
             log.exception("The tokens of the run %s could not be counted.", self.name)
 
@@ -114,12 +121,21 @@ class OpenRun:
         data |= {} if plan.lease is None else {"lease_seconds": plan.lease}
         parent = plan.parent or (self._around.name if self._around is not None else None)
         data |= {} if parent is None else {"parent_external_id": parent}
-        self._host.report("run.started", data, "input", self._start_judged)
-        if plan.lease is not None:
-            self._host.leases.add(self, plan.lease)
-        if plan.on_refused == "raise" and self._judged.wait(self._host.patience) and self.refusal:
-            self._ended = True
-            raise self.refusal
+        try:
+            self._host.report("run.started", data, "input", self._start_judged)
+            if plan.lease is not None:
+                self._host.leases.add(self, plan.lease)
+        except Exception:
+            log.exception("The start of the run %s could not be reported.", self.name)
+        if plan.on_refused == "raise":
+            try:
+                self._judged.wait(self._host.patience)
+            except BaseException as error:  # an interrupt
+                self.end(error)
+                raise
+            if self.refusal is not None:
+                self.end(self.refusal)
+                raise self.refusal
 
     def _start_judged(self, item: FactItem | None, problem: Problem | None) -> None:
         self.id = None if item is None else item.subject
@@ -136,7 +152,7 @@ class OpenRun:
             return
         try:
             kind, data = ending_of(error, self._plan.tells_errors)
-            usage = [{"model": model, **parts} for model, parts in self._models.items()]
+            usage = [usage_of(model, parts) for model, parts in self._models.items()]
             data |= {"token_usage": usage} if usage else {}
             data |= {} if self._tokens is None else {"tokens_used": self._tokens}
             data |= {} if kind == "run.cancelled" else self._output
@@ -168,8 +184,18 @@ def ending_of(error: BaseException | None, tells_errors: bool) -> tuple[str, dic
         return "run.completed", {}
     told = {"code": type(error).__qualname__[:200]}
     if tells_errors:
-        told["message"] = str(error)
+        told["message"] = str(error)[:MAX_MESSAGE]
     return "run.failed", {"error": told}
+
+
+def usage_of(model: str, parts: dict[str, int]) -> dict[str, Any]:
+    """The tokens of a model, without parts above their whole, which would be refused."""
+    row = dict(parts)
+    if row.get("cache_read", 0) + row.get("cache_write", 0) > row.get("input", 0):
+        row = {part: row[part] for part in row.keys() - {"cache_read", "cache_write"}}
+    if row.get("reasoning", 0) > row.get("output", 0):
+        del row["reasoning"]
+    return {"model": "".join(filter(str.isprintable, model))[:200] or UNSPECIFIED, **row}
 
 
 class RunScope:
@@ -187,24 +213,31 @@ class RunScope:
         self._host, self._plan = host, plan
 
     def __enter__(self) -> OpenRun:
-        self._run = OpenRun(self._host, self._plan)
-        self._run.begin()
-        self._inside = self._run.current()
-        self._inside.__enter__()
-        return self._run
+        run = OpenRun(self._host, self._plan)
+        run.begin()
+        return self._entered(run)
+
+    def _entered(self, run: OpenRun) -> OpenRun:
+        """Make a run the one of the block. Threads and tasks may enter one scope side by side."""
+        run.block = self, run.current()
+        run.block[1].__enter__()
+        self._last = run
+        return run
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
-        self._inside.__exit__(None, None, None)
-        self._run.end(error)
+        run = _current.get()
+        if run is None or run.block is None or run.block[0] is not self:
+            run = self._last  # the block is left in another context than it was entered
+        if run.block is not None:
+            run.block[1].__exit__(None, None, None)
+        run.end(error)
 
     async def __aenter__(self) -> OpenRun:
-        self._run = OpenRun(self._host, self._plan)
-        await _begun(self._run, self._plan)
-        self._inside = self._run.current()
-        self._inside.__enter__()
-        return self._run
+        run = OpenRun(self._host, self._plan)
+        await _begun(run, self._plan)
+        return self._entered(run)
 
     async def __aexit__(
         self,
@@ -245,7 +278,7 @@ class RunScope:
         def reported(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             run = OpenRun(self._host, self._plan)
             run.begin()
-            with _ending(run):
+            with ending(run):
                 return (yield from _steps(run, function(*args, **kwargs)))
 
         return reported
@@ -256,7 +289,7 @@ class RunScope:
             await _begun(run, self._plan)
             inner = function(*args, **kwargs)
             act, given = inner.asend, None
-            with _ending(run):
+            with ending(run):
                 while True:
                     try:
                         with run.current():
@@ -277,14 +310,19 @@ class RunScope:
 
 async def _begun(run: OpenRun, plan: Plan) -> None:
     """Begin a run; the loop goes on while the start may be refused."""
-    if plan.on_refused == "raise":
-        await asyncio.to_thread(run.begin)
-    else:
+    if plan.on_refused != "raise":
         run.begin()
+        return
+    try:
+        await asyncio.to_thread(run.begin)
+    except BaseException as error:
+        run.end(error)
+        raise
 
 
 @contextmanager
-def _ending(run: OpenRun) -> Iterator[None]:
+def ending(run: OpenRun) -> Iterator[None]:
+    """End a run as the block ends."""
     try:
         yield
     except BaseException as error:
