@@ -68,12 +68,20 @@ def token(served: Served) -> str:
     return token
 
 
+def is_gone(served: Served) -> bool:
+    """Whether all processes of the service have ended."""
+    try:
+        return is_refused(served) and not served.processes()
+    except ConnectionResetError:
+        return False
+
+
 def kill(served: Served) -> None:
     """Kill all processes of the service, and start it again."""
     for pid in [served.process.pid, *served.processes()]:
         os.kill(pid, signal.SIGKILL)
     served.process.wait()
-    until(lambda: is_refused(served) and not served.processes(), "the end of all processes")
+    until(lambda: is_gone(served), "the end of all processes")
     served.log.unlink()
     served.begin()
     served.await_ready()
