@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from execution_ledger import Ledger, SqliteCursor, reporter
 
-from tests.client.support import Refusals
+from tests.client.support import ENVIRONMENT, Refusals
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
 from tests.support.served import Served, is_refused
@@ -158,7 +158,10 @@ def test_a_killed_reporter_loses_at_most_what_flush_had_not_confirmed(
     for _ in range(rounds):
         command = (sys.executable, "-c", REPORTING, served.address, token, tmp_path, str(first))
         argv = list(map(str, command))
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as job, ended(job):
+        with (
+            subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as job,
+            ended(job),
+        ):
             assert job.stdout is not None
             last = max(map(int, itertools.islice(job.stdout, random.randint(1, 5))))
         confirmed += range(first, last)
@@ -216,7 +219,7 @@ def test_a_follower_takes_each_event_once_over_kills_of_either_side(
     for number in range(rounds):
         for each in itertools.islice(numbers, 200):
             sender.report("execution.checked_in", LINES[0], {"note": str(each)})
-        with subprocess.Popen(command) as follower, ended(follower):
+        with subprocess.Popen(command, env=ENVIRONMENT) as follower, ended(follower):
             before = taken()
             until(lambda before=before: taken() > before, "the follower", 60.0)  # type: ignore[misc]
             if number % 2 == 0:

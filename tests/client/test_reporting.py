@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 from execution_ledger import AsyncLedger, Ledger, reporter
 
-from tests.client.support import Asked, Refusals, Reply, Service, StandIn, problem, taken
+from tests.client.support import (
+    ENVIRONMENT,
+    Asked,
+    Refusals,
+    Reply,
+    Service,
+    StandIn,
+    problem,
+    taken,
+)
 from tests.support.served import free_port
 from tests.support.views import until
 
@@ -345,7 +354,9 @@ print("done", flush=True)
 def run_program(address: str) -> "subprocess.CompletedProcess[str]":
     """Run a program that reports and ends."""
     command = (sys.executable, "-c", PROGRAM, address)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_the_end_of_a_program_flushes(stand_in: StandIn) -> None:
