@@ -113,12 +113,12 @@ def test_kills_of_the_service_lose_no_reported_fact(
     monkeypatch.setattr(reporter, "LONGEST_PAUSE", 0.2)
     refusals = Refusals()
     options: dict[str, Any] = {"spool": tmp_path / "spool", "on_refused": refusals}
-    count = PER_ROUND * rounds
-    clock = threading.Event()
+    clock, is_over, numbers = threading.Event(), threading.Event(), itertools.count()
 
     def offer(ledger: Ledger) -> None:
+        """Offer facts until all kills are done, and at least so many."""
         begun = time.monotonic()
-        for number in range(count):
+        while (number := next(numbers)) < PER_ROUND * rounds or not is_over.is_set():
             line = LINES[number % len(LINES)]
             ledger.report("execution.checked_in", line, {"note": str(number)})
             if number % 10 == 9:
@@ -127,14 +127,19 @@ def test_kills_of_the_service_lose_no_reported_fact(
     with Ledger(served.address, token, **options) as ledger:
         offering = threading.Thread(target=offer, args=(ledger,))
         offering.start()
-        for _ in range(rounds):
-            judged = ledger._reporter._settled
-            until(lambda judged=judged: ledger._reporter._settled > judged, "facts")  # type: ignore[misc]
-            kill(served)
-        offering.join()
+        try:
+            for _ in range(rounds):
+                judged = ledger._reporter._settled
+                until(lambda judged=judged: ledger._reporter._settled > judged, "facts")  # type: ignore[misc]
+                kill(served)
+        finally:
+            is_over.set()
+            offering.join()
         assert ledger.flush(120.0)
     assert refusals == []
-    assert notes(served, token) == expected(count)
+    offered = next(numbers) - 1
+    assert offered >= PER_ROUND * rounds
+    assert notes(served, token) == expected(offered)
 
 
 REPORTING = """
