@@ -39,6 +39,7 @@ static: $(READY) ## Format, lint, strict types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file src/ledger_client/pyproject.toml src/ledger_client/execution_ledger
 	@$(BIN)/lint-imports
 
 check: static test rehearse-short ## All that a change can break: the one verdict, without Node and Chromium

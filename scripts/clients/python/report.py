@@ -3,7 +3,6 @@
 import os
 import sys
 
-from ledger_client import AuthenticatedClient
 from ledger_client.api.execution import (
     list_executions,
     pause_execution,
@@ -39,6 +38,8 @@ from ledger_client.models.shown_line_page import ShownLinePage
 from ledger_client.models.shown_run_page import ShownRunPage
 from ledger_client.models.state import State
 from ledger_client.models.webhook_changes import WebhookChanges
+
+from ledger_client import AuthenticatedClient
 
 line = sys.argv[1]
 client = AuthenticatedClient(base_url=os.environ["LEDGER"], token=os.environ["TOKEN"])

@@ -1,0 +1,175 @@
+"""The client: routes by group, reporting in the background, and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+import msgspec
+
+from execution_ledger._async.groups import (
+    AsyncCompare,
+    AsyncEvents,
+    AsyncLines,
+    AsyncSums,
+)
+from execution_ledger._async.routes import (
+    AsyncAlerts,
+    AsyncAudit,
+    AsyncDirectory,
+    AsyncKeys,
+    AsyncProofs,
+    AsyncRuns,
+    AsyncService,
+    AsyncStatements,
+    AsyncWatches,
+    AsyncWebhooks,
+)
+from execution_ledger._async.transport import AsyncTransport
+from execution_ledger._leases import Leases
+from execution_ledger._operations import FactType
+from execution_ledger._requests import settings_of
+from execution_ledger._wait import call_async
+from execution_ledger.reporter import BATCH_FACTS, Refusal, Reporter, encoded
+from execution_ledger.run import Hosting, Plan, RunScope
+from execution_ledger.types import FactItem, Instant
+
+
+class _Outcomes(msgspec.Struct):
+    data: list[FactItem]
+
+
+class AsyncLedger:
+    """A client of the execution ledger.
+
+    ``url``, ``token`` and ``source`` are by default ``ELK_URL``, ``ELK_TOKEN`` and ``ELK_SOURCE``.
+    ``source`` names the reporting program, by default ``/`` and the program's name. ``timeout`` is
+    the time of a call with all its attempts, in seconds. ``on_refused`` is called with each
+    reported fact that the ledger refuses, and the reason. ``spool`` is a directory in which
+    reported facts wait, so that they outlive a kill of the process. Raises NotConfigured.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        source: str | None = None,
+        timeout: float = 30.0,
+        on_refused: Refusal | None = None,
+        spool: str | Path | None = None,
+        transport: httpx.MockTransport | None = None,
+    ) -> None:
+        settings = settings_of(url, token, source, timeout)
+        self._settings = settings
+        self._transport = AsyncTransport(settings, transport)
+        self._reporter = Reporter(settings, on_refused, spool, transport)
+        self._hosting = Hosting(self._reporter.report_run, Leases(settings, transport), timeout)
+        self.lines = AsyncLines(self._transport)
+        self.runs = AsyncRuns(self._transport)
+        self.usage = AsyncSums(self._transport)
+        self.compare = AsyncCompare(self._transport)
+        self.statements = AsyncStatements(self._transport)
+        self.watches = AsyncWatches(self._transport)
+        self.alerts = AsyncAlerts(self._transport)
+        self.events = AsyncEvents(self._transport)
+        self.webhooks = AsyncWebhooks(self._transport)
+        self.audit = AsyncAudit(self._transport)
+        self.keys = AsyncKeys(self._transport)
+        self.directory = AsyncDirectory(self._transport)
+        self.proofs = AsyncProofs(self._transport)
+        self.service = AsyncService(self._transport)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        source: str | None = None,
+        timeout: float = 30.0,
+        on_refused: Refusal | None = None,
+        spool: str | Path | None = None,
+    ) -> Self:
+        """A client of ``ELK_URL`` with ``ELK_TOKEN``. Raises NotConfigured."""
+        return cls(source=source, timeout=timeout, on_refused=on_refused, spool=spool)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._settings.url!r}, source={self._settings.source!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self, timeout: float = 10.0) -> bool:
+        """Flush for at most so many seconds, and close the connections; return as ``flush``."""
+        is_flushed = await call_async(self._reporter.close, timeout)
+        self._hosting.leases.close()
+        await self._transport.aclose()
+        return is_flushed
+
+    def report(
+        self,
+        type: FactType | str | Mapping[str, Any],
+        subject: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        time: Instant | None = None,
+    ) -> None:
+        """Report a fact in the background; a CloudEvent as a ``dict`` may stand for ``type``.
+
+        Returns at once and never raises. A fact that is refused, or that cannot be sent, is told to
+        ``on_refused`` and to the log. ``id`` is by default a new one: give your own, so that the
+        same fact that is reported by two processes is recorded once. A process that is
+        killed loses at most the facts that ``flush`` had not confirmed.
+        """
+        self._reporter.report(type, data, {"subject": subject, "id": id, "time": time})
+
+    async def flush(self, timeout: float = 10.0) -> bool:
+        """Wait for at most so many seconds until the ledger has judged all facts reported so far.
+
+        Returns whether it has: each of them is then recorded, or was told as refused.
+        """
+        return await call_async(self._reporter.flush, timeout)
+
+    async def send(self, facts: Sequence[Mapping[str, Any]]) -> list[FactItem]:
+        """Send CloudEvents now, in their order; return the outcome of each. Raises LedgerError."""
+        items: list[FactItem] = []
+        for first in range(0, len(facts), BATCH_FACTS):
+            batch = [encoded(fact, self._settings.source) for fact in facts[first:][:BATCH_FACTS]]
+            answer = await self._transport.facts(list(map(msgspec.Raw, batch)))
+            items += msgspec.json.decode(answer, type=_Outcomes).data
+        return items
+
+    def run(
+        self,
+        line: str,
+        *,
+        name: str | None = None,
+        parent: str | None = None,
+        lease: int | None = None,
+        attempt: int | None = None,
+        input: Any = None,
+        triggered_by: Mapping[str, str] | None = None,
+        on_refused: Literal["run", "raise"] = "run",
+        tells_errors: bool = False,
+    ) -> RunScope:
+        """A run of a line: ``with ledger.run(line) as run:``, or ``@ledger.run(line)``.
+
+        ``name`` and ``parent`` are external ids, by default a new one and the run around this one.
+        ``lease`` is in seconds, 5 to 604,800: the ledger fails the run when it has heard nothing
+        for so long, and heartbeats are sent meanwhile. A start that is refused, as on a paused
+        line, is told to ``on_refused`` of the client, and the function runs; with ``raise`` the
+        start is waited for, and the Problem is raised instead. ``tells_errors`` reports the text of
+        the exception that fails the run, beside its type.
+        """
+        given = {"input": input, "attempt": attempt, "triggered_by": triggered_by}
+        started = {key: value for key, value in given.items() if value is not None}
+        plan = Plan(line, name, parent, lease, on_refused, tells_errors, started)
+        return RunScope(self._hosting, plan)

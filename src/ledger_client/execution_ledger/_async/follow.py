@@ -1,0 +1,111 @@
+"""Following the feed: pages until they are complete, then the stream, and over again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from execution_ledger import _operations as routes
+from execution_ledger import types
+from execution_ledger._async.transport import AsyncTransport
+from execution_ledger._requests import Rows, answer_of, event_of, is_lost, request_of
+from execution_ledger._wait import pause_async
+from execution_ledger.cursors import Store
+from execution_ledger.errors import LedgerError
+
+SILENCE_SECONDS = 40.0
+"""The service sends a comment every 15 s: a longer silence is a lost connection."""
+
+RETURN_SECONDS = 2.0
+"""How long the service asks a reader of the stream to wait before it comes back."""
+
+PAGE = 100
+
+
+class AsyncFollow:
+    """The events since a stored position, and then each new one, for ever.
+
+    The position of an event is stored when the next event is asked for, so an event whose handler
+    was interrupted comes again: at least once. With ``SqliteCursor``, or any store whose ``save``
+    commits the handler's own transaction, each event is handled once.
+
+    A service that is away is waited for. A refusal, such as a revoked key, is raised.
+    """
+
+    def __init__(
+        self, transport: AsyncTransport, store: Store, filters: Mapping[str, object]
+    ) -> None:
+        self._transport, self._store, self._filters = transport, store, dict(filters)
+        self._after: object = self._filters.pop("after", None)
+        self.complete_to: int | None = None
+        """The log's position up to which all events were given; None before that is known."""
+        self._told: list[Callable[[int], object]] = []
+
+    def on_complete(self, function: Callable[[int], object]) -> AsyncFollow:
+        """Call a function with the log's position when all events up to now were handled.
+
+        The function is called each time that the pages end: at first, and after each lost
+        connection. Returns this follower.
+        """
+        self._told.append(function)
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[types.Event]:
+        while True:
+            try:
+                async with aclosing(self.up_to_now()) as events:
+                    async for event in events:
+                        yield event
+                async with aclosing(self._streamed()) as events:
+                    async for event in events:
+                        yield event
+            except LedgerError as error:
+                if not is_lost(error):
+                    raise
+            await pause_async(RETURN_SECONDS * random.uniform(0.5, 1.0))
+
+    async def up_to_now(self) -> AsyncGenerator[types.Event, None]:
+        """The events since the stored position, up to now, and no further."""
+        self._after = self._store.load() or self._after
+        while True:
+            given = {**self._filters, "limit": PAGE}
+            if self._after is not None:
+                given["after"] = self._after
+            answer = await self._transport.attempt(request_of(routes.LIST_EVENTS, (), given))
+            page: Any = answer_of(routes.LIST_EVENTS, answer)
+            for event in page.data:
+                yield event
+                self._handled(event.id)
+            if not page.meta.has_more:
+                self._complete(int(answer.headers["ledger-position"]))
+                return
+
+    async def _streamed(self) -> AsyncGenerator[types.Event, None]:
+        """The events that are recorded from now on, until the connection ends."""
+        rows = Rows()
+        # Only the number of an id counts: the pages were complete up to this position.
+        after = f"EVT-00-{self.complete_to:06}"
+        async with self._transport.stream(
+            routes.STREAM_EVENTS,
+            arguments=self._filters,
+            headers={"last-event-id": after},
+            silence=SILENCE_SECONDS,
+        ) as pieces:
+            async for piece in pieces:
+                for row in rows.feed(piece):
+                    if row.startswith(b"data:") and row[5:].strip():
+                        event = event_of(row[5:])
+                        yield event
+                        self._handled(event.id)
+                        self.complete_to = event.position
+
+    def _handled(self, event_id: str) -> None:
+        self._store.save(event_id)
+        self._after = event_id
+
+    def _complete(self, position: int) -> None:
+        self.complete_to = position
+        for function in self._told:
+            function(position)

@@ -1,0 +1,123 @@
+"""Heartbeats: a thread that renews the leases of open runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Protocol
+
+import httpx
+
+from execution_ledger._forks import renewed_in_children
+from execution_ledger._requests import Settings
+
+log = logging.getLogger("execution_ledger")
+
+PART = 3
+"""A lease is renewed each third of it: two heartbeats may be late or lost."""
+SOON_SECONDS = 2.0
+"""The pause after a heartbeat that did not arrive, and before the run's id is known."""
+ATTEMPT_SECONDS = 10.0
+
+JOIN_SECONDS = 1.0
+"""How long the end waits for a heartbeat that is under way."""
+
+OVER = frozenset({404, 409})
+"""The answers that say that the run has ended, or has no lease."""
+
+
+class Leased(Protocol):
+    """A run with a lease."""
+
+    id: str | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no heartbeat is due any more."""
+        ...
+
+
+class Leases:
+    """The leases of this process's open runs, renewed by one thread.
+
+    The thread runs whenever another thread lets go of the interpreter lock, as Python code does
+    every few milliseconds. Code in C that holds the lock for longer than two thirds of a lease lets
+    the run fail: choose a lease of more than one and a half times the longest such stretch.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.MockTransport | None) -> None:
+        self._settings, self._transport = settings, transport
+        self._parents: list[httpx.Client] = []
+        self._http: httpx.Client | None = None
+        self._begin()
+        renewed_in_children(self)
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._due: dict[Leased, tuple[float, float]] = {}
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def after_fork(self) -> None:
+        """Begin anew in a child: the parent renews the leases of its own runs."""
+        self._parents += [] if self._http is None else [self._http]
+        self._http = None
+        self._begin()
+
+    def add(self, run: Leased, seconds: float) -> None:
+        """Renew a run's lease from now on."""
+        with self._changed:
+            self._due[run] = (time.monotonic() + seconds / PART, seconds / PART)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew_all, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Renew no lease any more."""
+        with self._changed:
+            self._due.clear()
+            self._is_closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS)
+
+    def remove(self, run: Leased) -> None:
+        """Renew a run's lease no more."""
+        with self._changed:
+            self._due.pop(run, None)
+
+    def _renew_all(self) -> None:
+        while not self._is_closed:
+            with self._changed:
+                now = time.monotonic()
+                first = min((due for due, _ in self._due.values()), default=None)
+                if first is None or first > now:
+                    self._changed.wait(None if first is None else first - now)
+                    continue
+                runs = [(run, each) for run, (due, each) in self._due.items() if due <= now]
+            for run, interval in runs:
+                self._renew(run, interval)
+        if self._http is not None:
+            self._http.close()
+
+    def _renew(self, run: Leased, interval: float) -> None:
+        next_in = min(interval, SOON_SECONDS)
+        try:
+            status = self._sent(run.id, min(interval, ATTEMPT_SECONDS)) if run.id else None
+            if status is not None and status < 300:
+                next_in = interval
+        except Exception as error:
+            log.debug("No heartbeat of %s arrived: %s", run.id, error)
+            status = None
+        with self._changed:
+            if run.is_over or status in OVER:
+                self._due.pop(run, None)
+            elif run in self._due:
+                self._due[run] = (time.monotonic() + next_in, interval)
+
+    def _sent(self, run_id: str, timeout: float) -> int:
+        if self._http is None:
+            self._http = httpx.Client(**self._settings.options(self._transport))
+        return self._http.post(f"/v1/runs/{run_id}/heartbeat", timeout=timeout).status_code

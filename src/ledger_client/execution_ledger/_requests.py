@@ -1,0 +1,281 @@
+"""Requests and answers without any connection: shared by both clients, the reporter and tests."""
+
+import functools
+import keyword
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from execution_ledger import types
+from execution_ledger._operation import Answer, Command, File, Listing, Operation, Text
+from execution_ledger.errors import NotConfigured, NotReachable, Problem, Unavailable, problem_in
+
+T = TypeVar("T")
+
+VERSION = "0.1.0"
+CONNECT_SECONDS = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+"""The pauses between attempts double, from the first to the longest, in seconds."""
+
+ENCODER = msgspec.json.Encoder(decimal_format="number")
+ATTRIBUTES = ("id", "source", "time", "actortype", "actorid")
+"""The attributes of a fact that may be given beside its data."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The service, and the credential for it."""
+
+    url: str
+    token: str = field(repr=False)
+    source: str
+    timeout: float
+
+    def headers(self) -> dict[str, str]:
+        """The headers of each request."""
+        agent = f"execution-ledger-client/{VERSION}"
+        return {"authorization": f"Bearer {self.token}", "user-agent": agent}
+
+    def options(self, transport: httpx.MockTransport | None) -> dict[str, Any]:
+        """The options of an HTTP client that sends the token to this service alone."""
+        options: dict[str, Any] = {"base_url": self.url, "headers": self.headers()}
+        # A connection without TLS needs no certificates of authorities, which take 8 ms to load.
+        options |= {"follow_redirects": False, "verify": self.url.startswith("https:")}
+        return options | ({"transport": transport} if transport is not None else {})
+
+
+def settings_of(url: str | None, token: str | None, source: str | None, timeout: float) -> Settings:
+    """The settings that were given, else those of the environment. Raises NotConfigured."""
+    url, token = url or os.environ.get("ELK_URL"), token or os.environ.get("ELK_TOKEN")
+    if not url or not token:
+        raise NotConfigured("Give the ledger's address and a token, or set ELK_URL and ELK_TOKEN.")
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+        raise NotConfigured("The address must be http://… or https://…, without user or password.")
+    program = Path(sys.argv[0] if sys.argv else "").stem.strip("-") or "python"
+    source = source or os.environ.get("ELK_SOURCE") or f"/{program}"
+    return Settings(url.rstrip("/"), token, source, timeout)
+
+
+class Outgoing(NamedTuple):
+    """A request to the service."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes | None
+
+
+def request_of(
+    operation: Operation[Any], ids: tuple[object, ...], arguments: Mapping[str, object]
+) -> Outgoing:
+    """The request for a route, with the ids in its path. Raises ValueError for impossible ids."""
+    path, given = operation.path, dict(arguments)
+    for value in map(str, ids):
+        if value in ("", ".", ".."):
+            raise ValueError(f"{value!r} is no id")
+        before, _, after = path.partition("{")
+        path = before + quote(value, safe="") + after.partition("}")[2]
+    headers = {}
+    if (least := given.pop("min_position", None)) is not None:
+        headers["ledger-min-position"] = str(least)
+    key = given.pop("idempotency_key", None)
+    if operation.method == "GET":
+        query = {_name(name): word(value) for name, value in given.items() if value is not None}
+        return Outgoing("GET", path, query, headers, None)
+    if operation.method == "DELETE" or operation.path.endswith("/heartbeat"):
+        return Outgoing(operation.method, path, {}, headers, None)
+    headers["idempotency-key"] = str(key or uuid.uuid4().hex)
+    headers["content-type"] = "application/json"
+    return Outgoing(operation.method, path, {}, headers, ENCODER.encode(_sent(given)))
+
+
+def word(value: object) -> str:
+    """A value as a word of a query; several words with commas between them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list | tuple | set | frozenset):
+        return ",".join(map(word, value))
+    return str(value)
+
+
+def instant(value: object) -> str:
+    """An instant as RFC 3339. Raises ValueError for a ``datetime`` without a zone."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("a datetime needs a zone, such as datetime.now(UTC)")
+        return value.isoformat().replace("+00:00", "Z")
+    return word(value)
+
+
+def _name(name: str) -> str:
+    bare = name.removesuffix("_")
+    return bare if keyword.iskeyword(bare) else name
+
+
+def _sent(value: object) -> object:
+    """The body of a command, with instants as texts, and ``from`` for ``from_``."""
+    if isinstance(value, Mapping):
+        return {_name(name): _sent(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sent(each) for each in value]
+    return instant(value) if isinstance(value, datetime) else value
+
+
+def fact_of(
+    kind: str, subject: str | None, given: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """A fact as a CloudEvent, of the attributes and the data that the caller gave."""
+    data, fact = dict(given), {"specversion": "1.0", "id": uuid.uuid4().hex, "source": source}
+    fact |= {"type": kind, "time": instant(datetime.now(UTC))}
+    fact |= {} if subject is None else {"subject": subject}
+    for name in ATTRIBUTES:
+        if name in data:
+            value = data.pop(name)
+            fact[name] = instant(value) if name == "time" else value
+    return fact | {"data": _instants(data)}
+
+
+def _instants(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: instant(each) if isinstance(each, datetime) else each for name, each in data.items()
+    }
+
+
+class _Data(msgspec.Struct, Generic[T]):
+    """The answer that has what is asked for as its ``data``."""
+
+    data: T
+
+
+_EVENT: Any = types.Event
+
+
+def _event(kind: type, told: Any) -> Any:
+    """An event of its own class; of an unknown type, or of an unknown form, an ``OtherEvent``."""
+    if kind is not _EVENT:
+        raise NotImplementedError
+    try:
+        return msgspec.convert(told, types.EVENTS.get(told["type"], types.OtherEvent))
+    except msgspec.ValidationError:
+        return msgspec.convert(told, types.OtherEvent)
+
+
+@functools.cache
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """The decoder of a type."""
+    return msgspec.json.Decoder(kind, dec_hook=_event)
+
+
+def event_of(body: bytes) -> types.Event:
+    """The event of an envelope in JSON."""
+    event: types.Event = decoder(types.Event).decode(body)
+    return event
+
+
+def answer_of(operation: Operation[T], answer: httpx.Response) -> T:
+    """The value of a successful answer. Raises Problem for any other answer."""
+    if not answer.is_success:
+        raise problem_of_answer(answer)
+    kind: Any = operation.type
+    if kind is None:
+        return None  # type: ignore[return-value]
+    if isinstance(operation, Text | File):
+        return answer.text if kind is str else answer.content  # type: ignore[return-value]
+    if isinstance(operation, Listing):
+        kind = types.Page[kind]
+    is_wrapped = isinstance(operation, Answer | Command)
+    value = decoder(_Data[kind] if is_wrapped else kind).decode(answer.content)
+    return value.data if is_wrapped else value  # type: ignore[no-any-return]
+
+
+def problem_of_answer(answer: httpx.Response) -> Problem:
+    """The error of an answer whose body was read."""
+    return problem_in(answer.status_code, answer.content, answer.headers.get("retry-after"))
+
+
+class Attempts:
+    """The attempts of one request: which failure is tried again, and after how many seconds."""
+
+    def __init__(
+        self, method: str, timeout: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._method, self._clock = method, clock
+        self._end = clock() + timeout
+        self._pause = FIRST_PAUSE
+
+    @property
+    def timeout(self) -> httpx.Timeout:
+        """The time that the next attempt has."""
+        left = max(self._end - self._clock(), 0.001)
+        return httpx.Timeout(left, connect=min(left, CONNECT_SECONDS))
+
+    def again(self, failure: Problem | httpx.TransportError) -> float:
+        """The seconds until the next attempt. Raises the error if there is none."""
+        if isinstance(failure, Problem):
+            error: Problem | NotReachable = failure
+            asked = failure.retry_after or 0.0
+        else:
+            error, asked = not_reachable(failure), 0.0
+        pause = max(asked, self._pause) * random.uniform(1.0, 1.5)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if not is_passing(failure, self._method) or self._clock() + pause >= self._end:
+            raise error from (None if error is failure else failure)
+        return pause
+
+
+def not_reachable(failure: httpx.TransportError) -> NotReachable:
+    """The error of a connection that failed."""
+    return NotReachable(f"No answer from the ledger: {failure or type(failure).__name__}")
+
+
+def is_passing(failure: Problem | httpx.TransportError, method: str) -> bool:
+    """Whether the same request may be tried again: nothing happens twice, and it may succeed."""
+    if isinstance(failure, Problem):
+        if failure.status == 503:
+            return failure.code != "read_only" and method != "DELETE"
+        return failure.status in (408, 429)
+    if isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+        return True
+    # A DELETE may have been done when its answer was lost, and would then be refused.
+    return method != "DELETE" and not isinstance(failure, httpx.UnsupportedProtocol)
+
+
+def is_lost(failure: Exception) -> bool:
+    """Whether a reader should come back later."""
+    return isinstance(failure, NotReachable | Unavailable) or (
+        isinstance(failure, Problem) and failure.status in (408, 429, 500, 502, 504)
+    )
+
+
+class Rows:
+    """Bytes that come in pieces, as whole lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that are complete now."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        return lines
+
+    @property
+    def rest(self) -> list[bytes]:
+        """The last line, if no line end came after it."""
+        return [self._rest] if self._rest else []

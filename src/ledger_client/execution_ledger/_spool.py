@@ -1,0 +1,176 @@
+"""Queues of facts: in memory, and on the disk in a SQLite file for each process."""
+
+import sqlite3
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+MAX_PAGES = 262_144
+"""A file has at most so many pages of 4 KiB: 1 GiB."""
+
+
+class Waiting(NamedTuple):
+    """A fact that waits to be judged."""
+
+    number: int
+    """The place in the order of this process's facts."""
+    text: bytes
+    """The fact in JSON, made once, so that each attempt sends the same."""
+
+
+class Queue(Protocol):
+    """Facts in their order, each until it was judged."""
+
+    def first(self, count: int) -> list[Waiting]:
+        """The oldest facts."""
+        ...
+
+    def remove(self, facts: Sequence[Waiting]) -> None:
+        """Forget facts that were judged, all among the oldest."""
+
+
+class Memory:
+    """Facts in memory, under the lock of the reporter."""
+
+    def __init__(self, lock: threading.Condition) -> None:
+        self._lock = lock
+        self._facts: deque[Waiting] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def is_full(self, text: bytes, facts: int, size: int) -> bool:
+        """Whether a further fact would be too much."""
+        return len(self._facts) >= facts or self._bytes + len(text) > size
+
+    def append(self, fact: Waiting) -> None:
+        """Add the newest fact."""
+        self._facts.append(fact)
+        self._bytes += len(fact.text)
+
+    def first(self, count: int) -> list[Waiting]:
+        """The oldest facts."""
+        with self._lock:
+            return list(islice(self._facts, count))
+
+    def remove(self, facts: Sequence[Waiting]) -> None:
+        """Forget facts that were judged, all among the oldest."""
+        gone, kept = {fact.number for fact in facts}, []
+        with self._lock:
+            while gone:
+                fact = self._facts.popleft()
+                if fact.number in gone:
+                    gone.remove(fact.number)
+                    self._bytes -= len(fact.text)
+                else:
+                    kept.append(fact)
+            self._facts.extendleft(reversed(kept))
+
+
+class SpoolFile:
+    """One process's facts. The process holds the file's lock until it ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mutex = threading.Lock()
+        self._database = sqlite3.connect(
+            path, timeout=0.0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            # The lock lasts as long as the connection, so no other process takes a living one's.
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # A kill of the process loses nothing then; a power failure loses the last moments.
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(f"PRAGMA max_page_count = {MAX_PAGES}")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS fact (number INTEGER PRIMARY KEY, text BLOB NOT NULL)"
+            )
+        except sqlite3.Error:
+            self._database.close()
+            raise
+
+    def put(self, facts: Sequence[Waiting]) -> None:
+        """Keep facts: all or none. Raises sqlite3.Error."""
+        with self._mutex:
+            self._database.execute("BEGIN")
+            try:
+                self._database.executemany("INSERT INTO fact VALUES (?, ?)", facts)
+                self._database.execute("COMMIT")
+            except sqlite3.Error:
+                with suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def first(self, count: int) -> list[Waiting]:
+        """The oldest facts."""
+        with self._mutex:
+            rows = self._database.execute("SELECT * FROM fact ORDER BY number LIMIT ?", (count,))
+            return [Waiting(*row) for row in rows]
+
+    def remove(self, facts: Sequence[Waiting]) -> None:
+        """Forget facts that were judged."""
+        with self._mutex:
+            self._database.execute("BEGIN")
+            self._database.executemany(
+                "DELETE FROM fact WHERE number = ?", [(fact.number,) for fact in facts]
+            )
+            self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file, and remove it if no fact waits."""
+        is_empty = False
+        with self._mutex:
+            with suppress(sqlite3.Error):
+                is_empty = self._database.execute("SELECT * FROM fact LIMIT 1").fetchone() is None
+            self._database.close()
+        if is_empty:
+            self.path.unlink(missing_ok=True)
+
+
+class Spool:
+    """A directory of such files: the own one, and those that other processes left."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._directory = Path(directory)
+        self._own: SpoolFile | None = None
+        self._parents: list[SpoolFile] = []
+        """The files of the processes from which this one was forked. Closing one would write."""
+
+    def own(self) -> SpoolFile:
+        """This process's file. Raises OSError or sqlite3.Error."""
+        if self._own is None:
+            self._directory.mkdir(0o700, parents=True, exist_ok=True)
+            try:
+                self._own = self._new()
+            except sqlite3.OperationalError:
+                self._own = self._new()  # another process took the first one for a file left behind
+        return self._own
+
+    def _new(self) -> SpoolFile:
+        return SpoolFile(self._directory / f"{time.time_ns():020}-{uuid.uuid4().hex}.spool")
+
+    def left(self) -> Iterator[SpoolFile]:
+        """The files of processes that have ended, each locked by this process."""
+        for path in sorted(self._directory.glob("*.spool")):
+            if self._own is None or path != self._own.path:
+                with suppress(sqlite3.Error):
+                    yield SpoolFile(path)
+
+    def after_fork(self) -> None:
+        """Leave the parent's file alone."""
+        self._parents += [] if self._own is None else [self._own]
+        self._own = None
+
+    def close(self) -> None:
+        """Close the own file."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None

@@ -1,0 +1,147 @@
+"""A ledger for your own tests: facts arrive in a list, and nothing leaves the process."""
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+
+from execution_ledger._async.client import AsyncLedger
+from execution_ledger._sync.client import Ledger
+
+URL, TOKEN, SOURCE = "http://ledger.test", "elk_test", "/tests"
+
+
+@dataclass
+class FakeRun:
+    """A run as the reported facts tell it."""
+
+    name: str
+    line: str | None
+    status: str = "running"
+    started: dict[str, Any] = field(default_factory=dict)
+    """The data of its start."""
+    ended: dict[str, Any] = field(default_factory=dict)
+    """The data of its ending."""
+
+
+class Received:
+    """The facts that a fake ledger has taken, and the answers that it gives."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refusals: list[tuple[str, str, str]] = []
+        self._answers: dict[str, Any] = {}
+        self.facts: dict[tuple[str, str], dict[str, Any]] = {}
+        self.heartbeats: Counter[str] = Counter()
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request of the client."""
+        path = request.url.path
+        with self._lock:
+            if path.endswith("/heartbeat"):
+                self.heartbeats[path.split("/")[3]] += 1
+                return httpx.Response(204)
+            if path in ("/v1/facts", "/v1/facts/batch") and request.method == "POST":
+                return self._taken(msgspec.json.decode(request.content))
+            if path in self._answers:
+                return httpx.Response(200, json=self._answers[path])
+        detail = f'The fake ledger has no answer: give one by answers("{path}", …).'
+        return _refused(404, "not_found", detail)
+
+    def _taken(self, sent: Any) -> httpx.Response:
+        if isinstance(sent, list):
+            return httpx.Response(200, json={"data": [self._judged(fact) for fact in sent]})
+        item = self._judged(sent)
+        if item["error"] is not None:
+            return _refused(409, item["error"]["code"], item["error"]["detail"])
+        return httpx.Response(201, json={"data": item})
+
+    def _judged(self, fact: dict[str, Any]) -> dict[str, Any]:
+        identity, subject = (fact["source"], fact["id"]), fact.get("subject")
+        item = {"index": 0, "id": fact["id"], "source": fact["source"], "event_ids": []}
+        for pattern, code, detail in self._refusals:
+            if re.fullmatch(pattern, fact["type"]):
+                error = {"status": 409, "code": code, "detail": detail, "errors": []}
+                return item | {"outcome": "refused", "subject": subject, "error": error}
+        outcome = "duplicate" if identity in self.facts else "recorded"
+        self.facts.setdefault(identity, fact)
+        position = list(self.facts).index(identity) + 1
+        if subject is None and fact["type"].startswith("run."):
+            subject = f"RUN-26-{position:06}"
+        return item | {
+            "outcome": outcome,
+            "subject": subject,
+            "position": position,
+            "event_ids": [f"EVT-26-{position:06}"],
+            "error": None,
+        }
+
+    def refuse(self, pattern: str, code: str, detail: str) -> None:
+        """Refuse facts of these types from now on."""
+        self._refusals.append((pattern, code, detail))
+
+    def answers(self, path: str, body: Any) -> None:
+        """Answer reads of a path."""
+        self._answers[path] = body
+
+    def runs(self) -> Iterator[FakeRun]:
+        """The runs, in the order of their starts."""
+        runs: dict[str, FakeRun] = {}
+        for fact in self.facts.values():
+            kind, data = fact["type"], fact.get("data") or {}
+            name = data.get("external_id") or fact.get("subject") or fact["id"]
+            if kind in ("run.requested", "run.started"):
+                runs[name] = FakeRun(name, data.get("service_line_id"), started=data)
+            elif kind in ("run.completed", "run.failed", "run.cancelled") and name in runs:
+                runs[name].status, runs[name].ended = kind.removeprefix("run."), data
+        yield from runs.values()
+
+
+class FakeLedger(Ledger):
+    """A ``Ledger`` in memory. Facts are taken as they are: only your own ``refuse`` refuses."""
+
+    def __init__(self, *, source: str = SOURCE, **options: Any) -> None:
+        self.received = Received()
+        transport = httpx.MockTransport(self.received.answer)
+        super().__init__(URL, TOKEN, source=source, transport=transport, **options)
+
+    @property
+    def facts(self) -> list[dict[str, Any]]:
+        """The facts reported so far, each once, in their order."""
+        self.flush()
+        return list(self.received.facts.values())
+
+    @property
+    def reported_runs(self) -> list[FakeRun]:
+        """The runs reported so far, in the order of their starts."""
+        self.flush()
+        return list(self.received.runs())
+
+    def refuse(
+        self, pattern: str, code: str = "invalid_state", detail: str = "Refused by the test."
+    ) -> None:
+        """Refuse facts whose type matches a regular expression, with 409."""
+        self.received.refuse(pattern, code, detail)
+
+    def answers(self, path: str, body: Any) -> None:
+        """Answer reads of a path such as ``/v1/execution/LIN-26-000001`` with this JSON."""
+        self.received.answers(path, body)
+
+
+class AsyncFakeLedger(AsyncLedger):
+    """An ``AsyncLedger`` in memory, otherwise as ``FakeLedger``."""
+
+    def __init__(self, *, source: str = SOURCE, **options: Any) -> None:
+        self.received = Received()
+        transport = httpx.MockTransport(self.received.answer)
+        super().__init__(URL, TOKEN, source=source, transport=transport, **options)
+
+
+def _refused(status: int, code: str, detail: str) -> httpx.Response:
+    problem = {"type": "about:blank", "title": code, "status": status, "detail": detail}
+    return httpx.Response(status, json=problem | {"code": code, "request_id": None})

@@ -1,0 +1,78 @@
+"""The client is a package of its own: nothing of the service is in it, and it installs alone."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import execution_ledger
+import pytest
+
+from scripts.python_client.modules import PACKAGE
+from tests.support.documents import ROOT, fences
+
+FOLDER = PACKAGE.parent
+PROJECT = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+    return {name.partition(".")[0] for name in found}
+
+
+def test_the_client_imports_its_two_dependencies_alone() -> None:
+    modules = {path: imported(path) for path in PACKAGE.rglob("*.py")}
+    assert len(modules) > 25
+    known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
+    others = {path.name: names - known for path, names in modules.items() if names - known}
+    assert others == {"_verifier.py": {"cryptography"}}
+
+
+def test_the_package_says_its_version_and_its_types() -> None:
+    assert execution_ledger.__version__ == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (FOLDER / "CHANGELOG.md").read_text()
+    assert (PACKAGE / "py.typed").exists()
+    assert {each.partition(">")[0] for each in PROJECT["dependencies"]} == {"httpx", "msgspec"}
+    assert all(hasattr(execution_ledger, name) for name in execution_ledger.__all__)
+
+
+def test_the_service_leaves_the_client_out() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["hatch"]["build"]["targets"]["wheel"]["packages"] == ["src/ledger", "projections"]
+
+
+@pytest.mark.soak
+def test_the_programs_of_the_readme_have_strict_types(tmp_path: Path) -> None:
+    programs = [fence.text for fence in fences(FOLDER / "README.md") if fence.language == "python"]
+    for number, program in enumerate(programs):
+        received = "body, headers, secret, key = b'', dict[str, str](), '', ''\n"
+        head = f"from pathlib import Path\n{received}" if "body" in program else ""
+        (tmp_path / f"program_{number}.py").write_text(head + program)
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+    environment = os.environ | {"MYPYPATH": str(FOLDER)}
+    done = subprocess.run(
+        [*mypy, *sorted(tmp_path.glob("*.py"))],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == f"Success: no issues found in {len(programs)} source files\n"
+
+
+@pytest.mark.soak
+def test_a_wheel_installs_into_a_blank_environment(tmp_path: Path) -> None:
+    venv.create(tmp_path / "blank", with_pip=True)
+    python = tmp_path / "blank/bin/python"
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, FOLDER], check=True)
+    (wheel,) = tmp_path.glob("execution_ledger_client-*.whl")
+    subprocess.run([*pip, "install", wheel], check=True)
+    program = "import execution_ledger, sys; sys.exit('ledger' in sys.modules)"
+    subprocess.run([python, "-I", "-c", program], check=True, cwd=tmp_path)
