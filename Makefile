@@ -79,7 +79,7 @@ bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, an
 clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them (Node 20)
 	@$(BIN)/python scripts/clients
 
-clients-short: $(READY) ## The same with two generators, if node is installed
+clients-short: $(READY) ## The same with one generator, if node is installed
 	@$(BIN)/python scripts/clients --short
 
 crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost

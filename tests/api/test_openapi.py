@@ -389,7 +389,7 @@ CASES = [
     if mode is GenerationMode.POSITIVE
     or (path.startswith("/v1") and (method, path) not in WITHOUT_INVALID_INPUT)
 ]
-ALWAYS = [(*case, 3) for case in CASES[::2]]
+ALWAYS = [(*case, 2) for case in CASES[::2]]
 """One of the two modes of an operation, with the number of examples."""
 
 
