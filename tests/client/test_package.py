@@ -16,24 +16,36 @@ from tests.support.documents import ROOT
 FOLDER = PACKAGE.parent
 PROJECT = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
 
+EXTRAS = {
+    "langchain": "langchain_core",
+    "openai_agents": "agents",
+    "pandas": "pandas",
+    "prefect": "prefect",
+}
+"""The modules of the extras, and the library that each is for."""
+
 
 def imported(path: Path) -> set[str]:
-    """The packages that a module imports."""
+    """The modules that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(str(node.module))
-    return {name.partition(".")[0] for name in found}
+    return found
 
 
 def test_the_client_imports_its_two_dependencies_alone() -> None:
     modules = {path: imported(path) for path in PACKAGE.rglob("*.py")}
     assert len(modules) > 25
     known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
-    others = {path.name: names - known for path, names in modules.items() if names - known}
-    assert others == {"_verifier.py": {"cryptography"}}
+    packages = {path: {name.partition(".")[0] for name in modules[path]} for path in modules}
+    others = {path.name: names - known for path, names in packages.items() if names - known}
+    extras = {f"{name}.py": {library} for name, library in EXTRAS.items()}
+    assert others == {"_verifier.py": {"cryptography"}} | extras
+    own = {f"execution_ledger.{name}" for name in EXTRAS}
+    assert [path.name for path, names in modules.items() if names & own] == []
 
 
 def test_the_package_says_its_version_and_its_types() -> None:
