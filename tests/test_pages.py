@@ -52,6 +52,8 @@ OPTIONAL = {
 
 CLIENT = ROOT / "src/ledger_client"
 MARK = "--- exit code "
+QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+"""Settings with which Prefect prints no log, and calls no host, where it is installed."""
 LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
 TOGETHER = (
     "contract/facts contract/health page contract/state contract/access security",
@@ -116,7 +118,7 @@ def follow(
         script = ISSUED.sub(rf"\1-{datetime.now(UTC):%y}-", script)
         script = script.replace("localhost:8000", f"localhost:{served.port}")
         script = script.replace("8001", str(free_port()))
-        path = {"PATH": path_of(folder / "bin", program), "PYTHONPATH": str(CLIENT)}
+        path = {"PATH": path_of(folder / "bin", program), "PYTHONPATH": str(CLIENT)} | QUIET
         done = subprocess.run(
             ["bash", "-c", script],
             env=served.environment | path | {"LEDGER": served.address},
