@@ -27,6 +27,7 @@ DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "string"}
 DTYPES |= {datetime: INSTANT, date: "datetime64[us]"}
 """The dtypes of columns. Each of them has nulls, which are never 0 nor False."""
 EVENT: Any = types.Event
+"""The class of the rows of events, which are of a class for each type."""
 RENAMED = {"seconds_by_state": "seconds", "seconds_by_cause": "cause_seconds"}
 """The columns of sums are named as in exports: ``seconds_running``."""
 
@@ -34,9 +35,10 @@ RENAMED = {"seconds_by_state": "seconds", "seconds_by_cause": "cause_seconds"}
 class LedgerFrame(DataFrame):
     """A ``pandas.DataFrame`` of a list, an export or any rows that the client has read.
 
-    ``LedgerFrame(ledger.usage.month("2026-11"))``. Instants are of UTC, numbers may be null. Fields
-    of an object are columns of their own, such as ``error_code``; lists stay as they are. Columns
-    and dtypes are those of the rows' class, also where no row is found.
+    ``LedgerFrame(ledger.usage.month("2026-11"))``; of an ``AsyncLedger``, a list of the rows.
+    Instants are of UTC, numbers may be null. Fields of an object are columns of their own, such as
+    ``error_code``; lists stay as they are. Columns and dtypes are those of the rows' class, also
+    where no row is found.
     """
 
     def __init__(self, rows: Iterable[Any] | Export) -> None:
