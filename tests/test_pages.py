@@ -21,7 +21,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.databases import copied, empty, execute
 from tests.support.documents import CONTRACT, README, ROOT, Step, fences, pages, steps
 from tests.support.sealing import keep_lineage
-from tests.support.served import LEDGER, serving_at
+from tests.support.served import LEDGER, free_port, serving_at
 
 BEGIN = [
     Step("make setup"),
@@ -42,10 +42,18 @@ CHANGING = {
 ISSUED = re.compile(r"\b(RUN|EVT|KEY|WHK|AUD|STM|WCH|ALR)-\d\d-")
 """Ids that the ledger issues have the year of their recording."""
 
-ANALYSIS = ("duckdb", "pandas")
-"""Packages that only some snippets need, and only CI installs: together they take 240 MB."""
+OPTIONAL = {
+    "duckdb": "duckdb",
+    "pandas": "pandas",
+    "langchain": "langchain_core",
+    "prefect": "prefect",
+}
+"""Imports that only some snippets need, by their packages. CI has the first two, for 240 MB."""
 
+CLIENT = ROOT / "src/ledger_client"
 MARK = "--- exit code "
+QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+"""Settings with which Prefect prints no log, and calls no host, where it is installed."""
 LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
 TOGETHER = (
     "contract/facts contract/health page contract/state contract/access security",
@@ -90,9 +98,9 @@ def visits() -> list[list[Path]]:
 
 
 def has_packages(step: Step) -> bool:
-    """Whether the packages for analysis are here that a snippet imports (the extra `analysis`)."""
-    named = re.findall(rf"^import ({'|'.join(ANALYSIS)})$", step.command, re.M)
-    return all(map(find_spec, named))
+    """Whether the optional packages are here that a snippet imports, or a module of the client."""
+    named = re.findall(r"^(?:import|from) (?:execution_ledger\.)?(\w+)", step.command, re.M)
+    return all(find_spec(OPTIONAL[name]) for name in named if name in OPTIONAL)
 
 
 def follow(
@@ -108,10 +116,12 @@ def follow(
     with serving_at(folder / "data", workers=1, **settings, **LOOPBACK) as served:
         script = "".join(f"{command}\ncode=$?; echo; echo '{MARK}'$code\n" for command in commands)
         script = ISSUED.sub(rf"\1-{datetime.now(UTC):%y}-", script)
+        script = script.replace("localhost:8000", f"localhost:{served.port}")
+        script = script.replace("8001", str(free_port()))
+        path = {"PATH": path_of(folder / "bin", program), "PYTHONPATH": str(CLIENT)} | QUIET
         done = subprocess.run(
-            ["bash", "-c", script.replace("localhost:8000", f"localhost:{served.port}")],
-            env=served.environment
-            | {"PATH": path_of(folder / "bin", program), "LEDGER": served.address},
+            ["bash", "-c", script],
+            env=served.environment | path | {"LEDGER": served.address},
             cwd=folder,
             stdout=subprocess.PIPE,
             # As on a terminal: pages show the errors and the chatter of commands too.

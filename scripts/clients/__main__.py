@@ -102,9 +102,10 @@ def follow_the_page(environment: dict[str, str]) -> None:
     BLANK.mkdir()
     (BLANK / "report.ts").write_text(program)
     commands = re.findall(r"^\$ (.*)", install + use, re.MULTILINE)
+    named = {"ELK_URL": environment["LEDGER"], "ELK_TOKEN": environment["TOKEN"]}
     quiet = {"NPM_CONFIG_PACKAGE_LOCK": "false", "NPM_CONFIG_AUDIT": "false"}
     script = "\n".join(["set -e", *commands])
-    printed = run("sh", "-c", script, cwd=BLANK, env=environment | quiet)
+    printed = run("sh", "-c", script, cwd=BLANK, env=environment | named | quiet)
     assert printed.endswith("\nrunning\n"), printed
     print("docs/integrating.md: its program in TypeScript works in an empty folder")
 

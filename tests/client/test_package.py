@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import execution_ledger
@@ -17,24 +18,36 @@ from tests.support.documents import ROOT, fences
 FOLDER = PACKAGE.parent
 PROJECT = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
 
+EXTRAS = {
+    "langchain": "langchain_core",
+    "openai_agents": "agents",
+    "pandas": "pandas",
+    "prefect": "prefect",
+}
+"""The modules of the extras, and the library that each is for."""
+
 
 def imported(path: Path) -> set[str]:
-    """The packages that a module imports."""
+    """The modules that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(str(node.module))
-    return {name.partition(".")[0] for name in found}
+    return found
 
 
 def test_the_client_imports_its_two_dependencies_alone() -> None:
     modules = {path: imported(path) for path in PACKAGE.rglob("*.py")}
     assert len(modules) > 25
     known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
-    others = {path.name: names - known for path, names in modules.items() if names - known}
-    assert others == {"_verifier.py": {"cryptography"}}
+    packages = {path: {name.partition(".")[0] for name in modules[path]} for path in modules}
+    others = {path.name: names - known for path, names in packages.items() if names - known}
+    extras = {f"{name}.py": {library} for name, library in EXTRAS.items()}
+    assert others == {"_verifier.py": {"cryptography"}} | extras
+    own = {f"execution_ledger.{name}" for name in EXTRAS}
+    assert [path.name for path, names in modules.items() if names & own] == []
 
 
 def test_the_package_says_its_version_and_its_types() -> None:
@@ -51,13 +64,19 @@ def test_the_service_leaves_the_client_out() -> None:
 
 
 @pytest.mark.soak
-def test_the_programs_of_the_readme_have_strict_types(tmp_path: Path) -> None:
-    programs = [fence.text for fence in fences(FOLDER / "README.md") if fence.language == "python"]
+def test_the_programs_of_the_readme_and_of_the_page_have_strict_types(tmp_path: Path) -> None:
+    shown = [f for f in fences(ROOT / "docs/integrating.md") if not f.is_sketch]
+    if find_spec("prefect") is None:  # its decorator is untyped where it is not installed
+        shown = [fence for fence in shown if "@flow" not in fence.text]
+    shown += fences(FOLDER / "README.md")
+    programs = [fence.text for fence in shown if fence.language == "python"]
+    assert len(programs) >= 14
     for number, program in enumerate(programs):
         received = "body, headers, secret, key = b'', dict[str, str](), '', ''\n"
         head = f"from pathlib import Path\n{received}" if "body" in program else ""
         (tmp_path / f"program_{number}.py").write_text(head + program)
-    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+    settings = ("--config-file", FOLDER / "pyproject.toml")  # strict
+    mypy = (sys.executable, "-m", "mypy", *settings, "--cache-dir", tmp_path / "cache")
     environment = os.environ | {"MYPYPATH": str(FOLDER)}
     done = subprocess.run(
         [*mypy, *sorted(tmp_path.glob("*.py"))],

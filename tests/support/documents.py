@@ -42,13 +42,18 @@ def fences(page: Path) -> Iterator[Fence]:
 
 
 def steps(page: Path) -> list[Step]:
-    """The steps of a reader, in order: each command of a console, each Python snippet."""
+    """The steps of a reader, in order: each command of a console, each Python snippet.
+
+    A snippet that begins with its name, such as ``# receiver.py``, becomes a file.
+    """
     found: list[Step] = []
     for fence in fences(page):
         if fence.is_sketch:
             continue
         if fence.language == "python":
-            found.append(Step(f"python - <<'END_OF_SNIPPET'\n{fence.text}END_OF_SNIPPET"))
+            named = re.match(r"# (\w+\.py)\n", fence.text)
+            taken = f"cat > {named[1]}" if named else "python -"
+            found.append(Step(f"{taken} <<'END_OF_SNIPPET'\n{fence.text}END_OF_SNIPPET"))
         elif fence.language == "console":
             found += _commands(fence.text)
     return found

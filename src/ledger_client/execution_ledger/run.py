@@ -212,10 +212,14 @@ class RunScope:
     def __init__(self, host: Hosting, plan: Plan) -> None:
         self._host, self._plan = host, plan
 
-    def __enter__(self) -> OpenRun:
+    def begin(self) -> OpenRun:
+        """Begin a run without a block: its ``end`` ends it, in any thread and context."""
         run = OpenRun(self._host, self._plan)
         run.begin()
-        return self._entered(run)
+        return run
+
+    def __enter__(self) -> OpenRun:
+        return self._entered(self.begin())
 
     def _entered(self, run: OpenRun) -> OpenRun:
         """Make a run the one of the block. Threads and tasks may enter one scope side by side."""
