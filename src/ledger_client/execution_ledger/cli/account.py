@@ -16,21 +16,14 @@ from execution_ledger._requests import Outgoing, request_of, settings_of
 from execution_ledger.cli import session
 from execution_ledger.cli.asking import Asking, TooOld
 from execution_ledger.cli.grammar import command
-from execution_ledger.cli.showing import Show, clean, json_text, say
+from execution_ledger.cli.showing import Show, clean, columns, json_text, say
 from execution_ledger.errors import Forbidden, NotVerified
 
-CREDENTIAL = {
-    "URL": "url",
-    "ID": "id",
-    "TYPE": "type",
-    "NAME": "name",
-    "ORGANIZATION": "organization_id",
-    "WORKSPACE": "workspace_id",
-    "PERMISSIONS": "permissions",
-    "EXPIRES": "expires_at",
-    "VERSION": "version",
-}
-PROVED = {"ID": "id", "TYPE": "type", "POSITION": "position", "SIZE": "size", "KEY": "key"}
+CREDENTIAL = columns(
+    "URL=url ID=id TYPE=type NAME=name ORGANIZATION=organization_id WORKSPACE=workspace_id "
+    "PERMISSIONS=permissions EXPIRES=expires_at VERSION=version"
+)
+PROVED = columns("ID=id TYPE=type POSITION=position SIZE=size KEY=key")
 
 
 @command(
@@ -49,9 +42,7 @@ def login(show: Show, url: str) -> None:
         token = click.prompt("Token", hide_input=True, err=True)
     else:
         token = sys.stdin.readline()
-    token = token.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise click.UsageError("A token is one word, such as elk_….")
+    token = session.checked_token(token)
     credential = _credential(Asking(settings_of(url, token, None, session.TIMEOUT_SECONDS)))
     place = session.keep(url, token)
     show.one(credential, CREDENTIAL)

@@ -14,19 +14,14 @@ from execution_ledger.cli.asking import Asking, parameters
 from execution_ledger.cli.grammar import REFUSED, command, when
 from execution_ledger.cli.reading import LINE
 from execution_ledger.cli.session import connected
-from execution_ledger.cli.showing import Show, say
+from execution_ledger.cli.showing import Show, columns, say
 from execution_ledger.errors import LedgerError, TooLarge
 from execution_ledger.reporter import BATCH_BYTES, BATCH_FACTS
 
-OUTCOMES = {
-    "PLACE": "place",
-    "OUTCOME": "outcome",
-    "ID": "id",
-    "SUBJECT": "subject",
-    "CODE": "error.code",
-    "DETAIL": "error.told",
-}
-ACKNOWLEDGED = {"ALERT": "id", "OUTCOME": "outcome", "CODE": "code"}
+OUTCOMES = columns(
+    "PLACE=place OUTCOME=outcome ID=id SUBJECT=subject CODE=error.code DETAIL=error.told"
+)
+ACKNOWLEDGED = columns("ALERT=id OUTCOME=outcome CODE=code")
 
 REASON = click.Option(["--reason"], help="Why, for people.")
 UNTIL = click.Option(["--until"], type=when, help="Until this instant, such as 'in 2h'.")

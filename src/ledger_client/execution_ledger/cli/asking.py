@@ -49,8 +49,8 @@ class Asking(Transport):
 
     def ask(self, operation: Operation[Any], *ids: object, **given: object) -> Any:
         """The answer of a route: its ``data``, or the whole if it has none."""
-        answer = msgspec.json.decode(self.attempt(request_of(operation, ids, given)).content)
-        return answer.get("data", answer) if isinstance(answer, dict) else answer
+        answer = _read(self.attempt(request_of(operation, ids, given)))
+        return answer.get("data", answer)
 
     def rows(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
         """The rows of a list, over all its pages."""
@@ -60,7 +60,7 @@ class Asking(Transport):
     def pages(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
         """The ``data`` of each page of a list."""
         while True:
-            answer = msgspec.json.decode(self.attempt(request_of(operation, (), given)).content)
+            answer = _read(self.attempt(request_of(operation, (), given)), "data", "meta")
             yield answer["data"]
             if not answer["meta"]["has_more"]:
                 return
@@ -82,6 +82,17 @@ class Asking(Transport):
         known = {each.get("name") for each in route[request.method.lower()].get("parameters", ())}
         if unknown := set(request.query) - known:
             raise TooOld(f"{told} no parameter {', '.join(sorted(unknown))} there.") from problem
+
+
+def _read(answer: httpx.Response, *members: str) -> dict[str, Any]:
+    """An answer's object. Raises LedgerError if another service has answered."""
+    try:
+        told = msgspec.json.decode(answer.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        told = {}
+    if not told or set(members) - told.keys():
+        raise LedgerError(f"{answer.url} has not answered as a ledger does: is the address right?")
+    return told
 
 
 def _matches(template: str, path: str) -> bool:

@@ -19,18 +19,13 @@ from execution_ledger._sync.follow import Follow
 from execution_ledger.cli.asking import Asking, parameters
 from execution_ledger.cli.grammar import command, when
 from execution_ledger.cli.session import connected
-from execution_ledger.cli.showing import Show, say
+from execution_ledger.cli.showing import Show, columns, say
 
-EVENTS = {
-    "TIME": "occurred_at",
-    "EVENT": "id",
-    "TYPE": "type",
-    "LINE": "service_line_id",
-    "SUBJECT": "subject.id",
-    "ACTOR": "actor.id",
-    "PAYLOAD": "payload",
-}
-FORWARDED = {"EVENT": "id", "TYPE": "type", "LINE": "service_line_id", "ANSWER": "answer"}
+EVENTS = columns(
+    "TIME=occurred_at EVENT=id TYPE=type LINE=service_line_id SUBJECT=subject.id ACTOR=actor.id "
+    "PAYLOAD=payload"
+)
+FORWARDED = columns("EVENT=id TYPE=type LINE=service_line_id ANSWER=answer")
 FORWARD_SECONDS = 15.0
 """How long the receiver may take for an answer, as with a webhook of the service."""
 
@@ -83,16 +78,14 @@ def _since(value: str) -> str:
     return value if value.startswith("EVT-") else when(value)
 
 
-FILTERS = ("line", "type", "workspace", "organization")
+FILTERS = "line type workspace organization"
 
 
 @command(
     "tail",
     ["elk tail --line LIN-26-000042 --since 1h", "elk tail --type run.failed --json | jq .payload"],
-    [
-        click.Option(["--since"], type=_since, help="From this instant, or after this event."),
-        *FILTERS,
-    ],
+    [click.Option(["--since"], type=_since, help="From this instant, or after this event.")],
+    FILTERS,
 )
 def tail(show: Show, since: str | None, **given: Any) -> None:
     """Follow events as they are recorded, until Ctrl-C. A lost connection is found again."""
@@ -106,10 +99,8 @@ def tail(show: Show, since: str | None, **given: Any) -> None:
         "elk webhooks listen --forward-to localhost:4242/hook",
         "ELK_WEBHOOK_SECRET=whsec_… elk webhooks listen --forward-to localhost:4242",
     ],
-    [
-        click.Option(["--forward-to", "target"], required=True, help="The address of a receiver."),
-        *FILTERS,
-    ],
+    [click.Option(["--forward-to", "target"], required=True, help="The address of a receiver.")],
+    FILTERS,
 )
 def listen(show: Show, target: str, **given: Any) -> None:
     """Forward new events to an address, signed as webhooks are.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import click
-import msgspec
+import httpx
 from click.shell_completion import CompletionItem
 
 from execution_ledger import types
@@ -34,7 +34,8 @@ EXIT_CODES: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], int]] 
     (NotFound, NOT_FOUND),
     ((NotConfigured, Unauthorized, Forbidden), NO_ACCESS),
     ((NotReachable, Unavailable, Fault), NOT_REACHABLE),
-    (Exception, REFUSED),
+    ((LedgerError, OSError, ImportError), REFUSED),
+    ((ValueError, httpx.InvalidURL), USAGE),
 )
 SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -54,9 +55,14 @@ class Elk(click.Group):
             ctx.exit(0)
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(INTERRUPTED)
-        except (LedgerError, OSError, ImportError, msgspec.MsgspecError) as error:
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            code = next((code for kinds, code in EXIT_CODES if isinstance(error, kinds)), None)
+            if code is None:
+                raise
             say(f"elk: {error}")
-            ctx.exit(next(code for kinds, code in EXIT_CODES if isinstance(error, kinds)))
+            ctx.exit(code)
 
 
 def when(value: str) -> str:
@@ -130,17 +136,18 @@ def option(name: str) -> click.Option:
 def command(
     name: str,
     examples: Sequence[str],
-    params: Iterable[click.Parameter | str] = (),
+    params: Iterable[click.Parameter] = (),
+    options: str = "",
     *,
     is_shown: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function, whose first sentence is the help.
 
-    A parameter that is a text means an argument of the API. The function of a command that shows
-    something gets a ``Show`` first.
+    ``options`` are names of ``FIELDS``. The function of a command that shows something gets a
+    ``Show`` first.
     """
-    made = [option(each) if isinstance(each, str) else each for each in params]
+    made = [*params, *map(option, options.split())]
     if is_shown:
         made.append(click.Option(["--json", "is_json"], is_flag=True, help="Write JSON."))
         made.append(click.Option(["--csv", "is_csv"], is_flag=True, help="Write CSV."))

@@ -17,139 +17,59 @@ from execution_ledger._sync.transport import Export
 from execution_ledger.cli.asking import parameters
 from execution_ledger.cli.grammar import command, when
 from execution_ledger.cli.session import connected
-from execution_ledger.cli.showing import Columns, Show, ago, clean, lines_of
+from execution_ledger.cli.showing import Columns, Show, ago, clean, columns, lines_of
 from execution_ledger.why import Why
 
-LINES = {
-    "LINE": "service_line_id",
-    "STATE": "state",
-    "SINCE": "state_since",
-    "NAME": "name",
-    "BLOCKED BY": "oldest_blocker.cause",
-    "HEALTH": "health_score",
-    "RUNS": "open_runs",
-    "ALERTS": "open_alerts",
-    "WORKSPACE": "workspace_id",
-}
-LINE = {
-    "LINE": "service_line_id",
-    "NAME": "name",
-    "STATE": "state",
-    "SINCE": "state_since",
-    "HEALTH": "health_status",
-    "SCORE": "health_score",
-    "OPEN RUNS": "open_runs",
-    "OPEN ALERTS": "open_alerts",
-    "MODEL": "execution_model",
-    "PRODUCT LINE": "product_line",
-    "PROJECTS": "project_tags",
-    "WORKSPACE": "workspace_id",
-    "ORGANIZATION": "organization_id",
-    "STARTED": "started_at",
-    "LAST ACTIVITY": "last_activity_at",
-    "CLOSED": "closed_at",
-}
-REASONS = {
-    "KIND": "kind",
-    "ID": "id",
-    "SINCE": "since",
-    "CAUSE": "cause",
-    "REASON": "reason",
-    "WHO": "who",
-    "UNTIL": "until",
-}
-RUNS = {
-    "RUN": "id",
-    "STATUS": "status",
-    "REQUESTED": "requested_at",
-    "LINE": "service_line_id",
-    "MS": "duration_ms",
-    "TOKENS": "tokens_used",
-    "ERROR": "error.code",
-    "TRY": "attempt",
-    "NAME": "external_id",
-}
-RUN = {
-    **RUNS,
-    "STARTED": "started_at",
-    "ENDED": "completed_at",
-    "TRIGGERED BY": "triggered_by.actor_id",
-    "PARENT": "parent_run_id",
-    "RETRY OF": "retry_of",
-    "LEASE SECONDS": "lease_seconds",
-    "INPUT": "input",
-    "OUTPUT": "output",
-    "MESSAGE": "error.message",
-    "ERASED": "erased_at",
-}
-ALERTS = {
-    "ALERT": "id",
-    "STATUS": "status",
-    "SEVERITY": "severity",
-    "LINE": "service_line_id",
-    "TEXT": "text",
-    "DUE": "due",
-    "ASSIGNEE": "acknowledged.assignee",
-    "WATCH": "watch_name",
-}
-STATEMENTS = {
-    "STATEMENT": "id",
-    "FROM": "from",
-    "TO": "to",
-    "ISSUED": "issued_at",
-    "HOURS": "total.hours",
-    "TOKENS": "total.tokens_used",
-    "REPLACED BY": "replaced_by",
-    "WITHDRAWN": "withdrawn_at",
-    "WORKSPACE": "workspace_id",
-    "REFERENCE": "reference",
-}
-KEYS = {
-    "KEY": "id",
-    "NAME": "name",
-    "PERMISSIONS": "permissions",
-    "LAST USED": "last_used_at",
-    "EXPIRES": "expires_at",
-    "REVOKED": "revoked_at",
-    "ORGANIZATION": "organization_id",
-    "WORKSPACE": "workspace_id",
-    "CREATED": "created_at",
-}
-GROUPS = {
-    "WORKSPACE": "workspace_id",
-    "LINE": "service_line_id",
-    "PRODUCT LINE": "product_line",
-    "MODEL": "execution_model",
-    "PROJECT": "project_tag",
-    "RESOURCE": "resource_id",
-    "LANGUAGE MODEL": "model",
-    "MONTH": "month",
-    "DAY": "day",
-}
-SUMS = {
-    "HOURS": "hours",
-    "CHECK-INS": "check_ins",
-    "COMPLETED": "runs.completed",
-    "FAILED": "runs.failed",
-    "TOKENS": "tokens_used",
-    "NAME": "service_line_name|workspace_name|project_name|resource_name",
-}
-CHANGED = {
-    "LINE": "service_line_id",
-    "STATE": "state",
-    "HEALTH": "health_score",
-    "BLOCKERS": "open_blockers",
-    "HOURS": "hours",
-    "RUNS": "runs",
-    "FAILED": "runs_failed",
-    "TOKENS": "tokens_used",
-    "NAME": "service_line_name",
-    "WORKSPACE": "workspace_id",
-}
-WHERE = ("workspace", "organization", "as-of", "limit")
+LINES = columns(
+    "LINE=service_line_id STATE=state SINCE=state_since NAME=name BLOCKED_BY=oldest_blocker.cause "
+    "HEALTH=health_score RUNS=open_runs ALERTS=open_alerts WORKSPACE=workspace_id"
+)
+LINE = columns(
+    "LINE=service_line_id NAME=name STATE=state SINCE=state_since HEALTH=health_status "
+    "SCORE=health_score OPEN_RUNS=open_runs OPEN_ALERTS=open_alerts MODEL=execution_model "
+    "PRODUCT_LINE=product_line PROJECTS=project_tags WORKSPACE=workspace_id "
+    "ORGANIZATION=organization_id STARTED=started_at LAST_ACTIVITY=last_activity_at "
+    "CLOSED=closed_at"
+)
+REASONS = columns("KIND=kind ID=id SINCE=since CAUSE=cause REASON=reason WHO=who UNTIL=until")
+RUNS = columns(
+    "RUN=id STATUS=status REQUESTED=requested_at LINE=service_line_id MS=duration_ms "
+    "TOKENS=tokens_used ERROR=error.code TRY=attempt NAME=external_id"
+)
+RUN = RUNS | columns(
+    "STARTED=started_at ENDED=completed_at TRIGGERED_BY=triggered_by.actor_id PARENT=parent_run_id "
+    "RETRY_OF=retry_of LEASE_SECONDS=lease_seconds INPUT=input OUTPUT=output MESSAGE=error.message "
+    "ERASED=erased_at"
+)
+ALERTS = columns(
+    "ALERT=id STATUS=status SEVERITY=severity LINE=service_line_id TEXT=text DUE=due "
+    "ASSIGNEE=acknowledged.assignee WATCH=watch_name"
+)
+STATEMENTS = columns(
+    "STATEMENT=id FROM=from TO=to ISSUED=issued_at HOURS=total.hours TOKENS=total.tokens_used "
+    "REPLACED_BY=replaced_by WITHDRAWN=withdrawn_at WORKSPACE=workspace_id REFERENCE=reference"
+)
+KEYS = columns(
+    "KEY=id NAME=name PERMISSIONS=permissions LAST_USED=last_used_at EXPIRES=expires_at "
+    "REVOKED=revoked_at ORGANIZATION=organization_id WORKSPACE=workspace_id CREATED=created_at"
+)
+GROUPS = columns(
+    "WORKSPACE=workspace_id LINE=service_line_id PRODUCT_LINE=product_line MODEL=execution_model "
+    "PROJECT=project_tag RESOURCE=resource_id LANGUAGE_MODEL=model MONTH=month DAY=day"
+)
+SUMS = columns(
+    "HOURS=hours CHECK-INS=check_ins COMPLETED=runs.completed FAILED=runs.failed "
+    "TOKENS=tokens_used NAME=service_line_name|workspace_name|project_name|resource_name"
+)
+CHANGED = columns(
+    "LINE=service_line_id STATE=state HEALTH=health_score BLOCKERS=open_blockers HOURS=hours "
+    "RUNS=runs FAILED=runs_failed TOKENS=tokens_used NAME=service_line_name "
+    "WORKSPACE=workspace_id"
+)
+WHERE = "workspace organization as-of limit"
 PAGE = 100
 """The largest page that the service gives."""
-OF_LINES = ("model", "product-line", "project", "resource")
+OF_LINES = "model product-line project resource"
 
 
 class List(NamedTuple):
@@ -159,7 +79,7 @@ class List(NamedTuple):
     sentence: str
     operation: Operation[Any]
     columns: Columns
-    options: tuple[str, ...]
+    options: str
     examples: list[str]
 
 
@@ -169,17 +89,7 @@ LISTS = (
         "List lines with their states, and since when.",
         routes.LIST_EXECUTIONS,
         LINES,
-        (
-            "state",
-            "cause",
-            "assignee",
-            "unassigned",
-            "overdue",
-            "health",
-            "sort",
-            *OF_LINES,
-            *WHERE,
-        ),
+        f"state cause assignee unassigned overdue health sort {OF_LINES} {WHERE}",
         ["elk lines --state blocked --sort state_since", "elk lines --as-of 2026-11-01 --csv"],
     ),
     List(
@@ -187,17 +97,7 @@ LISTS = (
         "List runs of all lines, newest request first.",
         routes.LIST_ALL_RUNS,
         RUNS,
-        (
-            "line",
-            "run:status",
-            "external-id",
-            "parent",
-            "from",
-            "to",
-            "workspace",
-            "as-of",
-            "limit",
-        ),
+        "line run:status external-id parent from to workspace as-of limit",
         ["elk runs --status failed --from 1d", "elk runs --line LIN-26-000042 --limit 5"],
     ),
     List(
@@ -205,7 +105,7 @@ LISTS = (
         "List alerts, the latest due first.",
         routes.LIST_ALERTS,
         ALERTS,
-        ("alert:status", "severity", "watch", "line", "assignee", *WHERE),
+        f"alert:status severity watch line assignee {WHERE}",
         ["elk alerts --status open", "elk alerts --severity critical --json"],
     ),
     List(
@@ -213,7 +113,7 @@ LISTS = (
         "List statements of usage, newest first.",
         routes.LIST_STATEMENTS,
         STATEMENTS,
-        ("from", "to", "workspace", "organization", "limit"),
+        "from to workspace organization limit",
         ["elk statements", "elk api GET /v1/statements/STM-26-000001/bundle >statement.json"],
     ),
     List(
@@ -221,7 +121,7 @@ LISTS = (
         "List API keys, newest first. No secret is ever shown.",
         routes.LIST_API_KEYS,
         KEYS,
-        ("limit",),
+        "limit",
         ["elk keys", "elk keys --json"],
     ),
 )
@@ -234,13 +134,14 @@ def _list(described: List) -> click.Command:
         show.rows(rows, described.columns, limit)
 
     listed.__doc__ = described.sentence
-    return command(described.name, described.examples, described.options)(listed)
+    return command(described.name, described.examples, (), described.options)(listed)
 
 
 @command(
     "line",
     ["elk line LIN-26-000042", "elk line LIN-26-000042 --as-of '3h ago'"],
-    [click.Argument(["line"]), "as-of"],
+    [click.Argument(["line"])],
+    "as-of",
 )
 def line(show: Show, line: str, **given: Any) -> None:
     """Show a line."""
@@ -256,7 +157,8 @@ def line(show: Show, line: str, **given: Any) -> None:
 @command(
     "why",
     ["elk why LIN-26-000042", "elk why LIN-26-000042 --as-of 2026-11-01T09:00:00Z"],
-    [click.Argument(["line"]), "as-of"],
+    [click.Argument(["line"])],
+    "as-of",
 )
 def why(show: Show, line: str, **given: Any) -> None:
     """Say why a line is in its state, and since when."""
@@ -299,7 +201,8 @@ def _reason(told: dict[str, Any]) -> dict[str, Any]:
 @command(
     "show",
     ["elk run show RUN-26-000007", "elk run show RUN-26-000007 --json"],
-    [click.Argument(["run"]), "as-of"],
+    [click.Argument(["run"])],
+    "as-of",
 )
 def show_run(show: Show, run: str, **given: Any) -> None:
     """Show a run with its input, output and error."""
@@ -325,8 +228,8 @@ def _month(_: click.Context, __: click.Parameter, month: str | None) -> dict[str
         click.Option(
             ["--month"], callback=_month, help="A month, such as 2026-11; else this month."
         ),
-        *("by", "line", *OF_LINES, "from", "to", "time-zone", *WHERE),
     ],
+    f"by line {OF_LINES} from to time-zone {WHERE}",
 )
 def usage(show: Show, month: dict[str, str], limit: int | None, **given: Any) -> None:
     """Show hours, runs and tokens by line, or as --by says. A terminal has the total first."""
@@ -345,8 +248,8 @@ def usage(show: Show, month: dict[str, str], limit: int | None, **given: Any) ->
     [
         click.Option(["--since", "then"], required=True, type=when, help="The earlier instant."),
         click.Option(["--as-of", "now"], type=when, help="The later instant, by default now."),
-        *("line", *OF_LINES, "from", "to", "time-zone", "workspace", "organization", "limit"),
     ],
+    f"line {OF_LINES} from to time-zone workspace organization limit",
 )
 def changed(show: Show, limit: int | None, **given: Any) -> None:
     """Show the lines that changed between two instants. Sums are of the period --from … --to."""
@@ -376,8 +279,8 @@ EXPORTS: dict[str, File[Any]] = {
             ["-o", "--output"], type=click.Path(path_type=Path), help="The file to write."
         ),
         click.Option(["--after"], help="Continue after this id, the last that arrived."),
-        *("line", "type", "from", "to", "time-zone", "workspace", "organization", "as-of"),
     ],
+    "line type from to time-zone workspace organization as-of",
 )
 def export(show: Show, what: str, output: Path | None, **given: Any) -> None:
     """Write all of a list as one file: CSV, or with --json a JSON object a line."""

@@ -47,6 +47,8 @@ class Process:
             except OSError as error:
                 say(f"elk: {self._words[0]}: {error.strerror}")
                 return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            if self.interrupted_by is not None:  # before the command was there to get it
+                self._process.send_signal(self.interrupted_by)
             reader = threading.Thread(target=self._copy, daemon=True)
             reader.start()
             code = self._process.wait()

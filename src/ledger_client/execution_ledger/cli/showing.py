@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import click
 import msgspec
 
-Columns: TypeAlias = Mapping[str, str]
+Columns: TypeAlias = dict[str, str]
 """The path of each column's value in a row, such as ``oldest_blocker.cause``, by its title."""
 
 HIDDEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -30,6 +30,12 @@ TABLE_ROWS = 100
 """A terminal shows so many rows, unless ``--limit`` asks for others."""
 GAP, NARROWEST, LONG_WORD = 2, 12, 24
 """Columns are so far apart; one that wraps is at least so wide, and divides only longer words."""
+
+
+def columns(described: str) -> Columns:
+    """Columns of words such as ``BLOCKED_BY=oldest_blocker.cause``."""
+    pairs = (word.split("=") for word in described.split())
+    return {title.replace("_", " "): path for title, path in pairs}
 
 
 def clean(text: str) -> str:
