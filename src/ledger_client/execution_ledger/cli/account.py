@@ -1,4 +1,4 @@
-"""Who asks: ``login``, ``logout``, ``whoami``; and ``api``, ``verify``, ``completion``."""
+"""The credential, by ``login``, ``logout`` and ``whoami``; and any request, checks, completion."""
 
 import sys
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def login(show: Show, url: str) -> None:
     else:
         token = sys.stdin.readline()
     token = session.checked_token(token)
-    credential = _credential(Asking(settings_of(url, token, None, session.TIMEOUT_SECONDS)))
+    credential = _credential(session.asking(settings_of(url, token, None, session.TIMEOUT_SECONDS)))
     place = session.keep(url, token)
     show.one(credential, CREDENTIAL)
     say(f"The token is in {place}.")

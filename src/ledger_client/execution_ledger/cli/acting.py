@@ -27,7 +27,7 @@ REASON = click.Option(["--reason"], help="Why, for people.")
 UNTIL = click.Option(["--until"], type=when, help="Until this instant, such as 'in 2h'.")
 
 
-class Place(NamedTuple):
+class Written(NamedTuple):
     """A fact in its file."""
 
     number: int
@@ -139,7 +139,7 @@ def _judged(ledger: Asking, file: IO[bytes], counts: Counter[str]) -> Iterator[d
             yield {"place": place, **outcome}
 
 
-def _outcomes(ledger: Asking, batch: list[Place]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _outcomes(ledger: Asking, batch: list[Written]) -> Iterator[tuple[int, dict[str, Any]]]:
     sent = [place for place in batch if place.is_json]
     try:
         answer = (
@@ -159,9 +159,9 @@ def _refusal(code: str | None, detail: str) -> dict[str, Any]:
     return {"id": None, "outcome": "refused", "subject": None, "error": error}
 
 
-def _batches(file: IO[bytes]) -> Iterator[list[Place]]:
+def _batches(file: IO[bytes]) -> Iterator[list[Written]]:
     """The facts of a file, as many at a time as the service takes."""
-    batch: list[Place] = []
+    batch: list[Written] = []
     size = 0
     for place in _places(file):
         if batch and (len(batch) == BATCH_FACTS or size + len(place.text) > BATCH_BYTES):
@@ -173,18 +173,18 @@ def _batches(file: IO[bytes]) -> Iterator[list[Place]]:
         yield batch
 
 
-def _places(file: IO[bytes]) -> Iterator[Place]:
+def _places(file: IO[bytes]) -> Iterator[Written]:
     first = next((line for line in file if line.strip()), b"").removeprefix(b"\xef\xbb\xbf")
     if first.lstrip().startswith(b"["):
         try:
             facts = msgspec.json.decode(first + file.read(), type=list[msgspec.Raw])
         except msgspec.DecodeError as error:
             raise click.UsageError(f"The file is no JSON array: {error}") from error
-        yield from (Place(number, bytes(fact), True) for number, fact in enumerate(facts, 1))
+        yield from (Written(number, bytes(fact), True) for number, fact in enumerate(facts, 1))
         return
     for number, line in enumerate(chain([first], file), 1):
         if line.strip():
-            yield Place(number, line.strip(), _is_json(line))
+            yield Written(number, line.strip(), _is_json(line))
 
 
 def _is_json(text: bytes) -> bool:

@@ -69,8 +69,7 @@ def _followed(ledger: Asking, since: str | None, given: dict[str, Any]) -> Itera
         position = found[0]["position"] - 1 if found else int(answer.headers["ledger-position"])
         after = f"EVT-00-{position:06}"  # only the number counts
     follow: Any = Follow(ledger, Here(), {**parameters(given), "after": after}, _told)
-    for told in follow:
-        yield told.event
+    return (told.event for told in follow)
 
 
 def _since(value: str) -> str:
@@ -111,12 +110,12 @@ def listen(show: Show, target: str, **given: Any) -> None:
     target = target if "://" in target else f"http://{target}"
     secret = os.environ.get("ELK_WEBHOOK_SECRET") or _new_secret()
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    ledger = connected()
+    events = _followed(connected(), None, given)
     show.row({"id": "secret", "type": secret}, {"SECRET": "id", "VALUE": "type"})
     say(f"Forwarding new events to {target}.")
     # A client of its own: the receiver must never get the ledger's token.
     with httpx.Client(timeout=FORWARD_SECONDS, follow_redirects=False) as receiver:
-        for sequence, event in enumerate(_followed(ledger, None, given), 1):
+        for sequence, event in enumerate(events, 1):
             answer = _forwarded(receiver, target, key, {**event, "sequence": sequence})
             show.row({**event, "answer": answer}, FORWARDED)
 

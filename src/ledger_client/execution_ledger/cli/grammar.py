@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
 import click
 import httpx
@@ -76,12 +76,12 @@ def when(value: str) -> str:
     return value
 
 
-def _words(known: Any) -> Callable[[Any, Any, str], list[CompletionItem]]:
+def _completion(words: str) -> Callable[[Any, Any, str], list[CompletionItem]]:
     """The completion of a word, or of several with commas between."""
 
     def complete(_: Any, __: Any, incomplete: str) -> list[CompletionItem]:
         before, comma, word = incomplete.rpartition(",")
-        found = [each for each in get_args(known) if each.startswith(word)]
+        found = (each for each in words.split() if each.startswith(word))
         return [CompletionItem(f"{before}{comma}{each}") for each in found]
 
     return complete
@@ -91,35 +91,49 @@ FIELDS: dict[str, tuple[str, str, Any]] = {
     "as-of": ("as_of", "As it was known at this instant, such as 2026-11-01 or 3h.", when),
     "assignee": ("assignee", "Who has to act.", None),
     "by": ("group_by", "Group by one word or two, such as workspace,month.", None),
-    "cause": ("blocked_cause", "The cause of an open blocker.", types.Cause),
+    "cause": ("blocked_cause", "The cause of an open blocker.", None),
     "external-id": ("external_id", "The name at the reporter.", None),
     "from": ("from_", "From this instant on.", when),
-    "health": ("health", "The status of the health.", types.Health),
+    "health": ("health", "The status of the health.", None),
     "line": ("service_line_id", "A line, LIN-…, or several with commas between.", None),
     "limit": ("limit", "At most so many rows.", click.IntRange(1)),
-    "model": ("execution_model", "The execution model.", types.ExecutionModel),
+    "model": ("execution_model", "The execution model.", None),
     "organization": ("organization_id", "An organization, for administrators.", None),
     "overdue": ("overdue", "With a blocker that is past its due time.", bool),
     "parent": ("parent_run_id", "The runs that this run, RUN-…, has begun.", None),
-    "product-line": ("product_line", "The product line.", types.ProductLine),
+    "product-line": ("product_line", "The product line.", None),
     "project": ("project_tag", "A project, PROJ-….", None),
     "resource": ("resource_id", "A resource.", None),
-    "severity": ("severity", "The severity of the watch.", types.Severity),
-    "sort": ("sort", "The order.", types.Sort),
-    "state": ("state", "The state, or several: idle,blocked.", types.State),
-    "run:status": ("status", "The status of the run.", types.RunStatus),
-    "alert:status": ("status", "The status of the alert.", types.AlertStatus),
+    "severity": ("severity", "The severity of the watch.", None),
+    "sort": ("sort", "The order.", None),
+    "state": ("state", "The state, or several: idle,blocked.", None),
+    "run:status": ("status", "The status of the run.", None),
+    "alert:status": ("status", "The status of the alert.", None),
     "time-zone": ("time_zone", "The zone of dates, such as Europe/Lisbon.", None),
     "to": ("to", "Up to this instant, without it.", when),
-    "type": ("type", "The type of the event, or several.", types.EventType),
+    "type": ("type", "The type of the event, or several.", None),
     "unassigned": ("unassigned", "With a blocker that nobody has.", bool),
     "watch": ("watch_id", "A watch, WCH-….", None),
     "workspace": ("workspace_id", "A workspace, WS-….", None),
 }
-"""The options that mean arguments of the API: the argument, the help, and the type or the words.
+"""The options that mean arguments of the API: the argument, the help, and the type.
 
 A prefix tells two options of one name apart.
 """
+
+WORDS = {
+    "alert:status": "open acknowledged resolved",
+    "cause": "approval_gap capacity_issue policy_violation delivery_blocker",
+    "health": "green amber red none",
+    "model": "capacity ongoing_sla timeboxed_outcome infra_managed observability agent_runtime",
+    "product-line": "talent managed_services ods infrastructure intelligence agent_gateway",
+    "run:status": "pending running completed failed cancelled",
+    "severity": "info warning critical",
+    "sort": "state_since health_score due_at",
+    "state": "running idle paused blocked closed",
+    "type": " ".join(types.EVENTS),
+}
+"""The words that shells complete, by the option. Other words are sent, too."""
 
 
 def option(name: str) -> click.Option:
@@ -130,7 +144,7 @@ def option(name: str) -> click.Option:
         return click.Option(declared, is_flag=True, flag_value="true", default=None, help=told)
     if kind is when or isinstance(kind, click.IntRange):
         return click.Option(declared, type=kind, help=told)
-    return click.Option(declared, shell_complete=_words(kind), help=told)
+    return click.Option(declared, shell_complete=_completion(WORDS.get(name, "")), help=told)
 
 
 def command(

@@ -162,7 +162,7 @@ def _end(code: int, process: Process) -> None:
     raise type(name, (_Failed,), {})(process.tail.decode(errors="replace"))
 
 
-class Run(click.Group):
+class RunGroup(click.Group):
     """``elk run show RUN``, and ``elk run --line LIN -- COMMAND``."""
 
     def resolve_command(
@@ -174,7 +174,7 @@ class Run(click.Group):
         return super().resolve_command(ctx, args)
 
 
-run = Run(
+run = RunGroup(
     "run",
     commands=[show_run],
     subcommand_metavar="-- COMMAND [ARGS]... | show RUN",

@@ -1,4 +1,4 @@
-"""Which ledger is asked, and with which token: the environment's, the keyring's or a file's.
+"""The ledger that is asked, and the token: of the environment, the keyring or a file.
 
 A token that ``elk login`` stored is sent to the origin it was checked with, and to no other. By
 http it goes to this machine alone.
@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 30.0
 
 
 class Stored(msgspec.Struct):
-    """What the user's file has: the present ledger, and tokens by origin."""
+    """The user's file: the present ledger, and tokens by origin."""
 
     url: str | None = None
     tokens: dict[str, str | None] = {}
@@ -37,7 +37,14 @@ def stored_in() -> Path:
 
 def connected() -> Asking:
     """The ledger of the environment, else of the last login. Raises NotConfigured."""
-    return Asking(settings())
+    return asking(settings())
+
+
+def asking(settings: Settings) -> Asking:
+    """Connections that are closed when the command ends."""
+    ledger = Asking(settings)
+    click.get_current_context().call_on_close(ledger.close)
+    return ledger
 
 
 def settings() -> Settings:
