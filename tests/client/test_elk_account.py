@@ -1,6 +1,7 @@
 """``elk`` keeps a token to itself, and says in a line and a code what went wrong."""
 
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from typing import get_args
 
 import pytest
 from execution_ledger import Ledger
+from execution_ledger.cli.commands import elk as root
 from execution_ledger.cli.grammar import WORDS
 
 from ledger.domain.values import Cause, ExecutionModel, ProductLine, RunStatus, State
 from tests.client.elk_program import Elk
 from tests.client.support import Asked, Reply, Service, StandIn, problem
+from tests.support.documents import CONTRACT
 from tests.support.sealing import seal
 from tests.support.service import ALL
 
@@ -139,8 +142,6 @@ def test_each_kind_of_failure_has_its_code_and_a_line(
 
 
 def test_help_teaches_and_a_mistyped_command_is_guessed(anyone: Elk) -> None:
-    from execution_ledger.cli.commands import elk as root
-
     assert "Did you mean one of: 'line', 'lines'" in anyone("liens").err
     commands = [[name] for name in root.commands] + [["run", "show"], ["webhooks", "listen"]]
     for words in commands:
@@ -162,6 +163,11 @@ def test_shells_complete_commands_and_words(anyone: Elk, shell: str) -> None:
         "COMP_CWORD": "3" if shell != "fish" else "blocked,pa",
     }
     assert "blocked,paused" in anyone.having(**asked)().out
+
+
+def test_the_page_of_the_contract_has_each_command() -> None:
+    rows = re.findall(r"^\| `elk (\w+)", (CONTRACT / "elk.md").read_text(), re.M)
+    assert set(rows) == set(root.commands)
 
 
 def test_the_words_that_shells_complete_are_those_of_the_service() -> None:

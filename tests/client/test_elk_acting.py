@@ -119,6 +119,7 @@ def test_a_signal_is_passed_on_and_the_run_is_cancelled(elk: Elk, line: str) -> 
 def test_a_command_runs_although_nothing_can_be_reported(elk: Elk, anyone: Elk, line: str) -> None:
     words = ("--", "sh", "-c", "exit 7")
     assert anyone("run", "--line", line, *words).code == 7
+    assert elk("run", "--line", line, "--spool", "/dev/null", *words).code == 7
     refused = elk.begin("run", "--line", "LIN-26-999999", *words)
     assert "404 not_found" in refused.communicate(timeout=20)[1]
     assert refused.returncode == 7

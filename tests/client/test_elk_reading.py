@@ -81,18 +81,16 @@ def test_a_terminal_of_any_width_shows_ids_whole(
 def test_colours_stay_away_when_they_are_not_wanted(
     elk: Elk, lines: tuple[str, str], variable: dict[str, str]
 ) -> None:
-    said = elk.on_terminal("why", lines[0], **variable)
-    table = elk.on_terminal("line", lines[0], **variable)
-    assert "Blocker POL-7 (policy_violation): Not allowed." in said.out
-    assert "POL-7" in table.out
-    assert "\x1b" not in said.out + table.out
+    said = elk.on_terminal("line", lines[0], **variable)
+    assert "POL-7" in said.out
+    assert "\x1b" not in said.out
 
 
 def test_control_characters_never_reach_the_reader(elk: Elk, lines: tuple[str, str]) -> None:
     (run,) = elk("runs", "--line", lines[1]).rows
     shown = elk("run", "show", run[0])
     assert (shown.code, run[1], run[6], run[8]) == (0, "failed", "exit_3", "nightly")
-    assert "MESSAGE\t·[31m··1m·" in shown.out or "MESSAGE\t" in shown.out
+    assert "MESSAGE\t·[31m·1m·\n" in shown.out
     told = elk("run", "show", run[0], "--json")
     assert not {"\x1b", "\u009b", "\u202e"} & set(shown.out + told.out)
 

@@ -9,7 +9,6 @@ import click
 import msgspec
 
 from execution_ledger import _operations as routes
-from execution_ledger._operation import Operation
 from execution_ledger.cli.asking import Asking, parameters
 from execution_ledger.cli.grammar import REFUSED, command, when
 from execution_ledger.cli.reading import LINE
@@ -36,10 +35,6 @@ class Written(NamedTuple):
     is_json: bool
 
 
-def _command(ledger: Asking, operation: Operation[Any], *ids: str, **given: Any) -> Any:
-    return ledger.ask(operation, *ids, **parameters(given))
-
-
 @command(
     "pause",
     [
@@ -55,7 +50,7 @@ def _command(ledger: Asking, operation: Operation[Any], *ids: str, **given: Any)
 )
 def pause(show: Show, line: str, **given: Any) -> None:
     """Put the operator's hold on a line: work stops."""
-    show.one(_command(connected(), routes.PAUSE_EXECUTION, line, **given), LINE)
+    show.one(connected().ask(routes.PAUSE_EXECUTION, line, **parameters(given)), LINE)
 
 
 @command(
@@ -65,7 +60,7 @@ def pause(show: Show, line: str, **given: Any) -> None:
 )
 def resume(show: Show, line: str, **given: Any) -> None:
     """Lift the operator's hold of a line. A hold by the service line stays."""
-    show.one(_command(connected(), routes.RESUME_EXECUTION, line, **given), LINE)
+    show.one(connected().ask(routes.RESUME_EXECUTION, line, **parameters(given)), LINE)
 
 
 @command(
@@ -81,10 +76,10 @@ def resume(show: Show, line: str, **given: Any) -> None:
 def ack(show: Show, ids: tuple[str, ...], **given: Any) -> None:
     """Take care of alerts. Exit code 1: an alert was refused, as it is resolved or unknown."""
     if len(ids) == 1:
-        told = _command(connected(), routes.ACKNOWLEDGE_ALERT, *ids, **given)
+        told = connected().ask(routes.ACKNOWLEDGE_ALERT, *ids, **parameters(given))
         show.rows([{**told, "outcome": told["status"]}], ACKNOWLEDGED)
         return
-    outcomes = _command(connected(), routes.ACKNOWLEDGE_ALERTS, ids=list(ids), **given)
+    outcomes = connected().ask(routes.ACKNOWLEDGE_ALERTS, ids=ids, **parameters(given))
     show.rows(outcomes, ACKNOWLEDGED)
     if any(each["code"] for each in outcomes):
         click.get_current_context().exit(REFUSED)

@@ -17,7 +17,7 @@ from execution_ledger._sync.transport import Export
 from execution_ledger.cli.asking import parameters
 from execution_ledger.cli.grammar import command, when
 from execution_ledger.cli.session import connected
-from execution_ledger.cli.showing import Columns, Show, ago, clean, columns, lines_of
+from execution_ledger.cli.showing import Columns, Show, ago, clean, columns
 from execution_ledger.why import Why
 
 LINES = columns(
@@ -291,8 +291,8 @@ def export(show: Show, what: str, output: Path | None, **given: Any) -> None:
     if output is not None:
         file.save(output)
     elif sys.stdout.isatty():
-        for line in lines_of(file.pieces()):
-            click.echo(line)
+        for row in file:
+            click.echo(clean(row.removesuffix("\r")))
     else:
         for piece in file.pieces():
             sys.stdout.buffer.write(piece)

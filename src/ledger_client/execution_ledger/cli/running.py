@@ -16,7 +16,7 @@ from execution_ledger.cli import session
 from execution_ledger.cli.grammar import REFUSED, command
 from execution_ledger.cli.reading import show_run
 from execution_ledger.cli.showing import say
-from execution_ledger.errors import NotConfigured, Problem
+from execution_ledger.errors import Problem
 
 TAIL_BYTES = 4_000
 """So much of the end of stderr is reported, if that is asked for."""
@@ -97,15 +97,15 @@ def _is_in_foreground() -> bool:
 
 @contextmanager
 def _ledger(spool: str | None) -> Iterator[Ledger | None]:
-    """A client that tells refusals, and None without an address and a token."""
+    """A client, which tells refusals and outages by its log, on stderr; None if there is none."""
     try:
         settings = session.settings()
-    except (NotConfigured, click.UsageError) as error:
+        ledger = Ledger(settings.url, settings.token, spool=spool)
+    except Exception as error:  # whatever is wrong with the settings, the command runs
         say(f"elk: the run is not reported: {error}")
         yield None
         return
-    # The client tells refusals and outages by its log, which goes to stderr.
-    with Ledger(settings.url, settings.token, spool=spool) as ledger:
+    with ledger:
         yield ledger
 
 
@@ -116,14 +116,14 @@ def _ledger(spool: str | None) -> Iterator[Ledger | None]:
     is_shown=False,
     settings={"allow_interspersed_args": False},
 )
-@click.pass_context
-def wrapped(ctx: click.Context, words: tuple[str, ...]) -> None:
+def wrapped(words: tuple[str, ...]) -> None:
     """Run a command as a run of a line."""
+    ctx = click.get_current_context()
     assert ctx.parent is not None
-    ctx.exit(reported(words, **ctx.parent.params))
+    ctx.exit(_reported(words, **ctx.parent.params))
 
 
-def reported(
+def _reported(
     words: tuple[str, ...], line: str, spool: str | None, stderr_tail: bool, **given: Any
 ) -> int:
     """Run a command, and report its run; return the exit code of the command."""

@@ -120,14 +120,14 @@ def forget(url: str | None) -> str | None:
 
 
 def _put_in_keyring(origin: str, token: str) -> bool:
-    """Whether the keyring has a token now. Some keyrings forget silently."""
+    """Whether the keyring has a token now."""
     import keyring
 
-    try:
+    # Backends raise errors of their own, and some forget silently.
+    with suppress(Exception):
         keyring.set_password(SERVICE, origin, token)
         return keyring.get_password(SERVICE, origin) == token
-    except keyring.errors.KeyringError:
-        return False
+    return False
 
 
 def _token_of(kept: Stored, origin: str) -> str | None:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeAlias
@@ -227,18 +227,5 @@ def _is_id(path: str) -> bool:
 
 def _plain(text: str) -> str:
     """A cell that no spreadsheet takes for a formula, as in the exports of the service."""
-    return f"'{text}" if text[:1] in "=+-@" and text and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9.]+(e[-+]?[0-9]+)?", text) is not None
-
-
-def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The pieces of a file as lines, for a terminal."""
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from (clean(line.decode(errors="replace").rstrip("\r")) for line in lines)
-    if rest:
-        yield clean(rest.decode(errors="replace"))
+    is_formula = re.match(r"[=@+]|-(?![0-9.]+$)", text) is not None
+    return f"'{text}" if is_formula else text
