@@ -89,7 +89,7 @@ def test_colours_stay_away_when_they_are_not_wanted(
 def test_control_characters_never_reach_the_reader(elk: Elk, lines: tuple[str, str]) -> None:
     (run,) = elk("runs", "--line", lines[1]).rows
     shown = elk("run", "show", run[0])
-    assert (shown.code, run[1], run[6], run[8]) == (0, "failed", "exit_3", "nightly")
+    assert (shown.code, run[1], run[4], run[8]) == (0, "failed", "exit_3", "nightly")
     assert "MESSAGE\t·[31m·1m·\n" in shown.out
     told = elk("run", "show", run[0], "--json")
     assert not {"\x1b", "\u009b", "\u202e"} & set(shown.out + told.out)

@@ -33,8 +33,8 @@ LINE = columns(
 )
 REASONS = columns("KIND=kind ID=id SINCE=since CAUSE=cause REASON=reason WHO=who UNTIL=until")
 RUNS = columns(
-    "RUN=id STATUS=status REQUESTED=requested_at LINE=service_line_id MS=duration_ms "
-    "TOKENS=tokens_used ERROR=error.code TRY=attempt NAME=external_id"
+    "RUN=id STATUS=status REQUESTED=requested_at LINE=service_line_id ERROR=error.code "
+    "TOKENS=tokens_used MS=duration_ms TRY=attempt NAME=external_id"
 )
 RUN = RUNS | columns(
     "STARTED=started_at ENDED=completed_at TRIGGERED_BY=triggered_by.actor_id PARENT=parent_run_id "

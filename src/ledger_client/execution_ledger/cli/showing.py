@@ -196,8 +196,8 @@ class Show:
 def _fitting(cells: Mapping[str, list[str]], columns: Columns, room: int) -> dict[str, int]:
     """The least width of each column that the terminal has room for.
 
-    Columns without any value are left out, then the last ones that are no ids. Only a text that is
-    neither an id nor short may wrap.
+    Columns without any value are left out, then the last ones that are no ids of the ledger. Only a
+    text that is neither an id nor short may wrap.
     """
     least = {}
     for title, texts in cells.items():
@@ -208,7 +208,11 @@ def _fitting(cells: Mapping[str, list[str]], columns: Columns, room: int) -> dic
             narrowest = max(NARROWEST, _widest([word for word in words if len(word) < LONG_WORD]))
             least[title] = max(narrowest if may_wrap else widest, len(title))
     while sum(least.values()) + GAP * (len(least) - 1) > room:
-        droppable = [title for title in least if not _is_id(columns[title])]
+        droppable = [
+            title
+            for title in least
+            if not _is_id(columns[title]) or columns[title] == "external_id"
+        ]
         if not droppable:
             break
         del least[droppable[-1]]
