@@ -156,14 +156,14 @@ GROUPS = (
         },
     ),
     Group(
-        "DirectoryRoutes",
+        "Directory",
         "Names of workspaces, projects and resources; organizations; sources.",
         {
             "list": "list_directory",
             "name": "directory.named",
             "organizations": "list_organizations",
             "sources": "list_sources",
-            "find": "search_names",
+            "search": "search_names",
         },
     ),
     Group(

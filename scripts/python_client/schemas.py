@@ -9,7 +9,7 @@ import keyword
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
 
@@ -150,20 +150,37 @@ class Written:
         return text + explained(schema)
 
     def _typed_dict(self, name: str, schema: Schema) -> str:
-        required = set(schema.get("required", ()))
         text = f"class {self.names.of(name)}(TypedDict, total=False):\n"
         text += docstring(schema.get("description") or _sentence(name))
-        return text + "".join(
-            self.argument(field, value, field in required)
-            for field, value in schema["properties"].items()
-        )
+        return text + "".join(argument.key() for argument in self.arguments(schema))
 
-    def argument(self, name: str, schema: Schema, is_required: bool) -> str:
-        """A key of a ``TypedDict``."""
-        type_ = self.type_of(schema, sent=True)
+    def arguments(self, schema: Schema) -> list["Argument"]:
+        """The fields of an object that is sent."""
+        required = schema.get("required", ())
+        return [
+            self.argument(name, each, name in required)
+            for name, each in schema["properties"].items()
+        ]
+
+    def argument(self, name: str, schema: Schema, is_required: bool) -> "Argument":
+        """A field of an object that is sent, or a parameter of a query."""
         own = f"{name}_" if keyword.iskeyword(name) else name
-        type_ = f"Required[{type_}]" if is_required else type_
-        return f"    {own}: {type_}\n" + explained(schema)
+        type_ = self.type_of(schema, sent=True)
+        return Argument(own, type_, is_required, explained(schema))
+
+
+class Argument(NamedTuple):
+    """An argument of a method, or a key of a ``TypedDict``."""
+
+    name: str
+    type: str
+    is_required: bool
+    told: str = ""
+
+    def key(self) -> str:
+        """The line of a ``TypedDict``."""
+        type_ = f"Required[{self.type}]" if self.is_required else self.type
+        return f"    {self.name}: {type_}\n{self.told}"
 
 
 def is_sent(schema: Schema) -> bool:

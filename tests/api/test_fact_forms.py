@@ -98,6 +98,18 @@ def test_the_route_of_batches_takes_arrays_alone_within_their_limits(edge: Edge,
     assert edge.log() == before
 
 
+def test_a_write_tells_the_position_of_the_last_event_that_it_caused(edge: Edge, line: str) -> None:
+    child = {"service_line_id": line, "external_id": "child", "parent_external_id": "parent"}
+    (begun,) = edge.accept(fact("run.started", None, child, source="/tree"))
+    parent = {"service_line_id": line, "external_id": "parent"}
+    answer = edge.send(fact("run.started", None, parent, source="/tree"))
+    own = answer.json()["data"]["position"]
+    assert int(answer.headers["ledger-position"]) == own + 1, "the child's parent stands behind"
+    told = {"ledger-min-position": answer.headers["ledger-position"]}
+    shown = edge.data(f"/v1/runs/{begun['subject']}", headers=told)
+    assert shown["parent_run_id"] == answer.json()["data"]["subject"]
+
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -106,6 +118,8 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
     [
         (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
         (f"cc-{TRACE}-00f067aa0ba902b7-00", TRACE),
+        (f"cc-{TRACE}-00f067aa0ba902b7-01-more", TRACE),
+        (f"00-{TRACE}-00f067aa0ba902b7-01-more", None),
         (f"ff-{TRACE}-00f067aa0ba902b7-01", None),
         (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", None),
         (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),

@@ -9,7 +9,7 @@ from msgspec.structs import fields
 
 from ledger.domain.event_table import EventRow
 from ledger.domain.recorded import Identity
-from ledger.domain.run import RUN_TABLE, Run, TokenUsage, Trigger
+from ledger.domain.run import RUN_TABLE, Awaited, Run, TokenUsage, Trigger
 from ledger.intake.fact_types import FACT_TYPES, NAME_OF_RUN
 from ledger.language.published import PUBLISHED
 from projections.run.shown import ShownRun
@@ -56,7 +56,7 @@ FOLD = RunFold(
         lease_expired=True,
         attempt=2,
         retry_of="RUN-26-000006",
-        awaited=Identity.of_run("ORG-26-000001", "/agents", "night"),
+        awaited=Awaited(Identity.of_run("ORG-26-000001", "/agents", "night")),
     ),
     position=50,
     opened=10,

@@ -35,7 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def line(edge: Edge, folder: Path) -> str:
     line = edge.fresh("capacity")
     for number in range(EVENTS):
-        edge.accept(fact("execution.checked_in", line, {"hours": number}))
+        trace = f"00-{number + 1:032x}-{number + 1:016x}-01" if number == 4 else None
+        event = fact("execution.checked_in", line, {"hours": number}, traceparent=trace)
+        edge.accept(event)
     seal(edge.conninfo, folder)
     return line
 
@@ -115,6 +117,15 @@ def test_the_page_downloads_the_same_file(
     assert check(tmp_path, answer.text).returncode == 0
 
 
+def test_the_content_of_a_traced_event_is_proved(edge: Edge, line: str, tmp_path: Path) -> None:
+    history = edge.data(f"/v1/execution/{line}/history")
+    (traced,) = (event for event in history if event["trace_id"] is not None)
+    done = check(tmp_path, edge.get(f"/v1/log/proof?position={traced['position']}").text)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"hours":4' in done.stdout.replace(" ", "")
+    assert done.stdout.splitlines()[-1] == "proved"
+
+
 def test_a_file_of_an_earlier_version_proves_the_event_and_says_that_the_content_is_not_proved(
     proof: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -128,8 +139,9 @@ def test_a_file_of_an_earlier_version_proves_the_event_and_says_that_the_content
 
 def test_the_content_cannot_write_to_the_terminal(proof: dict[str, Any], tmp_path: Path) -> None:
     """Facts with control characters are refused, but earlier versions took them."""
-    checkpoint, key, leaf = _signed(b'[2,{"reason":"\\u001b[2J\xe2\x80\xae"}]')
-    told = proof | {"leaf": leaf, "stored": _told(b'[2,{"reason":"\\u001b[2J\xe2\x80\xae"}]')}
+    stored = b'[%s{"reason":"\\u001b[2J\xe2\x80\xae"}]' % (b"2," * 12)
+    checkpoint, key, leaf = _signed(stored)
+    told = proof | {"leaf": leaf, "stored": _told(stored)}
     told |= {"leaf_index": 0, "tree_size": 1, "hashes": [], "checkpoint": checkpoint, "key": key}
     done = check(tmp_path, told)
     assert done.returncode == 0, done.stderr

@@ -96,6 +96,7 @@ class Model:
                 return STATE
         parents = self.parents(event, by)
         own = parents is not None and parents == key
+        own = own or (known.name is None and key is not None and known.awaits == key)
         return STATE if own or (run is not None and self.latest(parents) == run) else None
 
     def named(self, key: Name | None, attempt: int | None, subject: str | None) -> str | None:
@@ -143,12 +144,14 @@ class Model:
         run.parent = data.get("parent_run_id") or run.parent
         parents = self.parents(event, by)
         if parents is not None:
-            found = self.latest(parents)
+            found, before = self.latest(parents), run.awaits
+            run.awaits = None
             if found is not None:
                 run.parent = found if self.sees(by, found) else run.parent
             elif run.parent is None:
                 run.awaits = parents
-                self.awaiting.setdefault(parents, []).append((run_id, by.workspace_id))
+                if parents != before:
+                    self.awaiting.setdefault(parents, []).append((run_id, by.workspace_id))
         if type in BEGUN and key is not None and run.name is None:
             tried = self.names.setdefault(key, [])
             run.retry_of = tried[-1] if tried else None
@@ -161,7 +164,8 @@ class Model:
         """Give the parent to the runs that await this name."""
         for run_id, workspace in self.awaiting.pop(name, []):
             run, seen = self.runs[run_id], self.lines[self.runs[parent].line][1]
-            is_free = run.parent is None and run.awaits == name and run_id != parent
+            is_free = run.parent is None and run.awaits == name
+            is_free = is_free and self.runs[parent].parent != run_id
             if is_free and workspace in (None, seen):
                 run.parent = parent
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from ledger.application.report import command_of
-from ledger.domain.values import MAX_OPEN_RUNS
+from ledger.application.report_runs import MAX_AWAITING
 from ledger.intake import envelope
 from ledger.intake.request import Receipt
+from ledger.log.append import Append, Loaded, Wanted
 from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer
 from tests.support.decision_tables import assert_decision_tables_match_log
@@ -281,6 +282,114 @@ def test_a_parent_has_an_id_or_a_name(ledger: Ledger) -> None:
     ledger.accept(begin(name, line, None, parent_run_id=run, parent_external_id=None))
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_line_is_closed_whose_open_run_got_its_parent_later(
+    ledger: Ledger, is_open: bool
+) -> None:
+    """The closing recorded a version that the run already had, and failed for ever."""
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    (child,) = ledger.accept(begin(name, line, parent))
+    closing = fact("service_line.closed", line)
+    if is_open:
+        ledger.accept(begin(parent, ledger.line()), closing)
+    else:
+        items = ledger.report(begin(parent, ledger.line()), closing)
+        assert {item.outcome for item in items} == {"recorded"}
+    topics = ["run.started", "run.parent_given", "run.cancelled"]
+    assert ledger.topics(child.subject or "") == topics
+    assert_decision_tables_match_log(ledger.conninfo)
+
+
+def test_a_line_is_closed_after_its_runs_of_this_batch_got_their_parent(ledger: Ledger) -> None:
+    line, parent = ledger.line(), new_id("flow")
+    children = [begin(new_id("task"), line, parent) for _ in range(3)]
+    closing = fact("service_line.closed", line)
+    items = ledger.report(*children, begin(parent, ledger.line()), closing)
+    assert {item.outcome for item in items} == {"recorded"}
+    assert_decision_tables_match_log(ledger.conninfo)
+
+
+def test_of_two_names_the_last_one_is_awaited_whether_its_run_is_unseen_or_unknown(
+    ledger: Ledger,
+) -> None:
+    own = in_workspace(ledger, NARROW.workspace_id)
+    unseen, unknown = new_id("flow"), new_id("flow")
+    ledger.accept(begin(unseen, ledger.line()))
+    told = []
+    for second in (unseen, unknown):
+        first, name = new_id("flow"), new_id("task")
+        asked = named("run.requested", name, own, parent_external_id=first)
+        (child,) = ledger.accept(asked, by=NARROW)
+        ledger.accept(named("run.started", name, parent_external_id=second), by=NARROW)
+        ledger.accept(begin(first, own), by=NARROW)
+        told += parents(ledger, [child.subject])
+    assert told == [None, None]
+
+
+def test_a_run_that_names_its_parent_twice_awaits_it_once(ledger: Ledger) -> None:
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    (child,) = ledger.accept(named("run.requested", name, line, parent_external_id=parent))
+    ledger.accept(named("run.started", name, parent_external_id=parent))
+    bodies = [event["state"]["body"] for event in ledger.events(child.subject or "")]
+    assert [body.get("awaiting") for body in bodies] == [[1, None], None]
+    (given,) = ledger.accept(begin(parent, line))
+    assert parents(ledger, [child.subject]) == [given.subject]
+
+
+def test_the_name_that_a_run_awaits_is_not_its_own(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    begun = {"service_line_id": line, "parent_external_id": name}
+    (item,) = ledger.accept(fact("run.requested", None, begun))
+    named_so = fact("run.started", item.subject, {"external_id": name})
+    assert ledger.refusal(named_so) == STATE
+
+
+def test_two_runs_are_not_each_others_parents(ledger: Ledger) -> None:
+    line, one, other = ledger.line(), new_id("flow"), new_id("flow")
+    first, second = ledger.report(begin(one, line, other), begin(other, line, one))
+    assert parents(ledger, [first.subject, second.subject]) == [None, first.subject]
+
+
+def test_a_parent_is_given_no_earlier_than_the_run_was_requested(ledger: Ledger) -> None:
+    line, parent, name = ledger.line(), new_id("flow"), new_id("task")
+    (child,) = ledger.accept(begin(name, line, parent))
+    ledger.accept(begin(parent, line) | {"time": ledger.ago(minutes=50)})
+    begun, given = ledger.events(child.subject or "")
+    assert given["state"]["occurred_at"] == begun["state"]["occurred_at"]
+
+
+def test_a_refused_start_takes_no_id(ledger: Ledger) -> None:
+    line, name = ledger.line(), new_id("flow")
+    before, retried, own, after = ledger.report(
+        begin(new_id("flow"), line),
+        begin(name, line, attempt=2),
+        begin(name, line, name),
+        begin(new_id("flow"), line),
+    )
+    assert [retried.refusal, own.refusal] == [STATE, STATE]
+    assert int((after.subject or "")[-6:]) == int((before.subject or "")[-6:]) + 1
+
+
+def test_a_batch_about_retried_names_reads_as_often_as_one_fact(
+    own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, names = own_ledger.line(), [new_id("flow") for _ in range(30)]
+    for attempt in (1, 2, 3):
+        own_ledger.report(*(begin(name, line, attempt=attempt) for name in names))
+        own_ledger.report(*(named("run.failed", name) for name in names))
+    reads, read = list[Wanted](), Append.read
+
+    def counted(append: Append, wanted: Wanted) -> Loaded:
+        reads.append(wanted)
+        return read(append, wanted)
+
+    monkeypatch.setattr(Append, "read", counted)
+    correct = [named("run.usage_corrected", name, tokens_used=1) for name in names]
+    items = own_ledger.report(*correct)
+    assert {item.outcome for item in items} == {"recorded"}
+    assert len(reads) <= 4
+
+
 def test_another_process_finds_attempts_and_gives_parents(own_ledger: Ledger) -> None:
     line, parent = own_ledger.line(), new_id("flow")
     names = [new_id("task") for _ in range(5)]
@@ -303,7 +412,7 @@ def test_another_process_finds_attempts_and_gives_parents(own_ledger: Ledger) ->
     assert check(own_ledger.conninfo).findings == []
 
 
-@pytest.mark.parametrize("most", repeated([40, MAX_OPEN_RUNS]))
+@pytest.mark.parametrize("most", repeated([40, MAX_AWAITING]))
 def test_many_runs_await_a_parent_and_get_it_in_one_append(own_ledger: Ledger, most: int) -> None:
     line, parent = own_ledger.line(), new_id("flow")
     runs: list[str | None] = []
@@ -312,10 +421,11 @@ def test_many_runs_await_a_parent_and_get_it_in_one_append(own_ledger: Ledger, m
         items = own_ledger.report(*(begin(name, line, parent) for name in names))
         runs += [item.subject for item in items]
         own_ledger.report(*(named("run.completed", name) for name in names))
-    if most == MAX_OPEN_RUNS:
-        assert own_ledger.refusal(begin(f"{parent}/more", line, parent)) == STATE
+    beyond = own_ledger.accept(begin(f"{parent}/more", line, parent))
     (item,) = own_ledger.accept(begin(parent, line))
+    is_given = most < MAX_AWAITING
+    assert parents(own_ledger, [beyond[0].subject]) == [item.subject if is_given else None]
     given = [e for e in own_ledger.topics() if e == "run.parent_given"]
-    assert len(given) == most
+    assert len(given) == most + is_given
     assert set(parents(own_ledger, runs[-3:])) == {item.subject}
     assert check(own_ledger.conninfo).findings == []

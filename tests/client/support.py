@@ -1,5 +1,6 @@
 """Helpers for the tests of the Python client."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 from execution_ledger import Problem
 
+from tests.support.documents import ROOT
 from tests.support.edge import Edge
+
+CLIENT = ROOT / "src/ledger_client"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(CLIENT)}
+"""The environment of programs that import the client."""
 
 
 class Service(NamedTuple):

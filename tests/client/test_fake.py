@@ -1,7 +1,6 @@
 """The ledger for users' own tests, and the README that shows it."""
 
 import asyncio
-import os
 import subprocess
 import sys
 import textwrap
@@ -11,10 +10,10 @@ import pytest
 from execution_ledger import Conflict, NotFound
 from execution_ledger.testing import AsyncFakeLedger, FakeLedger
 
-from tests.client.support import Service
-from tests.support.documents import ROOT, fences
+from tests.client.support import CLIENT, ENVIRONMENT, Service
+from tests.support.documents import fences
 
-README = ROOT / "src/ledger_client/README.md"
+README = CLIENT / "README.md"
 LINE = "LIN-26-000050"
 
 
@@ -74,7 +73,7 @@ def test_the_programs_of_the_readme_run(service: Service, tmp_path: Path) -> Non
     environment = {"ELK_URL": service.address, "ELK_TOKEN": service.token, "ELK_SOURCE": "/jobs"}
     done = subprocess.run(
         [sys.executable, "-c", whole],
-        env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env=ENVIRONMENT | environment, cwd=tmp_path, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
     assert done.stderr == ""

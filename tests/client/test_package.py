@@ -1,6 +1,7 @@
 """The client is a package of its own: nothing of the service is in it, and it installs alone."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,7 @@ import execution_ledger
 import pytest
 
 from scripts.python_client.modules import PACKAGE
-from tests.support.documents import ROOT
+from tests.support.documents import ROOT, fences
 
 FOLDER = PACKAGE.parent
 PROJECT = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
@@ -58,6 +59,22 @@ def test_the_package_says_its_version_and_its_types() -> None:
 def test_the_service_leaves_the_client_out() -> None:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert tools["hatch"]["build"]["targets"]["wheel"]["packages"] == ["src/ledger", "projections"]
+
+
+@pytest.mark.soak
+def test_the_programs_of_the_readme_have_strict_types(tmp_path: Path) -> None:
+    programs = [fence.text for fence in fences(FOLDER / "README.md") if fence.language == "python"]
+    for number, program in enumerate(programs):
+        received = "body, headers, secret, key = b'', dict[str, str](), '', ''\n"
+        head = f"from pathlib import Path\n{received}" if "body" in program else ""
+        (tmp_path / f"program_{number}.py").write_text(head + program)
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+    environment = os.environ | {"MYPYPATH": str(FOLDER)}
+    done = subprocess.run(
+        [*mypy, *sorted(tmp_path.glob("*.py"))],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == f"Success: no issues found in {len(programs)} source files\n"
 
 
 @pytest.mark.soak

@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 from execution_ledger import AsyncLedger, Ledger, reporter
 
-from tests.client.support import Asked, Refusals, Reply, Service, StandIn, problem, taken
+from tests.client.support import (
+    ENVIRONMENT,
+    Asked,
+    Refusals,
+    Reply,
+    Service,
+    StandIn,
+    problem,
+    taken,
+)
 from tests.support.served import free_port
 from tests.support.views import until
 
@@ -68,7 +77,8 @@ def ledger(stand_in: StandIn, refusals: Refusals) -> Iterator[Ledger]:
 
 def numbers(stand_in: StandIn) -> list[int]:
     """The numbers of the facts that arrived in requests, in their order."""
-    return [fact["data"]["n"] for asked in stand_in.asked for fact in asked.json]
+    batches = [asked.json for asked in stand_in.asked if asked.body]
+    return [fact["data"]["n"] for batch in batches for fact in batch]
 
 
 def report(ledger: Ledger, *of: int) -> None:
@@ -293,18 +303,21 @@ def test_a_flush_in_the_callback_does_not_wait_for_itself(
     assert flushed == [False]
 
 
-def test_a_fork_begins_with_an_empty_queue(
+def test_a_fork_begins_with_an_empty_queue_and_connections_of_its_own(
     ledger: Ledger, stand_in: StandIn, switch: Switch
 ) -> None:
+    switch.answer = lambda asked: Reply(204)
+    ledger.runs.heartbeat("RUN-26-000001")
     switch.away()
     report(ledger, 1)
     until(lambda: len(stand_in.asked) > 0, "an attempt")
-    switch.back()
+    switch.answer = lambda asked: taken(asked) if asked.body else Reply(204)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
         child = os.fork()
     if child == 0:
         report(ledger, 2)
+        ledger.runs.heartbeat("RUN-26-000001")
         os._exit(0 if ledger.flush(10.0) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     report(ledger, 3)
@@ -341,7 +354,9 @@ print("done", flush=True)
 def run_program(address: str) -> "subprocess.CompletedProcess[str]":
     """Run a program that reports and ends."""
     command = (sys.executable, "-c", PROGRAM, address)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_the_end_of_a_program_flushes(stand_in: StandIn) -> None:

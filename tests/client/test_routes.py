@@ -62,7 +62,7 @@ def test_a_blocked_line_tells_why(ledger: Ledger, service: Service) -> None:
     assert "Blocker POL-7 (policy_violation, with ops): Not on the list." in str(why)
     assert ledger.lines.why(line, as_of=begun.recorded_at).blockers == []
     assert ledger.lines.resume(line).state == "blocked"
-    assert ledger.lines.unblock(line, blocker_id="POL-7").outcome == "recorded"
+    assert ledger.lines.unblock(line, "POL-7").outcome == "recorded"
     assert line in {each.service_line_id for each in ledger.lines.list(state=["running", "idle"])}
 
 
@@ -111,7 +111,7 @@ def test_runs_are_reported_read_and_erased(ledger: Ledger, service: Service) -> 
         end(external_id=name)
     found = ledger.runs.list(service_line_id=line, status=["failed", "cancelled"])
     assert {each.external_id for each in found} == {"one", "two"}
-    assert ledger.runs.erase(run, reason="asked for").erased_at is not None
+    assert ledger.runs.erase(run, "asked for").erased_at is not None
     assert ledger.runs.get(run).output is None
 
 
@@ -189,7 +189,7 @@ def test_sums_search_audit_and_events_are_read(
     usage = ledger.usage.get(from_=date(now.year, 1, 1), service_line_id=[line])
     assert usage.total is not None
     assert usage.total.hours == 2.0
-    then = ledger.compare.get(then=now - timedelta(hours=1), service_line_id=line)
+    then = ledger.compare(now - timedelta(hours=1), service_line_id=line)
     assert [row.service_line_id for row in then.rows] == [line]
     assert [found.id for found in ledger.directory.search("invoices")] == [line]
     entries = list(ledger.audit.list(organization_id=ORGANIZATION, service_line_id=line))

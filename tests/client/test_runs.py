@@ -313,15 +313,15 @@ def test_an_interrupt_while_a_start_is_awaited_cancels_the_run() -> None:
     with StandIn(lambda _: Reply(0)).serving() as away:
 
         async def work() -> None:
-            async with AsyncLedger(away.address, "elk_test", timeout=0.5) as ledger:
-                scope = ledger.run(LINE, on_refused="raise")
-                entering = asyncio.create_task(scope.__aenter__())
-                while not away.asked:
-                    await asyncio.sleep(0)
-                entering.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await entering
-                await ledger.aclose(0.3)
+            ledger = AsyncLedger(away.address, "elk_test", timeout=0.5)
+            scope = ledger.run(LINE, on_refused="raise")
+            entering = asyncio.create_task(scope.__aenter__())
+            while not away.asked:
+                await asyncio.sleep(0)
+            entering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await entering
+            await ledger.aclose(0.3)
 
         asyncio.run(work())
     kinds = {fact["type"] for asked in away.asked for fact in asked.json}

@@ -420,9 +420,24 @@ def alone(leaf: bytes) -> dict[str, Any]:
     return {"leaf": told(leaf), "inclusion": found, "checkpoint": checkpoint}
 
 
-@pytest.mark.parametrize("stored", [b"{}", b"[]", b"[2,[]]", b"[2,null]", b'"x"', b"2", b"[{},2]"])
-def test_a_stored_event_is_an_array_that_ends_with_an_object(stored: bytes) -> None:
-    assert "no array that ends with an object" in refusal(resealed(bundle(), stored))
+TWELVE = b"2," * 12
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *(b"{}", b"[]", b"[2,{}]", b'"x"', b"2"),
+        *(b"[%s%s]" % (TWELVE, end) for end in (b"[]", b"null", b"2,{}")),
+    ],
+)
+def test_a_stored_event_is_an_array_with_an_object_in_the_thirteenth_place(stored: bytes) -> None:
+    assert "no array with an object in the thirteenth" in refusal(resealed(bundle(), stored))
+
+
+def test_a_stored_event_may_go_on_behind_its_content() -> None:
+    given = bundle()
+    stored = base64.b64decode(given["stored"])
+    opened(resealed(given, stored[:-1] + b',"00-trace"]'), KEPT)
 
 
 @pytest.mark.parametrize("total", [None, [], 14, "14"])

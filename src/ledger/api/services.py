@@ -24,7 +24,7 @@ from ledger.domain.channel import STRICT, ChannelRules
 from ledger.domain.errors import ReadOnly, Unavailable
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
-from ledger.intake.request import Outcome
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.documents import Documents
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
@@ -57,7 +57,14 @@ _Answered = tuple[_Waiting, list[Outcome]]
 
 def last_position(outcomes: Iterable[Outcome]) -> int:
     """The last position of the outcomes. A refusal has one too, at which the audit log shows it."""
-    return max((getattr(outcome, "position", 0) for outcome in outcomes), default=0)
+    return max(map(_last_of, outcomes), default=0)
+
+
+def _last_of(outcome: Outcome) -> int:
+    if isinstance(outcome, Receipt):
+        return outcome.last_position
+    position: int = getattr(outcome, "position", 0)
+    return position
 
 
 class Submissions:

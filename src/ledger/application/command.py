@@ -5,10 +5,12 @@ of the command and the error code, never the command's content (contract, Feeds)
 nothing else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Protocol
+
+import msgspec
 
 from ledger.application.group import EventTenant, Group
 from ledger.application.memory import sees
@@ -17,7 +19,7 @@ from ledger.domain.errors import CredentialEnded, Forbidden, IdempotencyKeyReuse
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.domain.refusals import Refusals, WriteRefused, stream_of
-from ledger.domain.run import Run, RunRequested, RunStarted
+from ledger.domain.run import Run
 from ledger.intake.envelope import Fact
 from ledger.intake.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
@@ -51,6 +53,11 @@ class OwnCommand:
         return ()
 
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
+        return ()
+
+    def further(
+        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    ) -> Iterable[Identity]:
         return ()
 
     def about(self) -> About | None:
@@ -124,6 +131,12 @@ class TurnDown(OwnCommand):
 
 _RULE = OwnCommand(PAUSE_UNTIL)
 """The ledger's own request by which holds are lifted at their ends."""
+
+NULLS_ALIKE = 2
+"""The language since which a null field is the same content as an absent one."""
+
+_AT_ONCE = 100
+"""So many runs are loaded at once to get their parent: their events may be large."""
 
 _PARENTAGE = OwnCommand(PARENT_BY_NAME)
 """The ledger's own request by which runs get the parents that they had named before."""
@@ -244,6 +257,8 @@ class Recording:
         self._identity = identity
         self._is_lifted = False
         """Whether a hold was lifted for the fact."""
+        self._behind = 0
+        """How many events that the fact caused stand behind its own."""
         self.organization_id = identity.organization_id
 
     def own(
@@ -259,7 +274,7 @@ class Recording:
 
         ``caused_by`` is the EVT id of the event that the fact takes back.
         """
-        digest = digest or content_digest(self.fact.content)
+        digest = digest or content_digest(self.content)
         self._cause_lifting(self.group.next_position)
         self.group.record(
             aggregate,
@@ -272,6 +287,13 @@ class Recording:
             tenant=tenant,
             traceparent=self.fact.traceparent,
         )
+
+    @property
+    def content(self) -> bytes:
+        """The fact's content: with its nulls while an older node runs, which tells it so apart."""
+        fact = self.fact
+        is_alike = fact.content == fact.former_content or self.group.understands(NULLS_ALIKE)
+        return fact.content if is_alike else fact.former_content
 
     def lift_due(self, execution: Execution) -> None:
         """Lift a hold whose end has come by now and by the fact's time, before its event."""
@@ -324,26 +346,26 @@ class Recording:
         group, memory = self.group, self.group.memory
         if memory.first(name.awaiting(1)) is None:
             return
-        cause = group.event_id(group.next_position - 1)
-        ranks = range(1, memory.length(name.awaiting) + 1)
-        firsts = [memory.first(name.awaiting(rank)) for rank in ranks]
-        awaiting = [first.event for first in firsts if first is not None]
-        memory.load({event.originator_id for event in awaiting})
-        for event in awaiting:
-            run = memory.find(event.originator_id)
-            assert isinstance(run, Run)
-            assert isinstance(event.body, RunRequested | RunStarted)
-            assert event.body.awaiting is not None
-            body = run.give_parent(parent, name)
-            within = event.body.awaiting.workspace_id
-            if body is not None and within in (None, parent.workspace_id):
-                group.record(run, body, self.at, _PARENTAGE, caused_by=cause)
+        own = group.next_position - 1
+        cause, awaiting = group.event_id(own), memory.streams(name.awaiting)
+        for at in range(0, len(awaiting), _AT_ONCE):
+            some = awaiting[at : at + _AT_ONCE]
+            memory.load(some)
+            for run_id in some:
+                run = memory.find(run_id)
+                assert isinstance(run, Run)
+                body = run.give_parent(parent, name)
+                if body is not None:
+                    begun = run.requested_at or self.at
+                    group.record(run, body, max(self.at, begun), _PARENTAGE, caused_by=cause)
+        self._behind = group.next_position - 1 - own
 
     def receipt(self) -> Receipt:
         first = self.group.memory.first(self._identity)
         if first is None:
             raise AssertionError("a handler recorded no event")
-        return receipt_of(first, duplicate=False)
+        told = receipt_of(first, duplicate=False)
+        return msgspec.structs.replace(told, behind=self._behind) if self._behind else told
 
 
 def receipt_of(first: First, *, duplicate: bool) -> Receipt:

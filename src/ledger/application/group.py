@@ -147,6 +147,8 @@ class Group:
         # of repeated facts are loaded because a repeated fact is compared under its run's key. An
         # external id finds its run in the same way, by the event that gave the run the name.
         late = {identity for request in unknown for identity in request.identities(tenant_of)}
+        for request in requests:
+            late.update(request.further(tenant_of, self.memory.is_known))
         self.memory.load(self.memory.runs_of_facts(), late)
         if late:
             self.memory.load(self.memory.runs_of_facts())
@@ -275,10 +277,13 @@ class Group:
         """The language that all living nodes understand: asked once a group, in its transaction."""
         return self.append.language()
 
+    def understands(self, language: int) -> bool:
+        """Whether all living nodes understand this language."""
+        return self._spoken is None or self._spoken >= language
+
     def require_understood(self, language: int) -> None:
         """Raise Unavailable if a living node does not understand events of this language."""
-        spoken = self._spoken
-        if spoken is not None and spoken < language:
+        if not self.understands(language):
             raise Unavailable(
                 "A node of an older version runs, which does not know this event yet."
             )
@@ -304,9 +309,11 @@ class Group:
 
     def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
         """The line's open runs by id."""
-        ended, opened = self.tables.ended, self.tables.opened
+        ended, opened, moved = self.tables.ended, self.tables.opened, self.tables.moved
         runs = {
-            row.run_id: row for row in self.append.open_runs(line_id) if row.run_id not in ended
+            row.run_id: row._replace(version=moved.get(row.run_id, ("", row.version))[1])
+            for row in self.append.open_runs(line_id)
+            if row.run_id not in ended
         }
         return runs | {run_id: row for run_id, row in opened.items() if row.line_id == line_id}
 

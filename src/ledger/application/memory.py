@@ -38,6 +38,9 @@ _PACKED = 80_000
 _LONGEST = 2**12
 """No chain of identities is so long (``length``)."""
 
+NEXT = range(3, 11)
+"""The numbers of a chain that are looked up once its second identity is known."""
+
 _pack = msgspec.msgpack.Encoder().encode
 _UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
     prefix: msgspec.msgpack.Decoder(kind).decode for prefix, kind in KINDS.items()
@@ -309,17 +312,32 @@ class Memory:
     def _search(self, link: Callable[[int], Identity]) -> int:
         """Look ever farther ahead of the last known identity, at several at once.
 
-        Most chains have one identity, and its successor is known to be missing. A chain of
-        thousands takes some ten reads.
+        Most chains have one identity, and the next ones are looked up with the whole group. A chain
+        of thousands takes some ten reads.
         """
         last, missing, steps = 0, _LONGEST, [1, 2]
         while steps:
             self.load((), [link(step) for step in steps])
-            found = [step for step in steps if link(step) in self._tables.firsts]
+            found = [step for step in steps if self.is_known(link(step))]
             last = found[-1] if found else last
             missing = next((step for step in steps if step not in found), missing)
-            steps = [step for power in range(12) if (step := last + 2**power) < missing]
+            ahead = NEXT if last == 2 else (last + 2**power for power in range(12))
+            steps = [step for step in ahead if last < step < missing]
         return last
+
+    def streams(self, link: Callable[[int], Identity]) -> list[str]:
+        """The streams of the events of a chain of identities, each once, without the events."""
+        links = [link(number) for number in range(1, self.length(link) + 1)]
+        firsts = self._tables.firsts
+        unread = [each for each in links if each not in firsts]
+        found = self._append.streams_of(unread) if unread else []
+        stored = dict(zip(unread, found, strict=True))
+        known = {each: firsts[each].event.originator_id for each in links if each in firsts}
+        return list(dict.fromkeys((stored | known)[each] for each in links))
+
+    def is_known(self, identity: Identity) -> bool:
+        """Whether an identity that was looked up in this append has an event."""
+        return identity in self._tables.firsts
 
     def runs_of_facts(self) -> set[str]:
         """The runs of the loaded events: of repeated facts, and those that external ids name."""

@@ -77,9 +77,7 @@ class ReportFact:
         A void names the check-in and the check-in's void, and an external id a run. The tenant of
         an administrator's fact is its subject's.
         """
-        organization_id = self.principal.organization_id
-        if self.principal.is_admin:
-            organization_id = self._subject_tenant(tenant_of)
+        organization_id = self._tenant(tenant_of)
         if organization_id is None:
             return ()
         own = Identity(organization_id, self.fact.source, self.fact.id)
@@ -87,6 +85,17 @@ class ReportFact:
             check_in = own._replace(name=self.fact.data.fact_id)
             return own, check_in, check_in.void
         return own, *report_runs.identities(self.fact, organization_id)
+
+    def further(
+        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    ) -> Iterable[Identity]:
+        return report_runs.further(self.fact, self._tenant(tenant_of) or "", is_known)
+
+    def _tenant(self, tenant_of: TenantOf) -> str | None:
+        """The organization of the fact; None: an administrator's subject is not known yet."""
+        if self.principal.is_admin:
+            return self._subject_tenant(tenant_of)
+        return self.principal.organization_id
 
     @property
     def issues(self) -> str | None:

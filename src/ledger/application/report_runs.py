@@ -5,7 +5,7 @@ streams; they hold because line and run are decided together under the append lo
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypedDict
 
@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.application.command import Recording
 from ledger.application.group import Group
-from ledger.application.memory import sees
+from ledger.application.memory import NEXT, sees
 from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity
@@ -30,6 +30,11 @@ _encode = msgspec.json.Encoder().encode
 _Naming = Callable[[int], Identity]
 """Gives the identity of an attempt of a name."""
 
+MAX_AWAITING = 1_000
+"""How many runs await one name: one append gives all of them their parent."""
+
+_OWN_PARENT = "A run is not its own parent."
+
 _LANGUAGE = 2
 """The language since which a name has attempts, and runs await parents."""
 
@@ -43,9 +48,20 @@ def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
     names = [name(number) for name in (own, parent) if name is not None for number in (1, 2)]
     if own is not None and fact.kind.subject_optional:
         names.append(own(1).awaiting(1))
+    if parent is not None:
+        names += [parent(1).awaiting(rank) for rank in (1, 2)]
     if own is not None and fact.attempt is not None and fact.attempt > 1:
         names += [own(fact.attempt - 1), own(fact.attempt)]
     return tuple(dict.fromkeys(names))
+
+
+def further(
+    fact: Fact, organization_id: str, is_known: Callable[[Identity], bool]
+) -> Iterator[Identity]:
+    """The next attempts of the names that the fact gives and that have a second one."""
+    for name in (_naming(fact, organization_id), _parentage(fact, organization_id)):
+        if name is not None and is_known(name(2)):
+            yield from map(name, NEXT)
 
 
 def _naming(fact: Fact, organization_id: str) -> _Naming | None:
@@ -193,6 +209,9 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
         raise InvalidState("The run was requested on another line.")
     execution = group.memory.execution(run.service_line_id, principal)
     name = run.name if run.external_id is not None else _name(recording)
+    naming = _naming(recording.fact, recording.organization_id)
+    if naming is not None and run.awaits(naming(1)):
+        raise InvalidState(_OWN_PARENT)
     body = run.start(_trigger(data.triggered_by), None, name=name, lease_seconds=data.lease_seconds)
     execution.require_startable(recording.at)
     key = group.memory.run_key(run)
@@ -218,10 +237,11 @@ def _begin(
     data: types.RunRequested | types.RunStarted,
 ) -> None:
     group, supplied = recording.group, recording.fact.subject
+    # Both may refuse the fact: a refused fact takes no id.
+    name, parent = _name(recording), _parent(recording, Run(""))
     origin: Origin = "issued" if supplied is None else "supplied"
     run_id = supplied or group.issue("RUN")
-    run, name = Run(run_id), _name(recording)
-    parent = _parent(recording, run)
+    run = Run(run_id)
     key = group.create_run_key(execution.organization_id, run_id)
     recording.wake(execution, opens_run=True)
     event = body(
@@ -267,8 +287,9 @@ class _Parent(TypedDict):
 def _parent(recording: Recording, run: Run) -> _Parent:
     """The parent that the fact gives its run: by its id, or by the latest run of its name.
 
-    A name without a run is awaited, unless the run has a parent. Of a run that the credential does
-    not see, nothing is told. Raises InvalidState for the run's own name.
+    A name without a run is awaited, unless the run has a parent or ``MAX_AWAITING`` places were
+    given. Of a run that the credential does not see, nothing is told. Raises InvalidState for the
+    run's own name.
     """
     fact, principal, group = recording.fact, recording.principal, recording.group
     parent = _Parent(
@@ -280,16 +301,17 @@ def _parent(recording: Recording, run: Run) -> _Parent:
     latest = group.memory.length(naming)
     found = _run_of(naming(latest), group) if latest else None
     if fact.parent_external_id == fact.external_id or (found is not None and found.id == run.id):
-        raise InvalidState("A run is not its own parent.")
+        raise InvalidState(_OWN_PARENT)
+    if run.awaits(naming(1)):
+        return _Parent(parent_run_id=None, parent_external_id=None, awaiting=None)
     if found is not None:
         parent["parent_run_id"] = found.id if sees(principal, found) else None
     elif run.parent_run_id is None:
         group.require_understood(_LANGUAGE)
         rank = group.memory.length(naming(1).awaiting) + 1
-        if rank > MAX_OPEN_RUNS:
-            raise InvalidState(f"{MAX_OPEN_RUNS:,} runs await a parent of this name, the maximum.")
         within = None if principal.is_admin else principal.workspace_id
-        parent["awaiting"] = Awaiting(rank, within)
+        if rank <= MAX_AWAITING:
+            parent["awaiting"] = Awaiting(rank, within)
     return parent
 
 
@@ -349,7 +371,7 @@ def _own(
     tenant: tuple[str | None, str | None, str | None] | None = None,
 ) -> None:
     """Record a run's own event; nobody can guess the content from its keyed digest."""
-    content = recording.fact.content
+    content = recording.content
     # An erased run has no key, so the digest of its late ending is random: no trace of the content
     # is kept.
     digest = key.digest(content) if key is not None else os.urandom(32)

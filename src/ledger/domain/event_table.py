@@ -31,6 +31,8 @@ class Note(Enum):
     RUN_STARTED = auto()
     RUN_ENDED = auto()
     RUN_CANCELLED = auto()
+    RUN_MOVED = auto()
+    """An event that changes nothing but the version of the run's stream."""
     RUN_ERASED = auto()
     KEY_CREATED = auto()
     KEY_CHANGED = auto()

@@ -62,6 +62,13 @@ class Awaiting(msgspec.Struct, frozen=True, array_like=True):
     """The workspace to which the parent must belong; None: any of the organization."""
 
 
+class Awaited(msgspec.Struct, frozen=True, array_like=True):
+    """The parent that a run awaits: the identity of its name, and its workspace, if bound."""
+
+    name: Identity
+    workspace_id: str | None = None
+
+
 class RunEvent(Event, frozen=True, kw_only=True):
     """An event of a run."""
 
@@ -192,7 +199,7 @@ LEASE_EXPIRED = {
 RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
     EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
-    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, Note.PASSES, since=2),
+    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, Note.RUN_MOVED, since=2),
     EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
     EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
     EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
@@ -242,8 +249,8 @@ class Run(Folded, array_like=True):
     attempt: int = 1
     retry_of: str | None = None
     """The run that was the attempt before."""
-    awaited: Identity | None = None
-    """The name of the parent that the run awaits."""
+    awaited: Awaited | None = None
+    """The parent that the run awaits."""
 
     @property
     def name(self) -> RunName:
@@ -280,9 +287,21 @@ class Run(Folded, array_like=True):
         if self.status not in ("failed", "cancelled"):
             raise InvalidState("The attempt before has neither failed nor been cancelled.")
 
+    def awaits(self, name: Identity) -> bool:
+        """Whether the run awaits a parent of this name."""
+        return self.awaited is not None and self.awaited.name == name
+
     def give_parent(self, parent: "Run", name: Identity) -> RunParentGiven | None:
-        """Give the run the parent of the name that it awaits; None: it has one, or awaits none."""
-        if self.parent_run_id is not None or self.awaited != name or parent.id == self.id:
+        """Give the run the parent of the name that it awaits.
+
+        None: it has a parent, awaits another name or none, its reporter did not see the parent's
+        workspace, or it is the parent of the parent.
+        """
+        if self.parent_run_id is not None or self.awaited is None or self.awaited.name != name:
+            return None
+        if self.awaited.workspace_id not in (None, parent.workspace_id):
+            return None
+        if parent.parent_run_id == self.id:
             return None
         return RunParentGiven(parent_run_id=parent.id, **self.name)
 
@@ -426,8 +445,9 @@ class Run(Folded, array_like=True):
             self.attempt, self.retry_of = body.attempt, body.retry_of
         self.parent_run_id = body.parent_run_id or self.parent_run_id
         self.lease_seconds = body.lease_seconds or self.lease_seconds
-        if body.awaiting is not None:
-            self.awaited = recorded.name_of_run(body.parent_external_id or "")
+        if body.parent_external_id is not None:
+            name, place = recorded.name_of_run(body.parent_external_id), body.awaiting
+            self.awaited = None if place is None else Awaited(name, place.workspace_id)
 
     def _requested(self, body: RunRequested, recorded: Recorded) -> None:
         self._opened(body, recorded)

@@ -64,9 +64,9 @@ _SAID = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
 _SAID["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
 _ACTOR_TYPES = get_args(ActorType)
 _TRACEPARENT = re.compile(
-    "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    "((?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
 )
-"""The form of the extension ``traceparent`` (W3C Trace Context, 3.2)."""
+"""The extension ``traceparent`` (W3C Trace Context, 3.2). A later version may have more parts."""
 
 _ENCODED = "data_base64"
 _ENCODED_PLACE = f"/{_ENCODED}"
@@ -364,7 +364,11 @@ def _attempt(kind: FactType, sent: dict[str, Any]) -> int | None:
 
 
 def _traceparent(value: Any) -> str | None:
-    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+    """The parts that all versions have; None if there are others than its version has."""
+    found = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or (found[2] is not None and found[1].startswith("00")):
+        return None
+    return found[1]
 
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:

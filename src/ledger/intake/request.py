@@ -19,11 +19,19 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     subject: str
     event_ids: tuple[str, ...]
     position: int
+    """The position of the request's own event, or of the last one."""
     duplicate: bool = False
     replayed: bool = False
     """Whether the receipt is that of an earlier request under the same idempotency key."""
     answer: bytes | None = None
     """The JSON answer for the caller, if the decision alone determines the answer."""
+    behind: int = 0
+    """How many events that the request caused stand behind its own."""
+
+    @property
+    def last_position(self) -> int:
+        """The last position that the request recorded."""
+        return self.position + self.behind
 
 
 Outcome = Receipt | Refused | Unavailable
@@ -93,6 +101,11 @@ class Request(Protocol):
 
         ``tenant_of`` gives the organization of a stream, as far as known beforehand.
         """
+
+    def further(
+        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    ) -> Iterable[Identity]:
+        """The identities that the decision looks up because of those that are known."""
 
     def about(self) -> About | None:
         """The data for the audit log if the request is refused; None: the service itself asks."""

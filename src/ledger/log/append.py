@@ -98,6 +98,19 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
+# The streams of the events that have these identities, in the order of the identities.
+_STREAMS = """
+SELECT e.originator_id
+FROM unnest(%(digest)s::uuid[]) WITH ORDINALITY AS asked (digest, number)
+CROSS JOIN LATERAL (
+    SELECT position FROM ledger.identity WHERE digest = asked.digest OFFSET 0
+) AS i
+CROSS JOIN LATERAL (
+    SELECT originator_id FROM ledger.ledger_events WHERE notification_id = i.position OFFSET 0
+) AS e
+ORDER BY asked.number
+"""
+
 # The open runs of a line, for its closing.
 _OPEN_RUNS = f"""
 SELECT {", ".join(OpenRunRow._fields)} FROM ledger.open_run
@@ -166,6 +179,13 @@ WITH let_go AS (DELETE FROM ledger.lease WHERE run_id = ANY(%(run)s::text[]))
 DELETE FROM ledger.open_run AS o
 USING (SELECT unnest(%(line)s::text[]) AS line_id, unnest(%(run)s::text[]) AS run_id) AS ended
 WHERE o.line_id = ended.line_id AND o.run_id = ended.run_id
+"""
+# A run's version rises also by events that open and end nothing.
+_MOVE_RUNS = """
+UPDATE ledger.open_run AS o SET version = moved.version
+FROM unnest(%(line)s::text[], %(run)s::text[], %(version)s::bigint[])
+    AS moved (line_id, run_id, version)
+WHERE o.line_id = moved.line_id AND o.run_id = moved.run_id
 """
 # Destroy a run's key. At the commit a notification tells processes that have the key in memory.
 _DESTROY_RUN_KEY = """
@@ -337,6 +357,11 @@ class Append:
         whole = self._transaction.run(named(_TAILS, _streams(far) | {"limit": None}))
         return restored, [row for row in tails if row[0] not in far] + whole
 
+    def streams_of(self, identities: Sequence[Identity]) -> list[str]:
+        """The streams of the stored events that have these identities, in their order."""
+        digests = array("uuid", [identity.digest for identity in identities])
+        return [stream for (stream,) in self._transaction.run(named(_STREAMS, {"digest": digests}))]
+
     def open_runs(self, line_id: str) -> list[OpenRunRow]:
         """The line's open runs, in the order of their ids, without the changes of this append."""
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
@@ -401,6 +426,10 @@ class Append:
         if tables.ended:
             lines, runs = array("text", tables.ended.values()), array("text", tables.ended)
             self._change(_END_RUNS, line=lines, run=runs)
+        if tables.moved:
+            of_lines, versions = zip(*tables.moved.values(), strict=True)
+            runs, numbers = array("text", tables.moved), array("bigint", versions)
+            self._change(_MOVE_RUNS, line=array("text", of_lines), run=runs, version=numbers)
         for run, at in tables.erased.items():
             self._change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
         for identifier, row in tables.disowned.items():

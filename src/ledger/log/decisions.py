@@ -80,6 +80,9 @@ class DecisionTables:
         self.opened: dict[str, OpenRunRow] = {}
         self.ended: dict[str, str] = {}
         """Run id → line id of open runs that ended and may be stored."""
+        self.moved: dict[str, tuple[str, int]] = {}
+        """Run id → line id and version of stored open runs whose version alone changed. Runs that
+        have ended are among them."""
         self.leases: dict[str, LeaseRow] = {}
         """The leases that facts of this append began, by run."""
         self.heard: dict[str, datetime] = {}
@@ -202,6 +205,7 @@ class DecisionTables:
         recorded: Recorded,
         started_at: datetime | None,
     ) -> None:
+        self.moved.pop(recorded.originator_id, None)
         self.opened[recorded.originator_id] = OpenRunRow(
             recorded.service_line_id or "",
             recorded.originator_id,
@@ -230,8 +234,16 @@ class DecisionTables:
     def _cancelled(self, body: Event, recorded: Recorded) -> None:
         self._active(recorded, opened=-1)
         self.opened.pop(recorded.originator_id, None)
+        self.moved.pop(recorded.originator_id, None)
         self.leases.pop(recorded.originator_id, None)
         self.ended[recorded.originator_id] = recorded.service_line_id or ""
+
+    def _moved(self, body: Event, recorded: Recorded) -> None:
+        run_id = recorded.originator_id
+        if run_id in self.opened:
+            self.opened[run_id] = self.opened[run_id]._replace(version=recorded.originator_version)
+        elif run_id not in self.ended:
+            self.moved[run_id] = recorded.service_line_id or "", recorded.originator_version
 
     def _erased(self, body: run.RunErased, recorded: Recorded) -> None:
         # An erasure is no activity of the line.
@@ -314,6 +326,7 @@ _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
     Note.RUN_STARTED: DecisionTables._started,
     Note.RUN_ENDED: DecisionTables._ended,
     Note.RUN_CANCELLED: DecisionTables._cancelled,
+    Note.RUN_MOVED: DecisionTables._moved,
     Note.RUN_ERASED: DecisionTables._erased,
     Note.KEY_CREATED: DecisionTables._key_created,
     Note.KEY_CHANGED: DecisionTables._key_changed,

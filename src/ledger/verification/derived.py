@@ -169,6 +169,7 @@ class _Comparison:
         self._documents.compare()
         # The fold goes on without them: they grow with the log.
         self._fold.ended.clear()
+        self._fold.moved.clear()
         return bool(found)
 
     def _report(self, difference: Difference) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from execution_ledger._operation import Answer, Bare, Command, File, Listing, Text
 from execution_ledger.types import (
@@ -46,14 +46,12 @@ from execution_ledger.types import (
     Line,
     LineCounts,
     LineDetail,
-    LineFilter,
     LineOutcomes,
     ModelTokens,
     Name,
     NoActivityCondition,
     Organization,
     PastDueCondition,
-    Permission,
     ProductLine,
     Proof,
     ResourceData,
@@ -64,8 +62,6 @@ from execution_ledger.types import (
     RunStatus,
     Severity,
     ShownType,
-    SignalName,
-    SignalStatus,
     Sort,
     Source,
     SourceSilentCondition,
@@ -74,7 +70,6 @@ from execution_ledger.types import (
     StatementDocument,
     Timeline,
     TriggeredBy,
-    Type,
     Usage,
     UsageOverCondition,
     UsagePage,
@@ -445,7 +440,6 @@ class ShowExecution(TypedDict, total=False):
 class PauseExecution(TypedDict, total=False):
     """Arguments: pause a line."""
 
-    reason: Required[str]
     until: Instant | None
     """When the ledger lifts the hold: in the future, at most 400 days ahead. Null: it stays
     until the line is resumed.
@@ -465,14 +459,12 @@ class ResumeExecution(TypedDict, total=False):
 class PauseExecutions(TypedDict, total=False):
     """Arguments: pause many lines."""
 
-    filter: Required[LineFilter]
     organization_id: str | None
     """By default the credential's organization. An administrator names it."""
     expect: int | None
     """The number of lines that must match, as a dry run tells it."""
     dry_run: bool
     """Only tell the outcomes; nothing is recorded. By default `false`."""
-    reason: Required[str]
     until: Instant | None
     """When the ledger lifts the hold: in the future, at most 400 days ahead. Null: it stays
     until the line is resumed.
@@ -483,7 +475,6 @@ class PauseExecutions(TypedDict, total=False):
 class ResumeExecutions(TypedDict, total=False):
     """Arguments: resume many lines."""
 
-    filter: Required[LineFilter]
     organization_id: str | None
     """By default the credential's organization. An administrator names it."""
     expect: int | None
@@ -597,7 +588,6 @@ class ShowRun(TypedDict, total=False):
 class EraseRun(TypedDict, total=False):
     """Arguments: erase a run's payloads."""
 
-    reason: Required[str]
     idempotency_key: str
 
 
@@ -608,8 +598,6 @@ class ListDirectory(TypedDict, total=False):
     """The `meta.cursor` of the page before, with the same filters."""
     limit: int
     """The most items in a page."""
-    type: Required[Type]
-    """The type of the entries."""
     min_position: int
 
 
@@ -626,10 +614,6 @@ class ListOrganizations(TypedDict, total=False):
 class SearchNames(TypedDict, total=False):
     """Arguments: search by name or id."""
 
-    q: Required[str]
-    """Words of two characters or more, and numbers of ids. A word begins a word of the name.
-    All must fit.
-    """
     min_position: int
 
 
@@ -787,8 +771,6 @@ class ExportComparison(TypedDict, total=False):
     """A comma means or."""
     resource_id: Words[str]
     """Check-ins of these resources count alone. A comma means or."""
-    then: Required[Instant]
-    """The earlier instant."""
     now: Instant
     """The later instant; by default now. For example `2026-04-15T09:12:44Z`."""
     format: Format
@@ -825,8 +807,6 @@ class ShowComparison(TypedDict, total=False):
     """A comma means or."""
     resource_id: Words[str]
     """Check-ins of these resources count alone. A comma means or."""
-    then: Required[Instant]
-    """The earlier instant."""
     now: Instant
     """The later instant; by default now. For example `2026-04-15T09:12:44Z`."""
     min_position: int
@@ -839,10 +819,6 @@ class IssueStatement(TypedDict, total=False):
     """By default the credential's organization; an administrator names it."""
     workspace_id: str | None
     """By default the credential's workspace. Null: the whole organization."""
-    from_: Required[str]
-    """The start, included."""
-    to: Required[str]
-    """The end, excluded; not in the future."""
     time_zone: str
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. By default `"UTC"`.
@@ -877,7 +853,6 @@ class ListStatements(TypedDict, total=False):
 class WithdrawStatement(TypedDict, total=False):
     """Arguments: withdraw a statement."""
 
-    reason: Required[str]
     idempotency_key: str
 
 
@@ -915,19 +890,6 @@ class ShowStatementBundle(TypedDict, total=False):
 class CreateWatch(TypedDict, total=False):
     """Arguments: set up a watch."""
 
-    condition: Required[
-        InStateCondition
-        | BlockerOpenCondition
-        | PastDueCondition
-        | NoActivityCondition
-        | RunOpenCondition
-        | RunsFailingCondition
-        | HealthCondition
-        | SourceSilentCondition
-        | UsageOverCondition
-    ]
-    for_seconds: Required[int]
-    """For how long the condition must hold. At least 300 for `no_activity`."""
     hours: HoursOfWatch | None
     """Null: all time counts."""
     keep_seconds: int
@@ -939,7 +901,6 @@ class CreateWatch(TypedDict, total=False):
     """By default the credential's organization; required if it has none."""
     workspace_id: str | None
     """Watch the lines of this workspace only."""
-    name: Required[str]
     severity: Severity
     """By default `"warning"`."""
     remind_seconds: int
@@ -1003,19 +964,6 @@ class UpdateWatch(TypedDict, total=False):
 class PreviewWatch(TypedDict, total=False):
     """Arguments: try a watch."""
 
-    condition: Required[
-        InStateCondition
-        | BlockerOpenCondition
-        | PastDueCondition
-        | NoActivityCondition
-        | RunOpenCondition
-        | RunsFailingCondition
-        | HealthCondition
-        | SourceSilentCondition
-        | UsageOverCondition
-    ]
-    for_seconds: Required[int]
-    """For how long the condition must hold. At least 300 for `no_activity`."""
     hours: HoursOfWatch | None
     """Null: all time counts."""
     keep_seconds: int
@@ -1135,8 +1083,6 @@ class AcknowledgeAlerts(TypedDict, total=False):
     assignee: str | None
     until: Instant | None
     """In the future; from then on the alert is open again. Null: it stays acknowledged."""
-    ids: Required[Sequence[str]]
-    """An id that is there twice counts once."""
     idempotency_key: str
 
 
@@ -1230,8 +1176,6 @@ class CreateWebhook(TypedDict, total=False):
     """
     routing_key: str
     """PagerDuty's integration key. It is not shown."""
-    event_types: Required[Sequence[EventTypeOrEvery]]
-    """Types of `/v1/event-types`, or `*` alone for all of them."""
     watch_ids: Sequence[str] | None
     """Of alerts, only those of these watches are sent. Null: those of all."""
     min_severity: Severity
@@ -1303,8 +1247,6 @@ class RotateWebhookSecret(TypedDict, total=False):
 class RecoverWebhook(TypedDict, total=False):
     """Arguments: send undelivered events again."""
 
-    since: Required[str]
-    """The recovery covers events recorded from this instant on."""
     idempotency_key: str
 
 
@@ -1360,8 +1302,6 @@ class CreateApiKey(TypedDict, total=False):
     """
     workspace_id: str | None
     """The key sees this workspace only. By default the credential's workspace."""
-    permissions: Required[Sequence[Permission]]
-    """Permissions that the credential has itself. `admin` stands alone."""
     expires_at: str | None
     """From this instant on the key is refused. Null: it works until it is revoked."""
     idempotency_key: str
@@ -1501,16 +1441,12 @@ class ShowEntry(TypedDict, total=False):
 class ShowProof(TypedDict, total=False):
     """Arguments: prove an event in one document."""
 
-    position: Required[int]
-    """The event's position."""
     min_position: int
 
 
 class ProveInclusion(TypedDict, total=False):
     """Arguments: prove that an event is in the log."""
 
-    position: Required[int]
-    """The event's position."""
     size: int
     """The tree's size; by default that of the latest checkpoint."""
     min_position: int
@@ -1519,10 +1455,6 @@ class ProveInclusion(TypedDict, total=False):
 class ProveConsistency(TypedDict, total=False):
     """Arguments: prove that the log only grew."""
 
-    from_: Required[int]
-    """The smaller tree's size."""
-    to: Required[int]
-    """The larger tree's size."""
     min_position: int
 
 
@@ -1532,15 +1464,12 @@ class ReportDirectoryNamed(Attributes, total=False):
     An administrator's fact names `organization_id`.
     """
 
-    name: Required[str | None]
     organization_id: str | None
 
 
 class ReportExecutionBlocked(Attributes, total=False):
     """A blocker was opened: somebody must act before work on the line can continue."""
 
-    blocker_id: Required[str]
-    cause: Required[Cause]
     reason: str | None
     assignee: str | None
     due_at: Instant | None
@@ -1549,7 +1478,6 @@ class ReportExecutionBlocked(Attributes, total=False):
 class ReportExecutionCheckInVoided(Attributes, total=False):
     """An earlier check-in of the same source no longer counts."""
 
-    fact_id: Required[str]
     reason: str | None
 
 
@@ -1565,15 +1493,12 @@ class ReportExecutionCheckedIn(Attributes, total=False):
 class ReportExecutionUnblocked(Attributes, total=False):
     """A blocker was cleared."""
 
-    blocker_id: Required[str]
     reason: str | None
 
 
 class ReportHealthSignalReported(Attributes, total=False):
     """The present status of one health signal."""
 
-    signal: Required[SignalName]
-    status: Required[SignalStatus]
     value: Any
     evidence: Any
 
@@ -1581,7 +1506,6 @@ class ReportHealthSignalReported(Attributes, total=False):
 class ReportResourceAllocated(Attributes, total=False):
     """A resource allocated to a line; it replaces an earlier resource with the same id."""
 
-    type: Required[str]
     name: str | None
     role: str | None
     allocated_hours_per_week: float | None
@@ -1700,10 +1624,6 @@ class ReportRunUsageCorrected(Attributes, total=False):
 class ReportServiceLineActivated(Attributes, total=False):
     """A service line became active: its execution record begins."""
 
-    organization_id: Required[str]
-    workspace_id: Required[str]
-    product_line: Required[ProductLine]
-    execution_model: Required[ExecutionModel]
     project_tags: Sequence[str]
     """By default `[]`."""
     resources: Sequence[ResourceData]

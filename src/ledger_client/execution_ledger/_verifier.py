@@ -42,6 +42,8 @@ _NOTE = re.compile(
     r"(?:[^\n]+\n)*)\n— (?P=origin) (?P<signature>[^\s]+)\n"
 )
 
+_CONTENT = 12
+"""The place of the content in a stored event: a later element is the trace of its fact."""
 _ISSUED = "statement.issued/1"
 _REPEATED = (
     "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "position", "note",
@@ -217,9 +219,10 @@ def _content(told: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
     if _member(leaf, "stored_sha256", str, "leaf") != _hex(stored):
         raise ValueError("the stored event is not the one whose hash is in the leaf")
     array = _parsed(stored, "stored event")
-    if not isinstance(array, list) or not array or not isinstance(array[-1], dict):
-        raise ValueError("the stored event is no array that ends with an object")
-    return array[-1]
+    content = array[_CONTENT] if isinstance(array, list) and len(array) > _CONTENT else None
+    if not isinstance(content, dict):
+        raise ValueError("the stored event is no array with an object in the thirteenth place")
+    return content
 
 
 def _parsed(text: str | bytes, name: str) -> Any:

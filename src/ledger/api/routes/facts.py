@@ -212,7 +212,8 @@ def _single(parsed: _Parsed, outcome: Outcome) -> Response:
     if isinstance(outcome, LedgerError):
         raise outcome
     item = _item(0, parsed, outcome)
-    return Reply(_encode(AnswerOf(item)), outcome.position, 200 if outcome.duplicate else 201)
+    status = 200 if outcome.duplicate else 201
+    return Reply(_encode(AnswerOf(item)), outcome.last_position, status)
 
 
 def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outcome]) -> Response:
@@ -220,7 +221,7 @@ def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outco
         _item(index, fact, outcome)
         for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
-    positions = [item.position for item in results if item.position is not None]
+    positions = [each.last_position for each in outcomes if isinstance(each, Receipt)]
     position = max(positions, default=services_of(request).positions.last_heard)
     return Reply(_encode(AnswerOf(results)), position)
 

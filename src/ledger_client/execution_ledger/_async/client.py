@@ -12,7 +12,6 @@ import msgspec
 
 from execution_ledger._async.groups import (
     AsyncCompare,
-    AsyncDirectory,
     AsyncEvents,
     AsyncLines,
     AsyncSums,
@@ -20,6 +19,7 @@ from execution_ledger._async.groups import (
 from execution_ledger._async.routes import (
     AsyncAlerts,
     AsyncAudit,
+    AsyncDirectory,
     AsyncKeys,
     AsyncProofs,
     AsyncRuns,

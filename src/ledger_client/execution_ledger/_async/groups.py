@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Unpack
 
 from execution_ledger import _operations as asked
@@ -10,7 +9,6 @@ from execution_ledger import types
 from execution_ledger._async.follow import AsyncFollow
 from execution_ledger._async.routes import (
     AsyncCompareRoutes,
-    AsyncDirectoryRoutes,
     AsyncEventRoutes,
     AsyncLineRoutes,
     AsyncSumRoutes,
@@ -42,6 +40,8 @@ class AsyncSums(AsyncSumRoutes):
         """The total, and the rows of the first page."""
         return (await self.page(**given)).data
 
+    __call__ = get
+
     def month(
         self, month: str, **given: Unpack[asked.ShowUsageOfLines]
     ) -> AsyncPages[types.UsageRow]:
@@ -55,13 +55,19 @@ class AsyncSums(AsyncSumRoutes):
 class AsyncCompare(AsyncCompareRoutes):
     """Two instants side by side."""
 
-    def list(self, **given: Unpack[asked.ShowComparison]) -> AsyncPages[types.ComparedLine]:
+    def list(
+        self, then: types.Instant, **given: Unpack[asked.ShowComparison]
+    ) -> AsyncPages[types.ComparedLine]:
         """The lines that changed between ``then`` and ``now``."""
-        return self._rows(asked.SHOW_COMPARISON, given)
+        return self._rows(asked.SHOW_COMPARISON, {**given, "then": then})
 
-    async def get(self, **given: Unpack[asked.ShowComparison]) -> types.ComparedLines:
+    async def get(
+        self, then: types.Instant, **given: Unpack[asked.ShowComparison]
+    ) -> types.ComparedLines:
         """The total, and the lines of the first page."""
-        return (await self.page(**given)).data
+        return (await self.page(then, **given)).data
+
+    __call__ = get
 
 
 class AsyncEvents(AsyncEventRoutes):
@@ -74,11 +80,3 @@ class AsyncEvents(AsyncEventRoutes):
         See ``Follow`` for the moment at which a position is stored.
         """
         return AsyncFollow(self._transport, store, filters)
-
-
-class AsyncDirectory(AsyncDirectoryRoutes):
-    """Names of workspaces, projects and resources; organizations; sources."""
-
-    async def search(self, words: str) -> Sequence[types.Found]:
-        """Up to 20 lines, runs, workspaces, projects, resources and open blockers."""
-        return await self.find(q=words)

@@ -50,29 +50,53 @@ class AsyncLineRoutes(AsyncRoutes):
         """List the runs of an agent_runtime or timeboxed_outcome line, newest request first."""
         return self._pages(routes.LIST_EXECUTION_RUNS, line, given=given)
 
-    async def pause(self, line: str, **given: Unpack[routes.PauseExecution]) -> types.LineDetail:
+    async def pause(
+        self, line: str, reason: str, **given: Unpack[routes.PauseExecution]
+    ) -> types.LineDetail:
         """Put the operator's hold on a line: the line stays active, but work stops."""
-        return await self._call(routes.PAUSE_EXECUTION, line, given=given)
+        return await self._call(routes.PAUSE_EXECUTION, line, given={**given, "reason": reason})
 
     async def resume(self, line: str, **given: Unpack[routes.ResumeExecution]) -> types.LineDetail:
         """Lift the operator's hold. A hold by the service line stays."""
         return await self._call(routes.RESUME_EXECUTION, line, given=given)
 
-    async def pause_many(self, **given: Unpack[routes.PauseExecutions]) -> types.LineOutcomes:
+    async def pause_many(
+        self, filter: types.LineFilter, reason: str, **given: Unpack[routes.PauseExecutions]
+    ) -> types.LineOutcomes:
         """Put the operator's hold on each line that the filter matches, but for closed lines."""
-        return await self._call(routes.PAUSE_EXECUTIONS, given=given)
+        return await self._call(
+            routes.PAUSE_EXECUTIONS, given={**given, "filter": filter, "reason": reason}
+        )
 
-    async def resume_many(self, **given: Unpack[routes.ResumeExecutions]) -> types.LineOutcomes:
+    async def resume_many(
+        self, filter: types.LineFilter, **given: Unpack[routes.ResumeExecutions]
+    ) -> types.LineOutcomes:
         """Lift the operator's hold of each line that the filter matches, but for closed lines."""
-        return await self._call(routes.RESUME_EXECUTIONS, given=given)
+        return await self._call(routes.RESUME_EXECUTIONS, given={**given, "filter": filter})
 
     async def activate(
-        self, line: str, **fact: Unpack[routes.ReportServiceLineActivated]
+        self,
+        line: str,
+        organization_id: str,
+        workspace_id: str,
+        product_line: types.ProductLine,
+        execution_model: types.ExecutionModel,
+        **fact: Unpack[routes.ReportServiceLineActivated],
     ) -> types.FactItem:
         """Report ``service_line.activated``: a service line became active: its execution
         record begins.
         """
-        return await self._report("service_line.activated", line, fact)
+        return await self._report(
+            "service_line.activated",
+            line,
+            {
+                **fact,
+                "organization_id": organization_id,
+                "workspace_id": workspace_id,
+                "product_line": product_line,
+                "execution_model": execution_model,
+            },
+        )
 
     async def update(
         self, line: str, **fact: Unpack[routes.ReportServiceLineUpdated]
@@ -111,46 +135,58 @@ class AsyncLineRoutes(AsyncRoutes):
         return await self._report("execution.checked_in", line, fact)
 
     async def void_check_in(
-        self, line: str, **fact: Unpack[routes.ReportExecutionCheckInVoided]
+        self, line: str, fact_id: str, **fact: Unpack[routes.ReportExecutionCheckInVoided]
     ) -> types.FactItem:
         """Report ``execution.check_in_voided``: an earlier check-in of the same source no
         longer counts.
         """
-        return await self._report("execution.check_in_voided", line, fact)
+        return await self._report("execution.check_in_voided", line, {**fact, "fact_id": fact_id})
 
     async def block(
-        self, line: str, **fact: Unpack[routes.ReportExecutionBlocked]
+        self,
+        line: str,
+        blocker_id: str,
+        cause: types.Cause,
+        **fact: Unpack[routes.ReportExecutionBlocked],
     ) -> types.FactItem:
         """Report ``execution.blocked``: a blocker was opened: somebody must act before work on
         the line can continue.
         """
-        return await self._report("execution.blocked", line, fact)
+        return await self._report(
+            "execution.blocked", line, {**fact, "blocker_id": blocker_id, "cause": cause}
+        )
 
     async def unblock(
-        self, line: str, **fact: Unpack[routes.ReportExecutionUnblocked]
+        self, line: str, blocker_id: str, **fact: Unpack[routes.ReportExecutionUnblocked]
     ) -> types.FactItem:
         """Report ``execution.unblocked``: a blocker was cleared."""
-        return await self._report("execution.unblocked", line, fact)
+        return await self._report("execution.unblocked", line, {**fact, "blocker_id": blocker_id})
 
     async def allocate(
-        self, line: str, resource: str, /, **fact: Unpack[routes.ReportResourceAllocated]
+        self, line: str, resource: str, /, type: str, **fact: Unpack[routes.ReportResourceAllocated]
     ) -> types.FactItem:
         """Report ``resource.allocated``: a resource allocated to a line; it replaces an
         earlier resource with the same id.
         """
-        return await self._report("resource.allocated", line, fact, id=resource)
+        return await self._report("resource.allocated", line, {**fact, "type": type}, id=resource)
 
     async def release(
         self, line: str, resource: str, /, **fact: Unpack[routes.ReportResourceReleased]
     ) -> types.FactItem:
         """Report ``resource.released``: a resource left the line."""
-        return await self._report("resource.released", line, fact, id=resource)
+        return await self._report("resource.released", line, {}, id=resource)
 
     async def signal(
-        self, line: str, **fact: Unpack[routes.ReportHealthSignalReported]
+        self,
+        line: str,
+        signal: types.SignalName,
+        status: types.SignalStatus,
+        **fact: Unpack[routes.ReportHealthSignalReported],
     ) -> types.FactItem:
         """Report ``health.signal_reported``: the present status of one health signal."""
-        return await self._report("health.signal_reported", line, fact)
+        return await self._report(
+            "health.signal_reported", line, {**fact, "signal": signal, "status": status}
+        )
 
 
 class AsyncRuns(AsyncRoutes):
@@ -170,9 +206,9 @@ class AsyncRuns(AsyncRoutes):
         """
         return self._export(routes.EXPORT_RUNS, given=given)
 
-    async def erase(self, run: str, **given: Unpack[routes.EraseRun]) -> types.Run:
+    async def erase(self, run: str, reason: str, **given: Unpack[routes.EraseRun]) -> types.Run:
         """Make an ended run's input, output and error unreadable everywhere and for ever."""
-        return await self._call(routes.ERASE_RUN, run, given=given)
+        return await self._call(routes.ERASE_RUN, run, given={**given, "reason": reason})
 
     async def heartbeat(self, run: str) -> None:
         """Begin an open run's lease anew."""
@@ -238,13 +274,15 @@ class AsyncSumRoutes(AsyncRoutes):
 class AsyncCompareRoutes(AsyncRoutes):
     """Two instants side by side."""
 
-    async def page(self, **given: Unpack[routes.ShowComparison]) -> types.ComparePage:
+    async def page(
+        self, then: types.Instant, **given: Unpack[routes.ShowComparison]
+    ) -> types.ComparePage:
         """Show what changed between two instants in what the ledger knew."""
-        return await self._call(routes.SHOW_COMPARISON, given=given)
+        return await self._call(routes.SHOW_COMPARISON, given={**given, "then": then})
 
-    def export(self, **given: Unpack[routes.ExportComparison]) -> AsyncExport:
+    def export(self, then: types.Instant, **given: Unpack[routes.ExportComparison]) -> AsyncExport:
         """Export all lines of a comparison as one file."""
-        return self._export(routes.EXPORT_COMPARISON, given=given)
+        return self._export(routes.EXPORT_COMPARISON, given={**given, "then": then})
 
 
 class AsyncStatements(AsyncRoutes):
@@ -262,15 +300,19 @@ class AsyncStatements(AsyncRoutes):
         """
         return await self._call(routes.SHOW_STATEMENT, statement, given=given)
 
-    async def issue(self, **given: Unpack[routes.IssueStatement]) -> types.Issued:
+    async def issue(
+        self, from_: str, to: str, **given: Unpack[routes.IssueStatement]
+    ) -> types.Issued:
         """Issue the usage of a scope and period, as it is known now, as a document that stays."""
-        return await self._call(routes.ISSUE_STATEMENT, given=given)
+        return await self._call(routes.ISSUE_STATEMENT, given={**given, "from_": from_, "to": to})
 
     async def withdraw(
-        self, statement: str, **given: Unpack[routes.WithdrawStatement]
+        self, statement: str, reason: str, **given: Unpack[routes.WithdrawStatement]
     ) -> types.Statement:
         """Withdraw a statement for good. Its document stays readable."""
-        return await self._call(routes.WITHDRAW_STATEMENT, statement, given=given)
+        return await self._call(
+            routes.WITHDRAW_STATEMENT, statement, given={**given, "reason": reason}
+        )
 
     async def changes(
         self, statement: str, **given: Unpack[routes.ShowStatementChanges]
@@ -300,9 +342,26 @@ class AsyncWatches(AsyncRoutes):
         """Show a watch with its settings and the number of its open alerts."""
         return await self._call(routes.SHOW_WATCH, watch, given=given)
 
-    async def create(self, **given: Unpack[routes.CreateWatch]) -> types.Watch:
+    async def create(
+        self,
+        condition: types.InStateCondition
+        | types.BlockerOpenCondition
+        | types.PastDueCondition
+        | types.NoActivityCondition
+        | types.RunOpenCondition
+        | types.RunsFailingCondition
+        | types.HealthCondition
+        | types.SourceSilentCondition
+        | types.UsageOverCondition,
+        for_seconds: int,
+        name: str,
+        **given: Unpack[routes.CreateWatch],
+    ) -> types.Watch:
         """Set up a watch, which looks at all that holds now, and at all that follows."""
-        return await self._call(routes.CREATE_WATCH, given=given)
+        return await self._call(
+            routes.CREATE_WATCH,
+            given={**given, "condition": condition, "for_seconds": for_seconds, "name": name},
+        )
 
     async def update(self, watch: str, **given: Unpack[routes.UpdateWatch]) -> types.Watch:
         """Change the fields that the body names."""
@@ -312,9 +371,25 @@ class AsyncWatches(AsyncRoutes):
         """Remove a watch. Its alerts are resolved, and stay readable."""
         await self._call(routes.DELETE_WATCH, watch)
 
-    async def preview(self, **given: Unpack[routes.PreviewWatch]) -> types.WatchPreview:
+    async def preview(
+        self,
+        condition: types.InStateCondition
+        | types.BlockerOpenCondition
+        | types.PastDueCondition
+        | types.NoActivityCondition
+        | types.RunOpenCondition
+        | types.RunsFailingCondition
+        | types.HealthCondition
+        | types.SourceSilentCondition
+        | types.UsageOverCondition,
+        for_seconds: int,
+        **given: Unpack[routes.PreviewWatch],
+    ) -> types.WatchPreview:
         """Show what a watch would have open now, or would have opened. Nothing is recorded."""
-        return await self._call(routes.PREVIEW_WATCH, given=given)
+        return await self._call(
+            routes.PREVIEW_WATCH,
+            given={**given, "condition": condition, "for_seconds": for_seconds},
+        )
 
 
 class AsyncAlerts(AsyncRoutes):
@@ -337,10 +412,10 @@ class AsyncAlerts(AsyncRoutes):
         return await self._call(routes.ACKNOWLEDGE_ALERT, alert, given=given)
 
     async def acknowledge_many(
-        self, **given: Unpack[routes.AcknowledgeAlerts]
+        self, ids: Sequence[str], **given: Unpack[routes.AcknowledgeAlerts]
     ) -> Sequence[types.AlertOutcome]:
         """Take care of up to 1,000 alerts. Each has an outcome of its own."""
-        return await self._call(routes.ACKNOWLEDGE_ALERTS, given=given)
+        return await self._call(routes.ACKNOWLEDGE_ALERTS, given={**given, "ids": ids})
 
     def export(self, **given: Unpack[routes.ExportAlerts]) -> AsyncExport:
         """Export the list as one file, as it was at `Ledger-Position`."""
@@ -382,9 +457,11 @@ class AsyncWebhooks(AsyncRoutes):
         """Show an endpoint and the state of its deliveries."""
         return await self._call(routes.SHOW_WEBHOOK, endpoint, given=given)
 
-    async def create(self, **given: Unpack[routes.CreateWebhook]) -> types.EndpointWithSecret:
+    async def create(
+        self, event_types: Sequence[types.EventTypeOrEvery], **given: Unpack[routes.CreateWebhook]
+    ) -> types.EndpointWithSecret:
         """Set up an endpoint for the events that are recorded from now on."""
-        return await self._call(routes.CREATE_WEBHOOK, given=given)
+        return await self._call(routes.CREATE_WEBHOOK, given={**given, "event_types": event_types})
 
     async def update(self, endpoint: str, **given: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
         """Change the fields that the body names."""
@@ -403,12 +480,12 @@ class AsyncWebhooks(AsyncRoutes):
         return await self._call(routes.ROTATE_WEBHOOK_SECRET, endpoint, given=given)
 
     async def recover(
-        self, endpoint: str, **given: Unpack[routes.RecoverWebhook]
+        self, endpoint: str, since: str, **given: Unpack[routes.RecoverWebhook]
     ) -> types.Endpoint:
         """Retry at once the deliveries since an instant that failed or wait for another
         attempt.
         """
-        return await self._call(routes.RECOVER_WEBHOOK, endpoint, given=given)
+        return await self._call(routes.RECOVER_WEBHOOK, endpoint, given={**given, "since": since})
 
     async def test(self, endpoint: str, **given: Unpack[routes.SendWebhookTest]) -> types.Endpoint:
         """Send a `webhook.test` event once, also to a disabled endpoint."""
@@ -454,9 +531,11 @@ class AsyncKeys(AsyncRoutes):
         """Show a key. No answer shows its secret again."""
         return await self._call(routes.SHOW_API_KEY, key, given=given)
 
-    async def create(self, **given: Unpack[routes.CreateApiKey]) -> types.KeyWithSecret:
+    async def create(
+        self, permissions: Sequence[types.Permission], **given: Unpack[routes.CreateApiKey]
+    ) -> types.KeyWithSecret:
         """Create a key within the credential's own permissions, tenant and expiry."""
-        return await self._call(routes.CREATE_API_KEY, given=given)
+        return await self._call(routes.CREATE_API_KEY, given={**given, "permissions": permissions})
 
     async def update(self, key: str, **given: Unpack[routes.UpdateApiKey]) -> types.Key:
         """Change the name or the expiry, as far as the body names them."""
@@ -473,22 +552,24 @@ class AsyncKeys(AsyncRoutes):
         await self._call(routes.REVOKE_API_KEY, key)
 
 
-class AsyncDirectoryRoutes(AsyncRoutes):
+class AsyncDirectory(AsyncRoutes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
-    def list(self, **given: Unpack[routes.ListDirectory]) -> AsyncPages[types.Name]:
+    def list(
+        self, type: types.Type, **given: Unpack[routes.ListDirectory]
+    ) -> AsyncPages[types.Name]:
         """List what the lines of the credential's tenant bear now, closed lines too, by id."""
-        return self._pages(routes.LIST_DIRECTORY, given=given)
+        return self._pages(routes.LIST_DIRECTORY, given={**given, "type": type})
 
     async def name(
-        self, subject: str, **fact: Unpack[routes.ReportDirectoryNamed]
+        self, subject: str, name: str | None, **fact: Unpack[routes.ReportDirectoryNamed]
     ) -> types.FactItem:
         """Report ``directory.named``: the name by which people call a workspace or a project;
         null takes the name away.
 
         An administrator's fact names `organization_id`.
         """
-        return await self._report("directory.named", subject, fact)
+        return await self._report("directory.named", subject, {**fact, "name": name})
 
     def organizations(
         self, **given: Unpack[routes.ListOrganizations]
@@ -502,11 +583,11 @@ class AsyncDirectoryRoutes(AsyncRoutes):
         """
         return self._pages(routes.LIST_SOURCES, given=given)
 
-    async def find(self, **given: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
+    async def search(self, q: str, **given: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
         """Search lines, runs, workspaces, projects, resources and open blockers, as they are
         now.
         """
-        return await self._call(routes.SEARCH_NAMES, given=given)
+        return await self._call(routes.SEARCH_NAMES, given={**given, "q": q})
 
 
 class AsyncProofs(AsyncRoutes):
@@ -526,21 +607,25 @@ class AsyncProofs(AsyncRoutes):
         """Show the exact bytes that were hashed for an event that the credential sees."""
         return await self._call(routes.SHOW_ENTRY, position, given=given)
 
-    async def get(self, **given: Unpack[routes.ShowProof]) -> types.Proof:
+    async def get(self, position: int, **given: Unpack[routes.ShowProof]) -> types.Proof:
         """Show an event as it is stored, its leaf, the proof, the latest checkpoint and the
         key.
         """
-        return await self._call(routes.SHOW_PROOF, given=given)
+        return await self._call(routes.SHOW_PROOF, given={**given, "position": position})
 
-    async def inclusion(self, **given: Unpack[routes.ProveInclusion]) -> types.Inclusion:
+    async def inclusion(
+        self, position: int, **given: Unpack[routes.ProveInclusion]
+    ) -> types.Inclusion:
         """Prove that the leaf of an event, which the credential sees, is in the tree of a
         size.
         """
-        return await self._call(routes.PROVE_INCLUSION, given=given)
+        return await self._call(routes.PROVE_INCLUSION, given={**given, "position": position})
 
-    async def consistency(self, **given: Unpack[routes.ProveConsistency]) -> types.Consistency:
+    async def consistency(
+        self, from_: int, to: int, **given: Unpack[routes.ProveConsistency]
+    ) -> types.Consistency:
         """Prove that the tree of one size is the beginning of the tree of another size."""
-        return await self._call(routes.PROVE_CONSISTENCY, given=given)
+        return await self._call(routes.PROVE_CONSISTENCY, given={**given, "from_": from_, "to": to})
 
 
 class AsyncService(AsyncRoutes):

@@ -16,7 +16,6 @@ from execution_ledger._operations import FactType
 from execution_ledger._requests import settings_of
 from execution_ledger._sync.groups import (
     Compare,
-    Directory,
     Events,
     Lines,
     Sums,
@@ -24,6 +23,7 @@ from execution_ledger._sync.groups import (
 from execution_ledger._sync.routes import (
     Alerts,
     Audit,
+    Directory,
     Keys,
     Proofs,
     Runs,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Unpack
 
 from execution_ledger import _operations as asked
@@ -11,7 +10,6 @@ from execution_ledger import types
 from execution_ledger._sync.follow import Follow
 from execution_ledger._sync.routes import (
     CompareRoutes,
-    DirectoryRoutes,
     EventRoutes,
     LineRoutes,
     SumRoutes,
@@ -43,6 +41,8 @@ class Sums(SumRoutes):
         """The total, and the rows of the first page."""
         return (self.page(**given)).data
 
+    __call__ = get
+
     def month(self, month: str, **given: Unpack[asked.ShowUsageOfLines]) -> Pages[types.UsageRow]:
         """The rows of a month such as ``2026-11``, in ``time_zone`` (by default UTC)."""
         year, number = map(int, month.split("-"))
@@ -54,13 +54,19 @@ class Sums(SumRoutes):
 class Compare(CompareRoutes):
     """Two instants side by side."""
 
-    def list(self, **given: Unpack[asked.ShowComparison]) -> Pages[types.ComparedLine]:
+    def list(
+        self, then: types.Instant, **given: Unpack[asked.ShowComparison]
+    ) -> Pages[types.ComparedLine]:
         """The lines that changed between ``then`` and ``now``."""
-        return self._rows(asked.SHOW_COMPARISON, given)
+        return self._rows(asked.SHOW_COMPARISON, {**given, "then": then})
 
-    def get(self, **given: Unpack[asked.ShowComparison]) -> types.ComparedLines:
+    def get(
+        self, then: types.Instant, **given: Unpack[asked.ShowComparison]
+    ) -> types.ComparedLines:
         """The total, and the lines of the first page."""
-        return (self.page(**given)).data
+        return (self.page(then, **given)).data
+
+    __call__ = get
 
 
 class Events(EventRoutes):
@@ -73,11 +79,3 @@ class Events(EventRoutes):
         See ``Follow`` for the moment at which a position is stored.
         """
         return Follow(self._transport, store, filters)
-
-
-class Directory(DirectoryRoutes):
-    """Names of workspaces, projects and resources; organizations; sources."""
-
-    def search(self, words: str) -> Sequence[types.Found]:
-        """Up to 20 lines, runs, workspaces, projects, resources and open blockers."""
-        return self.find(q=words)

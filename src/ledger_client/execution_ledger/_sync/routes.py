@@ -49,29 +49,53 @@ class LineRoutes(Routes):
         """List the runs of an agent_runtime or timeboxed_outcome line, newest request first."""
         return self._pages(routes.LIST_EXECUTION_RUNS, line, given=given)
 
-    def pause(self, line: str, **given: Unpack[routes.PauseExecution]) -> types.LineDetail:
+    def pause(
+        self, line: str, reason: str, **given: Unpack[routes.PauseExecution]
+    ) -> types.LineDetail:
         """Put the operator's hold on a line: the line stays active, but work stops."""
-        return self._call(routes.PAUSE_EXECUTION, line, given=given)
+        return self._call(routes.PAUSE_EXECUTION, line, given={**given, "reason": reason})
 
     def resume(self, line: str, **given: Unpack[routes.ResumeExecution]) -> types.LineDetail:
         """Lift the operator's hold. A hold by the service line stays."""
         return self._call(routes.RESUME_EXECUTION, line, given=given)
 
-    def pause_many(self, **given: Unpack[routes.PauseExecutions]) -> types.LineOutcomes:
+    def pause_many(
+        self, filter: types.LineFilter, reason: str, **given: Unpack[routes.PauseExecutions]
+    ) -> types.LineOutcomes:
         """Put the operator's hold on each line that the filter matches, but for closed lines."""
-        return self._call(routes.PAUSE_EXECUTIONS, given=given)
+        return self._call(
+            routes.PAUSE_EXECUTIONS, given={**given, "filter": filter, "reason": reason}
+        )
 
-    def resume_many(self, **given: Unpack[routes.ResumeExecutions]) -> types.LineOutcomes:
+    def resume_many(
+        self, filter: types.LineFilter, **given: Unpack[routes.ResumeExecutions]
+    ) -> types.LineOutcomes:
         """Lift the operator's hold of each line that the filter matches, but for closed lines."""
-        return self._call(routes.RESUME_EXECUTIONS, given=given)
+        return self._call(routes.RESUME_EXECUTIONS, given={**given, "filter": filter})
 
     def activate(
-        self, line: str, **fact: Unpack[routes.ReportServiceLineActivated]
+        self,
+        line: str,
+        organization_id: str,
+        workspace_id: str,
+        product_line: types.ProductLine,
+        execution_model: types.ExecutionModel,
+        **fact: Unpack[routes.ReportServiceLineActivated],
     ) -> types.FactItem:
         """Report ``service_line.activated``: a service line became active: its execution
         record begins.
         """
-        return self._report("service_line.activated", line, fact)
+        return self._report(
+            "service_line.activated",
+            line,
+            {
+                **fact,
+                "organization_id": organization_id,
+                "workspace_id": workspace_id,
+                "product_line": product_line,
+                "execution_model": execution_model,
+            },
+        )
 
     def update(self, line: str, **fact: Unpack[routes.ReportServiceLineUpdated]) -> types.FactItem:
         """Report ``service_line.updated``: the line's complete project tags, its name, or
@@ -104,42 +128,58 @@ class LineRoutes(Routes):
         return self._report("execution.checked_in", line, fact)
 
     def void_check_in(
-        self, line: str, **fact: Unpack[routes.ReportExecutionCheckInVoided]
+        self, line: str, fact_id: str, **fact: Unpack[routes.ReportExecutionCheckInVoided]
     ) -> types.FactItem:
         """Report ``execution.check_in_voided``: an earlier check-in of the same source no
         longer counts.
         """
-        return self._report("execution.check_in_voided", line, fact)
+        return self._report("execution.check_in_voided", line, {**fact, "fact_id": fact_id})
 
-    def block(self, line: str, **fact: Unpack[routes.ReportExecutionBlocked]) -> types.FactItem:
+    def block(
+        self,
+        line: str,
+        blocker_id: str,
+        cause: types.Cause,
+        **fact: Unpack[routes.ReportExecutionBlocked],
+    ) -> types.FactItem:
         """Report ``execution.blocked``: a blocker was opened: somebody must act before work on
         the line can continue.
         """
-        return self._report("execution.blocked", line, fact)
+        return self._report(
+            "execution.blocked", line, {**fact, "blocker_id": blocker_id, "cause": cause}
+        )
 
-    def unblock(self, line: str, **fact: Unpack[routes.ReportExecutionUnblocked]) -> types.FactItem:
+    def unblock(
+        self, line: str, blocker_id: str, **fact: Unpack[routes.ReportExecutionUnblocked]
+    ) -> types.FactItem:
         """Report ``execution.unblocked``: a blocker was cleared."""
-        return self._report("execution.unblocked", line, fact)
+        return self._report("execution.unblocked", line, {**fact, "blocker_id": blocker_id})
 
     def allocate(
-        self, line: str, resource: str, /, **fact: Unpack[routes.ReportResourceAllocated]
+        self, line: str, resource: str, /, type: str, **fact: Unpack[routes.ReportResourceAllocated]
     ) -> types.FactItem:
         """Report ``resource.allocated``: a resource allocated to a line; it replaces an
         earlier resource with the same id.
         """
-        return self._report("resource.allocated", line, fact, id=resource)
+        return self._report("resource.allocated", line, {**fact, "type": type}, id=resource)
 
     def release(
         self, line: str, resource: str, /, **fact: Unpack[routes.ReportResourceReleased]
     ) -> types.FactItem:
         """Report ``resource.released``: a resource left the line."""
-        return self._report("resource.released", line, fact, id=resource)
+        return self._report("resource.released", line, {}, id=resource)
 
     def signal(
-        self, line: str, **fact: Unpack[routes.ReportHealthSignalReported]
+        self,
+        line: str,
+        signal: types.SignalName,
+        status: types.SignalStatus,
+        **fact: Unpack[routes.ReportHealthSignalReported],
     ) -> types.FactItem:
         """Report ``health.signal_reported``: the present status of one health signal."""
-        return self._report("health.signal_reported", line, fact)
+        return self._report(
+            "health.signal_reported", line, {**fact, "signal": signal, "status": status}
+        )
 
 
 class Runs(Routes):
@@ -159,9 +199,9 @@ class Runs(Routes):
         """
         return self._export(routes.EXPORT_RUNS, given=given)
 
-    def erase(self, run: str, **given: Unpack[routes.EraseRun]) -> types.Run:
+    def erase(self, run: str, reason: str, **given: Unpack[routes.EraseRun]) -> types.Run:
         """Make an ended run's input, output and error unreadable everywhere and for ever."""
-        return self._call(routes.ERASE_RUN, run, given=given)
+        return self._call(routes.ERASE_RUN, run, given={**given, "reason": reason})
 
     def heartbeat(self, run: str) -> None:
         """Begin an open run's lease anew."""
@@ -227,13 +267,15 @@ class SumRoutes(Routes):
 class CompareRoutes(Routes):
     """Two instants side by side."""
 
-    def page(self, **given: Unpack[routes.ShowComparison]) -> types.ComparePage:
+    def page(
+        self, then: types.Instant, **given: Unpack[routes.ShowComparison]
+    ) -> types.ComparePage:
         """Show what changed between two instants in what the ledger knew."""
-        return self._call(routes.SHOW_COMPARISON, given=given)
+        return self._call(routes.SHOW_COMPARISON, given={**given, "then": then})
 
-    def export(self, **given: Unpack[routes.ExportComparison]) -> Export:
+    def export(self, then: types.Instant, **given: Unpack[routes.ExportComparison]) -> Export:
         """Export all lines of a comparison as one file."""
-        return self._export(routes.EXPORT_COMPARISON, given=given)
+        return self._export(routes.EXPORT_COMPARISON, given={**given, "then": then})
 
 
 class Statements(Routes):
@@ -249,15 +291,15 @@ class Statements(Routes):
         """
         return self._call(routes.SHOW_STATEMENT, statement, given=given)
 
-    def issue(self, **given: Unpack[routes.IssueStatement]) -> types.Issued:
+    def issue(self, from_: str, to: str, **given: Unpack[routes.IssueStatement]) -> types.Issued:
         """Issue the usage of a scope and period, as it is known now, as a document that stays."""
-        return self._call(routes.ISSUE_STATEMENT, given=given)
+        return self._call(routes.ISSUE_STATEMENT, given={**given, "from_": from_, "to": to})
 
     def withdraw(
-        self, statement: str, **given: Unpack[routes.WithdrawStatement]
+        self, statement: str, reason: str, **given: Unpack[routes.WithdrawStatement]
     ) -> types.Statement:
         """Withdraw a statement for good. Its document stays readable."""
-        return self._call(routes.WITHDRAW_STATEMENT, statement, given=given)
+        return self._call(routes.WITHDRAW_STATEMENT, statement, given={**given, "reason": reason})
 
     def changes(
         self, statement: str, **given: Unpack[routes.ShowStatementChanges]
@@ -285,9 +327,26 @@ class Watches(Routes):
         """Show a watch with its settings and the number of its open alerts."""
         return self._call(routes.SHOW_WATCH, watch, given=given)
 
-    def create(self, **given: Unpack[routes.CreateWatch]) -> types.Watch:
+    def create(
+        self,
+        condition: types.InStateCondition
+        | types.BlockerOpenCondition
+        | types.PastDueCondition
+        | types.NoActivityCondition
+        | types.RunOpenCondition
+        | types.RunsFailingCondition
+        | types.HealthCondition
+        | types.SourceSilentCondition
+        | types.UsageOverCondition,
+        for_seconds: int,
+        name: str,
+        **given: Unpack[routes.CreateWatch],
+    ) -> types.Watch:
         """Set up a watch, which looks at all that holds now, and at all that follows."""
-        return self._call(routes.CREATE_WATCH, given=given)
+        return self._call(
+            routes.CREATE_WATCH,
+            given={**given, "condition": condition, "for_seconds": for_seconds, "name": name},
+        )
 
     def update(self, watch: str, **given: Unpack[routes.UpdateWatch]) -> types.Watch:
         """Change the fields that the body names."""
@@ -297,9 +356,25 @@ class Watches(Routes):
         """Remove a watch. Its alerts are resolved, and stay readable."""
         self._call(routes.DELETE_WATCH, watch)
 
-    def preview(self, **given: Unpack[routes.PreviewWatch]) -> types.WatchPreview:
+    def preview(
+        self,
+        condition: types.InStateCondition
+        | types.BlockerOpenCondition
+        | types.PastDueCondition
+        | types.NoActivityCondition
+        | types.RunOpenCondition
+        | types.RunsFailingCondition
+        | types.HealthCondition
+        | types.SourceSilentCondition
+        | types.UsageOverCondition,
+        for_seconds: int,
+        **given: Unpack[routes.PreviewWatch],
+    ) -> types.WatchPreview:
         """Show what a watch would have open now, or would have opened. Nothing is recorded."""
-        return self._call(routes.PREVIEW_WATCH, given=given)
+        return self._call(
+            routes.PREVIEW_WATCH,
+            given={**given, "condition": condition, "for_seconds": for_seconds},
+        )
 
 
 class Alerts(Routes):
@@ -320,10 +395,10 @@ class Alerts(Routes):
         return self._call(routes.ACKNOWLEDGE_ALERT, alert, given=given)
 
     def acknowledge_many(
-        self, **given: Unpack[routes.AcknowledgeAlerts]
+        self, ids: Sequence[str], **given: Unpack[routes.AcknowledgeAlerts]
     ) -> Sequence[types.AlertOutcome]:
         """Take care of up to 1,000 alerts. Each has an outcome of its own."""
-        return self._call(routes.ACKNOWLEDGE_ALERTS, given=given)
+        return self._call(routes.ACKNOWLEDGE_ALERTS, given={**given, "ids": ids})
 
     def export(self, **given: Unpack[routes.ExportAlerts]) -> Export:
         """Export the list as one file, as it was at `Ledger-Position`."""
@@ -365,9 +440,11 @@ class Webhooks(Routes):
         """Show an endpoint and the state of its deliveries."""
         return self._call(routes.SHOW_WEBHOOK, endpoint, given=given)
 
-    def create(self, **given: Unpack[routes.CreateWebhook]) -> types.EndpointWithSecret:
+    def create(
+        self, event_types: Sequence[types.EventTypeOrEvery], **given: Unpack[routes.CreateWebhook]
+    ) -> types.EndpointWithSecret:
         """Set up an endpoint for the events that are recorded from now on."""
-        return self._call(routes.CREATE_WEBHOOK, given=given)
+        return self._call(routes.CREATE_WEBHOOK, given={**given, "event_types": event_types})
 
     def update(self, endpoint: str, **given: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
         """Change the fields that the body names."""
@@ -385,11 +462,13 @@ class Webhooks(Routes):
         """Replace the secret. The new secret is shown in this answer only."""
         return self._call(routes.ROTATE_WEBHOOK_SECRET, endpoint, given=given)
 
-    def recover(self, endpoint: str, **given: Unpack[routes.RecoverWebhook]) -> types.Endpoint:
+    def recover(
+        self, endpoint: str, since: str, **given: Unpack[routes.RecoverWebhook]
+    ) -> types.Endpoint:
         """Retry at once the deliveries since an instant that failed or wait for another
         attempt.
         """
-        return self._call(routes.RECOVER_WEBHOOK, endpoint, given=given)
+        return self._call(routes.RECOVER_WEBHOOK, endpoint, given={**given, "since": since})
 
     def test(self, endpoint: str, **given: Unpack[routes.SendWebhookTest]) -> types.Endpoint:
         """Send a `webhook.test` event once, also to a disabled endpoint."""
@@ -435,9 +514,11 @@ class Keys(Routes):
         """Show a key. No answer shows its secret again."""
         return self._call(routes.SHOW_API_KEY, key, given=given)
 
-    def create(self, **given: Unpack[routes.CreateApiKey]) -> types.KeyWithSecret:
+    def create(
+        self, permissions: Sequence[types.Permission], **given: Unpack[routes.CreateApiKey]
+    ) -> types.KeyWithSecret:
         """Create a key within the credential's own permissions, tenant and expiry."""
-        return self._call(routes.CREATE_API_KEY, given=given)
+        return self._call(routes.CREATE_API_KEY, given={**given, "permissions": permissions})
 
     def update(self, key: str, **given: Unpack[routes.UpdateApiKey]) -> types.Key:
         """Change the name or the expiry, as far as the body names them."""
@@ -454,20 +535,22 @@ class Keys(Routes):
         self._call(routes.REVOKE_API_KEY, key)
 
 
-class DirectoryRoutes(Routes):
+class Directory(Routes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
-    def list(self, **given: Unpack[routes.ListDirectory]) -> Pages[types.Name]:
+    def list(self, type: types.Type, **given: Unpack[routes.ListDirectory]) -> Pages[types.Name]:
         """List what the lines of the credential's tenant bear now, closed lines too, by id."""
-        return self._pages(routes.LIST_DIRECTORY, given=given)
+        return self._pages(routes.LIST_DIRECTORY, given={**given, "type": type})
 
-    def name(self, subject: str, **fact: Unpack[routes.ReportDirectoryNamed]) -> types.FactItem:
+    def name(
+        self, subject: str, name: str | None, **fact: Unpack[routes.ReportDirectoryNamed]
+    ) -> types.FactItem:
         """Report ``directory.named``: the name by which people call a workspace or a project;
         null takes the name away.
 
         An administrator's fact names `organization_id`.
         """
-        return self._report("directory.named", subject, fact)
+        return self._report("directory.named", subject, {**fact, "name": name})
 
     def organizations(self, **given: Unpack[routes.ListOrganizations]) -> Pages[types.Organization]:
         """List the organizations that have lines or API keys, by id. Only administrators may."""
@@ -479,11 +562,11 @@ class DirectoryRoutes(Routes):
         """
         return self._pages(routes.LIST_SOURCES, given=given)
 
-    def find(self, **given: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
+    def search(self, q: str, **given: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
         """Search lines, runs, workspaces, projects, resources and open blockers, as they are
         now.
         """
-        return self._call(routes.SEARCH_NAMES, given=given)
+        return self._call(routes.SEARCH_NAMES, given={**given, "q": q})
 
 
 class Proofs(Routes):
@@ -503,21 +586,23 @@ class Proofs(Routes):
         """Show the exact bytes that were hashed for an event that the credential sees."""
         return self._call(routes.SHOW_ENTRY, position, given=given)
 
-    def get(self, **given: Unpack[routes.ShowProof]) -> types.Proof:
+    def get(self, position: int, **given: Unpack[routes.ShowProof]) -> types.Proof:
         """Show an event as it is stored, its leaf, the proof, the latest checkpoint and the
         key.
         """
-        return self._call(routes.SHOW_PROOF, given=given)
+        return self._call(routes.SHOW_PROOF, given={**given, "position": position})
 
-    def inclusion(self, **given: Unpack[routes.ProveInclusion]) -> types.Inclusion:
+    def inclusion(self, position: int, **given: Unpack[routes.ProveInclusion]) -> types.Inclusion:
         """Prove that the leaf of an event, which the credential sees, is in the tree of a
         size.
         """
-        return self._call(routes.PROVE_INCLUSION, given=given)
+        return self._call(routes.PROVE_INCLUSION, given={**given, "position": position})
 
-    def consistency(self, **given: Unpack[routes.ProveConsistency]) -> types.Consistency:
+    def consistency(
+        self, from_: int, to: int, **given: Unpack[routes.ProveConsistency]
+    ) -> types.Consistency:
         """Prove that the tree of one size is the beginning of the tree of another size."""
-        return self._call(routes.PROVE_CONSISTENCY, given=given)
+        return self._call(routes.PROVE_CONSISTENCY, given={**given, "from_": from_, "to": to})
 
 
 class Service(Routes):
