@@ -11,7 +11,7 @@ import pytest
 from execution_ledger import Ledger, types, verify
 
 from tests.client.elk_program import Elk
-from tests.client.support import Reply, Service, StandIn
+from tests.client.support import Asked, Reply, Service, StandIn, taken
 from tests.support.facts import fact
 
 
@@ -98,6 +98,30 @@ def test_a_command_s_run_ends_as_the_command_does(elk: Elk, line: str) -> None:
     assert not silent["error"]["message"]
     codes = [each["error"]["code"] for each in (missing, not_executable, killed)]
     assert codes == ["exit_127", "exit_126", "SIGKILL"]
+
+
+def test_a_run_has_heartbeats_while_its_command_goes_on(elk: Elk) -> None:
+    ours, theirs = os.pipe()
+
+    def answer(asked: Asked) -> Reply:
+        if not asked.path.endswith("/heartbeat"):
+            return taken(asked)
+        os.write(theirs, b"\n")  # the command has waited for it
+        return Reply(204)
+
+    with StandIn(answer).serving() as stand_in:
+        own = elk.having(ELK_URL=stand_in.address)
+        process = own.begin(
+            "run", "--line", "LIN-26-000001", "--lease", "5", "--", "sh", "-c", "read _", stdin=ours
+        )
+        assert process.communicate(timeout=20) == ("", "")
+    os.close(ours)
+    os.close(theirs)
+    kinds = [
+        [each["type"] for each in asked.json] if asked.body else [] for asked in stand_in.asked
+    ]
+    assert kinds[:2] == [["run.started"], []]
+    assert kinds[-1] == ["run.completed"]
 
 
 def test_a_signal_is_passed_on_and_the_run_is_cancelled(elk: Elk, line: str) -> None:

@@ -43,19 +43,14 @@ def _told(text: bytes) -> Told:
     return Told(event["id"], event["position"], event)
 
 
-class Here:
-    """A position that ends with the process."""
+class Nowhere:
+    """A store that keeps nothing: the position ends with the process."""
 
-    def __init__(self) -> None:
-        self._position: str | None = None
-
-    def load(self) -> str | None:
-        """The position that was saved last, or None."""
-        return self._position
+    def load(self) -> None:
+        """No position."""
 
     def save(self, cursor: str) -> None:
-        """Keep a position."""
-        self._position = cursor
+        """Keep nothing."""
 
 
 def _followed(ledger: Asking, since: str | None, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -68,7 +63,7 @@ def _followed(ledger: Asking, since: str | None, given: dict[str, Any]) -> Itera
         found = msgspec.json.decode(answer.content)["data"] if since is not None else []
         position = found[0]["position"] - 1 if found else int(answer.headers["ledger-position"])
         after = f"EVT-00-{position:06}"  # only the number counts
-    follow: Any = Follow(ledger, Here(), {**parameters(given), "after": after}, _told)
+    follow: Any = Follow(ledger, Nowhere(), {**parameters(given), "after": after}, _told)
     return (told.event for told in follow)
 
 
