@@ -12,7 +12,7 @@ from click.shell_completion import get_completion_class
 
 from execution_ledger import verify as checks
 from execution_ledger._operations import LIST_EXECUTIONS, SHOW_CREDENTIAL
-from execution_ledger._requests import Outgoing, request_of, settings_of
+from execution_ledger._requests import Outgoing, request_of
 from execution_ledger.cli import session
 from execution_ledger.cli.asking import Asking, TooOld
 from execution_ledger.cli.grammar import command
@@ -42,9 +42,9 @@ def login(show: Show, url: str) -> None:
         token = click.prompt("Token", hide_input=True, err=True)
     else:
         token = sys.stdin.readline()
-    token = session.checked_token(token)
-    credential = _credential(session.asking(settings_of(url, token, None, session.TIMEOUT_SECONDS)))
-    place = session.keep(url, token)
+    settings = session.settings_for(url, token)
+    credential = _credential(session.asking(settings))
+    place = session.keep(url, settings.token)
     show.one(credential, CREDENTIAL)
     say(f"The token is in {place}.")
 

@@ -1,5 +1,6 @@
 """``elk run``: a command as a run of a line, for cron and shells; and ``elk run show``."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -97,16 +98,29 @@ def _is_in_foreground() -> bool:
 
 @contextmanager
 def _ledger(spool: str | None) -> Iterator[Ledger | None]:
-    """A client, which tells refusals and outages by its log, on stderr; None if there is none."""
+    """A client, which tells refusals and outages by its log; None if there is none."""
     try:
         settings = session.settings()
-        ledger = Ledger(settings.url, settings.token, spool=spool)
+        ledger = Ledger(settings.url, settings.token, source=settings.source, spool=spool)
     except Exception as error:  # whatever is wrong with the settings, the command runs
         say(f"elk: the run is not reported: {error}")
         yield None
         return
-    with ledger:
-        yield ledger
+    log, teller = logging.getLogger("execution_ledger"), _Teller(logging.WARNING)
+    log.addHandler(teller)
+    try:
+        with ledger:
+            yield ledger
+    finally:
+        log.removeHandler(teller)
+
+
+class _Teller(logging.Handler):
+    """The client's log, for a person."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell a record."""
+        say(f"elk: {record.getMessage()}")
 
 
 @command(

@@ -58,7 +58,15 @@ def settings() -> Settings:
         token = _token_of(kept, origin_of(url))
     if not token:
         raise NotConfigured(f"There is no token for {url}: elk login {url}; or set ELK_TOKEN.")
-    return settings_of(url, checked_token(token), None, TIMEOUT_SECONDS)
+    return settings_for(url, token)
+
+
+def settings_for(url: str, token: str) -> Settings:
+    """An address and a token, and the source of what elk itself reports. Raises UsageError."""
+    if not re.fullmatch(r"[!-~]+", token.strip()):
+        raise click.UsageError("A token is one word, such as elk_….")
+    source = os.environ.get("ELK_SOURCE") or "/elk"
+    return settings_of(url, token.strip(), source, TIMEOUT_SECONDS)
 
 
 def checked(url: str) -> str:
@@ -76,13 +84,6 @@ def checked(url: str) -> str:
     if parsed.scheme == "http" and not is_loopback(parsed.host):
         raise click.UsageError("A token goes by http to this machine alone: use https://.")
     return url.rstrip("/")
-
-
-def checked_token(token: str) -> str:
-    """A token as a header takes it. Raises UsageError."""
-    if not re.fullmatch(r"[!-~]+", token.strip()):
-        raise click.UsageError("A token is one word, such as elk_….")
-    return token.strip()
 
 
 def origin_of(url: str) -> str:

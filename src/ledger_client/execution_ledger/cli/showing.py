@@ -185,7 +185,7 @@ class Show:
             )
         for texts in zip(*(cells[title] for title in shown), strict=True):
             table.add_row(*(Text(text, STYLES.get(text, "")) for text in texts))
-        is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") in (None, "dumb")
+        is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
         needed = sum(shown.values()) + GAP * len(shown)
         console = Console(
             width=max(room, needed), color_system=None if is_plain else "auto", highlight=False
