@@ -22,7 +22,6 @@ OUTCOMES = columns(
 )
 ACKNOWLEDGED = columns("ALERT=id OUTCOME=outcome CODE=code")
 
-REASON = click.Option(["--reason"], help="Why, for people.")
 UNTIL = click.Option(["--until"], type=when, help="Until this instant, such as 'in 2h'.")
 
 
@@ -56,7 +55,7 @@ def pause(show: Show, line: str, **given: Any) -> None:
 @command(
     "resume",
     ["elk resume LIN-26-000042", "elk resume LIN-26-000042 --reason 'Review is done'"],
-    [click.Argument(["line"]), REASON],
+    [click.Argument(["line"]), click.Option(["--reason"], help="Why, for people.")],
 )
 def resume(show: Show, line: str, **given: Any) -> None:
     """Lift the operator's hold of a line. A hold by the service line stays."""

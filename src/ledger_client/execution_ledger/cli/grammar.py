@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import httpx
+import msgspec
 from click.shell_completion import CompletionItem
 
 from execution_ledger import types
@@ -34,7 +35,7 @@ EXIT_CODES: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], int]] 
     (NotFound, NOT_FOUND),
     ((NotConfigured, Unauthorized, Forbidden), NO_ACCESS),
     ((NotReachable, Unavailable, Fault), NOT_REACHABLE),
-    ((LedgerError, OSError, ImportError), REFUSED),
+    ((LedgerError, OSError, ImportError, msgspec.MsgspecError), REFUSED),
     ((ValueError, httpx.InvalidURL), USAGE),
 )
 SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

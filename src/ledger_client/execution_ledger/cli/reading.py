@@ -12,12 +12,13 @@ import msgspec
 
 from execution_ledger import _operations as routes
 from execution_ledger._operation import File, Operation
-from execution_ledger._requests import answer_of, request_of
+from execution_ledger._requests import request_of
 from execution_ledger._sync.transport import Export
 from execution_ledger.cli.asking import parameters
 from execution_ledger.cli.grammar import command, when
 from execution_ledger.cli.session import connected
-from execution_ledger.cli.showing import Columns, Show, ago, clean, columns
+from execution_ledger.cli.showing import Columns, Show, ago, clean, columns, value_at
+from execution_ledger.types import LineDetail
 from execution_ledger.why import Why
 
 LINES = columns(
@@ -30,6 +31,10 @@ LINE = columns(
     "PRODUCT_LINE=product_line PROJECTS=project_tags WORKSPACE=workspace_id "
     "ORGANIZATION=organization_id STARTED=started_at LAST_ACTIVITY=last_activity_at "
     "CLOSED=closed_at"
+)
+WHY = columns(
+    "line=service_line_id name=name state=state since=state_since blockers=blockers holds=holds "
+    "health=health"
 )
 REASONS = columns("KIND=kind ID=id SINCE=since CAUSE=cause REASON=reason WHO=who UNTIL=until")
 RUNS = columns(
@@ -162,18 +167,15 @@ def line(show: Show, line: str, **given: Any) -> None:
 )
 def why(show: Show, line: str, **given: Any) -> None:
     """Say why a line is in its state, and since when."""
-    asked = request_of(routes.SHOW_EXECUTION, (line,), parameters(given))
-    reasons = Why.of(answer_of(routes.SHOW_EXECUTION, connected().attempt(asked)))
+    told = connected().ask(routes.SHOW_EXECUTION, line, **parameters(given))
     if show.form == "table":
-        for sentence in str(reasons).split("\n"):
+        for sentence in str(Why.of(msgspec.convert(told, LineDetail))).split("\n"):
             click.echo(_with_ages(clean(sentence)))
-        return
-    if show.form == "json":
-        show.one(reasons._asdict(), {})
-        return
-    told = msgspec.to_builtins(reasons._asdict())
-    state = {"kind": reasons.state, "id": reasons.line, "since": told["since"]}
-    show.rows(map(_reason, [state, *told["holds"], *told["blockers"]]), REASONS)
+    elif show.form == "json":
+        show.one({name: value_at(told, path) for name, path in WHY.items()}, {})
+    else:
+        state = {"kind": told["state"], "id": told["service_line_id"], "since": told["state_since"]}
+        show.rows(map(_reason, [state, *told["holds"], *told["blockers"]]), REASONS)
 
 
 def _with_ages(sentence: str) -> str:
