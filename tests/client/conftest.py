@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from execution_ledger import AsyncLedger, Ledger
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
+from tests.client.elk_program import Elk
 from tests.client.support import Refusals, Service
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
@@ -83,3 +85,15 @@ async def async_ledger(options: dict[str, Any]) -> AsyncIterator[AsyncLedger]:
     """An asynchronous client, which the test opens on its own loop."""
     async with AsyncLedger(**options) as ledger:
         yield ledger
+
+
+@pytest.fixture
+def anyone(tmp_path: Path) -> Elk:
+    """``elk`` of a user who has not logged in."""
+    return Elk(tmp_path / "home")
+
+
+@pytest.fixture
+def elk(anyone: Elk, service: Service) -> Elk:
+    """``elk`` with the service's address and its token in the environment."""
+    return anyone.having(ELK_URL=service.address, ELK_TOKEN=service.token)

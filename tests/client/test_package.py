@@ -39,7 +39,11 @@ def imported(path: Path) -> set[str]:
 
 
 def test_the_client_imports_its_two_dependencies_alone() -> None:
-    modules = {path: imported(path) for path in PACKAGE.rglob("*.py")}
+    modules = {
+        path: imported(path)
+        for path in PACKAGE.rglob("*.py")
+        if not path.is_relative_to(PACKAGE / "cli")
+    }
     assert len(modules) > 25
     known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
     packages = {path: {name.partition(".")[0] for name in modules[path]} for path in modules}
@@ -48,6 +52,13 @@ def test_the_client_imports_its_two_dependencies_alone() -> None:
     assert others == {"_verifier.py": {"cryptography"}} | extras
     own = {f"execution_ledger.{name}" for name in EXTRAS}
     assert [path.name for path, names in modules.items() if names & own] == []
+
+
+def test_elk_imports_the_packages_of_its_extra_too() -> None:
+    found = set().union(*map(imported, (PACKAGE / "cli").glob("*.py")))
+    extra = {each.partition(">")[0] for each in PROJECT["optional-dependencies"]["cli"]}
+    known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
+    assert found - known == extra == {"click", "keyring", "rich"}
 
 
 def test_the_package_says_its_version_and_its_types() -> None:

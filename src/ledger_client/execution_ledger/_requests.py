@@ -1,6 +1,7 @@
 """Requests and answers without any connection: shared by both clients, the reporter and tests."""
 
 import functools
+import ipaddress
 import keyword
 import os
 import random
@@ -52,6 +53,8 @@ class Settings:
         options: dict[str, Any] = {"base_url": self.url, "headers": self.headers()}
         # A connection without TLS needs no certificates of authorities, which take 8 ms to load.
         options |= {"follow_redirects": False, "verify": self.url.startswith("https:")}
+        # A token that goes without TLS to this machine must not go by a proxy of the environment.
+        options |= {"trust_env": not is_plain_loopback(self.url)}
         return options | ({"transport": transport} if transport is not None else {})
 
 
@@ -66,6 +69,22 @@ def settings_of(url: str | None, token: str | None, source: str | None, timeout:
     program = Path(sys.argv[0] if sys.argv else "").stem.strip("-") or "python"
     source = source or os.environ.get("ELK_SOURCE") or f"/{program}"
     return Settings(url.rstrip("/"), token, source, timeout)
+
+
+def is_plain_loopback(url: str) -> bool:
+    """Whether an address is http, and of this machine."""
+    parsed = httpx.URL(url)
+    return parsed.scheme == "http" and is_loopback(parsed.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Outgoing(NamedTuple):

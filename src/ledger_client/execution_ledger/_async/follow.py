@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from execution_ledger import _operations as routes
 from execution_ledger import types
 from execution_ledger._async.transport import AsyncTransport
-from execution_ledger._requests import Rows, answer_of, event_of, is_lost, request_of
+from execution_ledger._requests import Rows, decoder, event_of, is_lost, request_of
 from execution_ledger._wait import pause_async
 from execution_ledger.cursors import Store
 from execution_ledger.errors import LedgerError
@@ -35,8 +37,13 @@ class AsyncFollow:
     """
 
     def __init__(
-        self, transport: AsyncTransport, store: Store, filters: Mapping[str, object]
+        self,
+        transport: AsyncTransport,
+        store: Store,
+        filters: Mapping[str, object],
+        read: Callable[[bytes], Any] = event_of,
     ) -> None:
+        self._read = read
         self._transport, self._store, self._filters = transport, store, dict(filters)
         self._after: object = self._filters.pop("after", None)
         self.complete_to: int | None = None
@@ -74,8 +81,9 @@ class AsyncFollow:
             if self._after is not None:
                 given["after"] = self._after
             answer = await self._transport.attempt(request_of(routes.LIST_EVENTS, (), given))
-            page: Any = answer_of(routes.LIST_EVENTS, answer)
-            for event in page.data:
+            page: Any = decoder(types.Page[msgspec.Raw]).decode(answer.content)
+            for text in page.data:
+                event = self._read(bytes(text))
                 yield event
                 self._handled(event.id)
             if not page.meta.has_more:
@@ -96,7 +104,7 @@ class AsyncFollow:
             async for piece in pieces:
                 for row in rows.feed(piece):
                     if row.startswith(b"data:") and row[5:].strip():
-                        event = event_of(row[5:])
+                        event = self._read(row[5:])
                         yield event
                         self._handled(event.id)
                         self.complete_to = event.position

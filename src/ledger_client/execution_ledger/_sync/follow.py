@@ -8,9 +8,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
+import msgspec
+
 from execution_ledger import _operations as routes
 from execution_ledger import types
-from execution_ledger._requests import Rows, answer_of, event_of, is_lost, request_of
+from execution_ledger._requests import Rows, decoder, event_of, is_lost, request_of
 from execution_ledger._sync.transport import Transport
 from execution_ledger._wait import pause
 from execution_ledger.cursors import Store
@@ -35,7 +37,14 @@ class Follow:
     A service that is away is waited for. A refusal, such as a revoked key, is raised.
     """
 
-    def __init__(self, transport: Transport, store: Store, filters: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        store: Store,
+        filters: Mapping[str, object],
+        read: Callable[[bytes], Any] = event_of,
+    ) -> None:
+        self._read = read
         self._transport, self._store, self._filters = transport, store, dict(filters)
         self._after: object = self._filters.pop("after", None)
         self.complete_to: int | None = None
@@ -73,8 +82,9 @@ class Follow:
             if self._after is not None:
                 given["after"] = self._after
             answer = self._transport.attempt(request_of(routes.LIST_EVENTS, (), given))
-            page: Any = answer_of(routes.LIST_EVENTS, answer)
-            for event in page.data:
+            page: Any = decoder(types.Page[msgspec.Raw]).decode(answer.content)
+            for text in page.data:
+                event = self._read(bytes(text))
                 yield event
                 self._handled(event.id)
             if not page.meta.has_more:
@@ -95,7 +105,7 @@ class Follow:
             for piece in pieces:
                 for row in rows.feed(piece):
                     if row.startswith(b"data:") and row[5:].strip():
-                        event = event_of(row[5:])
+                        event = self._read(row[5:])
                         yield event
                         self._handled(event.id)
                         self.complete_to = event.position

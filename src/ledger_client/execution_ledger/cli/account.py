@@ -1,0 +1,181 @@
+"""The credential, by ``login``, ``logout`` and ``whoami``; and any request, checks, completion."""
+
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+import msgspec
+from click.shell_completion import get_completion_class
+
+from execution_ledger import verify as checks
+from execution_ledger._operations import LIST_EXECUTIONS, SHOW_CREDENTIAL
+from execution_ledger._requests import Outgoing, request_of
+from execution_ledger.cli import session
+from execution_ledger.cli.asking import Asking, TooOld
+from execution_ledger.cli.grammar import command
+from execution_ledger.cli.showing import Show, clean, columns, json_text, say
+from execution_ledger.errors import Forbidden, NotVerified
+
+CREDENTIAL = columns(
+    "URL=url ID=id TYPE=type NAME=name ORGANIZATION=organization_id WORKSPACE=workspace_id "
+    "PERMISSIONS=permissions EXPIRES=expires_at VERSION=version"
+)
+PROVED = columns("ID=id TYPE=type POSITION=position SIZE=size KEY=key")
+
+
+@command(
+    "login",
+    ["elk login https://ledger.example.com", "elk login localhost:8000 <token.txt"],
+    [click.Argument(["url"])],
+)
+def login(show: Show, url: str) -> None:
+    """Check a token, and keep it for this address.
+
+    The token is asked for, or read from a pipe. The keyring keeps it, else a file of yours. A kept
+    token goes to the address's own origin alone.
+    """
+    url = session.checked(url)
+    if sys.stdin.isatty():
+        token = click.prompt("Token", hide_input=True, err=True)
+    else:
+        token = sys.stdin.readline()
+    settings = session.settings_for(url, token)
+    credential = _credential(session.asking(settings))
+    place = session.keep(url, settings.token)
+    show.one(credential, CREDENTIAL)
+    say(f"The token is in {place}.")
+
+
+@command("logout", ["elk logout"], [click.Argument(["url"], required=False)], is_shown=False)
+def logout(url: str | None) -> None:
+    """Forget the token of the last login, or of an address."""
+    forgotten = session.forget(None if url is None else session.checked(url))
+    say("No token was kept." if forgotten is None else f"The token for {forgotten} is forgotten.")
+
+
+@command("whoami", ["elk whoami", "elk whoami --json"])
+def whoami(show: Show) -> None:
+    """Say who asks: the tenant, the permissions, and the service's version."""
+    show.one(_credential(session.connected()), CREDENTIAL)
+
+
+def _credential(ledger: Asking) -> dict[str, Any]:
+    """What the service says of the token. Raises Unauthorized."""
+    told: dict[str, Any] = {"url": ledger.settings.url}
+    try:
+        return {**told, **ledger.ask(SHOW_CREDENTIAL)}
+    except TooOld as error:
+        say(str(error))
+    try:
+        ledger.attempt(request_of(LIST_EXECUTIONS, (), {"limit": 1}))
+    except Forbidden:
+        say("The token is known, but may not read.")
+    return told
+
+
+@command(
+    "api",
+    [
+        "elk api GET '/v1/execution?state=blocked&limit=5'",
+        "elk api GET /v1/log/key >log-key.txt",
+        'echo \'{"reason": "Review"}\' | elk api POST /v1/execution/LIN-26-000042/pause -d -',
+    ],
+    [
+        click.Argument(["method"]),
+        click.Argument(["path"]),
+        click.Option(
+            ["-d", "--data", "body"], type=click.File("rb"), help="The body: a file, or -."
+        ),
+    ],
+)
+def api(show: Show, method: str, path: str, body: Any) -> None:
+    """Send any request; write the answer as it is."""
+    asked = urlsplit(path)
+    if asked.scheme or asked.netloc or not asked.path.startswith("/"):
+        raise click.UsageError("PATH begins with one /, such as /v1/execution.")
+    content = None if body is None else body.read()
+    headers = {} if content is None else {"content-type": "application/json"}
+    if method.upper() not in ("GET", "HEAD", "DELETE"):
+        headers["idempotency-key"] = uuid.uuid4().hex  # since a lost answer is asked for again
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(asked.query, keep_blank_values=True):
+        query[name] = f"{query[name]},{value}" if name in query else value
+    request = Outgoing(method.upper(), asked.path, query, headers, content)
+    answer = session.connected().attempt(request, is_ours=False)
+    is_json = "json" in answer.headers.get("content-type", "") and answer.content
+    if show.form == "csv" and is_json:
+        told = msgspec.json.decode(answer.content)
+        data = told.get("data", told)
+        rows = data if isinstance(data, list) else data.get("rows", [data])
+        show.rows(rows, {name: name for row in rows for name in row})
+    elif show.form in ("table", "json") and is_json:
+        click.echo(json_text(msgspec.json.decode(answer.content), 2))
+    elif show.form == "table":
+        for text in answer.text.splitlines():
+            click.echo(clean(text))
+    else:
+        sys.stdout.buffer.write(answer.content)
+
+
+@command(
+    "verify",
+    [
+        "elk api GET /v1/log/key >log-key.txt    # once: keep it",
+        "elk verify proof.json --key log-key.txt",
+        "elk verify checkpoint.txt --key log-key.txt",
+    ],
+    [
+        click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+        click.Option(
+            ["--key", "key_file"],
+            required=True,
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="The log's public key, as you keep it.",
+        ),
+    ],
+)
+def verify(show: Show, file: Path, key_file: Path) -> None:
+    """Check a proof, a checkpoint or a statement's bundle offline. Exit code 1: not proved."""
+    try:
+        text, key = file.read_text(), key_file.read_text()
+    except UnicodeDecodeError as error:
+        raise NotVerified(f"the file is no text: {error.reason}") from error
+    if not text.lstrip().startswith("{"):
+        note = checks.checkpoint(text, key)
+        told = {"type": "checkpoint", "id": note.origin, "size": note.size, "key": key.strip()}
+        show.one(told, PROVED)
+        return
+    if '"document"' in text:
+        event, document = checks.statement(text, key)
+        told = _proved(event) | {"document": document}
+        show.one(told, PROVED | columns("FROM=document.from TO=document.to"))
+    else:
+        show.one(_proved(checks.proof(text, key)), PROVED | columns("CONTENT=content"))
+
+
+def _proved(event: checks.ProvedEvent) -> dict[str, Any]:
+    told = {"id": event.leaf["stream"], "content": event.content, "key": event.key}
+    return event.leaf | told
+
+
+@command(
+    "completion",
+    [
+        'eval "$(elk completion bash)"                # in ~/.bashrc; likewise zsh in ~/.zshrc',
+        "elk completion fish >~/.config/fish/completions/elk.fish",
+    ],
+    [click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
+    is_shown=False,
+)
+def completion(shell: str) -> None:
+    """Write the completion of a shell."""
+    kind = get_completion_class(shell)
+    root = click.get_current_context().find_root().command
+    if kind is not None:
+        click.echo(kind(root, {}, "elk", "_ELK_COMPLETE").source())
+
+
+COMMANDS = (login, logout, whoami, api, verify, completion)

@@ -1,0 +1,105 @@
+"""Requests of ``elk``: answers as they are, so that newer and older services are shown alike."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import msgspec
+
+from execution_ledger._operation import Operation
+from execution_ledger._requests import Attempts, Outgoing, problem_of_answer, request_of
+from execution_ledger._sync.transport import Transport
+from execution_ledger._wait import pause
+from execution_ledger.errors import LedgerError, Problem
+
+CONNECT_SECONDS = 3.0
+"""How long a connection that is refused is tried again: a person waits for it."""
+
+
+class TooOld(LedgerError):
+    """The service is of a version that does not have what is asked for."""
+
+
+class Asking(Transport):
+    """The connections to one service."""
+
+    def attempt(self, request: Outgoing, is_ours: bool = True) -> httpx.Response:
+        """The successful answer to a request. Raises Problem, NotReachable or TooOld.
+
+        A route that a person has typed is not ``ours``: the service need not be too old for it.
+        """
+        connects = Attempts(request.method, CONNECT_SECONDS)
+        attempts = Attempts(request.method, self.settings.timeout)
+        while True:
+            try:
+                answer = self._http.send(self._built(request, attempts.timeout))
+            except httpx.ConnectError as error:
+                pause(connects.again(error))
+                continue
+            except httpx.TransportError as error:
+                pause(attempts.again(error))
+                continue
+            if answer.is_success:
+                return answer
+            problem = problem_of_answer(answer)
+            if is_ours and answer.status_code in (404, 405, 422):
+                self._is_known(request, problem)
+            pause(attempts.again(problem))
+
+    def ask(self, operation: Operation[Any], *ids: object, **given: object) -> Any:
+        """The answer of a route: its ``data``, or the whole if it has none."""
+        answer = _read(self.attempt(request_of(operation, ids, given)))
+        return answer.get("data", answer)
+
+    def rows(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
+        """The rows of a list, over all its pages."""
+        for data in self.pages(operation, **given):
+            yield from data["rows"] if isinstance(data, dict) else data
+
+    def pages(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
+        """The ``data`` of each page of a list."""
+        while True:
+            answer = _read(self.attempt(request_of(operation, (), given)), "data", "meta")
+            yield answer["data"]
+            if not answer["meta"]["has_more"]:
+                return
+            given["cursor"] = answer["meta"]["cursor"]
+
+    def _is_known(self, request: Outgoing, problem: Problem) -> None:
+        """Raise TooOld if the service has no such route or parameter."""
+        try:
+            document = self._http.get("/openapi.json", timeout=self.settings.timeout).json()
+            version, paths = document["info"]["version"], document["paths"]
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return
+        path = request.path.partition("?")[0]
+        told = f"The ledger at {self.settings.url} (version {version}) is too old for this: it has"
+        routes = [ways for template, ways in paths.items() if _matches(template, path)]
+        route = next((ways for ways in routes if request.method.lower() in ways), None)
+        if route is None:
+            raise TooOld(f"{told} no {request.method} {path}.") from problem
+        known = {each.get("name") for each in route[request.method.lower()].get("parameters", ())}
+        if unknown := set(request.query) - known:
+            raise TooOld(f"{told} no parameter {', '.join(sorted(unknown))} there.") from problem
+
+
+def _read(answer: httpx.Response, *members: str) -> dict[str, Any]:
+    """An answer's object. Raises LedgerError if another service has answered."""
+    try:
+        told = msgspec.json.decode(answer.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        told = {}
+    if not told or set(members) - told.keys():
+        raise LedgerError(f"{answer.url} has not answered as a ledger does: is the address right?")
+    return told
+
+
+def _matches(template: str, path: str) -> bool:
+    pattern = "[^/]+".join(map(re.escape, re.split(r"\{[^}]*\}", template)))
+    return re.fullmatch(pattern, path) is not None
+
+
+def parameters(given: Mapping[str, object]) -> dict[str, object]:
+    """The arguments that were given."""
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,164 @@
+"""The ledger that is asked, and the token: of the environment, the keyring or a file.
+
+A token that ``elk login`` stored is sent to the origin it was checked with, and to no other. By
+http it goes to this machine alone.
+"""
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import httpx
+import msgspec
+
+from execution_ledger._requests import Settings, is_loopback, settings_of
+from execution_ledger.cli.asking import Asking
+from execution_ledger.errors import NotConfigured
+
+SERVICE = "execution-ledger"
+"""The name in the keyring, and of the folder of the user's configuration."""
+TIMEOUT_SECONDS = 30.0
+
+
+class Stored(msgspec.Struct):
+    """The user's file: the present ledger, and tokens by origin."""
+
+    url: str | None = None
+    tokens: dict[str, str | None] = {}
+    """None for a token that is in the keyring."""
+
+
+def stored_in() -> Path:
+    """The user's file."""
+    return Path(click.get_app_dir(SERVICE)) / "elk.json"
+
+
+def connected() -> Asking:
+    """The ledger of the environment, else of the last login. Raises NotConfigured."""
+    return asking(settings())
+
+
+def asking(settings: Settings) -> Asking:
+    """Connections that are closed when the command ends."""
+    ledger = Asking(settings)
+    click.get_current_context().call_on_close(ledger.close)
+    return ledger
+
+
+def settings() -> Settings:
+    """The address and the token that count now. Raises NotConfigured."""
+    kept = _read()
+    url, token = os.environ.get("ELK_URL") or kept.url, os.environ.get("ELK_TOKEN")
+    if url is None:
+        raise NotConfigured("Log in first: elk login URL; or set ELK_URL and ELK_TOKEN.")
+    if not token:
+        url = checked(url)
+        token = _token_of(kept, origin_of(url))
+    if not token:
+        raise NotConfigured(f"There is no token for {url}: elk login {url}; or set ELK_TOKEN.")
+    return settings_for(url, token)
+
+
+def settings_for(url: str, token: str) -> Settings:
+    """An address and a token, and the source of what elk itself reports. Raises UsageError."""
+    if not re.fullmatch(r"[!-~]+", token.strip()):
+        raise click.UsageError("A token is one word, such as elk_….")
+    source = os.environ.get("ELK_SOURCE") or "/elk"
+    return settings_of(url, token.strip(), source, TIMEOUT_SECONDS)
+
+
+def checked(url: str) -> str:
+    """An address to which a stored token may go. Raises UsageError."""
+    if "://" not in url:
+        url = f"{'http' if is_loopback(httpx.URL(f'//{url}').host) else 'https'}://{url}"
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise click.UsageError(f"This is no address: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+        raise click.UsageError("The address is https://…, without user or password.")
+    if parsed.query or parsed.fragment:
+        raise click.UsageError("The address has no ? and no #.")
+    if parsed.scheme == "http" and not is_loopback(parsed.host):
+        raise click.UsageError("A token goes by http to this machine alone: use https://.")
+    return url.rstrip("/")
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an address."""
+    parsed = httpx.URL(url)
+    return f"{parsed.scheme}://{parsed.host}:{parsed.port or {'http': 80}.get(parsed.scheme, 443)}"
+
+
+def keep(url: str, token: str) -> str:
+    """Store a token for the origin of an address; return where it is."""
+    kept, origin = _read(), origin_of(url)
+    in_keyring = _put_in_keyring(origin, token)
+    kept.url = url
+    kept.tokens = {**kept.tokens, origin: None if in_keyring else token}
+    _write(kept)
+    return "the keyring" if in_keyring else f"{stored_in()} (only you can read it)"
+
+
+def forget(url: str | None) -> str | None:
+    """Forget the token of an address, by default the present one; return the address."""
+    kept = _read()
+    url = url or kept.url
+    origin = origin_of(url) if url else ""
+    if origin not in kept.tokens:
+        return None
+    if kept.tokens.pop(origin) is None:
+        import keyring
+
+        with suppress(keyring.errors.KeyringError):
+            keyring.delete_password(SERVICE, origin)
+    if kept.url and origin_of(kept.url) == origin:
+        kept.url = None
+    _write(kept)
+    return url
+
+
+def _put_in_keyring(origin: str, token: str) -> bool:
+    """Whether the keyring has a token now."""
+    import keyring
+
+    # Backends raise errors of their own, and some forget silently.
+    with suppress(Exception):
+        keyring.set_password(SERVICE, origin, token)
+        return keyring.get_password(SERVICE, origin) == token
+    return False
+
+
+def _token_of(kept: Stored, origin: str) -> str | None:
+    token = kept.tokens.get(origin)
+    if token is not None or origin not in kept.tokens:
+        return token
+    import keyring
+
+    try:
+        return keyring.get_password(SERVICE, origin)
+    except keyring.errors.KeyringError as error:
+        raise NotConfigured(f"The keyring does not give the token: {error}") from error
+
+
+def _read() -> Stored:
+    path = stored_in()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Stored)
+    except FileNotFoundError:
+        return Stored()
+    except msgspec.DecodeError as error:
+        raise NotConfigured(f"{path} is damaged: {error}. Log in again without it.") from error
+
+
+def _write(kept: Stored) -> None:
+    path = stored_in()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # Nobody else may read the file at any moment, whatever the umask is.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(kept))
+    part.replace(path)
