@@ -1,6 +1,7 @@
 """The ledger for users' own tests, and the README that shows it."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -28,6 +29,18 @@ def test_a_fake_ledger_shows_the_reported_facts() -> None:
         ("execution.checked_in", LINE, "/mine"),
         ("execution.blocked", LINE, "/mine"),
     ]
+
+
+def test_a_fake_ledger_shows_each_attempt_of_a_run() -> None:
+    with FakeLedger() as ledger:
+        for attempt in (1, 2):
+            with (
+                contextlib.suppress(ZeroDivisionError),
+                ledger.run(LINE, name="night", attempt=attempt),
+            ):
+                assert 1 / (attempt - 1)
+        shown = [(run.name, run.status) for run in ledger.reported_runs]
+    assert shown == [("night", "failed"), ("night", "completed")]
 
 
 def test_a_fake_ledger_refuses_and_answers_as_the_test_says() -> None:

@@ -161,9 +161,10 @@ def fact_of(
     kind: str, subject: str | None, given: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
     """A fact as a CloudEvent, of the attributes and the data that the caller gave."""
-    data, fact = dict(given), {"specversion": "1.0", "id": uuid.uuid4().hex, "source": source}
-    fact |= {"type": kind, "time": instant(datetime.now(UTC))}
+    data, fact = dict(given), {"specversion": "1.0", "source": source, "type": kind}
     fact |= {} if subject is None else {"subject": subject}
+    if "id" not in data:  # else the time is the caller's, too: see ``reporter.encoded``
+        fact |= {"id": uuid.uuid4().hex, "time": instant(datetime.now(UTC))}
     for name in ATTRIBUTES:
         if name in data:
             value = data.pop(name)

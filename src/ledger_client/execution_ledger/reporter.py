@@ -410,10 +410,17 @@ class Reporter:
 
 
 def encoded(fact: Mapping[str, Any], source: str) -> bytes:
-    """A CloudEvent in JSON, with an id, a source and a time of now where it has none."""
-    made: dict[str, Any] = {"specversion": "1.0", "id": uuid.uuid4().hex, "source": source}
-    made |= {"time": datetime.now(UTC)} | {k: v for k, v in fact.items() if v is not None}
-    return ENCODER.encode(made | {"time": instant(made["time"])})
+    """A CloudEvent in JSON, with a source, and with an id and a time of now if it has no id.
+
+    With an id of the caller's the fact may be made again later: with another time it would conflict
+    with the first.
+    """
+    made = {"source": source} | {k: v for k, v in fact.items() if v is not None}
+    if "id" not in made:
+        made = {"id": uuid.uuid4().hex, "time": datetime.now(UTC)} | made
+    if "time" in made:
+        made["time"] = instant(made["time"])
+    return ENCODER.encode({"specversion": "1.0"} | made)
 
 
 def _judged(batch: list[Waiting], items: list[FactItem]) -> list[Result]:

@@ -91,14 +91,18 @@ class Received:
 
     def runs(self) -> Iterator[FakeRun]:
         """The runs, in the order of their starts."""
-        runs: dict[str, FakeRun] = {}
+        runs: dict[tuple[str, int], FakeRun] = {}
+        latest: dict[str, int] = {}
         for fact in self.facts.values():
             kind, data = fact["type"], fact.get("data") or {}
             name = data.get("external_id") or fact.get("subject") or fact["id"]
+            attempt = data.get("attempt") or latest.get(name, 1)
+            run = runs.get((name, attempt))
             if kind in ("run.requested", "run.started"):
-                runs[name] = FakeRun(name, data.get("service_line_id"), started=data)
-            elif kind in ("run.completed", "run.failed", "run.cancelled") and name in runs:
-                runs[name].status, runs[name].ended = kind.removeprefix("run."), data
+                latest[name] = attempt
+                runs[name, attempt] = FakeRun(name, data.get("service_line_id"), started=data)
+            elif kind in ("run.completed", "run.failed", "run.cancelled") and run is not None:
+                run.status, run.ended = kind.removeprefix("run."), data
         yield from runs.values()
 
 

@@ -126,9 +126,10 @@ class Ledger:
         """Report a fact in the background; a CloudEvent as a ``dict`` may stand for ``type``.
 
         Returns at once and never raises. A fact that is refused, or that cannot be sent, is told to
-        ``on_refused`` and to the log. ``id`` is by default a new one, and ``time`` is now: give
-        both, so that the same fact that is reported by two processes is recorded once. A process
-        that is killed loses at most the facts that ``flush`` had not confirmed.
+        ``on_refused`` and to the log. ``id`` is by default a new one, and ``time`` is now. With an
+        ``id`` of your own the fact is recorded once, however often it is reported; it happened when
+        it arrives, unless you give its ``time``. A process that is killed loses at most the facts
+        that ``flush`` had not confirmed.
         """
         self._reporter.report(type, data, {"subject": subject, "id": id, "time": time})
 
