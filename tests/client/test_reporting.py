@@ -158,8 +158,20 @@ def test_facts_wait_for_a_service_that_is_away_and_keep_their_order(
     assert list(dict.fromkeys(told)) == list(range(200))
     assert caplog.text.count("The ledger takes no facts, and ") == 1
     assert len(told) > 200  # sent again, under the same ids
-    ids = {(fact["data"]["n"], fact["id"], fact["time"]) for a in stand_in.asked for fact in a.json}
+    ids = {(fact["data"]["n"], fact["id"]) for asked in stand_in.asked for fact in asked.json}
     assert len(ids) == 200
+
+
+def test_a_fact_is_made_once_with_an_id_and_the_time_of_its_report(
+    ledger: Ledger, stand_in: StandIn, switch: Switch
+) -> None:
+    switch.away()
+    ledger.report("execution.checked_in", LINE, {"hours": 1})
+    until(lambda: len(stand_in.asked) > 2, "attempts")
+    switch.back()
+    assert ledger.flush(10.0)
+    sent = {(fact["id"], fact["time"]) for asked in stand_in.asked for fact in asked.json}
+    assert len(sent) == 1
 
 
 def test_a_service_without_a_route_for_batches_gets_arrays(
