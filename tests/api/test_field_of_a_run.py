@@ -130,6 +130,8 @@ def test_the_page_of_a_run_says_each_shown_field() -> None:
 
 
 def test_few_modules_name_a_field_of_a_run() -> None:
-    modules = [path for folder in ("src", "projections") for path in (ROOT / folder).rglob("*.py")]
+    modules = [
+        path for folder in ("src/ledger", "projections") for path in (ROOT / folder).rglob("*.py")
+    ]
     named = [path for path in modules if re.search(rf"\b{NAME_OF_RUN}\b", path.read_text())]
     assert 5 <= len(named) <= 17

@@ -276,7 +276,7 @@ def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
         closing = {k: v for k, v in run.closing.items() if k != "tokens_used"}
         closing |= _used(rng, tokens, models)
         at, corrections = run.ended, list[tuple[datetime, dict[str, Any]]]()
-        for chance in (0.015, 0.3):
+        for chance in (0.02, 0.3):
             at += timedelta(seconds=rng.randrange(20 * 3600, 50 * 3600))
             if rng.random() > chance or at >= line.over:
                 break
