@@ -88,7 +88,7 @@ def replay(
 
 @pytest.mark.parametrize(
     ("memory", "facts"),
-    repeated([("small", 320), ("none", 320), ("small", 1600), ("none", 1600), ("whole", 1600)]),
+    repeated([("small", 360), ("none", 360), ("small", 1600), ("none", 1600), ("whole", 1600)]),
 )
 def test_replayed_rows_equal_the_live_ones_in_every_column(
     conninfo: str, monkeypatch: pytest.MonkeyPatch, memory: str, facts: int
