@@ -106,7 +106,7 @@ def expected(count: int) -> dict[str, list[str]]:
     return {line: list(map(str, range(count)))[n :: len(LINES)] for n, line in enumerate(LINES)}
 
 
-@forms(short=2)
+@forms(short=1)
 def test_kills_of_the_service_lose_no_reported_fact(
     served: Served, token: str, tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,7 @@ with Ledger(address, token, source="/killed", spool=spool) as ledger:
 """
 
 
-@forms(short=2)
+@forms(short=1)
 def test_a_killed_reporter_loses_at_most_what_flush_had_not_confirmed(
     served: Served, token: str, tmp_path: Path, rounds: int
 ) -> None:
