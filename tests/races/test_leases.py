@@ -38,6 +38,9 @@ WRITERS = 3
 COMMANDS = 500
 """The number of commands of each writer at the most."""
 
+HEATS = 8
+"""The most parts of the race that looks for no damage."""
+
 HEAT = 50
 """The commands of each writer in a part of a race that ends once the damage is found."""
 
@@ -174,21 +177,32 @@ def findings(race: Race, log: LogChecker) -> list[str]:
     return found
 
 
+def unreached(race: Race, log: LogChecker) -> list[str]:
+    """The events that the race is about, and that have not come often enough yet."""
+    counts = {
+        "expiries": (len(log.expired), 30),
+        "expiries by the watch": (race.counts["expired by the watch"], 5),
+        "heartbeats": (race.counts["Heartbeat done"], 100),
+        "heartbeats of ended runs": (race.counts["Heartbeat invalid_state"], 30),
+        "late endings": (log.late_endings, 5),
+        "closings": (log.topics["execution.closed/1"], 3),
+        "outages": (len(race.outages), 3),
+    }
+    return [name for name, (count, few) in counts.items() if count <= few]
+
+
 @pytest.mark.parametrize("commands", repeated([COMMANDS // 4, COMMANDS]))
 def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
     conninfo: str, settings: Settings, commands: int
 ) -> None:
     race = Race(conninfo, settings)
-    log = race.go(commands)
-    assert findings(race, log) == []
-    # The race did reach what it is about.
-    assert len(log.expired) > 30
-    assert race.counts["expired by the watch"] > 5
-    assert race.counts["Heartbeat done"] > 100
-    assert race.counts["Heartbeat invalid_state"] > 30
-    assert log.late_endings > 5
-    assert log.topics["execution.closed/1"] > 3
-    assert len(race.outages) > 3
+    # On a busy machine the clock's thread has few turns: the race goes on until enough has expired.
+    for _ in range(HEATS):
+        log = race.go(commands)
+        assert findings(race, log) == []
+        if (lacking := unreached(race, log)) == []:
+            break
+    assert lacking == [], "the race did not reach what it is about"
 
 
 @pytest.mark.parametrize(
