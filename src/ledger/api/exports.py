@@ -14,7 +14,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from operator import attrgetter, itemgetter
@@ -260,6 +260,11 @@ class _File(StreamingResponse):
             await super().__call__(scope, receive, send)
         except (LedgerError, psycopg.Error, OSError) as error:
             _logger.warning("an export broke off: %s", error)
+        finally:
+            # A client that goes away leaves the rows half read. Let them end in this event loop:
+            # the collector of garbage may come when the loop is closed.
+            if isinstance(self.body_iterator, AsyncGenerator):
+                await self.body_iterator.aclose()
 
 
 async def _written(
