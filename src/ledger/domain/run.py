@@ -297,11 +297,8 @@ class Run(Folded, array_like=True):
         None: it has a parent, awaits another name or none, its reporter did not see the parent's
         workspace, or it is the parent of the parent.
         """
-        if self.parent_run_id is not None or self.awaited is None or self.awaited.name != name:
-            return None
-        if self.awaited.workspace_id not in (None, parent.workspace_id):
-            return None
-        if parent.parent_run_id == self.id:
+        seen = Awaited(name), Awaited(name, parent.workspace_id)
+        if self.awaited not in seen or self.parent_run_id or parent.parent_run_id == self.id:
             return None
         return RunParentGiven(parent_run_id=parent.id, **self.name)
 
