@@ -20,11 +20,11 @@ BROWSERS := -n 2 --dist loadfile
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
-$(READY): pyproject.toml .ci/constraints.txt
+$(READY): pyproject.toml src/ledger_client/pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer (with venv) is needed."; exit 1; }
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c .ci/constraints.txt -e '.[$(EXTRAS)]'
+		-c .ci/constraints.txt -e src/ledger_client -e '.[$(EXTRAS)]'
 	@touch $(READY)
 
 setup: $(READY) ## Make the virtual environment

@@ -32,7 +32,9 @@ def main() -> int:
     address = f"http://127.0.0.1:{port}"
     die_with_parent()
     command = [LEDGER, "serve", "--port", port, "--workers", "2"]
-    service = subprocess.Popen(command, preexec_fn=die_with_parent)
+    public = f"{address}{os.environ.get('LEDGER_ROOT_PATH', '').rstrip('/')}"
+    environment = {"LEDGER_PUBLIC_URL": public, "LEDGER_MCP": "true"} | os.environ
+    service = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         # The terminal sends SIGINT to the whole group; pass SIGTERM on, and wait for the end.
         signal.signal(number, lambda *_: service.terminate())
@@ -70,8 +72,9 @@ def tell(address: str) -> None:
     print(f"""
 {lines[0]}
 
-  Page     {page}
-  Token    {token}
+  Page        {page}
+  Token       {token}
+  Assistants  {page}mcp
 
 Open the page and paste the token, or try (Ctrl-C stops everything):
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import time, timedelta
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -57,7 +58,9 @@ _TIME_OF_DAY = re.compile(r"(([01][0-9]|2[0-3]):[0-5][0-9])?")
 
 _SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?(,[0-9]{1,7}(\.[0-9]{1,6})?){0,19}")
 
-OWN_PATHS = frozenset({"v1", "ui", "docs", "openapi.json", "healthz", "readyz", "metrics"})
+OWN_PATHS = frozenset(
+    {"v1", "ui", "docs", "openapi.json", "healthz", "readyz", "metrics", "mcp", ".well-known"}
+)
 """The first parts of our own paths."""
 
 
@@ -184,6 +187,15 @@ class Settings(BaseSettings):
         default=None,
         max_length=2000,
         description="The address by which people reach the service. https: answers insist on it.",
+    )
+
+    mcp: bool = Field(
+        default=False,
+        description="Whether assistants may ask at `/mcp`. Needs `LEDGER_PUBLIC_URL`.",
+    )
+    mcp_payloads: bool = Field(
+        default=False,
+        description="Whether assistants may read the input, output and error of runs.",
     )
 
     smtp_url: str | None = Field(
@@ -387,6 +399,14 @@ class Settings(BaseSettings):
         if scheme != "https" and not _is_this_machine(origin["host"]):
             raise ValueError("must be https, unless the host is this machine")
         return text
+
+    @model_validator(mode="after")
+    def _has_what_assistants_need(self) -> Self:
+        if self.mcp and self.public_url is None:
+            raise ValueError("LEDGER_MCP needs LEDGER_PUBLIC_URL")
+        if self.mcp and not (find_spec("mcp") and find_spec("execution_ledger")):
+            raise ValueError("LEDGER_MCP needs: pip install 'execution-ledger[mcp]'")
+        return self
 
     @field_validator("smtp_url")
     @classmethod

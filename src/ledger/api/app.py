@@ -1,10 +1,12 @@
 """The HTTP application: its routes, its refusals, and the middleware of every answer."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -42,6 +44,10 @@ from ledger.api.routes import (
 )
 from ledger.api.services import ApiServices
 from ledger.domain.errors import Behind, LedgerError, NotFound, ReadOnly
+
+if TYPE_CHECKING:
+    # Only loaded where assistants are served.
+    from ledger.api.assistants import Assistants
 
 # `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
 ROUTED = (
@@ -104,6 +110,8 @@ class LedgerApi(FastAPI):
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
         self._lean: list[LeanRoute] = []
+        self.assistants: Assistants | None = None
+        """What serves assistants; None: they are not served."""
         self.answer_nothing: Callable[[Request], Response] = _nothing
         """Answers a request whose path can name no resource; the pages replace it by their own."""
         self.refuse: Callable[[Request, LedgerError], Response] = problems.problem
@@ -143,6 +151,10 @@ class LedgerApi(FastAPI):
         if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
             scope["app"] = self
             await self.answer_nothing(Request(scope))(scope, receive, send)
+            return
+        if self.assistants is not None and self.assistants.takes(scope["path"]):
+            scope["app"] = self
+            await self.assistants(scope, receive, send)
             return
         for route in self._lean:
             if route.takes(scope):
@@ -191,7 +203,8 @@ def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi
             services.failure = error
             raise
         try:
-            yield
+            async with nullcontext() if app.assistants is None else app.assistants.run():
+                yield
         finally:
             await services.close()
 

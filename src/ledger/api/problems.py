@@ -32,6 +32,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "fact_conflict": (409, "The fact was recorded with another content"),
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "Unsupported media type"),
+    "misdirected": (421, "Wrong host"),
     "invalid_request": (422, "Invalid request"),
     "invalid_cursor": (400, "Invalid cursor"),
     "runs_not_supported": (422, "The line has no runs"),
@@ -55,6 +56,7 @@ PHRASES = {
     409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    421: "Misdirected Request",
     422: "Unprocessable Content",
     429: "Too Many Requests",
     500: "Internal Server Error",
@@ -126,6 +128,12 @@ class UnsupportedMediaType(LedgerError):
     """The route does not support the body's content type, charset or coding."""
 
     code = "unsupported_media_type"
+
+
+class Misdirected(LedgerError):
+    """The request names a host that is not the service's own."""
+
+    code = "misdirected"
 
 
 class BodyTimeout(LedgerError):

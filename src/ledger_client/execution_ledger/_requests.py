@@ -48,7 +48,7 @@ class Settings:
         agent = f"execution-ledger-client/{VERSION}"
         return {"authorization": f"Bearer {self.token}", "user-agent": agent}
 
-    def options(self, transport: httpx.MockTransport | None) -> dict[str, Any]:
+    def options(self, transport: object | None) -> dict[str, Any]:
         """The options of an HTTP client that sends the token to this service alone."""
         options: dict[str, Any] = {"base_url": self.url, "headers": self.headers()}
         # A connection without TLS needs no certificates of authorities, which take 8 ms to load.

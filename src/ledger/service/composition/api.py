@@ -96,6 +96,12 @@ def _app(
     app = create_app(services, only_probes=only_probes)
     if not only_probes:
         add_pages(app)
+    if settings.mcp and settings.public_url is not None and writing and not only_probes:
+        from ledger.api.assistants import Assistants
+
+        provider, shown = settings.provider, settings.mcp_payloads
+        issuer = provider and provider.issuer
+        app.assistants = Assistants(app, settings.public_url, issuer, shows_payloads=shown)
     return app
 
 

@@ -31,7 +31,9 @@ T = TypeVar("T")
 class AsyncTransport:
     """The connections to one service, and its credential."""
 
-    def __init__(self, settings: Settings, transport: httpx.MockTransport | None = None) -> None:
+    def __init__(
+        self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self.settings = settings
         self._options = settings.options(transport)
         self._http = httpx.AsyncClient(**self._options)

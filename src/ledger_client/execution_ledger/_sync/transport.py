@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Transport:
     """The connections to one service, and its credential."""
 
-    def __init__(self, settings: Settings, transport: httpx.MockTransport | None = None) -> None:
+    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self.settings = settings
         self._options = settings.options(transport)
         self._http = httpx.Client(**self._options)

@@ -1,0 +1,209 @@
+"""``/mcp``: the reading tools for assistants (contract, Assistants), by the official SDK.
+
+The tools are those of the Python client (``execution_ledger.mcp``). A call asks the routes of this
+same application, in the process, with the bearer token of the request: permissions, walls between
+tenants, shares, metrics and the audit of reads are therefore those of the routes. The module is
+loaded only where ``LEDGER_MCP`` is set: it needs the extra ``mcp``, and takes half a second.
+
+Each request is whole in itself: no session, no cookie, no stream from the service.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from execution_ledger._async.transport import AsyncTransport
+from execution_ledger._requests import Settings
+from execution_ledger.mcp import create_server
+from execution_ledger.mcp.tools import Ledger
+from fastapi import Request, Response
+from mcp.server.context import ServerRequestContext
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ledger import __version__
+from ledger.api.access.authentication import authenticate
+from ledger.api.machinery.bodies import read_capped
+from ledger.api.machinery.headers import header
+from ledger.api.machinery.shares import Share
+from ledger.api.problems import (
+    REFUSALS,
+    MethodNotAllowed,
+    Misdirected,
+    Unauthorized,
+    as_refusal,
+    problem,
+)
+from ledger.domain.errors import Forbidden, NotFound
+
+PATH = "/mcp"
+METADATA_PATH = "/.well-known/oauth-protected-resource"
+"""RFC 9728: a client that has no token finds the identity provider here."""
+
+MAX_BYTES = 256 * 1024
+"""Bytes of a request, which holds a few short arguments."""
+
+CALL_SECONDS = 10.0
+"""The time of a question to a route, with its attempts."""
+
+_NO_STORE = (b"cache-control", b"no-store")
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"cookie"})
+"""Headers that no longer hold for a body that was read, and the cookie, which does not count."""
+
+
+class Assistants:
+    """The ASGI application at ``/mcp``, and at the path of its metadata.
+
+    ``app`` answers the routes. ``public_url`` is the address by which clients reach the service; a
+    request that names another host is refused, as is that of a page of another origin. ``issuer``
+    is the identity provider; None: there are API keys alone.
+    """
+
+    path = PATH
+    """The name of the route in the metrics."""
+
+    def __init__(
+        self, app: ASGIApp, public_url: str, issuer: str | None, *, shows_payloads: bool
+    ) -> None:
+        self._app, self._shows_payloads = app, shows_payloads
+        public = urlsplit(public_url)
+        self._hosts = _hosts_of(public.netloc)
+        self._origins = frozenset(f"{public.scheme}://{host}" for host in self._hosts)
+        self._metadata: dict[str, Any] | None = None
+        self._challenge = "Bearer"
+        if issuer is not None:
+            self._metadata = {
+                "resource": f"{public_url}{PATH}",
+                "resource_name": "Execution ledger",
+                "authorization_servers": [issuer],
+                "bearer_methods_supported": ["header"],
+            }
+            place = f"{public_url}{METADATA_PATH}{PATH}"
+            self._challenge = f'Bearer resource_metadata="{place}"'
+        self._metadata_paths = {f"{METADATA_PATH}{prefix}{PATH}" for prefix in ("", public.path)}
+        # The library tells each request and each refusal, beside our own log of accesses.
+        logging.getLogger("mcp").setLevel(logging.ERROR)
+        self._sessions = StreamableHTTPSessionManager(
+            create_server(self._ledger_of, __version__),
+            json_response=True,
+            stateless=True,
+            max_request_body_size=MAX_BYTES,
+        )
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """The time in which requests are served."""
+        return self._sessions.run()
+
+    def takes(self, path: str) -> bool:
+        """Whether a request of this path is served here."""
+        return path == PATH or path in self._metadata_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. A refusal is a problem, a fault within the protocol an error of it."""
+        request = Request(scope, receive)
+
+        async def send_unstored(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], _NO_STORE]
+            await send(message)
+
+        try:
+            self._check(request)
+            if scope["path"] != PATH:
+                await self._described(request)(scope, receive, send_unstored)
+            else:
+                await self._exchange(request, send_unstored)
+        except REFUSALS as error:
+            refusal = as_refusal(error)
+            headers: dict[str, str] = {}
+            if isinstance(refusal, MethodNotAllowed):
+                headers["Allow"] = "POST" if scope["path"] == PATH else "GET, HEAD"
+            answer = problem(request, refusal, headers)
+            if isinstance(refusal, Unauthorized):
+                answer.headers["WWW-Authenticate"] = self._challenge
+            await answer(scope, receive, send_unstored)
+
+    def _check(self, request: Request) -> None:
+        """Raises Misdirected or Forbidden for a request that a foreign page may have caused.
+
+        A page of another site, whose name its owner points to this machine, names its own host.
+        """
+        if (header(request.scope, b"host") or b"").decode("latin-1").lower() not in self._hosts:
+            raise Misdirected("The Host is not that of the service's public address.")
+        origin = header(request.scope, b"origin")
+        if origin is not None and origin.decode("latin-1").lower() not in self._origins:
+            raise Forbidden("Pages of other origins may not use the tools.")
+
+    def _described(self, request: Request) -> Response:
+        """The metadata of the protected resource (RFC 9728)."""
+        if self._metadata is None:
+            raise NotFound("No resource has this path.")
+        if request.method != "GET":
+            raise MethodNotAllowed("The path does not support this method.")
+        return Response(json.dumps(self._metadata), media_type="application/json")
+
+    async def _exchange(self, request: Request, send: Send) -> None:
+        """One message of a client, and its answer. Raises one of REFUSALS before the answer."""
+        if request.method != "POST":
+            raise MethodNotAllowed("The path does not support this method.")
+        principal = await authenticate(request)
+        state = request.scope["state"]
+        state["credential"] = principal.id
+        request.scope["route"] = self
+        state["share"] = share = Share(request.app.state.services.shares.reads, principal)
+        try:
+            body = await read_capped(request, MAX_BYTES)
+            headers = [pair for pair in request.scope["headers"] if pair[0] not in _OF_THE_BODY]
+            await self._sessions.handle_request(
+                {**request.scope, "headers": headers}, _receive_of(body, request.receive), send
+            )
+        finally:
+            share.end()
+
+    def _ledger_of(self, context: ServerRequestContext[Any, Any]) -> Ledger:
+        """The ledger as the bearer of the request's token sees it."""
+        request = context.request
+        assert isinstance(request, Request)
+        token = request.headers["authorization"].partition(" ")[2].strip()
+        settings = Settings("http://ledger", token, "", CALL_SECONDS)
+        return Ledger(AsyncTransport(settings, _Inside(self._app, request)), self._shows_payloads)
+
+
+class _Inside(httpx.AsyncBaseTransport):
+    """The routes of this process, asked on behalf of a request and under its id."""
+
+    def __init__(self, app: ASGIApp, request: Request) -> None:
+        client = (request.client.host, request.client.port) if request.client else ("", 0)
+        self._request_id: str = request.state.request_id
+        self._routes = httpx.ASGITransport(app, raise_app_exceptions=False, client=client)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers["x-request-id"] = self._request_id
+        request.headers["accept-encoding"] = "identity"
+        return await self._routes.handle_async_request(request)
+
+
+def _receive_of(body: bytes, receive: Receive) -> Receive:
+    """What gives a body that was read, and then waits for the end of the connection."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def _hosts_of(public: str) -> frozenset[str]:
+    """The hosts that a request may name: the public one; of this machine each of its names."""
+    host, _, port = public.rpartition(":") if not public.endswith("]") else (public, "", "")
+    if not host:
+        host, port = public, ""
+    names: Sequence[str] = ("localhost", "127.0.0.1", "[::1]")
+    end = f":{port}" if port else ""
+    return frozenset(f"{name}{end}" for name in (names if host in names else (host,)))

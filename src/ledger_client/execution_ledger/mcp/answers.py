@@ -1,0 +1,344 @@
+"""The answers of the tools. What is null, zero or empty is left out.
+
+Ids and fields have the names of the API. Texts that people and programs have written stand in
+values, never in names of fields.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+
+class Rows(Struct, kw_only=True, omit_defaults=True):
+    """The base of all answers."""
+
+    told_at: Annotated[datetime | None, Meta(description="When the ledger was asked.")] = None
+    as_of: Annotated[str | None, Meta(description="The instant that is told of. Absent: now.")] = (
+        None
+    )
+    truncated: Annotated[bool, Meta(description="Whether there are more rows behind `cursor`.")]
+    cursor: str | None = None
+
+
+class _Row(Struct, kw_only=True, omit_defaults=True):
+    """The base of all rows."""
+
+
+class Who(_Row, kw_only=True):
+    """Who has done something."""
+
+    type: str
+    id: str | None = None
+
+
+class BlockerRow(_Row, kw_only=True):
+    """An open blocker: somebody must act before work can go on."""
+
+    id: str
+    cause: str
+    reason: str | None = None
+    since: datetime
+    assignee: str | None = None
+    due_at: datetime | None = None
+    overdue: bool = False
+    reported_by: str | None = None
+
+
+class HoldRow(_Row, kw_only=True):
+    """A hold: the line is paused until it is lifted, or until its end."""
+
+    hold: Annotated[str, Meta(description="Whose hold: operator or service_line.")]
+    reason: str | None = None
+    since: datetime
+    until: datetime | None = None
+    by: Who
+
+
+class SignalRow(_Row, kw_only=True):
+    """The latest report of a health signal."""
+
+    signal: str
+    status: str
+    value: str | float | bool | None = None
+    evidence: str | None = None
+
+
+class LineRow(_Row, kw_only=True):
+    """A service line."""
+
+    service_line_id: str
+    name: str | None = None
+    state: str
+    state_since: datetime
+    oldest_blocker: BlockerRow | None = None
+    holds: Annotated[
+        list[HoldRow], Meta(description="Of a paused line; not told by the tool `find`.")
+    ] = []
+    health_status: str | None = None
+    health_score: int | None = None
+    open_runs: int = 0
+    open_alerts: int = 0
+    execution_model: str
+    product_line: str
+    project_tags: list[str] = []
+    workspace_id: str
+    last_activity_at: datetime
+
+
+class AlertRow(_Row, kw_only=True):
+    """A watched condition that held for too long."""
+
+    id: str
+    watch_id: str
+    watch_name: str
+    severity: str
+    status: str
+    text: Annotated[str, Meta(description="One sentence, as of the opening.")]
+    service_line_id: str | None = None
+    service_line_name: str | None = None
+    since: Annotated[datetime, Meta(description="Since when the condition held.")]
+    due: datetime
+    acknowledged_at: datetime | None = None
+    acknowledged_by: Who | None = None
+    assignee: str | None = None
+    note: str | None = None
+    until: Annotated[
+        datetime | None, Meta(description="From then on an acknowledged alert is open again.")
+    ] = None
+    resolved_at: datetime | None = None
+    resolved_because: str | None = None
+
+
+class Needs(Rows, kw_only=True):
+    """Lines that are stopped, and open alerts."""
+
+    lines_by_state: dict[str, int] = {}
+    lines: Annotated[
+        list[LineRow], Meta(description="Blocked and paused lines, the longest stopped first.")
+    ]
+    open_alerts: Annotated[
+        int, Meta(description="Alerts that are not resolved; the tool `alerts` lists all.")
+    ] = 0
+    alerts: Annotated[list[AlertRow], Meta(description="The worst of the open alerts.")] = []
+
+
+class Thing(_Row, kw_only=True):
+    """Something with a fitting name or id."""
+
+    type: str
+    id: str
+    name: Annotated[str | None, Meta(description="Of a blocker the beginning of its reason.")] = (
+        None
+    )
+    service_line_id: str | None = None
+
+
+class Finds(Rows, kw_only=True):
+    """What was found: things by a text, or lines by filters."""
+
+    things: list[Thing] | None = None
+    lines: list[LineRow] | None = None
+
+
+class Reasons(Rows, kw_only=True):
+    """Why a line is in its state."""
+
+    service_line_id: str
+    name: str | None = None
+    state: str
+    state_since: datetime
+    blockers: Annotated[list[BlockerRow], Meta(description="Open blockers, the oldest first.")]
+    holds: list[HoldRow]
+    health_status: str | None = None
+    health_score: int | None = None
+    bad_signals: Annotated[
+        list[SignalRow], Meta(description="Health signals that are not green.")
+    ] = []
+    open_runs: int = 0
+    last_activity_at: datetime
+    closed_at: datetime | None = None
+    alerts: Annotated[list[AlertRow], Meta(description="Alerts that are not resolved.")] = []
+
+
+class ResourceRow(_Row, kw_only=True):
+    """Somebody or something allocated to the line."""
+
+    type: str
+    id: str
+    name: str | None = None
+    role: str | None = None
+    allocated_hours_per_week: float | None = None
+    status: str
+
+
+class LineAnswer(Rows, kw_only=True):
+    """A line with its details."""
+
+    line: LineRow
+    organization_id: str
+    started_at: datetime
+    closed_at: datetime | None = None
+    metrics: dict[str, float] = {}
+    signals: list[SignalRow] = []
+    open_blockers: Annotated[int, Meta(description="The tool `why` tells them.")] = 0
+    resources: list[ResourceRow] = []
+
+
+class Then(_Row, kw_only=True):
+    """A number or a word then and now. Absent: not known."""
+
+    then: float | str | None = None
+    now: float | str | None = None
+
+
+class ChangedRow(_Row, kw_only=True):
+    """A line that changed. What is the same then and now is left out, but for the state."""
+
+    service_line_id: str
+    service_line_name: str | None = None
+    workspace_id: str
+    state: Then
+    health_status: Then | None = None
+    health_score: Then | None = None
+    open_blockers: Then | None = None
+    open_runs: Then | None = None
+    hours: Then | None = None
+    runs: Annotated[Then | None, Meta(description="Runs that started in the period.")] = None
+    runs_failed: Then | None = None
+    tokens_used: Then | None = None
+    events: Annotated[int, Meta(description="Recorded between both instants, up to 1,000.")]
+
+
+class Changes(Rows, kw_only=True):
+    """The lines that changed between two instants."""
+
+    then: datetime
+    now: datetime
+    lines: list[ChangedRow]
+
+
+class EventRow(_Row, kw_only=True):
+    """An event of a line or of one of its runs."""
+
+    id: str
+    type: str
+    occurred_at: datetime
+    recorded_at: datetime
+    actor: Who
+    reported_by: str
+    subject: Annotated[str, Meta(description="The id of the line, the run or the alert.")]
+    state_before: str | None = None
+    state_after: str
+    payload: Annotated[
+        dict[str, Any],
+        Meta(description="What the event says. Free content stands in it as JSON in a text."),
+    ] = {}
+
+
+class Events(Rows, kw_only=True):
+    """Events in the order of the log, the earliest first."""
+
+    events: list[EventRow]
+
+
+class ModelTokens(_Row, kw_only=True):
+    """The tokens of one model."""
+
+    model: Annotated[str | None, Meta(description="Absent: the reporter did not tell it.")] = None
+    tokens_used: int | None = None
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+
+
+class RunRow(_Row, kw_only=True):
+    """A run."""
+
+    id: str
+    service_line_id: str
+    status: str
+    external_id: Annotated[str | None, Meta(description="The name at the reporter.")] = None
+    attempt: int = 1
+    retry_of: str | None = None
+    parent_run_id: str | None = None
+    triggered_by: Who | None = None
+    requested_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: int | None = None
+    lease_seconds: int | None = None
+    tokens_used: int | None = None
+    token_usage: list[ModelTokens] = []
+    input: Annotated[
+        str | None, Meta(description="JSON. Only where the operator allows payloads.")
+    ] = None
+    output: Annotated[
+        str | None, Meta(description="JSON. Only where the operator allows payloads.")
+    ] = None
+    error: Annotated[
+        str | None, Meta(description="JSON. Only where the operator allows payloads.")
+    ] = None
+    erased_at: datetime | None = None
+
+
+class RunRows(Rows, kw_only=True):
+    """Runs, the newest request first."""
+
+    payloads_are_shown: Annotated[
+        bool, Meta(description="Whether rows have input, output and error, where a run has them.")
+    ]
+    runs: list[RunRow]
+
+
+class UsageSum(_Row, kw_only=True):
+    """Sums. What is zero is left out."""
+
+    lines: int | None = None
+    hours: float | None = None
+    check_ins: int | None = None
+    runs: Annotated[dict[str, int], Meta(description="Runs by status.")] = {}
+    tokens_used: int | None = None
+    tokens_by_model: list[ModelTokens] = []
+    hours_by_state: dict[str, float] = {}
+    hours_by_cause: Annotated[
+        dict[str, float], Meta(description="Hours for which each cause blocked lines.")
+    ] = {}
+
+
+class UsageSumRow(UsageSum, kw_only=True):
+    """The sums of a group, with its keys and names."""
+
+    workspace_id: str | None = None
+    workspace_name: str | None = None
+    service_line_id: str | None = None
+    service_line_name: str | None = None
+    product_line: str | None = None
+    execution_model: str | None = None
+    project_tag: str | None = None
+    project_name: str | None = None
+    resource_id: str | None = None
+    resource_name: str | None = None
+    model: str | None = None
+    month: str | None = None
+    day: str | None = None
+
+
+class Sums(Rows, kw_only=True):
+    """The usage of a period."""
+
+    since: datetime
+    until: datetime
+    time_zone: str
+    total: Annotated[
+        UsageSum | None, Meta(description="Of all rows; only in the answer without a cursor.")
+    ] = None
+    rows: Annotated[list[UsageSumRow], Meta(description="Groups with anything in them.")]
+
+
+class AlertRows(Rows, kw_only=True):
+    """Alerts, the latest due first."""
+
+    alerts: list[AlertRow]

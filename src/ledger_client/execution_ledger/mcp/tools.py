@@ -1,0 +1,475 @@
+"""The tools: each asks a few routes of the ledger, and tells their answers in few words.
+
+The first line of a function is the title of its tool, and its whole docstring the description.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from msgspec import UNSET, Struct
+from msgspec.structs import fields
+
+from execution_ledger import _operations as routes
+from execution_ledger import types
+from execution_ledger._async.transport import AsyncTransport
+from execution_ledger._operation import Bare, Listing
+from execution_ledger.mcp import answers, arguments
+from execution_ledger.mcp.texts import NotFitting, content
+
+WORST_ALERTS = 5
+"""So many alerts are told beside lines."""
+
+
+class Ledger(NamedTuple):
+    """The ledger of one call."""
+
+    transport: AsyncTransport
+    shows_payloads: bool
+    """Whether answers may hold the input, output and error of runs."""
+
+    async def page(self, operation: Listing[Any] | Bare[Any], *ids: str, **given: object) -> "Page":
+        """A page of a list. Raises LedgerError."""
+        page = await self.transport.call(operation, *ids, arguments=given)
+        cursor = page.meta.cursor if page.meta.has_more else None
+        return Page(page.data, {"truncated": page.meta.has_more, "cursor": cursor})
+
+
+class Page(NamedTuple):
+    """A page of a list: its data, and where it ends."""
+
+    data: Any
+    end: dict[str, Any]
+
+
+async def what_needs_me(ledger: Ledger, asked: arguments.NeedsMe) -> answers.Needs:
+    """Tell what needs somebody.
+
+    Blocked and paused lines, the longest stopped first, each with cause, reason, assignee and due
+    time of its oldest blocker; how many lines are in each state; and the worst open alerts.
+    Begin here when no line is named.
+    """
+    scope = {"workspace_id": asked.workspace, "as_of": asked.as_of}
+    lines = await ledger.page(
+        routes.LIST_EXECUTIONS,
+        **scope,
+        project_tag=asked.project,
+        assignee=asked.assignee,
+        state=["blocked", "paused"],
+        sort="state_since",
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    told = answers.Needs(lines=[], **lines.end)
+    for line in lines.data:
+        # The list does not say who paused a line, and why.
+        shown = (
+            await _shown(ledger, line.service_line_id, asked.as_of)
+            if line.state == "paused"
+            else line
+        )
+        told.lines.append(_line(shown, asked.as_of))
+    if asked.cursor is None:
+        counts = await ledger.transport.call(
+            routes.SUMMARIZE_EXECUTIONS,
+            arguments={**scope, "project_tag": asked.project, "assignee": asked.assignee},
+        )
+        told.lines_by_state = _counted(counts.by_state)
+        told.open_alerts = counts.open_alerts
+        told.alerts = await _worst_alerts(ledger, **scope) if counts.open_alerts else []
+    return told
+
+
+async def find(ledger: Ledger, asked: arguments.Find) -> answers.Finds:
+    """Find things by name or number, or lines by filters.
+
+    With `text`: lines, runs, workspaces, projects, resources and open blockers whose name has the
+    words, or whose id has the number, as they are now. Without it: the lines that the other
+    arguments describe, now or at an instant; the longest in their state first.
+    """
+    if asked.text is not None:
+        if any(getattr(asked, each.name) != each.default for each in fields(asked)[3:]):
+            raise NotFitting("`text` goes with no other argument: it finds by name, as of now.")
+        found = await ledger.transport.call(routes.SEARCH_NAMES, arguments={"q": asked.text})
+        things = [
+            answers.Thing(
+                type=each.type, id=each.id, name=each.name, service_line_id=each.service_line_id
+            )
+            for each in found
+        ]
+        return answers.Finds(truncated=False, things=things[: asked.limit])
+    lines = await ledger.page(
+        routes.LIST_EXECUTIONS,
+        state=asked.state,
+        workspace_id=asked.workspace,
+        project_tag=asked.project,
+        product_line=asked.product_line,
+        execution_model=asked.execution_model,
+        health=asked.health,
+        as_of=asked.as_of,
+        sort="state_since",
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    return answers.Finds(lines=[_line(each, asked.as_of) for each in lines.data], **lines.end)
+
+
+async def why(ledger: Ledger, asked: arguments.OfLine) -> answers.Reasons:
+    """Tell why a line is in its state, and since when.
+
+    Open blockers with cause, reason, assignee and due time; holds with who put them on, why and
+    until when; bad health signals; alerts that are not resolved. With `as_of` it tells what the
+    ledger knew at that instant: ask twice, once without, to see what changed since.
+    """
+    line = await _shown(ledger, asked.line, asked.as_of)
+    blockers = sorted(line.blockers, key=lambda blocker: blocker.since)
+    shown, end = _from_offset(blockers, asked)
+    return answers.Reasons(
+        service_line_id=line.service_line_id,
+        name=line.name,
+        state=line.state,
+        state_since=line.state_since,
+        blockers=[_blocker(each, asked.as_of) for each in shown],
+        holds=_holds(line),
+        health_status=line.health.status,
+        health_score=line.health.score,
+        bad_signals=[_signal(each) for each in line.health.signals if each.status != "green"],
+        open_runs=line.open_runs,
+        last_activity_at=line.last_activity_at,
+        closed_at=line.closed_at,
+        alerts=await _worst_alerts(ledger, service_line_id=asked.line, as_of=asked.as_of)
+        if line.open_alerts
+        else [],
+        **end,
+    )
+
+
+async def what_changed(ledger: Ledger, asked: arguments.Changed) -> answers.Changes:
+    """Tell which lines changed between two instants, and how.
+
+    States, health, blockers, hours, runs and tokens then and now, as known at each instant. The
+    single events are told by `line_history`.
+    """
+    compared = await ledger.page(
+        routes.SHOW_COMPARISON,
+        then=asked.since,
+        now=asked.until,
+        service_line_id=asked.line,
+        workspace_id=asked.workspace,
+        project_tag=asked.project,
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    return answers.Changes(
+        then=compared.data.then,
+        now=compared.data.now,
+        lines=[_changed(each) for each in compared.data.rows],
+        **compared.end,
+    )
+
+
+async def get_line(ledger: Ledger, asked: arguments.OfLine) -> answers.LineAnswer:
+    """Show a line: state, health, metrics, holds, and the resources allocated to it."""
+    line = await _shown(ledger, asked.line, asked.as_of)
+    resources, end = _from_offset(line.resources, asked)
+    return answers.LineAnswer(
+        line=_line(line, asked.as_of),
+        organization_id=line.organization_id,
+        started_at=line.started_at,
+        closed_at=line.closed_at,
+        metrics={name: value for name, value in line.metrics.items() if value},
+        signals=list(map(_signal, line.health.signals)),
+        open_blockers=len(line.blockers),
+        resources=[_as(answers.ResourceRow, each) for each in resources],
+        **end,
+    )
+
+
+async def line_history(ledger: Ledger, asked: arguments.History) -> answers.Events:
+    """Tell the events of a line and its runs, the earliest first: what happened, and who did it.
+
+    For the latest events give `since`; for what the ledger learned in a period both bounds.
+    """
+    events = await ledger.page(
+        routes.SHOW_HISTORY,
+        asked.line,
+        recorded_after=asked.since,
+        recorded_until=asked.until,
+        as_of=asked.as_of,
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    rows = [
+        answers.EventRow(
+            id=each.id,
+            type=each.type,
+            occurred_at=each.occurred_at,
+            recorded_at=each.recorded_at,
+            actor=_who(each.actor),
+            reported_by=each.reported_by,
+            subject=each.subject.id,
+            state_before=each.state_before,
+            state_after=each.state_after,
+            payload=each.payload,
+        )
+        for each in events.data
+    ]
+    return answers.Events(events=rows, **events.end)
+
+
+async def runs(ledger: Ledger, asked: arguments.Runs) -> answers.RunRows:
+    """List runs, the newest request first, or show one run by its id or its name."""
+    shown = ledger.shows_payloads
+    if asked.run is not None:
+        run = await ledger.transport.call(
+            routes.SHOW_RUN, asked.run, arguments={"as_of": asked.as_of}
+        )
+        return answers.RunRows(payloads_are_shown=shown, truncated=False, runs=[_run(run, shown)])
+    page = await ledger.page(
+        routes.LIST_ALL_RUNS,
+        service_line_id=asked.line,
+        status=asked.status,
+        from_=asked.since,
+        to=asked.until,
+        external_id=asked.name,
+        parent_run_id=asked.parent,
+        workspace_id=asked.workspace,
+        as_of=asked.as_of,
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    return answers.RunRows(
+        payloads_are_shown=shown, runs=[_run(each, shown) for each in page.data], **page.end
+    )
+
+
+async def usage(ledger: Ledger, asked: arguments.Usage) -> answers.Sums:
+    """Sum up hours, runs, tokens and time in each state over a period, by one or two keys."""
+    since, until = asked.since, asked.until
+    if asked.month is not None and (since or until):
+        raise NotFitting("`month` goes with neither `since` nor `until`.")
+    if since is None and until is None:
+        since, until = _month(asked.month or f"{_now():%Y-%m}")
+    page = await ledger.page(
+        routes.SHOW_USAGE_OF_LINES,
+        from_=since,
+        to=until,
+        group_by=asked.by,
+        service_line_id=asked.line,
+        workspace_id=asked.workspace,
+        project_tag=asked.project,
+        time_zone=asked.time_zone,
+        as_of=asked.as_of,
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    rows = [_sums(answers.UsageSumRow, each) for each in page.data.rows]
+    return answers.Sums(
+        since=page.data.from_,
+        until=page.data.to,
+        time_zone=page.data.time_zone,
+        total=page.data.total and _sums(answers.UsageSum, page.data.total),
+        rows=[row for row in rows if _has_sums(row)],
+        **page.end,
+    )
+
+
+async def alerts(ledger: Ledger, asked: arguments.Alerts) -> answers.AlertRows:
+    """List alerts, the latest due first: conditions that people watch, and that held too long."""
+    page = await ledger.page(
+        routes.LIST_ALERTS,
+        status=asked.status,
+        severity=asked.severity,
+        service_line_id=asked.line,
+        workspace_id=asked.workspace,
+        from_=asked.since,
+        to=asked.until,
+        as_of=asked.as_of,
+        limit=asked.limit,
+        cursor=asked.cursor,
+    )
+    return answers.AlertRows(as_of=asked.as_of, alerts=list(map(_alert, page.data)), **page.end)
+
+
+class Tool(NamedTuple):
+    """A tool: its function, and the forms of its arguments and of its answer."""
+
+    call: Callable[[Ledger, Any], Awaitable[answers.Rows]]
+    arguments: type[arguments.Many]
+    answer: type[answers.Rows]
+
+
+TOOLS = {
+    each.call.__name__: each
+    for each in (
+        Tool(what_needs_me, arguments.NeedsMe, answers.Needs),
+        Tool(find, arguments.Find, answers.Finds),
+        Tool(why, arguments.OfLine, answers.Reasons),
+        Tool(what_changed, arguments.Changed, answers.Changes),
+        Tool(get_line, arguments.OfLine, answers.LineAnswer),
+        Tool(line_history, arguments.History, answers.Events),
+        Tool(runs, arguments.Runs, answers.RunRows),
+        Tool(usage, arguments.Usage, answers.Sums),
+        Tool(alerts, arguments.Alerts, answers.AlertRows),
+    )
+}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _month(month: str) -> tuple[str, str]:
+    """The first day of a month, and of the next."""
+    year, number = map(int, month.split("-"))
+    return f"{month}-01", f"{year + number // 12:04}-{number % 12 + 1:02}-01"
+
+
+async def _shown(ledger: Ledger, line: str, as_of: str | None) -> types.LineDetail:
+    return await ledger.transport.call(routes.SHOW_EXECUTION, line, arguments={"as_of": as_of})
+
+
+async def _worst_alerts(ledger: Ledger, **scope: str | None) -> list[answers.AlertRow]:
+    page = await ledger.page(
+        routes.LIST_ALERTS,
+        **scope,
+        status=["open", "acknowledged"],
+        sort="severity",
+        limit=WORST_ALERTS,
+    )
+    return list(map(_alert, page.data))
+
+
+def _from_offset(rows: Sequence[Any], asked: arguments.Many) -> tuple[Sequence[Any], Any]:
+    """Some rows of an answer that the API gives whole. Their cursor is the number of the next."""
+    cursor = asked.cursor or "0"
+    if not cursor.isdecimal() or len(cursor) > 9:
+        raise NotFitting("`cursor` is not one of this tool.")
+    end = int(cursor) + asked.limit
+    has_more = end < len(rows)
+    return rows[int(cursor) : end], {
+        "truncated": has_more,
+        "cursor": str(end) if has_more else None,
+    }
+
+
+def _as(kind: type[Struct], shown: object, **other: object) -> Any:
+    """A row with the fields of the same names, but for those that are given."""
+    names = {field.name for field in fields(kind)}.intersection(dir(shown)) - other.keys()
+    values = {name: getattr(shown, name) for name in names}
+    return kind(**{name: each for name, each in values.items() if each is not UNSET}, **other)
+
+
+def _who(actor: types.Actor) -> answers.Who:
+    return answers.Who(type=actor.type, id=actor.id)
+
+
+def _blocker(shown: object, as_of: str | None) -> answers.BlockerRow:
+    row: answers.BlockerRow = _as(answers.BlockerRow, shown)
+    # What was overdue at an instant of the past, the reader sees by its due time.
+    row.overdue = as_of is None and row.due_at is not None and row.due_at < _now()
+    return row
+
+
+def _holds(line: types.LineDetail) -> list[answers.HoldRow]:
+    return [_as(answers.HoldRow, each, by=_who(each.by)) for each in line.holds]
+
+
+def _signal(shown: types.Signal) -> answers.SignalRow:
+    return answers.SignalRow(
+        signal=shown.signal,
+        status=shown.status,
+        value=content(shown.value),
+        evidence=None if shown.evidence is None else str(content(shown.evidence)),
+    )
+
+
+def _line(shown: types.Line | types.LineDetail, as_of: str | None) -> answers.LineRow:
+    oldest = shown.oldest_blocker
+    row: answers.LineRow = _as(
+        answers.LineRow,
+        shown,
+        oldest_blocker=oldest and _blocker(oldest, as_of),
+        holds=_holds(shown) if isinstance(shown, types.LineDetail) else [],
+    )
+    return row
+
+
+def _alert(shown: types.Alert) -> answers.AlertRow:
+    taken, ended = shown.acknowledged, shown.resolved
+    row: answers.AlertRow = _as(answers.AlertRow, shown)
+    if taken is not None:
+        row.acknowledged_at, row.acknowledged_by = taken.at, _who(taken.by)
+        row.assignee, row.note, row.until = taken.assignee, taken.note, taken.until
+    if ended is not None:
+        row.resolved_at, row.resolved_because = ended.at, ended.reason
+    return row
+
+
+def _changed(shown: types.ComparedLine) -> answers.ChangedRow:
+    pairs = {
+        field.name: _pair(getattr(shown, field.name))
+        for field in fields(answers.ChangedRow)
+        if hasattr(getattr(shown, field.name, None), "then")
+    }
+    state = answers.Then(then=shown.state.then, now=shown.state.now)
+    row: answers.ChangedRow = _as(
+        answers.ChangedRow, shown, **{**pairs, "state": state, "events": shown.events.count}
+    )
+    return row
+
+
+def _pair(shown: Any) -> answers.Then | None:
+    return None if shown.then == shown.now else answers.Then(then=shown.then, now=shown.now)
+
+
+def _run(shown: types.Run, shows_payloads: bool) -> answers.RunRow:
+    payloads = {
+        name: _json(getattr(shown, name)) if shows_payloads else None
+        for name in ("input", "output", "error")
+    }
+    trigger = shown.triggered_by
+    row: answers.RunRow = _as(
+        answers.RunRow,
+        shown,
+        **payloads,
+        triggered_by=trigger and answers.Who(type=trigger.type, id=trigger.actor_id),
+        token_usage=_models(shown.token_usage or ()),
+    )
+    return row
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else str(content(value, always=True))
+
+
+def _models(shown: Iterable[types.TokenUsage | types.TokensByModel]) -> list[answers.ModelTokens]:
+    return [_as(answers.ModelTokens, each) for each in shown]
+
+
+def _sums(kind: type[answers.UsageSum], shown: types.UsageSums | types.UsageRow) -> Any:
+    """Sums without what is null or zero, with hours in place of seconds."""
+    other = {
+        "lines": shown.lines or None,
+        "hours": shown.hours or None,
+        "check_ins": shown.check_ins or None,
+        "runs": _counted(shown.runs),
+        "tokens_used": shown.tokens_used or None,
+        "tokens_by_model": _models(shown.tokens_by_model or ()),
+        "hours_by_state": _hours(shown.seconds_by_state),
+        "hours_by_cause": _hours(shown.seconds_by_cause),
+    }
+    return _as(kind, shown, **other)
+
+
+def _has_sums(row: answers.UsageSum) -> bool:
+    return any(getattr(row, field.name) for field in fields(answers.UsageSum))
+
+
+def _counted(counts: dict[str, int] | None) -> dict[str, int]:
+    return {name: count for name, count in (counts or {}).items() if count}
+
+
+def _hours(seconds: dict[str, float] | None) -> dict[str, float]:
+    hours = {name: round(each / 3_600, 2) for name, each in (seconds or {}).items()}
+    return {name: each for name, each in hours.items() if each}
