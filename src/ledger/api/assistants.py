@@ -10,10 +10,11 @@ Each request is whole in itself: no session, no cookie, no stream from the servi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -96,9 +97,24 @@ class Assistants:
             max_request_body_size=MAX_BYTES,
         )
 
-    def run(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
         """The time in which requests are served."""
-        return self._sessions.run()
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def serve() -> None:
+            async with self._sessions.run():
+                begun.set()
+                await ended.wait()
+
+        # A task of its own: the library's scope must be left by the task that has entered it.
+        serving = asyncio.create_task(serve())
+        await begun.wait()
+        try:
+            yield
+        finally:
+            ended.set()
+            await serving
 
     def takes(self, path: str) -> bool:
         """Whether a request of this path is served here."""

@@ -215,6 +215,10 @@ class Changes(Rows, kw_only=True):
 
     then: datetime
     now: datetime
+    lines_by_change: Annotated[
+        dict[str, int],
+        Meta(description="Of all lines, by newly_blocked, cleared, started and the like."),
+    ] = {}
     lines: list[ChangedRow]
 
 

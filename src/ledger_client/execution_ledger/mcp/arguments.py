@@ -84,6 +84,12 @@ class OfLine(Many, kw_only=True):
     as_of: AsOf = None
 
 
+Month = Annotated[
+    str,
+    Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$", description="A month such as 2026-11."),
+]
+
+
 class Changed(Many, kw_only=True):
     """Of ``what_changed``."""
 
@@ -91,6 +97,12 @@ class Changed(Many, kw_only=True):
         str, Meta(description="The earlier instant: 2026-11-27T15:00:00Z, or a date (00:00 UTC).")
     ]
     until: Annotated[str | None, Meta(description="The later instant. Absent: now.")] = None
+    month: Annotated[
+        Month | None,
+        Meta(
+            description="Tell hours, runs and tokens of this month too, as known at each instant."
+        ),
+    ] = None
     line: Annotated[str | None, Meta(description="Only this line, LIN-….")] = None
     workspace: Workspace = None
     project: Project = None
@@ -132,17 +144,12 @@ class Runs(Many, kw_only=True):
 class Usage(Many, kw_only=True):
     """Of ``usage``."""
 
-    month: (
-        Annotated[
-            str,
-            Meta(
-                pattern="^[0-9]{4}-(0[1-9]|1[0-2])$",
-                description="A month such as 2026-11, in place of since and until. Without any of"
-                " the three: the present month.",
-            ),
-        ]
-        | None
-    ) = None
+    month: Annotated[
+        Month | None,
+        Meta(
+            description="In place of since and until. Without any of the three: the present month."
+        ),
+    ] = None
     since: Annotated[str | None, Meta(description="The start, included: date or instant.")] = None
     until: Annotated[str | None, Meta(description="The end, excluded: date or instant.")] = None
     by: Annotated[

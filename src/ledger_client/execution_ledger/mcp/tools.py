@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, to_builtins
 from msgspec.structs import fields
 
 from execution_ledger import _operations as routes
@@ -147,22 +147,27 @@ async def why(ledger: Ledger, asked: arguments.OfLine) -> answers.Reasons:
 async def what_changed(ledger: Ledger, asked: arguments.Changed) -> answers.Changes:
     """Tell which lines changed between two instants, and how.
 
-    States, health, blockers, hours, runs and tokens then and now, as known at each instant. The
-    single events are told by `line_history`.
+    States, health and blockers then and now; with `month` also the hours, runs and tokens of that
+    month, as known then and now. The single events are told by `line_history`.
     """
+    begin, end = (None, None) if asked.month is None else _month(asked.month)
     compared = await ledger.page(
         routes.SHOW_COMPARISON,
         then=asked.since,
         now=asked.until,
+        from_=begin,
+        to=end,
         service_line_id=asked.line,
         workspace_id=asked.workspace,
         project_tag=asked.project,
         limit=asked.limit,
         cursor=asked.cursor,
     )
+    total = compared.data.total
     return answers.Changes(
         then=compared.data.then,
         now=compared.data.now,
+        lines_by_change=_counted(total and to_builtins(total.states)),
         lines=[_changed(each) for each in compared.data.rows],
         **compared.end,
     )
