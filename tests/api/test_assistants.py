@@ -94,7 +94,7 @@ def test_two_calls_tell_why_a_line_is_blocked_and_what_was_known_before(
     assert (now.get("as_of"), then["as_of"]) == (None, friday.isoformat())
 
 
-def test_what_needs_somebody_is_told_with_reasons_the_longest_stopped_first(
+def test_stopped_lines_are_told_with_reasons_the_longest_stopped_first(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     first, second = watcher.blocked("One", "Two")
@@ -114,7 +114,7 @@ def test_what_needs_somebody_is_told_with_reasons_the_longest_stopped_first(
     assert assistant.told("alerts", status=["open"])["alerts"] == told["alerts"]
 
 
-def test_what_changed_is_told_with_both_values_and_by_events(
+def test_changes_are_told_with_both_values_and_by_events(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     line, other = watcher.line(), watcher.line()

@@ -1,4 +1,4 @@
-"""What tenants wrote, as assistants read it: in values alone, cut (contract, Assistants)."""
+"""Texts of tenants, as assistants read them: in values alone, cut (contract, Assistants)."""
 
 import json
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ from tests.support.facts import fact
 
 
 def asked(service: Service, ask: Callable[[Client], Awaitable[Any]], **more: str) -> Any:
-    """What a client of the official SDK is told, that has started the command."""
+    """The answer that a client of the official SDK gets, which has started the command."""
     environment = ENVIRONMENT | {"ELK_URL": service.address, "ELK_TOKEN": service.token} | more
     command = StdioServerParameters(command=PROGRAM[0], args=[*PROGRAM[1:], "mcp"], env=environment)
 

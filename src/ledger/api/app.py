@@ -111,7 +111,7 @@ class LedgerApi(FastAPI):
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
         self._lean: list[LeanRoute] = []
         self.assistants: Assistants | None = None
-        """What serves assistants; None: they are not served."""
+        """Serves assistants; None: no assistant is served."""
         self.answer_nothing: Callable[[Request], Response] = _nothing
         """Answers a request whose path can name no resource; the pages replace it by their own."""
         self.refuse: Callable[[Request, LedgerError], Response] = problems.problem

@@ -22,7 +22,7 @@ import httpx
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._requests import Settings
 from execution_ledger.mcp import create_server
-from execution_ledger.mcp.tools import Ledger
+from execution_ledger.mcp.tools import ToolLedger
 from fastapi import Request, Response
 from mcp.server.context import ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -182,13 +182,15 @@ class Assistants:
         finally:
             share.end()
 
-    def _ledger_of(self, context: ServerRequestContext[Any, Any]) -> Ledger:
+    def _ledger_of(self, context: ServerRequestContext[Any, Any]) -> ToolLedger:
         """The ledger as the bearer of the request's token sees it."""
         request = context.request
         assert isinstance(request, Request)
         token = request.headers["authorization"].partition(" ")[2].strip()
         settings = Settings("http://ledger", token, "", CALL_SECONDS)
-        return Ledger(AsyncTransport(settings, _Inside(self._app, request)), self._shows_payloads)
+        return ToolLedger(
+            AsyncTransport(settings, _Inside(self._app, request)), self._shows_payloads
+        )
 
 
 class _Inside(httpx.AsyncBaseTransport):
@@ -206,7 +208,7 @@ class _Inside(httpx.AsyncBaseTransport):
 
 
 def _receive_of(body: bytes, receive: Receive) -> Receive:
-    """What gives a body that was read, and then waits for the end of the connection."""
+    """A channel that gives a body which was read, and then waits for the end of the connection."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

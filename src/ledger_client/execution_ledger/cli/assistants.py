@@ -43,9 +43,9 @@ async def _serve(settings: Settings, shows_payloads: bool) -> None:
     from mcp.server.stdio import stdio_server
 
     from execution_ledger.mcp import create_server
-    from execution_ledger.mcp.tools import Ledger
+    from execution_ledger.mcp.tools import ToolLedger
 
-    ledger = Ledger(AsyncTransport(settings), shows_payloads)
+    ledger = ToolLedger(AsyncTransport(settings), shows_payloads)
     server = create_server(lambda _: ledger, __version__)
     try:
         async with stdio_server() as (reads, writes):

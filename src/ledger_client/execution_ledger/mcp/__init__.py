@@ -30,10 +30,10 @@ from execution_ledger.errors import (
     RateLimited,
     Unauthorized,
 )
-from execution_ledger.mcp.answers import Rows
-from execution_ledger.mcp.arguments import Many
+from execution_ledger.mcp.answers import ToolAnswer
+from execution_ledger.mcp.arguments import ManyArguments
 from execution_ledger.mcp.texts import NotFitting, fitted
-from execution_ledger.mcp.tools import TOOLS, Ledger, Tool
+from execution_ledger.mcp.tools import TOOLS, Tool, ToolLedger
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ _REFUSED: Mapping[type[LedgerError], str] = {
 
 
 def create_server(
-    ledger_of: Callable[[ServerRequestContext[Any, Any]], Ledger], version: str
+    ledger_of: Callable[[ServerRequestContext[Any, Any]], ToolLedger], version: str
 ) -> Server[Any]:
     """The server of the tools; ``ledger_of`` gives the ledger, as the caller of a tool sees it."""
 
@@ -104,10 +104,10 @@ def create_server(
     )
 
 
-async def _answer(tool: Tool, ledger: Ledger, given: Mapping[str, Any]) -> dict[str, Any]:
+async def _answer(tool: Tool, ledger: ToolLedger, given: Mapping[str, Any]) -> dict[str, Any]:
     asked = arguments_of(tool, given)
 
-    async def make(limit: int) -> Rows:
+    async def make(limit: int) -> ToolAnswer:
         told = await tool.call(ledger, msgspec.structs.replace(asked, limit=limit))
         told.told_at = datetime.now(UTC).replace(microsecond=0)
         told.as_of = getattr(asked, "as_of", None)
@@ -116,7 +116,7 @@ async def _answer(tool: Tool, ledger: Ledger, given: Mapping[str, Any]) -> dict[
     return await fitted(make, asked.limit)
 
 
-def arguments_of(tool: Tool, given: Mapping[str, Any]) -> Many:
+def arguments_of(tool: Tool, given: Mapping[str, Any]) -> ManyArguments:
     """The arguments of a call. Raises NotFitting.
 
     Some assistants send a list as one text: as JSON, or with commas.

@@ -1,4 +1,4 @@
-"""The answers of the tools. What is null, zero or empty is left out.
+"""The answers of the tools, without nulls, zeros and empty lists.
 
 Ids and fields have the names of the API. Texts that people and programs have written stand in
 values, never in names of fields.
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 
-class Rows(Struct, kw_only=True, omit_defaults=True):
+class ToolAnswer(Struct, kw_only=True, omit_defaults=True):
     """The base of all answers."""
 
     told_at: Annotated[datetime | None, Meta(description="When the ledger was asked.")] = None
@@ -25,8 +25,8 @@ class _Row(Struct, kw_only=True, omit_defaults=True):
     """The base of all rows."""
 
 
-class Who(_Row, kw_only=True):
-    """Who has done something."""
+class ActorRow(_Row, kw_only=True):
+    """The actor of a change."""
 
     type: str
     id: str | None = None
@@ -52,7 +52,7 @@ class HoldRow(_Row, kw_only=True):
     reason: str | None = None
     since: datetime
     until: datetime | None = None
-    by: Who
+    by: ActorRow
 
 
 class SignalRow(_Row, kw_only=True):
@@ -100,7 +100,7 @@ class AlertRow(_Row, kw_only=True):
     since: Annotated[datetime, Meta(description="Since when the condition held.")]
     due: datetime
     acknowledged_at: datetime | None = None
-    acknowledged_by: Who | None = None
+    acknowledged_by: ActorRow | None = None
     assignee: str | None = None
     note: str | None = None
     until: Annotated[
@@ -110,7 +110,7 @@ class AlertRow(_Row, kw_only=True):
     resolved_because: str | None = None
 
 
-class Needs(Rows, kw_only=True):
+class NeedsAnswer(ToolAnswer, kw_only=True):
     """Lines that are stopped, and open alerts."""
 
     lines_by_state: dict[str, int] = {}
@@ -123,7 +123,7 @@ class Needs(Rows, kw_only=True):
     alerts: Annotated[list[AlertRow], Meta(description="The worst of the open alerts.")] = []
 
 
-class Thing(_Row, kw_only=True):
+class ThingRow(_Row, kw_only=True):
     """Something with a fitting name or id."""
 
     type: str
@@ -134,14 +134,14 @@ class Thing(_Row, kw_only=True):
     service_line_id: str | None = None
 
 
-class Finds(Rows, kw_only=True):
-    """What was found: things by a text, or lines by filters."""
+class FindAnswer(ToolAnswer, kw_only=True):
+    """Things that were found by a text, or lines by filters."""
 
-    things: list[Thing] | None = None
+    things: list[ThingRow] | None = None
     lines: list[LineRow] | None = None
 
 
-class Reasons(Rows, kw_only=True):
+class WhyAnswer(ToolAnswer, kw_only=True):
     """Why a line is in its state."""
 
     service_line_id: str
@@ -172,7 +172,7 @@ class ResourceRow(_Row, kw_only=True):
     status: str
 
 
-class LineAnswer(Rows, kw_only=True):
+class LineAnswer(ToolAnswer, kw_only=True):
     """A line with its details."""
 
     line: LineRow
@@ -185,7 +185,7 @@ class LineAnswer(Rows, kw_only=True):
     resources: list[ResourceRow] = []
 
 
-class Then(_Row, kw_only=True):
+class PairRow(_Row, kw_only=True):
     """A number or a word then and now. Absent: not known."""
 
     then: float | str | None = None
@@ -193,24 +193,24 @@ class Then(_Row, kw_only=True):
 
 
 class ChangedRow(_Row, kw_only=True):
-    """A line that changed. What is the same then and now is left out, but for the state."""
+    """A line that changed, without what is the same then and now, but for the state."""
 
     service_line_id: str
     service_line_name: str | None = None
     workspace_id: str
-    state: Then
-    health_status: Then | None = None
-    health_score: Then | None = None
-    open_blockers: Then | None = None
-    open_runs: Then | None = None
-    hours: Then | None = None
-    runs: Annotated[Then | None, Meta(description="Runs that started in the period.")] = None
-    runs_failed: Then | None = None
-    tokens_used: Then | None = None
+    state: PairRow
+    health_status: PairRow | None = None
+    health_score: PairRow | None = None
+    open_blockers: PairRow | None = None
+    open_runs: PairRow | None = None
+    hours: PairRow | None = None
+    runs: Annotated[PairRow | None, Meta(description="Runs that started in the period.")] = None
+    runs_failed: PairRow | None = None
+    tokens_used: PairRow | None = None
     events: Annotated[int, Meta(description="Recorded between both instants, up to 1,000.")]
 
 
-class Changes(Rows, kw_only=True):
+class ChangesAnswer(ToolAnswer, kw_only=True):
     """The lines that changed between two instants."""
 
     then: datetime
@@ -229,7 +229,7 @@ class EventRow(_Row, kw_only=True):
     type: str
     occurred_at: datetime
     recorded_at: datetime
-    actor: Who
+    actor: ActorRow
     reported_by: str
     subject: Annotated[str, Meta(description="The id of the line, the run or the alert.")]
     state_before: str | None = None
@@ -240,13 +240,13 @@ class EventRow(_Row, kw_only=True):
     ] = {}
 
 
-class Events(Rows, kw_only=True):
+class EventsAnswer(ToolAnswer, kw_only=True):
     """Events in the order of the log, the earliest first."""
 
     events: list[EventRow]
 
 
-class ModelTokens(_Row, kw_only=True):
+class ModelRow(_Row, kw_only=True):
     """The tokens of one model."""
 
     model: Annotated[str | None, Meta(description="Absent: the reporter did not tell it.")] = None
@@ -268,14 +268,14 @@ class RunRow(_Row, kw_only=True):
     attempt: int = 1
     retry_of: str | None = None
     parent_run_id: str | None = None
-    triggered_by: Who | None = None
+    triggered_by: ActorRow | None = None
     requested_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None
     duration_ms: int | None = None
     lease_seconds: int | None = None
     tokens_used: int | None = None
-    token_usage: list[ModelTokens] = []
+    token_usage: list[ModelRow] = []
     input: Annotated[
         str | None, Meta(description="JSON. Only where the operator allows payloads.")
     ] = None
@@ -288,7 +288,7 @@ class RunRow(_Row, kw_only=True):
     erased_at: datetime | None = None
 
 
-class RunRows(Rows, kw_only=True):
+class RunsAnswer(ToolAnswer, kw_only=True):
     """Runs, the newest request first."""
 
     payloads_are_shown: Annotated[
@@ -297,22 +297,22 @@ class RunRows(Rows, kw_only=True):
     runs: list[RunRow]
 
 
-class UsageSum(_Row, kw_only=True):
-    """Sums. What is zero is left out."""
+class SumRow(_Row, kw_only=True):
+    """Sums, without zeros."""
 
     lines: int | None = None
     hours: float | None = None
     check_ins: int | None = None
     runs: Annotated[dict[str, int], Meta(description="Runs by status.")] = {}
     tokens_used: int | None = None
-    tokens_by_model: list[ModelTokens] = []
+    tokens_by_model: list[ModelRow] = []
     hours_by_state: dict[str, float] = {}
     hours_by_cause: Annotated[
         dict[str, float], Meta(description="Hours for which each cause blocked lines.")
     ] = {}
 
 
-class UsageSumRow(UsageSum, kw_only=True):
+class GroupRow(SumRow, kw_only=True):
     """The sums of a group, with its keys and names."""
 
     workspace_id: str | None = None
@@ -330,19 +330,19 @@ class UsageSumRow(UsageSum, kw_only=True):
     day: str | None = None
 
 
-class Sums(Rows, kw_only=True):
+class SumsAnswer(ToolAnswer, kw_only=True):
     """The usage of a period."""
 
     since: datetime
     until: datetime
     time_zone: str
     total: Annotated[
-        UsageSum | None, Meta(description="Of all rows; only in the answer without a cursor.")
+        SumRow | None, Meta(description="Of all rows; only in the answer without a cursor.")
     ] = None
-    rows: Annotated[list[UsageSumRow], Meta(description="Groups with anything in them.")]
+    rows: Annotated[list[GroupRow], Meta(description="Groups with anything in them.")]
 
 
-class AlertRows(Rows, kw_only=True):
+class AlertsAnswer(ToolAnswer, kw_only=True):
     """Alerts, the latest due first."""
 
     alerts: list[AlertRow]

@@ -39,14 +39,14 @@ class _Arguments(Struct, kw_only=True, forbid_unknown_fields=True):
     """The base of all arguments."""
 
 
-class Many(_Arguments, kw_only=True):
+class ManyArguments(_Arguments, kw_only=True):
     """Of a tool that tells many rows."""
 
     limit: Limit = 20
     cursor: Cursor = None
 
 
-class NeedsMe(Many, kw_only=True):
+class NeedsMeArguments(ManyArguments, kw_only=True):
     """Of ``what_needs_me``."""
 
     workspace: Workspace = None
@@ -58,7 +58,7 @@ class NeedsMe(Many, kw_only=True):
     as_of: AsOf = None
 
 
-class Find(Many, kw_only=True):
+class FindArguments(ManyArguments, kw_only=True):
     """Of ``find``."""
 
     text: Annotated[
@@ -77,7 +77,7 @@ class Find(Many, kw_only=True):
     as_of: AsOf = None
 
 
-class OfLine(Many, kw_only=True):
+class LineArguments(ManyArguments, kw_only=True):
     """Of ``why`` and ``get_line``."""
 
     line: Line
@@ -90,7 +90,7 @@ Month = Annotated[
 ]
 
 
-class Changed(Many, kw_only=True):
+class ChangedArguments(ManyArguments, kw_only=True):
     """Of ``what_changed``."""
 
     since: Annotated[
@@ -108,7 +108,7 @@ class Changed(Many, kw_only=True):
     project: Project = None
 
 
-class History(Many, kw_only=True):
+class HistoryArguments(ManyArguments, kw_only=True):
     """Of ``line_history``."""
 
     line: Line
@@ -121,7 +121,7 @@ class History(Many, kw_only=True):
     as_of: AsOf = None
 
 
-class Runs(Many, kw_only=True):
+class RunsArguments(ManyArguments, kw_only=True):
     """Of ``runs``."""
 
     run: (
@@ -141,7 +141,7 @@ class Runs(Many, kw_only=True):
     as_of: AsOf = None
 
 
-class Usage(Many, kw_only=True):
+class UsageArguments(ManyArguments, kw_only=True):
     """Of ``usage``."""
 
     month: Annotated[
@@ -169,7 +169,7 @@ class Usage(Many, kw_only=True):
     as_of: AsOf = None
 
 
-class Alerts(Many, kw_only=True):
+class AlertsArguments(ManyArguments, kw_only=True):
     """Of ``alerts``."""
 
     status: list[AlertStatus] | None = None

@@ -1,4 +1,4 @@
-"""What a tenant wrote, made safe for an assistant, and answers made to fit.
+"""Texts of tenants, made safe for an assistant, and answers, made to fit.
 
 Texts of tenants stand as values alone, cut, without characters that nobody sees. Free content, such
 as a signal's evidence, would bring names of fields of its own: so it stands as JSON in a text.
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from execution_ledger.errors import LedgerError
-from execution_ledger.mcp.answers import Rows
+from execution_ledger.mcp.answers import ToolAnswer
 
 LONGEST_TEXT = 500
 """Characters of a text, the mark of what was cut included."""
@@ -62,7 +62,7 @@ def safe(value: Any, longest: int = LONGEST_TEXT, name: str = "", depth: int = 0
     return value
 
 
-async def fitted(make: Callable[[int], Awaitable[Rows]], limit: int) -> dict[str, Any]:
+async def fitted(make: Callable[[int], Awaitable[ToolAnswer]], limit: int) -> dict[str, Any]:
     """An answer of at most so many bytes: with fewer rows, and at last with shorter texts."""
     while True:
         told = msgspec.to_builtins(await make(limit))

@@ -21,28 +21,32 @@ WORST_ALERTS = 5
 """So many alerts are told beside lines."""
 
 
-class Ledger(NamedTuple):
+class ToolLedger(NamedTuple):
     """The ledger of one call."""
 
     transport: AsyncTransport
     shows_payloads: bool
     """Whether answers may hold the input, output and error of runs."""
 
-    async def page(self, operation: Listing[Any] | Bare[Any], *ids: str, **given: object) -> "Page":
+    async def page(
+        self, operation: Listing[Any] | Bare[Any], *ids: str, **given: object
+    ) -> "ToolPage":
         """A page of a list. Raises LedgerError."""
         page = await self.transport.call(operation, *ids, arguments=given)
         cursor = page.meta.cursor if page.meta.has_more else None
-        return Page(page.data, {"truncated": page.meta.has_more, "cursor": cursor})
+        return ToolPage(page.data, {"truncated": page.meta.has_more, "cursor": cursor})
 
 
-class Page(NamedTuple):
+class ToolPage(NamedTuple):
     """A page of a list: its data, and where it ends."""
 
     data: Any
     end: dict[str, Any]
 
 
-async def what_needs_me(ledger: Ledger, asked: arguments.NeedsMe) -> answers.Needs:
+async def what_needs_me(
+    ledger: ToolLedger, asked: arguments.NeedsMeArguments
+) -> answers.NeedsAnswer:
     """Tell what needs somebody.
 
     Blocked and paused lines, the longest stopped first, each with cause, reason, assignee and due
@@ -60,7 +64,7 @@ async def what_needs_me(ledger: Ledger, asked: arguments.NeedsMe) -> answers.Nee
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    told = answers.Needs(lines=[], **lines.end)
+    told = answers.NeedsAnswer(lines=[], **lines.end)
     for line in lines.data:
         # The list does not say who paused a line, and why.
         shown = (
@@ -80,7 +84,7 @@ async def what_needs_me(ledger: Ledger, asked: arguments.NeedsMe) -> answers.Nee
     return told
 
 
-async def find(ledger: Ledger, asked: arguments.Find) -> answers.Finds:
+async def find(ledger: ToolLedger, asked: arguments.FindArguments) -> answers.FindAnswer:
     """Find things by name or number, or lines by filters.
 
     With `text`: lines, runs, workspaces, projects, resources and open blockers whose name has the
@@ -92,12 +96,12 @@ async def find(ledger: Ledger, asked: arguments.Find) -> answers.Finds:
             raise NotFitting("`text` goes with no other argument: it finds by name, as of now.")
         found = await ledger.transport.call(routes.SEARCH_NAMES, arguments={"q": asked.text})
         things = [
-            answers.Thing(
+            answers.ThingRow(
                 type=each.type, id=each.id, name=each.name, service_line_id=each.service_line_id
             )
             for each in found
         ]
-        return answers.Finds(truncated=False, things=things[: asked.limit])
+        return answers.FindAnswer(truncated=False, things=things[: asked.limit])
     lines = await ledger.page(
         routes.LIST_EXECUTIONS,
         state=asked.state,
@@ -111,10 +115,10 @@ async def find(ledger: Ledger, asked: arguments.Find) -> answers.Finds:
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    return answers.Finds(lines=[_line(each, asked.as_of) for each in lines.data], **lines.end)
+    return answers.FindAnswer(lines=[_line(each, asked.as_of) for each in lines.data], **lines.end)
 
 
-async def why(ledger: Ledger, asked: arguments.OfLine) -> answers.Reasons:
+async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.WhyAnswer:
     """Tell why a line is in its state, and since when.
 
     Open blockers with cause, reason, assignee and due time; holds with who put them on, why and
@@ -124,7 +128,7 @@ async def why(ledger: Ledger, asked: arguments.OfLine) -> answers.Reasons:
     line = await _shown(ledger, asked.line, asked.as_of)
     blockers = sorted(line.blockers, key=lambda blocker: blocker.since)
     shown, end = _from_offset(blockers, asked)
-    return answers.Reasons(
+    return answers.WhyAnswer(
         service_line_id=line.service_line_id,
         name=line.name,
         state=line.state,
@@ -144,7 +148,9 @@ async def why(ledger: Ledger, asked: arguments.OfLine) -> answers.Reasons:
     )
 
 
-async def what_changed(ledger: Ledger, asked: arguments.Changed) -> answers.Changes:
+async def what_changed(
+    ledger: ToolLedger, asked: arguments.ChangedArguments
+) -> answers.ChangesAnswer:
     """Tell which lines changed between two instants, and how.
 
     States, health and blockers then and now; with `month` also the hours, runs and tokens of that
@@ -164,7 +170,7 @@ async def what_changed(ledger: Ledger, asked: arguments.Changed) -> answers.Chan
         cursor=asked.cursor,
     )
     total = compared.data.total
-    return answers.Changes(
+    return answers.ChangesAnswer(
         then=compared.data.then,
         now=compared.data.now,
         lines_by_change=_counted(total and to_builtins(total.states)),
@@ -173,7 +179,7 @@ async def what_changed(ledger: Ledger, asked: arguments.Changed) -> answers.Chan
     )
 
 
-async def get_line(ledger: Ledger, asked: arguments.OfLine) -> answers.LineAnswer:
+async def get_line(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.LineAnswer:
     """Show a line: state, health, metrics, holds, and the resources allocated to it."""
     line = await _shown(ledger, asked.line, asked.as_of)
     resources, end = _from_offset(line.resources, asked)
@@ -190,7 +196,9 @@ async def get_line(ledger: Ledger, asked: arguments.OfLine) -> answers.LineAnswe
     )
 
 
-async def line_history(ledger: Ledger, asked: arguments.History) -> answers.Events:
+async def line_history(
+    ledger: ToolLedger, asked: arguments.HistoryArguments
+) -> answers.EventsAnswer:
     """Tell the events of a line and its runs, the earliest first: what happened, and who did it.
 
     For the latest events give `since`; for what the ledger learned in a period both bounds.
@@ -219,17 +227,19 @@ async def line_history(ledger: Ledger, asked: arguments.History) -> answers.Even
         )
         for each in events.data
     ]
-    return answers.Events(events=rows, **events.end)
+    return answers.EventsAnswer(events=rows, **events.end)
 
 
-async def runs(ledger: Ledger, asked: arguments.Runs) -> answers.RunRows:
+async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.RunsAnswer:
     """List runs, the newest request first, or show one run by its id or its name."""
     shown = ledger.shows_payloads
     if asked.run is not None:
         run = await ledger.transport.call(
             routes.SHOW_RUN, asked.run, arguments={"as_of": asked.as_of}
         )
-        return answers.RunRows(payloads_are_shown=shown, truncated=False, runs=[_run(run, shown)])
+        return answers.RunsAnswer(
+            payloads_are_shown=shown, truncated=False, runs=[_run(run, shown)]
+        )
     page = await ledger.page(
         routes.LIST_ALL_RUNS,
         service_line_id=asked.line,
@@ -243,12 +253,12 @@ async def runs(ledger: Ledger, asked: arguments.Runs) -> answers.RunRows:
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    return answers.RunRows(
+    return answers.RunsAnswer(
         payloads_are_shown=shown, runs=[_run(each, shown) for each in page.data], **page.end
     )
 
 
-async def usage(ledger: Ledger, asked: arguments.Usage) -> answers.Sums:
+async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.SumsAnswer:
     """Sum up hours, runs, tokens and time in each state over a period, by one or two keys."""
     since, until = asked.since, asked.until
     if asked.month is not None and (since or until):
@@ -268,18 +278,18 @@ async def usage(ledger: Ledger, asked: arguments.Usage) -> answers.Sums:
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    rows = [_sums(answers.UsageSumRow, each) for each in page.data.rows]
-    return answers.Sums(
+    rows = [_sums(answers.GroupRow, each) for each in page.data.rows]
+    return answers.SumsAnswer(
         since=page.data.from_,
         until=page.data.to,
         time_zone=page.data.time_zone,
-        total=page.data.total and _sums(answers.UsageSum, page.data.total),
+        total=page.data.total and _sums(answers.SumRow, page.data.total),
         rows=[row for row in rows if _has_sums(row)],
         **page.end,
     )
 
 
-async def alerts(ledger: Ledger, asked: arguments.Alerts) -> answers.AlertRows:
+async def alerts(ledger: ToolLedger, asked: arguments.AlertsArguments) -> answers.AlertsAnswer:
     """List alerts, the latest due first: conditions that people watch, and that held too long."""
     page = await ledger.page(
         routes.LIST_ALERTS,
@@ -293,29 +303,29 @@ async def alerts(ledger: Ledger, asked: arguments.Alerts) -> answers.AlertRows:
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    return answers.AlertRows(as_of=asked.as_of, alerts=list(map(_alert, page.data)), **page.end)
+    return answers.AlertsAnswer(as_of=asked.as_of, alerts=list(map(_alert, page.data)), **page.end)
 
 
 class Tool(NamedTuple):
     """A tool: its function, and the forms of its arguments and of its answer."""
 
-    call: Callable[[Ledger, Any], Awaitable[answers.Rows]]
-    arguments: type[arguments.Many]
-    answer: type[answers.Rows]
+    call: Callable[[ToolLedger, Any], Awaitable[answers.ToolAnswer]]
+    arguments: type[arguments.ManyArguments]
+    answer: type[answers.ToolAnswer]
 
 
 TOOLS = {
     each.call.__name__: each
     for each in (
-        Tool(what_needs_me, arguments.NeedsMe, answers.Needs),
-        Tool(find, arguments.Find, answers.Finds),
-        Tool(why, arguments.OfLine, answers.Reasons),
-        Tool(what_changed, arguments.Changed, answers.Changes),
-        Tool(get_line, arguments.OfLine, answers.LineAnswer),
-        Tool(line_history, arguments.History, answers.Events),
-        Tool(runs, arguments.Runs, answers.RunRows),
-        Tool(usage, arguments.Usage, answers.Sums),
-        Tool(alerts, arguments.Alerts, answers.AlertRows),
+        Tool(what_needs_me, arguments.NeedsMeArguments, answers.NeedsAnswer),
+        Tool(find, arguments.FindArguments, answers.FindAnswer),
+        Tool(why, arguments.LineArguments, answers.WhyAnswer),
+        Tool(what_changed, arguments.ChangedArguments, answers.ChangesAnswer),
+        Tool(get_line, arguments.LineArguments, answers.LineAnswer),
+        Tool(line_history, arguments.HistoryArguments, answers.EventsAnswer),
+        Tool(runs, arguments.RunsArguments, answers.RunsAnswer),
+        Tool(usage, arguments.UsageArguments, answers.SumsAnswer),
+        Tool(alerts, arguments.AlertsArguments, answers.AlertsAnswer),
     )
 }
 
@@ -330,11 +340,11 @@ def _month(month: str) -> tuple[str, str]:
     return f"{month}-01", f"{year + number // 12:04}-{number % 12 + 1:02}-01"
 
 
-async def _shown(ledger: Ledger, line: str, as_of: str | None) -> types.LineDetail:
+async def _shown(ledger: ToolLedger, line: str, as_of: str | None) -> types.LineDetail:
     return await ledger.transport.call(routes.SHOW_EXECUTION, line, arguments={"as_of": as_of})
 
 
-async def _worst_alerts(ledger: Ledger, **scope: str | None) -> list[answers.AlertRow]:
+async def _worst_alerts(ledger: ToolLedger, **scope: str | None) -> list[answers.AlertRow]:
     page = await ledger.page(
         routes.LIST_ALERTS,
         **scope,
@@ -345,7 +355,7 @@ async def _worst_alerts(ledger: Ledger, **scope: str | None) -> list[answers.Ale
     return list(map(_alert, page.data))
 
 
-def _from_offset(rows: Sequence[Any], asked: arguments.Many) -> tuple[Sequence[Any], Any]:
+def _from_offset(rows: Sequence[Any], asked: arguments.ManyArguments) -> tuple[Sequence[Any], Any]:
     """Some rows of an answer that the API gives whole. Their cursor is the number of the next."""
     cursor = asked.cursor or "0"
     if not cursor.isdecimal() or len(cursor) > 9:
@@ -365,13 +375,13 @@ def _as(kind: type[Struct], shown: object, **other: object) -> Any:
     return kind(**{name: each for name, each in values.items() if each is not UNSET}, **other)
 
 
-def _who(actor: types.Actor) -> answers.Who:
-    return answers.Who(type=actor.type, id=actor.id)
+def _who(actor: types.Actor) -> answers.ActorRow:
+    return answers.ActorRow(type=actor.type, id=actor.id)
 
 
 def _blocker(shown: object, as_of: str | None) -> answers.BlockerRow:
     row: answers.BlockerRow = _as(answers.BlockerRow, shown)
-    # What was overdue at an instant of the past, the reader sees by its due time.
+    # Of an instant of the past, the due time itself tells the reader.
     row.overdue = as_of is None and row.due_at is not None and row.due_at < _now()
     return row
 
@@ -417,15 +427,15 @@ def _changed(shown: types.ComparedLine) -> answers.ChangedRow:
         for field in fields(answers.ChangedRow)
         if hasattr(getattr(shown, field.name, None), "then")
     }
-    state = answers.Then(then=shown.state.then, now=shown.state.now)
+    state = answers.PairRow(then=shown.state.then, now=shown.state.now)
     row: answers.ChangedRow = _as(
         answers.ChangedRow, shown, **{**pairs, "state": state, "events": shown.events.count}
     )
     return row
 
 
-def _pair(shown: Any) -> answers.Then | None:
-    return None if shown.then == shown.now else answers.Then(then=shown.then, now=shown.now)
+def _pair(shown: Any) -> answers.PairRow | None:
+    return None if shown.then == shown.now else answers.PairRow(then=shown.then, now=shown.now)
 
 
 def _run(shown: types.Run, shows_payloads: bool) -> answers.RunRow:
@@ -438,7 +448,7 @@ def _run(shown: types.Run, shows_payloads: bool) -> answers.RunRow:
         answers.RunRow,
         shown,
         **payloads,
-        triggered_by=trigger and answers.Who(type=trigger.type, id=trigger.actor_id),
+        triggered_by=trigger and answers.ActorRow(type=trigger.type, id=trigger.actor_id),
         token_usage=_models(shown.token_usage or ()),
     )
     return row
@@ -448,11 +458,11 @@ def _json(value: Any) -> str | None:
     return None if value is None else str(content(value, always=True))
 
 
-def _models(shown: Iterable[types.TokenUsage | types.TokensByModel]) -> list[answers.ModelTokens]:
-    return [_as(answers.ModelTokens, each) for each in shown]
+def _models(shown: Iterable[types.TokenUsage | types.TokensByModel]) -> list[answers.ModelRow]:
+    return [_as(answers.ModelRow, each) for each in shown]
 
 
-def _sums(kind: type[answers.UsageSum], shown: types.UsageSums | types.UsageRow) -> Any:
+def _sums(kind: type[answers.SumRow], shown: types.UsageSums | types.UsageRow) -> Any:
     """Sums without what is null or zero, with hours in place of seconds."""
     other = {
         "lines": shown.lines or None,
@@ -467,8 +477,8 @@ def _sums(kind: type[answers.UsageSum], shown: types.UsageSums | types.UsageRow)
     return _as(kind, shown, **other)
 
 
-def _has_sums(row: answers.UsageSum) -> bool:
-    return any(getattr(row, field.name) for field in fields(answers.UsageSum))
+def _has_sums(row: answers.SumRow) -> bool:
+    return any(getattr(row, field.name) for field in fields(answers.SumRow))
 
 
 def _counted(counts: dict[str, int] | None) -> dict[str, int]:
