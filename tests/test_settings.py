@@ -521,6 +521,19 @@ def test_a_refused_setting_says_what_is_allowed(
     assert error.count("\n") == 1
 
 
+def test_assistants_need_a_public_address_and_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEDGER_MCP", "true")
+    assert cli.main(["serve"]) == 1
+    assert "LEDGER_MCP needs LEDGER_PUBLIC_URL" in capsys.readouterr().err
+    monkeypatch.setenv("LEDGER_PUBLIC_URL", "https://ledger.example.com")
+    assert Settings().mcp
+    monkeypatch.setattr("ledger.settings.find_spec", lambda name: None if name == "mcp" else name)
+    assert cli.main(["serve"]) == 1
+    assert "pip install 'execution-ledger[mcp]'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -9,6 +9,8 @@ import pytest
 from execution_ledger.mcp import TOOLS, arguments
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.api import create_api, create_reading_api
+from ledger.service.composition.database import prepare_reading
 from ledger.settings import Settings
 from scripts.python_client.__main__ import document
 from tests.support.assistants import PUBLIC, Assistant, assisting
@@ -255,6 +257,41 @@ def test_assistants_are_not_served_unless_the_operator_says_so(server: EmbeddedP
         for path in ("/mcp", "/.well-known/oauth-protected-resource/mcp"):
             assert_problem(edge.post(path, edge.token("read"), json=CALL), 404, "not_found")
             assert_problem(edge.get(path), 404, "not_found")
+
+
+def test_nodes_that_only_read_or_only_run_loops_serve_no_assistant(edge: Edge) -> None:
+    settings = Settings(master_key="0f" * 32, public_url=PUBLIC, mcp=True)
+    reading = prepare_reading(settings, edge.conninfo)
+    assert create_reading_api(settings, reading).assistants is None
+    assert create_api(settings, edge.conninfo, only_probes=True).assistants is None
+    assert create_api(settings, edge.conninfo).assistants is not None
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/tools/ledger/mcp"])
+def test_assistants_are_served_below_a_path_prefix(server: EmbeddedPostgres, path: str) -> None:
+    settings = Settings(
+        master_key="0f" * 32,
+        public_url="http://127.0.0.1:8000/tools/ledger",
+        root_path="/tools/ledger",
+        mcp=True,
+        jwks_url="http://localhost:1/keys",
+        jwt_issuer="https://idp.test",
+        jwt_audience="ledger",
+    )
+    with (
+        copied(server.url, "below_for_assistants") as conninfo,
+        edge_of(settings, conninfo) as edge,
+    ):
+        headers = PLAIN | {"host": "localhost:8000", "mcp-protocol-version": "2025-11-25"}
+        answer = edge.post(path, edge.token("read"), json=CALL, headers=headers)
+        assert answer.json()["result"]["structuredContent"]["lines"] == [], answer.text
+        refused = edge.post(path, "elk_wrong", json=CALL, headers=headers)
+        place = refused.headers["www-authenticate"].partition('"')[2].rstrip('"')
+        assert place.startswith("http://127.0.0.1:8000/tools/ledger/")
+        told = edge.get(place.removeprefix("http://127.0.0.1:8000"), headers=headers).json()
+        assert told["resource"] == "http://127.0.0.1:8000/tools/ledger/mcp"
+        by_rfc = "/.well-known/oauth-protected-resource/tools/ledger/mcp"
+        assert edge.get(by_rfc, headers=headers).json() == told
 
 
 def test_clients_find_the_provider_where_there_is_one(server: EmbeddedPostgres, edge: Edge) -> None:

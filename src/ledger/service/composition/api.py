@@ -6,11 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
-from fastapi import FastAPI
 from psycopg.rows import tuple_row
 
 from ledger.api.access.key_uses import KeyUses
-from ledger.api.app import create_app
+from ledger.api.app import LedgerApi, create_app
 from ledger.api.services import ApiServices, Writing
 from ledger.application.metrics import WriterMetrics
 from ledger.application.turns import Neighbours
@@ -39,7 +38,7 @@ def create_api(
     *,
     reading: str | None = None,
     only_probes: bool = False,
-) -> FastAPI:
+) -> LedgerApi:
     """Create the API and the pages, with their own services.
 
     ``reading`` is the connection string of reads, by ``prepare_reading``; None: prepared here. With
@@ -57,7 +56,7 @@ def create_api(
     return _app(settings, reading, positions, clock, writing, only_probes=only_probes)
 
 
-def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now) -> FastAPI:
+def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now) -> LedgerApi:
     """Create the API and the pages of a read node (contract, Several nodes).
 
     ``reading`` is the connection string of reads, by ``find_reading``.
@@ -74,7 +73,7 @@ def _app(
     writing: Writing | None,
     *,
     only_probes: bool = False,
-) -> FastAPI:
+) -> LedgerApi:
     services = ApiServices(
         writing,
         door=Door(reading),
