@@ -8,6 +8,7 @@ JSON. Sentences, descriptions and errors are constants of this package, with nam
 arguments at most.
 """
 
+import functools
 import json
 import logging
 import re
@@ -77,7 +78,7 @@ def create_server(
     """The server of the tools; ``ledger_of`` gives the ledger, as the caller of a tool sees it."""
 
     async def list_tools(_: object, __: object) -> sdk.ListToolsResult:
-        return sdk.ListToolsResult(tools=[_described(name, tool) for name, tool in TOOLS.items()])
+        return sdk.ListToolsResult(tools=[*_described().values()])
 
     async def call_tool(
         context: ServerRequestContext[Any, Any], asked: sdk.CallToolRequestParams
@@ -99,6 +100,8 @@ def create_server(
         title="Execution ledger",
         version=version,
         instructions=INSTRUCTIONS,
+        # Otherwise the library asks for the list of tools before each call.
+        get_tool_input_schema=_input_schema_of,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
@@ -170,7 +173,18 @@ def _result(text: str, told: Any = None, *, is_error: bool = False) -> sdk.CallT
     )
 
 
-def _described(name: str, tool: Tool) -> sdk.Tool:
+def _input_schema_of(name: str) -> dict[str, Any] | None:
+    tool = _described().get(name)
+    return None if tool is None else tool.input_schema
+
+
+@functools.cache
+def _described() -> dict[str, sdk.Tool]:
+    """The tools as a client is told of them; the schemas take 10 ms."""
+    return {name: _description(name, tool) for name, tool in TOOLS.items()}
+
+
+def _description(name: str, tool: Tool) -> sdk.Tool:
     text = re.sub(r"\n +", " ", (tool.call.__doc__ or "").strip())
     return sdk.Tool(
         name=name,
