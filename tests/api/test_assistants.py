@@ -149,6 +149,9 @@ def test_usage_has_sums_by_the_asked_keys_and_no_empty_days(
     for day in ("2026-03-02", "2026-03-20"):
         worked = fact("execution.checked_in", line, {"hours": 4}, time=f"{day}T10:00:00Z")
         watcher.edge.accept(worked, token=watcher.token)
+    taken_back = fact("execution.checked_in", line, {"hours": 4}, time="2026-03-10T10:00:00Z")
+    void = fact("execution.check_in_voided", line, {"fact_id": taken_back["id"]})
+    watcher.edge.accept(taken_back, void, token=watcher.token)
     told = assistant.told("usage", month="2026-03", by="service_line,day")
     assert told["total"]["hours"] == 8
     assert [(row["day"], row["hours"]) for row in told["rows"]] == [

@@ -54,8 +54,8 @@ CALL_SECONDS = 10.0
 """The time of a question to a route, with its attempts."""
 
 _NO_STORE = (b"cache-control", b"no-store")
-_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"cookie"})
-"""Headers that no longer hold for a body that was read, and the cookie, which does not count."""
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+"""Headers that no longer hold for a body that was read."""
 
 
 class Assistants:

@@ -278,13 +278,12 @@ async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    rows = [_sums(answers.GroupRow, each) for each in page.data.rows]
     return answers.SumsAnswer(
         since=page.data.from_,
         until=page.data.to,
         time_zone=page.data.time_zone,
         total=page.data.total and _sums(answers.SumRow, page.data.total),
-        rows=[row for row in rows if _has_sums(row)],
+        rows=[_sums(answers.GroupRow, each) for each in page.data.rows],
         **page.end,
     )
 
@@ -475,10 +474,6 @@ def _sums(kind: type[answers.SumRow], shown: types.UsageSums | types.UsageRow) -
         "hours_by_cause": _hours(shown.seconds_by_cause),
     }
     return _as(kind, shown, **other)
-
-
-def _has_sums(row: answers.SumRow) -> bool:
-    return any(getattr(row, field.name) for field in fields(answers.SumRow))
 
 
 def _counted(counts: dict[str, int] | None) -> dict[str, int]:
