@@ -29,6 +29,7 @@ TAGS: dict[str, str] = {
     "watches": "Conditions with a clock, the alerts that they open, and who reports.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
+    "deliveries": "What endpoints of webhooks receive. Programs that only send need none of it.",
     "keys": "Who may do what: create, rotate and revoke API keys.",
     "audit": "Who wrote what, refused writes too.",
     "proof": "Check offline that nothing in the log was changed.",
@@ -112,7 +113,7 @@ def webhooks() -> dict[str, Any]:
         "event": {
             "post": {
                 "operationId": "receive_event",
-                "tags": ["webhooks"],
+                "tags": ["deliveries"],
                 "summary": "An event is delivered",
                 "description": "A gap in `sequence` means that an event is missing."
                 " Verify the signature before anything else (Standard Webhooks).",

@@ -38,7 +38,8 @@ EventTypes = Annotated[
     Field(
         min_length=1,
         max_length=100,
-        description="Types of `/v1/event-types`, or `*` alone for all of them.",
+        description="Types of `/v1/event-types`, or `*` alone for all of them. For `slack`, `email`"
+        " and `pagerduty`, those of alerts and `webhook.delivery_failed`.",
         examples=[["execution.blocked", "run.failed"]],
     ),
     set_of([*TYPES], EVERY_TYPE),
@@ -97,7 +98,7 @@ def _needs_an_address(schema: dict[str, Any]) -> None:
     schema |= {
         "if": is_pagerduty,
         "then": {"required": ["routing_key"]},
-        "else": {"required": ["url"], "not": {"required": ["routing_key"]}},
+        "else": {"properties": {"routing_key": {"type": "null"}}, "required": ["url"]},
     }
 
 
