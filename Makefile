@@ -77,10 +77,10 @@ bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, an
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
 clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them (Node 20)
-	@$(BIN)/python scripts/clients
+	@$(BIN)/python -m scripts.clients
 
 clients-short: $(READY) ## The same with one generator, if node is installed
-	@$(BIN)/python scripts/clients --short
+	@$(BIN)/python -m scripts.clients --short
 
 crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
