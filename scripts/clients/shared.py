@@ -21,6 +21,8 @@ TYPESCRIPT = BUILD / "typescript"
 GENERATED = TYPESCRIPT / "generated"
 BLANK = BUILD / "blank"
 
+OURS = Path(sys.executable).with_name("ledger")
+CODE = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 PERMISSIONS = ("read", "write", "service_lines:manage", "webhooks:manage")
 
 
@@ -53,19 +55,19 @@ def tool(name: str, *arguments: object, silent: bool = False) -> None:
 
 
 @contextmanager
-def service() -> Iterator[dict[str, str]]:
+def service(
+    folder: Path = BUILD, ledger: Path = OURS, path: str = CODE
+) -> Iterator[dict[str, str]]:
     """A service with an empty ledger; the environment says where, and has a token."""
-    data = BUILD / "ledger"
+    data = folder / "ledger"
     shutil.rmtree(data, ignore_errors=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     unset = {name for name in os.environ if name.startswith("LEDGER_")}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"LEDGER_DATA_DIR": str(data), "PYTHONPATH": path}
-    ledger = str(Path(sys.executable).with_name("ledger"))
-    with (BUILD / "service.log").open("w") as log:
+    with (folder / "service.log").open("w") as log:
         process = subprocess.Popen(
             [ledger, "serve", "--port", str(port), "--workers", "1"],
             env=environment,
@@ -74,7 +76,7 @@ def service() -> Iterator[dict[str, str]]:
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            wait_until_ready(process, address)
+            wait_until_ready(process, address, folder / "service.log")
             permissions = [word for name in PERMISSIONS for word in ("--permission", name)]
             keys = [ledger, "keys", "create", "--organization", "ORG-26-000001", *permissions]
             token = subprocess.check_output(keys, env=environment, text=True).strip()
@@ -84,7 +86,7 @@ def service() -> Iterator[dict[str, str]]:
             process.wait()
 
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", address: str) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
     """Wait until the service is ready."""
     pause = threading.Event()
     while process.poll() is None:
@@ -93,4 +95,4 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", address: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             pause.wait(0.1)
-    raise SystemExit(f"the service did not start: see {BUILD / 'service.log'}")
+    raise SystemExit(f"the service did not start: see {log}")
