@@ -1,15 +1,14 @@
 """``make clients``: clients made from the OpenAPI document, type-checked and run against a service.
 
-Everything stands below ``build/clients``: the document, the tools, what they make, a ledger. With
-``--short`` only openapi-typescript runs, as in CI, which also tests the ledger's own client of the
-same document. The whole run, each night, also lints the document, and types the commands of
+Everything stands below ``build/clients``: the document, the tools, what they make, a ledger. First
+the ledger's own TypeScript client is compiled and tested; with ``--short``, as in CI, nothing else.
+The whole run, each night, also lints the document, and types the commands of
 ``docs/integrating.md``.
 """
 
 import argparse
 import json
 import os
-import re
 import shutil
 import sys
 import urllib.request
@@ -17,21 +16,9 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.clients import openapi_generator
-from scripts.clients.shared import (
-    BLANK,
-    BUILD,
-    DOCUMENT,
-    GENERATED,
-    HERE,
-    PAGE,
-    TYPESCRIPT,
-    run,
-    service,
-    tool,
-)
+from scripts.clients import openapi_generator, own
+from scripts.clients.shared import BUILD, DOCUMENT, GENERATED, HERE, TYPESCRIPT, run, service, tool
 
-SHORT = ("fetch",)
 WHOLE = ("fetch", "hey", "orval", "zod")
 """The clients in TypeScript, by the names of their files."""
 OPENAPI_GENERATOR = (openapi_generator.make_python_client, openapi_generator.make_typescript_client)
@@ -46,53 +33,27 @@ def main() -> int:
         print("make clients needs Node 20 with npm.")
         return 0 if is_short else 1
     BUILD.mkdir(parents=True, exist_ok=True)
-    install(is_short)
-    clients = SHORT if is_short else WHOLE
+    own.prepare()
+    if not is_short:
+        install()
     with service() as environment:
+        own.test(environment, is_short=is_short)
+        print("execution-ledger-client: its tests pass")
+        if is_short:
+            return 0
         write_document(environment["LEDGER"])
-        make_typescript_clients(clients)
-        programs = [TYPESCRIPT / f"made/{client}.js" for client in clients]
-        if not is_short:
-            programs += [make_python_client(), *(make() for make in OPENAPI_GENERATOR)]
+        make_typescript_clients(WHOLE)
+        programs = [TYPESCRIPT / f"made/{client}.js" for client in WHOLE]
+        programs += [make_python_client(), *(make() for make in OPENAPI_GENERATOR)]
         for number, program in enumerate(programs, 1):
             language = "node" if program.suffix == ".js" else BUILD / "venv/bin/python"
             run(language, program, f"LIN-26-{number:06d}", env=environment)
             print(f"{program.name}: reported, read and managed")
-        if not is_short:
-            lint()
-            follow_the_page(environment)
+        lint()
+        own.follow_the_page(environment)
+        print("docs/integrating.md: its section about TypeScript works in an empty folder")
     print("Every client works.")
     return 0
-
-
-def follow_the_page(environment: dict[str, str]) -> None:
-    """Type the page's commands in an empty folder, about a line that is begun as on the page."""
-    data = {
-        "organization_id": "ORG-26-000001",
-        "workspace_id": "WS-26-000001",
-        "product_line": "agent_gateway",
-        "execution_model": "agent_runtime",
-    }
-    fact = {"specversion": "1.0", "id": "begins", "source": "/jobs", "subject": "LIN-26-000050"}
-    fact |= {"type": "service_line.activated", "data": data}
-    asked = urllib.request.Request(
-        f"{environment['LEDGER']}/v1/facts",
-        json.dumps(fact).encode(),
-        {"Authorization": f"Bearer {environment['TOKEN']}", "Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(asked).close()
-    _, _, section = PAGE.read_text().partition("## TypeScript")
-    install, program, use = re.findall(r"^```.*?\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:3]
-    shutil.rmtree(BLANK, ignore_errors=True)
-    BLANK.mkdir()
-    (BLANK / "report.ts").write_text(program)
-    commands = re.findall(r"^\$ (.*)", install + use, re.MULTILINE)
-    named = {"ELK_URL": environment["LEDGER"], "ELK_TOKEN": environment["TOKEN"]}
-    quiet = {"NPM_CONFIG_PACKAGE_LOCK": "false", "NPM_CONFIG_AUDIT": "false"}
-    script = "\n".join(["set -e", *commands])
-    printed = run("sh", "-c", script, cwd=BLANK, env=environment | named | quiet)
-    assert printed.endswith("\nrunning\n"), printed
-    print("docs/integrating.md: its program in TypeScript works in an empty folder")
 
 
 def write_document(address: str) -> None:
@@ -102,15 +63,14 @@ def write_document(address: str) -> None:
     DOCUMENT.write_text(json.dumps(document, indent=1, ensure_ascii=False))
 
 
-def install(is_short: bool) -> None:
+def install() -> None:
     """Install the generators, each in its exact version."""
     python = BUILD / "venv/bin/python"
-    if not is_short:
-        if not python.exists():
-            venv.create(BUILD / "venv", symlinks=True)
-        pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")
-        run(*pip, "-r", HERE / "requirements.txt")
-    wanted = (HERE / ("package.json" if is_short else "package-all.json")).read_text()
+    if not python.exists():
+        venv.create(BUILD / "venv", symlinks=True)
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")
+    run(*pip, "-r", HERE / "requirements.txt")
+    wanted = (HERE / "package-all.json").read_text()
     TYPESCRIPT.mkdir(exist_ok=True)
     package = TYPESCRIPT / "package.json"
     if package.exists() and package.read_text() == wanted:

@@ -14,16 +14,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PAGE = ROOT / "docs/integrating.md"
 BUILD = ROOT / "build/clients"
 DOCUMENT = BUILD / "openapi.json"
 TYPESCRIPT = BUILD / "typescript"
 GENERATED = TYPESCRIPT / "generated"
-BLANK = BUILD / "blank"
 
 OURS = Path(sys.executable).with_name("ledger")
 CODE = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-PERMISSIONS = ("read", "write", "service_lines:manage", "webhooks:manage")
+PERMISSIONS = (
+    *("read", "write", "service_lines:manage", "webhooks:manage", "watches:manage", "keys:manage"),
+    *("audit:read", "runs:erase", "statements:issue"),
+)
 
 
 def run(*command: object, **options: object) -> str:
@@ -67,6 +68,7 @@ def service(
     unset = {name for name in os.environ if name.startswith("LEDGER_")}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"LEDGER_DATA_DIR": str(data), "PYTHONPATH": path}
+    environment["LEDGER_WEBHOOK_ALLOW_PRIVATE"] = "true"  # receivers are on this machine
     with (folder / "service.log").open("w") as log:
         process = subprocess.Popen(
             [ledger, "serve", "--port", str(port), "--workers", "1"],

@@ -524,7 +524,7 @@ export class EventRoutes extends Routes {
   }
 
   /** List the event types of feeds and webhooks, with the paths of their JSON Schemas. */
-  types(options: Options = {}): Promise<types.ShownType[]> {
+  types(options: Options = {}): Promise<types.PublishedType[]> {
     return this.transport.data("GET", path`/v1/event-types`, undefined, options);
   }
 
