@@ -102,6 +102,9 @@ def test_each_body_is_a_component_with_an_example(document: dict[str, Any]) -> N
     for path, method, operation in operations(document):
         for media, body in operation.get("requestBody", {}).get("content", {}).items():
             assert media == "application/json"
+            whole = document["components"]["schemas"][body["schema"]["$ref"].rpartition("/")[2]]
+            is_needed = "required" in whole or whole.get("minProperties", 0) > 0
+            assert operation["requestBody"]["required"] or not is_needed, (method, path)
             assert list(body["schema"]) == ["$ref"], (method, path)
             schema = {**body["schema"], "components": document["components"]}
             shown = [each["value"] for each in body.get("examples", {}).values()]

@@ -218,6 +218,16 @@ def test_the_document_forbids_an_ending_that_names_no_run(
     assert body_of_facts.is_valid(event) == is_named
 
 
+@pytest.mark.parametrize("tokens", [None, 5], ids=str)
+def test_the_document_forbids_a_correction_of_nothing(
+    edge: Edge, body_of_facts: Any, tokens: int | None
+) -> None:
+    started = fact("run.started", None, {"service_line_id": edge.fresh()})
+    (run,) = edge.accept(started)
+    event = fact("run.usage_corrected", run["subject"], {"reason": "r", "tokens_used": tokens})
+    assert (edge.send(event).status_code != 422) == body_of_facts.is_valid(event) == bool(tokens)
+
+
 WATCH = {
     "name": "n", "condition": {"kind": "in_state", "states": ["idle"]}, "for_seconds": 0,
     "organization_id": ORGANIZATION,
