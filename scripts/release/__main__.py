@@ -40,6 +40,7 @@ def main() -> int:
     if shutil.which("npm") is None:
         print("make dist needs Node 20 with npm.")
         return 1
+    os.umask(0o022)  # npm packs the modes of files as they are
     install_tools()
     make(DIST)
     check_contents(DIST, SOURCE)
