@@ -15,7 +15,7 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 6 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak rehearse rehearse-short rehearse-written clean
+.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short dist dist-check crash soak rehearse rehearse-short rehearse-written clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ static: $(READY) ## Format, lint, strict types, imports
 
 check: static test rehearse-short ## All that a change can break: the one verdict, without Node and Chromium
 
-nightly: check crash soak browser clients rehearse bench ## The long forms: `make -k` goes on after a failure
+nightly: check crash soak browser clients dist-check rehearse bench ## The long forms: `make -k` goes on after a failure
 
 $(BROWSER_READY): $(READY)
 	@$(BIN)/python -c 'import axe_playwright_python, playwright' 2>/dev/null \
@@ -77,10 +77,16 @@ bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, an
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
 clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them (Node 20)
-	@$(BIN)/python scripts/clients
+	@$(BIN)/python -m scripts.clients
 
 clients-short: $(READY) ## The same with one generator, if node is installed
-	@$(BIN)/python scripts/clients --short
+	@$(BIN)/python -m scripts.clients --short
+
+dist: $(READY) ## Make the packages of a release in dist/, of the last commit (Node 20)
+	@$(BIN)/python -m scripts.release
+
+dist-check: $(READY) ## The same twice, for the same bytes; install them, and try what was installed
+	@$(BIN)/python -m scripts.release --check
 
 crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
@@ -98,5 +104,5 @@ rehearse-written: $(READY) ## Type the commands of the operator's pages on seven
 	$(BIN)/python -m scripts.rehearse.written
 
 clean: ## Remove the environment, caches and data sets (never the data in .ledger)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@git worktree prune 2>/dev/null || true

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.domain.run import TokenUsage
+from ledger.domain.run import TokenUsage, Trigger
 from ledger.domain.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
 from ledger.language.rendering import ShownInstant, ShownTokenUsage, doc, shown_tokens, time_text
 
@@ -45,13 +45,6 @@ class RunColumns(NamedTuple):
     usage_corrected_at: datetime | None
 
 
-class ShownTrigger(msgspec.Struct, gc=False):
-    """The trigger of a run."""
-
-    type: TriggerType
-    actor_id: str | None
-
-
 class ShownError(msgspec.Struct, gc=False):
     """The error of a run."""
 
@@ -65,7 +58,7 @@ class ShownRun(msgspec.Struct, gc=False):
     id: Annotated[str, Meta(pattern=RUN_ID)]
     service_line_id: Annotated[str, Meta(pattern=LINE_ID)]
     status: RunStatus
-    triggered_by: ShownTrigger | None
+    triggered_by: Trigger | None
     input: Any
     output: Any
     error: ShownError | None
@@ -101,7 +94,7 @@ def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
         run.run_id,
         id_of_key("LIN", run.line_key),
         run.status,
-        None if run.trigger_type is None else ShownTrigger(run.trigger_type, run.triggered_by),
+        None if run.trigger_type is None else Trigger(run.trigger_type, run.triggered_by),
         *payloads,
         run.duration_ms,
         run.tokens_used,

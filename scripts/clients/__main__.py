@@ -1,40 +1,27 @@
 """``make clients``: clients made from the OpenAPI document, type-checked and run against a service.
 
-Everything stands below ``build/clients``: the document, the tools, what they make, a ledger. With
-``--short`` only openapi-typescript runs, as in CI, which also tests the ledger's own client of the
-same document. The whole run, each night, also lints the document, and types the commands of
+Everything stands below ``build/clients``: the document, the tools, what they make, a ledger. First
+the ledger's own TypeScript client is compiled and tested; with ``--short``, as in CI, nothing else.
+The whole run, each night, also lints the document, and types the commands of
 ``docs/integrating.md``.
 """
 
 import argparse
 import json
 import os
-import re
 import shutil
-import socket
-import subprocess
 import sys
-import threading
-import urllib.error
 import urllib.request
 import venv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-PAGE = ROOT / "docs/integrating.md"
-BUILD = ROOT / "build/clients"
-DOCUMENT = BUILD / "openapi.json"
-TYPESCRIPT = BUILD / "typescript"
-GENERATED = TYPESCRIPT / "generated"
-BLANK = BUILD / "blank"
+from scripts.clients import openapi_generator, own
+from scripts.clients.shared import BUILD, DOCUMENT, GENERATED, HERE, TYPESCRIPT, run, service, tool
 
-PERMISSIONS = ("read", "write", "service_lines:manage", "webhooks:manage")
-SHORT = ("fetch",)
-WHOLE = ("fetch", "hey", "orval")
+WHOLE = ("fetch", "hey", "orval", "zod")
 """The clients in TypeScript, by the names of their files."""
+OPENAPI_GENERATOR = (openapi_generator.make_python_client, openapi_generator.make_typescript_client)
 
 
 def main() -> int:
@@ -46,68 +33,27 @@ def main() -> int:
         print("make clients needs Node 20 with npm.")
         return 0 if is_short else 1
     BUILD.mkdir(parents=True, exist_ok=True)
-    install(is_short)
-    clients = SHORT if is_short else WHOLE
+    own.prepare()
+    if not is_short:
+        install()
     with service() as environment:
+        own.test(environment, is_short=is_short)
+        print("execution-ledger-client: its tests pass")
+        if is_short:
+            return 0
         write_document(environment["LEDGER"])
-        python = None if is_short else make_python_client()
-        make_typescript_clients(clients)
-        for number, client in enumerate([*clients, *(["python"] if python else [])], 1):
-            line = f"LIN-26-{number:06d}"
-            script: Sequence[object] = (
-                (python, HERE / "python/report.py", line)
-                if client == "python"
-                else ("node", TYPESCRIPT / f"made/{client}.js", line)
-            )
-            run(*script, env=environment)
-            print(f"{client}: reported, read and managed")
-        if not is_short:
-            lint()
-            follow_the_page(environment)
+        make_typescript_clients(WHOLE)
+        programs = [TYPESCRIPT / f"made/{client}.js" for client in WHOLE]
+        programs += [make_python_client(), *(make() for make in OPENAPI_GENERATOR)]
+        for number, program in enumerate(programs, 1):
+            language = "node" if program.suffix == ".js" else BUILD / "venv/bin/python"
+            run(language, program, f"LIN-26-{number:06d}", env=environment)
+            print(f"{program.name}: reported, read and managed")
+        lint()
+        own.follow_the_page(environment)
+        print("docs/integrating.md: its section about TypeScript works in an empty folder")
     print("Every client works.")
     return 0
-
-
-def run(*command: object, **options: object) -> str:
-    """Run a command to its end, and return its output, which is shown if the command fails."""
-    words = [str(word) for word in command]
-    done = subprocess.run(  # type: ignore[call-overload]
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
-    if done.returncode != 0:
-        print(done.stdout)
-        raise SystemExit(f"failed: {' '.join(words)}")
-    return str(done.stdout)
-
-
-def follow_the_page(environment: dict[str, str]) -> None:
-    """Type the page's commands in an empty folder, about a line that is begun as on the page."""
-    data = {
-        "organization_id": "ORG-26-000001",
-        "workspace_id": "WS-26-000001",
-        "product_line": "agent_gateway",
-        "execution_model": "agent_runtime",
-    }
-    fact = {"specversion": "1.0", "id": "begins", "source": "/jobs", "subject": "LIN-26-000050"}
-    fact |= {"type": "service_line.activated", "data": data}
-    asked = urllib.request.Request(
-        f"{environment['LEDGER']}/v1/facts",
-        json.dumps(fact).encode(),
-        {"Authorization": f"Bearer {environment['TOKEN']}", "Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(asked).close()
-    _, _, section = PAGE.read_text().partition("## TypeScript")
-    install, program, use = re.findall(r"^```.*?\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:3]
-    shutil.rmtree(BLANK, ignore_errors=True)
-    BLANK.mkdir()
-    (BLANK / "report.ts").write_text(program)
-    commands = re.findall(r"^\$ (.*)", install + use, re.MULTILINE)
-    named = {"ELK_URL": environment["LEDGER"], "ELK_TOKEN": environment["TOKEN"]}
-    quiet = {"NPM_CONFIG_PACKAGE_LOCK": "false", "NPM_CONFIG_AUDIT": "false"}
-    script = "\n".join(["set -e", *commands])
-    printed = run("sh", "-c", script, cwd=BLANK, env=environment | named | quiet)
-    assert printed.endswith("\nrunning\n"), printed
-    print("docs/integrating.md: its program in TypeScript works in an empty folder")
 
 
 def write_document(address: str) -> None:
@@ -117,15 +63,14 @@ def write_document(address: str) -> None:
     DOCUMENT.write_text(json.dumps(document, indent=1, ensure_ascii=False))
 
 
-def install(is_short: bool) -> None:
+def install() -> None:
     """Install the generators, each in its exact version."""
     python = BUILD / "venv/bin/python"
-    if not is_short:
-        if not python.exists():
-            venv.create(BUILD / "venv", symlinks=True)
-        pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")
-        run(*pip, "-r", HERE / "requirements.txt")
-    wanted = (HERE / ("package.json" if is_short else "package-all.json")).read_text()
+    if not python.exists():
+        venv.create(BUILD / "venv", symlinks=True)
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")
+    run(*pip, "-r", HERE / "requirements.txt")
+    wanted = (HERE / "package-all.json").read_text()
     TYPESCRIPT.mkdir(exist_ok=True)
     package = TYPESCRIPT / "package.json"
     if package.exists() and package.read_text() == wanted:
@@ -141,7 +86,7 @@ def install(is_short: bool) -> None:
 
 
 def make_python_client() -> Path:
-    """Make the client in Python, and check its types and those of its use; return its Python."""
+    """Make openapi-python-client's client, check its types and its use's; return the program."""
     tools = BUILD / "venv/bin"
     made = BUILD / "python/ledger_client"
     made.parent.mkdir(exist_ok=True)
@@ -152,8 +97,9 @@ def make_python_client() -> Path:
         env=os.environ | path,
     )
     environment = os.environ | {"MYPYPATH": str(made.parent), "PYTHONPATH": ""}
-    run(tools / "mypy", "--strict", made, HERE / "python/report.py", env=environment, cwd=BUILD)
-    return tools / "python"
+    program = HERE / "python/openapi_python_client.py"
+    run(tools / "mypy", "--strict", made, program, env=environment, cwd=BUILD)
+    return program
 
 
 def make_typescript_clients(clients: Sequence[str]) -> None:
@@ -172,6 +118,8 @@ def make_typescript_clients(clients: Sequence[str]) -> None:
     if "orval" in clients:
         shutil.copy(HERE / "typescript/orval.config.js", TYPESCRIPT)
         tool("orval", "--config", "orval.config.js")
+    if "zod" in clients:
+        tool("openapi-zod-client", DOCUMENT, "-o", GENERATED / "zod.ts")
     shutil.rmtree(TYPESCRIPT / "made", ignore_errors=True)
     tool("tsc")
 
@@ -182,66 +130,6 @@ def lint() -> None:
     rules.write_text('extends: ["spectral:oas"]\n')
     tool("redocly", "lint", "--extends", "recommended", "--max-problems", 50, DOCUMENT, silent=True)
     tool("spectral", "lint", "--fail-severity", "hint", "--ruleset", rules, DOCUMENT)
-
-
-def tool(name: str, *arguments: object, silent: bool = False) -> None:
-    """Run one of the tools of npm. With ``silent`` a warning of the tool is an error too."""
-    command = [str(TYPESCRIPT / "node_modules/.bin" / name), *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        cwd=TYPESCRIPT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0 or (silent and "warning was generated" in done.stdout.lower()):
-        print(done.stdout)
-        raise SystemExit(f"failed: {' '.join(command)}")
-
-
-@contextmanager
-def service() -> Iterator[dict[str, str]]:
-    """A service with an empty ledger; the environment says where, and has a token."""
-    data = BUILD / "ledger"
-    shutil.rmtree(data, ignore_errors=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    unset = {name for name in os.environ if name.startswith("LEDGER_")}
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment |= {"LEDGER_DATA_DIR": str(data), "PYTHONPATH": path}
-    ledger = str(Path(sys.executable).with_name("ledger"))
-    with (BUILD / "service.log").open("w") as log:
-        process = subprocess.Popen(
-            [ledger, "serve", "--port", str(port), "--workers", "1"],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until_ready(process, address)
-            permissions = [word for name in PERMISSIONS for word in ("--permission", name)]
-            keys = [ledger, "keys", "create", "--organization", "ORG-26-000001", *permissions]
-            token = subprocess.check_output(keys, env=environment, text=True).strip()
-            yield os.environ | {"LEDGER": address, "TOKEN": token, "PYTHONPATH": f"{BUILD}/python"}
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def wait_until_ready(process: "subprocess.Popen[bytes]", address: str) -> None:
-    """Wait until the service is ready."""
-    pause = threading.Event()
-    while process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/readyz", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            pause.wait(0.1)
-    raise SystemExit(f"the service did not start: see {BUILD / 'service.log'}")
 
 
 if __name__ == "__main__":

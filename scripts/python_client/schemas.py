@@ -28,16 +28,9 @@ class Names:
 
     def __init__(self, schemas: dict[str, Schema]) -> None:
         self._schemas = schemas
-        self._enumerations = {
-            tuple(schema["enum"]): name for name, schema in schemas.items() if "enum" in schema
-        }
 
     def of(self, name: str) -> str:
         """A name without the service's own prefix, if it is free then."""
-        if name.startswith("Pair_"):
-            return (
-                f"{self._enumerations[tuple(re.findall('[a-z]+', name.split('.Literal')[1]))]}Pair"
-            )
         shown = name.removeprefix("Shown")
         return name if shown != name and shown in self._schemas else shown
 
@@ -53,17 +46,17 @@ class Written:
     def type_of(self, schema: Schema, *, sent: bool = False) -> str:
         """The annotation of a value; ``sent``: of one that the client sends."""
         if "$ref" in schema:
-            return self._reach(schema["$ref"].removeprefix(PREFIX))
+            return self._reach(schema["$ref"].removeprefix(PREFIX), sent)
         for several in ("anyOf", "oneOf"):
             if several in schema:
                 found = [self.type_of(each, sent=sent) for each in schema[several]]
                 numbers = [each for each in found if not (each == "int" and "float" in found)]
                 return " | ".join(dict.fromkeys(numbers))
+        if "const" in schema:
+            return f"Literal[{_quoted(schema['const'])}]"
         if "enum" in schema:
             words = ", ".join(map(_quoted, schema["enum"]))
             return "Literal[True]" if words == '"true"' else f"Literal[{words}]"
-        if "const" in schema:
-            return f"Literal[{_quoted(schema['const'])}]"
         kind = schema.get("type")
         if kind == "array":
             item = self.type_of(schema["items"], sent=sent) if "items" in schema else "Any"
@@ -78,10 +71,12 @@ class Written:
             str(kind), "Any"
         )
 
-    def _reach(self, name: str) -> str:
+    def _reach(self, name: str, sent: bool) -> str:
         if name not in self.reached:
             self.reached[name] = self.schemas[name]
             self._definition(name)  # for what it reaches in its turn
+        if "discriminator" in self.schemas[name] and name != "Event":
+            return self.type_of({"oneOf": self.schemas[name]["oneOf"]}, sent=sent)
         return self.names.of(name)
 
     def module(self) -> str:

@@ -15,7 +15,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from projections.search.words import sought
 from tests.support.conformance import BASE, InProcess, accepted_but_for_state
 from tests.support.edge import Edge, assert_problem
-from tests.support.facts import fact
+from tests.support.facts import ORGANIZATION, fact
 from tests.support.sealing import seal
 from tests.support.soak import repeated
 
@@ -84,7 +84,7 @@ def test_each_schema_has_a_title_of_its_own(document: dict[str, Any]) -> None:
         assert [part["$ref"] for part in schemas[union]["oneOf"]] == list(mapping.values())
         for type_, reference in mapping.items():
             schema = schemas[reference.removeprefix("#/components/schemas/")]
-            assert schema["properties"]["type"] == {"const": type_}
+            assert schema["properties"]["type"]["const"] == type_
             assert not schema.keys() & {"anyOf", "oneOf", "allOf"}
 
 
@@ -205,6 +205,60 @@ def test_the_document_forbids_the_facts_that_the_service_finds_malformed(
     event = fact("service_line.paused", edge.fresh()) | more
     assert_problem(edge.send(event), 422, "invalid_request")
     assert not body_of_facts.is_valid(event)
+
+
+@pytest.mark.parametrize("actor", [{}, {"actortype": "user", "actorid": "U"}], ids=str)
+@pytest.mark.parametrize("data", [None, {}, {"external_id": None}, {"external_id": "n"}], ids=str)
+def test_the_document_forbids_an_ending_that_names_no_run(
+    edge: Edge, body_of_facts: Any, data: dict[str, Any] | None, actor: dict[str, Any]
+) -> None:
+    event = fact("run.completed", None) | {"data": data} | actor
+    is_named = data == {"external_id": "n"}
+    assert edge.send(event).status_code == (404 if is_named else 422)
+    assert body_of_facts.is_valid(event) == is_named
+
+
+@pytest.mark.parametrize("tokens", [None, 5], ids=str)
+def test_the_document_forbids_a_correction_of_nothing(
+    edge: Edge, body_of_facts: Any, tokens: int | None
+) -> None:
+    started = fact("run.started", None, {"service_line_id": edge.fresh()})
+    (run,) = edge.accept(started)
+    event = fact("run.usage_corrected", run["subject"], {"reason": "r", "tokens_used": tokens})
+    assert (edge.send(event).status_code != 422) == body_of_facts.is_valid(event) == bool(tokens)
+
+
+WATCH = {
+    "name": "n", "condition": {"kind": "in_state", "states": ["idle"]}, "for_seconds": 0,
+    "organization_id": ORGANIZATION,
+}  # fmt: skip
+ENDPOINT = {
+    "url": "https://1.1.1.1/", "event_types": ["alert.opened"], "organization_id": ORGANIZATION,
+}  # fmt: skip
+PAGERDUTY = {"format": "pagerduty", "event_types": ["alert.opened"]}
+OWN = {"organization_id": ORGANIZATION}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "is_taken"),
+    [
+        ("/v1/watches", WATCH | {"remind_seconds": 0}, True),
+        ("/v1/watches", WATCH | {"remind_seconds": 299}, False),
+        ("/v1/watches", WATCH | {"remind_seconds": 300}, True),
+        ("/v1/webhooks", ENDPOINT, True),
+        ("/v1/webhooks", ENDPOINT | {"routing_key": "k"}, False),
+        ("/v1/webhooks", PAGERDUTY | OWN | {"routing_key": "k"}, True),
+        ("/v1/webhooks", PAGERDUTY | OWN, False),
+    ],
+    ids=str,
+)
+def test_the_document_has_the_rules_between_fields(
+    edge: Edge, document: dict[str, Any], path: str, body: dict[str, Any], is_taken: bool
+) -> None:
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    whole = {**schema, "components": document["components"]}
+    assert edge.post(path, json=body).status_code == (201 if is_taken else 422)
+    assert jsonschema_rs.is_valid(whole, body) == is_taken
 
 
 def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, Any]) -> None:

@@ -60,6 +60,7 @@ PLACES = {
     "/group_by", "/then", "/now",  # words that go together; instants that are not in the future
     "/time_zone",  # of those that the database of time zones has
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
+    "/event_types",  # of formats for people, those of alerts
     "/expires_at",  # in the future
     "/filter",  # an array with words
     "/until",  # in the future, not too far ahead

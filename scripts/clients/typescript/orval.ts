@@ -6,8 +6,8 @@ import { activated, ensure, line, started } from "./told";
 async function main(): Promise<void> {
   const one = await ledger.reportFacts(activated);
   ensure(one.status === 201, "the fact is recorded");
-  const batch = await ledger.reportFacts([started]);
-  ensure(batch.status === 200 && Array.isArray(batch.data.data), "the batch is answered by a list");
+  const batch = await ledger.reportFactBatch([started]);
+  ensure(batch.status === 200 && batch.data.data.length === 1, "the batch is answered by a list");
 
   const list = await ledger.listExecutions({ state: ["running", "idle"], limit: 100 });
   ensure(list.status === 200, "the lines are listed");

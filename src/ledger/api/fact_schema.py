@@ -14,7 +14,7 @@ _NAMES, _DEFINITIONS = models_json_schema(
 )
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LABEL}
 _NULL: dict[str, Any] = {"type": "null"}
-_ACTORS = [kind for kind in get_args(ActorType) if kind != "system"]
+ACTORS = tuple(kind for kind in get_args(ActorType) if kind != "system")
 """The types of actors that a fact may name: ``system`` is the ledger itself."""
 _JSON = r"^([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/|[^;]*\+)[Jj][Ss][Oo][Nn] *(;|$)"
 
@@ -30,10 +30,22 @@ _ACTOR: dict[str, Any] = {
 }
 
 
-# The ending of a run names the run by its id or by its external id. (Generators ignore ``not``.)
-_NO_NAME: dict[str, Any] = {
-    "not": {"properties": {"subject": _NULL, "data": {"properties": {NAME_OF_RUN: _NULL}}}}
+# The ending of a run names the run by its id or by its external id. One object has one ``if``, so
+# that the rule stands below both branches of the actor's; generators stop at a ``not``.
+_NAME: dict[str, Any] = {
+    "if": {"properties": {"subject": _NULL}},
+    "then": {
+        "properties": {
+            "data": {
+                "type": "object",
+                "properties": {NAME_OF_RUN: {"type": "string"}},
+                "required": [NAME_OF_RUN],
+            }
+        },
+        "required": ["data"],
+    },
 }
+_NAME_AND_ACTOR = _ACTOR | {"then": _NAME, "else": _ACTOR["else"] | _NAME}
 
 
 def _optional(schema: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +80,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "subject": subject,
             "time": _optional({"type": "string", "format": "date-time"})
             | {"description": "When it happened: by default now, and at most 5 minutes ahead."},
-            "actortype": {"enum": [*_ACTORS, None]},
+            "actortype": {"enum": [*ACTORS, None]},
             "actorid": _optional(_TEXT | {"maxLength": 200}),
             "datacontenttype": _optional({"type": "string", "pattern": _JSON}),
             "traceparent": _optional({"type": "string"})
@@ -76,8 +88,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "data": data,
         },
         "required": required,
-        **_ACTOR,
-        **(_NO_NAME if is_ending else {}),
+        **(_NAME_AND_ACTOR if is_ending else _ACTOR),
         # Other extension attributes are accepted and ignored. Clients lose nothing without them,
         # and a misspelt attribute does not compile.
         "additionalProperties": False,
@@ -106,7 +117,6 @@ FACT_SCHEMAS: dict[str, Any] = {
         "items": _FACT,
         "maxItems": MAX_ITEMS,
     },
-    "Facts": {"anyOf": [_FACT, reference("FactBatch")]},
 }
 """The facts and their ``data`` by name, for the components of the OpenAPI document."""
 
@@ -135,6 +145,6 @@ def _body(schema: str, examples: dict[str, Any]) -> dict[str, Any]:
 
 
 BATCH_BODY = _body("FactBatch", {"several": _SEVERAL})
-FACT_BODY = _body("Facts", {"one": {"summary": "One fact", "value": _EXAMPLE}, "several": _SEVERAL})
-"""The request body. The content types of CloudEvents and binary mode (``ce-`` headers) are taken
-too, but generators of clients fail at routes with several content types (contract, Facts)."""
+FACT_BODY = _body("Fact", {"one": {"summary": "One fact", "value": _EXAMPLE}})
+"""The request body. Arrays, the content types of CloudEvents and binary mode (``ce-`` headers) are
+taken too, but generators of clients fail at a route with several forms (contract, Facts)."""

@@ -70,7 +70,7 @@ class CommandBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Nothing(CommandBody):
+class EmptyBody(CommandBody):
     """A body without fields."""
 
 

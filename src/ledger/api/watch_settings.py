@@ -284,8 +284,8 @@ RemindSeconds = Annotated[
     Field(
         ge=0,
         le=_MONTH,
-        description="The time between two reminders; 0: there are none.",
-        json_schema_extra={"not": {"exclusiveMinimum": 0, "exclusiveMaximum": _MINUTES}},
+        description="The time between two reminders, at least 300; 0: there are none.",
+        json_schema_extra={"if": {"minimum": 1}, "then": {"minimum": _MINUTES}},
     ),
     BeforeValidator(by_value),
     AfterValidator(_none_or_minutes),

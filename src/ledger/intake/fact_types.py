@@ -366,7 +366,13 @@ class RunUsageCorrected(Using, Reasoned, RunNamed):
     """
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["tokens_used"]}, {"required": ["token_usage"]}]}
+        json_schema_extra={
+            "if": {"properties": {"tokens_used": {"type": "null"}}},
+            "then": {
+                "properties": {"token_usage": {"type": "array", "items": {}}},
+                "required": ["token_usage"],
+            },
+        }
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ledger.api.models import Nothing
+from ledger.api.models import EmptyBody
 from ledger.api.routes import webhook_bodies as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
@@ -99,9 +99,9 @@ class RecoverForm(Form):
         return checked({"since": since}, api.Recovery, key)
 
 
-def nothing(key: IdempotencyKey) -> Sent[Nothing]:
+def nothing(key: IdempotencyKey) -> Sent[EmptyBody]:
     """A command without any fields."""
-    return Sent(Nothing(), key, None)
+    return Sent(EmptyBody(), key, None)
 
 
 def typed(form: Form | None, endpoint: ShownEndpoint | None = None) -> Mapping[str, Any]:

@@ -25,16 +25,15 @@ from execution_ledger.types import (
     DeliveryStatus,
     Endpoint,
     EndpointWithSecret,
-    EndpointWithSecretFormat,
     Event,
     EventType,
     EventTypeOrEvery,
     ExecutionModel,
+    ExportFormat,
     FactItem,
-    Format,
     Found,
-    Health,
     HealthCondition,
+    HealthOrNone,
     HistoryItem,
     HoursOfWatch,
     Inclusion,
@@ -47,6 +46,7 @@ from execution_ledger.types import (
     LineCounts,
     LineDetail,
     LineOutcomes,
+    LineSort,
     ModelTokens,
     Name,
     NoActivityCondition,
@@ -54,6 +54,7 @@ from execution_ledger.types import (
     PastDueCondition,
     ProductLine,
     Proof,
+    PublishedType,
     ResourceData,
     Run,
     RunError,
@@ -61,8 +62,6 @@ from execution_ledger.types import (
     RunsFailingCondition,
     RunStatus,
     Severity,
-    ShownType,
-    Sort,
     Source,
     SourceSilentCondition,
     State,
@@ -76,6 +75,7 @@ from execution_ledger.types import (
     Watch,
     WatchedLines,
     WatchPreview,
+    WebhookFormat,
 )
 
 T = TypeVar("T")
@@ -212,7 +212,9 @@ LIST_EVENTS: Listing[Event] = Listing("GET", "/v1/events", Event)
 
 SHOW_EVENT: Answer[Event] = Answer("GET", "/v1/events/{event_id}", Event)
 
-LIST_EVENT_TYPES: Answer[list[ShownType]] = Answer("GET", "/v1/event-types", list[ShownType])
+LIST_EVENT_TYPES: Answer[list[PublishedType]] = Answer(
+    "GET", "/v1/event-types", list[PublishedType]
+)
 
 SHOW_EVENT_TYPE: Bare[dict[str, Any]] = Bare("GET", "/v1/event-types/{type}", dict[str, Any])
 
@@ -319,7 +321,7 @@ class ListExecutions(TypedDict, total=False):
     """A comma means or."""
     blocked_cause: Words[Cause]
     """The cause of an open blocker. A comma means or."""
-    health: Words[Health]
+    health: Words[HealthOrNone]
     """The health status; `none` finds lines without signals. A comma means or."""
     resource_id: Words[str]
     """A resource that is allocated now. Not with `as_of`. A comma means or."""
@@ -333,7 +335,7 @@ class ListExecutions(TypedDict, total=False):
     """An alert that is not resolved. Not with `as_of`."""
     organization_id: str
     """A single id. Another organization's finds nothing. Not with `as_of`."""
-    sort: Sort
+    sort: LineSort
     """`state_since`: the longest in its state first; `health_score`: the worst first, lines
     without signals last; `due_at`: the earliest of the open blockers first, lines without
     one last, not with `as_of`; then the newest record id first.
@@ -361,7 +363,7 @@ class SummarizeExecutions(TypedDict, total=False):
     """A comma means or."""
     blocked_cause: Words[Cause]
     """The cause of an open blocker. A comma means or."""
-    health: Words[Health]
+    health: Words[HealthOrNone]
     """The health status; `none` finds lines without signals. A comma means or."""
     resource_id: Words[str]
     """A resource that is allocated now. Not with `as_of`. A comma means or."""
@@ -398,7 +400,7 @@ class ExportExecutions(TypedDict, total=False):
     """A comma means or."""
     blocked_cause: Words[Cause]
     """The cause of an open blocker. A comma means or."""
-    health: Words[Health]
+    health: Words[HealthOrNone]
     """The health status; `none` finds lines without signals. A comma means or."""
     resource_id: Words[str]
     """A resource that is allocated now. Not with `as_of`. A comma means or."""
@@ -412,7 +414,7 @@ class ExportExecutions(TypedDict, total=False):
     """An alert that is not resolved. Not with `as_of`."""
     organization_id: str
     """A single id. Another organization's finds nothing. Not with `as_of`."""
-    sort: Sort
+    sort: LineSort
     """`state_since`: the longest in its state first; `health_score`: the worst first, lines
     without signals last; `due_at`: the earliest of the open blockers first, lines without
     one last, not with `as_of`; then the newest record id first.
@@ -421,7 +423,7 @@ class ExportExecutions(TypedDict, total=False):
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
     """
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     min_position: int
 
@@ -567,7 +569,7 @@ class ExportRuns(TypedDict, total=False):
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
     """
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     after: str
     """A RUN id: the runs after it in the order of the list. For example `RUN-26-001812`."""
@@ -702,7 +704,7 @@ class ExportUsageOfLines(TypedDict, total=False):
     """Check-ins of these resources count alone. A comma means or."""
     group_by: str
     """One or two words; `month` or `day` comes last."""
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     min_position: int
 
@@ -773,7 +775,7 @@ class ExportComparison(TypedDict, total=False):
     """Check-ins of these resources count alone. A comma means or."""
     now: Instant
     """The later instant; by default now. For example `2026-04-15T09:12:44Z`."""
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     min_position: int
 
@@ -904,7 +906,7 @@ class CreateWatch(TypedDict, total=False):
     severity: Severity
     """By default `"warning"`."""
     remind_seconds: int
-    """The time between two reminders; 0: there are none. By default `0`."""
+    """The time between two reminders, at least 300; 0: there are none. By default `0`."""
     enabled: bool
     """By default `true`."""
     idempotency_key: str
@@ -955,7 +957,7 @@ class UpdateWatch(TypedDict, total=False):
     `blocker_open`, `health` and `runs_failing` alone.
     """
     remind_seconds: int
-    """The time between two reminders; 0: there are none."""
+    """The time between two reminders, at least 300; 0: there are none."""
     lines: WatchedLines
     enabled: bool
     idempotency_key: str
@@ -1050,7 +1052,7 @@ class ExportAlerts(TypedDict, total=False):
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
     """
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     min_position: int
 
@@ -1126,7 +1128,7 @@ class ExportEvents(TypedDict, total=False):
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
     """
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     min_position: int
 
@@ -1168,7 +1170,7 @@ class ShowEvent(TypedDict, total=False):
 class CreateWebhook(TypedDict, total=False):
     """Arguments: set up a webhook."""
 
-    format: EndpointWithSecretFormat
+    format: WebhookFormat
     """What arrives. It is set once. By default `"standard"`."""
     url: str
     """http or https, to a public address. Redirects are not followed. Of `slack`, an incoming
@@ -1224,7 +1226,9 @@ class UpdateWebhook(TypedDict, total=False):
     routing_key: str
     """PagerDuty's integration key. It is not shown."""
     event_types: Sequence[EventTypeOrEvery]
-    """Types of `/v1/event-types`, or `*` alone for all of them."""
+    """Types of `/v1/event-types`, or `*` alone for all of them. For `slack`, `email` and
+    `pagerduty`, those of alerts and `webhook.delivery_failed`.
+    """
     watch_ids: Sequence[str] | None
     """Of alerts, only those of these watches are sent. Null: those of all."""
     min_severity: Severity
@@ -1377,7 +1381,7 @@ class ExportAuditLog(TypedDict, total=False):
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
     """
-    format: Format
+    format: ExportFormat
     """JSON objects, one on each line, or a table."""
     cursor: str
     """The `meta.cursor` of the page before, with the same filters."""

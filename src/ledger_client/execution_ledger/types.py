@@ -89,10 +89,9 @@ if TYPE_CHECKING:
     Cause: TypeAlias = Literal[
         "approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"
     ]
+    DeliveryStatus: TypeAlias = Literal["pending", "retrying", "delivered", "failed", "skipped"]
+    DirectoryType: TypeAlias = Literal["workspace", "project", "resource"]
     DisabledReason: TypeAlias = Literal["operator", "gone", "failing"]
-    EndpointWithSecretFormat: TypeAlias = Literal[
-        "cloudevents", "email", "pagerduty", "slack", "standard"
-    ]
     EventType: TypeAlias = Literal[
         "execution.started",
         "execution.updated",
@@ -168,14 +167,14 @@ if TYPE_CHECKING:
         "observability",
         "agent_runtime",
     ]
+    ExportFormat: TypeAlias = Literal["jsonl", "csv"]
     FactItemOutcome: TypeAlias = Literal["duplicate", "recorded", "refused"]
-    Format: TypeAlias = Literal["jsonl", "csv"]
     FoundType: TypeAlias = Literal["blocker", "line", "project", "resource", "run", "workspace"]
-    Health: TypeAlias = Literal["green", "amber", "red", "none"]
-    HealthBelowStatus: TypeAlias = Literal["amber", "red"]
+    HealthOrNone: TypeAlias = Literal["green", "amber", "red", "none"]
     HoldName: TypeAlias = Literal["operator", "service_line"]
-    InStateStates: TypeAlias = Literal["blocked", "idle", "paused", "running"]
     LineOutcomeOutcome: TypeAlias = Literal["paused", "refused", "resumed", "unchanged"]
+    LineSort: TypeAlias = Literal["state_since", "health_score", "due_at"]
+    OpenRunStatus: TypeAlias = Literal["pending", "running"]
     Permission: TypeAlias = Literal[
         "read",
         "write",
@@ -191,10 +190,8 @@ if TYPE_CHECKING:
     ProductLine: TypeAlias = Literal[
         "talent", "managed_services", "ods", "infrastructure", "intelligence", "agent_gateway"
     ]
-    RunOpenStatuses: TypeAlias = Literal["pending", "running"]
     RunStatus: TypeAlias = Literal["pending", "running", "completed", "failed", "cancelled"]
     Severity: TypeAlias = Literal["info", "warning", "critical"]
-    DeliveryStatus: TypeAlias = Literal["delivered", "failed", "pending", "retrying", "skipped"]
     ResolutionReason: TypeAlias = Literal[
         "changed", "deleted", "disabled", "line_closed", "recovered"
     ]
@@ -208,15 +205,16 @@ if TYPE_CHECKING:
         "outcome_progress",
     ]
     SignalStatus: TypeAlias = Literal["green", "amber", "red"]
-    Sort: TypeAlias = Literal["state_since", "health_score", "due_at"]
     State: TypeAlias = Literal["running", "idle", "paused", "blocked", "closed"]
     SubjectType: TypeAlias = Literal[
         "alert", "project", "run", "service_line", "statement", "webhook", "workspace"
     ]
     TriggerType: TypeAlias = Literal["api", "user", "agent", "schedule", "system"]
-    Type: TypeAlias = Literal["workspace", "project", "resource"]
     UsageOverMeasure: TypeAlias = Literal["hours", "runs", "tokens_used"]
     UsageOverPeriod: TypeAlias = Literal["day", "month", "week"]
+    WatchedHealth: TypeAlias = Literal["amber", "red"]
+    WatchedState: TypeAlias = Literal["running", "idle", "paused", "blocked"]
+    WebhookFormat: TypeAlias = Literal["standard", "cloudevents", "slack", "pagerduty", "email"]
     Weekday: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
     class BlockerOpen(TypedDict, total=False):
@@ -232,48 +230,30 @@ if TYPE_CHECKING:
         causes: Sequence[Cause]
         """Blockers of these causes. An empty array is like none: of any cause."""
 
-    class BlockerOpenPayload(TypedDict, total=False):
-        """A blocker is open."""
-
-        kind: Required[Literal["blocker_open"]]
-        causes: Sequence[Cause] | None
-
     class HealthBelow(TypedDict, total=False):
         """The health of a line has this status, or a worse one."""
 
         kind: Required[Literal["health"]]
-        status: Required[HealthBelowStatus]
-
-    class HealthBelowPayload(TypedDict, total=False):
-        """The health of a line has this status, or a worse one."""
-
-        kind: Required[Literal["health"]]
-        status: Required[HealthBelowStatus]
+        status: Required[WatchedHealth]
 
     class HealthCondition(TypedDict, total=False):
         """The health of a line has this status, or a worse one."""
 
         kind: Required[Literal["health"]]
-        status: Required[HealthBelowStatus]
+        status: Required[WatchedHealth]
 
     class InState(TypedDict, total=False):
         """A line is in one of these states, without a break."""
 
         kind: Required[Literal["in_state"]]
-        states: Required[Sequence[InStateStates]]
+        states: Required[Sequence[WatchedState]]
 
     class InStateCondition(TypedDict, total=False):
         """A line is in a state, or is paused or blocked, without a break."""
 
         kind: Required[Literal["in_state"]]
-        states: Required[Sequence[InStateStates]]
+        states: Required[Sequence[WatchedState]]
         """One state, or `paused` and `blocked`."""
-
-    class InStatePayload(TypedDict, total=False):
-        """A line is in one of these states, without a break."""
-
-        kind: Required[Literal["in_state"]]
-        states: Required[Sequence[InStateStates]]
 
     class NoActivity(TypedDict, total=False):
         """A line that is neither closed nor paused has no open run and no activity."""
@@ -281,11 +261,6 @@ if TYPE_CHECKING:
         kind: Required[Literal["no_activity"]]
 
     class NoActivityCondition(TypedDict, total=False):
-        """A line that is neither closed nor paused has no open run and no activity."""
-
-        kind: Required[Literal["no_activity"]]
-
-    class NoActivityPayload(TypedDict, total=False):
         """A line that is neither closed nor paused has no open run and no activity."""
 
         kind: Required[Literal["no_activity"]]
@@ -300,28 +275,17 @@ if TYPE_CHECKING:
 
         kind: Required[Literal["past_due"]]
 
-    class PastDuePayload(TypedDict, total=False):
-        """A blocker is open, and its due time has passed."""
-
-        kind: Required[Literal["past_due"]]
-
     class RunOpen(TypedDict, total=False):
         """A run is pending or running."""
 
         kind: Required[Literal["run_open"]]
-        statuses: Required[Sequence[RunOpenStatuses]]
+        statuses: Required[Sequence[OpenRunStatus]]
 
     class RunOpenCondition(TypedDict, total=False):
         """A run is pending or running."""
 
         kind: Required[Literal["run_open"]]
-        statuses: Required[Sequence[RunOpenStatuses]]
-
-    class RunOpenPayload(TypedDict, total=False):
-        """A run is pending or running."""
-
-        kind: Required[Literal["run_open"]]
-        statuses: Required[Sequence[RunOpenStatuses]]
+        statuses: Required[Sequence[OpenRunStatus]]
 
     class RunsFailing(TypedDict, total=False):
         """The latest runs of a line have failed, so many of them."""
@@ -330,12 +294,6 @@ if TYPE_CHECKING:
         count: Required[int]
 
     class RunsFailingCondition(TypedDict, total=False):
-        """The latest runs of a line have failed, so many of them."""
-
-        kind: Required[Literal["runs_failing"]]
-        count: Required[int]
-
-    class RunsFailingPayload(TypedDict, total=False):
         """The latest runs of a line have failed, so many of them."""
 
         kind: Required[Literal["runs_failing"]]
@@ -354,12 +312,6 @@ if TYPE_CHECKING:
         sources: Required[Sequence[str]]
         """Each is watched by itself."""
 
-    class SourceSilentPayload(TypedDict, total=False):
-        """No fact of a source was recorded."""
-
-        kind: Required[Literal["source_silent"]]
-        sources: Required[Sequence[str]]
-
     class UsageOver(TypedDict, total=False):
         """A line has used more than this in the present day, ISO week or month, of UTC."""
 
@@ -376,14 +328,6 @@ if TYPE_CHECKING:
         period: Required[UsageOverPeriod]
         limit: Required[float]
 
-    class UsageOverPayload(TypedDict, total=False):
-        """A line has used more than this in the present day, ISO week or month, of UTC."""
-
-        kind: Required[Literal["usage_over"]]
-        measure: Required[UsageOverMeasure]
-        period: Required[UsageOverPeriod]
-        limit: Required[float]
-
 else:
     ActorType = str
     AlertOutcomeOutcome = str
@@ -393,61 +337,52 @@ else:
     AuditEntryOutcome = str
     BlockerOpen = dict[str, Any]
     BlockerOpenCondition = dict[str, Any]
-    BlockerOpenPayload = dict[str, Any]
     Cause = str
+    DeliveryStatus = str
+    DirectoryType = str
     DisabledReason = str
-    EndpointWithSecretFormat = str
     EventType = str
     EventTypeOrEvery = str
     ExecutionModel = str
+    ExportFormat = str
     FactItemOutcome = str
-    Format = str
     FoundType = str
-    Health = str
     HealthBelow = dict[str, Any]
-    HealthBelowPayload = dict[str, Any]
-    HealthBelowStatus = str
     HealthCondition = dict[str, Any]
+    HealthOrNone = str
     HoldName = str
     InState = dict[str, Any]
     InStateCondition = dict[str, Any]
-    InStatePayload = dict[str, Any]
-    InStateStates = str
     LineOutcomeOutcome = str
+    LineSort = str
     NoActivity = dict[str, Any]
     NoActivityCondition = dict[str, Any]
-    NoActivityPayload = dict[str, Any]
+    OpenRunStatus = str
     PastDue = dict[str, Any]
     PastDueCondition = dict[str, Any]
-    PastDuePayload = dict[str, Any]
     Permission = str
     ProductLine = str
     RunOpen = dict[str, Any]
     RunOpenCondition = dict[str, Any]
-    RunOpenPayload = dict[str, Any]
-    RunOpenStatuses = str
     RunStatus = str
     RunsFailing = dict[str, Any]
     RunsFailingCondition = dict[str, Any]
-    RunsFailingPayload = dict[str, Any]
     Severity = str
-    DeliveryStatus = str
     ResolutionReason = str
     SignalName = str
     SignalStatus = str
-    Sort = str
     SourceSilent = dict[str, Any]
     SourceSilentCondition = dict[str, Any]
-    SourceSilentPayload = dict[str, Any]
     State = str
     SubjectType = str
     TriggerType = str
-    Type = str
     UsageOver = dict[str, Any]
     UsageOverCondition = dict[str, Any]
     UsageOverMeasure = str
-    UsageOverPayload = dict[str, Any]
     UsageOverPeriod = str
+    WatchedHealth = str
+    WatchedState = str
+    WebhookFormat = str
     Weekday = str
 
 
@@ -517,7 +452,7 @@ class AlertAcknowledgedPayload(_Answer, frozen=True, kw_only=True):
     watch_id: str
     watch_name: str
     severity: Severity
-    subject: AlertSubjectPayload
+    subject: AlertSubject
     text: str
     note: str | None = None
     assignee: str | None = None
@@ -538,17 +473,17 @@ class AlertOpenedPayload(_Answer, frozen=True, kw_only=True):
     watch_id: str
     watch_name: str
     severity: Severity
-    subject: AlertSubjectPayload
+    subject: AlertSubject
     condition: (
-        InStatePayload
-        | BlockerOpenPayload
-        | PastDuePayload
-        | NoActivityPayload
-        | RunOpenPayload
-        | RunsFailingPayload
-        | HealthBelowPayload
-        | SourceSilentPayload
-        | UsageOverPayload
+        InState
+        | BlockerOpen
+        | PastDue
+        | NoActivity
+        | RunOpen
+        | RunsFailing
+        | HealthBelow
+        | SourceSilent
+        | UsageOver
     )
     for_seconds: int
     since: datetime
@@ -579,7 +514,7 @@ class AlertRemindedPayload(_Answer, frozen=True, kw_only=True):
     watch_id: str
     watch_name: str
     severity: Severity
-    subject: AlertSubjectPayload
+    subject: AlertSubject
     text: str
     n: int
 
@@ -598,19 +533,12 @@ class AlertResolvedPayload(_Answer, frozen=True, kw_only=True):
     watch_id: str
     watch_name: str
     severity: Severity
-    subject: AlertSubjectPayload
+    subject: AlertSubject
     text: str
     reason: ResolutionReason
 
 
 class AlertSubject(_Answer, frozen=True, kw_only=True):
-    """The line, blocker, run or source that an alert is about."""
-
-    type: AlertSubjectType
-    id: str
-
-
-class AlertSubjectPayload(_Answer, frozen=True, kw_only=True):
     """The line, blocker, run or source that an alert is about."""
 
     type: AlertSubjectType
@@ -771,7 +699,7 @@ class EndpointWithSecret(_Answer, frozen=True, kw_only=True):
     """An endpoint with its secret, which is not shown again."""
 
     id: str
-    format: EndpointWithSecretFormat
+    format: WebhookFormat
     url: str
     """Of `slack` without its path, of `email` without addresses."""
     routing_key: str | None = None
@@ -971,7 +899,7 @@ class ExecutionStartedPayload(_Answer, frozen=True, kw_only=True):
     product_line: ProductLine
     execution_model: ExecutionModel
     project_tags: list[str]
-    resources: list[ResourcePayload]
+    resources: list[Resource]
     started_at: datetime
     name: str | None = None
 
@@ -1190,7 +1118,7 @@ class LineDetail(_Answer, frozen=True, kw_only=True):
     """Alerts that are not resolved."""
     metrics: dict[str, float | None]
     resources: list[Resource]
-    health: ShownHealth
+    health: Health
     blockers: list[ReportedBlocker]
     holds: list[Hold]
     closed_at: datetime | None = None
@@ -1212,7 +1140,7 @@ class LineFilter(TypedDict, total=False):
     execution_model: Sequence[ExecutionModel]
     has_alerts: bool
     """An alert that is not resolved. By default `false`."""
-    health: Sequence[Health]
+    health: Sequence[HealthOrNone]
     """The health status; `none` finds lines without signals."""
     overdue: bool
     """An open blocker whose `due_at` is in the past. By default `false`."""
@@ -1287,20 +1215,6 @@ class NumberPair(_Answer, frozen=True, kw_only=True):
     change: float | None = None
 
 
-class SignalStatusPair(_Answer, frozen=True, kw_only=True):
-    """A word then and now; ``then`` is null where the line was not known."""
-
-    then: SignalStatus | None = None
-    now: SignalStatus | None = None
-
-
-class StatePair(_Answer, frozen=True, kw_only=True):
-    """A word then and now; ``then`` is null where the line was not known."""
-
-    then: State | None = None
-    now: State | None = None
-
-
 class PreviewMeta(_Answer, frozen=True, kw_only=True):
     """The number of the alerts that would be open."""
 
@@ -1340,6 +1254,16 @@ class Proof(_Answer, frozen=True, kw_only=True):
     """The signed note."""
     key: str
     """The log's verifier key: compare it with the key that you keep."""
+
+
+class PublishedType(_Answer, frozen=True, kw_only=True):
+    """A type of the published language."""
+
+    type: str
+    version: int
+    description: str
+    schema: str
+    """The path of the type's JSON Schema."""
 
 
 class ReportedBlocker(_Answer, frozen=True, kw_only=True):
@@ -1402,17 +1326,6 @@ class ResourceHours(_Answer, frozen=True, kw_only=True):
     hours: float
 
 
-class ResourcePayload(_Answer, frozen=True, kw_only=True):
-    """A resource allocated to a line: a person, a pod, an agent, a machine."""
-
-    type: str
-    id: str
-    name: str | None = None
-    role: str | None = None
-    allocated_hours_per_week: float | None = None
-    status: str
-
-
 class ResourceReleasedEvent(_Event, frozen=True, kw_only=True):
     """A resource left the line."""
 
@@ -1443,7 +1356,7 @@ class RunCancelledPayload(_Answer, frozen=True, kw_only=True):
     duration_ms: int | None = None
     external_id: str | None = None
     tokens_used: int | None = None
-    token_usage: list[TokenUsagePayload] | None = None
+    token_usage: list[TokenUsage] | None = None
 
 
 class RunCompletedEvent(_Event, frozen=True, kw_only=True):
@@ -1461,7 +1374,7 @@ class RunCompletedPayload(_Answer, frozen=True, kw_only=True):
     """
 
     tokens_used: int | None = None
-    token_usage: list[TokenUsagePayload] | None = None
+    token_usage: list[TokenUsage] | None = None
     duration_ms: int | None = None
     late: bool
     external_id: str | None = None
@@ -1507,7 +1420,7 @@ class RunFailedPayload(_Answer, frozen=True, kw_only=True):
     """
 
     tokens_used: int | None = None
-    token_usage: list[TokenUsagePayload] | None = None
+    token_usage: list[TokenUsage] | None = None
     duration_ms: int | None = None
     late: bool
     external_id: str | None = None
@@ -1543,7 +1456,7 @@ class RunRequestedEvent(_Event, frozen=True, kw_only=True):
 class RunRequestedPayload(_Answer, frozen=True, kw_only=True):
     """A run was requested: it is pending until it starts."""
 
-    triggered_by: TriggerPayload | None = None
+    triggered_by: Trigger | None = None
     external_id: str | None = None
     attempt: int = 1
     retry_of: str | None = None
@@ -1562,7 +1475,7 @@ class RunStartedEvent(_Event, frozen=True, kw_only=True):
 class RunStartedPayload(_Answer, frozen=True, kw_only=True):
     """A run began."""
 
-    triggered_by: TriggerPayload | None = None
+    triggered_by: Trigger | None = None
     external_id: str | None = None
     attempt: int = 1
     retry_of: str | None = None
@@ -1584,7 +1497,7 @@ class RunUsageCorrectedPayload(_Answer, frozen=True, kw_only=True):
     attempt: int = 1
     retry_of: str | None = None
     tokens_used: int
-    token_usage: list[TokenUsagePayload] | None = None
+    token_usage: list[TokenUsage] | None = None
     previous: int | None = None
     reason: str | None = None
     external_id: str | None = None
@@ -1712,7 +1625,7 @@ class Endpoint(_Answer, frozen=True, kw_only=True):
     """An endpoint."""
 
     id: str
-    format: EndpointWithSecretFormat
+    format: WebhookFormat
     url: str
     """Of `slack` without its path, of `email` without addresses."""
     routing_key: str | None = None
@@ -1743,7 +1656,7 @@ class Error(_Answer, frozen=True, kw_only=True):
     message: str | None = None
 
 
-class ShownHealth(_Answer, frozen=True, kw_only=True):
+class Health(_Answer, frozen=True, kw_only=True):
     """Score and signals, in order of first report."""
 
     score: int | None = None
@@ -1950,34 +1863,6 @@ class TokenUsage(_Answer, frozen=True, kw_only=True):
     reasoning: int
 
 
-class TokenUsagePayload(_Answer, frozen=True, kw_only=True):
-    """The tokens of one model: caches are a part of `input`, reasoning is a part of `output`."""
-
-    model: str
-    input: int
-    output: int
-    cache_read: int
-    cache_write: int
-    reasoning: int
-
-
-class Trigger(_Answer, frozen=True, kw_only=True):
-    """The trigger of a run."""
-
-    type: TriggerType
-    actor_id: str | None = None
-
-
-class ShownType(_Answer, frozen=True, kw_only=True):
-    """A type of the published language."""
-
-    type: str
-    version: int
-    description: str
-    schema: str
-    """The path of the type's JSON Schema."""
-
-
 class Usage(_Answer, frozen=True, kw_only=True):
     """The usage of a line, in total and by day."""
 
@@ -2032,6 +1917,20 @@ class ShownWatchedLines(_Answer, frozen=True, kw_only=True):
     product_line: list[ProductLine] | None = None
     project_tag: list[str] | None = None
     service_line_id: list[str] | None = None
+
+
+class SignalStatusPair(_Answer, frozen=True, kw_only=True):
+    """A word then and now; ``then`` is null where the line was not known."""
+
+    then: SignalStatus | None = None
+    now: SignalStatus | None = None
+
+
+class StatePair(_Answer, frozen=True, kw_only=True):
+    """A word then and now; ``then`` is null where the line was not known."""
+
+    then: State | None = None
+    now: State | None = None
 
 
 class StatementDocument(_Answer, frozen=True, kw_only=True):
@@ -2165,7 +2064,7 @@ class TokensByModel(_Answer, frozen=True, kw_only=True):
     """A part of `output`."""
 
 
-class TriggerPayload(_Answer, frozen=True, kw_only=True):
+class Trigger(_Answer, frozen=True, kw_only=True):
     """The trigger of a run."""
 
     type: TriggerType

@@ -71,8 +71,10 @@ def compose(app: FastAPI) -> Schema:
             "headers": {name.replace("-", ""): header for name, header in texts.HEADERS.items()},
             "responses": _shared_responses(routes),
             "requestBodies": {"WebhookMessage": texts.MESSAGE},
+            "pathItems": {"Delivery": texts.delivery()},
         },
-        "webhooks": texts.webhooks(),
+        # Of webhooks without a reference, openapi-generator makes files that do not compile.
+        "webhooks": {"event": {"$ref": "#/components/pathItems/Delivery"}},
         "tags": [{"name": name, "description": texts.TAGS[name]} for name in texts.TAGS],
     }
 
@@ -175,7 +177,7 @@ def _body(body: Any, made: Schemas) -> Schema:
     if missing := set(required) - shown.keys():
         raise ValueError(f"{whole['title']}: give examples=[…] to the fields {sorted(missing)}")
     content = {"application/json": {"schema": schema, "example": shown}}
-    return {"required": bool(required), "content": content}
+    return {"required": bool(required or "minProperties" in whole), "content": content}
 
 
 def _responses(route: APIRoute, parameters: set[str], made: Schemas) -> dict[str, Schema]:

@@ -12,11 +12,13 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel
 
-from ledger.api.models import TEMPLATE, as_answer, camel, reference
+from ledger.api.fact_schema import ACTORS
+from ledger.api.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
 from ledger.api.routes.audit import WORDS
 from ledger.domain.api_key import Permission
+from ledger.domain.channel import Format
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
-from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.health import HealthLevel, SignalName, SignalStatus
 from ledger.domain.values import (
     ActorType,
     Cause,
@@ -45,6 +47,7 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "SignalName": get_args(SignalName),
     "SignalStatus": get_args(SignalStatus),
     "ActorType": get_args(ActorType),
+    "ReportingActorType": ACTORS,
     "TriggerType": get_args(TriggerType),
     "DisabledReason": get_args(DisabledReason),
     "Permission": get_args(Permission),
@@ -54,11 +57,30 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "Severity": get_args(Severity),
     "AlertStatus": get_args(AlertStatus),
     "Weekday": get_args(Weekday),
+    "WebhookFormat": get_args(Format),
+    "WatchedHealth": get_args(HealthLevel),
+    "WatchedState": ("running", "idle", "paused", "blocked"),
+    "OpenRunStatus": ("pending", "running"),
+    "HealthOrNone": (*get_args(SignalStatus), "none"),
+    "LineSort": ("state_since", "health_score", "due_at"),
+    "DirectoryType": ("workspace", "project", "resource"),
+    "DeliveryStatus": ("pending", "retrying", "delivered", "failed", "skipped"),
+    "ExportFormat": ("jsonl", "csv"),
 }
-"""The enumerations that stand in several places. Any other is named after its only place."""
+"""The enumerations that stand in several places, or whose place alone says too little. Any other is
+named after its only place."""
+
+_UNIONS = {"InState": "Condition", "InStateCondition": "ConditionToWatch"}
+"""The name of several alternatives, by the first. Where an object within another is one of several,
+some generators make one class of all their fields."""
+
+_TELLING = ("kind", "type")
+"""The fields that tell alternatives apart: some generators know their word by ``enum`` alone."""
+
+_NAME_OF = {words: name for name, words in _NAMED.items()}
 
 _OF = re.compile(r"(Answer|Page)Of_(list_)?(?:\w+\.)*(\w+?)_+$")
-_ONE = ("items", "additionalProperties", "propertyNames", "not", "if", "then", "else", "contains")
+_ONE = ("items", "additionalProperties", "propertyNames", "if", "then", "else", "contains")
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
 
 
@@ -109,6 +131,8 @@ class Schemas:
                     name: self.placed(part, camel(place, name), suited)
                     for name, part in value.items()
                 }
+                for part in (value[name] for name in _TELLING if "const" in value.get(name, ())):
+                    part["enum"] = [part["const"]]
             elif key == "$ref":
                 value = _short(value)
             new[key] = value
@@ -117,8 +141,11 @@ class Schemas:
         return self._named(suitable, place)
 
     def _named(self, schema: Schema, place: str) -> Schema:
+        if "discriminator" in schema:
+            return self._union(schema)
         if "enum" not in schema:
-            return schema
+            typed = {"type": "string"} if "const" in schema else {}
+            return typed | schema
         words = [word for word in schema["enum"] if word is not None]
         rest = {key: value for key, value in schema.items() if key not in ("enum", "type")}
         if len(words) == 1:
@@ -132,9 +159,22 @@ class Schemas:
             return rest | {"anyOf": [reference(name), {"type": "null"}]}
         return reference(name) | rest
 
+    def _union(self, schema: Schema) -> Schema:
+        of = "oneOf" if "oneOf" in schema else "anyOf"
+        name = _UNIONS.get(schema[of][0]["$ref"].removeprefix(SCHEMAS))
+        if name is None:
+            return schema
+        told = {"oneOf": schema[of], "discriminator": schema["discriminator"]}
+        self.components[name] = told | {"title": name}
+        rest = {key: value for key, value in schema.items() if key not in (of, "discriminator")}
+        return reference(name) | rest
+
 
 def _short(name: str) -> str:
-    """``ShownRunPage`` for ``PageOf[ShownRun]``, as msgspec names it."""
+    """``ShownRunPage`` for ``PageOf[ShownRun]``, as msgspec names it; ``StatePair`` for a pair."""
+    if "Pair_" in name:
+        words = tuple(re.findall("[a-z]+", name.partition("Literal")[2]))
+        return SCHEMAS * ("/" in name) + f"{_NAME_OF[words]}Pair"
     short = _OF.sub(lambda found: found[3] + ("List" if found[2] else "") + found[1], name)
     return re.sub(r"\bEnvelope(?=Page$|Answer$|$)", "Event", short)
 

@@ -29,6 +29,7 @@ TAGS: dict[str, str] = {
     "watches": "Conditions with a clock, the alerts that they open, and who reports.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
+    "deliveries": "What endpoints of webhooks receive. Programs that only send need none of it.",
     "keys": "Who may do what: create, rotate and revoke API keys.",
     "audit": "Who wrote what, refused writes too.",
     "proof": "Check offline that nothing in the log was changed.",
@@ -106,32 +107,30 @@ MESSAGE: dict[str, Any] = {
 """The body of a delivery: a component that clients of the service do not need."""
 
 
-def webhooks() -> dict[str, Any]:
+def delivery() -> dict[str, Any]:
     """OpenAPI's description of the requests that endpoints receive."""
     return {
-        "event": {
-            "post": {
-                "operationId": "receive_event",
-                "tags": ["webhooks"],
-                "summary": "An event is delivered",
-                "description": "A gap in `sequence` means that an event is missing."
-                " Verify the signature before anything else (Standard Webhooks).",
-                "security": [],
-                "parameters": [
-                    {
-                        "name": name,
-                        "in": "header",
-                        "required": True,
-                        "description": description,
-                        "schema": {"type": "string"},
-                    }
-                    for name, description in _SIGNED.items()
-                ],
-                "requestBody": {"$ref": "#/components/requestBodies/WebhookMessage"},
-                "responses": {
-                    "204": {"description": "Delivered; any 2xx within 10 s means the same."},
-                    "410": {"description": "The endpoint is gone, and is disabled at once."},
-                },
-            }
+        "post": {
+            "operationId": "receive_event",
+            "tags": ["deliveries"],
+            "summary": "An event is delivered",
+            "description": "A gap in `sequence` means that an event is missing."
+            " Verify the signature before anything else (Standard Webhooks).",
+            "security": [],
+            "parameters": [
+                {
+                    "name": name,
+                    "in": "header",
+                    "required": True,
+                    "description": description,
+                    "schema": {"type": "string"},
+                }
+                for name, description in _SIGNED.items()
+            ],
+            "requestBody": {"$ref": "#/components/requestBodies/WebhookMessage"},
+            "responses": {
+                "204": {"description": "Delivered; any 2xx within 10 s means the same."},
+                "410": {"description": "The endpoint is gone, and is disabled at once."},
+            },
         }
     }

@@ -24,7 +24,7 @@ EVENT_SCHEMA = reference("Event")
 """A reference to the OpenAPI document's schema of an event of any type."""
 
 
-class ShownType(msgspec.Struct):
+class PublishedType(msgspec.Struct):
     """A type of the published language."""
 
     type: str
@@ -41,26 +41,25 @@ def component_of(type_: str) -> str:
 @cache
 def schemas() -> dict[str, Any]:
     """OpenAPI's schemas of the events of each type, of their payloads, and of any event."""
-    _, parts = msgspec.json.schema_components([Envelope], ref_template=SCHEMAS + "{name}")
-    references, payloads = _payloads(*TYPES.values(), place=SCHEMAS)
-    for (type_, payload), reference_ in zip(TYPES.items(), references, strict=True):
-        envelope = dict(parts["Envelope"], description=_about(payload))
-        told = {"type": {"const": type_}, "payload": reference_}
-        envelope["properties"] = envelope["properties"] | told
-        payloads[component_of(type_)] = envelope
-    return payloads | {"Event": one_of("type", {type_: component_of(type_) for type_ in TYPES})}
-
-
-def _payloads(*types: type[Payload], place: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """References to the schemas of payloads, and these schemas by name."""
-    references, parts = msgspec.json.schema_components(types, ref_template=place + "{name}Payload")
-    return references, {f"{name}Payload": as_answer(part) for name, part in parts.items()}
+    types = [Envelope, *TYPES.values()]
+    _, parts = msgspec.json.schema_components(types, ref_template=SCHEMAS + "{name}")
+    shown = parts.pop("Envelope")
+    # A fact's data may have the name of the event's payload.
+    schemas = {f"{cls.__name__}Payload": parts.pop(cls.__name__) for cls in TYPES.values()}
+    for type_, payload in TYPES.items():
+        told = {"type": {"const": type_}, "payload": reference(f"{payload.__name__}Payload")}
+        envelope = {"description": _about(payload), "properties": shown["properties"] | told}
+        schemas[component_of(type_)] = shown | envelope
+    events = one_of("type", {type_: component_of(type_) for type_ in TYPES})
+    return parts | schemas | {"Event": events}
 
 
 @cache
 def _document(type_: str) -> dict[str, Any]:
     """The JSON Schema of a type, as a document of its own."""
-    (payload,), parts = _payloads(TYPES[type_], place=_DEFINITIONS)
+    (payload,), parts = msgspec.json.schema_components(
+        [TYPES[type_]], ref_template=_DEFINITIONS + "{name}Payload"
+    )
     envelope = _served(Envelope, type_) | {"description": _about(TYPES[type_])}
     envelope["properties"] |= {"type": {"const": type_}, "payload": payload}
     return {
@@ -68,7 +67,8 @@ def _document(type_: str) -> dict[str, Any]:
         "$id": f"{router.prefix}/{type_}",
         "version": LANGUAGE_VERSION,
         **envelope,
-        "$defs": parts | {name: _served(cls, name) for name, cls in _PARTS.items()},
+        "$defs": {f"{name}Payload": as_answer(part) for name, part in parts.items()}
+        | {name: _served(cls, name) for name, cls in _PARTS.items()},
     }
 
 
@@ -104,14 +104,14 @@ def _about(payload: type[Payload]) -> str:
 @read_route(
     router,
     "",
-    AnswerOf[list[ShownType]],
+    AnswerOf[list[PublishedType]],
     refusals(401, 403, 422, 429, 503),
     summary="List event types",
 )
 async def list_event_types(request: Request, principal: Principal) -> Response:
     """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
     types = [
-        ShownType(type_, LANGUAGE_VERSION, _about(payload), f"{router.prefix}/{type_}")
+        PublishedType(type_, LANGUAGE_VERSION, _about(payload), f"{router.prefix}/{type_}")
         for type_, payload in TYPES.items()
     ]
     return answer(json_text(AnswerOf(types)), services_of(request).positions.last_heard)

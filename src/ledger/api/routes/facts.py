@@ -91,8 +91,8 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     openapi_extra=needs("write") | {"body": FACT_BODY},
     responses={
         200: {
-            "description": "A fact that was recorded before, or the outcomes of a batch",
-            "types": (AnswerOf[FactItem], AnswerOf[list[FactItem]]),
+            "description": "A fact that was recorded before",
+            "types": (AnswerOf[FactItem],),
         },
         201: {"types": (AnswerOf[FactItem],), "description": "Recorded"},
         **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
@@ -100,10 +100,9 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
 )
 @records_refusals(_refused)
 async def report_facts(request: Request, principal: Principal) -> Response:
-    """Record a CloudEvent, or an array of up to 1,000.
+    """Record a CloudEvent. A fact that was recorded before is answered 200 with its first outcome.
 
-    A fact that was recorded before is answered 200 with its first outcome. In a batch each item
-    has an outcome of its own: one refused fact never stops the others.
+    The route takes arrays too, and answers them as `/v1/facts/batch` does.
     """
     is_batch, parsed, outcomes = await _report(request, principal)
     return _batch(request, parsed, outcomes) if is_batch else _single(parsed[0], outcomes[0])
@@ -122,8 +121,7 @@ async def report_facts(request: Request, principal: Principal) -> Response:
 async def report_fact_batch(request: Request, principal: Principal) -> Response:
     """Record an array of up to 1,000 CloudEvents, of which each has an outcome of its own.
 
-    `POST /v1/facts` takes arrays too: this route has one body and one answer, as generated clients
-    need it.
+    One refused fact never stops the others.
     """
     _, parsed, outcomes = await _report(request, principal)
     return _batch(request, parsed, outcomes)

@@ -38,7 +38,8 @@ EventTypes = Annotated[
     Field(
         min_length=1,
         max_length=100,
-        description="Types of `/v1/event-types`, or `*` alone for all of them.",
+        description="Types of `/v1/event-types`, or `*` alone for all of them. For `slack`, `email`"
+        " and `pagerduty`, those of alerts and `webhook.delivery_failed`.",
         examples=[["execution.blocked", "run.failed"]],
     ),
     set_of([*TYPES], EVERY_TYPE),
@@ -93,12 +94,19 @@ def _needs_an_address(schema: dict[str, Any]) -> None:
     url |= next(each for each in url.pop("anyOf") if each["type"] != "null")
     key = schema["properties"]["routing_key"]
     key |= next(each for each in key.pop("anyOf") if each["type"] != "null")
-    is_pagerduty = {"properties": {"format": {"const": "pagerduty"}}, "required": ["format"]}
+    only = {"type": "string", "const": "pagerduty"}
+    is_pagerduty = {"properties": {"format": only}, "required": ["format"]}
     schema |= {
         "if": is_pagerduty,
-        "then": {"required": ["routing_key"]},
-        "else": {"required": ["url"], "not": {"required": ["routing_key"]}},
+        "then": _requires("routing_key"),
+        "else": _requires("url"),
+        "dependentSchemas": {"routing_key": is_pagerduty},
     }
+
+
+def _requires(name: str) -> dict[str, Any]:
+    # Linters want a field that is required to be listed beside, and then the others, too.
+    return {"properties": {name: {}}, "required": [name], "additionalProperties": True}
 
 
 class NewWebhook(CommandBody):

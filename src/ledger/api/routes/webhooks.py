@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.models import Nothing
+from ledger.api.models import EmptyBody
 from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -218,7 +218,7 @@ async def delete_webhook(asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[
     answer=AnswerOf[EndpointWithSecret],
 )
 async def rotate_webhook_secret(
-    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[EmptyBody]
 ) -> Response:
     """Replace the secret. The new secret is shown in this answer only.
 
@@ -259,7 +259,7 @@ async def recover_webhook(
     status=202,
 )
 async def send_webhook_test(
-    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Nothing]
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[EmptyBody]
 ) -> Response:
     """Send a `webhook.test` event once, also to a disabled endpoint.
 
@@ -315,7 +315,7 @@ async def send_delivery_again(
     asking: Asking,
     endpoint_id: AnyEndpointId,
     event_id: AnyEventId,
-    sent: Sent[Nothing],
+    sent: Sent[EmptyBody],
 ) -> Response:
     """Send one event again at once, delivered or not, under the same id and number.
 

@@ -437,7 +437,7 @@ class AsyncEventRoutes(AsyncRoutes):
         """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
         return self._export(routes.EXPORT_EVENTS, given=given)
 
-    async def types(self) -> Sequence[types.ShownType]:
+    async def types(self) -> Sequence[types.PublishedType]:
         """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
         return await self._call(routes.LIST_EVENT_TYPES)
 
@@ -556,7 +556,7 @@ class AsyncDirectory(AsyncRoutes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
     def list(
-        self, type: types.Type, **given: Unpack[routes.ListDirectory]
+        self, type: types.DirectoryType, **given: Unpack[routes.ListDirectory]
     ) -> AsyncPages[types.Name]:
         """List what the lines of the credential's tenant bear now, closed lines too, by id."""
         return self._pages(routes.LIST_DIRECTORY, given={**given, "type": type})

@@ -420,7 +420,7 @@ class EventRoutes(Routes):
         """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
         return self._export(routes.EXPORT_EVENTS, given=given)
 
-    def types(self) -> Sequence[types.ShownType]:
+    def types(self) -> Sequence[types.PublishedType]:
         """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
         return self._call(routes.LIST_EVENT_TYPES)
 
@@ -538,7 +538,9 @@ class Keys(Routes):
 class Directory(Routes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
-    def list(self, type: types.Type, **given: Unpack[routes.ListDirectory]) -> Pages[types.Name]:
+    def list(
+        self, type: types.DirectoryType, **given: Unpack[routes.ListDirectory]
+    ) -> Pages[types.Name]:
         """List what the lines of the credential's tenant bear now, closed lines too, by id."""
         return self._pages(routes.LIST_DIRECTORY, given={**given, "type": type})
 

@@ -9,7 +9,7 @@ from ledger_client.api.execution import (
     resume_execution,
     show_execution,
 )
-from ledger_client.api.facts import report_facts
+from ledger_client.api.facts import report_fact_batch, report_facts
 from ledger_client.api.proof import show_checkpoint
 from ledger_client.api.runs import list_execution_runs
 from ledger_client.api.webhooks import (
@@ -30,9 +30,11 @@ from ledger_client.models.pausing import Pausing
 from ledger_client.models.product_line import ProductLine
 from ledger_client.models.run_started import RunStarted
 from ledger_client.models.run_started_fact import RunStartedFact
+from ledger_client.models.run_started_fact_type import RunStartedFactType
 from ledger_client.models.run_status import RunStatus
 from ledger_client.models.service_line_activated import ServiceLineActivated
 from ledger_client.models.service_line_activated_fact import ServiceLineActivatedFact
+from ledger_client.models.service_line_activated_fact_type import ServiceLineActivatedFactType
 from ledger_client.models.shown_endpoint_answer import ShownEndpointAnswer
 from ledger_client.models.shown_line_page import ShownLinePage
 from ledger_client.models.shown_run_page import ShownRunPage
@@ -57,7 +59,7 @@ def report() -> None:
         specversion="1.0",
         id=f"{line}-activated",
         source="/clients",
-        type_="service_line.activated",
+        type_=ServiceLineActivatedFactType.SERVICE_LINE_ACTIVATED,
         subject=line,
         data=activated,
     )
@@ -67,10 +69,10 @@ def report() -> None:
         specversion="1.0",
         id=f"{line}-run",
         source="/clients",
-        type_="run.started",
+        type_=RunStartedFactType.RUN_STARTED,
         data=RunStarted(service_line_id=line),
     )
-    batch = report_facts.sync(client=client, body=[started, fact])
+    batch = report_fact_batch.sync(client=client, body=[started, fact])
     assert isinstance(batch, FactItemListAnswer), batch
     assert [item.outcome.value for item in batch.data] == ["recorded", "duplicate"]
 

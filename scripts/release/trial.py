@@ -1,0 +1,46 @@
+"""The commands of ``docs/installing.md``, typed in a folder that has the release alone."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from scripts.clients.shared import ROOT, run, service
+
+PAGE = ROOT / "docs/installing.md"
+BEFORE_THE_SERVICE = 2
+"""The blocks of commands that need no service: the checksums, and its own installation."""
+
+
+def try_release(dist: Path, build: Path) -> None:
+    """Install the release as the page says, and use what was installed."""
+    folder = build / "trial"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(dist, folder)
+    blocks = re.findall(r"^```(\w+) sketch\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    quiet = os.environ | {
+        "NPM_CONFIG_PACKAGE_LOCK": "false",
+        "NPM_CONFIG_AUDIT": "false",
+        "PYTHONPATH": "",
+    }
+    for _, text in blocks[:BEFORE_THE_SERVICE]:
+        type_in(text, folder, quiet)
+    with service(folder, folder / "service/bin/ledger", "") as environment:
+        named = {"ELK_URL": environment["LEDGER"], "ELK_TOKEN": environment["TOKEN"]}
+        for language, text in blocks[BEFORE_THE_SERVICE:]:
+            if language == "ts":
+                (folder / "app/report.ts").write_text(text)
+            else:
+                type_in(text, folder, environment | named | quiet)
+    print("docs/installing.md: its commands install the release, and what they install works")
+
+
+def type_in(text: str, folder: Path, environment: dict[str, str]) -> None:
+    """Type the commands of a block; their output has the lines that the page shows."""
+    shown = [line for line in text.splitlines() if not line.startswith(("$ ", " "))]
+    script = "set -e\n" + re.sub(r"^\$ ", "", text, flags=re.MULTILINE)
+    for line in shown:
+        script = script.replace(f"{line}\n", "", 1)
+    printed = run("sh", "-c", script, cwd=folder, env=environment)
+    if missing := [line for line in shown if line not in printed.splitlines()]:
+        raise SystemExit(f"{PAGE.name} shows {missing}, but the commands print:\n{printed}")

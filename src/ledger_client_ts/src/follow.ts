@@ -1,0 +1,119 @@
+// Following the feed: pages until they are complete, then the stream, and over again.
+
+import type { Filters } from "./part.js";
+import { isLost, lines, outgoing, sleep } from "./transport.js";
+import type { Transport } from "./transport.js";
+import type { Event, EventPage, StreamEventsQuery } from "./types.js";
+
+/** A place for the position of a follower: the id of the last event that was handled. */
+export interface Store {
+  /** The position that was saved last, or nothing. */
+  load(): string | null | undefined | Promise<string | null | undefined>;
+  /** Keep a position. When the promise resolves, the event counts as handled. */
+  save(cursor: string): unknown;
+}
+
+/** Where to follow from, and which events. */
+export type FollowOptions<T extends Event["type"]> = Omit<
+  Filters<StreamEventsQuery>,
+  "type"
+> & {
+  /** By default the position is kept in memory alone. */
+  store?: Store | undefined;
+  type?: T | readonly T[] | undefined;
+  /** Ends the loop, without an error. */
+  signal?: AbortSignal | undefined;
+};
+
+/** The service sends a comment every 15 s: a longer silence is a lost connection. In seconds. */
+const SILENCE = 40;
+/** How long the service asks a reader of the stream to wait before it comes back. */
+const RETURN_MS = 2_000;
+const PAGE = 100;
+
+/**
+ * The events since a stored position, and then each new one, for ever.
+ *
+ * The position of an event is stored when the next event is asked for, so an event whose handler
+ * was interrupted comes again: at least once. A service that is away is waited for. A refusal, such
+ * as a revoked key, is thrown.
+ */
+export class Follow<E extends Event> implements AsyncIterable<E> {
+  /** The log's position up to which all events were given; null before that is known. */
+  completeTo: number | null = null;
+  readonly #transport: Transport;
+  readonly #store: Store | undefined;
+  readonly #filters: object;
+  readonly #signal: AbortSignal | undefined;
+  readonly #told: ((position: number) => void)[] = [];
+  #after: string | undefined;
+
+  constructor(transport: Transport, options: FollowOptions<E["type"]>) {
+    const { store, signal, after, ...filters } = options;
+    this.#transport = transport;
+    this.#store = store;
+    this.#signal = signal;
+    this.#filters = filters;
+    this.#after = after;
+  }
+
+  /**
+   * Call a function with the log's position when all events up to now were handled: at first, and
+   * after each lost connection. Gives this follower.
+   */
+  onComplete(told: (position: number) => void): this {
+    this.#told.push(told);
+    return this;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<E, void, undefined> {
+    while (!this.#signal?.aborted) {
+      try {
+        yield* this.upToNow();
+        yield* this.#streamed();
+      } catch (error) {
+        if (!isLost(error) && !this.#signal?.aborted) throw error;
+      }
+      await sleep(RETURN_MS * (0.5 + Math.random() / 2), this.#signal).catch(() => {});
+    }
+  }
+
+  /** The events since the stored position, up to now, and no further. */
+  async *upToNow(): AsyncGenerator<E, void, undefined> {
+    this.#after = (await this.#store?.load()) ?? this.#after;
+    for (;;) {
+      const query = { ...this.#filters, limit: PAGE, after: this.#after };
+      const sent = outgoing("GET", "/v1/events", query, {});
+      const [page, position] = await this.#transport.attempt(sent, this.#signal, async (answer) => [
+        (await answer.json()) as EventPage,
+        Number(answer.headers.get("ledger-position")),
+      ]);
+      for (const event of page.data) yield* this.#given(event);
+      if (page.meta.has_more) continue;
+      this.completeTo = position;
+      this.#told.forEach((told) => told(position));
+      return;
+    }
+  }
+
+  /** The events that are recorded from now on, until the connection ends. */
+  async *#streamed(): AsyncGenerator<E, void, undefined> {
+    const sent = outgoing("GET", "/v1/events/stream", this.#filters, {});
+    // Only the number of an id counts: the pages were complete up to this position.
+    sent.headers = { "last-event-id": `EVT-00-${`${this.completeTo}`.padStart(6, "0")}` };
+    for await (const line of lines(this.#transport.stream(sent, this.#signal, SILENCE))) {
+      if (!line.startsWith("data:") || !line.slice(5).trim()) continue;
+      const event = JSON.parse(line.slice(5)) as Event;
+      yield* this.#given(event);
+      this.completeTo = event.position;
+    }
+  }
+
+  /** Give an event, and store its position once it was handled. */
+  async *#given(event: Event): AsyncGenerator<E, void, undefined> {
+    yield event as E;
+    await this.#store?.save(event.id);
+    this.#after = event.id;
+    this.#signal?.throwIfAborted();
+  }
+}

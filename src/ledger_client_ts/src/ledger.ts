@@ -1,0 +1,173 @@
+// The client: routes by group, reporting in the background, and runs.
+
+import { NotConfigured } from "./errors.js";
+import { Compare, Events, Lines, Usage, Webhooks } from "./groups.js";
+import { program, variable } from "./host.js";
+import type { Attributes } from "./part.js";
+import { BATCH_FACTS, Reporter } from "./reporter.js";
+import type { Refusal } from "./reporter.js";
+import {
+  Alerts,
+  Audit,
+  Directory,
+  Keys,
+  Proofs,
+  Runs,
+  Service,
+  Statements,
+  Watches,
+} from "./routes.js";
+import type { FactData } from "./routes.js";
+import { Run } from "./run.js";
+import type { RunOptions } from "./run.js";
+import { encoded, Transport } from "./transport.js";
+import type { Options, Settings } from "./transport.js";
+import type { Fact, FactItem } from "./types.js";
+
+/** The types of facts. */
+export type FactType = keyof FactData;
+
+type Given = "specversion" | "id" | "source";
+
+/** A fact as a CloudEvent, without what the client adds: its id, its source and its time. */
+export type NewFact = Fact extends infer F
+  ? F extends Fact & { type: FactType }
+    ? Omit<F, Given> & Partial<Pick<F, Given>>
+    : never
+  : never;
+
+/** Where the ledger is, and who reports. */
+export interface LedgerOptions {
+  /** By default `ELK_URL`. */
+  url?: string | undefined;
+  /** By default `ELK_TOKEN`. */
+  token?: string | undefined;
+  /** The name of the reporting program; by default `ELK_SOURCE`, else `/` and its file's name. */
+  source?: string | undefined;
+  /** The time of a call with all its attempts, in seconds. By default 30. */
+  timeout?: number | undefined;
+  /** Called with each reported fact that the ledger refuses, and the reason. */
+  onRefused?: Refusal | undefined;
+}
+
+/** A client of the execution ledger. The constructor throws NotConfigured. */
+export class Ledger {
+  readonly lines: Lines;
+  readonly runs: Runs;
+  readonly usage: Usage;
+  readonly compare: Compare;
+  readonly statements: Statements;
+  readonly watches: Watches;
+  readonly alerts: Alerts;
+  readonly events: Events;
+  readonly webhooks: Webhooks;
+  readonly audit: Audit;
+  readonly keys: Keys;
+  readonly directory: Directory;
+  readonly proofs: Proofs;
+  readonly service: Service;
+  readonly #transport: Transport;
+  readonly #reporter: Reporter;
+
+  constructor(options: LedgerOptions = {}) {
+    const transport = new Transport(settingsOf(options));
+    this.#transport = transport;
+    this.#reporter = new Reporter(transport, options.onRefused);
+    this.lines = new Lines(transport);
+    this.runs = new Runs(transport);
+    this.usage = new Usage(transport);
+    this.compare = new Compare(transport);
+    this.statements = new Statements(transport);
+    this.watches = new Watches(transport);
+    this.alerts = new Alerts(transport);
+    this.events = new Events(transport);
+    this.webhooks = new Webhooks(transport);
+    this.audit = new Audit(transport);
+    this.keys = new Keys(transport);
+    this.directory = new Directory(transport);
+    this.proofs = new Proofs(transport);
+    this.service = new Service(transport);
+  }
+
+  /**
+   * Report a fact in the background.
+   *
+   * Returns at once and never throws. A fact that is refused, or that cannot be sent, is told to
+   * `onRefused` and to the console. With an `id` of your own the fact is recorded once, however
+   * often it is reported; it happened when it arrives, unless you give its `time`. A process that
+   * is killed loses at most the facts that `flush` had not confirmed.
+   */
+  report<T extends FactType>(
+    type: T,
+    subject: string | null,
+    data?: FactData[T],
+    attributes?: Attributes,
+  ): void;
+  report(fact: NewFact): void;
+  report(
+    fact: string | object,
+    subject?: string | null,
+    data: object = {},
+    attributes: Attributes = {},
+  ): void {
+    const given = typeof fact === "string" ? { type: fact, subject, data, ...attributes } : fact;
+    this.#reporter.report({ ...given });
+  }
+
+  /**
+   * Wait for at most so many seconds until the ledger has judged all facts reported so far.
+   *
+   * Gives whether it has: each of them is then recorded, or was told as refused.
+   */
+  flush(seconds = 10): Promise<boolean> {
+    return this.#reporter.flush(seconds);
+  }
+
+  /** Send CloudEvents now, in their order; give the outcome of each. Throws LedgerError. */
+  async send(facts: readonly NewFact[], options: Options = {}): Promise<FactItem[]> {
+    const items: FactItem[] = [];
+    const texts = facts.map((fact) => encoded(fact, this.#transport.settings.source));
+    for (let first = 0; first < texts.length; first += BATCH_FACTS) {
+      const body = `[${texts.slice(first, first + BATCH_FACTS).join(",")}]`;
+      items.push(...(await this.#transport.facts<FactItem[]>("/v1/facts/batch", body, options.signal)));
+    }
+    return items;
+  }
+
+  /**
+   * Call a function as a run of a line. Its value and its error pass unchanged, also while the
+   * ledger is away.
+   *
+   * The run completes as the function returns, and fails with the name of an error that leaves it;
+   * an AbortError cancels it. Runs that begin within are its children: in Node by themselves, in
+   * browsers where they name it as their `parent`.
+   */
+  run<T>(line: string, work: (run: Run) => Promise<T> | T): Promise<T>;
+  run<T>(line: string, options: RunOptions, work: (run: Run) => Promise<T> | T): Promise<T>;
+  async run<T>(
+    line: string,
+    options: RunOptions | ((run: Run) => Promise<T> | T),
+    work?: (run: Run) => Promise<T> | T,
+  ): Promise<T> {
+    const [plan, performed] = typeof options === "function" ? [{}, options] : [options, work];
+    if (!performed) throw new TypeError("ledger.run needs a function");
+    return new Run(this.#reporter, this.#transport, plan).perform(line, performed);
+  }
+}
+
+/** The settings that were given, else those of the environment. */
+function settingsOf(options: LedgerOptions): Settings {
+  const url = options.url || variable("ELK_URL");
+  const token = options.token || variable("ELK_TOKEN");
+  if (!url || !token) {
+    throw new NotConfigured("Give the ledger's url and a token, or set ELK_URL and ELK_TOKEN.");
+  }
+  const parsed = URL.canParse(url) ? new URL(url) : null;
+  if (!/^https?:$/.test(parsed?.protocol ?? "") || parsed?.username || parsed?.password) {
+    throw new NotConfigured("The url must be http://… or https://…, without user or password.");
+  }
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new NotConfigured("The token has a space or a line end.");
+  const source = options.source || variable("ELK_SOURCE") || program();
+  const settings = { url: url.replace(/\/+$/, ""), source, timeout: options.timeout ?? 30, token };
+  return Object.defineProperty(settings, "token", { enumerable: false }); // no log shows it
+}
