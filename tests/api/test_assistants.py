@@ -317,7 +317,7 @@ def test_clients_find_the_provider_where_there_is_one(server: EmbeddedPostgres, 
 
 def test_the_words_of_arguments_are_those_of_the_api() -> None:
     schemas = document()["components"]["schemas"]
-    for name in ("State", "Health", "RunStatus", "AlertStatus", "Severity"):
+    for name in ("State", "HealthOrNone", "RunStatus", "AlertStatus", "Severity"):
         assert list(get_args(getattr(arguments, name))) == schemas[name]["enum"]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 State = Literal["running", "idle", "paused", "blocked", "closed"]
-Health = Literal["green", "amber", "red", "none"]
+HealthOrNone = Literal["green", "amber", "red", "none"]
 RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 AlertStatus = Literal["open", "acknowledged", "resolved"]
 Severity = Literal["info", "warning", "critical"]
@@ -73,7 +73,7 @@ class FindArguments(ManyArguments, kw_only=True):
     project: Project = None
     product_line: Words = None
     execution_model: Words = None
-    health: list[Health] | None = None
+    health: list[HealthOrNone] | None = None
     as_of: AsOf = None
 
 
