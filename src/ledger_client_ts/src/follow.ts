@@ -14,10 +14,7 @@ export interface Store {
 }
 
 /** Where to follow from, and which events. */
-export type FollowOptions<T extends Event["type"]> = Omit<
-  Filters<StreamEventsQuery>,
-  "type"
-> & {
+export type FollowOptions<T extends Event["type"]> = Omit<Filters<StreamEventsQuery>, "type"> & {
   /** By default the position is kept in memory alone. */
   store?: Store | undefined;
   type?: T | readonly T[] | undefined;

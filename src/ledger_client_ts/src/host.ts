@@ -12,7 +12,10 @@ export function variable(name: string): string | undefined {
 
 /** The source of a program that does not name itself: `/` and its file's name. */
 export function program(): string {
-  const file = node?.argv[1]?.split(/[\\/]/).at(-1)?.replace(/\.\w+$/, "");
+  const file = node?.argv[1]
+    ?.split(/[\\/]/)
+    .at(-1)
+    ?.replace(/\.\w+$/, "");
   return `/${file || (node ? "node" : "browser")}`;
 }
 

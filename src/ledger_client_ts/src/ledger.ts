@@ -129,7 +129,9 @@ export class Ledger {
     const texts = facts.map((fact) => encoded(fact, this.#transport.settings.source));
     for (let first = 0; first < texts.length; first += BATCH_FACTS) {
       const body = `[${texts.slice(first, first + BATCH_FACTS).join(",")}]`;
-      items.push(...(await this.#transport.facts<FactItem[]>("/v1/facts/batch", body, options.signal)));
+      items.push(
+        ...(await this.#transport.facts<FactItem[]>("/v1/facts/batch", body, options.signal)),
+      );
     }
     return items;
   }
@@ -166,7 +168,8 @@ function settingsOf(options: LedgerOptions): Settings {
   if (!/^https?:$/.test(parsed?.protocol ?? "") || parsed?.username || parsed?.password) {
     throw new NotConfigured("The url must be http://… or https://…, without user or password.");
   }
-  if (!/^[\x21-\x7e]+$/.test(token)) throw new NotConfigured("The token has a space or a line end.");
+  if (!/^[\x21-\x7e]+$/.test(token))
+    throw new NotConfigured("The token has a space or a line end.");
   const source = options.source || variable("ELK_SOURCE") || program();
   const settings = { url: url.replace(/\/+$/, ""), source, timeout: options.timeout ?? 30, token };
   return Object.defineProperty(settings, "token", { enumerable: false }); // no log shows it

@@ -159,7 +159,8 @@ export class Reporter implements Unfinished {
   leave(isPage: boolean): void {
     const count = this.#queue.length;
     if (!count) return;
-    if (isPage) this.#send(within(this.#queue, LEFT_BYTES), true).catch(() => {}); // nobody is left
+    if (isPage)
+      this.#send(within(this.#queue, LEFT_BYTES), true).catch(() => {}); // nobody is left
     else console.error(`${count} facts were not judged by the ledger, and are lost.`);
   }
 
@@ -280,7 +281,9 @@ export class Reporter implements Unfinished {
       if (isLogged && alike) {
         const more = alike > 1 ? ` (${alike - 1} more were refused likewise)` : "";
         const about = fact.subject ?? fact.id;
-        console.error(`The ledger has refused ${fact.type} about ${about}: ${problem.message}${more}`);
+        console.error(
+          `The ledger has refused ${fact.type} about ${about}: ${problem.message}${more}`,
+        );
       }
       void this.#told(fact, problem);
     }

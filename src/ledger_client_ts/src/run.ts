@@ -153,7 +153,8 @@ export class Run {
         this.refusal = problem;
         resolve();
       });
-      if (lease !== undefined) this.#renewIn((lease * 1000) / LEASE_PART, (lease * 1000) / LEASE_PART);
+      if (lease !== undefined)
+        this.#renewIn((lease * 1000) / LEASE_PART, (lease * 1000) / LEASE_PART);
     });
   }
 
@@ -223,7 +224,9 @@ function usageOf(model: string, parts: Partial<Record<Part, number>>): object {
 }
 
 function printable(text: unknown): string {
-  return String(text ?? "").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "").slice(0, MAX_NAME);
+  return String(text ?? "")
+    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "")
+    .slice(0, MAX_NAME);
 }
 
 /** The value of a function; its error goes to the console alone. */

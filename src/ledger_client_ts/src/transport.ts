@@ -157,7 +157,10 @@ export class Transport {
     const reader = answer.body?.getReader();
     try {
       while (reader) {
-        const timer = setTimeout(() => stop.abort(new Error("The stream is silent.")), silence * 1000);
+        const timer = setTimeout(
+          () => stop.abort(new Error("The stream is silent.")),
+          silence * 1000,
+        );
         const piece = await reader.read().finally(() => clearTimeout(timer));
         if (piece.done) return;
         yield piece.value;
@@ -215,7 +218,8 @@ export function encoded(fact: object, source: string): string {
 
 async function json<T>(answer: Response): Promise<T> {
   const told = parsed(await answer.text());
-  if (told === undefined) throw new LedgerError("The answer is no JSON: is this a ledger's address?");
+  if (told === undefined)
+    throw new LedgerError("The answer is no JSON: is this a ledger's address?");
   return told as T;
 }
 

@@ -97,7 +97,9 @@ test("nothing is lost or repeated over outages, cut connections and half events"
     if (!asked.path.includes("/stream")) return passOn(asked, response);
     door.shut = null;
     response.writeHead(200, { "content-type": "text/event-stream" });
-    response.write('id: EVT-26-999999\ndata: {"id":"EVT-26-999999","type":"exec', () => response.destroy());
+    response.write('id: EVT-26-999999\ndata: {"id":"EVT-26-999999","type":"exec', () =>
+      response.destroy(),
+    );
   };
   const away = (count: number) => () => {
     if (!(count -= 1)) door.shut = null;
@@ -190,7 +192,11 @@ test("facts and followers outlive a killed and restarted service", { skip: !isLo
   const seen: (string | null)[] = [];
   const followed = (async () => {
     const store = new FileCursor(join(folder, "restarted"));
-    const follower = ledger.events.follow({ store, type: "execution.checked_in", signal: stop.signal });
+    const follower = ledger.events.follow({
+      store,
+      type: "execution.checked_in",
+      signal: stop.signal,
+    });
     for await (const event of follower) {
       seen.push(event.payload.note);
       if (event.payload.note === "end") stop.abort();
