@@ -5,7 +5,7 @@ import { Compare, Events, Lines, Usage, Webhooks } from "./groups.js";
 import { program, variable } from "./host.js";
 import type { Attributes } from "./part.js";
 import { BATCH_FACTS, Reporter } from "./reporter.js";
-import type { Refusal } from "./reporter.js";
+import type { Refusal, Reported } from "./reporter.js";
 import {
   Alerts,
   Audit,
@@ -111,7 +111,7 @@ export class Ledger {
     attributes: Attributes = {},
   ): void {
     const given = typeof fact === "string" ? { type: fact, subject, data, ...attributes } : fact;
-    this.#reporter.report({ ...given });
+    this.#reporter.report(given as Reported);
   }
 
   /**
@@ -151,7 +151,7 @@ export class Ledger {
     options: RunOptions | ((run: Run) => Promise<T> | T),
     work?: (run: Run) => Promise<T> | T,
   ): Promise<T> {
-    const [plan, performed] = typeof options === "function" ? [{}, options] : [options, work];
+    const [plan, performed] = typeof options === "function" ? [{}, options] : [options ?? {}, work];
     if (!performed) throw new TypeError("ledger.run needs a function");
     return new Run(this.#reporter, this.#transport, plan).perform(line, performed);
   }

@@ -1,7 +1,7 @@
 // Reporting in the background: facts go into a queue, and a loop sends them in their order.
 
 import { causeOf, Problem, problemOf } from "./errors.js";
-import { done, keep, later } from "./host.js";
+import { done, keep, later, timer } from "./host.js";
 import type { Unfinished } from "./host.js";
 import { encoded, FIRST_PAUSE, LONGEST_PAUSE } from "./transport.js";
 import type { Transport } from "./transport.js";
@@ -132,16 +132,16 @@ export class Reporter implements Unfinished {
     if (!this.#queue.length) return true;
     this.#isHurried = true;
     this.#wake();
-    let timer;
+    let ending;
     const isFlushed = await new Promise<boolean>((resolve) => {
       const flush = { last: this.#last, resolve };
       this.#flushes.add(flush);
-      timer = setTimeout(() => {
+      ending = timer(seconds * 1000, () => {
         this.#flushes.delete(flush);
         resolve(false);
-      }, seconds * 1000);
+      });
     });
-    clearTimeout(timer);
+    clearTimeout(ending);
     return isFlushed;
   }
 

@@ -1,7 +1,7 @@
 // A function's runs: begun, kept alive, and ended as the function ends.
 
 import { Problem } from "./errors.js";
-import { context, later, unique } from "./host.js";
+import { context, later, timer, unique } from "./host.js";
 import type { Judged, Reported, Reporter } from "./reporter.js";
 import { outgoing } from "./transport.js";
 import type { Transport } from "./transport.js";
@@ -136,8 +136,8 @@ export class Run {
 
   #patience(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, this.#transport.settings.timeout * 1000);
-      this.#stopPatience = () => clearTimeout(timer);
+      const ending = timer(this.#transport.settings.timeout * 1000, resolve);
+      this.#stopPatience = () => clearTimeout(ending);
     });
   }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn, execFileSync, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { mkdtempSync } from "node:fs";
 import type { ServerResponse } from "node:http";
 import { createServer, type AddressInfo } from "node:net";
@@ -120,6 +120,30 @@ test("nothing is lost or repeated over outages, cut connections and half events"
   }
   assert.deepEqual(seen, ["cut", "half", "away", "one", "two", "end"]);
   assert.ok(door.asked.filter(({ path }) => path.includes("/stream")).length >= 2);
+});
+
+test("a signal ends a follower up to now, and a follower that is left closes its stream", async () => {
+  const line = await freshLine();
+  await checkIn(line, "one");
+  const { ledger } = client();
+  const stop = new AbortController();
+  let count = 0;
+  const filters = { service_line_id: line, signal: stop.signal };
+  for await (const _ of ledger.events.follow(filters).upToNow()) stop.abort((count += 1));
+  assert.equal(count, 1);
+
+  const closed = new EventEmitter();
+  const door = await new Server((asked, response) => {
+    if (asked.path.includes("/stream")) response.on("close", () => closed.emit("close"));
+    return passOn(asked, response);
+  }).start();
+  const follower = client({ url: door.url }).ledger.events.follow({ service_line_id: line });
+  follower.onComplete(() => void checkIn(line, "streamed"));
+  const left = once(closed, "close");
+  for await (const event of follower) {
+    if (event.type === "execution.checked_in" && event.payload.note === "streamed") break;
+  }
+  await left;
 });
 
 test("a refusal, such as of a revoked key, ends the loop", async () => {

@@ -79,7 +79,7 @@ test("a refused fact is told, and those beside it are recorded", async () => {
   ledger.report("execution.checked_in", line, { hours: -1 });
   ledger.report({ type: "execution.checked_in", subject: line, data: { note: "two" } });
   ledger.report("execution.checked_in", line, { note: 1n as unknown as string });
-  assert.equal(await ledger.flush(), true);
+  assert.equal(await ledger.flush(Infinity), true);
   assert.deepEqual(await notes(line), ["one", "two"]);
   const codes = refusals.map(([fact, { code, status }]) => [fact.type, code, status]);
   assert.deepEqual(codes, [

@@ -133,7 +133,7 @@ test("a start that is refused lets the function run, and raises only where it is
   const line = await freshLine();
   await ledger.lines.pause(line, { reason: "Review" });
   const own = client();
-  assert.equal(await own.ledger.run(line, () => 42), 42);
+  assert.equal(await own.ledger.run(line, undefined as never, () => 42), 42);
   assert.equal(await own.ledger.flush(), true);
   const codes = own.refusals.map(([fact, problem]) => [fact.type, problem.code]);
   assert.deepEqual(codes[0], ["run.started", "invalid_state"]);
