@@ -122,7 +122,7 @@ test("nothing is lost or repeated over outages, cut connections and half events"
   assert.ok(door.asked.filter(({ path }) => path.includes("/stream")).length >= 2);
 });
 
-test("a signal ends a follower up to now, and a follower that is left closes its stream", async () => {
+test("a signal ends a follower up to now; a follower that is left closes its stream", async () => {
   const line = await freshLine();
   await checkIn(line, "one");
   const { ledger } = client();

@@ -129,7 +129,7 @@ test("each attempt of a job is a run of its own", async () => {
   assert.deepEqual([status, second.status, second.retry_of], ["failed", "completed", id]);
 });
 
-test("a start that is refused lets the function run, and raises only where it is asked to", async () => {
+test("a refused start lets the function run, and raises only where that is asked for", async () => {
   const line = await freshLine();
   await ledger.lines.pause(line, { reason: "Review" });
   const own = client();
