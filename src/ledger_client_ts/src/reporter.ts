@@ -85,7 +85,7 @@ export class Reporter implements Unfinished {
       text = encoded(fact, this.#transport.settings.source);
     } catch (error) {
       const problem = new Problem(0, "not_sendable", `The fact cannot be sent: ${causeOf(error)}`);
-      this.#tell([[fact, problem]]);
+      this.#tell([[Object(fact) as Reported, problem]]); // callers without types give anything
       return;
     }
     this.put(text);
@@ -278,22 +278,21 @@ export class Reporter implements Unfinished {
       const fact: Reported = typeof told === "string" ? JSON.parse(told) : told;
       const alike = counts.get(problem.code);
       counts.delete(problem.code);
-      if (isLogged && alike) {
-        const more = alike > 1 ? ` (${alike - 1} more were refused likewise)` : "";
-        const about = fact.subject ?? fact.id;
-        console.error(
-          `The ledger has refused ${fact.type} about ${about}: ${problem.message}${more}`,
-        );
-      }
-      void this.#told(fact, problem);
+      const more = alike && alike > 1 ? ` (${alike - 1} more were refused likewise)` : "";
+      void this.#told(fact, problem, isLogged && alike ? more : null);
     }
   }
 
-  async #told(fact: Reported, problem: Problem): Promise<void> {
+  async #told(fact: Reported, problem: Problem, more: string | null): Promise<void> {
     try {
+      if (more !== null) {
+        const about = String(fact.subject ?? fact.id);
+        const told = `${problem.message}${more}`;
+        console.error(`The ledger has refused ${String(fact.type)} about ${about}: ${told}`);
+      }
       await this.#onRefused?.(fact, problem);
     } catch (error) {
-      console.error("onRefused has failed.", error);
+      console.error("A refusal could not be told.", error);
     }
   }
 }
