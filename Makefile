@@ -15,7 +15,7 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 6 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short dist dist-check crash soak rehearse rehearse-short rehearse-written clean
+.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair generate clients clients-short dist dist-check crash soak rehearse rehearse-short rehearse-written clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -76,10 +76,14 @@ bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, an
 	@test -n "$(OLD)" || { echo "Name a commit: make bench-pair OLD=e6d622b"; exit 2; }
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
+generate: $(READY) ## Write the generated files of both clients anew, after a change of the API (Node 20)
+	$(BIN)/python -m scripts.python_client
+	$(BIN)/python -m scripts.typescript_client
+
 clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them (Node 20)
 	@$(BIN)/python -m scripts.clients
 
-clients-short: $(READY) ## The same with one generator, if node is installed
+clients-short: $(READY) ## Test the ledger's own TypeScript client, if node is installed
 	@$(BIN)/python -m scripts.clients --short
 
 dist: $(READY) ## Make the packages of a release in dist/, of the last commit (Node 20)

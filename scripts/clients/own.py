@@ -21,6 +21,8 @@ PAGE = ROOT / "docs/integrating.md"
 BLANK = ROOT / "build/clients/blank"
 AT_ONCE = 4
 """So many files of tests run at a time: they wait more than they work."""
+MOST_MS = 240_000
+"""A file of tests that takes longer has failed. The long forms take two minutes."""
 
 
 def prepare() -> None:
@@ -50,7 +52,8 @@ def test(environment: Mapping[str, str], *, is_short: bool) -> None:
     program = Path(sys.executable).with_name("ledger")
     named = {"LEDGER_PROGRAM": str(program)} | ({} if is_short else {"LONG": "yes"})
     files = sorted(CLIENT.glob("build/tests/*.test.js"))
-    _run("node", "--test", f"--test-concurrency={AT_ONCE}", *files, env={**environment, **named})
+    flags = ("--test", f"--test-concurrency={AT_ONCE}", f"--test-timeout={MOST_MS}")
+    _run("node", *flags, *files, env={**environment, **named})
 
 
 def follow_the_page(environment: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """Write the generated modules of the Python client: types, routes, the synchronous twin, verifier.
 
-``python -m scripts.python_client``, after a change of the API or of ``_async``. The test
-``tests/client/test_generated.py`` fails until then.
+``python -m scripts.python_client``, after a change of ``_async``; after one of the API
+``make generate``, for both clients. The test ``tests/client/test_generated.py`` fails until then.
 """
 
 import sys

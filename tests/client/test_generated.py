@@ -23,7 +23,7 @@ def test_the_generated_modules_are_those_of_the_document(described: dict[str, An
     modules = made(described)
     assert len(modules) > 8
     stale = [path.name for path, text in modules.items() if path.read_text() != text]
-    assert stale == [], "run: python -m scripts.python_client"
+    assert stale == [], "run: make generate"
 
 
 def test_the_document_without_a_service_is_the_one_that_a_service_answers(

@@ -14,10 +14,7 @@ export interface Store {
 }
 
 /** Where to follow from, and which events. */
-export type FollowOptions<T extends Event["type"]> = Omit<
-  Filters<StreamEventsQuery>,
-  "type"
-> & {
+export type FollowOptions<T extends Event["type"]> = Omit<Filters<StreamEventsQuery>, "type"> & {
   /** By default the position is kept in memory alone. */
   store?: Store | undefined;
   type?: T | readonly T[] | undefined;
@@ -69,10 +66,10 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
   async *[Symbol.asyncIterator](): AsyncGenerator<E, void, undefined> {
     while (!this.#signal?.aborted) {
       try {
-        yield* this.upToNow();
+        yield* this.#pulled();
         yield* this.#streamed();
       } catch (error) {
-        if (!isLost(error) && !this.#signal?.aborted) throw error;
+        if (!isLost(error) && error !== this.#signal?.reason) throw error;
       }
       await sleep(RETURN_MS * (0.5 + Math.random() / 2), this.#signal).catch(() => {});
     }
@@ -80,7 +77,15 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
 
   /** The events since the stored position, up to now, and no further. */
   async *upToNow(): AsyncGenerator<E, void, undefined> {
-    this.#after = (await this.#store?.load()) ?? this.#after;
+    try {
+      yield* this.#pulled();
+    } catch (error) {
+      if (error !== this.#signal?.reason) throw error;
+    }
+  }
+
+  async *#pulled(): AsyncGenerator<E, void, undefined> {
+    this.#after = (await this.#store?.load()) || this.#after;
     for (;;) {
       const query = { ...this.#filters, limit: PAGE, after: this.#after };
       const sent = outgoing("GET", "/v1/events", query, {});

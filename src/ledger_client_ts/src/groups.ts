@@ -4,7 +4,13 @@ import { Follow } from "./follow.js";
 import type { FollowOptions } from "./follow.js";
 import { path } from "./part.js";
 import type { Filters, Options } from "./part.js";
-import { CompareRoutes, EventRoutes, LineRoutes, SumRoutes, Webhooks as Endpoints } from "./routes.js";
+import {
+  CompareRoutes,
+  EventRoutes,
+  LineRoutes,
+  SumRoutes,
+  Webhooks as Endpoints,
+} from "./routes.js";
 import type { Pages } from "./transport.js";
 import type * as types from "./types.js";
 import { verify } from "./webhooks.js";
@@ -29,7 +35,8 @@ export class Why {
       told.push(`Hold of the ${hold}${end}: ${reason ?? "no reason given"}.`);
     }
     for (const { id, cause, assignee, due_at, reason } of this.blockers) {
-      const who = (assignee ? `, with ${assignee}` : "") + (due_at ? `, due ${minute(due_at)}` : "");
+      const who =
+        (assignee ? `, with ${assignee}` : "") + (due_at ? `, due ${minute(due_at)}` : "");
       told.push(`Blocker ${id} (${cause}${who}): ${reason ?? "no reason given"}.`);
     }
     return told.join("\n");

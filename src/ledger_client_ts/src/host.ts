@@ -12,7 +12,10 @@ export function variable(name: string): string | undefined {
 
 /** The source of a program that does not name itself: `/` and its file's name. */
 export function program(): string {
-  const file = node?.argv[1]?.split(/[\\/]/).at(-1)?.replace(/\.\w+$/, "");
+  const file = node?.argv[1]
+    ?.split(/[\\/]/)
+    .at(-1)
+    ?.replace(/\.\w+$/, "");
   return `/${file || (node ? "node" : "browser")}`;
 }
 
@@ -35,11 +38,16 @@ export function context<T>(): Context<T> {
   return { run: (value, within) => storage.run(value, within), get: () => storage.getStore() };
 }
 
+/** Call a function after some milliseconds; a longer time than timers have is cut. */
+export function timer(ms: number, work: () => void): ReturnType<typeof setTimeout> {
+  return setTimeout(work, Math.min(ms, 2 ** 31 - 1));
+}
+
 /** Call a function after some milliseconds, unless the program ends before. */
 export function later(ms: number, work: () => void): () => void {
-  const timer = setTimeout(work, ms);
-  (timer as { unref?: () => void }).unref?.();
-  return () => clearTimeout(timer);
+  const started = timer(ms, work);
+  (started as { unref?: () => void }).unref?.();
+  return () => clearTimeout(started);
 }
 
 /** A new name, unique everywhere. `crypto.randomUUID` is missing in pages without TLS. */

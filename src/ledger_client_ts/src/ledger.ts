@@ -5,7 +5,7 @@ import { Compare, Events, Lines, Usage, Webhooks } from "./groups.js";
 import { program, variable } from "./host.js";
 import type { Attributes } from "./part.js";
 import { BATCH_FACTS, Reporter } from "./reporter.js";
-import type { Refusal } from "./reporter.js";
+import type { Refusal, Reported } from "./reporter.js";
 import {
   Alerts,
   Audit,
@@ -111,7 +111,7 @@ export class Ledger {
     attributes: Attributes = {},
   ): void {
     const given = typeof fact === "string" ? { type: fact, subject, data, ...attributes } : fact;
-    this.#reporter.report({ ...given });
+    this.#reporter.report(given as Reported);
   }
 
   /**
@@ -129,7 +129,9 @@ export class Ledger {
     const texts = facts.map((fact) => encoded(fact, this.#transport.settings.source));
     for (let first = 0; first < texts.length; first += BATCH_FACTS) {
       const body = `[${texts.slice(first, first + BATCH_FACTS).join(",")}]`;
-      items.push(...(await this.#transport.facts<FactItem[]>("/v1/facts/batch", body, options.signal)));
+      items.push(
+        ...(await this.#transport.facts<FactItem[]>("/v1/facts/batch", body, options.signal)),
+      );
     }
     return items;
   }
@@ -149,7 +151,7 @@ export class Ledger {
     options: RunOptions | ((run: Run) => Promise<T> | T),
     work?: (run: Run) => Promise<T> | T,
   ): Promise<T> {
-    const [plan, performed] = typeof options === "function" ? [{}, options] : [options, work];
+    const [plan, performed] = typeof options === "function" ? [{}, options] : [options ?? {}, work];
     if (!performed) throw new TypeError("ledger.run needs a function");
     return new Run(this.#reporter, this.#transport, plan).perform(line, performed);
   }
@@ -166,7 +168,8 @@ function settingsOf(options: LedgerOptions): Settings {
   if (!/^https?:$/.test(parsed?.protocol ?? "") || parsed?.username || parsed?.password) {
     throw new NotConfigured("The url must be http://… or https://…, without user or password.");
   }
-  if (!/^[\x21-\x7e]+$/.test(token)) throw new NotConfigured("The token has a space or a line end.");
+  if (!/^[\x21-\x7e]+$/.test(token))
+    throw new NotConfigured("The token has a space or a line end.");
   const source = options.source || variable("ELK_SOURCE") || program();
   const settings = { url: url.replace(/\/+$/, ""), source, timeout: options.timeout ?? 30, token };
   return Object.defineProperty(settings, "token", { enumerable: false }); // no log shows it

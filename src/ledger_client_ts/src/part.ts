@@ -42,7 +42,8 @@ export class Routes {
 /** A path with ids in it, each within its own segment. Throws RangeError for an impossible id. */
 export function path(texts: TemplateStringsArray, ...ids: (string | number)[]): string {
   const segments = ids.map((id) => {
-    if (["", ".", "..", "undefined", "null"].includes(`${id}`)) throw new RangeError(`${id} is no id`);
+    if (["", ".", "..", "undefined", "null"].includes(`${id}`))
+      throw new RangeError(`${id} is no id`);
     return encodeURIComponent(id);
   });
   return String.raw({ raw: texts }, ...segments);

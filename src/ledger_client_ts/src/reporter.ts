@@ -1,7 +1,7 @@
 // Reporting in the background: facts go into a queue, and a loop sends them in their order.
 
 import { causeOf, Problem, problemOf } from "./errors.js";
-import { done, keep, later } from "./host.js";
+import { done, keep, later, timer } from "./host.js";
 import type { Unfinished } from "./host.js";
 import { encoded, FIRST_PAUSE, LONGEST_PAUSE } from "./transport.js";
 import type { Transport } from "./transport.js";
@@ -85,7 +85,7 @@ export class Reporter implements Unfinished {
       text = encoded(fact, this.#transport.settings.source);
     } catch (error) {
       const problem = new Problem(0, "not_sendable", `The fact cannot be sent: ${causeOf(error)}`);
-      this.#tell([[fact, problem]]);
+      this.#tell([[Object(fact) as Reported, problem]]); // callers without types give anything
       return;
     }
     this.put(text);
@@ -132,16 +132,16 @@ export class Reporter implements Unfinished {
     if (!this.#queue.length) return true;
     this.#isHurried = true;
     this.#wake();
-    let timer;
+    let ending;
     const isFlushed = await new Promise<boolean>((resolve) => {
       const flush = { last: this.#last, resolve };
       this.#flushes.add(flush);
-      timer = setTimeout(() => {
+      ending = timer(seconds * 1000, () => {
         this.#flushes.delete(flush);
         resolve(false);
-      }, seconds * 1000);
+      });
     });
-    clearTimeout(timer);
+    clearTimeout(ending);
     return isFlushed;
   }
 
@@ -159,7 +159,8 @@ export class Reporter implements Unfinished {
   leave(isPage: boolean): void {
     const count = this.#queue.length;
     if (!count) return;
-    if (isPage) this.#send(within(this.#queue, LEFT_BYTES), true).catch(() => {}); // nobody is left
+    if (isPage)
+      this.#send(within(this.#queue, LEFT_BYTES), true).catch(() => {}); // nobody is left
     else console.error(`${count} facts were not judged by the ledger, and are lost.`);
   }
 
@@ -277,20 +278,21 @@ export class Reporter implements Unfinished {
       const fact: Reported = typeof told === "string" ? JSON.parse(told) : told;
       const alike = counts.get(problem.code);
       counts.delete(problem.code);
-      if (isLogged && alike) {
-        const more = alike > 1 ? ` (${alike - 1} more were refused likewise)` : "";
-        const about = fact.subject ?? fact.id;
-        console.error(`The ledger has refused ${fact.type} about ${about}: ${problem.message}${more}`);
-      }
-      void this.#told(fact, problem);
+      const more = alike && alike > 1 ? ` (${alike - 1} more were refused likewise)` : "";
+      void this.#told(fact, problem, isLogged && alike ? more : null);
     }
   }
 
-  async #told(fact: Reported, problem: Problem): Promise<void> {
+  async #told(fact: Reported, problem: Problem, more: string | null): Promise<void> {
     try {
+      if (more !== null) {
+        const about = String(fact.subject ?? fact.id);
+        const told = `${problem.message}${more}`;
+        console.error(`The ledger has refused ${String(fact.type)} about ${about}: ${told}`);
+      }
       await this.#onRefused?.(fact, problem);
     } catch (error) {
-      console.error("onRefused has failed.", error);
+      console.error("A refusal could not be told.", error);
     }
   }
 }

@@ -1,7 +1,7 @@
 // A function's runs: begun, kept alive, and ended as the function ends.
 
 import { Problem } from "./errors.js";
-import { context, later, unique } from "./host.js";
+import { context, later, timer, unique } from "./host.js";
 import type { Judged, Reported, Reporter } from "./reporter.js";
 import { outgoing } from "./transport.js";
 import type { Transport } from "./transport.js";
@@ -136,8 +136,8 @@ export class Run {
 
   #patience(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, this.#transport.settings.timeout * 1000);
-      this.#stopPatience = () => clearTimeout(timer);
+      const ending = timer(this.#transport.settings.timeout * 1000, resolve);
+      this.#stopPatience = () => clearTimeout(ending);
     });
   }
 
@@ -153,7 +153,8 @@ export class Run {
         this.refusal = problem;
         resolve();
       });
-      if (lease !== undefined) this.#renewIn((lease * 1000) / LEASE_PART, (lease * 1000) / LEASE_PART);
+      if (lease !== undefined)
+        this.#renewIn((lease * 1000) / LEASE_PART, (lease * 1000) / LEASE_PART);
     });
   }
 
@@ -223,7 +224,9 @@ function usageOf(model: string, parts: Partial<Record<Part, number>>): object {
 }
 
 function printable(text: unknown): string {
-  return String(text ?? "").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "").slice(0, MAX_NAME);
+  return String(text ?? "")
+    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "")
+    .slice(0, MAX_NAME);
 }
 
 /** The value of a function; its error goes to the console alone. */

@@ -1,7 +1,7 @@
 // Sending: requests with their attempts, pages, and answers that come in pieces.
 
 import { causeOf, LedgerError, NotReachable, Problem, problemOf } from "./errors.js";
-import { AGENT, unique } from "./host.js";
+import { AGENT, timer, unique } from "./host.js";
 import type { Meta } from "./types.js";
 
 /** The service, and the credential for it. */
@@ -123,7 +123,7 @@ export class Transport {
   ): Promise<T> {
     const { method, path, headers, body, keepalive } = sent;
     const stop = new AbortController();
-    const timer = setTimeout(() => stop.abort(new Error(`None within ${ms} ms.`)), ms);
+    const ending = timer(ms, () => stop.abort(new Error(`None within ${ms} ms.`)));
     let answer, refused;
     try {
       answer = await fetch(this.settings.url + path, {
@@ -142,7 +142,7 @@ export class Transport {
       if (error instanceof LedgerError) throw error;
       throw new NotReachable(`No answer from the ledger: ${causeOf(error)}`, { cause: error });
     } finally {
-      clearTimeout(timer);
+      clearTimeout(ending);
     }
     throw problemOf(answer.status, parsed(refused), answer.headers.get("retry-after"));
   }
@@ -157,8 +157,8 @@ export class Transport {
     const reader = answer.body?.getReader();
     try {
       while (reader) {
-        const timer = setTimeout(() => stop.abort(new Error("The stream is silent.")), silence * 1000);
-        const piece = await reader.read().finally(() => clearTimeout(timer));
+        const silent = timer(silence * 1000, () => stop.abort(new Error("The stream is silent.")));
+        const piece = await reader.read().finally(() => clearTimeout(silent));
         if (piece.done) return;
         yield piece.value;
       }
@@ -215,7 +215,8 @@ export function encoded(fact: object, source: string): string {
 
 async function json<T>(answer: Response): Promise<T> {
   const told = parsed(await answer.text());
-  if (told === undefined) throw new LedgerError("The answer is no JSON: is this a ledger's address?");
+  if (told === undefined)
+    throw new LedgerError("The answer is no JSON: is this a ledger's address?");
   return told as T;
 }
 
@@ -250,8 +251,8 @@ export async function sleep(ms: number, signal: AbortSignal | undefined): Promis
   signal?.throwIfAborted();
   let wake = () => {};
   await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    wake = () => (clearTimeout(timer), resolve());
+    const started = timer(ms, resolve);
+    wake = () => (clearTimeout(started), resolve());
     signal?.addEventListener("abort", wake);
   }).finally(() => signal?.removeEventListener("abort", wake));
   signal?.throwIfAborted();

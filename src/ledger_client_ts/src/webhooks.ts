@@ -13,8 +13,8 @@ export type GivenHeaders = Headers | Record<string, string | readonly string[] |
  * The event of a delivery whose signature holds. Throws NotVerified.
  *
  * `body` is the body as it arrived, to the byte. `secret` is the endpoint's `whsec_…`, or several
- * while it is rotated. A delivery may come twice: its id is the header `webhook-id`, and the event's
- * own `id`. `now` is by default the clock's.
+ * while it is rotated. A delivery may come twice: its id is the header `webhook-id`, and the
+ * event's own `id`. `now` is by default the clock's.
  */
 export async function verify(
   body: string | Uint8Array | ArrayBuffer,

@@ -38,13 +38,16 @@ test("each status is an error of its own class", async () => {
       assert.equal(error.constructor, kind);
       assert.equal(error.name, kind.name);
       const { code, detail, title, requestId } = error;
-      assert.deepEqual({ code, detail, title, requestId, status: error.status }, {
-        code: "some_code",
-        detail: "No.",
-        title: "No",
-        requestId: "r-1",
-        status: Number(status),
-      });
+      assert.deepEqual(
+        { code, detail, title, requestId, status: error.status },
+        {
+          code: "some_code",
+          detail: "No.",
+          title: "No",
+          requestId: "r-1",
+          status: Number(status),
+        },
+      );
       return error instanceof sdk.LedgerError && error instanceof Error;
     });
   });
@@ -56,7 +59,10 @@ test("a refusal of the ledger names the place at fault", async () => {
   const line = await freshLine();
   await assert.rejects(ledger.lines.checkIn(line, { hours: -1 }), (error: sdk.Invalid) => {
     assert.ok(error instanceof sdk.Invalid);
-    assert.deepEqual(error.errors.map((place) => place.pointer), ["/data/hours"]);
+    assert.deepEqual(
+      error.errors.map((place) => place.pointer),
+      ["/data/hours"],
+    );
     assert.match(error.message, /^422 invalid_request: .* \/data\/hours: .*\(request \w+\)$/);
     return true;
   });
@@ -180,7 +186,10 @@ test("an id never leads to another path", async () => {
     await assert.rejects(async () => ledger.lines.get(id), RangeError);
   }
   await assert.rejects(ledger.lines.get("../keys?a=b#c"), sdk.NotFound);
-  assert.deepEqual(server.asked.map((each) => each.path), ["/v1/execution/..%2Fkeys%3Fa%3Db%23c"]);
+  assert.deepEqual(
+    server.asked.map((each) => each.path),
+    ["/v1/execution/..%2Fkeys%3Fa%3Db%23c"],
+  );
 });
 
 test("a list that is left early asks for no further page", async () => {
@@ -188,7 +197,8 @@ test("a list that is left early asks for no further page", async () => {
   const { ledger } = client();
   for (const hours of [1, 2, 3]) await ledger.lines.checkIn(line, { hours });
   const pages = [];
-  for await (const page of ledger.lines.history(line, { limit: 2 }).pages()) pages.push(page.data.length);
+  for await (const page of ledger.lines.history(line, { limit: 2 }).pages())
+    pages.push(page.data.length);
   assert.deepEqual(pages, [2, 2]);
   const row = { service_line_id: line };
   const page = { data: [row, row], meta: { cursor: "next", has_more: true } };
@@ -205,8 +215,12 @@ test("an export of any length comes line by line, and can be left", async () => 
   const line = await freshLine("capacity");
   await ledger.lines.checkIn(line, { hours: 1 });
   const rows = [];
-  for await (const row of ledger.events.export({ service_line_id: line })) rows.push(JSON.parse(row));
-  assert.deepEqual(rows.map((row) => row.type), ["execution.started", "execution.checked_in"]);
+  for await (const row of ledger.events.export({ service_line_id: line }))
+    rows.push(JSON.parse(row));
+  assert.deepEqual(
+    rows.map((row) => row.type),
+    ["execution.started", "execution.checked_in"],
+  );
 
   const MEGABYTE = `${"x".repeat(2 ** 20 - 1)}\n`;
   let sent = 0;
@@ -235,7 +249,10 @@ test("an export of any length comes line by line, and can be left", async () => 
 
 test("a ledger without address or token says what is missing", () => {
   const given = { url: "http://ledger.test/prefix/", token: "elk_secret" };
-  assert.throws(() => new sdk.Ledger(), { name: "NotConfigured", message: /ELK_URL and ELK_TOKEN/ });
+  assert.throws(() => new sdk.Ledger(), {
+    name: "NotConfigured",
+    message: /ELK_URL and ELK_TOKEN/,
+  });
   for (const url of ["ftp://ledger.test", "http://user:pass@ledger.test", "ledger.test"]) {
     assert.throws(() => new sdk.Ledger({ ...given, url }), sdk.NotConfigured);
   }
@@ -243,7 +260,8 @@ test("a ledger without address or token says what is missing", () => {
   Object.assign(process.env, { ELK_URL: given.url, ELK_TOKEN: given.token, ELK_SOURCE: "/jobs" });
   const ledger = new sdk.Ledger();
   for (const name of ["ELK_URL", "ELK_TOKEN", "ELK_SOURCE"]) delete process.env[name];
-  const shown = JSON.stringify(ledger) + Object.values(ledger.lines).map((each) => JSON.stringify(each));
+  const shown =
+    JSON.stringify(ledger) + Object.values(ledger.lines).map((each) => JSON.stringify(each));
   assert.match(shown, /"url":"http:\/\/ledger.test\/prefix","source":"\/jobs"/);
   assert.doesNotMatch(shown, /elk_secret/);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn, execFileSync, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { mkdtempSync } from "node:fs";
 import type { ServerResponse } from "node:http";
 import { createServer, type AddressInfo } from "node:net";
@@ -97,7 +97,9 @@ test("nothing is lost or repeated over outages, cut connections and half events"
     if (!asked.path.includes("/stream")) return passOn(asked, response);
     door.shut = null;
     response.writeHead(200, { "content-type": "text/event-stream" });
-    response.write('id: EVT-26-999999\ndata: {"id":"EVT-26-999999","type":"exec', () => response.destroy());
+    response.write('id: EVT-26-999999\ndata: {"id":"EVT-26-999999","type":"exec', () =>
+      response.destroy(),
+    );
   };
   const away = (count: number) => () => {
     if (!(count -= 1)) door.shut = null;
@@ -118,6 +120,30 @@ test("nothing is lost or repeated over outages, cut connections and half events"
   }
   assert.deepEqual(seen, ["cut", "half", "away", "one", "two", "end"]);
   assert.ok(door.asked.filter(({ path }) => path.includes("/stream")).length >= 2);
+});
+
+test("a signal ends a follower up to now; a follower that is left closes its stream", async () => {
+  const line = await freshLine();
+  await checkIn(line, "one");
+  const { ledger } = client();
+  const stop = new AbortController();
+  let count = 0;
+  const filters = { service_line_id: line, signal: stop.signal };
+  for await (const _ of ledger.events.follow(filters).upToNow()) stop.abort((count += 1));
+  assert.equal(count, 1);
+
+  const closed = new EventEmitter();
+  const door = await new Server((asked, response) => {
+    if (asked.path.includes("/stream")) response.on("close", () => closed.emit("close"));
+    return passOn(asked, response);
+  }).start();
+  const follower = client({ url: door.url }).ledger.events.follow({ service_line_id: line });
+  follower.onComplete(() => void checkIn(line, "streamed"));
+  const left = once(closed, "close");
+  for await (const event of follower) {
+    if (event.type === "execution.checked_in" && event.payload.note === "streamed") break;
+  }
+  await left;
 });
 
 test("a refusal, such as of a revoked key, ends the loop", async () => {
@@ -190,7 +216,11 @@ test("facts and followers outlive a killed and restarted service", { skip: !isLo
   const seen: (string | null)[] = [];
   const followed = (async () => {
     const store = new FileCursor(join(folder, "restarted"));
-    const follower = ledger.events.follow({ store, type: "execution.checked_in", signal: stop.signal });
+    const follower = ledger.events.follow({
+      store,
+      type: "execution.checked_in",
+      signal: stop.signal,
+    });
     for await (const event of follower) {
       seen.push(event.payload.note);
       if (event.payload.note === "end") stop.abort();

@@ -16,10 +16,16 @@ async function asked(called: Promise<unknown>): Promise<void> {
 async function callLines(ledger: Ledger, line: string, capacity: string): Promise<void> {
   const why = await ledger.lines.why(line);
   assert.equal(`${why}`, `${line} is running since ${why.since.slice(0, 16).replace("T", " ")}Z.`);
-  assert.equal((await ledger.lines.list({ sort: "state_since" }).first())?.service_line_id.slice(0, 4), "LIN-");
+  assert.equal(
+    (await ledger.lines.list({ sort: "state_since" }).first())?.service_line_id.slice(0, 4),
+    "LIN-",
+  );
   assert.ok((await ledger.lines.summary()).total > 0);
   for await (const row of ledger.lines.export({ format: "csv" })) assert.ok(row);
-  await ledger.lines.update(capacity, { name: "Invoices by night", project_tags: ["PROJ-26-000007"] });
+  await ledger.lines.update(capacity, {
+    name: "Invoices by night",
+    project_tags: ["PROJ-26-000007"],
+  });
   await ledger.lines.checkIn(capacity, { hours: 8 }, { id: `chk-${capacity}` });
   await ledger.lines.voidCheckIn(capacity, { fact_id: `chk-${capacity}`, reason: "twice" });
   await ledger.lines.checkIn(capacity, { hours: 1.5 }, { time: HOUR_AGO });
@@ -27,9 +33,15 @@ async function callLines(ledger: Ledger, line: string, capacity: string): Promis
   const signal = { signal: "sla_compliance", status: "red", value: 0.31 } as const;
   await ledger.lines.signal(capacity, signal);
   await ledger.lines.block(line, { blocker_id: "POL-7", cause: "policy_violation", reason: "No" });
-  const paused = await ledger.lines.pause(line, { reason: "Review", until: new Date(NOW + 9e6).toISOString() });
+  const paused = await ledger.lines.pause(line, {
+    reason: "Review",
+    until: new Date(NOW + 9e6).toISOString(),
+  });
   assert.equal(paused.state, "paused");
-  assert.match(`${await ledger.lines.why(line)}`, /\nHold of the .*\nBlocker POL-7 \(policy_violation\): No\.$/);
+  assert.match(
+    `${await ledger.lines.why(line)}`,
+    /\nHold of the .*\nBlocker POL-7 \(policy_violation\): No\.$/,
+  );
   const begun = await ledger.lines.history(line).first();
   const past = await ledger.lines.why(line, { as_of: begun?.recorded_at }, { minPosition: 1 });
   assert.deepEqual(past.blockers, []);
@@ -71,7 +83,8 @@ async function callRuns(ledger: Ledger, line: string): Promise<void> {
   for await (const each of ledger.runs.list(filters)) found.push(each.external_id);
   assert.deepEqual(found.sort(), [`cancel-${line}`, `fail-${line}`]);
   assert.equal((await ledger.lines.runs(line, { status: "completed" }).first())?.id, run);
-  for await (const row of ledger.runs.export({ from: `${MONTH}-01` })) assert.ok(JSON.parse(row).id);
+  for await (const row of ledger.runs.export({ from: `${MONTH}-01` }))
+    assert.ok(JSON.parse(row).id);
   assert.ok((await ledger.runs.erase(run, { reason: "asked for" })).erased_at);
 }
 
@@ -79,7 +92,10 @@ async function callSums(ledger: Ledger, line: string): Promise<void> {
   const month = { service_line_id: line, group_by: "service_line" };
   const row = await ledger.usage.month(MONTH, month).first();
   assert.deepEqual([row?.service_line_id, row?.hours], [line, 1.5]);
-  assert.equal((await ledger.usage.get({ from: `${MONTH}-01`, service_line_id: line })).total?.hours, 1.5);
+  assert.equal(
+    (await ledger.usage.get({ from: `${MONTH}-01`, service_line_id: line })).total?.hours,
+    1.5,
+  );
   for await (const each of ledger.usage.export({ from: `${MONTH}-01` })) assert.ok(each);
   const compared = { then: HOUR_AGO, service_line_id: line };
   assert.equal((await ledger.compare.list(compared).first())?.service_line_id, line);
@@ -124,7 +140,10 @@ async function callFeeds(ledger: Ledger, line: string): Promise<void> {
   const told = follower.onComplete(() => void ledger.lines.checkIn(line, { note: "streamed" }));
   for await (const each of told) if (each.payload.note === "streamed") stop.abort();
 
-  const made = await ledger.webhooks.create({ url: "http://127.0.0.1:9/", event_types: ["run.failed"] });
+  const made = await ledger.webhooks.create({
+    url: "http://127.0.0.1:9/",
+    event_types: ["run.failed"],
+  });
   assert.equal((await ledger.webhooks.update(made.id, { enabled: false })).enabled, false);
   assert.notEqual((await ledger.webhooks.rotateSecret(made.id)).secret, made.secret);
   assert.equal((await ledger.webhooks.get(made.id)).id, made.id);
@@ -187,7 +206,10 @@ test("every route of the document is called against the live service", async () 
   };
   const called = new Set(door.asked.map(({ method, path }) => `${method} ${path.split("?")[0]}`));
   const missing = Object.entries(document.paths).flatMap(([path, methods]) => {
-    const pattern = path.replace(/\{\w+\}/g, "(?!pause$|resume$|export$|summary$|stream$|preview$|acknowledge$)[^/]+");
+    const pattern = path.replace(
+      /\{\w+\}/g,
+      "(?!pause$|resume$|export$|summary$|stream$|preview$|acknowledge$)[^/]+",
+    );
     return Object.keys(methods)
       .map((method) => `${method.toUpperCase()} ${pattern}`)
       .filter((each) => ![...called].some((one) => new RegExp(`^${each}$`).test(one)));

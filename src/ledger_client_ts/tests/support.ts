@@ -32,6 +32,16 @@ export async function freshLine(model: types.ExecutionModel = "agent_runtime"): 
   return line;
 }
 
+/** The notes of a line's check-ins, in the order of the log. */
+export async function notes(line: string): Promise<(string | null)[]> {
+  const found = [];
+  const { ledger } = client();
+  for await (const event of ledger.events.list({ service_line_id: line, limit: 100 })) {
+    if (event.type === "execution.checked_in") found.push(event.payload.note);
+  }
+  return found;
+}
+
 /** A request that a server got. */
 export interface Asked {
   method: string;
@@ -53,9 +63,7 @@ export class Server {
   readonly #server = createServer((request, response) => void this.#handle(request, response));
   url = "";
 
-  constructor(
-    private readonly answer: (asked: Asked, response: ServerResponse) => Answer,
-  ) {
+  constructor(private readonly answer: (asked: Asked, response: ServerResponse) => Answer) {
     this.#server.on("connection", (socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
@@ -91,7 +99,12 @@ export class Server {
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     let body = "";
     for await (const piece of request) body += piece;
-    const asked = { method: request.method ?? "", path: request.url ?? "", headers: request.headers, body };
+    const asked = {
+      method: request.method ?? "",
+      path: request.url ?? "",
+      headers: request.headers,
+      body,
+    };
     this.asked.push(asked);
     this.#came.emit("request");
     const reply = await this.answer(asked, response);

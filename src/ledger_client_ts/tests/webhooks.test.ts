@@ -5,7 +5,11 @@ import { NotVerified, webhooks } from "execution-ledger-client";
 import { client, Server } from "./support.js";
 
 const SECRET = `whsec_${Buffer.from("a secret of 24 octets ...").toString("base64")}`;
-const BODY = JSON.stringify({ id: "EVT-26-000001", type: "execution.blocked", payload: { ü: "…" } });
+const BODY = JSON.stringify({
+  id: "EVT-26-000001",
+  type: "execution.blocked",
+  payload: { ü: "…" },
+});
 const NOW = new Date("2026-11-30T12:00:00Z");
 const SENT = String(NOW.getTime() / 1000);
 
@@ -46,7 +50,10 @@ test("a delivery holds by one of several secrets and signatures", async () => {
   const headers = signed(BODY);
   headers["webhook-signature"] = `v1a,AAAA v1,!!! v1,AAAA ${headers["webhook-signature"]}`;
   await webhooks.verify(BODY, headers, [other, SECRET], { now: NOW });
-  await assert.rejects(webhooks.verify(BODY, headers, other, { now: NOW }), refuses(/No signature/));
+  await assert.rejects(
+    webhooks.verify(BODY, headers, other, { now: NOW }),
+    refuses(/No signature/),
+  );
   await assert.rejects(webhooks.verify(BODY, headers, [], { now: NOW }), refuses(/No signature/));
 });
 
