@@ -1,10 +1,12 @@
 """``/mcp``: reading tools for assistants, by the official SDK's client (contract, Assistants)."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any, get_args
 
 import httpx
+import psycopg
 import pytest
 from execution_ledger.mcp import TOOLS, arguments
 
@@ -15,7 +17,7 @@ from ledger.settings import Settings
 from scripts.python_client.__main__ import document
 from tests.support.assistants import PUBLIC, Assistant, assisting
 from tests.support.databases import copied
-from tests.support.edge import Edge, assert_problem, edge_of
+from tests.support.edge import Edge, assert_problem, dumps, edge_of
 from tests.support.facts import fact
 from tests.support.provider import ISSUER, Provider
 from tests.support.watches import Watcher, watched
@@ -93,7 +95,8 @@ def test_two_calls_tell_why_a_line_is_blocked_and_what_was_known_before(
         ("late", "capacity_issue", "Two people are ill.")
     ]
     assert [(b["id"], b["reason"]) for b in then["blockers"]] == [("b", "Not approved.")]
-    assert (now.get("as_of"), then["as_of"]) == (None, friday.isoformat())
+    assert "as_of" not in now
+    assert then["as_of"] == friday.isoformat().replace("+00:00", "Z")
 
 
 def test_stopped_lines_are_told_with_reasons_the_longest_stopped_first(
@@ -112,8 +115,8 @@ def test_stopped_lines_are_told_with_reasons_the_longest_stopped_first(
     assert lines[0]["oldest_blocker"]["reason"] == "Not approved."
     assert lines[2]["holds"][0]["reason"] == "The order is not signed."
     assert told["lines_by_state"] == {"running": 1, "paused": 1, "blocked": 2}
-    assert (told["open_alerts"], told["alerts"][0]["service_line_id"]) == (1, running)
-    assert assistant.told("alerts", status=["open"])["alerts"] == told["alerts"]
+    assert (told["open_alerts"], told["worst_alerts"][0]["service_line_id"]) == (1, running)
+    assert assistant.told("alerts", status=["open"])["alerts"] == told["worst_alerts"]
 
 
 def test_changes_are_told_with_both_values_and_by_events(
@@ -201,6 +204,144 @@ def test_wrong_arguments_get_words_that_repeat_nothing(assistant: Assistant) -> 
     assert "lies in the future" in assistant.refusal("find", as_of="2091-01-01")
 
 
+@pytest.mark.parametrize(
+    ("tool", "given", "words"),
+    [
+        ("what_needs_me", {"workspace": "Halden Bank"}, "`workspace` does not fit: Only this work"),
+        ("usage", {"line": "Night reports"}, "`line` does not fit: Only this line, by its id"),
+        ("runs", {"parent": "the night run"}, "`parent` does not fit"),
+        ("find", {"foo": 1}, "The arguments of this tool are "),
+        ("find", {"product_line": "Talent"}, "`product_line` does not fit: one of agent_gateway, "),
+        ("find", {"state": ["stuck"]}, "`state` does not fit: one of blocked, closed, "),
+        ("why", {}, "`line` does not fit: The id of a service line"),
+        ("why", {"line": "LIN-26-000001", "as_of": "friday"}, "2026-11-27T15:00:00Z, or a date"),
+        ("usage", {"by": "Line!"}, "`by` does not fit: One word or two"),
+        ("usage", {"month": "0000-01"}, "`month` does not fit"),
+        ("what_changed", {"since": "2026-04-02", "until": "2026-04-01"}, "lies before `since`"),
+        ("runs", {"run": "RUN-26-000001", "line": "LIN-26-000001"}, "`run` goes with `as_of`"),
+        ("runs", {"limit": 51}, "`limit` does not fit: The most rows"),
+        ("find", {"text": "x" * 200_000}, "`text` is too long."),
+        ("alerts", {"cursor": "x" * 100_000}, "`cursor` is too long."),
+    ],
+)
+def test_refused_arguments_are_told_with_what_is_taken(
+    assistant: Assistant, tool: str, given: dict[str, Any], words: str
+) -> None:
+    assert words in assistant.refusal(tool, **given)
+
+
+def test_numbers_may_come_as_texts(watcher: Watcher, assistant: Assistant) -> None:
+    watcher.blocked("One", "Two")
+    for limit in ("1", 1, 1.0):
+        assert len(assistant.told("what_needs_me", limit=limit)["lines"]) == 1
+
+
+def test_an_administrator_names_an_organization_for_sums(watcher: Watcher, edge: Edge) -> None:
+    line = watcher.line()
+    worked = fact("execution.checked_in", line, {"hours": 4}, time="2026-03-02T10:00:00Z")
+    edge.accept(worked, token=watcher.token)
+    chief = Assistant(edge, edge.token("admin", organization_id=None, workspace_id=None))
+    told = chief.told("usage", month="2026-03", organization=watcher.organization)
+    assert told["total"]["hours"] == 4
+    assert "`organization` is required" in chief.refusal("usage", month="2026-03")
+
+
+def test_alerts_of_other_lines_are_not_told_for_a_project(
+    watcher: Watcher, assistant: Assistant
+) -> None:
+    (ours,) = watcher.blocked("Ours", project_tags=["PROJ-26-000007"])
+    watched(watcher.edge, watcher.token, watcher.line(), name="Another line")
+    told = assistant.told("what_needs_me", project="PROJ-26-000007")
+    assert [each["service_line_id"] for each in told["lines"]] == [ours]
+    assert "worst_alerts" not in told
+    assert len(assistant.told("what_needs_me")["worst_alerts"]) == 1
+
+
+def test_a_blocker_is_overdue_by_the_instant_that_is_told_of(
+    watcher: Watcher, assistant: Assistant
+) -> None:
+    line = watcher.line()
+    watcher.block(line, due_at="2026-05-01T00:00:00Z", assignee="USR-1")
+    watcher.block(line, "second")
+    watcher.edge.clock.advance(days=30)
+    before, after = (
+        assistant.told("why", line=line, as_of=instant)["blockers"][0]
+        for instant in ("2026-04-30", "2026-05-02")
+    )
+    assert ("overdue" in before, after["overdue"]) == (False, True)
+    (row,) = assistant.told("what_needs_me", overdue=True)["lines"]
+    assert (row["service_line_id"], row["open_blockers"]) == (line, 2)
+    assert assistant.told("what_needs_me", assignee="USR-2")["lines"] == []
+
+
+def test_a_search_goes_on_behind_its_cursor(watcher: Watcher, assistant: Assistant) -> None:
+    lines = {watcher.line(name=f"Harvest {number}") for number in range(5)}
+    first = assistant.told("find", text="harvest", limit=3)
+    assert first["truncated"]
+    rest = assistant.told("find", text="harvest", limit=3, cursor=first["cursor"])
+    assert not rest["truncated"]
+    assert {thing["id"] for told in (first, rest) for thing in told["things"]} == lines
+
+
+def test_calls_have_a_share_of_their_own_and_leave_reads_to_their_token(
+    watcher: Watcher, edge: Edge
+) -> None:
+    watcher.blocked("One", "Two")
+
+    async def asked() -> tuple[list[httpx.Response], list[httpx.Response]]:
+        headers = PLAIN | {"authorization": f"Bearer {watcher.token}"}
+        transport = httpx.ASGITransport(edge.service.app)
+        async with httpx.AsyncClient(transport=transport, base_url=PUBLIC, headers=headers) as http:
+            calls = [asyncio.create_task(http.post("/mcp", json=CALL)) for _ in range(20)]
+            reads = [asyncio.create_task(http.get("/v1/execution")) for _ in range(8)]
+            return [await call for call in calls], [await read for read in reads]
+
+    calls, reads = edge.run(asked())
+    assert {read.status_code for read in reads} == {200}
+    taken = [call for call in calls if call.status_code == 200]
+    assert len(taken) == 16
+    assert [call.json()["result"]["isError"] for call in taken] == [False] * 16
+    assert_problem(calls[-1], 429, "rate_limited")
+
+
+def test_a_call_ends_when_its_client_goes_away(watcher: Watcher, edge: Edge) -> None:
+    body = [{"type": "http.request", "body": json.dumps(CALL).encode(), "more_body": False}]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "https",
+        "path": "/mcp",
+        "raw_path": b"/mcp",
+        "query_string": b"",
+        "headers": [
+            (name.encode(), value.encode())
+            for name, value in {
+                **PLAIN,
+                "host": "ledger.test",
+                "authorization": f"Bearer {watcher.token}",
+            }.items()
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("ledger.test", 443),
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return body.pop() if body else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    shares = edge.service.app.state.services.shares
+    with psycopg.connect(edge.conninfo) as connection:
+        connection.execute("LOCK TABLE ledger.projection IN ACCESS EXCLUSIVE MODE")
+        edge.run(edge.service.app(scope, receive, send))
+        assert sent == []
+        assert shares.calls.all == 0
+
+
 def test_a_list_may_come_as_one_text(watcher: Watcher, assistant: Assistant) -> None:
     (line,) = watcher.blocked("As text")
     for state in ("blocked", "idle,blocked", '["blocked"]', ["blocked"]):
@@ -228,7 +369,12 @@ def test_foreign_hosts_and_origins_are_refused(watcher: Watcher, edge: Edge) -> 
     for host in ("evil.test", "ledger.test:8000", "ledger.test.evil.test", "127.0.0.1"):
         refused = post(edge, watcher.token, headers={"host": host})
         assert_problem(refused, 421, "misdirected")
-    for origin in ("https://evil.test", "http://ledger.test", "null"):
+    for origin in (
+        "https://evil.test",
+        "http://ledger.test",
+        "null",
+        f"{PUBLIC},https://evil.test",
+    ):
         refused = post(edge, watcher.token, headers={"origin": origin})
         assert_problem(refused, 403, "forbidden")
     assert post(edge, watcher.token, headers={"origin": PUBLIC}).status_code == 200
@@ -237,10 +383,18 @@ def test_foreign_hosts_and_origins_are_refused(watcher: Watcher, edge: Edge) -> 
 def test_bodies_that_are_no_message_are_refused(watcher: Watcher, edge: Edge) -> None:
     big = {"content": b" " * (256 * 1024 + 1), "json": None}
     assert_problem(post(edge, watcher.token, **big), 413, "too_large")
-    for body in (b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000):
-        refused = post(edge, watcher.token, content=body, json=None)
-        assert refused.status_code == 400, refused.text
-        assert refused.json()["error"]["code"] in (-32700, -32600, -32602)
+    odd = [CALL | {"id": each} for each in (None, True, 1.5, [1])]
+    odd += [[CALL], {"jsonrpc": "2.0", "id": 1, "result": {}}, CALL | {"method": 5}]
+    bodies = [b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000, *map(dumps, odd)]
+    for version in ("2026-07-28", "2025-06-18"):
+        for body in bodies:
+            headers = {"mcp-protocol-version": version}
+            refused = post(edge, watcher.token, content=body, json=None, headers=headers)
+            assert refused.status_code == 400, refused.text
+            assert refused.json()["error"]["message"].startswith("The body ")
+    plain = {"content-type": "text/plain"}
+    assert_problem(post(edge, watcher.token, headers=plain), 415, "unsupported_media_type")
+    assert post(edge, watcher.token, headers={"accept": "text/html"}).status_code == 200
     unknown = CALL | {"params": {"name": "pause", "arguments": {}}}
     assert "The tools are" in post(edge, watcher.token, json=unknown).text
 
@@ -317,7 +471,15 @@ def test_clients_find_the_provider_where_there_is_one(server: EmbeddedPostgres, 
 
 def test_the_words_of_arguments_are_those_of_the_api() -> None:
     schemas = document()["components"]["schemas"]
-    for name in ("State", "HealthOrNone", "RunStatus", "AlertStatus", "Severity"):
+    for name in (
+        "State",
+        "HealthOrNone",
+        "RunStatus",
+        "AlertStatus",
+        "Severity",
+        "ProductLine",
+        "ExecutionModel",
+    ):
         assert list(get_args(getattr(arguments, name))) == schemas[name]["enum"]
 
 

@@ -1,6 +1,7 @@
 """Texts of tenants, as assistants read them: in values alone, cut (contract, Assistants)."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,7 +118,10 @@ def test_texts_of_tenants_stand_in_values_alone_and_are_cut(
     watcher = Watcher(open_edge if shows_payloads else edge)
     line, run = hostile(watcher)
     answers = asked_all(Assistant(watcher.edge, watcher.token), line, run)
-    assert sum(ORDER in text for text in strings(answers)) > 20
+    ordering = [text for text in strings(answers) if ORDER in text]
+    assert len(ordering) > 20
+    # In no sentence of the ledger's: a text is the tenant's own, or JSON of it.
+    assert [text for text in ordering if not text.startswith((ORDER, "{", '"'))] == []
     assert {name for name in keys(answers) if "SYSTEM" in name} == set()
     assert max(len(text) for text in strings(answers)) == 500
     assert not any("\u202e" in text or "\U000e0041" in text for text in strings(answers))
@@ -212,6 +216,33 @@ def test_a_single_row_that_is_too_large_has_shorter_texts(
     (event,) = rows_of(assistant, "line_history", "events", line=line)
     assert len(event["payload"]["resources"]) == len(event["payload"]["project_tags"]) == 20
     assert event["payload"]["name"].endswith("…")
+
+
+def test_characters_that_nobody_sees_are_shown(watcher: Watcher, assistant: Assistant) -> None:
+    hidden = "\xad\u034f\u115f\u180e\u200b\u2800\u3164\ufe01\uffa0\U000e0141\U000e0041"
+    line = watcher.line(name=f"a{hidden}b\u200d\ufe0fc")
+    assert assistant.told("get_line", line=line)["line"]["name"] == f"a{'·' * len(hidden)}bc"
+
+
+def test_an_answer_that_must_shrink_asks_the_ledger_twice_at_most(
+    watcher: Watcher, assistant: Assistant
+) -> None:
+    for number in range(30):
+        watcher.line(name=f"{number} {'😀' * 190}")
+    asked = requests_to(watcher, "/v1/execution")
+    told = assistant.told("find", limit=50)
+    assert told["truncated"]
+    assert len(json.dumps(told)) > MOST * 0.8
+    assert requests_to(watcher, "/v1/execution") == asked + 2
+
+
+def requests_to(watcher: Watcher, route: str) -> int:
+    """The number of requests to a route that were answered."""
+    text = watcher.edge.get("/metrics").text
+    found = re.findall(
+        rf'^ledger_http_request_seconds_count{{[^}}]*route="{route}"[^}}]*}} (\d+)', text, re.M
+    )
+    return sum(map(int, found))
 
 
 def test_each_field_of_free_content_is_known() -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._requests import Settings
 from execution_ledger.mcp import create_server
@@ -26,18 +27,20 @@ from execution_ledger.mcp.tools import ToolLedger
 from fastapi import Request, Response
 from mcp.server.context import ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
 from ledger.api.access.authentication import authenticate
-from ledger.api.machinery.bodies import read_capped
-from ledger.api.machinery.headers import header
+from ledger.api.machinery.bodies import media_type, read_capped
+from ledger.api.machinery.headers import header, joined
 from ledger.api.machinery.shares import Share
 from ledger.api.problems import (
     REFUSALS,
     MethodNotAllowed,
     Misdirected,
     Unauthorized,
+    UnsupportedMediaType,
     as_refusal,
     problem,
 )
@@ -54,8 +57,22 @@ CALL_SECONDS = 10.0
 """The time of a question to a route, with its attempts."""
 
 _NO_STORE = (b"cache-control", b"no-store")
-_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
-"""Headers that no longer hold for a body that was read."""
+_REPLACED = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"accept"})
+"""Headers that no longer hold for a body that was read, and the accepted types: answers are JSON,
+whatever a client says."""
+_ACCEPT = (b"accept", b"application/json, text/event-stream")
+
+
+class _Asked(msgspec.Struct):
+    """A request or a notification of JSON-RPC. The library would answer others in its own words."""
+
+    jsonrpc: Literal["2.0"]
+    method: str
+    id: int | str | msgspec.UnsetType = msgspec.UNSET
+    params: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+_read_message = msgspec.json.Decoder(_Asked).decode
 
 
 class Assistants:
@@ -109,6 +126,7 @@ class Assistants:
 
         # A task of its own: the library's scope must be left by the task that has entered it.
         serving = asyncio.create_task(serve())
+        serving.add_done_callback(lambda _: begun.set())
         await begun.wait()
         try:
             yield
@@ -152,7 +170,7 @@ class Assistants:
         """
         if (header(request.scope, b"host") or b"").decode("latin-1").lower() not in self._hosts:
             raise Misdirected("The Host is not that of the service's public address.")
-        origin = header(request.scope, b"origin")
+        origin = joined(request.scope, b"origin")
         if origin is not None and origin.decode("latin-1").lower() not in self._origins:
             raise Forbidden("Pages of other origins may not use the tools.")
 
@@ -172,12 +190,19 @@ class Assistants:
         state = request.scope["state"]
         state["credential"] = principal.id
         request.scope["route"] = self
-        state["share"] = share = Share(request.app.state.services.shares.reads, principal)
+        # A share of their own: what calls read counts as reads, and must find room there.
+        state["share"] = share = Share(request.app.state.services.shares.calls, principal)
         try:
+            if media_type(request) != "application/json":
+                raise UnsupportedMediaType("Send the header Content-Type: application/json.")
             body = await read_capped(request, MAX_BYTES)
-            headers = [pair for pair in request.scope["headers"] if pair[0] not in _OF_THE_BODY]
-            await self._sessions.handle_request(
-                {**request.scope, "headers": headers}, _receive_of(body, request.receive), send
+            if (answer := _refusal_of(body)) is not None:
+                await answer(request.scope, request.receive, send)
+                return
+            headers = [pair for pair in request.scope["headers"] if pair[0] not in _REPLACED]
+            scope = {**request.scope, "headers": [*headers, _ACCEPT]}
+            await _while_connected(
+                self._sessions.handle_request(scope, _giving(body), send), request.receive
             )
         finally:
             share.end()
@@ -207,14 +232,44 @@ class _Inside(httpx.AsyncBaseTransport):
         return await self._routes.handle_async_request(request)
 
 
-def _receive_of(body: bytes, receive: Receive) -> Receive:
-    """A channel that gives a body which was read, and then waits for the end of the connection."""
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
+def _refusal_of(body: bytes) -> Response | None:
+    """The answer to a body that is no single message of JSON-RPC; None: it is one."""
+    try:
+        _read_message(body)
+    except msgspec.ValidationError:
+        code, words = -32600, "The body must be one request or notification of JSON-RPC 2.0."
+    except (msgspec.DecodeError, RecursionError):
+        code, words = -32700, "The body is no JSON."
+    else:
+        return None
+    told = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}
+    return Response(json.dumps(told), 400, media_type="application/json")
 
-    async def receive_again() -> Message:
-        return messages.pop() if messages else await receive()
 
-    return receive_again
+def _giving(body: bytes) -> Receive:
+    """A channel that gives a body which was read, and nothing after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop()
+
+    return receive
+
+
+async def _while_connected(call: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Wait for a call; it ends when its client has gone. Raises ClientDisconnect."""
+    calling = asyncio.create_task(call)
+    gone = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({calling, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not calling.done():
+            raise ClientDisconnect
+        await calling
+    finally:
+        calling.cancel()
+        gone.cancel()
 
 
 def _hosts_of(public: str) -> frozenset[str]:

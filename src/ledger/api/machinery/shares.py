@@ -3,9 +3,9 @@
 A request is in hand from its head until its answer is written. The part of its body that has
 arrived, as it is unpacked, counts with it. A request beyond the share of its credential is 429.
 
-There are four shares: of writing requests, of reads, and among the reads of exports and of large
-pages, which take most of a worker's time and memory. Streams have a bound of their own
-(``feed/stream.py``).
+There are five shares: of writing requests, of reads, among the reads of exports and of large pages,
+which take most of a worker's time and memory, and of calls of tools, each of which reads. Streams
+have a bound of their own (``feed/stream.py``).
 
 The sum of a worker's shares is bounded too: an organization with many keys may not hold more than
 is left free for the others.
@@ -80,6 +80,7 @@ class Shares:
         self.bodies = Bound("bytes of bodies", 32 * 1024 * 1024)
         self.reads = Bound("reads", 32)
         self.exports = Bound("exports", 4)
+        self.calls = Bound("calls of tools", 16)
         self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
 
 

@@ -7,6 +7,7 @@ from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._requests import Settings
 from execution_ledger.cli.grammar import command
 from execution_ledger.cli.session import settings
+from execution_ledger.cli.showing import say
 from execution_ledger.errors import LedgerError
 
 
@@ -50,6 +51,8 @@ async def _serve(settings: Settings, shows_payloads: bool) -> None:
     try:
         async with stdio_server() as (reads, writes):
             await server.run(reads, writes, server.create_initialization_options())
+    except* BrokenPipeError:
+        say("elk: the assistant has closed its end.")
     finally:
         await ledger.transport.aclose()
 

@@ -14,9 +14,9 @@ class ToolAnswer(Struct, kw_only=True, omit_defaults=True):
     """The base of all answers."""
 
     told_at: Annotated[datetime | None, Meta(description="When the ledger was asked.")] = None
-    as_of: Annotated[str | None, Meta(description="The instant that is told of. Absent: now.")] = (
-        None
-    )
+    as_of: Annotated[
+        datetime | None, Meta(description="The instant that is told of. Absent: now.")
+    ] = None
     truncated: Annotated[bool, Meta(description="Whether there are more rows behind `cursor`.")]
     cursor: str | None = None
 
@@ -72,9 +72,8 @@ class LineRow(_Row, kw_only=True):
     state: str
     state_since: datetime
     oldest_blocker: BlockerRow | None = None
-    holds: Annotated[
-        list[HoldRow], Meta(description="Of a paused line; not told by the tool `find`.")
-    ] = []
+    open_blockers: Annotated[int, Meta(description="Not told by the tool `find`.")] = 0
+    holds: Annotated[list[HoldRow], Meta(description="Not told by the tool `find`.")] = []
     health_status: str | None = None
     health_score: int | None = None
     open_runs: int = 0
@@ -94,7 +93,8 @@ class AlertRow(_Row, kw_only=True):
     watch_name: str
     severity: str
     status: str
-    text: Annotated[str, Meta(description="One sentence, as of the opening.")]
+    subject_type: Annotated[str, Meta(description="line, blocker, run or source.")]
+    subject_id: Annotated[str, Meta(description="Of what the condition held.")]
     service_line_id: str | None = None
     service_line_name: str | None = None
     since: Annotated[datetime, Meta(description="Since when the condition held.")]
@@ -120,7 +120,10 @@ class NeedsAnswer(ToolAnswer, kw_only=True):
     open_alerts: Annotated[
         int, Meta(description="Alerts that are not resolved; the tool `alerts` lists all.")
     ] = 0
-    alerts: Annotated[list[AlertRow], Meta(description="The worst of the open alerts.")] = []
+    worst_alerts: Annotated[
+        list[AlertRow],
+        Meta(description="Up to five of them, the worst. Not told for a project or a person."),
+    ] = []
 
 
 class ThingRow(_Row, kw_only=True):
@@ -158,7 +161,10 @@ class WhyAnswer(ToolAnswer, kw_only=True):
     open_runs: int = 0
     last_activity_at: datetime
     closed_at: datetime | None = None
-    alerts: Annotated[list[AlertRow], Meta(description="Alerts that are not resolved.")] = []
+    open_alerts: int = 0
+    worst_alerts: Annotated[
+        list[AlertRow], Meta(description="Up to five alerts that are not resolved, the worst.")
+    ] = []
 
 
 class ResourceRow(_Row, kw_only=True):
@@ -181,7 +187,6 @@ class LineAnswer(ToolAnswer, kw_only=True):
     closed_at: datetime | None = None
     metrics: dict[str, float] = {}
     signals: list[SignalRow] = []
-    open_blockers: Annotated[int, Meta(description="The tool `why` tells them.")] = 0
     resources: list[ResourceRow] = []
 
 
@@ -230,7 +235,7 @@ class EventRow(_Row, kw_only=True):
     occurred_at: datetime
     recorded_at: datetime
     actor: ActorRow
-    reported_by: str
+    reported_by: Annotated[str, Meta(description="The credential of the reporter.")]
     subject: Annotated[str, Meta(description="The id of the line, the run or the alert.")]
     state_before: str | None = None
     state_after: str
@@ -301,12 +306,14 @@ class SumRow(_Row, kw_only=True):
     """Sums, without zeros."""
 
     lines: int | None = None
-    hours: float | None = None
+    hours: Annotated[float | None, Meta(description="Hours that were checked in.")] = None
     check_ins: int | None = None
     runs: Annotated[dict[str, int], Meta(description="Runs by status.")] = {}
     tokens_used: int | None = None
-    tokens_by_model: list[ModelRow] = []
-    hours_by_state: dict[str, float] = {}
+    tokens_by_model: Annotated[list[ModelRow], Meta(description="Only in the total.")] = []
+    hours_by_state: Annotated[
+        dict[str, float], Meta(description="Hours that lines spent in each state.")
+    ] = {}
     hours_by_cause: Annotated[
         dict[str, float], Meta(description="Hours for which each cause blocked lines.")
     ] = {}

@@ -7,6 +7,7 @@ as a signal's evidence, would bring names of fields of its own: so it stands as 
 import json
 import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,14 +19,21 @@ LONGEST_TEXT = 500
 """Characters of a text, the mark of what was cut included."""
 MOST_BYTES = 32 * 1024
 """Bytes of an answer in JSON, also where each character is written in ASCII."""
+ROOM_FOR_CURSOR = 300
+"""Bytes by which a cursor may be longer than another."""
 MOST_ITEMS = 20
 """Items of a list within a row."""
 
 UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Controls, marks of direction, tags: an assistant reads them, and a person does not see them."""
+"""Characters that an assistant reads, and a person does not see: controls, marks of direction,
+fillers, tags, and selectors of variants, which can carry any text."""
+
+_JOINS = frozenset("\u200c\u200d\ufe0f")
+"""Those that emoji and some scripts need; they are left out without a mark."""
 
 FREE = frozenset({"input", "output", "value", "evidence"})
 """Fields whose content its reporter shapes."""
@@ -57,21 +65,49 @@ def safe(value: Any, longest: int = LONGEST_TEXT, name: str = "", depth: int = 0
         items = value if depth < 2 else value[:MOST_ITEMS]
         return [safe(each, longest, depth=depth + 1) for each in items]
     if isinstance(value, str) and name not in _KEEPS:
-        seen = UNSEEN.sub("·", value)
+        seen = UNSEEN.sub(lambda found: "" if found[0] in _JOINS else "·", value)
         return seen if len(seen) <= longest else f"{seen[: longest - 1]}…"
     return value
 
 
-async def fitted(make: Callable[[int], Awaitable[ToolAnswer]], limit: int) -> dict[str, Any]:
-    """An answer of at most so many bytes: with fewer rows, and at last with shorter texts."""
-    while True:
-        told = msgspec.to_builtins(await make(limit))
-        for longest in (LONGEST_TEXT,) if limit > 1 else (LONGEST_TEXT, 100, 20):
-            answer: dict[str, Any] = safe(told, longest)
-            size = len(json.dumps(answer))
-            if size <= MOST_BYTES:
-                return answer
-        if limit == 1:
-            raise NotFitting("The answer does not fit: ask for less.")
-        rows = max((len(each) for each in told.values() if isinstance(each, list)), default=1)
-        limit = max(1, min(limit - 1, rows * MOST_BYTES // size))
+def instant_of(text: str | None) -> datetime | None:
+    """The instant of an argument, a date meaning 00:00 UTC; None if the text is none."""
+    try:
+        read = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
+
+
+def size_of(value: Any) -> int:
+    """The bytes of a value in JSON, where each character is written in ASCII."""
+    return len(json.dumps(value))
+
+
+async def fitted(
+    make: Callable[[int], Awaitable[ToolAnswer]], limit: int, rows: str
+) -> dict[str, Any]:
+    """An answer of at most so many bytes: with fewer ``rows``, and at last with shorter texts."""
+    told = msgspec.to_builtins(await make(limit))
+    answer: dict[str, Any] = safe(told)
+    if size_of(answer) > MOST_BYTES and (fitting := _fitting(answer, rows)) < limit:
+        # The ledger is asked again, since its cursor belongs to the last row of a page.
+        told = msgspec.to_builtins(await make(fitting))
+        answer = safe(told)
+    for longest in (100, 20):
+        if size_of(answer) > MOST_BYTES:
+            answer = safe(told, longest)
+    if size_of(answer) > MOST_BYTES:
+        raise NotFitting("The answer does not fit: ask for less.")
+    return answer
+
+
+def _fitting(answer: dict[str, Any], name: str) -> int:
+    """The number of rows for which there is room beside the rest of an answer, at least one."""
+    rows = answer.get(name) or answer.get("things") or []
+    room = MOST_BYTES - ROOM_FOR_CURSOR - (size_of(answer) - size_of(rows))
+    for count, row in enumerate(rows):
+        room -= size_of(row) + 2
+        if room < 0:
+            return max(1, count)
+    return max(1, len(rows))

@@ -15,7 +15,7 @@ from execution_ledger import types
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._operation import Bare, Listing
 from execution_ledger.mcp import answers, arguments
-from execution_ledger.mcp.texts import NotFitting, content
+from execution_ledger.mcp.texts import NotFitting, content, instant_of
 
 WORST_ALERTS = 5
 """So many alerts are told beside lines."""
@@ -49,38 +49,40 @@ async def what_needs_me(
 ) -> answers.NeedsAnswer:
     """Tell what needs somebody.
 
-    Blocked and paused lines, the longest stopped first, each with cause, reason, assignee and due
-    time of its oldest blocker; how many lines are in each state; and the worst open alerts.
-    Begin here when no line is named.
+    Blocked and paused lines, the longest stopped first, each with its holds, the number of its open
+    blockers, and cause, reason, assignee and due time of the oldest of these; how many lines are in
+    each state; the worst open alerts. With `overdue`, the earliest due time comes first. Begin here
+    when no line is named.
     """
     scope = {"workspace_id": asked.workspace, "as_of": asked.as_of}
+    narrowed = {
+        "project_tag": asked.project,
+        "assignee": asked.assignee,
+        "unassigned": "true" if asked.unassigned else None,
+        "overdue": "true" if asked.overdue else None,
+    }
     lines = await ledger.page(
         routes.LIST_EXECUTIONS,
         **scope,
-        project_tag=asked.project,
-        assignee=asked.assignee,
+        **narrowed,
         state=["blocked", "paused"],
-        sort="state_since",
+        sort="due_at" if asked.overdue else "state_since",
         limit=asked.limit,
         cursor=asked.cursor,
     )
     told = answers.NeedsAnswer(lines=[], **lines.end)
     for line in lines.data:
-        # The list does not say who paused a line, and why.
-        shown = (
-            await _shown(ledger, line.service_line_id, asked.as_of)
-            if line.state == "paused"
-            else line
-        )
+        # The list tells neither who paused a line and why, nor more than one blocker.
+        shown = await _shown(ledger, line.service_line_id, asked.as_of)
         told.lines.append(_line(shown, asked.as_of))
     if asked.cursor is None:
         counts = await ledger.transport.call(
-            routes.SUMMARIZE_EXECUTIONS,
-            arguments={**scope, "project_tag": asked.project, "assignee": asked.assignee},
+            routes.SUMMARIZE_EXECUTIONS, arguments={**scope, **narrowed}
         )
         told.lines_by_state = _counted(counts.by_state)
         told.open_alerts = counts.open_alerts
-        told.alerts = await _worst_alerts(ledger, **scope) if counts.open_alerts else []
+        if counts.open_alerts and not any(narrowed.values()):
+            told.worst_alerts = await _worst_alerts(ledger, **scope)
     return told
 
 
@@ -92,8 +94,7 @@ async def find(ledger: ToolLedger, asked: arguments.FindArguments) -> answers.Fi
     arguments describe, now or at an instant; the longest in their state first.
     """
     if asked.text is not None:
-        if any(getattr(asked, each.name) != each.default for each in fields(asked)[3:]):
-            raise NotFitting("`text` goes with no other argument: it finds by name, as of now.")
+        _alone(asked, "text", "limit", "cursor")
         found = await ledger.transport.call(routes.SEARCH_NAMES, arguments={"q": asked.text})
         things = [
             answers.ThingRow(
@@ -101,7 +102,8 @@ async def find(ledger: ToolLedger, asked: arguments.FindArguments) -> answers.Fi
             )
             for each in found
         ]
-        return answers.FindAnswer(truncated=False, things=things[: asked.limit])
+        shown, end = _from_offset(things, asked)
+        return answers.FindAnswer(things=[*shown], **end)
     lines = await ledger.page(
         routes.LIST_EXECUTIONS,
         state=asked.state,
@@ -141,7 +143,8 @@ async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.Why
         open_runs=line.open_runs,
         last_activity_at=line.last_activity_at,
         closed_at=line.closed_at,
-        alerts=await _worst_alerts(ledger, service_line_id=asked.line, as_of=asked.as_of)
+        open_alerts=line.open_alerts,
+        worst_alerts=await _worst_alerts(ledger, service_line_id=asked.line, as_of=asked.as_of)
         if line.open_alerts
         else [],
         **end,
@@ -163,6 +166,7 @@ async def what_changed(
         now=asked.until,
         from_=begin,
         to=end,
+        organization_id=asked.organization,
         service_line_id=asked.line,
         workspace_id=asked.workspace,
         project_tag=asked.project,
@@ -190,7 +194,6 @@ async def get_line(ledger: ToolLedger, asked: arguments.LineArguments) -> answer
         closed_at=line.closed_at,
         metrics={name: value for name, value in line.metrics.items() if value},
         signals=list(map(_signal, line.health.signals)),
-        open_blockers=len(line.blockers),
         resources=[_as(answers.ResourceRow, each) for each in resources],
         **end,
     )
@@ -201,7 +204,8 @@ async def line_history(
 ) -> answers.EventsAnswer:
     """Tell the events of a line and its runs, the earliest first: what happened, and who did it.
 
-    For the latest events give `since`; for what the ledger learned in a period both bounds.
+    For the latest events take `last_activity_at` of `get_line`, and give an instant shortly before
+    as `since`; for what the ledger learned in a period give both bounds.
     """
     events = await ledger.page(
         routes.SHOW_HISTORY,
@@ -223,7 +227,7 @@ async def line_history(
             subject=each.subject.id,
             state_before=each.state_before,
             state_after=each.state_after,
-            payload=each.payload,
+            payload=_payload(each.payload),
         )
         for each in events.data
     ]
@@ -231,9 +235,14 @@ async def line_history(
 
 
 async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.RunsAnswer:
-    """List runs, the newest request first, or show one run by its id or its name."""
+    """List runs, the newest request first, or show one run.
+
+    A run that is tried again under its name has several attempts, each a run of its own. Input,
+    output and error are told only where the operator allows payloads.
+    """
     shown = ledger.shows_payloads
     if asked.run is not None:
+        _alone(asked, "run", "as_of", "limit")
         run = await ledger.transport.call(
             routes.SHOW_RUN, asked.run, arguments={"as_of": asked.as_of}
         )
@@ -259,7 +268,11 @@ async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.Ru
 
 
 async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.SumsAnswer:
-    """Sum up hours, runs, tokens and time in each state over a period, by one or two keys."""
+    """Sum up hours, runs, tokens and time in each state over a period, by one or two keys.
+
+    The sums of all rows are in `total`, with the tokens of each model. With `as_of` it tells what
+    was known of the period then.
+    """
     since, until = asked.since, asked.until
     if asked.month is not None and (since or until):
         raise NotFitting("`month` goes with neither `since` nor `until`.")
@@ -270,6 +283,7 @@ async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.
         from_=since,
         to=until,
         group_by=asked.by,
+        organization_id=asked.organization,
         service_line_id=asked.line,
         workspace_id=asked.workspace,
         project_tag=asked.project,
@@ -302,7 +316,7 @@ async def alerts(ledger: ToolLedger, asked: arguments.AlertsArguments) -> answer
         limit=asked.limit,
         cursor=asked.cursor,
     )
-    return answers.AlertsAnswer(as_of=asked.as_of, alerts=list(map(_alert, page.data)), **page.end)
+    return answers.AlertsAnswer(alerts=list(map(_alert, page.data)), **page.end)
 
 
 class Tool(NamedTuple):
@@ -311,22 +325,32 @@ class Tool(NamedTuple):
     call: Callable[[ToolLedger, Any], Awaitable[answers.ToolAnswer]]
     arguments: type[arguments.ManyArguments]
     answer: type[answers.ToolAnswer]
+    rows: str
+    """The list of the answer that may go on behind a cursor."""
 
 
 TOOLS = {
     each.call.__name__: each
     for each in (
-        Tool(what_needs_me, arguments.NeedsMeArguments, answers.NeedsAnswer),
-        Tool(find, arguments.FindArguments, answers.FindAnswer),
-        Tool(why, arguments.LineArguments, answers.WhyAnswer),
-        Tool(what_changed, arguments.ChangedArguments, answers.ChangesAnswer),
-        Tool(get_line, arguments.LineArguments, answers.LineAnswer),
-        Tool(line_history, arguments.HistoryArguments, answers.EventsAnswer),
-        Tool(runs, arguments.RunsArguments, answers.RunsAnswer),
-        Tool(usage, arguments.UsageArguments, answers.SumsAnswer),
-        Tool(alerts, arguments.AlertsArguments, answers.AlertsAnswer),
+        Tool(what_needs_me, arguments.NeedsMeArguments, answers.NeedsAnswer, "lines"),
+        Tool(find, arguments.FindArguments, answers.FindAnswer, "lines"),
+        Tool(why, arguments.LineArguments, answers.WhyAnswer, "blockers"),
+        Tool(what_changed, arguments.ChangedArguments, answers.ChangesAnswer, "lines"),
+        Tool(get_line, arguments.LineArguments, answers.LineAnswer, "resources"),
+        Tool(line_history, arguments.HistoryArguments, answers.EventsAnswer, "events"),
+        Tool(runs, arguments.RunsArguments, answers.RunsAnswer, "runs"),
+        Tool(usage, arguments.UsageArguments, answers.SumsAnswer, "rows"),
+        Tool(alerts, arguments.AlertsArguments, answers.AlertsAnswer, "alerts"),
     )
 }
+
+
+def _alone(asked: arguments.ManyArguments, *names: str) -> None:
+    """Raises NotFitting if the first of the named arguments has others beside it."""
+    given = {each.name for each in fields(asked) if getattr(asked, each.name) != each.default}
+    if given - set(names):
+        also = ", ".join(f"`{name}`" for name in names[1:])
+        raise NotFitting(f"`{names[0]}` goes with {also} alone.")
 
 
 def _now() -> datetime:
@@ -380,8 +404,7 @@ def _who(actor: types.Actor) -> answers.ActorRow:
 
 def _blocker(shown: object, as_of: str | None) -> answers.BlockerRow:
     row: answers.BlockerRow = _as(answers.BlockerRow, shown)
-    # Of an instant of the past, the due time itself tells the reader.
-    row.overdue = as_of is None and row.due_at is not None and row.due_at < _now()
+    row.overdue = row.due_at is not None and row.due_at < (instant_of(as_of) or _now())
     return row
 
 
@@ -404,20 +427,33 @@ def _line(shown: types.Line | types.LineDetail, as_of: str | None) -> answers.Li
         answers.LineRow,
         shown,
         oldest_blocker=oldest and _blocker(oldest, as_of),
-        holds=_holds(shown) if isinstance(shown, types.LineDetail) else [],
+        **(
+            {"holds": _holds(shown), "open_blockers": len(shown.blockers)}
+            if isinstance(shown, types.LineDetail)
+            else {}
+        ),
     )
     return row
 
 
 def _alert(shown: types.Alert) -> answers.AlertRow:
     taken, ended = shown.acknowledged, shown.resolved
-    row: answers.AlertRow = _as(answers.AlertRow, shown)
+    # The sentence of an alert is left out: it is the ledger's own, around words of a tenant.
+    row: answers.AlertRow = _as(
+        answers.AlertRow, shown, subject_type=shown.subject.type, subject_id=shown.subject.id
+    )
     if taken is not None:
         row.acknowledged_at, row.acknowledged_by = taken.at, _who(taken.by)
         row.assignee, row.note, row.until = taken.assignee, taken.note, taken.until
     if ended is not None:
         row.resolved_at, row.resolved_because = ended.at, ended.reason
     return row
+
+
+def _payload(shown: dict[str, Any]) -> dict[str, Any]:
+    """A payload without what its row tells already, and without an alert's sentence."""
+    beside = {"text", "state_before", "state_after"}
+    return {name: value for name, value in shown.items() if name not in beside}
 
 
 def _changed(shown: types.ComparedLine) -> answers.ChangedRow:
@@ -469,7 +505,8 @@ def _sums(kind: type[answers.SumRow], shown: types.UsageSums | types.UsageRow) -
         "check_ins": shown.check_ins or None,
         "runs": _counted(shown.runs),
         "tokens_used": shown.tokens_used or None,
-        "tokens_by_model": _models(shown.tokens_by_model or ()),
+        # In each row, they would be most of an answer; grouped by model, a row is a model.
+        "tokens_by_model": _models(shown.tokens_by_model or ()) if kind is answers.SumRow else [],
         "hours_by_state": _hours(shown.seconds_by_state),
         "hours_by_cause": _hours(shown.seconds_by_cause),
     }
