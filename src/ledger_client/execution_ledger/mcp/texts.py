@@ -33,7 +33,7 @@ UNSEEN = re.compile(
 fillers, tags, and selectors of variants, which can carry any text."""
 
 _JOINS = frozenset("\u200c\u200d\ufe0f")
-"""Those that emoji and some scripts need; they are left out without a mark."""
+"""Joiners, which emoji and some scripts need, are left out without a mark."""
 
 FREE = frozenset({"input", "output", "value", "evidence"})
 """Fields whose content its reporter shapes."""
