@@ -5,7 +5,7 @@ import { client, Door, freshLine } from "./support.js";
 
 const NOW = Date.now();
 const HOUR_AGO = new Date(NOW - 3_600_000);
-const MONTH = new Date(NOW).toISOString().slice(0, 7);
+const MONTH = HOUR_AGO.toISOString().slice(0, 7);
 const ORGANIZATION = { organization_id: "ORG-26-000001", workspace_id: "WS-26-000001" };
 
 /** A route that the test's ledger refuses or does not answer: only that it is asked counts. */
