@@ -367,3 +367,9 @@ def test_two_organizations_may_use_the_same_source_and_id(edge: Edge, admin: str
     token = edge.token("write", organization_id=OTHER_ORGANIZATION)
     edge.accept(other_activation(other_line, id="same", source="/both"), token=token)
     assert edge.data(f"/v1/execution/{other_line}", admin)["workspace_id"] == OTHER_WORKSPACE
+
+
+def test_assistants_are_not_served_unless_the_operator_says_so(edge: Edge) -> None:
+    for path in ("/mcp", "/.well-known/oauth-protected-resource/mcp"):
+        assert_problem(edge.post(path, edge.token("read"), json={}), 404, "not_found")
+        assert_problem(edge.get(path), 404, "not_found")

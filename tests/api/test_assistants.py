@@ -408,14 +408,6 @@ def test_a_revoked_token_is_refused_at_once(watcher: Watcher, edge: Edge) -> Non
     assert refused.headers["www-authenticate"] == "Bearer"
 
 
-def test_assistants_are_not_served_unless_the_operator_says_so(server: EmbeddedPostgres) -> None:
-    settings = Settings(master_key="0f" * 32, public_url=PUBLIC)
-    with copied(server.url, "no_assistants") as conninfo, edge_of(settings, conninfo) as edge:
-        for path in ("/mcp", "/.well-known/oauth-protected-resource/mcp"):
-            assert_problem(edge.post(path, edge.token("read"), json=CALL), 404, "not_found")
-            assert_problem(edge.get(path), 404, "not_found")
-
-
 def test_nodes_that_only_read_or_only_run_loops_serve_no_assistant(edge: Edge) -> None:
     settings = Settings(master_key="0f" * 32, public_url=PUBLIC, mcp=True)
     reading = prepare_reading(settings, edge.conninfo)
@@ -424,8 +416,7 @@ def test_nodes_that_only_read_or_only_run_loops_serve_no_assistant(edge: Edge) -
     assert create_api(settings, edge.conninfo).assistants is not None
 
 
-@pytest.mark.parametrize("path", ["/mcp", "/tools/ledger/mcp"])
-def test_assistants_are_served_below_a_path_prefix(server: EmbeddedPostgres, path: str) -> None:
+def test_assistants_are_served_below_a_path_prefix(server: EmbeddedPostgres) -> None:
     settings = Settings(
         master_key="0f" * 32,
         public_url="http://127.0.0.1:8000/tools/ledger",
@@ -440,9 +431,10 @@ def test_assistants_are_served_below_a_path_prefix(server: EmbeddedPostgres, pat
         edge_of(settings, conninfo) as edge,
     ):
         headers = PLAIN | {"host": "localhost:8000", "mcp-protocol-version": "2025-11-25"}
-        answer = edge.post(path, edge.token("read"), json=CALL, headers=headers)
-        assert answer.json()["result"]["structuredContent"]["lines"] == [], answer.text
-        refused = edge.post(path, "elk_wrong", json=CALL, headers=headers)
+        for path in ("/mcp", "/tools/ledger/mcp"):
+            answer = edge.post(path, edge.token("read"), json=CALL, headers=headers)
+            assert answer.json()["result"]["structuredContent"]["lines"] == [], answer.text
+        refused = edge.post("/mcp", "elk_wrong", json=CALL, headers=headers)
         place = refused.headers["www-authenticate"].partition('"')[2].rstrip('"')
         assert place.startswith("http://127.0.0.1:8000/tools/ledger/")
         told = edge.get(place.removeprefix("http://127.0.0.1:8000"), headers=headers).json()
