@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,8 +44,6 @@ def main() -> None:
 def run_flows() -> None:
     """Let runs reach every state, and write what the API says of them, twice."""
     # Prefect reads its settings, which are made above, when it is imported.
-    from contextlib import suppress
-
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import State, StateType

@@ -110,7 +110,7 @@ class FlowRuns:
                     for number, raw in items
                     for fact in self._facts(raw, names, database)
                 ]
-                for first in range(0, len(facts), MAX_ITEMS):
+                for first in range(0, max(len(facts), 1), MAX_ITEMS):
                     yield size if first == 0 else 0, facts[first : first + MAX_ITEMS]
 
     def _others(

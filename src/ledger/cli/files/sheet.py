@@ -179,7 +179,7 @@ class Sheet:
     # Reading a row, in the parser's process.
 
     def read(self, item: Row) -> Fact | Rejected:
-        """The fact of a row. Unlike an empty constant, an empty cell is absent."""
+        """The fact of a row. An empty cell is absent."""
         if isinstance(item, Rejected):
             return item
         by = self._by
@@ -194,7 +194,9 @@ class Sheet:
                 except (ValueError, OverflowError) as error:
                     faults.append((pointer, str(error)))
         if faults:
-            return Rejected(Invalid("The row has cells that are not read.", tuple(faults)), item[0])
+            return Rejected(
+                Invalid("The row has cells that cannot be read.", tuple(faults)), item[0]
+            )
         # A constant is of no use to rows of other types, such as the tenant to check-ins.
         fields = fields_of(event.get("type", ""))
         for field, value in by.constants.items():
