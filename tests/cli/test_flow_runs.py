@@ -14,7 +14,8 @@ import pytest
 
 from ledger.cli.arguments import main
 from ledger.cli.files.map_file import FlowMap
-from ledger.cli.files.prefect import FlowRuns
+from ledger.cli.files.prefect import FlowRuns, Item
+from ledger.cli.line_parser import Chunk
 from ledger.domain.values import parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.settings import Settings
@@ -109,17 +110,27 @@ def test_a_flow_run_of_each_state_is_in_the_files() -> None:
     assert {run["state_type"] for file in (0, 1) for run in flow_runs(file)} == set(STATUSES)
 
 
-def test_a_pipe_gives_the_same_facts_as_its_file() -> None:
+def read_by_pipe(content: bytes) -> list[Chunk[Item]]:
     reading, writing = os.pipe()
-    content = Path(FILES[0]).read_bytes()
     os.write(writing, content)
     os.close(writing)
-    form = FlowRuns(FlowMap(), LINE)
-    with open(reading, "rb") as pipe, open(FILES[0], "rb") as file:
-        found = list(form.chunks(pipe))
-        assert found == list(form.chunks(file))
-    assert sum(len(facts) for _, facts in found) == 15
-    assert sum(size for size, _ in found) == len(content)
+    with open(reading, "rb") as pipe:
+        return list(FlowRuns(FlowMap(), LINE).chunks(pipe))
+
+
+def test_a_pipe_gives_the_same_facts_as_its_file() -> None:
+    content = Path(FILES[0]).read_bytes()
+    found = read_by_pipe(content)
+    with open(FILES[0], "rb") as file:
+        assert found == list(FlowRuns(FlowMap(), LINE).chunks(file))
+    assert [(size, len(facts)) for size, facts in found] == [(len(content), 15)]
+    assert len(read_by_pipe(encode(flow_runs(0)[0]))[0][1]) == 1
+
+
+def test_a_chunk_has_no_more_facts_than_a_batch() -> None:
+    ended = b'{"id": "a", "created": "", "state": {"type": "FAILED", "timestamp": ""}}\n'
+    found = read_by_pipe(ended * 600)
+    assert [(size, len(facts)) for size, facts in found] == [(600 * len(ended), 1000), (0, 200)]
 
 
 def test_a_run_that_prefect_tries_again_has_begun() -> None:
