@@ -8,6 +8,7 @@ import codecs
 import csv
 import re
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -43,27 +44,51 @@ Row = list[str] | Rejected
 
 
 class _Lines:
-    """The lines of a file, with their ends. The rest of a line that is too long is dropped.
+    """The lines of a file, with their ends, for the CSV reader.
 
-    Memory does not depend on the file, and the numbers of lines stay the file's.
+    Memory does not depend on the file: the rest of a line that is too long is dropped.
     """
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
-        self.is_cut = False
-        """Whether a line was too long since this was last set to False."""
+        self._again: deque[tuple[str, bool]] = deque()
+        self._row: list[tuple[str, bool]] = []
+        """The lines of the row that is being read, and whether each one's rest was dropped."""
+        self.number = 0
+        """The number of the line that was given last."""
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
+        read = self._again.popleft() if self._again else self._read()
+        if not read[0]:
+            raise StopIteration
+        self.number += 1
+        self._row.append(read)
+        return read[0]
+
+    def begin_row(self) -> int:
+        """Begin a row; return the number of its first line."""
+        self._row = []
+        return self.number + 1
+
+    def is_cut(self) -> bool:
+        """Whether something of the row was dropped."""
+        return any(is_cut for _, is_cut in self._row)
+
+    def read_anew(self) -> None:
+        """Give all lines but the row's first one again: a quote without end has swallowed rows."""
+        self._again.extendleft(reversed(self._row[1:]))
+        self.number -= len(self._row) - 1
+
+    def _read(self) -> tuple[str, bool]:
         line = rest = self._text.readline(MAX_LINE)
+        is_cut = False
         while len(rest) == MAX_LINE and rest[-1] not in "\r\n":
             rest = self._text.readline(MAX_LINE)
-            self.is_cut = self.is_cut or rest != ""
-        if not line:
-            raise StopIteration
-        return line
+            is_cut = is_cut or rest != ""
+        return line, is_cut
 
 
 class _Ids:
@@ -127,23 +152,22 @@ class Sheet:
         csv.field_size_limit(MAX_LINE)
         lines = _Lines(text)
         reader = csv.reader(lines, delimiter=self._by.read.delimiter, strict=True)
-        head, number = self._head(reader), reader.line_num + 1
+        head = self._head(reader)
         mapped = [head.index(column) for _, column in self._columns]
         with closing(sqlite3.connect("")) as database:
             ids = _Ids(database)
             while True:
-                lines.is_cut = False
+                number = lines.begin_row()
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    sentence = f"The row ends in line {reader.line_num:,}, and is no CSV: {error}."
-                    yield number, Rejected(Invalid(sentence))
-                else:
-                    if cells is None:
-                        return
-                    if any(map(str.strip, cells)):
-                        yield number, self._row(cells, mapped, len(head), ids, lines.is_cut)
-                number = reader.line_num + 1
+                    lines.read_anew()
+                    yield number, Rejected(Invalid(f"The row is no CSV: {error}."))
+                    continue
+                if cells is None:
+                    return
+                if any(map(str.strip, cells)):
+                    yield number, self._row(cells, mapped, len(head), ids, lines.is_cut())
 
     def _row(self, cells: list[str], mapped: list[int], width: int, ids: _Ids, is_cut: bool) -> Row:
         """The mapped cells. The id is counted, whether or not the row is refused for something."""
