@@ -44,14 +44,14 @@ def fences(page: Path) -> Iterator[Fence]:
 def steps(page: Path) -> list[Step]:
     """The steps of a reader, in order: each command of a console, each Python snippet.
 
-    A snippet that begins with its name, such as ``# receiver.py``, becomes a file.
+    A block that begins with its name, such as ``# receiver.py``, becomes a file.
     """
     found: list[Step] = []
     for fence in fences(page):
         if fence.is_sketch:
             continue
-        if fence.language == "python":
-            named = re.match(r"# (\w+\.py)\n", fence.text)
+        named = re.match(r"# (\w+\.(?:py|toml))\n", fence.text)
+        if named or fence.language == "python":
             taken = f"cat > {named[1]}" if named else "python -"
             found.append(Step(f"{taken} <<'END_OF_SNIPPET'\n{fence.text}END_OF_SNIPPET"))
         elif fence.language == "console":

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ledger import __version__
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
-from ledger.domain.values import ORGANIZATION_ID, TEXT, WORKSPACE_ID, is_plain, parse_bound
+from ledger.domain.values import LINE_ID, ORGANIZATION_ID, TEXT, WORKSPACE_ID, is_plain, parse_bound
 from ledger.service import ROLES
 
 _LONGEST_REASON = 500
@@ -109,6 +109,15 @@ def _fault_of_new_key(parsed: argparse.Namespace) -> str | None:
     return None
 
 
+def _fault_of_import(parsed: argparse.Namespace) -> str | None:
+    if parsed.origin is parsed.map_file is parsed.line is None:
+        return None
+    # A map is read by the models of facts, which take a third of a second to load.
+    from ledger.cli.files import fault_of
+
+    return fault_of(parsed)
+
+
 def _instant(text: str) -> datetime:
     try:
         return parse_bound(text)
@@ -181,6 +190,7 @@ def _file(what: str) -> _Argument:
 
 _JSON = _argument("--json", dest="as_json", action="store_true", help="print JSON")
 _KEY = _argument("key_id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
+_MAP_HELP = "which column of a CSV file is which field, or the lines of deployments"
 _AUDIT_HELP = "an audit export as JSON lines, or - for standard input"
 _GRACE_HELP = "how long the replaced secret still works, %(default)s unless given"
 _PERMISSIONS_HELP = f"may be repeated and takes several: {', '.join(SINGLE_PERMISSIONS)}"
@@ -208,8 +218,16 @@ COMMANDS = (
         "demo", "load a realistic story; print a token and an address",
         "load:load_demo", "to begin"),
     ShellCommand(
-        "import", "record facts, one structured CloudEvent a line",
-        "load:import_facts", "to begin", _file("or - for standard input")),
+        "import", "record facts, one structured CloudEvent a line, or CSV with --map",
+        "dispatch:import_facts", "nothing", _file("or - for standard input"),
+        _argument("--map", dest="map_file", metavar="FILE.toml", help=_MAP_HELP),
+        _argument("--from", dest="origin", choices=("prefect",),
+                  help="FILE has flow runs, as Prefect's API gives them, one a line"),
+        _argument("--line", type=_identifier(LINE_ID), metavar="LIN-…",
+                  help="the line of the flow runs whose deployment the map does not have"),
+        _argument("--dry-run", action="store_true",
+                  help="record nothing: show the first ten facts, and all that is not valid"),
+        fault=_fault_of_import),
     ShellCommand(
         "backup", "write the database to a file, while it serves",
         "backup:back_up", "an address", _file("or - for standard output")),

@@ -159,6 +159,25 @@ def migrate(settings: Settings) -> int:
     return 0
 
 
+def import_facts(
+    settings: Settings,
+    file: str,
+    map_file: str | None,
+    origin: str | None,
+    line: str | None,
+    dry_run: bool,
+) -> int:
+    """Import a file of any format; a dry run neither needs nor makes a database."""
+    from ledger.cli import load
+    from ledger.cli.files import format_of
+
+    form = format_of(map_file, origin, line)
+    if dry_run:
+        return load.try_import(file, form)
+    with _address(settings, "import", begins=True) as url:
+        return load.import_facts(settings, prepare_database(settings, url), file, form)
+
+
 def restore(settings: Settings, file: str) -> int:
     """Restore a backup, once the master key is known to be the backup's."""
     from ledger.cli import restore as backups

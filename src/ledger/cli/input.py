@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from ledger.service.composition.database import ConfigurationError
 
-_GZIP = b"\x1f\x8b"
-"""The first bytes of a file that gzip made."""
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+"""The first bytes of a file that gzip made, and of a spreadsheet's workbook."""
 
 
 @contextmanager
@@ -30,6 +30,9 @@ def opened(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
         except OSError as error:
             raise ConfigurationError(f"Cannot read {file}: {error.strerror}.") from error
         found = os.fstat(stream.fileno())
-        if stat.S_ISREG(found.st_mode) and os.pread(stream.fileno(), 2, 0) == _GZIP:
+        head = os.pread(stream.fileno(), 4, 0) if stat.S_ISREG(found.st_mode) else b""
+        if head == _ZIP:
+            raise ConfigurationError(f"{file} is a workbook or an archive: save it as CSV first.")
+        if head.startswith(_GZIP):
             raise ConfigurationError(f"{file} is compressed: unpack it first, as with `zcat`.")
         yield stream, found.st_size

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from ledger.domain.errors import Invalid, TooLarge, Unavailable
 from ledger.intake import envelope, json_gate
@@ -27,10 +27,10 @@ _AHEAD = 3
 _READ = 1 << 18
 """Bytes per read."""
 
-_MAX_LINE = 2 * MAX_FACT_BYTES
+MAX_LINE = 2 * MAX_FACT_BYTES
 """The rest of a longer line is dropped: no fact needs it, even with blanks around the fact."""
 
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 """A chunk of long lines ends at about this size: several chunks are in memory at once."""
 
 _PAUSE_SECONDS = 0.2
@@ -42,6 +42,35 @@ R = TypeVar("R")
 ParsedLine = tuple[int, Fact | Rejected]
 """The number of a line, and its fact or refusal. Empty lines are left out."""
 
+Chunk = tuple[int, list[tuple[int, T]]]
+"""The bytes that a chunk took, and its items with the numbers of their lines."""
+
+
+class Format(Protocol[T]):
+    """A format of files: how a file is cut into items, and how an item becomes a fact."""
+
+    def chunks(self, stream: BinaryIO) -> Iterator[Chunk[T] | None]:
+        """The items of a file in chunks of ``MAX_ITEMS``, None for a pause of a pipe."""
+
+    def read(self, item: T, /) -> Fact | Rejected:
+        """The fact of an item. The parser's process does this."""
+
+    def place(self, pointer: str) -> str:
+        """A place of a fact as the author of the file knows it."""
+
+
+class JsonLines:
+    """One structured CloudEvent a line."""
+
+    def chunks(self, stream: BinaryIO) -> Iterator[Chunk[bytes] | None]:
+        return chunks_of_lines(stream)
+
+    def read(self, item: bytes) -> Fact | Rejected:
+        return fact_of(item)
+
+    def place(self, pointer: str) -> str:
+        return pointer
+
 
 class Parser:
     """The interface to the parser's process."""
@@ -50,28 +79,23 @@ class Parser:
         self._pool = pool
 
     def parse(
-        self, stream: BinaryIO, advance: Callable[[int], None]
+        self, form: Format[T], stream: BinaryIO, advance: Callable[[int], None]
     ) -> Iterator[list[ParsedLine] | None]:
         """The stream's facts in chunks, None for a pause.
 
         ``advance`` is called with the bytes that each chunk took.
         """
-        for done in in_order(self._submit(stream), _AHEAD):
+        submitted = (
+            None if chunk is None else (chunk[0], self._pool.submit(_parse, form.read, chunk[1]))
+            for chunk in form.chunks(stream)
+        )
+        for done in in_order(submitted, _AHEAD):
             if done is None:
                 yield None
             else:
                 size, parsed = done
                 yield parsed
                 advance(size)
-
-    def _submit(self, stream: BinaryIO) -> Iterator[tuple[int, Future[list[ParsedLine]]] | None]:
-        number = 1
-        for size, chunk in _chunks(stream):
-            if chunk:
-                yield size, self._pool.submit(_parse, number, chunk)
-                number += len(chunk)
-            else:
-                yield None
 
 
 def in_order(
@@ -94,15 +118,15 @@ def in_order(
         yield item, future.result()
 
 
-def _chunks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    """The stream's lines in chunks, with the bytes that each took; an empty chunk for a pause."""
+def chunks_of_lines(stream: BinaryIO) -> Iterator[Chunk[bytes] | None]:
+    """The stream's lines in chunks, without the empty lines."""
     source = stream.fileno()
     lines = _Lines()
     while True:
         if not select.select([source], [], [], _PAUSE_SECONDS)[0]:
             if lines.whole:
                 yield lines.take()
-            yield 0, []
+            yield None
         read = os.read(source, _READ)
         if not read:
             break
@@ -123,6 +147,8 @@ class _Lines:
     def __init__(self) -> None:
         self.whole: list[bytes] = []
         self._begun = bytearray()
+        self._number = 1
+        """The number of the first whole line."""
         self._held = 0
         """The bytes of the whole lines."""
         self._read = 0
@@ -145,18 +171,20 @@ class _Lines:
             self._end_line()
 
     def suffice(self) -> bool:
-        return len(self.whole) >= MAX_ITEMS or self._held > _CHUNK_BYTES
+        return len(self.whole) >= MAX_ITEMS or self._held > CHUNK_BYTES
 
-    def take(self) -> tuple[int, list[bytes]]:
+    def take(self) -> Chunk[bytes]:
         """Take the first whole lines as a chunk, with the bytes read since the last chunk."""
         taken, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
         self._held -= sum(map(len, taken))
         size, self._read = self._read, 0
-        return size, taken
+        numbered = [(n, raw) for n, raw in enumerate(taken, self._number) if raw.strip()]
+        self._number += len(taken)
+        return size, numbered
 
     def _go_on(self, piece: bytes) -> None:
         # One byte above the maximum is kept: it marks the line as too long.
-        self._begun += piece[: _MAX_LINE + 1 - len(self._begun)]
+        self._begun += piece[: MAX_LINE + 1 - len(self._begun)]
 
     def _end_line(self) -> None:
         self.whole.append(bytes(self._begun))
@@ -182,18 +210,21 @@ def parsing() -> Iterator[Parser]:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, context, begin) as pool:
         try:
-            pool.submit(_parse, 1, []).result()
+            pool.submit(_parse, fact_of, []).result()
             yield Parser(pool)
         except BrokenProcessPool as error:
             raise Unavailable("The process that parses the file has ended.") from error
 
 
-def _parse(first: int, lines: Sequence[bytes]) -> list[ParsedLine]:
-    return [(number, _fact(raw)) for number, raw in enumerate(lines, first) if raw.strip()]
+def _parse(
+    read: Callable[[T], Fact | Rejected], items: Sequence[tuple[int, T]]
+) -> list[ParsedLine]:
+    return [(number, read(item)) for number, item in items]
 
 
-def _fact(raw: bytes) -> Fact | Rejected:
-    if len(raw) > _MAX_LINE:
+def fact_of(raw: bytes) -> Fact | Rejected:
+    """The fact of a structured CloudEvent."""
+    if len(raw) > MAX_LINE:
         return Rejected(TooLarge(TOO_LARGE))
     try:
         return envelope.from_structured(raw.strip())

@@ -1,5 +1,6 @@
 """The commands that record facts: import, demo. Results go to standard output."""
 
+import json
 import sys
 import threading
 from collections import Counter
@@ -8,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
+from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -22,13 +24,13 @@ from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
 from ledger.cli.input import opened
 from ledger.cli.keys import make_key
-from ledger.cli.line_parser import ParsedLine, in_order, parsing
+from ledger.cli.line_parser import Format, ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.cast import KEYS, LEAD, closing_of
 from ledger.demo.telling import Act, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
-from ledger.domain.values import parse_instant
+from ledger.domain.values import escaped, format_instant, parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.places import full_detail
 from ledger.intake.principal import COMMAND_LINE
@@ -47,13 +49,50 @@ _IN_FLIGHT = 3
 RETRY_SECONDS = 1.0
 """The time after which commands are handed in again that were turned away."""
 
+_SHOWN = 10
+"""The facts that a dry run shows."""
+
 _HELD = """
 SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
 FROM ledger.ledger_events
 """
 
 
-def import_facts(settings: Settings, conninfo: str, file: str) -> int:
+def try_import(file: str, form: Format[Any]) -> int:
+    """Print a file's first facts and every line that is not valid; return 1 if there are any."""
+    counts: Counter[str] = Counter()
+    with parsing() as parser, opened(file) as (stream, size), _bar(size) as advance:
+        for lines in filter(None, parser.parse(form, stream, advance)):
+            for number, parsed in lines:
+                fault = parsed.fault if isinstance(parsed, Fact) else parsed.error
+                if fault is not None:
+                    print(f"line {number}: {_refusal(fault, parsed, form)}")
+                elif isinstance(parsed, Fact) and counts["valid"] < _SHOWN:
+                    print(f"line {number}: {_shown(parsed)}")
+                counts["valid" if fault is None else "refused"] += 1
+    print(
+        f"{counts['valid']:,} valid, {counts['refused']:,} refused; nothing was recorded",
+        file=sys.stderr,
+    )
+    return 1 if counts["refused"] else 0
+
+
+def _shown(fact: Fact) -> str:
+    """A fact as JSON, with its time in UTC."""
+    event = {
+        "id": fact.id,
+        "source": fact.source,
+        "type": fact.type,
+        "subject": fact.subject,
+        "time": fact.time and format_instant(fact.time),
+        "actortype": fact.actor and fact.actor.type,
+        "actorid": fact.actor and fact.actor.id,
+        "data": fact.sent,
+    }
+    return escaped(json.dumps({k: v for k, v in event.items() if v}, ensure_ascii=False))
+
+
+def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]) -> int:
     """Record every line of a file, and print the refused lines; return 1 if there are any.
 
     Raises Unavailable, after the counts are printed, if the database accepts no more, or the
@@ -69,7 +108,7 @@ def import_facts(settings: Settings, conninfo: str, file: str) -> int:
         _following(conninfo, writer),
         _bar(size) as advance,
     ):
-        for lines, outcomes in filter(None, _record(writer, parser.parse(stream, advance))):
+        for lines, outcomes in filter(None, _record(writer, parser.parse(form, stream, advance))):
             if _is_lost(outcomes):
                 lost_at = lines[0][0]
                 if isinstance(outcomes[0], ClockSkew):
@@ -78,7 +117,7 @@ def import_facts(settings: Settings, conninfo: str, file: str) -> int:
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
                 counts[_kind(outcome)] += 1
                 if not isinstance(outcome, Receipt):
-                    print(f"line {number}: {_refusal(outcome, parsed)}")
+                    print(f"line {number}: {_refusal(outcome, parsed, form)}")
     summary = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     print(summary, file=sys.stderr)
     if lost_at is not None:
@@ -143,9 +182,9 @@ def _kind(outcome: Outcome) -> str:
     return "refused"
 
 
-def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
+def _refusal(error: LedgerError, parsed: Fact | Rejected, form: Format[Any]) -> str:
     named = "" if parsed.id is None else f" ({parsed.id!a})"
-    return f"{error.code}{named} {full_detail(error)}"
+    return f"{error.code}{named} {full_detail(error, form.place)}"
 
 
 def load_demo(settings: Settings, conninfo: str) -> int:

@@ -5,7 +5,7 @@ sender who misspelt a name must learn which. Only a short name of harmless chara
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
@@ -59,6 +59,8 @@ def _escaped(part: int | str) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-def full_detail(error: LedgerError) -> str:
+def full_detail(error: LedgerError, shown: Callable[[str], str] = str) -> str:
     places = error.errors if isinstance(error, Invalid) else ()
-    return error.detail + "".join(f" {place or 'fact'}: {sentence}." for place, sentence in places)
+    return error.detail + "".join(
+        f" {shown(place) or 'fact'}: {sentence}." for place, sentence in places
+    )

@@ -1,0 +1,232 @@
+"""The map of ``ledger import --map``, a TOML file (contract, Command line).
+
+A map is judged before anything is opened, so a misspelt name is a usage error that names the
+nearest known one. The fields and their kinds are those of the models of facts.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cache
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ledger.domain.calendar import calendar_of
+from ledger.domain.errors import Invalid
+from ledger.domain.values import LINE_ID
+from ledger.intake.fact_types import ALIASES, FACT_TYPES
+
+T = TypeVar("T")
+
+Kind = Literal["text", "number", "instant", "texts", "json"]
+
+SERIAL = "excel"
+"""The word in the place of a format of dates: cells have Excel's serial numbers of days."""
+
+ATTRIBUTES: dict[str, Kind] = {
+    "subject": "text",
+    "time": "instant",
+    "actortype": "text",
+    "actorid": "text",
+    "traceparent": "text",
+}
+"""The attributes of a fact that a column or a constant may be. No field of data has such a name."""
+
+_DAYS = [
+    datetime(year, month, day, 17, tzinfo=UTC)
+    for year, month, day in ((2023, 11, 26), (2024, 11, 26), (2023, 10, 26), (2023, 11, 25))
+]
+"""Instants that a format of dates must tell from each other."""
+
+
+_TYPES = (*FACT_TYPES, *ALIASES)
+
+
+class MapFault(ValueError):
+    """The map is wrong: a usage error."""
+
+
+class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a file is written."""
+
+    delimiter: str = ","
+    decimal: Literal[".", ","] = "."
+    date: str | None = None
+    """A format of ``strptime``, or ``SERIAL``; None: cells have RFC 3339 instants."""
+    time_zone: str | None = None
+    encoding: str = "utf-8"
+
+
+class TypeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The column that has each row's type of fact."""
+
+    column: str
+
+
+class SheetMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The map of a CSV file. ``columns`` and ``constants`` are by dotted names of fields."""
+
+    source: str
+    type: str | TypeColumn
+    id: str
+    columns: dict[str, Any]
+    constants: dict[str, Any] = {}
+    read: Dialect = Dialect()
+
+    def fields(self) -> dict[str, Kind]:
+        """The fields and attributes that a row may have."""
+        types = [self.type] if isinstance(self.type, str) else _TYPES
+        return ATTRIBUTES | {name: kind for each in types for name, kind in fields_of(each).items()}
+
+
+class FlowMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The map of flow runs: the line of each deployment, by the deployment's name or id."""
+
+    source: str = "prefect"
+    deployments: dict[str, str] = {}
+
+
+@cache
+def fields_of(fact_type: str) -> dict[str, Kind]:
+    """The fields of the data of a type of facts, with their kinds; none of an unknown type."""
+    kind = FACT_TYPES.get(ALIASES.get(fact_type, fact_type))
+    if kind is None:
+        return {}
+    schema = kind.data.model_json_schema()
+    return dict(_kinds(schema, schema.get("$defs", {})))
+
+
+def _kinds(
+    schema: Mapping[str, Any], models: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Kind]]:
+    """The fields of a model's JSON schema; those of an object within it by dotted names."""
+    for name, field in schema["properties"].items():
+        (form,) = (each for each in field.get("anyOf", [field]) if each.get("type") != "null")
+        if "$ref" in form:
+            model = models[form["$ref"].rpartition("/")[2]]
+            yield from _kinds(model, models, f"{prefix}{name}.")
+            continue
+        kind: Kind = "text"
+        if form.get("type") in ("number", "integer"):
+            kind = "number"
+        elif form.get("format") == "date-time":
+            kind = "instant"
+        elif form.get("type") == "array":
+            kind = "texts" if form["items"].get("type") == "string" else "json"
+        yield prefix + name, kind
+
+
+def sheet_map(file: str) -> SheetMap:
+    """The map of a CSV file. Raises MapFault."""
+    found = _convert(_table(file, SheetMap), SheetMap)
+    if isinstance(found.type, str):
+        _check_known([found.type], _TYPES, "type")
+    known = found.fields()
+    columns = dict(_flat(found.columns, known))
+    constants = dict(_flat(found.constants, known))
+    _check_known(columns, known, "columns")
+    _check_known(constants, known, "constants")
+    if twice := columns.keys() & constants.keys():
+        raise MapFault(f"{min(twice)} is both in columns and in constants")
+    unnamed = [name for name, column in columns.items() if not _is_name(column)]
+    if unnamed or not _is_name(found.id):
+        raise MapFault(f"{(unnamed or ['id'])[0]} must be the name of a column")
+    _check_dialect(found.read)
+    return msgspec.structs.replace(found, columns=columns, constants=constants)
+
+
+def flow_map(file: str) -> FlowMap:
+    """The map of flow runs. Raises MapFault."""
+    found = _convert(_table(file, FlowMap), FlowMap)
+    for name, line in found.deployments.items():
+        if not re.fullmatch(LINE_ID, line):
+            raise MapFault(f"the deployment {name} must have a LIN-YY-NNNNNN id")
+    return found
+
+
+def _table(file: str, shape: type[msgspec.Struct]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(Path(file).read_text("utf-8-sig"))
+    except OSError as error:
+        raise MapFault(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise MapFault(f"{file} is no TOML: {error}") from error
+    _check_known(table, shape.__struct_fields__, file)
+    if isinstance(table.get("read"), dict):
+        _check_known(table["read"], Dialect.__struct_fields__, "read")
+    return table
+
+
+def _convert(table: dict[str, Any], shape: type[T]) -> T:
+    try:
+        return msgspec.convert(table, shape)
+    except msgspec.ValidationError as error:
+        raise MapFault(str(error)) from error
+
+
+def _flat(
+    table: Mapping[str, Any], known: Iterable[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The entries by dotted names: TOML takes ``error.code`` without quotes for nested tables."""
+    for name, value in table.items():
+        if isinstance(value, dict) and prefix + name not in known:
+            yield from _flat(value, known, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _check_known(names: Iterable[str], known: Iterable[str], place: str) -> None:
+    for name in names:
+        if name not in known:
+            raise MapFault(f"{place} has no {name}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The question whether a similar name is meant, and all known names."""
+    found = get_close_matches(name, known, 1)
+    hint = f", did you mean {found[0]}?" if found else "."
+    return f"{hint} Known: {', '.join(known)}"
+
+
+def _is_name(column: Any) -> bool:
+    return isinstance(column, str) and column.strip() == column != ""
+
+
+def _check_dialect(read: Dialect) -> None:
+    if len(read.delimiter) != 1 or read.delimiter in '"\r\n ':
+        raise MapFault("delimiter must be one character, but no quote and no blank")
+    try:
+        TextIOWrapper(BytesIO(), read.encoding)
+    except LookupError as error:
+        raise MapFault("encoding must be one that Python knows, such as cp1252") from error
+    if read.time_zone is not None:
+        try:
+            calendar_of(read.time_zone)
+        except Invalid as error:
+            raise MapFault(f"time_zone {error.errors[0][1]}") from error
+    if read.date is None:
+        return
+    if read.date != SERIAL and not _tells_days(read.date):
+        raise MapFault(
+            f"date must be a format of strptime with year, month and day, or {SERIAL}; %Z is not"
+            " read, and %I needs %p"
+        )
+    if read.time_zone is None and "%z" not in read.date:
+        raise MapFault("date needs a time_zone, such as Europe/Berlin")
+
+
+def _tells_days(form: str) -> bool:
+    """Whether a format reads the day back that it wrote, and the hour if it has one."""
+    written = [each.strftime(form) for each in _DAYS]
+    if len(set(written)) < len(_DAYS) or "%Z" in form:
+        return False
+    try:
+        found = datetime.strptime(written[0], form)
+    except ValueError:
+        return False
+    return found.date() == _DAYS[0].date() and found.hour in (0, _DAYS[0].hour)
