@@ -20,6 +20,7 @@ from ledger.cli.files.map_file import FlowMap
 from ledger.cli.line_parser import Chunk, chunks_of_lines, fact_of
 from ledger.domain.errors import Invalid
 from ledger.intake.envelope import MAX_ITEMS, Fact, Rejected
+from ledger.intake.fact_types import NAME_OF_RUN
 
 _ENDINGS = {
     "COMPLETED": "completed",
@@ -150,7 +151,7 @@ class FlowRuns:
             sentence = "The map has no line for the flow run's deployment, and no --line is given."
             yield Rejected(Invalid(sentence), run.id)
             return
-        name, state = {"external_id": run.id}, run.state
+        name, state = {NAME_OF_RUN: run.id}, run.state
         begun = name | {"service_line_id": line}
         if parent := database.execute(_FLOW_RUN_OF, (run.parent_task_run_id,)).fetchone():
             begun["parent_external_id"] = parent[0]
