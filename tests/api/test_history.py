@@ -221,7 +221,7 @@ def test_the_history_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
 # Bounds of the recording.
 
 
-@pytest.mark.parametrize("examples", repeated([15, 400]))
+@pytest.mark.parametrize("examples", repeated([9, 400]))
 def test_a_history_between_two_instants_has_what_was_recorded_then(
     edge: Edge, life: Life, examples: int
 ) -> None:

@@ -260,7 +260,7 @@ def assert_is_told_by_each_line(world: World, by: str, data: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     ("seed", "rounds", "times"),
-    repeated([(1, 40, 3), *((seed, 60, 12) for seed in range(2, 12))]),
+    repeated([(1, 28, 3), *((seed, 60, 12) for seed in range(2, 12))]),
 )
 def test_usage_is_what_a_model_of_the_log_tells(
     conninfo: str, settings: Settings, seed: int, rounds: int, times: int
