@@ -63,12 +63,11 @@ async def what_needs_me(
     }
     lines = await ledger.page(
         routes.LIST_EXECUTIONS,
-        **scope,
+        workspace_id=asked.workspace,
         **narrowed,
         state=["blocked", "paused"],
         sort="due_at" if asked.overdue else "state_since",
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     told = answers.NeedsAnswer(lines=[], **lines.end)
     for line in lines.data:
@@ -112,10 +111,8 @@ async def find(ledger: ToolLedger, asked: arguments.FindArguments) -> answers.Fi
         product_line=asked.product_line,
         execution_model=asked.execution_model,
         health=asked.health,
-        as_of=asked.as_of,
         sort="state_since",
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     return answers.FindAnswer(lines=[_line(each, asked.as_of) for each in lines.data], **lines.end)
 
@@ -170,8 +167,7 @@ async def what_changed(
         service_line_id=asked.line,
         workspace_id=asked.workspace,
         project_tag=asked.project,
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     total = compared.data.total
     return answers.ChangesAnswer(
@@ -212,9 +208,7 @@ async def line_history(
         asked.line,
         recorded_after=asked.since,
         recorded_until=asked.until,
-        as_of=asked.as_of,
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     rows = [
         answers.EventRow(
@@ -258,9 +252,7 @@ async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.Ru
         external_id=asked.name,
         parent_run_id=asked.parent,
         workspace_id=asked.workspace,
-        as_of=asked.as_of,
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     return answers.RunsAnswer(
         payloads_are_shown=shown, runs=[_run(each, shown) for each in page.data], **page.end
@@ -288,9 +280,7 @@ async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.
         workspace_id=asked.workspace,
         project_tag=asked.project,
         time_zone=asked.time_zone,
-        as_of=asked.as_of,
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     return answers.SumsAnswer(
         since=page.data.from_,
@@ -312,9 +302,7 @@ async def alerts(ledger: ToolLedger, asked: arguments.AlertsArguments) -> answer
         workspace_id=asked.workspace,
         from_=asked.since,
         to=asked.until,
-        as_of=asked.as_of,
-        limit=asked.limit,
-        cursor=asked.cursor,
+        **_paged(asked),
     )
     return answers.AlertsAnswer(alerts=list(map(_alert, page.data)), **page.end)
 
@@ -343,6 +331,11 @@ TOOLS = {
         Tool(alerts, arguments.AlertsArguments, answers.AlertsAnswer, "alerts"),
     )
 }
+
+
+def _paged(asked: arguments.ManyArguments) -> dict[str, Any]:
+    """The arguments that all lists of the API take, as far as the tool has them."""
+    return {"limit": asked.limit, "cursor": asked.cursor, "as_of": getattr(asked, "as_of", None)}
 
 
 def _alone(asked: arguments.ManyArguments, *names: str) -> None:
