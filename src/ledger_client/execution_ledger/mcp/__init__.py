@@ -14,7 +14,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -35,6 +34,7 @@ from execution_ledger.errors import (
 )
 from execution_ledger.mcp.answers import ToolAnswer
 from execution_ledger.mcp.arguments import ManyArguments
+from execution_ledger.mcp.rows import now
 from execution_ledger.mcp.texts import NotFitting, fitted, instant_of, safe
 from execution_ledger.mcp.tools import TOOLS, Tool, ToolLedger
 
@@ -120,7 +120,7 @@ async def _answer(tool: Tool, ledger: ToolLedger, given: Mapping[str, Any]) -> d
 
     async def make(limit: int) -> ToolAnswer:
         told = await tool.call(ledger, msgspec.structs.replace(asked, limit=limit))
-        told.told_at = datetime.now(UTC).replace(microsecond=0)
+        told.told_at = now()
         told.as_of = instant_of(getattr(asked, "as_of", None))
         return told
 

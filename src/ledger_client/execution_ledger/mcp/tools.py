@@ -3,11 +3,10 @@
 The first line of a function is the title of its tool, and its whole docstring the description.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from msgspec import UNSET, Struct, to_builtins
+from msgspec import to_builtins
 from msgspec.structs import fields
 
 from execution_ledger import _operations as routes
@@ -15,7 +14,22 @@ from execution_ledger import types
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._operation import Bare, Listing
 from execution_ledger.mcp import answers, arguments
-from execution_ledger.mcp.texts import NotFitting, content, instant_of
+from execution_ledger.mcp.rows import (
+    alert_row,
+    as_row,
+    blocker_row,
+    changed_row,
+    counted,
+    hold_rows,
+    line_row,
+    now,
+    payload_of,
+    run_row,
+    signal_row,
+    sum_row,
+    who_row,
+)
+from execution_ledger.mcp.texts import NotFitting
 
 WORST_ALERTS = 5
 """So many alerts are told beside lines."""
@@ -73,12 +87,12 @@ async def what_needs_me(
     for line in lines.data:
         # The list tells neither who paused a line and why, nor more than one blocker.
         shown = await _shown(ledger, line.service_line_id, asked.as_of)
-        told.lines.append(_line(shown, asked.as_of))
+        told.lines.append(line_row(shown, asked.as_of))
     if asked.cursor is None:
         counts = await ledger.transport.call(
             routes.SUMMARIZE_EXECUTIONS, arguments={**scope, **narrowed}
         )
-        told.lines_by_state = _counted(counts.by_state)
+        told.lines_by_state = counted(counts.by_state)
         told.open_alerts = counts.open_alerts
         if counts.open_alerts and not any(narrowed.values()):
             told.worst_alerts = await _worst_alerts(ledger, **scope)
@@ -114,7 +128,9 @@ async def find(ledger: ToolLedger, asked: arguments.FindArguments) -> answers.Fi
         sort="state_since",
         **_paged(asked),
     )
-    return answers.FindAnswer(lines=[_line(each, asked.as_of) for each in lines.data], **lines.end)
+    return answers.FindAnswer(
+        lines=[line_row(each, asked.as_of) for each in lines.data], **lines.end
+    )
 
 
 async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.WhyAnswer:
@@ -132,11 +148,11 @@ async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.Why
         name=line.name,
         state=line.state,
         state_since=line.state_since,
-        blockers=[_blocker(each, asked.as_of) for each in shown],
-        holds=_holds(line),
+        blockers=[blocker_row(each, asked.as_of) for each in shown],
+        holds=hold_rows(line),
         health_status=line.health.status,
         health_score=line.health.score,
-        bad_signals=[_signal(each) for each in line.health.signals if each.status != "green"],
+        bad_signals=[signal_row(each) for each in line.health.signals if each.status != "green"],
         open_runs=line.open_runs,
         last_activity_at=line.last_activity_at,
         closed_at=line.closed_at,
@@ -173,8 +189,8 @@ async def what_changed(
     return answers.ChangesAnswer(
         then=compared.data.then,
         now=compared.data.now,
-        lines_by_change=_counted(total and to_builtins(total.states)),
-        lines=[_changed(each) for each in compared.data.rows],
+        lines_by_change=counted(total and to_builtins(total.states)),
+        lines=[changed_row(each) for each in compared.data.rows],
         **compared.end,
     )
 
@@ -184,13 +200,13 @@ async def get_line(ledger: ToolLedger, asked: arguments.LineArguments) -> answer
     line = await _shown(ledger, asked.line, asked.as_of)
     resources, end = _from_offset(line.resources, asked)
     return answers.LineAnswer(
-        line=_line(line, asked.as_of),
+        line=line_row(line, asked.as_of),
         organization_id=line.organization_id,
         started_at=line.started_at,
         closed_at=line.closed_at,
         metrics={name: value for name, value in line.metrics.items() if value},
-        signals=list(map(_signal, line.health.signals)),
-        resources=[_as(answers.ResourceRow, each) for each in resources],
+        signals=list(map(signal_row, line.health.signals)),
+        resources=[as_row(answers.ResourceRow, each) for each in resources],
         **end,
     )
 
@@ -216,12 +232,12 @@ async def line_history(
             type=each.type,
             occurred_at=each.occurred_at,
             recorded_at=each.recorded_at,
-            actor=_who(each.actor),
+            actor=who_row(each.actor),
             reported_by=each.reported_by,
             subject=each.subject.id,
             state_before=each.state_before,
             state_after=each.state_after,
-            payload=_payload(each.payload),
+            payload=payload_of(each.payload),
         )
         for each in events.data
     ]
@@ -241,7 +257,7 @@ async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.Ru
             routes.SHOW_RUN, asked.run, arguments={"as_of": asked.as_of}
         )
         return answers.RunsAnswer(
-            payloads_are_shown=shown, truncated=False, runs=[_run(run, shown)]
+            payloads_are_shown=shown, truncated=False, runs=[run_row(run, shown)]
         )
     page = await ledger.page(
         routes.LIST_ALL_RUNS,
@@ -255,7 +271,7 @@ async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.Ru
         **_paged(asked),
     )
     return answers.RunsAnswer(
-        payloads_are_shown=shown, runs=[_run(each, shown) for each in page.data], **page.end
+        payloads_are_shown=shown, runs=[run_row(each, shown) for each in page.data], **page.end
     )
 
 
@@ -269,7 +285,7 @@ async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.
     if asked.month is not None and (since or until):
         raise NotFitting("`month` goes with neither `since` nor `until`.")
     if since is None and until is None:
-        since, until = _month(asked.month or f"{_now():%Y-%m}")
+        since, until = _month(asked.month or f"{now():%Y-%m}")
     page = await ledger.page(
         routes.SHOW_USAGE_OF_LINES,
         from_=since,
@@ -286,8 +302,8 @@ async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.
         since=page.data.from_,
         until=page.data.to,
         time_zone=page.data.time_zone,
-        total=page.data.total and _sums(answers.SumRow, page.data.total),
-        rows=[_sums(answers.GroupRow, each) for each in page.data.rows],
+        total=page.data.total and sum_row(answers.SumRow, page.data.total),
+        rows=[sum_row(answers.GroupRow, each) for each in page.data.rows],
         **page.end,
     )
 
@@ -304,7 +320,7 @@ async def alerts(ledger: ToolLedger, asked: arguments.AlertsArguments) -> answer
         to=asked.until,
         **_paged(asked),
     )
-    return answers.AlertsAnswer(alerts=list(map(_alert, page.data)), **page.end)
+    return answers.AlertsAnswer(alerts=list(map(alert_row, page.data)), **page.end)
 
 
 class Tool(NamedTuple):
@@ -346,10 +362,6 @@ def _alone(asked: arguments.ManyArguments, *names: str) -> None:
         raise NotFitting(f"`{names[0]}` goes with {also} alone.")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
-
-
 def _month(month: str) -> tuple[str, str]:
     """The first day of a month, and of the next."""
     year, number = map(int, month.split("-"))
@@ -368,7 +380,7 @@ async def _worst_alerts(ledger: ToolLedger, **scope: str | None) -> list[answers
         sort="severity",
         limit=WORST_ALERTS,
     )
-    return list(map(_alert, page.data))
+    return list(map(alert_row, page.data))
 
 
 def _from_offset(rows: Sequence[Any], asked: arguments.ManyArguments) -> tuple[Sequence[Any], Any]:
@@ -382,134 +394,3 @@ def _from_offset(rows: Sequence[Any], asked: arguments.ManyArguments) -> tuple[S
         "truncated": has_more,
         "cursor": str(end) if has_more else None,
     }
-
-
-def _as(kind: type[Struct], shown: object, **other: object) -> Any:
-    """A row with the fields of the same names, but for those that are given."""
-    names = {field.name for field in fields(kind)}.intersection(dir(shown)) - other.keys()
-    values = {name: getattr(shown, name) for name in names}
-    return kind(**{name: each for name, each in values.items() if each is not UNSET}, **other)
-
-
-def _who(actor: types.Actor) -> answers.ActorRow:
-    return answers.ActorRow(type=actor.type, id=actor.id)
-
-
-def _blocker(shown: object, as_of: str | None) -> answers.BlockerRow:
-    row: answers.BlockerRow = _as(answers.BlockerRow, shown)
-    row.overdue = row.due_at is not None and row.due_at < (instant_of(as_of) or _now())
-    return row
-
-
-def _holds(line: types.LineDetail) -> list[answers.HoldRow]:
-    return [_as(answers.HoldRow, each, by=_who(each.by)) for each in line.holds]
-
-
-def _signal(shown: types.Signal) -> answers.SignalRow:
-    return answers.SignalRow(
-        signal=shown.signal,
-        status=shown.status,
-        value=content(shown.value),
-        evidence=None if shown.evidence is None else str(content(shown.evidence)),
-    )
-
-
-def _line(shown: types.Line | types.LineDetail, as_of: str | None) -> answers.LineRow:
-    oldest = shown.oldest_blocker
-    row: answers.LineRow = _as(
-        answers.LineRow,
-        shown,
-        oldest_blocker=oldest and _blocker(oldest, as_of),
-        **(
-            {"holds": _holds(shown), "open_blockers": len(shown.blockers)}
-            if isinstance(shown, types.LineDetail)
-            else {}
-        ),
-    )
-    return row
-
-
-def _alert(shown: types.Alert) -> answers.AlertRow:
-    taken, ended = shown.acknowledged, shown.resolved
-    # The sentence of an alert is left out: it is the ledger's own, around words of a tenant.
-    row: answers.AlertRow = _as(
-        answers.AlertRow, shown, subject_type=shown.subject.type, subject_id=shown.subject.id
-    )
-    if taken is not None:
-        row.acknowledged_at, row.acknowledged_by = taken.at, _who(taken.by)
-        row.assignee, row.note, row.until = taken.assignee, taken.note, taken.until
-    if ended is not None:
-        row.resolved_at, row.resolved_because = ended.at, ended.reason
-    return row
-
-
-def _payload(shown: dict[str, Any]) -> dict[str, Any]:
-    """A payload without what its row tells already, and without an alert's sentence."""
-    beside = {"text", "state_before", "state_after"}
-    return {name: value for name, value in shown.items() if name not in beside}
-
-
-def _changed(shown: types.ComparedLine) -> answers.ChangedRow:
-    pairs = {
-        field.name: _pair(getattr(shown, field.name))
-        for field in fields(answers.ChangedRow)
-        if hasattr(getattr(shown, field.name, None), "then")
-    }
-    state = answers.PairRow(then=shown.state.then, now=shown.state.now)
-    row: answers.ChangedRow = _as(
-        answers.ChangedRow, shown, **{**pairs, "state": state, "events": shown.events.count}
-    )
-    return row
-
-
-def _pair(shown: Any) -> answers.PairRow | None:
-    return None if shown.then == shown.now else answers.PairRow(then=shown.then, now=shown.now)
-
-
-def _run(shown: types.Run, shows_payloads: bool) -> answers.RunRow:
-    payloads = {
-        name: _json(getattr(shown, name)) if shows_payloads else None
-        for name in ("input", "output", "error")
-    }
-    trigger = shown.triggered_by
-    row: answers.RunRow = _as(
-        answers.RunRow,
-        shown,
-        **payloads,
-        triggered_by=trigger and answers.ActorRow(type=trigger.type, id=trigger.actor_id),
-        token_usage=_models(shown.token_usage or ()),
-    )
-    return row
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else str(content(value, always=True))
-
-
-def _models(shown: Iterable[types.TokenUsage | types.TokensByModel]) -> list[answers.ModelRow]:
-    return [_as(answers.ModelRow, each) for each in shown]
-
-
-def _sums(kind: type[answers.SumRow], shown: types.UsageSums | types.UsageRow) -> Any:
-    """Sums without what is null or zero, with hours in place of seconds."""
-    other = {
-        "lines": shown.lines or None,
-        "hours": shown.hours or None,
-        "check_ins": shown.check_ins or None,
-        "runs": _counted(shown.runs),
-        "tokens_used": shown.tokens_used or None,
-        # In each row, they would be most of an answer; grouped by model, a row is a model.
-        "tokens_by_model": _models(shown.tokens_by_model or ()) if kind is answers.SumRow else [],
-        "hours_by_state": _hours(shown.seconds_by_state),
-        "hours_by_cause": _hours(shown.seconds_by_cause),
-    }
-    return _as(kind, shown, **other)
-
-
-def _counted(counts: dict[str, int] | None) -> dict[str, int]:
-    return {name: count for name, count in (counts or {}).items() if count}
-
-
-def _hours(seconds: dict[str, float] | None) -> dict[str, float]:
-    hours = {name: round(each / 3_600, 2) for name, each in (seconds or {}).items()}
-    return {name: each for name, each in hours.items() if each}
