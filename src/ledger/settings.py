@@ -1,6 +1,5 @@
 """Settings: the only reader of the environment. Each variable has the prefix ``LEDGER_``."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from datetime import time, timedelta
@@ -23,6 +22,7 @@ from ledger.domain.channel import (
     is_mail_address,
 )
 from ledger.domain.values import escaped
+from ledger.origins import ORIGIN, is_origin, is_this_machine
 from ledger.telemetry.lines import LogFormat
 
 _PREFIX = "LEDGER_"
@@ -36,18 +36,11 @@ _LONGEST_QUIET = 3_153_600_000
 
 _URL = TypeAdapter(AnyHttpUrl)
 
-_ORIGIN = re.compile(
-    r"https?://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"
-)
-"""An origin as browsers send it: in small letters, international names as ``xn--…``."""
-
 _SMTP_URL = re.compile(
     r"(?P<scheme>smtp|smtp\+starttls|smtps)://(?:(?P<user>[A-Za-z0-9._~%+-]+)@)?"
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[1-9]\d{0,4}))?/?"
 )
-
-_USUAL_PORTS = {"http": "80", "https": "443"}
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """The characters of a bearer token in a header (RFC 6750, 2.1)."""
@@ -340,7 +333,7 @@ class Settings(BaseSettings):
         if url.username is not None or url.password is not None or url.fragment is not None:
             raise ValueError("must not name a user, a password or a fragment")
         # An attacker who can change the provider's answer on its way could forge tokens.
-        if url.scheme != "https" and not _is_this_machine(url.host or ""):
+        if url.scheme != "https" and not is_this_machine(url.host or ""):
             raise ValueError("must be https, unless the host is this machine")
         return str(url)
 
@@ -359,7 +352,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, text: str) -> str:
         for origin in text.split(",") if text else ():
-            if not _is_origin(origin.strip()):
+            if not is_origin(origin.strip()):
                 raise ValueError(
                     "must be origins as browsers send them, such as https://app.example.com,"
                     " separated by commas: without path, usual port or *"
@@ -391,12 +384,12 @@ class Settings(BaseSettings):
             return None
         scheme, _, rest = text.partition("://")
         authority, slash, path = rest.partition("/")
-        origin = _ORIGIN.fullmatch(f"{scheme}://{authority}")
-        if origin is None or not _is_origin(origin[0]) or not _ROOT_PATH.fullmatch(slash + path):
+        origin = ORIGIN.fullmatch(f"{scheme}://{authority}")
+        if origin is None or not is_origin(origin[0]) or not _ROOT_PATH.fullmatch(slash + path):
             raise ValueError(
                 "must be an address such as https://example.com or https://example.com/ledger"
             )
-        if scheme != "https" and not _is_this_machine(origin["host"]):
+        if scheme != "https" and not is_this_machine(origin["host"]):
             raise ValueError("must be https, unless the host is this machine")
         return text
 
@@ -420,7 +413,7 @@ class Settings(BaseSettings):
                 "must be smtp://, smtp+starttls:// or smtps:// with a host, and at most a user and"
                 " a port: the password is in LEDGER_SMTP_PASSWORD_FILE"
             )
-        if found["scheme"] == "smtp" and found["user"] and not _is_this_machine(found["host"]):
+        if found["scheme"] == "smtp" and found["user"] and not is_this_machine(found["host"]):
             raise ValueError("must not be smtp:// with a user: the password would not be encrypted")
         return text
 
@@ -494,20 +487,3 @@ def _read_password(file: Path) -> str:
     if not password:
         raise ValueError("the file of LEDGER_SMTP_PASSWORD_FILE must have a password")
     return password
-
-
-def _is_origin(text: str) -> bool:
-    found = _ORIGIN.fullmatch(text)
-    if found is None:
-        return False
-    scheme, port = text.partition(":")[0], found["port"]
-    return port is None or (port != _USUAL_PORTS[scheme] and int(port) <= 65_535)
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

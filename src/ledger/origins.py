@@ -1,0 +1,30 @@
+"""Origins and hosts, as settings name them."""
+
+import ipaddress
+import re
+
+ORIGIN = re.compile(
+    r"https?://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"
+)
+"""An origin as browsers send it: in small letters, international names as ``xn--…``."""
+
+_USUAL_PORTS = {"http": "80", "https": "443"}
+
+
+def is_origin(text: str) -> bool:
+    """Whether a text is an origin, without the usual port."""
+    found = ORIGIN.fullmatch(text)
+    if found is None:
+        return False
+    scheme, port = text.partition(":")[0], found["port"]
+    return port is None or (port != _USUAL_PORTS[scheme] and int(port) <= 65_535)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
