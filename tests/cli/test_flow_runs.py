@@ -15,7 +15,7 @@ import pytest
 from ledger.cli.arguments import main
 from ledger.cli.files.map_file import FlowMap
 from ledger.cli.files.prefect import FlowRuns, Item
-from ledger.cli.line_parser import Chunk
+from ledger.cli.line_parser import Chunk, fact_of
 from ledger.domain.values import parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.settings import Settings
@@ -55,7 +55,7 @@ def facts_of(run: dict[str, Any]) -> list[Fact]:
     form = FlowRuns(FlowMap(), LINE)
     with TemporaryFile() as file:
         file.write(encode(run))
-        file.flush()
+        file.seek(0)
         found = [form.read(item) for _, items in form.chunks(file) for _, item in items]
     assert [each for each in found if isinstance(each, Rejected)] == []
     return found  # type: ignore[return-value]
@@ -130,7 +130,7 @@ def test_a_pipe_gives_the_same_facts_as_its_file() -> None:
 def test_a_chunk_has_no_more_facts_than_a_batch() -> None:
     ended = b'{"id": "a", "created": "", "state": {"type": "FAILED", "timestamp": ""}}\n'
     found = read_by_pipe(ended * 600)
-    assert [(size, len(facts)) for size, facts in found] == [(600 * len(ended), 1000), (0, 200)]
+    assert [(size, len(facts)) for size, facts in found] == [(0, 1000), (600 * len(ended), 200)]
 
 
 def test_a_run_that_prefect_tries_again_has_begun() -> None:
@@ -221,3 +221,29 @@ def test_a_name_that_two_deployments_bear_gives_no_line(ledger: Ledger, tmp_path
     stdin = Path(FILES[0]).read_bytes() + json.dumps(other).encode()
     code, output, last = import_runs(ledger, "-", "--map", "map.toml", "--dry-run", stdin=stdin)
     assert (code, output.count("has no line"), last[:20]) == (1, 10, "0 valid, 10 refused;")
+    # Its run is no run of --line either: which deployment it is, nobody knows.
+    beside = ("-", "--map", "map.toml", "--line", LINE, "--dry-run")
+    code, output, last = import_runs(ledger, *beside, stdin=stdin)
+    assert (code, output.count("has no line"), last[:21]) == (1, 1, "14 valid, 1 refused; ")
+
+
+def test_a_parent_comes_before_its_subflows_whatever_the_order_of_the_file() -> None:
+    run = next(each for each in flow_runs(0) if each["state_type"] == "RUNNING")
+    task = {"id": "task", "task_key": "work", "flow_run_id": "parent"}
+    child = run | {"id": "child", "created": "2026-11-30T10:00:01Z", "parent_task_run_id": "task"}
+    parent = run | {"id": "parent", "created": "2026-11-30T10:00:00Z"}
+    content = b"\xef\xbb\xbf" + b"\n".join(map(encode, (child, parent, task)))
+    ((_, items),) = read_by_pipe(content)
+    found = [(number, fact_of(item[0])) for number, item in items if isinstance(item, tuple)]
+    assert [(number, fact.sent.get("parent_external_id")) for number, fact in found] == [
+        (2, None),
+        (1, "parent"),
+    ]
+
+
+def test_a_run_that_was_set_to_completed_by_hand_has_begun_at_its_end() -> None:
+    run = next(each for each in flow_runs(1) if each["state_type"] == "COMPLETED")
+    assert [each.type for each in facts_of(run | {"start_time": None})] == [
+        "run.started",
+        "run.completed",
+    ]

@@ -1,9 +1,10 @@
-"""The map of ``ledger import --map``, a TOML file (contract, Command line).
+"""The map of ``ledger import --map``, a TOML file (contract, Files).
 
 A map is judged before anything is opened, so a misspelt name is a usage error that names the
 nearest known one. The fields and their kinds are those of the models of facts.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,6 +44,11 @@ _DAYS = [
 ]
 """Instants that a format of dates must tell from each other."""
 
+
+_DIRECTIVES = "YymdBbHIMSfpzaA"
+"""The letters of formats that are read, each at most once."""
+
+_NUMBERS = "YymdHIMSf"
 
 _TYPES = (*FACT_TYPES, *ALIASES)
 
@@ -136,6 +142,10 @@ def sheet_map(file: str) -> SheetMap:
     unnamed = [name for name, column in columns.items() if not _is_name(column)]
     if unnamed or not _is_name(found.id):
         raise MapFault(f"{(unnamed or ['id'])[0]} must be the name of a column")
+    for name, value in constants.items():
+        _check_constant(name, known[name], value)
+    if not found.source:
+        raise MapFault("source must not be empty")
     _check_dialect(found.read)
     return msgspec.structs.replace(found, columns=columns, constants=constants)
 
@@ -193,6 +203,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint} Known: {', '.join(known)}"
 
 
+def _check_constant(name: str, kind: Kind, value: Any) -> None:
+    """Raises MapFault for a constant that would refuse each row, or vanish from it."""
+    if kind == "number":
+        is_right = type(value) in (int, float) and math.isfinite(value)
+    elif kind == "instant":
+        is_right = isinstance(value, str) or (
+            isinstance(value, datetime) and value.tzinfo is not None
+        )
+    else:
+        is_right = kind in ("texts", "json") or name == "value" or isinstance(value, str)
+    if not is_right:
+        wanted = {"number": "a number", "instant": "an instant with a zone"}.get(kind, "a text")
+        raise MapFault(f"the constant {name} must be {wanted}")
+
+
 def _is_name(column: Any) -> bool:
     return isinstance(column, str) and column.strip() == column != ""
 
@@ -202,28 +227,58 @@ def _check_dialect(read: Dialect) -> None:
         raise MapFault("delimiter must be one character, but no quote and no blank")
     try:
         TextIOWrapper(BytesIO(), read.encoding)
-    except LookupError as error:
+        "a".encode(read.encoding)
+    except (LookupError, UnicodeError) as error:
         raise MapFault("encoding must be one that Python knows, such as cp1252") from error
     if read.time_zone is not None:
         try:
             calendar_of(read.time_zone)
         except Invalid as error:
             raise MapFault(f"time_zone {error.errors[0][1]}") from error
+    if read.decimal == read.delimiter:
+        raise MapFault("decimal and delimiter must not be the same")
     if read.date is None:
         return
-    if read.date != SERIAL and not _tells_days(read.date):
-        raise MapFault(
-            f"date must be a format of strptime with year, month and day, or {SERIAL}; %Z is not"
-            " read, and %I needs %p"
-        )
-    if read.time_zone is None and "%z" not in read.date:
+    if read.date != SERIAL and (fault := _fault_of(read.date)):
+        raise MapFault(f"date {fault}")
+    if read.time_zone is None and "z" not in directives(read.date):
         raise MapFault("date needs a time_zone, such as Europe/Berlin")
+
+
+def directives(form: str) -> list[str]:
+    """The letters of a format of dates."""
+    return re.findall("%(.)", form.replace("%%", ""))
+
+
+def is_glued(form: str) -> bool:
+    """Whether two numbers of a format stand without anything between them.
+
+    A sheet that has dropped a leading zero would there be read as another date.
+    """
+    return re.search(f"%[{_NUMBERS}]%[{_NUMBERS}]", form.replace("%%", "")) is not None
+
+
+def _fault_of(form: str) -> str | None:
+    """The reason why a format of dates would tell wrong instants; None: it does not."""
+    letters = directives(form)
+    if unknown := [letter for letter in letters if letter not in _DIRECTIVES]:
+        known = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
+        return f"has %{unknown[0]}, which is not read. Known: {known}"
+    if twice := [letter for letter in letters if letters.count(letter) > 1]:
+        return f"has %{twice[0]} twice: %m is the month, and %M are the minutes"
+    if ("p" in letters) != ("I" in letters):
+        return "needs %I and %p together: %H counts to 23, and takes no AM or PM"
+    if "H" in letters and "I" in letters:
+        return "has both %H and %I"
+    if not _tells_days(form):
+        return "must be a format of strptime with year, month and day"
+    return None
 
 
 def _tells_days(form: str) -> bool:
     """Whether a format reads the day back that it wrote, and the hour if it has one."""
     written = [each.strftime(form) for each in _DAYS]
-    if len(set(written)) < len(_DAYS) or "%Z" in form:
+    if len(set(written)) < len(_DAYS):
         return False
     try:
         found = datetime.strptime(written[0], form)

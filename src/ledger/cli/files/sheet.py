@@ -1,4 +1,4 @@
-"""CSV as spreadsheets write it, read by a map: a row becomes one fact (contract, Command line).
+"""CSV as spreadsheets write it, read by a map: a row becomes one fact (contract, Files).
 
 Nothing is guessed: a cell that does not say what its field needs refuses its row, by the line of
 the file and the name of the column.
@@ -17,7 +17,16 @@ from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
-from ledger.cli.files.map_file import ATTRIBUTES, SERIAL, Dialect, SheetMap, fields_of, nearest
+from ledger.cli.files.map_file import (
+    ATTRIBUTES,
+    SERIAL,
+    Dialect,
+    SheetMap,
+    directives,
+    fields_of,
+    is_glued,
+    nearest,
+)
 from ledger.cli.line_parser import CHUNK_BYTES, MAX_LINE, Chunk, fact_of
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid, TooLarge
@@ -32,7 +41,7 @@ _COUNT = """
 INSERT INTO seen VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET rows = rows + 1 RETURNING rows
 """
 
-_ERROR = re.compile(r"#(?:N/A|NV|#+|[A-ZÄÖÜ][A-ZÄÖÜ0-9/]*[!?])")
+_ERROR = re.compile(r"#(?:\w{1,2}/\w{1,2}|NV|#+|GETTING_DATA|¡?[^\W\d]\S*[!?])|Err:\d+")
 """A cell of an error, or of a number that its column was too narrow to show."""
 
 _FIRST_SERIAL, _LAST_SERIAL = 61, 73_050
@@ -99,6 +108,8 @@ class _Ids:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self.is_unsure = False
+        """Whether a row's id could not be read: mended, it would change the numbers behind it."""
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(_SEEN)
 
@@ -144,6 +155,10 @@ class Sheet:
                     yield at - begun, rows
                     begun, held, rows = at, 0, []
             yield told() - begun, rows
+        except UnicodeError as error:
+            raise ConfigurationError(
+                f"The file is not {self._by.read.encoding}: {error.args[-1]}."
+            ) from error
         finally:
             text.detach()
 
@@ -162,6 +177,7 @@ class Sheet:
                     cells = next(reader, None)
                 except csv.Error as error:
                     lines.read_anew()
+                    ids.is_unsure = True
                     yield number, Rejected(Invalid(f"The row is no CSV: {error}."))
                     continue
                 if cells is None:
@@ -171,18 +187,22 @@ class Sheet:
 
     def _row(self, cells: list[str], mapped: list[int], width: int, ids: _Ids, is_cut: bool) -> Row:
         """The mapped cells. The id is counted, whether or not the row is refused for something."""
-        row_id = cells[mapped[0]].strip() if mapped[0] < len(cells) else ""
-        row_id = ids.unique(row_id) if row_id else ""
+        named = cells[mapped[0]].strip() if mapped[0] < len(cells) else ""
+        row_id = ids.unique(named) if named else ""
+        ids.is_unsure = ids.is_unsure or not named or "\ufffd" in named
         if is_cut:
             return Rejected(TooLarge(TOO_LARGE))
         if len(cells) < width or any(map(str.strip, cells[width:])):
             sentence = f"The row has {len(cells):,} cells, and the head has {width:,}."
             return Rejected(Invalid(sentence), row_id or None)
+        if row_id != named and ids.is_unsure:
+            sentence = "The id is repeated, and an earlier row has none that can be read: mend it."
+            return Rejected(Invalid(sentence), row_id)
         return [row_id, *(cells[place].strip() for place in mapped[1:])]
 
     def _head(self, reader: Iterator[list[str]]) -> list[str]:
         try:
-            head = [name.strip() for name in next(reader, [])]
+            head = [name.strip("\ufeff \t") for name in next(reader, [])]
         except csv.Error as error:
             raise ConfigurationError(f"The head, line 1, is no row of CSV: {error}.") from error
         shown = [escaped(name) for name in head if name]
@@ -283,18 +303,33 @@ def _instant(text: str, read: Dialect) -> str:
         days = _number(text, read.decimal)
         if not _FIRST_SERIAL <= days < _LAST_SERIAL:
             raise ValueError("must be a number of days in Excel, of 1900-03-01 to 2099-12-31")
-        # The fifteen digits that Excel writes are not exact to the microsecond.
-        local = _SERIAL_ZERO + timedelta(milliseconds=round(days * 86_400_000))
+        # The digits that a sheet shows are seldom exact to the millisecond.
+        local = _SERIAL_ZERO + timedelta(seconds=round(days * 86_400))
     else:
         try:
             local = datetime.strptime(text, read.date)
         except ValueError as error:
             raise ValueError(f"must be a date in the form {read.date}") from error
+        if not _is_said(local, text, read.date):
+            raise ValueError(f"is not wholly in the form {read.date}")
     if local.tzinfo is not None:
         return format_instant(local)
-    zone = calendar_of(read.time_zone or "").zone
+    calendar = calendar_of(read.time_zone or "")
+    if read.date != SERIAL and not {"H", "I"} & set(directives(read.date)):
+        return format_instant(calendar.begin(local.date()))
+    zone = calendar.zone
     # Of an hour that clocks repeat, fold=0 is the first.
     instant = local.replace(tzinfo=zone).astimezone(UTC)
     if instant.astimezone(zone).replace(tzinfo=None) != local:
         raise ValueError(f"is of an hour that the clocks of {read.time_zone} skip")
     return format_instant(instant)
+
+
+def _is_said(local: datetime, text: str, form: str) -> bool:
+    """Whether a cell says what was read: the day of the week too, and each digit of glued ones."""
+    written = local.strftime(form)
+    if is_glued(form):
+        return written == text
+    if {"a", "A"} & set(directives(form)):
+        return re.sub(r"\b0+(?=\d)", "", written.lower()) == re.sub(r"\b0+(?=\d)", "", text.lower())
+    return True
