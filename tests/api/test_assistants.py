@@ -8,7 +8,8 @@ from typing import Any, get_args
 import httpx
 import psycopg
 import pytest
-from execution_ledger.mcp import TOOLS, arguments
+from execution_ledger.mcp import arguments
+from execution_ledger.mcp.tools import TOOLS
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.api import create_api, create_reading_api

@@ -90,7 +90,7 @@ def cells_of(event: Event) -> list[str]:
     return [cell_of(word) for word in words]
 
 
-@pytest.mark.parametrize("examples", repeated([25, 80]))
+@pytest.mark.parametrize("examples", repeated([15, 80]))
 def test_the_export_is_the_feeds_pages_one_behind_the_other_for_any_filters(
     world: World, examples: int
 ) -> None:

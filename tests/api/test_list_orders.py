@@ -409,8 +409,8 @@ def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
     edge: Edge, sort: str, seed: int
 ) -> None:
     dice, tag = random.Random(seed), f"moving-{sort}-{seed}"
-    ids = lines(edge, tag, 80)
-    for line in dice.sample(ids, 50):
+    ids = lines(edge, tag, 60)
+    for line in dice.sample(ids, 40):
         edge.clock.advance(seconds=dice.choice([0, 0, 1]))
         time = format_instant(edge.clock.now)
         edge.accept(

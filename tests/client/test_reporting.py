@@ -95,12 +95,12 @@ def test_reported_facts_are_recorded_in_their_order(
 ) -> None:
     line = service.edge.fresh()
     with Ledger(**options) as ledger:
-        for number in range(2_500):
+        for number in range(1_200):
             ledger.report("execution.checked_in", line, {"note": str(number)})
         assert ledger.flush(30.0)
         _, *items = ledger.lines.history(line, limit=100)
         notes = [item.payload["note"] for item in items]
-    assert notes == [str(number) for number in range(2_500)]
+    assert notes == [str(number) for number in range(1_200)]
 
 
 def test_a_refused_fact_is_told_with_its_reason(

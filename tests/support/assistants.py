@@ -1,18 +1,20 @@
 """The official SDK's client of ``/mcp``, on the loop of a running service."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import httpx2
-from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, Tool
+from typing import TYPE_CHECKING, Any
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
+
+if TYPE_CHECKING:
+    # Loaded by calls alone: each test process loads this module, and the SDK takes half a second.
+    from mcp.client import Client
+    from mcp.types import CallToolResult, Tool
 
 PUBLIC = "https://ledger.test"
 MASTER_KEY = "0f" * 32
@@ -61,6 +63,10 @@ class Assistant:
         return content.text
 
     def _asked(self, ask: Any) -> Any:
+        import httpx2
+        from mcp.client import Client
+        from mcp.client.streamable_http import streamable_http_client
+
         async def asked() -> Any:
             http = httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(self._edge.service.app),

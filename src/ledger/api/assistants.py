@@ -22,7 +22,7 @@ import httpx
 import msgspec
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._requests import Settings
-from execution_ledger.mcp import create_server
+from execution_ledger.mcp.server import create_server
 from execution_ledger.mcp.tools import ToolLedger
 from fastapi import Request, Response
 from mcp.server.context import ServerRequestContext

@@ -33,7 +33,7 @@ def mcp(payloads: bool) -> None:
     try:
         import anyio
 
-        import execution_ledger.mcp  # noqa: F401
+        import execution_ledger.mcp.server  # noqa: F401
     except ModuleNotFoundError as error:
         missing = f"{error.name} is missing: pip install 'execution-ledger-client[mcp]'"
         raise LedgerError(missing) from error
@@ -43,7 +43,7 @@ def mcp(payloads: bool) -> None:
 async def _serve(settings: Settings, shows_payloads: bool) -> None:
     from mcp.server.stdio import stdio_server
 
-    from execution_ledger.mcp import create_server
+    from execution_ledger.mcp.server import create_server
     from execution_ledger.mcp.tools import ToolLedger
 
     ledger = ToolLedger(AsyncTransport(settings), shows_payloads)
