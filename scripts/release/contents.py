@@ -1,15 +1,11 @@
 """The files within the packages: each that belongs there, no other, and no word of this machine."""
 
 import re
-import shutil
 import socket
-import subprocess
-import sys
 import tarfile
 import zipfile
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from scripts.clients.shared import ROOT
 
@@ -18,7 +14,6 @@ BESIDE = {
     "pyproject.toml",
 }  # fmt: skip
 """Files that a package may have beside its code."""
-PUBLIC = {"pypi.org", "registry.npmjs.org"}
 
 
 def check_contents(dist: Path, source: Path) -> None:
@@ -65,13 +60,6 @@ def expected(name: str, source: Path) -> set[str]:
 
 @cache
 def machine() -> re.Pattern[bytes]:
-    """Words by which this machine could be known: its name, our folder, its mirrors of packages."""
-    pip = (sys.executable, "-m", "pip", "config", "get", "global.index-url")
-    npm = (shutil.which("npm") or "true", "config", "get", "registry")
-    urls = [
-        subprocess.run(each, capture_output=True, text=True, check=False).stdout
-        for each in (pip, npm)
-    ]
-    hosts = {urlsplit(url.strip()).hostname for url in urls} - PUBLIC
-    words = (str(ROOT), socket.gethostname(), *filter(None, hosts))
+    """Words by which this machine could be known: its name, and our folder."""
+    words = (str(ROOT), socket.gethostname())
     return re.compile(rb"(?<!\w)(" + "|".join(map(re.escape, words)).encode() + rb")(?!\w)")
