@@ -10,7 +10,7 @@ from scripts.clients.shared import BUILD, DOCUMENT, HERE, TYPESCRIPT, run, tool
 PACKAGE = "ledger_openapi"
 FOLDER = TYPESCRIPT / "openapi-generator"
 
-# What the tool makes fails the check of indexes that the other clients pass.
+# The modules of the tool fail the check of indexes that the other clients pass.
 SETTINGS = {
     "extends": "../tsconfig.json",
     "compilerOptions": {"noUncheckedIndexedAccess": False, "outDir": "made"},

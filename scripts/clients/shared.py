@@ -1,4 +1,4 @@
-"""What the makers of clients share: their places, their tools, and a service to try clients on."""
+"""Shared by the makers of clients: their places, their tools, and a service to try clients on."""
 
 import os
 import shutil

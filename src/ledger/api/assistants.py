@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import msgspec
@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api.access.authentication import authenticate
+from ledger.api.access.authentication import authenticate, token_of
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header, joined
 from ledger.api.machinery.shares import Share
@@ -55,6 +55,9 @@ MAX_BYTES = 256 * 1024
 
 CALL_SECONDS = 10.0
 """The time of a question to a route, with its attempts."""
+
+_THIS = ("localhost", "127.0.0.1", "[::1]")
+"""The names of this machine."""
 
 _NO_STORE = (b"cache-control", b"no-store")
 _REPLACED = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"accept"})
@@ -91,7 +94,7 @@ class Assistants:
     ) -> None:
         self._app, self._shows_payloads = app, shows_payloads
         public = urlsplit(public_url)
-        self._hosts = _hosts_of(public.netloc)
+        self._hosts = _hosts_of(public)
         self._origins = frozenset(f"{public.scheme}://{host}" for host in self._hosts)
         self._metadata: dict[str, Any] | None = None
         self._challenge = "Bearer"
@@ -183,7 +186,7 @@ class Assistants:
         return Response(json.dumps(self._metadata), media_type="application/json")
 
     async def _exchange(self, request: Request, send: Send) -> None:
-        """One message of a client, and its answer. Raises one of REFUSALS before the answer."""
+        """A message of a client, and its answer. Raises one of REFUSALS before the answer."""
         if request.method != "POST":
             raise MethodNotAllowed("The path does not support this method.")
         principal = await authenticate(request)
@@ -211,8 +214,7 @@ class Assistants:
         """The ledger as the bearer of the request's token sees it."""
         request = context.request
         assert isinstance(request, Request)
-        token = request.headers["authorization"].partition(" ")[2].strip()
-        settings = Settings("http://ledger", token, "", CALL_SECONDS)
+        settings = Settings("http://ledger", token_of(request), "", CALL_SECONDS)
         return ToolLedger(
             AsyncTransport(settings, _Inside(self._app, request)), self._shows_payloads
         )
@@ -272,11 +274,8 @@ async def _while_connected(call: Coroutine[Any, Any, None], receive: Receive) ->
         gone.cancel()
 
 
-def _hosts_of(public: str) -> frozenset[str]:
+def _hosts_of(public: SplitResult) -> frozenset[str]:
     """The hosts that a request may name: the public one; of this machine each of its names."""
-    host, _, port = public.rpartition(":") if not public.endswith("]") else (public, "", "")
-    if not host:
-        host, port = public, ""
-    names: Sequence[str] = ("localhost", "127.0.0.1", "[::1]")
-    end = f":{port}" if port else ""
-    return frozenset(f"{name}{end}" for name in (names if host in names else (host,)))
+    port = f":{public.port}" if public.port is not None else ""
+    host = public.netloc.removesuffix(port)
+    return frozenset(f"{name}{port}" for name in (_THIS if host in _THIS else (host,)))

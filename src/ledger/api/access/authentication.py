@@ -173,17 +173,17 @@ class Authenticator:
 async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
     authenticator: Authenticator = request.app.state.services.authenticator
-    return await authenticator.authenticate(_token_of(request), address_of(request))
+    return await authenticator.authenticate(token_of(request), address_of(request))
 
 
 def require_token(request: Request, token: str) -> None:
     """Raises Unauthorized unless the request's bearer token is this one."""
-    if not hmac.compare_digest(_token_of(request).encode(), token.encode()):
+    if not hmac.compare_digest(token_of(request).encode(), token.encode()):
         request.app.state.services.authenticator.failures.note(address_of(request))
         raise Unauthorized(_NOT_VALID)
 
 
-def _token_of(request: Request) -> str:
+def token_of(request: Request) -> str:
     """The bearer token that the request names. Raises Unauthorized."""
     if count(request.scope, b"authorization") > 1:
         # A proxy may have checked the other header.

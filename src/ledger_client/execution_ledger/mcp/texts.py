@@ -38,8 +38,6 @@ _JOINS = frozenset("\u200c\u200d\ufe0f")
 FREE = frozenset({"input", "output", "value", "evidence"})
 """Fields whose content its reporter shapes."""
 
-_KEEPS = frozenset({"cursor"})
-
 
 class NotFitting(LedgerError):
     """The arguments do not fit; the text says so in words of ours."""
@@ -54,17 +52,15 @@ def content(value: Any, *, always: bool = False) -> Any:
 
 def safe(value: Any, longest: int = LONGEST_TEXT, name: str = "", depth: int = 0) -> Any:
     """A value of an answer, with safe texts and without nulls; lists within rows are cut."""
+    if isinstance(value, dict | list) and name in FREE:
+        return safe(content(value), longest)
     if isinstance(value, dict):
-        if name in FREE:
-            return safe(content(value), longest)
         told = {key: each for key, each in value.items() if each is not None}
         return {key: safe(each, longest, key, depth + 1) for key, each in told.items()}
     if isinstance(value, list):
-        if name in FREE:
-            return safe(content(value), longest)
         items = value if depth < 2 else value[:MOST_ITEMS]
         return [safe(each, longest, depth=depth + 1) for each in items]
-    if isinstance(value, str) and name not in _KEEPS:
+    if isinstance(value, str) and name != "cursor":
         seen = UNSEEN.sub(lambda found: "" if found[0] in _JOINS else "·", value)
         return seen if len(seen) <= longest else f"{seen[: longest - 1]}…"
     return value
@@ -90,16 +86,16 @@ async def fitted(
     """An answer of at most so many bytes: with fewer ``rows``, and at last with shorter texts."""
     told = msgspec.to_builtins(await make(limit))
     answer: dict[str, Any] = safe(told)
-    if size_of(answer) > MOST_BYTES and (fitting := _fitting(answer, rows)) < limit:
+    if size_of(answer) <= MOST_BYTES:
+        return answer
+    if (fitting := _fitting(answer, rows)) < limit:
         # The ledger is asked again, since its cursor belongs to the last row of a page.
         told = msgspec.to_builtins(await make(fitting))
-        answer = safe(told)
-    for longest in (100, 20):
-        if size_of(answer) > MOST_BYTES:
-            answer = safe(told, longest)
-    if size_of(answer) > MOST_BYTES:
-        raise NotFitting("The answer does not fit: ask for less.")
-    return answer
+    for longest in (LONGEST_TEXT, 100, 20):
+        answer = safe(told, longest)
+        if size_of(answer) <= MOST_BYTES:
+            return answer
+    raise NotFitting("The answer does not fit: ask for less.")
 
 
 def _fitting(answer: dict[str, Any], name: str) -> int:
