@@ -38,6 +38,7 @@ from ledger.api.routes import (
     statements,
     stories,
     streams,
+    traces,
     usage,
     watches,
     webhooks,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 # `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
 ROUTED = (
     facts,
+    traces,
     executions,
     holds,
     runs,

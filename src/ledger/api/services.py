@@ -27,6 +27,7 @@ from ledger.feed.tail import Tail
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.documents import Documents
 from ledger.log.event_log import Log
+from ledger.log.spans import Spans
 from ledger.log.vault import Vault
 from ledger.postgres.clocks import is_wrong
 from ledger.postgres.door import Door
@@ -133,6 +134,7 @@ class Writing(NamedTuple):
     writer: Writer
     key_uses: KeyUses
     documents: Documents
+    spans: Spans
 
 
 class ApiServices:
@@ -233,6 +235,13 @@ class ApiServices:
         return self._writing.documents
 
     @property
+    def spans(self) -> Spans:
+        """The spans of traces, to be kept. Raises ReadOnly on a read node."""
+        if self._writing is None:
+            raise ReadOnly
+        return self._writing.spans
+
+    @property
     def submissions(self) -> Submissions:
         """The commands of the process's requests. Raises ReadOnly on a read node."""
         if self._submissions is None:
@@ -287,6 +296,7 @@ class ApiServices:
         if self._writing is not None:
             self._writing.writer.stop()
             self._writing.key_uses.stop()
+            self._writing.spans.close()
         self.authenticator.failures.tell()
         await self.streams.stop()
         if self._verifier is not None:

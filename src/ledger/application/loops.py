@@ -23,6 +23,7 @@ from ledger.domain.values import EARLIEST
 from ledger.intake.request import Receipt
 from ledger.log.documents import DROP_UNISSUED
 from ledger.log.leases import LOOK_AT_DUE
+from ledger.log.spans import DROP_OLD
 
 _LINES_AT_ONCE = 500
 
@@ -51,6 +52,7 @@ _UNISSUED_AFTER = timedelta(hours=1)
 
 _CREDENTIALS = 500
 _OUTCOMES = 5000
+_SPANS = 20_000
 """Rows of each kind in one round of the housekeeper, so that no statement takes long."""
 
 # The credentials whose counts have waited long enough to become events.
@@ -140,9 +142,10 @@ class LeaseWatch(Periodic):
 
 
 class Housekeeper(Periodic):
-    """Records how many refusals were only counted; drops expired outcomes and unissued documents.
+    """Records how many refusals were only counted; drops what is beside the log and has expired.
 
-    ``run_once`` returns the number of counts recorded, and of outcomes and documents dropped.
+    That is outcomes, documents without a statement, and spans. ``run_once`` returns the number of
+    counts recorded and of rows dropped.
     """
 
     def __init__(self, session: LedSession, writer: Writer, clock: Callable[[], datetime]) -> None:
@@ -160,4 +163,6 @@ class Housekeeper(Periodic):
         stored = {"after": self._looked_until, "until": now - _UNISSUED_AFTER}
         unissued = connection.execute(DROP_UNISSUED, stored).rowcount
         self._looked_until = stored["until"]
-        return len(due) + dropped + unissued, len(due) == _CREDENTIALS or dropped == _OUTCOMES
+        spans = connection.execute(DROP_OLD.encode(), {"limit": _SPANS}).rowcount
+        has_more = len(due) == _CREDENTIALS or dropped == _OUTCOMES or spans == _SPANS
+        return len(due) + dropped + unissued + spans, has_more

@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from ledger.application.command import Command, TurnDown
 from ledger.application.report import ReportFact
+from ledger.application.report_spans import ReportSpan
 from ledger.application.writer import Observer
 from ledger.domain.errors import Unavailable
 from ledger.domain.refusals import UNKNOWN_ACTION
@@ -58,6 +59,8 @@ class WriterMetrics(Observer):
         for command, outcome in zip(commands, outcomes, strict=False):
             if isinstance(command, ReportFact):
                 counts[command.fact.type, _name_of(outcome)] += 1
+            elif isinstance(command, ReportSpan):
+                counts.update((fact.type, _name_of(outcome)) for fact in command.facts)
             elif isinstance(command, TurnDown) and (kind := _type_of(command)) is not None:
                 counts[kind, _name_of(outcome)] += 1
         for labels, count in counts.items():

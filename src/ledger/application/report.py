@@ -77,7 +77,7 @@ class ReportFact:
         A void names the check-in and the check-in's void, and an external id a run. The tenant of
         an administrator's fact is its subject's.
         """
-        organization_id = self._tenant(tenant_of)
+        organization_id = self.tenant(tenant_of)
         if organization_id is None:
             return ()
         own = Identity(organization_id, self.fact.source, self.fact.id)
@@ -89,9 +89,9 @@ class ReportFact:
     def further(
         self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return report_runs.further(self.fact, self._tenant(tenant_of) or "", is_known)
+        return report_runs.further(self.fact, self.tenant(tenant_of) or "", is_known)
 
-    def _tenant(self, tenant_of: TenantOf) -> str | None:
+    def tenant(self, tenant_of: TenantOf) -> str | None:
         """The organization of the fact; None: an administrator's subject is not known yet."""
         if self.principal.is_admin:
             return self._subject_tenant(tenant_of)
@@ -127,14 +127,19 @@ class ReportFact:
             return receipt_of(earlier, duplicate=True)
         self._require_tenant()
         subject = self._subject(group, identity)
+        self.require_sound(group)
+        if earlier is not None:
+            raise FactConflict("A fact with this source and id was recorded with other content.")
+        return self._record(group, subject, identity)
+
+    def require_sound(self, group: Group) -> None:
+        """Raise for a fact that is wrong by itself, whatever it is about."""
+        fact = self.fact
         if fact.time is not None and fact.time > group.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
         self._require_own_actor()
         if fact.fault is not None:
             raise fact.fault
-        if earlier is not None:
-            raise FactConflict("A fact with this source and id was recorded with other content.")
-        return self._record(group, subject, identity)
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
         fact = self.fact

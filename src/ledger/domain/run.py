@@ -291,14 +291,16 @@ class Run(Folded, array_like=True):
         """Whether the run awaits a parent of this name."""
         return self.awaited is not None and self.awaited.name == name
 
-    def give_parent(self, parent: "Run", name: Identity) -> RunParentGiven | None:
-        """Give the run the parent of the name that it awaits.
+    def give_parent(self, parent: "Run", awaited: Identity | None) -> RunParentGiven | None:
+        """Give the run the parent of the name that it awaits; None: one that it did not name.
 
-        None: it has a parent, awaits another name or none, its reporter did not see the parent's
+        Returns None if it has a parent, awaits another name, its reporter did not see the parent's
         workspace, or it is the parent of the parent.
         """
-        seen = Awaited(name), Awaited(name, parent.workspace_id)
-        if self.awaited not in seen or self.parent_run_id or parent.parent_run_id == self.id:
+        named = awaited and (Awaited(awaited), Awaited(awaited, parent.workspace_id))
+        if self.awaited not in (named or (None,)) or self.parent_run_id:
+            return None
+        if self.id in (parent.id, parent.parent_run_id):
             return None
         return RunParentGiven(parent_run_id=parent.id, **self.name)
 

@@ -134,6 +134,9 @@ LEASE_WATCH = Principal("lease-watch", "system", frozenset({"admin"}))
 PARENT_BY_NAME = Principal("parent-by-name", "system", frozenset({"admin"}))
 """The service itself, when a run gets the parent that it had named before there was one."""
 
+PARENT_BY_TRACE = Principal("parent-by-trace", "system", frozenset({"admin"}))
+"""The service itself, when a run gets the parent that its trace shows (contract, Traces)."""
+
 WATCHER = Principal("watches", "system", frozenset({"admin"}))
 """The service itself, when a watch opens, repeats or resolves an alert."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from ledger.domain.values import EARLIEST
 from ledger.postgres.table import BigInt, Bool, Instant, Int, Octets, Table, Text, Texts, Uuid
 
 
@@ -344,3 +345,30 @@ STATEMENT_DOCUMENT = Table(
     key=("document_sha256",),
     tenant=("organization_id", "workspace_id"),
 )
+
+
+class SpanRow(NamedTuple):
+    """What other spans need of a span (contract, Traces): kept for an hour."""
+
+    organization_id: Text
+    trace_id: Octets
+    span_id: Octets
+    parent_id: Octets | None
+    """None: the span is a root."""
+    workspace_id: Text | None
+    """The workspace of the credential that sent the span; None: it sees all."""
+    source: Text | None
+    """Of a run: with the two ids its name. None: the span is no run."""
+    model: Text | None
+    input: BigInt | None
+    """None: the span used no tokens; so are the next four."""
+    output: BigInt | None
+    cache_read: BigInt | None
+    cache_write: BigInt | None
+    reasoning: BigInt | None
+    number: BigInt = 0
+    """Rises in an organization: the oldest spans leave first. The database gives it."""
+    arrived_at: Instant = EARLIEST
+
+
+SPAN = Table("span", SpanRow, key=("organization_id", "trace_id", "span_id"), is_internal=True)

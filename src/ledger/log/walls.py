@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from ledger.log.tables import DECISION_TABLES, LOG, SNAPSHOT, STATEMENT_DOCUMENT
+from ledger.log.tables import DECISION_TABLES, LOG, SNAPSHOT, SPAN, STATEMENT_DOCUMENT
 from ledger.postgres import walls
 from ledger.postgres.walls import EVERYONE_ONLY, condition_of, of_tenant
 
@@ -85,7 +85,7 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
 WALLS: Mapping[str, Wall] = MappingProxyType(
     {
         table.name: Wall(condition_of(table), "" if table.is_internal else " ".join(table.shown))
-        for table in (LOG, *DECISION_TABLES, SNAPSHOT, STATEMENT_DOCUMENT)
+        for table in (LOG, *DECISION_TABLES, SNAPSHOT, SPAN, STATEMENT_DOCUMENT)
         if table.name not in INTERNAL
     }
     | _OTHERS

@@ -36,3 +36,6 @@ SEALING = {"sealer": 7_300_008, "verification": 7_300_011}
 
 WALLS = 7_300_020
 """Held by a process that sets policies, or the rights of the role that reads."""
+
+SPANS = 7_300_021
+"""Held while spans of an organization are stored. The second key is the organization's."""

@@ -26,6 +26,7 @@ from ledger.intake.principal import (
     HOUSEKEEPER,
     LEASE_WATCH,
     PARENT_BY_NAME,
+    PARENT_BY_TRACE,
     PAUSE_UNTIL,
     SWEEPER,
     WATCHER,
@@ -270,6 +271,7 @@ _SYSTEM = {
     WATCHER.id: "the ledger, by a watch",
     PAUSE_UNTIL.id: "the ledger, at the end of a pause",
     PARENT_BY_NAME.id: "the ledger, by the name of the parent",
+    PARENT_BY_TRACE.id: "the ledger, by the run's trace",
 }
 
 

@@ -16,6 +16,7 @@ from ledger.application.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
 from ledger.log.event_log import Log
+from ledger.log.spans import Spans
 from ledger.postgres.door import Door
 from ledger.reads.positions import Versions, ViewPositions
 from ledger.reads.replicated import ReplicatedPositions
@@ -51,7 +52,7 @@ def create_api(
     )
     if only_probes:
         writer.stop_listening()
-    writing = Writing(log, writer, KeyUses(conninfo), Documents(conninfo))
+    writing = Writing(log, writer, KeyUses(conninfo), Documents(conninfo), Spans(conninfo))
     positions = ViewPositions(reading, _versions_of_views(reading))
     return _app(settings, reading, positions, clock, writing, only_probes=only_probes)
 

@@ -1,0 +1,347 @@
+"""Traces: spans of OpenTelemetry, of which some are runs (contract, Traces).
+
+    body ─▶ OTLP's classes ─▶ spans ─▶ rows beside the log, and their kin there
+                                          └─▶ runs with tokens and parents, parents first
+                                                 └─▶ two facts each, one command ─▶ the writer
+                                                        └─▶ parents of the runs that lack one
+
+Rows are stored before any fact. Once all is recorded, the kin of the runs are looked at again: of
+two requests that bring a run and its parent, the later one to get there finds both.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from prometheus_client import Counter
+
+from ledger.api.lean import LeanRoute, needs
+from ledger.api.machinery.bodies import media_type, read_capped
+from ledger.api.machinery.headers import header
+from ledger.api.models import reference
+from ledger.api.parsing import Steps
+from ledger.api.problems import (
+    MEDIA_TYPE,
+    PHRASES,
+    BadRequest,
+    UnsupportedMediaType,
+    count_refusal,
+    problem,
+)
+from ledger.api.reading import services_of
+from ledger.api.replies import Reply
+from ledger.api.writing import submit
+from ledger.application.command import Command, TurnDown
+from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
+from ledger.application.span_tree import SpanKey, SpanTree, key_of
+from ledger.application.turns import TURN_FACTS
+from ledger.domain.errors import LedgerError, Unavailable
+from ledger.domain.run import TokenUsage
+from ledger.domain.values import escaped
+from ledger.intake import otlp
+from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
+from ledger.intake.principal import Principal
+from ledger.intake.request import Outcome, Receipt
+from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
+from ledger.intake.spans import Span, read
+from ledger.log.tables import SpanRow
+from ledger.postgres.scope import EVERYONE, Planning
+
+router = APIRouter(prefix="/v1/otlp", tags=["facts"])
+
+_MOST_TOLD = 10
+"""The first reasons that an answer tells."""
+
+_LONGEST_NAME = 100
+
+_AT_ONCE = TURN_FACTS
+"""The runs that are made and handed in together: as many as one turn of the writer takes."""
+
+_SPANS = Counter("ledger_spans", "Spans of traces, by what became of them.", ["outcome"])
+
+# The organizations of lines: the credential of an administrator names none.
+_ORGANIZATIONS = (
+    "SELECT line_id, organization_id FROM ledger.execution WHERE line_id = ANY(%(lines)s)"
+)
+
+
+_REFUSED = {
+    otlp.JSON: {
+        "schema": {
+            "type": "object",
+            "description": "OTLP's Status; protobuf is answered in protobuf.",
+            "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+        }
+    },
+    MEDIA_TYPE: {"schema": reference("Problem")},
+}
+_TRACES: dict[str, Any] = {
+    "type": "object",
+    "description": "OTLP's ExportTraceServiceRequest. Protobuf is taken too.",
+    "properties": {"resourceSpans": {"type": "array", "items": {"type": "object"}}},
+    "required": ["resourceSpans"],
+}
+_TAKEN: dict[str, Any] = {
+    "type": "object",
+    "description": "OTLP's ExportTraceServiceResponse; empty if everything was taken.",
+    "properties": {
+        "partialSuccess": {
+            "type": "object",
+            "properties": {
+                "rejectedSpans": {"type": "string", "description": "How many spans."},
+                "errorMessage": {"type": "string", "description": "Why, of the first ten."},
+            },
+        }
+    },
+}
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": PHRASES[status], "content": _REFUSED} for status in statuses}
+
+
+class OtlpRoute(LeanRoute):
+    """A route whose refusals are of the protocol too: a Status in the request's encoding."""
+
+    def refuse(self, request: Request, error: LedgerError) -> Response:
+        refusal = problem(request, error)
+        sent = header(request.scope, b"content-type") or b""
+        media = sent.decode("latin-1").split(";")[0].strip().lower()
+        if media not in otlp.ENCODINGS:
+            return refusal
+        kept = {n: v for n, v in refusal.headers.items() if not n.startswith("content-")}
+        body = otlp.refused(media, refusal.status_code, error.detail)
+        return Response(body, refusal.status_code, kept, media)
+
+
+router.route_class = OtlpRoute
+
+
+class _Told:
+    """What the answer tells: how many spans were rejected, the first reasons, the last position."""
+
+    def __init__(self) -> None:
+        self.rejected = self.position = 0
+        self.reasons: list[str] = []
+
+    def tell(self, span: Span, sentence: str) -> None:
+        if len(self.reasons) < _MOST_TOLD:
+            name = escaped(span.name[:_LONGEST_NAME])
+            self.reasons.append(f"span {span.span_id.hex()} ({name}): {sentence}")
+
+    def reject(self, span: Span, sentence: str) -> None:
+        _SPANS.labels("refused").inc()
+        self.rejected += 1
+        self.tell(span, sentence)
+
+
+@router.post(
+    "/v1/traces",
+    summary="Report traces by OTLP",
+    openapi_extra=needs("write")
+    | {"body": {"required": True, "content": {otlp.JSON: {"schema": _TRACES}}}},
+    responses={
+        200: {
+            "description": "Taken, wholly or in part",
+            "content": {otlp.JSON: {"schema": _TAKEN}},
+        },
+        **_refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
+    },
+)
+async def report_traces(request: Request, principal: Principal) -> Response:
+    """Record the spans of a trace that are runs; others tell tokens and parents.
+
+    The body and the answer are those of OTLP over HTTP, in protobuf or JSON. A span that was
+    recorded before is not recorded again.
+    """
+    media = media_type(request)
+    if media not in otlp.ENCODINGS:
+        raise UnsupportedMediaType(f"Send the header Content-Type: {' or '.join(otlp.ENCODINGS)}.")
+    raw = await read_capped(request, MAX_BODY_BYTES)
+    services, told = services_of(request), _Told()
+    try:
+        steps = _spans_of(media, raw)
+        async with services.parsing.parsed(principal.party, len(raw), steps) as spans:
+            await _take(request, principal, spans, told)
+    except otlp.NotTraces as error:
+        raise BadRequest(str(error)) from error
+    body = otlp.accepted(media, told.rejected, "; ".join(told.reasons))
+    return Reply(body, told.position or services.positions.last_heard, media=media.encode())
+
+
+def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
+    """The spans of a body that have ids."""
+    spans = []
+    for each in (yield from otlp.read(media, raw)):
+        if each.has_ids:
+            spans.append(read(each))
+        yield
+    return spans
+
+
+async def _take(request: Request, principal: Principal, spans: Sequence[Span], told: _Told) -> None:
+    for span in spans:
+        if span.agent is None:
+            _SPANS.labels("other").inc()
+        elif span.run is None:
+            told.reject(span, "it names no service line (ledger.service_line_id)")
+    for organization_id, own in (await _by_organization(request, principal, spans)).items():
+        await _Family(request, principal, organization_id, told).take(own)
+
+
+async def _by_organization(
+    request: Request, principal: Principal, spans: Sequence[Span]
+) -> dict[str, Sequence[Span]]:
+    """The spans by their organizations.
+
+    Those of an administrator belong to the organization of a line that their trace names in this
+    request. (A run on an unknown line is refused; other spans of such a trace help nobody.)
+    """
+    if not principal.is_admin:
+        return {principal.organization_id or "": spans}
+    named = {span.run.line_id for span in spans if span.run is not None}
+    asked = {"lines": [line for line in named if line is not None]}
+    fetch = services_of(request).door.fetch
+    known: dict[str | None, str] = dict(
+        await fetch(EVERYONE, _ORGANIZATIONS, asked, Planning.SHORT)
+    )
+    of_traces = {
+        span.trace_id: known.get(span.run.line_id, "") for span in spans if span.run is not None
+    }
+    sorted_: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        own = of_traces.get(span.trace_id, "")
+        if span.run is not None:
+            own = known.get(span.run.line_id, "")
+        if own or span.run is not None:
+            sorted_[own].append(span)
+    return {**sorted_}
+
+
+class _Family:
+    """The spans of one organization in a request."""
+
+    def __init__(
+        self, request: Request, principal: Principal, organization_id: str, told: _Told
+    ) -> None:
+        self._request, self._principal = request, principal
+        self._organization_id, self._told = organization_id, told
+        self._workspace_id = None if principal.is_admin else principal.workspace_id
+        self._with_parent: set[SpanKey] = set()
+        """The runs that have got their parent with their start."""
+
+    async def take(self, spans: Sequence[Span]) -> None:
+        """Keep the spans, record the runs, and give parents."""
+        store = services_of(self._request).spans
+        own = {(span.trace_id, span.span_id): span for span in spans}
+        # For a request of the greatest size each of these steps takes a tenth of a second.
+        rows = await asyncio.to_thread(self._rows, own.values())
+        kin = await store.keep(rows) if self._organization_id else []
+        tree, runs = await asyncio.to_thread(_grown, rows, kin)
+        usage = await asyncio.to_thread(tree.usage, self._workspace_id)
+        for at in range(0, len(runs), _AT_ONCE):
+            await self._record(own, tree, usage, runs[at : at + _AT_ONCE])
+        pairs = {key_of(child): (child, parent) for child, parent in tree.children()}
+        if runs and self._organization_id:
+            later = SpanTree([*runs, *await store.kin(runs)])
+            pairs |= {key_of(child): (child, parent) for child, parent in later.children()}
+        await self._give_parents(
+            [pair for key, pair in pairs.items() if key not in self._with_parent]
+        )
+
+    def _rows(self, spans: Collection[Span]) -> list[SpanRow]:
+        return [
+            SpanRow(
+                self._organization_id,
+                span.trace_id,
+                span.span_id,
+                span.parent_id,
+                self._workspace_id,
+                span.source if span.run is not None else None,
+                *(_NO_TOKENS if span.tokens is None else msgspec.structs.astuple(span.tokens)),
+            )
+            for span in spans
+        ]
+
+    async def _record(
+        self,
+        own: Mapping[SpanKey, Span],
+        tree: SpanTree,
+        usage: Mapping[SpanKey, Sequence[TokenUsage]],
+        rows: Sequence[SpanRow],
+    ) -> None:
+        """Record some of the runs."""
+        spans = [own[key_of(row)] for row in rows]
+        facts = [
+            facts_of(span, [span.tokens] if span.tokens is not None else usage.get(key_of(row), ()))
+            for span, row in zip(spans, rows, strict=True)
+        ]
+        commands = [
+            self._command(each, tree.run_of(row)) for each, row in zip(facts, rows, strict=True)
+        ]
+        outcomes = await submit(self._request, commands)
+        for row, span, each, command, outcome in zip(
+            rows, spans, facts, commands, outcomes, strict=True
+        ):
+            if isinstance(command, ReportSpan) and command.has_parent:
+                self._with_parent.add(key_of(row))
+            self._note(span, each, outcome)
+
+    def _command(self, facts: RunFacts, above: SpanRow | None) -> Command:
+        request_id = self._request.state.request_id
+        start, end, _ = facts
+        for fact in (start, end):
+            if isinstance(fact, Rejected):
+                return TurnDown(fact.error, fact.about, self._principal, request_id)
+        assert isinstance(start, Fact)
+        assert isinstance(end, Fact)
+        parent = None if above is None else _run_of(above)
+        return ReportSpan(start, end, parent, self._principal, request_id)
+
+    def _note(self, span: Span, facts: RunFacts, outcome: Outcome) -> None:
+        """Tell what became of a run. Raises Unavailable: then the request is sent again."""
+        if isinstance(outcome, Unavailable):
+            raise outcome
+        told = self._told
+        if not isinstance(outcome, Receipt):
+            count_refusal(outcome)
+            told.reject(span, sentence_of(outcome))
+            told.position = max(told.position, outcome.position)
+            return
+        told.position = max(told.position, outcome.last_position)
+        _SPANS.labels("duplicate" if outcome.duplicate else "run").inc()
+        if not outcome.duplicate:
+            for sentence in facts.left_out:
+                told.tell(span, sentence)
+
+    async def _give_parents(self, pairs: Sequence[tuple[SpanRow, SpanRow]]) -> None:
+        organization_id, request_id = self._organization_id, self._request.state.request_id
+        for at in range(0, len(pairs), MAX_ITEMS):
+            commands = [
+                GiveParent(
+                    organization_id, _run_of(child), _run_of(parent), self._principal, request_id
+                )
+                for child, parent in pairs[at : at + MAX_ITEMS]
+            ]
+            for outcome in await submit(self._request, commands):
+                if not isinstance(outcome, Receipt):
+                    raise outcome
+                if not outcome.duplicate:
+                    self._told.position = max(self._told.position, outcome.position)
+
+
+_NO_TOKENS = (None,) * 6
+
+
+def _grown(rows: Sequence[SpanRow], kin: Sequence[SpanRow]) -> tuple[SpanTree, list[SpanRow]]:
+    """The tree of spans and their kin, and the runs among the former, parents first."""
+    tree = SpanTree([*kin, *rows])
+    return tree, tree.parents_first([row for row in rows if row.source is not None])
+
+
+def _run_of(row: SpanRow) -> RunOfSpan:
+    name = f"{row.trace_id.hex()}-{row.span_id.hex()}"
+    return RunOfSpan(row.source or "", name, row.workspace_id)

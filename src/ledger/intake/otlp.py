@@ -1,0 +1,166 @@
+"""OTLP over HTTP: bodies of traces in, answers out, both by the protocol's own classes.
+
+OTLP (opentelemetry-proto 1.x) sends protobuf or JSON. Its JSON is protobuf's, except that ids are
+hexadecimal. The bodies of logs and metrics have the same outer form, and protobuf would read them
+as traces of spans without ids.
+"""
+
+import base64
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
+from google.protobuf.message import DecodeError, Message
+from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+JSON, PROTOBUF = ENCODINGS = ("application/json", "application/x-protobuf")
+"""The media types of bodies and answers."""
+
+_ONLY_TRACES = "If it holds logs or metrics: only traces are taken."
+_OTHERS = {"resourceLogs": "logs", "resourceMetrics": "metrics", "resourceProfiles": "profiles"}
+_IDS = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
+"""The ids of a span in JSON, with their lengths in bytes."""
+
+_SPAN_FIELDS = frozenset({
+    *_IDS, "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "attributes", "events", "status"
+})  # fmt: skip
+"""The fields of a span in JSON that are read."""
+
+_CODES = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    408: Code.DEADLINE_EXCEEDED,
+    413: Code.INVALID_ARGUMENT,
+    415: Code.INVALID_ARGUMENT,
+    422: Code.INVALID_ARGUMENT,
+    429: Code.RESOURCE_EXHAUSTED,
+    503: Code.UNAVAILABLE,
+}
+
+
+class NotTraces(Exception):
+    """The body holds no traces in this encoding; the text says why."""
+
+
+class Sent(NamedTuple):
+    """A span as it was sent."""
+
+    resource: Resource
+    span: Span
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the trace and the span have ids; ids of zeros are none (OTLP, Span)."""
+        trace, span = self.span.trace_id, self.span.span_id
+        return len(trace) == 16 and len(span) == 8 and any(trace) and any(span)
+
+
+Steps = Generator[None, None, list[Sent]]
+
+
+def read(media: str, raw: bytes) -> Steps:
+    """The spans of a body; yields between two of them. Raises NotTraces."""
+    sent = yield from (_of_json(raw) if media == JSON else _of_protobuf(raw))
+    if sent and not any(each.has_ids for each in sent):
+        raise NotTraces(
+            f"No span has a trace id of 16 bytes and a span id of 8 bytes. {_ONLY_TRACES}"
+        )
+    return sent
+
+
+def _of_protobuf(raw: bytes) -> Steps:
+    request = ExportTraceServiceRequest()
+    try:
+        request.ParseFromString(raw)
+    except DecodeError as error:
+        raise NotTraces(f"The body is no ExportTraceServiceRequest. {_ONLY_TRACES}") from error
+    sent = []
+    for of_resource in request.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                sent.append(Sent(of_resource.resource, span))
+                yield
+    return sent
+
+
+def _of_json(raw: bytes) -> Steps:
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotTraces("The body is not valid JSON.") from error
+    if not isinstance(body, dict):
+        raise NotTraces("The body must be an object with resourceSpans.")
+    for name, kind in _OTHERS.items():
+        if name in body:
+            raise NotTraces(f"The body holds {kind}: only traces are taken.")
+    sent = []
+    for of_resource in _several(body, "resourceSpans"):
+        resource = of_resource.get("resource") or {}
+        if not isinstance(resource, dict):
+            raise NotTraces("resource must be an object.")
+        resource = _message(resource, Resource())
+        for of_scope in _several(of_resource, "scopeSpans"):
+            for span in _several(of_scope, "spans"):
+                sent.append(Sent(resource, _message(_with_ids(span), Span())))
+                yield
+    return sent
+
+
+def _several(holder: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
+    """The objects of a list. Raises NotTraces for anything else."""
+    found = holder.get(name) or []
+    if isinstance(found, list) and all(isinstance(each, dict) for each in found):
+        return found
+    raise NotTraces(f"{name} must be an array of objects.")
+
+
+def _with_ids(span: dict[str, Any]) -> dict[str, Any]:
+    """A span whose ids are base64, as in protobuf's JSON. Raises NotTraces."""
+    told = {name: value for name, value in span.items() if name in _SPAN_FIELDS}
+    for name in _IDS:
+        said = told.get(name)
+        if said is None:
+            continue
+        try:
+            told[name] = base64.b64encode(bytes.fromhex(said)).decode()
+        except (ValueError, TypeError) as error:
+            raise NotTraces(f"{name} must be hexadecimal.") from error
+    return told
+
+
+def _message(told: Any, message: Any) -> Any:
+    """A message of the protocol from its JSON. Raises NotTraces."""
+    try:
+        return ParseDict(told, message, ignore_unknown_fields=True)
+    except (ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # The parser expects objects where the protocol has them, and meets what was sent.
+        raise NotTraces(f"The body is not of OTLP's form: {str(error)[:200]}") from error
+
+
+def accepted(media: str, rejected: int, reasons: str) -> bytes:
+    """The answer to a body that was taken, wholly or in part."""
+    response = ExportTraceServiceResponse()
+    if rejected or reasons:
+        response.partial_success.rejected_spans = rejected
+        response.partial_success.error_message = reasons
+    return _encoded(media, response)
+
+
+def refused(media: str, status: int, detail: str) -> bytes:
+    """The answer to a body that was not taken."""
+    return _encoded(media, Status(code=_CODES.get(status, Code.INTERNAL), message=detail))
+
+
+def _encoded(media: str, message: Message) -> bytes:
+    if media == PROTOBUF:
+        return bytes(message.SerializeToString())
+    return str(MessageToJson(message, indent=None)).encode()

@@ -1,0 +1,95 @@
+"""The two facts of a span that is a run: its start and its end (contract, Traces)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.domain.errors import Invalid, LedgerError
+from ledger.domain.run import TokenUsage
+from ledger.domain.values import format_instant
+from ledger.intake.envelope import Fact, Rejected, from_structured
+from ledger.intake.fact_types import NAME_OF_RUN
+from ledger.intake.spans import Payload, Span
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MOST_MODELS = 20
+"""The models that a fact may name; of more, the tokens are told together."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RunFacts(NamedTuple):
+    """The facts of a run, with what was left out of them."""
+
+    start: Fact | Rejected
+    end: Fact | Rejected
+    left_out: Sequence[str]
+
+
+def facts_of(span: Span, usage: Sequence[TokenUsage]) -> RunFacts:
+    """The facts of a span that is a run, which used these tokens."""
+    run = span.run
+    assert run is not None
+    began: dict[str, Any] = {"service_line_id": run.line_id}
+    if run.agent is not None:
+        began["triggered_by"] = {"type": "agent", "actor_id": run.agent}
+    ended = _tokens(usage)
+    if run.error is not None:
+        ended["error"] = run.error
+    ending = "run.completed" if run.error is None else "run.failed"
+    left_out: list[str] = []
+    return RunFacts(
+        _fact(span, "start", "run.started", run.started_ns, began, run.input, left_out),
+        _fact(span, "end", ending, run.ended_ns, ended, run.output, left_out),
+        left_out,
+    )
+
+
+def _fact(
+    span: Span,
+    role: str,
+    type_: str,
+    at_ns: int,
+    data: dict[str, Any],
+    payload: Payload | None,
+    left_out: list[str],
+) -> Fact | Rejected:
+    """A fact with its payload, or without it, if no fact can hold it."""
+    name = span.external_id
+    event = {
+        "specversion": "1.0",
+        "id": f"{name}-{role}",
+        "source": span.source,
+        "type": type_,
+        "time": format_instant(_EPOCH + timedelta(microseconds=at_ns // 1000)),
+        "traceparent": f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01",
+        "data": {NAME_OF_RUN: name, **data},
+    }
+    if payload is None:
+        return from_structured(_encode(event))
+    field = "input" if role == "start" else "output"
+    full = event | {"data": {NAME_OF_RUN: name, **data, field: payload.value}}
+    found = from_structured(_encode(full))
+    if isinstance(found, Fact):
+        return found
+    left_out.append(f"its {field} was left out: {sentence_of(found.error)}")
+    return from_structured(_encode(event))
+
+
+def _tokens(usage: Sequence[TokenUsage]) -> dict[str, Any]:
+    """The tokens by model, or together where a model is unknown or there are too many."""
+    if not usage:
+        return {}
+    if len(usage) > _MOST_MODELS or not all(each.model for each in usage):
+        return {"tokens_used": sum(each.input + each.output for each in usage)}
+    return {"token_usage": [msgspec.structs.asdict(each) for each in usage]}
+
+
+def sentence_of(error: LedgerError) -> str:
+    """Why a fact was refused, in one sentence with the places."""
+    if isinstance(error, Invalid) and error.errors:
+        return "; ".join(f"{place} {said}".strip() for place, said in error.errors)
+    return error.detail

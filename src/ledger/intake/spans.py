@@ -1,0 +1,238 @@
+"""Spans of OpenTelemetry as the ledger reads them (contract, Traces): which are runs, and of what.
+
+Names of attributes are those of the GenAI conventions (semantic-conventions-genai 0.1.0), of the
+conventions before them (up to semantic-conventions 1.41), and of OpenInference. The first name of a
+row that a span has counts.
+"""
+
+import base64
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from ledger.domain.errors import Invalid
+from ledger.domain.run import TokenUsage
+from ledger.domain.values import is_plain
+from ledger.intake import json_gate
+from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
+from ledger.intake.otlp import Sent
+
+_LINE, _IS_RUN, _SERVICE = "ledger.service_line_id", "ledger.run", "service.name"
+_OPERATION, _KIND = "gen_ai.operation.name", "openinference.span.kind"
+_RUNS = {_OPERATION: ("invoke_agent", "invoke_workflow"), _KIND: ("AGENT",)}
+"""The words by which a span is an agent's or a workflow's run."""
+
+_AGENT = ("gen_ai.agent.name", "gen_ai.workflow.name", "agent.name")
+_MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+_INPUT = ("gen_ai.input.messages", "input.value")
+_OUTPUT = ("gen_ai.output.messages", "output.value")
+_JSON_TYPES = {"input.value": "input.mime_type", "output.value": "output.mime_type"}
+"""The attributes that say whether these hold JSON as text."""
+_ERROR = ("error.type",)
+
+_TOKENS = {
+    "input": (
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.prompt_tokens",
+        "llm.token_count.prompt",
+    ),
+    "output": (
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.completion_tokens",
+        "llm.token_count.completion",
+    ),
+    "cache_read": (
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_read_input_tokens",
+        "llm.token_count.prompt_details.cache_read",
+    ),
+    "cache_write": (
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+    ),
+    "reasoning": (
+        "gen_ai.usage.reasoning.output_tokens",
+        "gen_ai.usage.reasoning_tokens",
+        "llm.token_count.completion_details.reasoning",
+    ),
+}
+
+_READ = frozenset({
+    _LINE, _IS_RUN, _SERVICE, *_RUNS, *_AGENT, *_MODEL, *_INPUT, *_OUTPUT, *_JSON_TYPES.values(),
+    *_ERROR, *(name for names in _TOKENS.values() for name in names),
+})  # fmt: skip
+
+_Values = Mapping[str, AnyValue]
+
+
+class Payload(NamedTuple):
+    """The input or output of a run, as JSON."""
+
+    value: Any
+
+
+class AgentSpan(NamedTuple):
+    """What a span tells of the run that it is, or would be if it named a line."""
+
+    line_id: str | None
+    started_ns: int
+    ended_ns: int
+    agent: str | None
+    input: Payload | None
+    output: Payload | None
+    error: dict[str, str] | None
+    """Code and message of a failed run; None: it has completed."""
+
+
+class Span(NamedTuple):
+    """A span as the ledger reads it."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes | None
+    name: str
+    source: str
+    tokens: TokenUsage | None
+    """The span's own tokens; the model is empty where it names none. None: it has none."""
+    agent: AgentSpan | None
+    """None: the span is no run, whatever line it names."""
+
+    @property
+    def external_id(self) -> str:
+        return f"{self.trace_id.hex()}-{self.span_id.hex()}"
+
+    @property
+    def run(self) -> AgentSpan | None:
+        """The run that the span is: an agent's span that names its line."""
+        return self.agent if self.agent is not None and self.agent.line_id is not None else None
+
+
+def read(sent: Sent) -> Span:
+    """Read a span that has ids."""
+    span, values = sent.span, _read(sent.span.attributes)
+    of_resource = _read(sent.resource.attributes)
+    parent_id = span.parent_span_id
+    return Span(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id=parent_id if len(parent_id) == 8 and any(parent_id) else None,
+        name=span.name,
+        source="otlp:" + (_text(of_resource, (_SERVICE,)) or "unknown_service"),
+        tokens=_tokens(values),
+        agent=_agent(sent, values, of_resource) if _is_agent(values) else None,
+    )
+
+
+def _read(attributes: Iterable[KeyValue]) -> _Values:
+    """The attributes that the ledger reads; of a name that is given twice the last one counts."""
+    return {each.key: each.value for each in attributes if each.key in _READ}
+
+
+def _is_agent(values: _Values) -> bool:
+    if any(_text(values, (name,)) in words for name, words in _RUNS.items()):
+        return True
+    said = values.get(_IS_RUN)
+    return said is not None and (said.bool_value or said.string_value == "true")
+
+
+def _agent(sent: Sent, values: _Values, of_resource: _Values) -> AgentSpan:
+    span = sent.span
+    return AgentSpan(
+        line_id=_text(values, (_LINE,)) or _text(of_resource, (_LINE,)),
+        started_ns=span.start_time_unix_nano,
+        ended_ns=span.end_time_unix_nano,
+        agent=_text(values, _AGENT),
+        input=_payload(values, _INPUT),
+        output=_payload(values, _OUTPUT),
+        error=_error(sent, values) if span.status.code == Status.STATUS_CODE_ERROR else None,
+    )
+
+
+def _error(sent: Sent, values: _Values) -> dict[str, str]:
+    """The code of a failure is its type, also that of the exception which the span tells last."""
+    code = _text(values, _ERROR)
+    for event in sent.span.events:
+        if code is None and event.name == "exception":
+            told = {each.key: each.value for each in event.attributes}
+            code = _text(told, ("exception.type",))
+    # No text of a fact has NUL.
+    said = {"code": code, "message": sent.span.status.message.replace("\0", "\ufffd")}
+    return {name: text for name, text in said.items() if text}
+
+
+def _text(values: _Values, names: Iterable[str]) -> str | None:
+    """The first of these attributes that is a text and not empty."""
+    found = (values[name].string_value for name in names if name in values)
+    return next(filter(None, found), None)
+
+
+def _payload(values: _Values, names: Iterable[str]) -> Payload | None:
+    """The first of these attributes. Text that is declared to be JSON is read as JSON."""
+    for name in names:
+        if name not in values:
+            continue
+        value = _json(values[name])
+        told = _JSON_TYPES.get(name)
+        if isinstance(value, str) and (
+            told is None or _text(values, (told,)) == "application/json"
+        ):
+            with suppress(json_gate.BrokenJson, Invalid):  # other text stays as it is
+                value = json_gate.parse(value.encode(), depth=3)
+        return Payload(value)
+    return None
+
+
+def _json(value: AnyValue) -> Any:
+    """A value of any kind as JSON: bytes as base64, numbers that JSON lacks by their names."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    found = getattr(value, kind)
+    if kind == "array_value":
+        return [_json(each) for each in found.values]
+    if kind == "kvlist_value":
+        return {each.key: _json(each.value) for each in found.values}
+    if kind == "bytes_value":
+        return base64.b64encode(found).decode()
+    if kind == "double_value" and not math.isfinite(found):
+        return str(found)
+    return found
+
+
+def _tokens(values: _Values) -> TokenUsage | None:
+    """The tokens of a span by its model.
+
+    Caches are a part of the input, and reasoning is one of the output. Where a library counts the
+    part beside the whole, so that it is above it, it is added.
+    """
+    counts = {kind: _count(values, names) for kind, names in _TOKENS.items()}
+    if all(count is None for count in counts.values()):
+        return None
+    told = {kind: count or 0 for kind, count in counts.items()}
+    caches = told["cache_read"] + told["cache_write"]
+    if caches > told["input"]:
+        told["input"] += caches
+    if told["reasoning"] > told["output"]:
+        told["output"] += told["reasoning"]
+    model = _text(values, _MODEL) or ""
+    is_label = len(model) <= MAX_LABEL and is_plain(model)
+    return TokenUsage(model if is_label else "", **told)
+
+
+def _count(values: _Values, names: Iterable[str]) -> int | None:
+    """The first of these attributes that is a number of tokens; some libraries send text."""
+    for name in names:
+        if name not in values:
+            continue
+        said = _json(values[name])
+        if isinstance(said, str):
+            said = int(said) if said.isascii() and said.isdigit() and len(said) < 17 else None
+        is_number = isinstance(said, int | float) and not isinstance(said, bool)
+        if is_number and 0 <= said <= MAX_COUNT and said == int(said):
+            return int(said)
+    return None

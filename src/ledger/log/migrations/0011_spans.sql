@@ -1,0 +1,27 @@
+-- Spans that others need: by them a run finds its parent, and the tokens of the spans below it.
+
+SET LOCAL lock_timeout = '5s';
+
+CREATE TABLE ledger.span (
+    organization_id text NOT NULL,
+    trace_id bytea NOT NULL
+        CONSTRAINT span_trace_id_of_16_bytes CHECK (octet_length(trace_id) = 16),
+    span_id bytea NOT NULL
+        CONSTRAINT span_span_id_of_8_bytes CHECK (octet_length(span_id) = 8),
+    parent_id bytea,                -- null: the span is a root
+    workspace_id text,              -- of the credential that sent the span; null: all workspaces
+    source text,                    -- of a run: with the ids its name; null: the span is no run
+    model text,
+    input bigint,                   -- null: the span used no tokens
+    output bigint,
+    cache_read bigint,
+    cache_write bigint,
+    reasoning bigint,
+    number bigint NOT NULL,         -- rises in an organization: the oldest leave first
+    arrived_at timestamptz NOT NULL,
+    PRIMARY KEY (organization_id, trace_id, span_id)
+);
+
+CREATE INDEX span_parent_idx ON ledger.span (organization_id, trace_id, parent_id);
+CREATE INDEX span_number_idx ON ledger.span (organization_id, number);
+CREATE INDEX span_arrived_at_idx ON ledger.span USING brin (arrived_at);
