@@ -36,6 +36,7 @@ import psycopg
 import read_rows
 import search_row
 import service_rows
+import trace_rows
 import usage_rows
 import watch_rows
 import write_rows
@@ -61,6 +62,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "batches": write_rows.batches,
     "visible": write_rows.visible,
     "neighbours": neighbour_rows.neighbours,
+    "traces": trace_rows.traces,
     "distance": distance_rows.distance,
     "costs": cost_rows.costs,
     "curve": cost_rows.curve,

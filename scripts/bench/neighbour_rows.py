@@ -30,7 +30,7 @@ def neighbours(bench: Bench) -> Sequence[Row]:
     """The latency of neighbours' single facts beside a flood of batches by one tenant."""
     seconds = max(LEAST_SECONDS, bench.seconds)
     with fresh_ledger(bench) as product:
-        quiet = _singles(product, _facts(product, "quiet"), 2.0)
+        quiet = singles(product, facts_of(product, "quiet"), 2.0)
         story = Story([], [])
         lines = itertools.cycle(line_id(n) for n in range(1, 501))
         floods = [
@@ -47,10 +47,10 @@ def neighbours(bench: Bench) -> Sequence[Row]:
             for _ in range(FLOODING)
         ]
         flood = loadgen.Job(product.port, floods, seconds + 3 * WARM_UP, workers=bench.workers)
-        facts = _facts(product, "beside")
+        facts = facts_of(product, "beside")
         with ThreadPoolExecutor(1) as pool:
             flooding = pool.submit(loadgen.run_load, flood)
-            beside = _singles(product, facts, seconds)
+            beside = singles(product, facts, seconds)
             flooded = flooding.result()
     if set(flooded.statuses) != {200}:
         raise UnmeasuredError(f"the flood was answered {flooded.statuses}: {flooded.refusal}")
@@ -64,7 +64,7 @@ def neighbours(bench: Bench) -> Sequence[Row]:
     )
 
 
-def _facts(product: Product, name: str) -> list[list[bytes]]:
+def facts_of(product: Product, name: str) -> list[list[bytes]]:
     """Requests of the neighbours: check-ins on a line of each; the lines begin with the call."""
     requests = []
     for number, organization in enumerate(NEIGHBOURS):
@@ -94,7 +94,7 @@ def _of_one(product: Product, organization: str, line: str, name: str) -> list[b
     ]
 
 
-def _singles(product: Product, requests: list[list[bytes]], seconds: float) -> loadgen.Result:
+def singles(product: Product, requests: list[list[bytes]], seconds: float) -> loadgen.Result:
     job = loadgen.Job(product.port, requests, seconds, 2 * WARM_UP, rate=PER_SECOND)
     result = loadgen.run_load(job)
     if set(result.statuses) != {201}:

@@ -174,7 +174,8 @@ class Reporter:
         """The requested run starts."""
         keyed = _run_of(line)
         data = {"service_line_id": line.id}
-        self.book.run_fact(line, keyed, "run.started", data, keyed.run.start(None, None), _AGENT)
+        body = keyed.run.start(None, None, name=keyed.run.name)
+        self.book.run_fact(line, keyed, "run.started", data, body, _AGENT)
 
     def begun(self, line: Line) -> None:
         """A run starts without a request before."""

@@ -104,7 +104,9 @@ def agent(
     return span(f"invoke_agent {name}", of, said | more.pop("attributes", {}), **more)
 
 
-def chat(of: Span, model: str | None = "m-1", input: int = 10, output: int = 5, **more: Any) -> Span:
+def chat(
+    of: Span, model: str | None = "m-1", input: int = 10, output: int = 5, **more: Any
+) -> Span:
     """A call of a model; ``more`` are attributes."""
     said = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": input}
     said["gen_ai.usage.output_tokens"] = output

@@ -2,10 +2,14 @@
 
 A span lies in the nearest run above it. The spans of a request and their kin (``log/spans.py``)
 are enough to tell: a way up ends at a run, at a root, or where a span has not arrived.
+
+No token counts twice. An agent's library and its model's library may both tell of one call, by a
+span and another one below it, or by two that name the same answer of the model.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ledger.domain.run import TokenUsage
 from ledger.log.tables import SpanRow
@@ -18,35 +22,54 @@ def key_of(row: SpanRow) -> SpanKey:
     return row.trace_id, row.span_id
 
 
+class _Place(NamedTuple):
+    run: SpanRow | None
+    """The run in which a span lies."""
+    is_counted: bool
+    """Whether a span in between tells the tokens of all that is below it."""
+
+
+_NOWHERE = _Place(None, False)
+
+
 class SpanTree:
     """Spans of one organization with all that is known above and below them, up to other runs."""
 
     def __init__(self, spans: Iterable[SpanRow]) -> None:
         self._spans = {key_of(row): row for row in spans}
-        self._runs: dict[SpanKey, SpanRow | None] = {}
-        """The run in which each span lies, as far as it was asked for."""
+        self._places: dict[SpanKey, _Place] = {}
+        """The place of each span, as far as it was asked for."""
 
     def run_of(self, span: SpanRow) -> SpanRow | None:
         """The run in which a span lies: the nearest one above it. None: none is known."""
-        way: list[SpanKey] = []
-        at, found = key_of(span), None
-        while at not in self._runs:
+        return self._place(span).run
+
+    def _place(self, span: SpanRow) -> "_Place":
+        way: list[SpanRow] = []
+        row: SpanRow | None = span
+        while row is not None and key_of(row) not in self._places:
             # Until the way is known, nothing lies above it: so a circle ends.
-            self._runs[at] = None
-            way.append(at)
-            row = self._spans.get(at)
-            if row is None or row.parent_id is None:
+            self._places[key_of(row)] = _NOWHERE
+            way.append(row)
+            row = self._above(row)
+            if row is not None and row.source is not None:
                 break
-            at = row.trace_id, row.parent_id
-            above = self._spans.get(at)
-            if above is not None and above.source is not None:
-                found = above
-                break
-        else:
-            found = self._runs[at]
-        for each in way:
-            self._runs[each] = found
-        return found
+        for each in reversed(way):
+            self._places[key_of(each)] = self._below(row)
+            row = each
+        return self._places[key_of(span)]
+
+    def _below(self, row: SpanRow | None) -> "_Place":
+        """The place of a span just below another one."""
+        if row is None:
+            return _NOWHERE
+        if row.source is not None:
+            return _Place(row, False)
+        place = self._places[key_of(row)]
+        return place._replace(is_counted=place.is_counted or row.input is not None)
+
+    def _above(self, row: SpanRow) -> SpanRow | None:
+        return None if row.parent_id is None else self._spans.get((row.trace_id, row.parent_id))
 
     def children(self) -> Iterator[tuple[SpanRow, SpanRow]]:
         """Each run that lies in another one, with that one."""
@@ -74,12 +97,19 @@ class SpanTree:
         ``workspace_id`` names the workspace whose spans count; None: all.
         """
         sums: dict[SpanKey, dict[str, TokenUsage]] = defaultdict(dict)
+        told: set[tuple[SpanKey, str]] = set()
         for row in self._spans.values():
             if row.input is None or row.source is not None:
                 continue
-            above = self.run_of(row)
-            if above is not None and workspace_id in (None, row.workspace_id):
-                _add(sums[key_of(above)], row)
+            run, is_counted = self._place(row)
+            if run is None or is_counted or workspace_id not in (None, row.workspace_id):
+                continue
+            if row.response_id is not None:
+                answer = key_of(run), row.response_id
+                if answer in told:
+                    continue
+                told.add(answer)
+            _add(sums[key_of(run)], row)
         return {run: tuple(by_model.values()) for run, by_model in sums.items()}
 
 

@@ -29,14 +29,14 @@ class RunFacts(NamedTuple):
     left_out: Sequence[str]
 
 
-def facts_of(span: Span, usage: Sequence[TokenUsage]) -> RunFacts:
-    """The facts of a span that is a run, which used these tokens."""
+def facts_of(span: Span, below: Sequence[TokenUsage]) -> RunFacts:
+    """The facts of a span that is a run; ``below`` are the tokens of the spans in it."""
     run = span.run
     assert run is not None
     began: dict[str, Any] = {"service_line_id": run.line_id}
     if run.agent is not None:
         began["triggered_by"] = {"type": "agent", "actor_id": run.agent}
-    ended = _tokens(usage)
+    ended = _tokens(below if span.tokens is None else [_named(span.tokens, below)])
     if run.error is not None:
         ended["error"] = run.error
     ending = "run.completed" if run.error is None else "run.failed"
@@ -77,6 +77,14 @@ def _fact(
         return found
     left_out.append(f"its {field} was left out: {sentence_of(found.error)}")
     return from_structured(_encode(event))
+
+
+def _named(own: TokenUsage, below: Sequence[TokenUsage]) -> TokenUsage:
+    """A span's own tokens; where it names no model, that of the spans below, if they name one."""
+    models = {each.model for each in below if each.model}
+    if own.model or len(models) != 1:
+        return own
+    return msgspec.structs.replace(own, model=models.pop())
 
 
 def _tokens(usage: Sequence[TokenUsage]) -> dict[str, Any]:

@@ -22,17 +22,20 @@ from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
 from ledger.intake.otlp import Sent
 
 _LINE, _IS_RUN, _SERVICE = "ledger.service_line_id", "ledger.run", "service.name"
-_OPERATION, _KIND = "gen_ai.operation.name", "openinference.span.kind"
-_RUNS = {_OPERATION: ("invoke_agent", "invoke_workflow"), _KIND: ("AGENT",)}
-"""The words by which a span is an agent's or a workflow's run."""
+_KINDS = {
+    "gen_ai.operation.name": ("invoke_agent", "invoke_workflow"),
+    "openinference.span.kind": ("AGENT",),
+}
+_OLDER_KIND, _OLDER_RUNS = "traceloop.span.kind", ("agent", "workflow")
+"""The words by which a span is an agent's or a workflow's run. The older kind counts only in a span
+that has neither of the others: some libraries set it on every span of a workflow."""
 
 _AGENT = ("gen_ai.agent.name", "gen_ai.workflow.name", "agent.name")
 _MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
-_INPUT = ("gen_ai.input.messages", "input.value")
-_OUTPUT = ("gen_ai.output.messages", "output.value")
-_JSON_TYPES = {"input.value": "input.mime_type", "output.value": "output.mime_type"}
-"""The attributes that say whether these hold JSON as text."""
+_INPUT = ("gen_ai.input.messages", "input.value", "traceloop.entity.input")
+_OUTPUT = ("gen_ai.output.messages", "output.value", "traceloop.entity.output")
 _ERROR = ("error.type",)
+_RESPONSE = ("gen_ai.response.id",)
 
 _TOKENS = {
     "input": (
@@ -51,6 +54,7 @@ _TOKENS = {
         "llm.token_count.prompt_details.cache_read",
     ),
     "cache_write": (
+        "gen_ai.usage.cache_write.input_tokens",
         "gen_ai.usage.cache_creation.input_tokens",
         "gen_ai.usage.cache_creation_input_tokens",
         "llm.token_count.prompt_details.cache_write",
@@ -58,13 +62,14 @@ _TOKENS = {
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
+        "gen_ai.usage.details.reasoning_tokens",
         "llm.token_count.completion_details.reasoning",
     ),
 }
 
 _READ = frozenset({
-    _LINE, _IS_RUN, _SERVICE, *_RUNS, *_AGENT, *_MODEL, *_INPUT, *_OUTPUT, *_JSON_TYPES.values(),
-    *_ERROR, *(name for names in _TOKENS.values() for name in names),
+    _LINE, _IS_RUN, _SERVICE, *_KINDS, _OLDER_KIND, *_AGENT, *_MODEL, *_INPUT, *_OUTPUT,
+    *_ERROR, *_RESPONSE, *(name for names in _TOKENS.values() for name in names),
 })  # fmt: skip
 
 _Values = Mapping[str, AnyValue]
@@ -99,6 +104,8 @@ class Span(NamedTuple):
     source: str
     tokens: TokenUsage | None
     """The span's own tokens; the model is empty where it names none. None: it has none."""
+    response_id: str | None
+    """The model's answer that used the tokens."""
     agent: AgentSpan | None
     """None: the span is no run, whatever line it names."""
 
@@ -124,6 +131,7 @@ def read(sent: Sent) -> Span:
         name=span.name,
         source="otlp:" + (_text(of_resource, (_SERVICE,)) or "unknown_service"),
         tokens=_tokens(values),
+        response_id=_text(values, _RESPONSE),
         agent=_agent(sent, values, of_resource) if _is_agent(values) else None,
     )
 
@@ -134,7 +142,10 @@ def _read(attributes: Iterable[KeyValue]) -> _Values:
 
 
 def _is_agent(values: _Values) -> bool:
-    if any(_text(values, (name,)) in words for name, words in _RUNS.items()):
+    if any(_text(values, (name,)) in words for name, words in _KINDS.items()):
+        return True
+    is_older = not any(name in values for name in _KINDS)
+    if is_older and _text(values, (_OLDER_KIND,)) in _OLDER_RUNS:
         return True
     said = values.get(_IS_RUN)
     return said is not None and (said.bool_value or said.string_value == "true")
@@ -172,17 +183,18 @@ def _text(values: _Values, names: Iterable[str]) -> str | None:
 
 
 def _payload(values: _Values, names: Iterable[str]) -> Payload | None:
-    """The first of these attributes. Text that is declared to be JSON is read as JSON."""
+    """The first of these attributes. Text that is a JSON object or array is read as that.
+
+    Attributes of spans were texts for long, and most libraries write messages as JSON.
+    """
     for name in names:
         if name not in values:
             continue
         value = _json(values[name])
-        told = _JSON_TYPES.get(name)
-        if isinstance(value, str) and (
-            told is None or _text(values, (told,)) == "application/json"
-        ):
-            with suppress(json_gate.BrokenJson, Invalid):  # other text stays as it is
-                value = json_gate.parse(value.encode(), depth=3)
+        if isinstance(value, str):
+            with suppress(json_gate.BrokenJson, Invalid):
+                found = json_gate.parse(value.encode(), depth=3)
+                value = found if isinstance(found, dict | list) else value
         return Payload(value)
     return None
 

@@ -22,12 +22,31 @@ MOST = 100_000
 
 KEPT_FOR = "1 hour"
 
-_SENT = tuple(SPAN.columns)[1:12]
+_SENT = tuple(SPAN.columns)[1:13]
 """The columns that a request tells of a span, beside its organization."""
 
 _PARTS = ", ".join(f"unnest(%({name})s::{SPAN.columns[name]}[]) AS {name}" for name in _SENT)
 
+_OWN = """
+hashtext(organization_id) = hashtext(%(organization_id)s) AND organization_id = %(organization_id)s
+""".strip()
+
+_LAST = f"SELECT number FROM ledger.span WHERE {_OWN} ORDER BY number DESC LIMIT 1"
+
 _LOCK = f"SELECT pg_advisory_xact_lock({SPANS}, hashtext(%(organization_id)s))"
+
+# OFFSET 0 keeps a look-up one by key: the plan is made while the table is empty, and stays.
+_FOUND = """
+JOIN LATERAL (
+    SELECT {what} FROM ledger.span AS s
+    WHERE s.organization_id = %(organization_id)s AND s.trace_id = {of}.trace_id
+        AND s.{key} = {of}.{by} OFFSET 0
+) AS s ON true
+"""
+_KNOWN = _FOUND.format(what="true AS is_known, s.source", of="sent", key="span_id", by="span_id")
+_SPAN = _FOUND.format(what="s.*", of="kin", key="span_id", by="span_id")
+_ABOVE = _FOUND.format(what="s.parent_id, s.source", of="up", key="span_id", by="span_id")
+_BELOW = _FOUND.format(what="s.span_id, s.source", of="down", key="parent_id", by="span_id")
 
 # A span that was stored before stays as it arrived first, except that it may become a run: its line
 # was missing at first.
@@ -36,22 +55,17 @@ WITH sent AS (SELECT {_PARTS})
 INSERT INTO ledger.span ({", ".join(SPAN.columns)})
 SELECT %(organization_id)s, {", ".join(f"sent.{name}" for name in _SENT)},
     last.number + row_number() OVER (), clock_timestamp()
-FROM sent
+FROM (SELECT coalesce(({_LAST}), 0) AS number) AS last
 CROSS JOIN (
-    SELECT coalesce(max(number), 0) AS number FROM ledger.span
-    WHERE organization_id = %(organization_id)s
-) AS last
-LEFT JOIN ledger.span AS known ON known.organization_id = %(organization_id)s
-    AND known.trace_id = sent.trace_id AND known.span_id = sent.span_id
-WHERE known.span_id IS NULL OR (known.source IS NULL AND sent.source IS NOT NULL)
-ON CONFLICT (organization_id, trace_id, span_id) DO UPDATE
+    SELECT sent.* FROM sent LEFT {_KNOWN.strip()}
+    WHERE s.is_known IS NULL OR (s.source IS NULL AND sent.source IS NOT NULL)
+) AS sent
+ON CONFLICT (span_id, trace_id, organization_id) DO UPDATE
 SET source = excluded.source, workspace_id = excluded.workspace_id
 """
 
 _DROP_OLDEST = f"""
-DELETE FROM ledger.span WHERE organization_id = %(organization_id)s AND number <= (
-    SELECT max(number) FROM ledger.span WHERE organization_id = %(organization_id)s
-) - {MOST}
+DELETE FROM ledger.span WHERE {_OWN} AND number <= ({_LAST}) - {MOST}
 """
 
 # Up from the parents of these spans to the nearest runs, and down from the spans to the nearest
@@ -65,25 +79,19 @@ WITH RECURSIVE sent AS (
     WHERE parent_id IS NOT NULL AND (trace_id, parent_id) NOT IN (
         SELECT trace_id, span_id FROM sent)
     UNION
-    SELECT s.trace_id, s.parent_id FROM up JOIN ledger.span AS s
-        ON s.organization_id = %(organization_id)s
-        AND s.trace_id = up.trace_id AND s.span_id = up.span_id
+    SELECT up.trace_id, s.parent_id FROM up {_ABOVE.strip()}
     WHERE s.source IS NULL AND s.parent_id IS NOT NULL
 ), down AS (
     SELECT trace_id, span_id, false AS is_run FROM sent
     UNION
-    SELECT s.trace_id, s.span_id, s.source IS NOT NULL FROM down JOIN ledger.span AS s
-        ON s.organization_id = %(organization_id)s
-        AND s.trace_id = down.trace_id AND s.parent_id = down.span_id
+    SELECT down.trace_id, s.span_id, s.source IS NOT NULL FROM down {_BELOW.strip()}
     WHERE NOT down.is_run
 )
 SELECT {", ".join(f"s.{name}" for name in SPAN.columns)}
 FROM (
     SELECT trace_id, span_id FROM up UNION SELECT trace_id, span_id FROM down
     EXCEPT SELECT trace_id, span_id FROM sent
-) AS kin
-JOIN ledger.span AS s ON s.organization_id = %(organization_id)s
-    AND s.trace_id = kin.trace_id AND s.span_id = kin.span_id
+) AS kin {_SPAN.strip()}
 """
 
 # Forget old spans, of all organizations.
@@ -148,7 +156,7 @@ class Spans:
                 self._conninfo,
                 autocommit=True,
                 application_name="ledger spans",
-                options=planned_once(self._conninfo),
+                options=f"{planned_once(self._conninfo)} -c enable_bitmapscan=off",
             )
             pipeline = self._pipeline = Pipeline(connection)
             pipeline.run(Statement(DURABLE))

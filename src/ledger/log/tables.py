@@ -361,14 +361,16 @@ class SpanRow(NamedTuple):
     """Of a run: with the two ids its name. None: the span is no run."""
     model: Text | None
     input: BigInt | None
-    """None: the span used no tokens; so are the next four."""
+    """None: the span used no tokens; then so are the next four."""
     output: BigInt | None
     cache_read: BigInt | None
     cache_write: BigInt | None
     reasoning: BigInt | None
+    response_id: Text | None
+    """The model's answer that used the tokens: two spans may tell of one."""
     number: BigInt = 0
     """Rises in an organization: the oldest spans leave first. The database gives it."""
     arrived_at: Instant = EARLIEST
 
 
-SPAN = Table("span", SpanRow, key=("organization_id", "trace_id", "span_id"), is_internal=True)
+SPAN = Table("span", SpanRow, key=("span_id", "trace_id", "organization_id"), is_internal=True)

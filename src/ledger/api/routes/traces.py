@@ -253,18 +253,22 @@ class _Family:
         )
 
     def _rows(self, spans: Collection[Span]) -> list[SpanRow]:
-        return [
-            SpanRow(
-                self._organization_id,
-                span.trace_id,
-                span.span_id,
-                span.parent_id,
-                self._workspace_id,
-                span.source if span.run is not None else None,
-                *(_NO_TOKENS if span.tokens is None else msgspec.structs.astuple(span.tokens)),
-            )
-            for span in spans
-        ]
+        return [self._row(span) for span in spans]
+
+    def _row(self, span: Span) -> SpanRow:
+        used: dict[str, Any] = _NO_TOKENS
+        if span.tokens is not None:
+            used = msgspec.structs.asdict(span.tokens)
+        return SpanRow(
+            organization_id=self._organization_id,
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            parent_id=span.parent_id,
+            workspace_id=self._workspace_id,
+            source=span.source if span.run is not None else None,
+            **used,
+            response_id=span.response_id,
+        )
 
     async def _record(
         self,
@@ -276,7 +280,7 @@ class _Family:
         """Record some of the runs."""
         spans = [own[key_of(row)] for row in rows]
         facts = [
-            facts_of(span, [span.tokens] if span.tokens is not None else usage.get(key_of(row), ()))
+            facts_of(span, usage.get(key_of(row), ()))
             for span, row in zip(spans, rows, strict=True)
         ]
         commands = [
@@ -333,7 +337,7 @@ class _Family:
                     self._told.position = max(self._told.position, outcome.position)
 
 
-_NO_TOKENS = (None,) * 6
+_NO_TOKENS = dict.fromkeys(TokenUsage.__struct_fields__)
 
 
 def _grown(rows: Sequence[SpanRow], kin: Sequence[SpanRow]) -> tuple[SpanTree, list[SpanRow]]:
