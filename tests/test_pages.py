@@ -58,7 +58,7 @@ LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
 TOGETHER = (
     "contract/facts contract/health page contract/state contract/access security",
     "contract/reading contract/usage integrating",
-    "contract/feeds contract/command-line",
+    "contract/feeds contract/command-line contract/traces",
 )
 """Pages that are followed one after the other beside one service, whose start costs 1 s of
 processor time: no page of these changes what a later one shows. Any other page has its own."""

@@ -66,6 +66,11 @@ GROUPS = (
         },
     ),
     Group(
+        "Traces",
+        "Spans of OpenTelemetry in OTLP's JSON; exporters send them without this client.",
+        {"report": "report_traces"},
+    ),
+    Group(
         "SumRoutes",
         "Hours, runs, tokens and times across lines.",
         {"page": "show_usage_of_lines", "export": "export_usage_of_lines"},

@@ -170,6 +170,7 @@ def command_classes(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
 UNAUDITED = {
     "DisableEndpoint",
     "ExpireLease",
+    "GiveParent",
     "GiveUpDelivery",
     "GoIdle",
     "Heartbeat",

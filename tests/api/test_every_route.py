@@ -29,7 +29,7 @@ PERMISSIONS = (
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, LeanRoute)]
 READS = [r for r in ROUTES if r.methods == {"GET"}]
 WRITES = [r for r in ROUTES if r.methods != {"GET"}]
-RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview")
+RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview", "/v1/otlp/v1/traces")
 """Routes that are no GET, and whose refusals no audit entry tells of."""
 
 COMMANDS = [
@@ -46,7 +46,7 @@ ENDLESS = "/v1/events/stream"
 ALLOWS = {
     "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?"
     "|GET /v1/(usage|compare|statements|watches|alerts|sources)(/.*)?|POST /v1/watches/preview",
-    "write": "POST /v1/(facts(/batch)?|runs/{run_id}/heartbeat)",
+    "write": "POST /v1/(facts(/batch)?|otlp/v1/traces|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/({line_id}/)?(pause|resume)"
     "|POST /v1/alerts/({alert_id}/)?acknowledge",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",

@@ -22,8 +22,9 @@ from tests.support.soak import repeated
 FOR_ANY_CREDENTIAL = {
     "/v1/log/checkpoint", "/v1/log/key", "/v1/log/proof/consistency", "/v1/credential",
 }  # fmt: skip
+OF_BATCHES = ("/v1/facts/batch", "/v1/otlp/v1/traces")
 OF_ITEMS = {"404", "409"}
-"""The refusals that a batch of facts tells of its items alone."""
+"""The refusals that a batch of facts or spans tells of its items alone."""
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
@@ -101,7 +102,7 @@ def test_every_operation_with_a_token_documents_its_refusals(document: dict[str,
             expected |= {"404"}
         if method == "post" and "requestBody" in operation:
             expected |= {"400", "404", "408", "409", "413", "415"}
-        if path == "/v1/facts/batch":
+        if path in OF_BATCHES:
             expected -= OF_ITEMS
         assert statuses >= expected, (path, expected - statuses)
         for status, response in operation["responses"].items():
@@ -384,6 +385,7 @@ OPERATIONS = [
     ("patch", "/v1/keys/{key_id}"),
     ("delete", "/v1/keys/{key_id}"),
     ("post", "/v1/keys/{key_id}/rotate"),
+    ("post", "/v1/otlp/v1/traces"),
     ("get", "/v1/usage"),
     ("post", "/v1/statements"),
     ("get", "/v1/statements"),

@@ -118,6 +118,7 @@ def send_facts(edge: Edge, requests: Requests) -> None:
         requests.ask("post", "/v1/facts", content=event, headers=STRUCTURED)
     requests.ask("post", "/v1/facts", content=b"[]", headers=BATCH)
     requests.ask("post", "/v1/facts/batch", content=b"[]", headers=BATCH)
+    requests.ask("post", "/v1/otlp/v1/traces", json={"resourceSpans": []})
     requests.ask("get", "/v1/credential")
 
 

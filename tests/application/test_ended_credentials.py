@@ -19,6 +19,7 @@ from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.application.read_notes import NoteRead, SeenLine
+from ledger.application.report_spans import GiveParent
 from ledger.domain.api_key import Permission
 from ledger.intake.principal import COMMAND_LINE, Principal
 from ledger.intake.request import IdempotencyKey
@@ -175,7 +176,7 @@ def test_only_these_commands_do_not_ask_whether_their_key_has_ended() -> None:
             yield from kinds(subclass)
 
     exempt = {kind for kind in kinds(OwnCommand) if not kind.needs_key}
-    assert exempt == {TurnDown, NoteRead, Heartbeat}
+    assert exempt == {TurnDown, NoteRead, Heartbeat, GiveParent}
 
 
 def test_facts_and_notes_of_reads_do_not_ask_for_the_secret(ledger: Ledger) -> None:

@@ -47,6 +47,7 @@ OUTSIDE = {
     "refusals_omitted": "refusals that are counted until an event tells their number",
     "setting": "what processes must agree on; each compares its own value with it at its start",
     "signer": "the key that signs, and whether sealing has stopped",
+    "span": "what runs need of other spans of their traces: ids and tokens, for an hour",
     "watch_due": "when watches look at lines next: without a row, all lines are looked at anew",
     "watch_look": "how far watches have looked",
     "watch_overflow": "how many alerts wait for room, counted anew each minute",

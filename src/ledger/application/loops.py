@@ -144,7 +144,7 @@ class LeaseWatch(Periodic):
 class Housekeeper(Periodic):
     """Records how many refusals were only counted; drops what is beside the log and has expired.
 
-    That is outcomes, documents without a statement, and spans. ``run_once`` returns the number of
+    Outcomes, documents without a statement and spans expire. ``run_once`` returns the number of
     counts recorded and of rows dropped.
     """
 

@@ -25,12 +25,12 @@ class RunOfSpan(NamedTuple):
     """A span's run, by its name."""
 
     source: str
-    external_id: str
+    name: str
     workspace_id: str | None = None
     """The workspace that bounds the credential that sent the span; None: it sees all."""
 
     def identity(self, organization_id: str) -> Identity:
-        return Identity.of_run(organization_id, self.source, self.external_id)
+        return Identity.of_run(organization_id, self.source, self.name)
 
 
 class _SpanFact(ReportFact):
@@ -165,7 +165,7 @@ class GiveParent(OwnCommand):
     def decide(self, group: Group) -> Receipt:
         """Give the parent; nothing is done if either run is not recorded.
 
-        Who sent the child must see the parent: the child's history will name it.
+        The sender of the child must see the parent: the child's history will name it.
         """
         child = _find(self._child, self._organization_id, group)
         parent = _find(self._parent, self._organization_id, group)

@@ -51,7 +51,7 @@ class NotTraces(Exception):
     """The body holds no traces in this encoding; the text says why."""
 
 
-class Sent(NamedTuple):
+class SentSpan(NamedTuple):
     """A span as it was sent."""
 
     resource: Resource
@@ -64,7 +64,7 @@ class Sent(NamedTuple):
         return len(trace) == 16 and len(span) == 8 and any(trace) and any(span)
 
 
-Steps = Generator[None, None, list[Sent]]
+Steps = Generator[None, None, list[SentSpan]]
 
 
 def read(media: str, raw: bytes) -> Steps:
@@ -87,7 +87,7 @@ def _of_protobuf(raw: bytes) -> Steps:
     for of_resource in request.resource_spans:
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
-                sent.append(Sent(of_resource.resource, span))
+                sent.append(SentSpan(of_resource.resource, span))
                 yield
     return sent
 
@@ -110,7 +110,7 @@ def _of_json(raw: bytes) -> Steps:
         resource = _message(resource, Resource())
         for of_scope in _several(of_resource, "scopeSpans"):
             for span in _several(of_scope, "spans"):
-                sent.append(Sent(resource, _message(_with_ids(span), Span())))
+                sent.append(SentSpan(resource, _message(_with_ids(span), Span())))
                 yield
     return sent
 
@@ -155,9 +155,9 @@ def accepted(media: str, rejected: int, reasons: str) -> bytes:
     return _encoded(media, response)
 
 
-def refused(media: str, status: int, detail: str) -> bytes:
-    """The answer to a body that was not taken."""
-    return _encoded(media, Status(code=_CODES.get(status, Code.INTERNAL), message=detail))
+def refused(status: int, detail: str) -> bytes:
+    """The answer to a body in protobuf that was not taken."""
+    return _encoded(PROTOBUF, Status(code=_CODES.get(status, Code.INTERNAL), message=detail))
 
 
 def _encoded(media: str, message: Message) -> bytes:

@@ -11,7 +11,7 @@ from ledger.domain.run import TokenUsage
 from ledger.domain.values import format_instant
 from ledger.intake.envelope import Fact, Rejected, from_structured
 from ledger.intake.fact_types import NAME_OF_RUN
-from ledger.intake.spans import Payload, Span
+from ledger.intake.spans import Span, SpanPayload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,11 +54,11 @@ def _fact(
     type_: str,
     at_ns: int,
     data: dict[str, Any],
-    payload: Payload | None,
+    payload: SpanPayload | None,
     left_out: list[str],
 ) -> Fact | Rejected:
     """A fact with its payload, or without it, if no fact can hold it."""
-    name = span.external_id
+    name = span.run_name
     event = {
         "specversion": "1.0",
         "id": f"{name}-{role}",

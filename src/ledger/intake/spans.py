@@ -19,7 +19,7 @@ from ledger.domain.run import TokenUsage
 from ledger.domain.values import is_plain
 from ledger.intake import json_gate
 from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
-from ledger.intake.otlp import Sent
+from ledger.intake.otlp import SentSpan
 
 _LINE, _IS_RUN, _SERVICE = "ledger.service_line_id", "ledger.run", "service.name"
 _KINDS = {
@@ -75,21 +75,21 @@ _READ = frozenset({
 _Values = Mapping[str, AnyValue]
 
 
-class Payload(NamedTuple):
+class SpanPayload(NamedTuple):
     """The input or output of a run, as JSON."""
 
     value: Any
 
 
 class AgentSpan(NamedTuple):
-    """What a span tells of the run that it is, or would be if it named a line."""
+    """The run that a span is, or would be if it named a line."""
 
     line_id: str | None
     started_ns: int
     ended_ns: int
     agent: str | None
-    input: Payload | None
-    output: Payload | None
+    input: SpanPayload | None
+    output: SpanPayload | None
     error: dict[str, str] | None
     """Code and message of a failed run; None: it has completed."""
 
@@ -110,7 +110,8 @@ class Span(NamedTuple):
     """None: the span is no run, whatever line it names."""
 
     @property
-    def external_id(self) -> str:
+    def run_name(self) -> str:
+        """The name that the run of the span has at its source."""
         return f"{self.trace_id.hex()}-{self.span_id.hex()}"
 
     @property
@@ -119,7 +120,7 @@ class Span(NamedTuple):
         return self.agent if self.agent is not None and self.agent.line_id is not None else None
 
 
-def read(sent: Sent) -> Span:
+def read(sent: SentSpan) -> Span:
     """Read a span that has ids."""
     span, values = sent.span, _read(sent.span.attributes)
     of_resource = _read(sent.resource.attributes)
@@ -151,7 +152,7 @@ def _is_agent(values: _Values) -> bool:
     return said is not None and (said.bool_value or said.string_value == "true")
 
 
-def _agent(sent: Sent, values: _Values, of_resource: _Values) -> AgentSpan:
+def _agent(sent: SentSpan, values: _Values, of_resource: _Values) -> AgentSpan:
     span = sent.span
     return AgentSpan(
         line_id=_text(values, (_LINE,)) or _text(of_resource, (_LINE,)),
@@ -164,7 +165,7 @@ def _agent(sent: Sent, values: _Values, of_resource: _Values) -> AgentSpan:
     )
 
 
-def _error(sent: Sent, values: _Values) -> dict[str, str]:
+def _error(sent: SentSpan, values: _Values) -> dict[str, str]:
     """The code of a failure is its type, also that of the exception which the span tells last."""
     code = _text(values, _ERROR)
     for event in sent.span.events:
@@ -182,7 +183,7 @@ def _text(values: _Values, names: Iterable[str]) -> str | None:
     return next(filter(None, found), None)
 
 
-def _payload(values: _Values, names: Iterable[str]) -> Payload | None:
+def _payload(values: _Values, names: Iterable[str]) -> SpanPayload | None:
     """The first of these attributes. Text that is a JSON object or array is read as that.
 
     Attributes of spans were texts for long, and most libraries write messages as JSON.
@@ -195,7 +196,7 @@ def _payload(values: _Values, names: Iterable[str]) -> Payload | None:
             with suppress(json_gate.BrokenJson, Invalid):
                 found = json_gate.parse(value.encode(), depth=3)
                 value = found if isinstance(found, dict | list) else value
-        return Payload(value)
+        return SpanPayload(value)
     return None
 
 

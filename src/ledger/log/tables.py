@@ -348,7 +348,7 @@ STATEMENT_DOCUMENT = Table(
 
 
 class SpanRow(NamedTuple):
-    """What other spans need of a span (contract, Traces): kept for an hour."""
+    """A span, as far as other spans need it (contract, Traces): kept for an hour."""
 
     organization_id: Text
     trace_id: Octets

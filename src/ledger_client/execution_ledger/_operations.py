@@ -68,6 +68,7 @@ from execution_ledger.types import (
     Statement,
     StatementDocument,
     Timeline,
+    TracesTaken,
     TriggeredBy,
     Usage,
     UsageOverCondition,
@@ -109,6 +110,8 @@ FactType: TypeAlias = Literal[
 REPORT_FACTS: Command[FactItem] = Command("POST", "/v1/facts", FactItem)
 
 REPORT_FACT_BATCH: Command[list[FactItem]] = Command("POST", "/v1/facts/batch", list[FactItem])
+
+REPORT_TRACES: Bare[TracesTaken] = Bare("POST", "/v1/otlp/v1/traces", TracesTaken)
 
 LIST_EXECUTIONS: Listing[Line] = Listing("GET", "/v1/execution", Line)
 
@@ -295,6 +298,13 @@ class Attributes(TypedDict, total=False):
     actortype: str
     """``user``, ``agent`` or ``api_key``; with ``actorid``. By default the credential."""
     actorid: str
+
+
+class ReportTraces(TypedDict, total=False):
+    """Arguments: report traces by OTLP."""
+
+    resourceSpans: Sequence[dict[str, Any]]
+    """By default `[]`."""
 
 
 class ListExecutions(TypedDict, total=False):

@@ -1215,6 +1215,15 @@ class NumberPair(_Answer, frozen=True, kw_only=True):
     change: float | None = None
 
 
+class PartialSuccess(_Answer, frozen=True, kw_only=True):
+    """The part that was not taken, or not wholly."""
+
+    rejectedSpans: str
+    """How many spans were rejected."""
+    errorMessage: str
+    """The reasons, of the first ten."""
+
+
 class PreviewMeta(_Answer, frozen=True, kw_only=True):
     """The number of the alerts that would be open."""
 
@@ -2062,6 +2071,12 @@ class TokensByModel(_Answer, frozen=True, kw_only=True):
     cache_write: int | None = None
     reasoning: int | None = None
     """A part of `output`."""
+
+
+class TracesTaken(_Answer, frozen=True, kw_only=True):
+    """OTLP's answer: without `partialSuccess` everything was taken."""
+
+    partialSuccess: PartialSuccess | None = None
 
 
 class Trigger(_Answer, frozen=True, kw_only=True):

@@ -343,6 +343,14 @@ export class Runs extends Routes {
   }
 }
 
+/** Spans of OpenTelemetry in OTLP's JSON; exporters send them without this client. */
+export class Traces extends Routes {
+  /** Record the spans of a trace that are runs; others tell tokens and parents. */
+  report(body: types.ExportedTraces = {}, options: Options = {}): Promise<types.TracesTaken> {
+    return this.transport.bare("POST", path`/v1/otlp/v1/traces`, body, options);
+  }
+}
+
 /** Hours, runs, tokens and times across lines. */
 export class SumRoutes extends Routes {
   /** Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in total. */

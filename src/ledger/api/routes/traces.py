@@ -12,24 +12,23 @@ two requests that bring a run and its parent, the later one to get there finds b
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter
+from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
-from ledger.api.models import reference
 from ledger.api.parsing import Steps
 from ledger.api.problems import (
-    MEDIA_TYPE,
-    PHRASES,
     BadRequest,
     UnsupportedMediaType,
     count_refusal,
     problem,
+    refusals,
 )
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
@@ -47,6 +46,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import Span, read
+from ledger.language.rendering import doc
 from ledger.log.tables import SpanRow
 from ledger.postgres.scope import EVERYONE, Planning
 
@@ -68,53 +68,63 @@ _ORGANIZATIONS = (
 )
 
 
-_REFUSED = {
-    otlp.JSON: {
-        "schema": {
-            "type": "object",
-            "description": "OTLP's Status; protobuf is answered in protobuf.",
-            "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
-        }
+_EXAMPLE = {
+    "resource": {
+        "attributes": [
+            {"key": "service.name", "value": {"stringValue": "triage"}},
+            {"key": "ledger.service_line_id", "value": {"stringValue": "LIN-26-084730"}},
+        ]
     },
-    MEDIA_TYPE: {"schema": reference("Problem")},
-}
-_TRACES: dict[str, Any] = {
-    "type": "object",
-    "description": "OTLP's ExportTraceServiceRequest. Protobuf is taken too.",
-    "properties": {"resourceSpans": {"type": "array", "items": {"type": "object"}}},
-    "required": ["resourceSpans"],
-}
-_TAKEN: dict[str, Any] = {
-    "type": "object",
-    "description": "OTLP's ExportTraceServiceResponse; empty if everything was taken.",
-    "properties": {
-        "partialSuccess": {
-            "type": "object",
-            "properties": {
-                "rejectedSpans": {"type": "string", "description": "How many spans."},
-                "errorMessage": {"type": "string", "description": "Why, of the first ten."},
-            },
+    "scopeSpans": [
+        {
+            "spans": [
+                {
+                    "traceId": "5b8efff798038103d269b633813fc60c",
+                    "spanId": "eee19b7ec3c1b174",
+                    "name": "invoke_agent triage",
+                    "startTimeUnixNano": "1776240000000000000",
+                    "endTimeUnixNano": "1776240003000000000",
+                    "attributes": [
+                        {"key": "gen_ai.operation.name", "value": {"stringValue": "invoke_agent"}}
+                    ],
+                }
+            ]
         }
-    },
+    ],
 }
 
 
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"description": PHRASES[status], "content": _REFUSED} for status in statuses}
+class PartialSuccess(msgspec.Struct, rename="camel"):
+    """The part that was not taken, or not wholly."""
+
+    rejected_spans: Annotated[str, doc("How many spans were rejected.")] = "0"
+    error_message: Annotated[str, doc("The reasons, of the first ten.")] = ""
+
+
+class TracesTaken(msgspec.Struct, rename="camel"):
+    """OTLP's answer: without `partialSuccess` everything was taken."""
+
+    partial_success: PartialSuccess | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExportedTraces(BaseModel):
+    """OTLP's ExportTraceServiceRequest."""
+
+    model_config = ConfigDict(extra="allow")
+
+    resourceSpans: Annotated[list[dict[str, Any]], Field(examples=[[_EXAMPLE]])] = []
 
 
 class OtlpRoute(LeanRoute):
-    """A route whose refusals are of the protocol too: a Status in the request's encoding."""
+    """A route that answers protobuf in protobuf: a refusal is the protocol's Status then."""
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         refusal = problem(request, error)
-        sent = header(request.scope, b"content-type") or b""
-        media = sent.decode("latin-1").split(";")[0].strip().lower()
-        if media not in otlp.ENCODINGS:
+        if header(request.scope, b"content-type") != otlp.PROTOBUF.encode():
             return refusal
+        status = refusal.status_code
         kept = {n: v for n, v in refusal.headers.items() if not n.startswith("content-")}
-        body = otlp.refused(media, refusal.status_code, error.detail)
-        return Response(body, refusal.status_code, kept, media)
+        return Response(otlp.refused(status, error.detail), status, kept, otlp.PROTOBUF)
 
 
 router.route_class = OtlpRoute
@@ -141,21 +151,17 @@ class _Told:
 @router.post(
     "/v1/traces",
     summary="Report traces by OTLP",
-    openapi_extra=needs("write")
-    | {"body": {"required": True, "content": {otlp.JSON: {"schema": _TRACES}}}},
+    openapi_extra=needs("write") | {"body": ExportedTraces},
     responses={
-        200: {
-            "description": "Taken, wholly or in part",
-            "content": {otlp.JSON: {"schema": _TAKEN}},
-        },
-        **_refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
+        200: {"types": (TracesTaken,), "description": "Taken, wholly or in part"},
+        **refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
     },
 )
 async def report_traces(request: Request, principal: Principal) -> Response:
     """Record the spans of a trace that are runs; others tell tokens and parents.
 
-    The body and the answer are those of OTLP over HTTP, in protobuf or JSON. A span that was
-    recorded before is not recorded again.
+    The body and the answer are those of OTLP over HTTP, in JSON or protobuf, where a refusal is a
+    Status of the protocol. A span that was recorded before is not recorded again.
     """
     media = media_type(request)
     if media not in otlp.ENCODINGS:

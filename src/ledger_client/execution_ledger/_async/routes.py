@@ -257,6 +257,14 @@ class AsyncRuns(AsyncRoutes):
         return await self._report("run.usage_corrected", run, fact)
 
 
+class AsyncTraces(AsyncRoutes):
+    """Spans of OpenTelemetry in OTLP's JSON; exporters send them without this client."""
+
+    async def report(self, **given: Unpack[routes.ReportTraces]) -> types.TracesTaken:
+        """Record the spans of a trace that are runs; others tell tokens and parents."""
+        return await self._call(routes.REPORT_TRACES, given=given)
+
+
 class AsyncSumRoutes(AsyncRoutes):
     """Hours, runs, tokens and times across lines."""
 

@@ -250,6 +250,14 @@ class Runs(Routes):
         return self._report("run.usage_corrected", run, fact)
 
 
+class Traces(Routes):
+    """Spans of OpenTelemetry in OTLP's JSON; exporters send them without this client."""
+
+    def report(self, **given: Unpack[routes.ReportTraces]) -> types.TracesTaken:
+        """Record the spans of a trace that are runs; others tell tokens and parents."""
+        return self._call(routes.REPORT_TRACES, given=given)
+
+
 class SumRoutes(Routes):
     """Hours, runs, tokens and times across lines."""
 
