@@ -296,9 +296,9 @@ def test_bodies_take_no_other_fields_and_answers_may_have_more(
     objects = {name for name, schema in schemas.items() if "properties" in schema}
     assert (objects & sent) & (objects & answered) == set()
     # Of OTLP, what a receiver does not know is ignored.
-    assert {
-        n for n in objects & sent if schemas[n].get("additionalProperties") is not False
-    } == {"ExportedTraces"}
+    assert {n for n in objects & sent if schemas[n].get("additionalProperties") is not False} == {
+        "ExportedTraces"
+    }
     closed = {
         place
         for name in schemas.keys() - sent

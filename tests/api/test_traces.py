@@ -1,6 +1,12 @@
 """Spans become runs with their tokens, payloads and parents (contract, Traces)."""
 
 import json
+import math
+from typing import Any
+
+import pytest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.support.edge import Edge
 from tests.support.traces import (
@@ -11,12 +17,16 @@ from tests.support.traces import (
     chat,
     exported,
     name_of,
+    pairs,
     run_of,
     runs_of,
     send_raw,
     span,
     take,
+    value,
 )
+
+PARTS = ("input", "output", "cache_read", "cache_write", "reasoning")
 
 
 def test_a_trace_of_an_agent_becomes_two_runs_with_tokens_and_payloads(edge: Edge) -> None:
@@ -64,3 +74,192 @@ def test_spans_are_taken_as_json_and_a_json_sender_gets_json(edge: Edge) -> None
     assert run_of(edge, root)["tokens_used"] == 15
     plain = edge.post(TRACES, json=as_json(exported(agent(None))))
     assert plain.json()["partialSuccess"]["rejectedSpans"] == "1"
+
+
+def test_a_failed_span_is_a_failed_run_with_code_and_message(edge: Edge) -> None:
+    line = edge.fresh()
+    named = agent(line, attributes={"error.type": "timeout"}, error="No answer in 30 s\x00\x1b[0m")
+    raised = agent(line, error="ValueError: no")
+    event = raised.events.add(name="exception")
+    event.attributes.extend(pairs({"exception.type": "ValueError"}))
+    silent = agent(line, error="")
+    assert take(edge, named, raised, silent) == (0, "")
+    errors = [run_of(edge, each)["error"] for each in (named, raised, silent)]
+    assert errors == [
+        {"code": "timeout", "message": "No answer in 30 s�\x1b[0m"},
+        {"code": "ValueError", "message": "ValueError: no"},
+        None,
+    ]
+    assert {run["status"] for run in runs_of(edge, line)} == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_run"),
+    [
+        ({"gen_ai.operation.name": "invoke_workflow"}, True),
+        ({"openinference.span.kind": "AGENT"}, True),
+        ({"ledger.run": True}, True),
+        ({"ledger.run": "true"}, True),
+        ({"traceloop.span.kind": "workflow"}, True),
+        ({"traceloop.span.kind": "workflow", "gen_ai.operation.name": "execute_tool"}, False),
+        ({"traceloop.span.kind": "agent", "openinference.span.kind": "CHAIN"}, False),
+        ({"gen_ai.operation.name": "chat", "openinference.span.kind": "AGENT"}, True),
+        ({"gen_ai.operation.name": "create_agent"}, False),
+        ({"ledger.run": False}, False),
+        ({"ledger.run": "false"}, False),
+        ({"ledger.run": 1}, False),
+        ({}, False),
+    ],
+)
+def test_a_span_is_a_run_by_its_marks(edge: Edge, attributes: dict[str, Any], is_run: bool) -> None:
+    line = edge.fresh()
+    sent = span("work", None, attributes | {"ledger.service_line_id": line})
+    assert take(edge, sent) == (0, "")
+    assert len(runs_of(edge, line)) == is_run
+
+
+def test_a_line_on_the_span_counts_before_that_of_the_resource(edge: Edge) -> None:
+    mine, others = edge.fresh(), edge.fresh()
+    own, inherited = agent(mine), agent(None)
+    assert take(edge, own, inherited, resource={"ledger.service_line_id": others}) == (0, "")
+    assert [len(runs_of(edge, line)) for line in (mine, others)] == [1, 1]
+    assert run_of(edge, own)["service_line_id"] == mine
+
+
+def test_input_and_output_are_json_where_their_text_is_an_object_or_array(edge: Edge) -> None:
+    line = edge.fresh()
+    cases: list[tuple[dict[str, Any], Any, Any]] = [
+        ({"input.value": '{"a": 1}', "output.value": "42"}, {"a": 1}, "42"),
+        ({"input.value": 42, "output.value": [1.5, "x", True]}, 42, [1.5, "x", True]),
+        (
+            {"gen_ai.input.messages": [{"role": "user"}], "input.value": "no"},
+            [{"role": "user"}],
+            None,
+        ),
+        ({"input.value": "[1,", "output.value": b"\x00\x01"}, "[1,", "AAE="),
+        ({"input.value": math.inf, "traceloop.entity.output": "o"}, "inf", "o"),
+        ({"input.value": value(AnyValue())}, None, None),
+    ]
+    for attributes, expected, ended in cases:
+        sent = agent(line, attributes=attributes)
+        assert take(edge, sent) == (0, "")
+        run = run_of(edge, sent)
+        assert (run["input"], run["output"]) == (expected, ended)
+
+
+@pytest.mark.parametrize("large", ["x" * 300_000, "\x00", [2**60]])
+def test_a_payload_that_no_fact_can_hold_is_left_out_and_told(edge: Edge, large: Any) -> None:
+    sent = agent(edge.fresh(), attributes={"input.value": large, "output.value": "short"})
+    rejected, told = take(edge, sent)
+    assert rejected == 0
+    assert told.startswith(f"span {sent.span_id.hex()} (invoke_agent triage): its input was left")
+    run = run_of(edge, sent)
+    assert (run["status"], run["input"], run["output"]) == ("completed", None, "short")
+    assert take(edge, sent) == (0, "")
+
+
+def test_a_run_has_its_own_tokens_or_those_below_but_never_both(edge: Edge) -> None:
+    line = edge.fresh()
+    own = agent(line, attributes={"gen_ai.usage.input_tokens": 3, "llm.model_name": "m-9"})
+    nameless = agent(line, attributes={"llm.token_count.prompt": 3})
+    several = agent(line)
+    assert take(
+        edge,
+        *(chat(own), own),
+        *(chat(nameless, "m-1"), chat(nameless, None), nameless),
+        *(chat(several, "m-1"), chat(several, None), several),
+    ) == (0, "")
+    assert used(edge, own) == {"m-9": (3, 0)}
+    assert used(edge, nameless) == {"m-1": (3, 0)}
+    run = run_of(edge, several)
+    assert (run["tokens_used"], run["token_usage"]) == (30, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"gen_ai.usage.prompt_tokens": 5, "gen_ai.usage.completion_tokens": 2}, (5, 2, 0, 0, 0)),
+        ({"llm.token_count.prompt": 5, "llm.token_count.completion": 2}, (5, 2, 0, 0, 0)),
+        ({"gen_ai.usage.input_tokens": 5, "llm.token_count.prompt": 9}, (5, 0, 0, 0, 0)),
+        ({"gen_ai.usage.input_tokens": "5", "gen_ai.usage.output_tokens": 2.0}, (5, 2, 0, 0, 0)),
+        (
+            {
+                "gen_ai.usage.input_tokens": 100,
+                "gen_ai.usage.cache_read.input_tokens": 60,
+                "gen_ai.usage.cache_creation.input_tokens": 40,
+                "gen_ai.usage.cache_write.input_tokens": 40,
+            },
+            (100, 0, 60, 40, 0),
+        ),
+        (
+            {
+                "gen_ai.usage.input_tokens": 10,
+                "llm.token_count.prompt_details.cache_read": 60,
+                "llm.token_count.prompt_details.cache_write": 5,
+                "gen_ai.usage.output_tokens": 1,
+                "gen_ai.usage.reasoning.output_tokens": 7,
+            },
+            (75, 8, 60, 5, 7),
+        ),
+        ({"gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0}, (0, 0, 0, 0, 0)),
+    ],
+)
+def test_tokens_are_read_by_every_name_and_caches_are_a_part_of_the_input(
+    edge: Edge, told: dict[str, Any], kept: tuple[int, ...]
+) -> None:
+    sent = agent(edge.fresh(), attributes=told | {"gen_ai.request.model": "m"})
+    assert take(edge, sent) == (0, "")
+    (usage,) = run_of(edge, sent)["token_usage"]
+    assert tuple(usage[each] for each in PARTS) == kept
+
+
+def test_numbers_that_count_nothing_are_no_tokens(edge: Edge) -> None:
+    odd = (-1, 1.5, "many", True, 2**60, [1])
+    sent = [agent(edge.fresh(), attributes={"gen_ai.usage.input_tokens": each}) for each in odd]
+    assert take(edge, *sent) == (0, "")
+    assert {run_of(edge, each)["tokens_used"] for each in sent} == {None}
+
+
+def test_tokens_of_more_than_twenty_models_are_told_together(edge: Edge) -> None:
+    root = agent(edge.fresh())
+    assert take(edge, *[chat(root, f"m-{n}", 1, 1) for n in range(21)], root) == (0, "")
+    run = run_of(edge, root)
+    assert (run["tokens_used"], run["token_usage"]) == (42, None)
+
+
+def test_descendants_that_came_before_count_and_later_ones_do_not(edge: Edge) -> None:
+    root = agent(edge.fresh())
+    tool = span("tool", root)
+    assert take(edge, chat(tool)) == (0, "")
+    assert take(edge, tool) == (0, "")
+    assert take(edge, root) == (0, "")
+    assert take(edge, chat(tool)) == (0, "")
+    assert used(edge, root) == {"m-1": (10, 5)}
+
+
+def test_events_of_a_run_name_its_facts_and_its_trace(edge: Edge) -> None:
+    line = edge.fresh()
+    sent = agent(line)
+    assert take(edge, sent) == (0, "")
+    history = edge.data(f"/v1/execution/{line}/history")[1:]
+    assert [(each["fact"]["source"], each["fact"]["id"]) for each in history] == [
+        ("otlp:agents", f"{name_of(sent)}-start"),
+        ("otlp:agents", f"{name_of(sent)}-end"),
+    ]
+    assert {each["trace_id"] for each in history} == {sent.trace_id.hex()}
+
+
+def test_an_erasure_reaches_the_payloads_of_a_span(edge: Edge) -> None:
+    sent = agent(edge.fresh(), attributes={"input.value": "personal", "output.value": "personal"})
+    assert take(edge, sent) == (0, "")
+    run = run_of(edge, sent)
+    eraser = edge.token("runs:erase")
+    assert edge.post(f"/v1/runs/{run['id']}/erase", eraser, json={"reason": "r"}).status_code == 200
+    assert take(edge, sent) == (0, "")
+    again = run_of(edge, sent)
+    assert (again["input"], again["output"]) == (None, None)
+
+
+def used(edge: Edge, sent: Span) -> dict[str, tuple[int, int]]:
+    usage = run_of(edge, sent)["token_usage"]
+    return {each["model"]: (each["input"], each["output"]) for each in usage}

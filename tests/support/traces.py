@@ -179,6 +179,7 @@ def run_of(edge: Edge, span: Span, token: str | None = None, **params: str) -> d
     return run
 
 
-def runs_of(edge: Edge, line: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = edge.data(f"/v1/execution/{line}/runs", params={"limit": "100"})
+def runs_of(edge: Edge, line: str, token: str | None = None) -> list[dict[str, Any]]:
+    path, params = f"/v1/execution/{line}/runs", {"limit": "100"}
+    found: list[dict[str, Any]] = edge.data(path, token, params=params)
     return found

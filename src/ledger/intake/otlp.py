@@ -117,7 +117,9 @@ def _of_json(raw: bytes) -> Steps:
 
 def _several(holder: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
     """The objects of a list. Raises NotTraces for anything else."""
-    found = holder.get(name) or []
+    found = holder.get(name)
+    if found is None:
+        return ()
     if isinstance(found, list) and all(isinstance(each, dict) for each in found):
         return found
     raise NotTraces(f"{name} must be an array of objects.")

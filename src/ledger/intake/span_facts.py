@@ -37,7 +37,7 @@ def facts_of(span: Span, below: Sequence[TokenUsage]) -> RunFacts:
     if run.agent is not None:
         began["triggered_by"] = {"type": "agent", "actor_id": run.agent}
     ended = _tokens(below if span.tokens is None else [_named(span.tokens, below)])
-    if run.error is not None:
+    if run.error:
         ended["error"] = run.error
     ending = "run.completed" if run.error is None else "run.failed"
     left_out: list[str] = []

@@ -203,28 +203,27 @@ async def _by_organization(
 ) -> dict[str, Sequence[Span]]:
     """The spans by their organizations.
 
-    Those of an administrator belong to the organization of a line that their trace names in this
-    request. (A run on an unknown line is refused; other spans of such a trace help nobody.)
+    Those of an administrator belong to the organizations of the lines that their trace names in
+    this request. (A run on an unknown line is refused; no other run needs the spans around it.)
     """
     if not principal.is_admin:
         return {principal.organization_id or "": spans}
-    named = {span.run.line_id for span in spans if span.run is not None}
-    asked = {"lines": [line for line in named if line is not None]}
+    lines = [span.run.line_id for span in spans if span.run is not None]
     fetch = services_of(request).door.fetch
-    known: dict[str | None, str] = dict(
-        await fetch(EVERYONE, _ORGANIZATIONS, asked, Planning.SHORT)
-    )
-    of_traces = {
-        span.trace_id: known.get(span.run.line_id, "") for span in spans if span.run is not None
-    }
-    sorted_: dict[str, list[Span]] = defaultdict(list)
+    found = await fetch(EVERYONE, _ORGANIZATIONS, {"lines": [*{*lines}]}, Planning.SHORT)
+    known: dict[str | None, str] = dict(found)
+    of_traces: dict[bytes, set[str]] = defaultdict(set)
     for span in spans:
-        own = of_traces.get(span.trace_id, "")
         if span.run is not None:
-            own = known.get(span.run.line_id, "")
-        if own or span.run is not None:
-            sorted_[own].append(span)
-    return {**sorted_}
+            of_traces[span.trace_id].add(known.get(span.run.line_id, ""))
+    by_organization: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        own = of_traces[span.trace_id]
+        if span.run is not None:
+            own = {known.get(span.run.line_id, "")}
+        for organization_id in own:
+            by_organization[organization_id].append(span)
+    return {**by_organization}
 
 
 class _Family:

@@ -1,0 +1,263 @@
+"""Spans and bodies that are refused, and what of them is told and audited (contract, Traces)."""
+
+import gzip
+import json
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+
+from tests.support.audits import BESIDE, Tenant
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import WORKSPACE, fact
+from tests.support.traces import (
+    JSON,
+    PROTOBUF,
+    SECOND,
+    TRACES,
+    agent,
+    as_json,
+    chat,
+    exported,
+    nanoseconds,
+    refusal,
+    run_of,
+    runs_of,
+    send,
+    send_raw,
+    span,
+    take,
+)
+
+NO_LINE = "it names no service line (ledger.service_line_id)"
+
+
+def actions(tenant: Tenant) -> list[tuple[str, str]]:
+    return [(entry["action"], entry["outcome"]) for entry in tenant.log()]
+
+
+def test_a_span_without_a_line_is_told_by_name_and_leaves_no_audit_entry(tenant: Tenant) -> None:
+    line = tenant.line()
+    before = actions(tenant)
+    lost, found = agent(None, name="lost"), agent(line)
+    rejected, told = take(tenant.edge, lost, found, chat(lost), token=tenant.token)
+    assert (rejected, told) == (1, f"span {lost.span_id.hex()} (invoke_agent lost): {NO_LINE}")
+    later = actions(tenant)[len(before) :]
+    assert later == [("run.started", "succeeded"), ("run.completed", "succeeded")]
+
+
+def test_the_first_ten_rejected_spans_are_told(edge: Edge) -> None:
+    spans = [agent(None) for _ in range(12)]
+    rejected, told = take(edge, *spans)
+    assert rejected == 12
+    assert [each.split()[1] for each in told.split("; ")] == [s.span_id.hex() for s in spans[:10]]
+
+
+def test_a_span_that_is_no_run_needs_no_line(edge: Edge) -> None:
+    assert take(edge, span("GET /"), span("chat", None, {"gen_ai.operation.name": "chat"})) == (
+        0,
+        "",
+    )
+
+
+@pytest.mark.parametrize("line", ["LIN-26-999999", "LIN-1", "a line", "ORG-26-000001"])
+def test_a_run_whose_line_is_unknown_is_rejected_and_its_fact_is_audited(
+    tenant: Tenant, line: str
+) -> None:
+    before = actions(tenant)
+    rejected, told = take(tenant.edge, agent(line), token=tenant.token)
+    assert rejected == 1
+    assert "line" in told
+    assert actions(tenant)[len(before) :] == [("run.started", "refused")]
+
+
+def test_a_line_without_runs_and_a_closed_line_reject_spans_and_the_others_are_recorded(
+    tenant: Tenant,
+) -> None:
+    edge = tenant.edge
+    talent, closed, open_ = tenant.line(model="capacity"), tenant.line(), tenant.line()
+    edge.accept(fact("service_line.closed", closed, {"reason": "over"}), token=tenant.token)
+    sent = [agent(talent), agent(closed), agent(open_)]
+    rejected, told = take(edge, *sent, token=tenant.token)
+    assert rejected == 2
+    assert "does not have discrete runs" in told
+    assert "closed" in told
+    assert run_of(edge, sent[2], tenant.token)["status"] == "completed"
+
+
+@pytest.mark.parametrize("which", ["start", "end"])
+def test_neither_fact_of_a_run_is_recorded_where_one_is_refused(tenant: Tenant, which: str) -> None:
+    edge, line = tenant.edge, tenant.line()
+    ahead = nanoseconds(edge.clock()) + 301 * SECOND
+    sent = agent(line, attributes={"gen_ai.agent.name": "x" * 201} if which == "start" else {})
+    if which == "end":
+        sent.end_time_unix_nano = ahead
+    before = edge.log()
+    rejected, told = take(edge, sent, token=tenant.token)
+    assert rejected == 1
+    assert ("5 minutes" if which == "end" else "actor_id") in told
+    assert [row for row in edge.log() if row not in before and row[0].startswith("RUN")] == []
+    kind = {"start": "run.started", "end": "run.completed"}[which]
+    assert actions(tenant)[-1] == (kind, "refused")
+    mended = agent(line)
+    mended.trace_id, mended.span_id = sent.trace_id, sent.span_id
+    assert take(edge, mended, token=tenant.token) == (0, "")
+
+
+def test_a_span_that_is_recorded_is_sent_again_whatever_its_content(tenant: Tenant) -> None:
+    edge, line, other = tenant.edge, tenant.line(), tenant.line()
+    sent = agent(line)
+    assert take(edge, sent, token=tenant.token) == (0, "")
+    before = edge.log()
+    changed = agent(other, name="another", error="late", attributes={"input.value": "more"})
+    changed.trace_id, changed.span_id = sent.trace_id, sent.span_id
+    changed.end_time_unix_nano = nanoseconds(edge.clock()) + 999 * SECOND
+    assert take(edge, changed, token=tenant.token) == (0, "")
+    assert edge.log() == before
+    assert (len(runs_of(edge, line, tenant.token)), runs_of(edge, other, tenant.token)) == (1, [])
+
+
+def test_an_end_that_another_run_has_as_its_fact_refuses_the_span(tenant: Tenant) -> None:
+    edge, line = tenant.edge, tenant.line()
+    sent = agent(line)
+    name = f"{sent.trace_id.hex()}-{sent.span_id.hex()}"
+    edge.accept(
+        fact("execution.checked_in", line, {}, id=f"{name}-end", source="otlp:agents"),
+        token=tenant.token,
+    )
+    rejected, told = take(edge, sent, token=tenant.token)
+    assert (rejected, "another" in told) == (1, True)
+    assert runs_of(edge, line, tenant.token) == []
+
+
+# Bodies.
+
+
+def logs() -> bytes:
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add()
+    record.time_unix_nano, record.body.string_value = 5, "a log"
+    return bytes(request.SerializeToString())
+
+
+def metrics() -> bytes:
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add()
+    metric.name, metric.unit = "a.metric", "s"
+    metric.gauge.data_points.add().as_int = 5
+    return bytes(request.SerializeToString())
+
+
+@pytest.mark.parametrize("body", [logs(), metrics(), b"\xff\xff\xff", b"{}"])
+def test_a_body_in_protobuf_that_holds_no_traces_is_a_400_as_a_status(
+    edge: Edge, body: bytes
+) -> None:
+    answer = send_raw(edge, body)
+    assert (answer.status_code, answer.headers["content-type"]) == (400, PROTOBUF)
+    assert "logs or metrics" in refusal(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"resourceLogs": []}, "logs"),
+        ({"resourceMetrics": []}, "metrics"),
+        ([], "object"),
+        ({"resourceSpans": {}}, "array"),
+        ({"resourceSpans": [{"resource": 5}]}, "object"),
+        ({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}, "hexadecimal"),
+        ({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "ab"}]}]}]}, "16 bytes"),
+        ({"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": {"a": 1}}]}]}]}, "form"),
+    ],
+)
+def test_a_body_in_json_that_holds_no_traces_is_a_400(edge: Edge, body: object, word: str) -> None:
+    answer = send_raw(edge, json.dumps(body).encode(), media=JSON)
+    assert word in assert_problem(answer, 400, "invalid_request")["detail"]
+
+
+def test_an_empty_request_is_taken(edge: Edge) -> None:
+    assert send_raw(edge, b"").status_code == 200
+    assert send_raw(edge, b"{}", media=JSON).json() == {}
+
+
+def test_spans_without_ids_are_ignored_beside_others(edge: Edge) -> None:
+    nameless, zeros, found = agent(edge.fresh()), agent(edge.fresh()), agent(edge.fresh())
+    nameless.span_id, zeros.trace_id = b"", bytes(16)
+    assert take(edge, nameless, zeros, found) == (0, "")
+    assert run_of(edge, found)["status"] == "completed"
+
+
+def test_a_body_of_json_may_hold_more_than_the_ledger_knows(edge: Edge) -> None:
+    body = as_json(exported(agent(edge.fresh())))
+    sent = body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    sent |= {"links": [{"traceId": "00"}], "flags": 257, "later": {"a": 1}}
+    sent["spanId"], sent["kind"] = sent["spanId"].upper(), "SPAN_KIND_CLIENT"
+    assert edge.post(TRACES, json=body).json() == {}
+
+
+@pytest.mark.parametrize(
+    ("permissions", "status"), [(("read",), 403), (("write",), 200), (None, 401)]
+)
+def test_traces_need_the_permission_to_write(
+    edge: Edge, permissions: tuple[str, ...] | None, status: int
+) -> None:
+    token = "no token" if permissions is None else edge.token(*permissions)
+    answer = send(edge, span("x"), token=token)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROTOBUF)
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+def test_a_body_of_another_kind_or_size_is_refused(edge: Edge) -> None:
+    assert_problem(
+        edge.post(TRACES, content=b"x", headers={"content-type": "text/plain"}),
+        415,
+        "unsupported_media_type",
+    )
+    odd = {"content-type": PROTOBUF, "content-encoding": "br"}
+    assert edge.post(TRACES, content=b"x", headers=odd).status_code == 415
+    large = gzip.compress(bytes(8 * 1024 * 1024 + 1))
+    packed = {"content-type": PROTOBUF, "content-encoding": "gzip"}
+    assert edge.post(TRACES, content=large, headers=packed).status_code == 413
+
+
+# Walls.
+
+
+def test_a_workspaces_key_reports_on_its_own_lines_alone(tenant: Tenant) -> None:
+    edge = tenant.edge
+    mine, others = tenant.line(), tenant.line(workspace_id=BESIDE)
+    token = tenant.new_token("read", "write", workspace_id=WORKSPACE)
+    rejected, told = take(edge, agent(mine), agent(others), token=token)
+    assert (rejected, "No such service line" in told) == (1, True)
+
+
+def test_an_administrators_spans_belong_to_the_organization_of_their_line(
+    tenant: Tenant,
+) -> None:
+    edge, admin = tenant.edge, tenant.edge.token("admin", organization_id=None)
+    line, other = tenant.line(), edge.fresh()
+    root = agent(line)
+    tool = span("tool", root)
+    sub, apart = agent(line, tool), agent(other, tool)
+    assert take(edge, chat(sub), sub, apart, tool, token=admin) == (0, "")
+    assert take(edge, root, token=admin) == (0, "")
+    run = run_of(edge, sub, tenant.token)
+    assert run["parent_run_id"] == run_of(edge, root, tenant.token)["id"]
+    assert run["tokens_used"] == 15
+    assert run_of(edge, apart)["parent_run_id"] is None
+    rejected, _ = take(edge, agent("LIN-26-999998"), token=admin)
+    assert rejected == 1
+
+
+def kept(edge: Edge) -> int:
+    ((count,),) = edge.select("SELECT count(*) FROM ledger.span")
+    return int(count)
+
+
+def test_the_answer_to_a_refused_body_keeps_no_span(edge: Edge) -> None:
+    before = kept(edge)
+    answer: httpx.Response = send_raw(edge, logs())
+    assert (answer.status_code, kept(edge)) == (400, before)

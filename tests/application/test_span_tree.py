@@ -1,0 +1,119 @@
+"""The tree of spans beside a naive one: each way is walked anew (contract, Traces)."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.application.span_tree import SpanTree, key_of
+from ledger.domain.run import TokenUsage
+from ledger.log.tables import SpanRow
+from tests.support.facts import ORGANIZATION, WORKSPACE
+
+TRACE = bytes(16)
+
+
+def row(number: int, parent: int | None, *, is_run: bool, more: tuple[int, int, int]) -> SpanRow:
+    tokens, workspace, response = more
+    return SpanRow(
+        organization_id=ORGANIZATION,
+        trace_id=TRACE,
+        span_id=number.to_bytes(8, "big"),
+        parent_id=None if parent is None else parent.to_bytes(8, "big"),
+        workspace_id=WORKSPACE if workspace else None,
+        source="otlp:agents" if is_run else None,
+        model="m" if tokens % 2 else None,
+        input=tokens or None,
+        output=tokens or None,
+        cache_read=0 if tokens else None,
+        cache_write=0 if tokens else None,
+        reasoning=0 if tokens else None,
+        response_id=f"r-{response}" if response else None,
+    )
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> list[SpanRow]:
+    """Spans of a trace, some without their parents, some in circles."""
+    size = draw(st.integers(1, 9))
+    numbers = st.none() | st.integers(0, size)
+    more = st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 2))
+    return [
+        row(number, draw(numbers), is_run=draw(st.booleans()), more=draw(more))
+        for number in range(size)
+    ]
+
+
+def way_up(rows: list[SpanRow], below: SpanRow) -> list[SpanRow]:
+    """The spans above one, the nearest first, up to the nearest run."""
+    by_id, way = {each.span_id: each for each in rows}, list[SpanRow]()
+    above = by_id.get(below.parent_id or b"")
+    while above is not None and above not in way:
+        way.append(above)
+        if above.source is not None:
+            return way
+        above = by_id.get(above.parent_id or b"")
+    return way
+
+
+def naive_run(rows: list[SpanRow], span: SpanRow) -> SpanRow | None:
+    way = way_up(rows, span)
+    return way[-1] if way and way[-1].source is not None else None
+
+
+@given(spans())
+def test_a_span_lies_in_the_nearest_run_above_it(rows: list[SpanRow]) -> None:
+    tree = SpanTree(rows)
+    assert [tree.run_of(each) for each in rows] == [naive_run(rows, each) for each in rows]
+    pairs = {(key_of(child), key_of(parent)) for child, parent in tree.children()}
+    assert pairs == {
+        (key_of(each), key_of(parent))
+        for each in rows
+        if each.source is not None and (parent := naive_run(rows, each)) not in (None, each)
+    }
+
+
+@given(spans(), st.sampled_from([None, WORKSPACE]))
+def test_a_run_has_the_tokens_of_the_spans_in_it_once(
+    rows: list[SpanRow], workspace: str | None
+) -> None:
+    usage = SpanTree(rows).usage(workspace)
+    for run in (each for each in rows if each.source is not None):
+        counted = [
+            each
+            for each in rows
+            if each.source is None
+            and each.input is not None
+            and naive_run(rows, each) == run
+            and not any(above.input is not None for above in way_up(rows, each)[:-1])
+            and workspace in (None, each.workspace_id)
+        ]
+        named = {each.response_id: each for each in reversed(counted) if each.response_id}
+        kept = [each for each in counted if each in (named.get(each.response_id), None)]
+        kept += [each for each in counted if each.response_id is None]
+        sums = {usage.model: usage for usage in usage.get(key_of(run), ())}
+        assert {model: each.input for model, each in sums.items()} == {
+            model: sum(each.input or 0 for each in kept if (each.model or "") == model)
+            for model in {each.model or "" for each in kept}
+        }
+
+
+@given(spans())
+def test_no_run_comes_before_its_parent(rows: list[SpanRow]) -> None:
+    runs = [each for each in rows if each.source is not None]
+    tree = SpanTree(rows)
+    ordered = tree.parents_first(runs)
+    assert sorted(ordered) == sorted(runs)
+    for at, run in enumerate(ordered):
+        parent = naive_run(rows, run)
+        above = [parent] if parent is not None else []
+        while above and (higher := naive_run(rows, above[-1])) is not None and higher not in above:
+            above.append(higher)
+        if run not in above:  # a circle has no first one
+            assert parent is None or parent in ordered[:at]
+
+
+def test_no_token_of_a_call_that_two_libraries_tell_counts_twice() -> None:
+    run = row(0, None, is_run=True, more=(0, 0, 0))
+    outer, inner = (row(n, n - 1, is_run=False, more=(3, 0, 0)) for n in (1, 2))
+    beside = [row(n, 0, is_run=False, more=(1, 0, 1)) for n in (3, 4)]
+    usage = SpanTree([inner, outer, *beside, run]).usage(None)
+    assert usage == {key_of(run): (TokenUsage("m", 4, 4),)}
