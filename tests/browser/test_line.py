@@ -13,6 +13,9 @@ from tests.support.facts import fact
 
 ALL = ("read", "service_lines:manage")
 
+MOVE = re.compile(r"/ui/lines/.*[?&](at|as_of)=")
+"""The address that the slider or a step to an event requests."""
+
 
 @pytest.fixture
 def line_id(edge: Edge) -> str:
@@ -289,6 +292,105 @@ def test_a_slow_answer_does_not_lose_the_last_place_of_the_thumb(
     expect(slider).to_have_attribute("aria-valuetext", pattern(first["type"]))
     expect(slider).to_have_value(place_of(first))
     as_api_says(edge, line, line_id)
+
+
+@pytest.fixture
+def moves(line: Page) -> list[Route]:
+    """The requests for other instants that the page sends; a test lets each be answered."""
+    moves: list[Route] = []
+    line.route(MOVE, lambda route: moves.append(route))
+    return moves
+
+
+def start_of(edge: Edge, line_id: str) -> int:
+    """The slider's value at the line's first event."""
+    return int(place_of(edge.data(f"/v1/execution/{line_id}/history")[0]))
+
+
+def comes_to(page: Page, place: int) -> None:
+    """Wait until the page shows the instant of this place."""
+    page.wait_for_function(
+        "place => Date.parse(new URLSearchParams(location.search).get('as_of')) === place",
+        arg=place,
+    )
+
+
+def test_the_slider_awaits_one_place_at_a_time(
+    line: Page, edge: Edge, line_id: str, moves: list[Route]
+) -> None:
+    """Two places were requested at once, and the page showed the one that was answered last."""
+    slider, start = line.get_by_role("slider"), start_of(edge, line_id)
+    first, second, last = (start + 60_000 * minutes for minutes in (100, 50, 10))
+    with line.expect_request(MOVE):
+        slider.fill(str(first))
+    slider.fill(str(second))
+    with line.expect_request(lambda request: f"at={second}" in request.url):
+        moves[0].continue_()
+    slider.fill(str(last))
+    with line.expect_request(lambda request: f"at={last}" in request.url):
+        moves[1].continue_()
+        comes_to(line, second)
+        assert slider.input_value() == str(last)
+    moves[2].continue_()
+    comes_to(line, last)
+    as_api_says(edge, line, line_id)
+
+
+def test_the_last_place_is_requested_though_the_answer_leaves_the_slider_as_it_was(
+    line: Page, edge: Edge, line_id: str
+) -> None:
+    """Within a second, two places have the same description."""
+    slider, start = line.get_by_role("slider"), start_of(edge, line_id)
+    slider.fill(str(start + 10_000))
+    comes_to(line, start + 10_000)
+    waiting: list[Route] = []
+    line.route(MOVE, lambda route: route.continue_() if waiting else waiting.append(route))
+    with line.expect_request(MOVE):
+        slider.fill(str(start + 10_001))
+    slider.fill(str(start + 10_002))
+    waiting[0].continue_()
+    comes_to(line, start + 10_002)
+    as_api_says(edge, line, line_id)
+
+
+def test_a_place_that_is_released_during_a_step_is_shown(
+    line: Page, edge: Edge, line_id: str, moves: list[Route]
+) -> None:
+    """Also if the present page refreshes itself meanwhile, with a longer scale."""
+    slider, start = line.get_by_role("slider"), start_of(edge, line_id)
+    with line.expect_request(MOVE):
+        line.get_by_role("link", name="First").click()
+    edge.clock.advance(minutes=1)
+    line.evaluate(
+        """() => new Promise(done => {
+            const view = document.getElementById('view')
+            view.addEventListener('htmx:afterRequest', () => done(), { once: true })
+            htmx.trigger(view, 'news')
+        })"""
+    )
+    released = start + 600_000
+    slider.fill(str(released))
+    with line.expect_request(lambda request: f"at={released}" in request.url):
+        moves[0].continue_()
+        comes_to(line, start)
+        assert slider.input_value() == str(released)
+    moves[1].continue_()
+    comes_to(line, released)
+    as_api_says(edge, line, line_id)
+
+
+def test_the_right_end_is_now_though_time_passes_during_a_request(
+    line: Page, edge: Edge, line_id: str, moves: list[Route]
+) -> None:
+    slider, start = line.get_by_role("slider"), start_of(edge, line_id)
+    with line.expect_request(MOVE):
+        slider.fill(str(start + 600_000))
+    edge.clock.advance(minutes=1)
+    slider.fill(slider.get_attribute("max") or "")
+    with line.expect_request(lambda request: request.url.endswith(line_id)):
+        moves[0].continue_()
+        comes_to(line, start + 600_000)
+    as_api_says(edge, line, line_id, now=True)
 
 
 @pytest.mark.soak

@@ -14,10 +14,11 @@
   };
 
   let held = false;
-  let asked = null; // The place whose page is awaited.
-  let reached = false; // Whether the answer has moved the thumb to the event of its page.
+  let asked = null; // The thumb's place when the request was sent whose answer is awaited.
+  let reached = false; // Whether the answer has moved the thumb to the instant of its page.
 
   const isSlider = (element) => element?.id === "slider";
+  const isMove = (element) => isSlider(element) || element.matches("[data-step]");
 
   document.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
@@ -34,10 +35,8 @@
 
   // "Now" is sent without a place: by the time the request arrives, the place lies in the past.
   document.addEventListener("htmx:configRequest", (event) => {
-    if (!isSlider(event.target)) return;
-    asked = event.target.value;
-    reached = false;
-    if (asked === event.target.max) delete event.detail.parameters.at;
+    const { target, detail } = event;
+    if (isSlider(target) && target.value === target.max) delete detail.parameters.at;
   });
 
   document.addEventListener("pointerdown", (event) => { held = isSlider(event.target); });
@@ -46,32 +45,45 @@
   }
 
   // An answer must not move the thumb while the user holds it, nor if the thumb has moved on since
-  // the request.
+  // the request. A thumb at the right end stays there, though the end of an answer lies later.
   const { beforeAttributeUpdated } = Idiomorph.defaults.callbacks;
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element, change) => {
-    if (name === "value" && isSlider(element)) {
+    const isPlace = name === "value" || (name === "max" && element.value === element.max);
+    if (isSlider(element) && isPlace) {
       if (held || (asked !== null && asked !== element.value)) return false;
-      reached = true;
+      reached ||= name === "value";
     }
     return beforeAttributeUpdated(name, element, change);
   };
 
-  // While the user moves to another instant, refreshes of the present page are dropped.
+  // While the user moves to another instant, refreshes of the present page are dropped. A refresh
+  // could also change the slider, and htmx then forgets that the slider awaits an answer.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { elt } = event.detail.requestConfig;
-    if (!isSlider(elt) && (held || asked !== null)) event.detail.shouldSwap = false;
+    if (!isMove(elt) && (held || asked !== null)) event.detail.shouldSwap = false;
   });
 
   // One request at a time (hx-sync: drop). If the thumb has moved on meanwhile, the slider sends
   // another request. htmx could queue it, but forgets the queue when the answer changes the slider.
-  document.addEventListener("htmx:afterRequest", (event) => {
-    if (isSlider(event.detail.elt) && !event.detail.successful) asked = null;
+  // The other request must wait for "loadend": while htmx handles an answer, the answered request
+  // still counts as awaited. If the answer left the slider as it was, htmx would drop the other
+  // request. If the answer changed the slider, htmx would send the other request, then take it for
+  // the answered one and let a third request run beside it: the page would show the place that is
+  // answered last, and not the place of the thumb.
+  document.addEventListener("htmx:beforeSend", (event) => {
+    if (!isMove(event.detail.elt)) return;
+    asked = document.getElementById("slider").value;
+    reached = false;
+    event.detail.xhr.addEventListener("loadend", settle);
   });
-  document.addEventListener("htmx:afterSettle", (event) => {
-    if (!isSlider(event.detail.requestConfig?.elt)) return;
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (isMove(event.detail.elt) && !event.detail.successful) asked = null;
+  });
+
+  function settle() {
     const slider = document.getElementById("slider");
-    const moved = slider && !reached && asked !== slider.value;
+    const moved = slider && asked !== null && !reached && asked !== slider.value;
     asked = null;
     if (moved) htmx.trigger(slider, "again");
-  });
+  }
 })();
