@@ -223,6 +223,24 @@ def test_a_body_of_another_kind_or_size_is_refused(edge: Edge) -> None:
     assert edge.post(TRACES, content=large, headers=packed).status_code == 413
 
 
+ODD = ("\x00", "a\x00b", "\u202e", "x" * 300, "\ud7ff", " ")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_texts_are_kept_escaped_or_refused_with_their_place(edge: Edge, odd: str) -> None:
+    line, admin = edge.fresh(), edge.token("admin", organization_id=None)
+    names = ("gen_ai.agent.name", "gen_ai.response.model", "gen_ai.response.id", "error.type")
+    for name in names:
+        sent = agent(line, attributes={name: odd, "gen_ai.usage.input_tokens": 1}, error="odd")
+        sent.name = odd
+        rejected, told = take(edge, sent, chat(sent, **{name: odd}))
+        assert rejected == 0 or "/data" in told or "NUL" in told
+    for resource in ({"service.name": odd}, {"ledger.service_line_id": odd}):
+        for token in (None, admin):
+            rejected, told = take(edge, agent(line), agent(None), resource=resource, token=token)
+            assert rejected in (1, 2), told
+
+
 # Walls.
 
 

@@ -1,6 +1,7 @@
 """Reads, commands and facts by verb, against a real service."""
 
 import asyncio
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from execution_ledger._requests import event_of
 
 from tests.client.support import Service
 from tests.support.facts import ORGANIZATION, WORKSPACE
+from tests.support.traces import agent, as_json, exported, name_of
 
 
 def activated(ledger: Ledger, service: Service, model: Any = "agent_runtime", **more: Any) -> str:
@@ -113,6 +115,18 @@ def test_runs_are_reported_read_and_erased(ledger: Ledger, service: Service) -> 
     assert {each.external_id for each in found} == {"one", "two"}
     assert ledger.runs.erase(run, "asked for").erased_at is not None
     assert ledger.runs.get(run).output is None
+
+
+def test_spans_are_reported_and_those_without_a_line_are_told(
+    ledger: Ledger, service: Service
+) -> None:
+    sent = agent(activated(ledger, service))
+    sent.start_time_unix_nano = sent.end_time_unix_nano = time.time_ns()
+    for given, rejected in ((sent, None), (agent(None), "1")):
+        told = ledger.traces.report(as_json(exported(given))["resourceSpans"]).partialSuccess
+        assert (told and told.rejectedSpans) == rejected
+    (run,) = ledger.runs.list(external_id=name_of(sent))
+    assert run.status == "completed"
 
 
 def test_a_refusal_names_the_place_at_fault(ledger: Ledger, service: Service) -> None:

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from ledger.domain.errors import Invalid
 from ledger.domain.run import TokenUsage
-from ledger.domain.values import is_plain
+from ledger.domain.values import escaped, is_plain
 from ledger.intake import json_gate
 from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
 from ledger.intake.otlp import SentSpan
@@ -130,9 +130,9 @@ def read(sent: SentSpan) -> Span:
         span_id=span.span_id,
         parent_id=parent_id if len(parent_id) == 8 and any(parent_id) else None,
         name=span.name,
-        source="otlp:" + (_text(of_resource, (_SERVICE,)) or "unknown_service"),
+        source="otlp:" + escaped(_text(of_resource, (_SERVICE,)) or "unknown_service"),
         tokens=_tokens(values),
-        response_id=_text(values, _RESPONSE),
+        response_id=_label(values, _RESPONSE),
         agent=_agent(sent, values, of_resource) if _is_agent(values) else None,
     )
 
@@ -181,6 +181,12 @@ def _text(values: _Values, names: Iterable[str]) -> str | None:
     """The first of these attributes that is a text and not empty."""
     found = (values[name].string_value for name in names if name in values)
     return next(filter(None, found), None)
+
+
+def _label(values: _Values, names: Iterable[str]) -> str | None:
+    """The first of these attributes that is a text, if a fact could have it as a label."""
+    found = _text(values, names)
+    return found if found is not None and len(found) <= MAX_LABEL and is_plain(found) else None
 
 
 def _payload(values: _Values, names: Iterable[str]) -> SpanPayload | None:
@@ -232,9 +238,7 @@ def _tokens(values: _Values) -> TokenUsage | None:
         told["input"] += caches
     if told["reasoning"] > told["output"]:
         told["output"] += told["reasoning"]
-    model = _text(values, _MODEL) or ""
-    is_label = len(model) <= MAX_LABEL and is_plain(model)
-    return TokenUsage(model if is_label else "", **told)
+    return TokenUsage(_label(values, _MODEL) or "", **told)
 
 
 def _count(values: _Values, names: Iterable[str]) -> int | None:

@@ -15,6 +15,7 @@ import {
   Runs,
   Service,
   Statements,
+  Traces,
   Watches,
 } from "./routes.js";
 import type { FactData } from "./routes.js";
@@ -54,6 +55,7 @@ export interface LedgerOptions {
 export class Ledger {
   readonly lines: Lines;
   readonly runs: Runs;
+  readonly traces: Traces;
   readonly usage: Usage;
   readonly compare: Compare;
   readonly statements: Statements;
@@ -75,6 +77,7 @@ export class Ledger {
     this.#reporter = new Reporter(transport, options.onRefused);
     this.lines = new Lines(transport);
     this.runs = new Runs(transport);
+    this.traces = new Traces(transport);
     this.usage = new Usage(transport);
     this.compare = new Compare(transport);
     this.statements = new Statements(transport);

@@ -63,6 +63,8 @@ async function callLines(ledger: Ledger, line: string, capacity: string): Promis
   await asked(ledger.directory.organizations().first());
 }
 
+const AGENT = { key: "gen_ai.operation.name", value: { stringValue: "invoke_agent" } };
+
 async function callRuns(ledger: Ledger, line: string): Promise<void> {
   const { subject } = await ledger.runs.request(line, {
     triggered_by: { type: "user", actor_id: "alice" },
@@ -83,6 +85,10 @@ async function callRuns(ledger: Ledger, line: string): Promise<void> {
   for await (const each of ledger.runs.list(filters)) found.push(each.external_id);
   assert.deepEqual(found.sort(), [`cancel-${line}`, `fail-${line}`]);
   assert.equal((await ledger.lines.runs(line, { status: "completed" }).first())?.id, run);
+  const span = { traceId: "ab".repeat(16), spanId: "cd".repeat(8), attributes: [AGENT] };
+  const spans = [{ scopeSpans: [{ spans: [span] }] }];
+  const { partialSuccess } = await ledger.traces.report({ resourceSpans: spans });
+  assert.equal(partialSuccess?.rejectedSpans, "1");
   for await (const row of ledger.runs.export({ from: `${MONTH}-01` }))
     assert.ok(JSON.parse(row).id);
   assert.ok((await ledger.runs.erase(run, { reason: "asked for" })).erased_at);

@@ -10,6 +10,7 @@ two requests that bring a run and its parent, the later one to get there finds b
 """
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ from ledger.application.span_tree import SpanKey, SpanTree, key_of
 from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import LedgerError, Unavailable
 from ledger.domain.run import TokenUsage
-from ledger.domain.values import escaped
+from ledger.domain.values import LINE_ID, escaped
 from ledger.intake import otlp
 from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
 from ledger.intake.principal import Principal
@@ -56,6 +57,8 @@ _MOST_TOLD = 10
 """The first reasons that an answer tells."""
 
 _LONGEST_NAME = 100
+
+_LONGEST_SOURCE = 255
 
 _AT_ONCE = TURN_FACTS
 """The runs that are made and handed in together: as many as one turn of the writer takes."""
@@ -208,10 +211,12 @@ async def _by_organization(
     """
     if not principal.is_admin:
         return {principal.organization_id or "": spans}
-    lines = [span.run.line_id for span in spans if span.run is not None]
+    lines = {span.run.line_id or "" for span in spans if span.run is not None}
+    asked = {"lines": [line for line in lines if re.fullmatch(LINE_ID, line)]}
     fetch = services_of(request).door.fetch
-    found = await fetch(EVERYONE, _ORGANIZATIONS, {"lines": [*{*lines}]}, Planning.SHORT)
-    known: dict[str | None, str] = dict(found)
+    known: dict[str | None, str] = dict(
+        await fetch(EVERYONE, _ORGANIZATIONS, asked, Planning.SHORT)
+    )
     of_traces: dict[bytes, set[str]] = defaultdict(set)
     for span in spans:
         if span.run is not None:
@@ -251,8 +256,9 @@ class _Family:
             await self._record(own, tree, usage, runs[at : at + _AT_ONCE])
         pairs = {key_of(child): (child, parent) for child, parent in tree.children()}
         if runs and self._organization_id:
-            later = SpanTree([*runs, *await store.kin(runs)])
-            pairs |= {key_of(child): (child, parent) for child, parent in later.children()}
+            later = [*runs, *await store.kin(runs)]
+            found = await asyncio.to_thread(lambda: [*SpanTree(later).children()])
+            pairs |= {key_of(child): (child, parent) for child, parent in found}
         await self._give_parents(
             [pair for key, pair in pairs.items() if key not in self._with_parent]
         )
@@ -270,7 +276,8 @@ class _Family:
             span_id=span.span_id,
             parent_id=span.parent_id,
             workspace_id=self._workspace_id,
-            source=span.source if span.run is not None else None,
+            # The fact of a longer one is refused.
+            source=span.source[:_LONGEST_SOURCE] if span.run is not None else None,
             **used,
             response_id=span.response_id,
         )

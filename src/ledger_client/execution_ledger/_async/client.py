@@ -25,6 +25,7 @@ from execution_ledger._async.routes import (
     AsyncRuns,
     AsyncService,
     AsyncStatements,
+    AsyncTraces,
     AsyncWatches,
     AsyncWebhooks,
 )
@@ -70,6 +71,7 @@ class AsyncLedger:
         self._hosting = Hosting(self._reporter.report_run, Leases(settings, transport), timeout)
         self.lines = AsyncLines(self._transport)
         self.runs = AsyncRuns(self._transport)
+        self.traces = AsyncTraces(self._transport)
         self.usage = AsyncSums(self._transport)
         self.compare = AsyncCompare(self._transport)
         self.statements = AsyncStatements(self._transport)

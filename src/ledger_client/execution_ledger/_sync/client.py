@@ -29,6 +29,7 @@ from execution_ledger._sync.routes import (
     Runs,
     Service,
     Statements,
+    Traces,
     Watches,
     Webhooks,
 )
@@ -71,6 +72,7 @@ class Ledger:
         self._hosting = Hosting(self._reporter.report_run, Leases(settings, transport), timeout)
         self.lines = Lines(self._transport)
         self.runs = Runs(self._transport)
+        self.traces = Traces(self._transport)
         self.usage = Sums(self._transport)
         self.compare = Compare(self._transport)
         self.statements = Statements(self._transport)
