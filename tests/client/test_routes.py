@@ -123,7 +123,7 @@ def test_spans_are_reported_and_those_without_a_line_are_told(
     sent = agent(activated(ledger, service))
     sent.start_time_unix_nano = sent.end_time_unix_nano = time.time_ns()
     for given, rejected in ((sent, None), (agent(None), "1")):
-        told = ledger.traces.report(as_json(exported(given))["resourceSpans"]).partialSuccess
+        told = ledger.traces.report(**as_json(exported(given))).partialSuccess
         assert (told and told.rejectedSpans) == rejected
     (run,) = ledger.runs.list(external_id=name_of(sent))
     assert run.status == "completed"
