@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.domain.run import TokenUsage, Trigger
+from ledger.domain.run import Trigger
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
 from ledger.language.rendering import ShownInstant, ShownTokenUsage, doc, shown_tokens, time_text
 

@@ -15,7 +15,8 @@ import msgspec
 
 from ledger.domain import run as runs
 from ledger.domain.recorded import Recorded
-from ledger.domain.run import RUN_EVENTS, Run, TokenUsage, Trigger
+from ledger.domain.run import RUN_EVENTS, Run, Trigger
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import id_of_key, sort_key
 from ledger.language.rendering import json_text
 from ledger.postgres.table import (

@@ -8,7 +8,8 @@ from story import CALLER, ENGINEER, PROMPT, SUMMARY
 
 from ledger.domain import execution_events as events
 from ledger.domain.recorded import Actor
-from ledger.domain.run import RunRequested, RunStarted, Trigger, Used
+from ledger.domain.run import RunRequested, RunStarted, Trigger
+from ledger.domain.token_usage import Used
 from ledger.settings import Settings
 
 _PEOPLE = [Actor("user", f"USR-26-{number:06d}") for number in range(1, 41)]

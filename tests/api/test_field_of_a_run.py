@@ -9,7 +9,8 @@ from msgspec.structs import fields
 
 from ledger.domain.event_table import EventRow
 from ledger.domain.recorded import Identity
-from ledger.domain.run import RUN_TABLE, Awaited, Run, TokenUsage, Trigger
+from ledger.domain.run import RUN_TABLE, Awaited, Run, Trigger
+from ledger.domain.token_usage import TokenUsage
 from ledger.intake.fact_types import FACT_TYPES, NAME_OF_RUN
 from ledger.language.published import PUBLISHED
 from projections.run.shown import ShownRun

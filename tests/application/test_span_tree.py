@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.application.span_tree import SpanTree, key_of
-from ledger.domain.run import TokenUsage
+from ledger.domain.token_usage import TokenUsage
 from ledger.log.tables import SpanRow
 from tests.support.facts import ORGANIZATION, WORKSPACE
 

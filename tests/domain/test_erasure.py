@@ -13,8 +13,8 @@ from ledger.domain.run import (
     RunFailed,
     RunRequested,
     RunStarted,
-    Used,
 )
+from ledger.domain.token_usage import Used
 from tests.support.domain import NOTHING, Past, after, at_minute, given, minute
 
 REQUESTED = RunRequested(run_id_origin="supplied", input=b"i")

@@ -15,10 +15,9 @@ from ledger.domain.run import (
     RunRequested,
     RunStarted,
     RunUsageCorrected,
-    TokenUsage,
     Trigger,
-    Used,
 )
+from ledger.domain.token_usage import TokenUsage, Used
 from tests.support.domain import Past, after, at_minute, given, minute
 
 USER, API = Trigger("user", "u"), Trigger("api")

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ledger.domain.run import TokenUsage
+from ledger.domain.token_usage import TokenUsage
 from ledger.log.tables import SpanRow
 
 SpanKey = tuple[bytes, bytes]
@@ -109,18 +109,18 @@ class SpanTree:
                 if answer in told:
                     continue
                 told.add(answer)
-            _add(sums[key_of(run)], row)
+            used, by_model = _used(row), sums[key_of(run)]
+            known = by_model.get(used.model)
+            by_model[used.model] = used if known is None else known.plus(used)
         return {run: tuple(by_model.values()) for run, by_model in sums.items()}
 
 
-def _add(sums: dict[str, TokenUsage], row: SpanRow) -> None:
-    model = row.model or ""
-    known = sums.get(model) or TokenUsage(model)
-    sums[model] = TokenUsage(
-        model,
-        known.input + (row.input or 0),
-        known.output + (row.output or 0),
-        known.cache_read + (row.cache_read or 0),
-        known.cache_write + (row.cache_write or 0),
-        known.reasoning + (row.reasoning or 0),
+def _used(row: SpanRow) -> TokenUsage:
+    return TokenUsage(
+        row.model or "",
+        row.input or 0,
+        row.output or 0,
+        row.cache_read or 0,
+        row.cache_write or 0,
+        row.reasoning or 0,
     )

@@ -5,13 +5,14 @@ file has, in this order: events, state, decisions, fold.
 """
 
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple, TypedDict
+from typing import ClassVar, TypedDict
 
 import msgspec
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import SAME, EventRow, Note
 from ledger.domain.recorded import Event, Folded, Identity, Recorded
+from ledger.domain.token_usage import TokenUsage, Used
 from ledger.domain.values import ENDED, Origin, RunStatus, TriggerType
 
 
@@ -20,26 +21,6 @@ class Trigger(msgspec.Struct, frozen=True):
 
     type: TriggerType
     actor_id: str | None = None
-
-
-class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
-    """The tokens that a run used of one model, stored as an array: in half the bytes."""
-
-    model: str
-    input: int = 0
-    output: int = 0
-    cache_read: int = 0
-    """A part of ``input``, as is ``cache_write``."""
-    cache_write: int = 0
-    reasoning: int = 0
-    """A part of ``output``."""
-
-
-class Used(NamedTuple):
-    """The tokens that a run used, as its ending or a correction reports them."""
-
-    tokens: int | None = None
-    by_model: tuple[TokenUsage, ...] | None = None
 
 
 _UNKNOWN = Used()

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from ledger.domain.health import SignalName, SignalStatus
-from ledger.domain.run import TokenUsage, Used
+from ledger.domain.token_usage import TokenUsage, Used
 from ledger.domain.values import (
     LABEL,
     LEASE_SECONDS,

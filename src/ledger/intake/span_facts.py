@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.domain.errors import Invalid, LedgerError
-from ledger.domain.run import TokenUsage
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import format_instant
 from ledger.intake.envelope import Fact, Rejected, from_structured
 from ledger.intake.fact_types import NAME_OF_RUN

@@ -15,7 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from ledger.domain.errors import Invalid
-from ledger.domain.run import TokenUsage
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import escaped, is_plain
 from ledger.intake import json_gate
 from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL

@@ -19,8 +19,8 @@ from ledger.domain.event_table import SAME, EventRow, Part
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.health import SignalStatus
 from ledger.domain.recorded import Event, outside
-from ledger.domain.run import TokenUsage
 from ledger.domain.statement import InstantText
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import State
 from ledger.language.rendering import ShownTokenUsage, shown_tokens, time_text
 

@@ -16,7 +16,7 @@ from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.recorded import Actor
-from ledger.domain.run import TokenUsage
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import (
     ENDPOINT_ID,
     KEY_ID,

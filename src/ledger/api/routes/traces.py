@@ -39,7 +39,7 @@ from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
 from ledger.application.span_tree import SpanKey, SpanTree, key_of
 from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import LedgerError, Unavailable
-from ledger.domain.run import TokenUsage
+from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import LINE_ID, escaped
 from ledger.intake import otlp
 from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected

@@ -1,0 +1,36 @@
+"""The tokens that a run used, by model (contract, Facts)."""
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
+    """The tokens that a run used of one model, stored as an array: in half the bytes."""
+
+    model: str
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    """A part of ``input``, as is ``cache_write``."""
+    cache_write: int = 0
+    reasoning: int = 0
+    """A part of ``output``."""
+
+    def plus(self, other: "TokenUsage") -> "TokenUsage":
+        """The tokens of both, which are of the same model."""
+        return TokenUsage(
+            self.model,
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.reasoning + other.reasoning,
+        )
+
+
+class Used(NamedTuple):
+    """The tokens that a run used, as its ending or a correction reports them."""
+
+    tokens: int | None = None
+    by_model: tuple[TokenUsage, ...] | None = None
