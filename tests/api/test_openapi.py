@@ -418,8 +418,7 @@ OPERATIONS = [
 ]
 
 
-STREAM = ("get", "/v1/events/stream")
-"""An endless answer, which test_stream reads."""
+STREAM = ("get", "/v1/events/stream")  # an endless answer, which test_stream reads
 
 
 def test_every_documented_operation_has_generated_cases(document: dict[str, Any]) -> None:

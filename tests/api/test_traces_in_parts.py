@@ -24,8 +24,9 @@ Made = tuple[list[tuple[int | None, bool]], list[list[int]]]
 
 FILL = """
 WITH filled AS (
-    INSERT INTO ledger.span (organization_id, trace_id, span_id, number, arrived_at)
-    SELECT '{organization}', decode(md5('{organization}'), 'hex'), int8send(n), n + 1, now()
+    INSERT INTO ledger.span (
+        organization_id, workspace_id, trace_id, span_id, number, arrived_at)
+    SELECT '{organization}', '', decode(md5('{organization}'), 'hex'), int8send(n), n + 1, now()
     FROM generate_series(1, {count}) AS n RETURNING 1
 ) SELECT count(*) FROM filled
 """

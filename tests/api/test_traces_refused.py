@@ -167,7 +167,7 @@ def test_a_body_in_protobuf_that_holds_no_traces_is_a_400_as_a_status(
         ({"resourceMetrics": []}, "metrics"),
         ([], "object"),
         ({"resourceSpans": {}}, "array"),
-        ({"resourceSpans": [{"resource": 5}]}, "object"),
+        ({"resourceSpans": [{"resource": 5, "scopeSpans": [{}]}]}, "object"),
         ({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}, "hexadecimal"),
         ({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "ab"}]}]}]}, "16 bytes"),
         ({"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": {"a": 1}}]}]}]}, "form"),

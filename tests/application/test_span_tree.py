@@ -3,9 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.application.span_tree import SpanTree, key_of
+from ledger.application.span_tree import SpanTree, children_of, key_of
 from ledger.domain.token_usage import TokenUsage
 from ledger.log.tables import SpanRow
+from tests.support.audits import BESIDE
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
 TRACE = bytes(16)
@@ -18,7 +19,7 @@ def row(number: int, parent: int | None, *, is_run: bool, more: tuple[int, int, 
         trace_id=TRACE,
         span_id=number.to_bytes(8, "big"),
         parent_id=None if parent is None else parent.to_bytes(8, "big"),
-        workspace_id=WORKSPACE if workspace else None,
+        workspace_id=("", WORKSPACE, BESIDE)[workspace],
         source="otlp:agents" if is_run else None,
         model="m" if tokens % 2 else None,
         input=tokens or None,
@@ -35,7 +36,7 @@ def spans(draw: st.DrawFn) -> list[SpanRow]:
     """Spans of a trace, some without their parents, some in circles."""
     size = draw(st.integers(1, 9))
     numbers = st.none() | st.integers(0, size)
-    more = st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 2))
+    more = st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 2))
     return [
         row(number, draw(numbers), is_run=draw(st.booleans()), more=draw(more))
         for number in range(size)
@@ -59,23 +60,29 @@ def naive_run(rows: list[SpanRow], span: SpanRow) -> SpanRow | None:
     return way[-1] if way and way[-1].source is not None else None
 
 
-@given(spans())
-def test_a_span_lies_in_the_nearest_run_above_it(rows: list[SpanRow]) -> None:
-    tree = SpanTree(rows)
+def seen_by(rows: list[SpanRow], sender: str) -> list[SpanRow]:
+    return [each for each in rows if not sender or each.workspace_id in (sender, "")]
+
+
+@given(spans(), st.sampled_from(["", WORKSPACE]))
+def test_a_span_lies_in_the_nearest_run_above_it_that_its_sender_sees(
+    every: list[SpanRow], sender: str
+) -> None:
+    tree, rows = SpanTree(every, sender), seen_by(every, sender)
     assert [tree.run_of(each) for each in rows] == [naive_run(rows, each) for each in rows]
     pairs = {(key_of(child), key_of(parent)) for child, parent in tree.children()}
     assert pairs == {
         (key_of(each), key_of(parent))
         for each in rows
-        if each.source is not None and (parent := naive_run(rows, each)) not in (None, each)
+        if each.source is not None
+        and each.workspace_id == sender
+        and (parent := naive_run(rows, each)) not in (None, each)
     }
 
 
-@given(spans(), st.sampled_from([None, WORKSPACE]))
-def test_a_run_has_the_tokens_of_the_spans_in_it_once(
-    rows: list[SpanRow], workspace: str | None
-) -> None:
-    usage = SpanTree(rows).usage(workspace)
+@given(spans(), st.sampled_from(["", WORKSPACE]))
+def test_a_run_has_the_tokens_of_the_spans_in_it_once(every: list[SpanRow], sender: str) -> None:
+    usage, rows = SpanTree(every, sender).usage(), seen_by(every, sender)
     for run in (each for each in rows if each.source is not None):
         counted = [
             each
@@ -84,7 +91,7 @@ def test_a_run_has_the_tokens_of_the_spans_in_it_once(
             and each.input is not None
             and naive_run(rows, each) == run
             and not any(above.input is not None for above in way_up(rows, each)[:-1])
-            and workspace in (None, each.workspace_id)
+            and sender in ("", each.workspace_id)
         ]
         named = {each.response_id: each for each in reversed(counted) if each.response_id}
         kept = [each for each in counted if each in (named.get(each.response_id), None)]
@@ -115,5 +122,24 @@ def test_no_token_of_a_call_that_two_libraries_tell_counts_twice() -> None:
     run = row(0, None, is_run=True, more=(0, 0, 0))
     outer, inner = (row(n, n - 1, is_run=False, more=(3, 0, 0)) for n in (1, 2))
     beside = [row(n, 0, is_run=False, more=(1, 0, 1)) for n in (3, 4)]
-    usage = SpanTree([inner, outer, *beside, run]).usage(None)
+    usage = SpanTree([inner, outer, *beside, run]).usage()
     assert usage == {key_of(run): (TokenUsage("m", 4, 4),)}
+
+
+def test_of_a_span_that_several_have_sent_the_senders_own_row_counts_first() -> None:
+    runs = [row(n, None, is_run=True, more=(0, 0, 0)) for n in (1, 2, 3)]
+    sent = [
+        row(0, run, is_run=True, more=(0, workspace, 0))._replace(number=4 - run)
+        for run, workspace in ((1, 0), (2, 1), (3, 2))
+    ]
+    for rows in (sent, sent[::-1]):
+        found = {
+            sender: SpanTree([*runs, *rows], sender).run_of_key(key_of(sent[0]))
+            for sender in ("", WORKSPACE, BESIDE)
+        }
+        assert found == {"": runs[0], WORKSPACE: runs[1], BESIDE: runs[2]}
+    assert children_of([*runs, *sent]) == [
+        (sent[0], runs[0]),
+        (sent[1], runs[1]),
+        (sent[2], runs[2]),
+    ]

@@ -33,16 +33,37 @@ _NOWHERE = _Place(None, False)
 
 
 class SpanTree:
-    """Spans of one organization with all that is known above and below them, up to other runs."""
+    """Spans of one organization as the senders of one workspace see them, up to other runs.
 
-    def __init__(self, spans: Iterable[SpanRow]) -> None:
-        self._spans = {key_of(row): row for row in spans}
+    They see their own spans and those of senders without a workspace, who see all. Of one span
+    that several have sent, their own row counts first.
+    """
+
+    def __init__(self, spans: Iterable[SpanRow], workspace_id: str = "") -> None:
+        """``workspace_id`` is empty for senders without a workspace."""
+        self._own = workspace_id
+        self._spans: dict[SpanKey, SpanRow] = {}
+        for row in spans:
+            known = self._spans.get(key_of(row))
+            if self._sees(row) and (known is None or self._rank(row) < self._rank(known)):
+                self._spans[key_of(row)] = row
         self._places: dict[SpanKey, _Place] = {}
         """The place of each span, as far as it was asked for."""
+
+    def _sees(self, row: SpanRow) -> bool:
+        return not self._own or row.workspace_id in (self._own, "")
+
+    def _rank(self, row: SpanRow) -> tuple[bool, bool, int]:
+        return row.workspace_id != self._own, row.workspace_id != "", row.number
 
     def run_of(self, span: SpanRow) -> SpanRow | None:
         """The run in which a span lies: the nearest one above it. None: none is known."""
         return self._place(span).run
+
+    def run_of_key(self, key: SpanKey) -> SpanRow | None:
+        """Likewise of the span with these ids."""
+        span = self._spans.get(key)
+        return None if span is None else self.run_of(span)
 
     def _place(self, span: SpanRow) -> "_Place":
         way: list[SpanRow] = []
@@ -72,9 +93,10 @@ class SpanTree:
         return None if row.parent_id is None else self._spans.get((row.trace_id, row.parent_id))
 
     def children(self) -> Iterator[tuple[SpanRow, SpanRow]]:
-        """Each run that lies in another one, with that one."""
+        """Each run of these senders that lies in another one, with that one."""
         for row in self._spans.values():
-            above = self.run_of(row) if row.source is not None else None
+            is_own = row.source is not None and row.workspace_id == self._own
+            above = self.run_of(row) if is_own else None
             if above is not None and key_of(above) != key_of(row):
                 yield row, above
 
@@ -91,10 +113,10 @@ class SpanTree:
             ordered += reversed(way)
         return ordered
 
-    def usage(self, workspace_id: str | None) -> dict[SpanKey, Sequence[TokenUsage]]:
+    def usage(self) -> dict[SpanKey, Sequence[TokenUsage]]:
         """The tokens of the spans that lie in each run and are none, by model.
 
-        ``workspace_id`` names the workspace whose spans count; None: all.
+        For senders of a workspace, their own spans count.
         """
         sums: dict[SpanKey, dict[str, TokenUsage]] = defaultdict(dict)
         told: set[tuple[SpanKey, str]] = set()
@@ -102,7 +124,8 @@ class SpanTree:
             if row.input is None or row.source is not None:
                 continue
             run, is_counted = self._place(row)
-            if run is None or is_counted or workspace_id not in (None, row.workspace_id):
+            is_own = self._own in ("", row.workspace_id)
+            if run is None or is_counted or not is_own:
                 continue
             if row.response_id is not None:
                 answer = key_of(run), row.response_id
@@ -113,6 +136,12 @@ class SpanTree:
             known = by_model.get(used.model)
             by_model[used.model] = used if known is None else known.plus(used)
         return {run: tuple(by_model.values()) for run, by_model in sums.items()}
+
+
+def children_of(spans: Sequence[SpanRow]) -> list[tuple[SpanRow, SpanRow]]:
+    """Each run among spans that lies in another one, as its own sender sees the spans."""
+    senders = {row.workspace_id for row in spans if row.source is not None}
+    return [pair for sender in sorted(senders) for pair in SpanTree(spans, sender).children()]
 
 
 def _used(row: SpanRow) -> TokenUsage:

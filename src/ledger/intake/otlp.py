@@ -6,7 +6,7 @@ as traces of spans without ids.
 """
 
 import base64
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,11 +21,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ledger.domain.errors import TooLarge
+
 JSON, PROTOBUF = ENCODINGS = ("application/json", "application/x-protobuf")
 """The media types of bodies and answers."""
 
 _ONLY_TRACES = "If it holds logs or metrics: only traces are taken."
 _OTHERS = {"resourceLogs": "logs", "resourceMetrics": "metrics", "resourceProfiles": "profiles"}
+_FIXED = {1: 8, 5: 4}
+"""The bytes of fields of fixed length in protobuf, by their kind."""
 _IDS = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
 """The ids of a span in JSON, with their lengths in bytes."""
 
@@ -64,35 +68,77 @@ class SentSpan(NamedTuple):
         return len(trace) == 16 and len(span) == 8 and any(trace) and any(span)
 
 
-Steps = Generator[None, None, list[SentSpan]]
+MOST = 100_000
+"""The resources, scopes and spans of a body: a body of empty ones could have millions."""
 
 
-def read(media: str, raw: bytes) -> Steps:
-    """The spans of a body; yields between two of them. Raises NotTraces."""
-    sent = yield from (_of_json(raw) if media == JSON else _of_protobuf(raw))
-    if sent and not any(each.has_ids for each in sent):
+def read(media: str, raw: bytes) -> Iterator[SentSpan]:
+    """The spans of a body, one by one. Raises NotTraces, and TooLarge for too many spans."""
+    with_ids = without = 0
+    for sent in _of_json(raw) if media == JSON else _of_protobuf(raw):
+        with_ids, without = with_ids + sent.has_ids, without + (not sent.has_ids)
+        yield sent
+    if without and not with_ids:
         raise NotTraces(
             f"No span has a trace id of 16 bytes and a span id of 8 bytes. {_ONLY_TRACES}"
         )
-    return sent
 
 
-def _of_protobuf(raw: bytes) -> Steps:
+def _of_protobuf(raw: bytes) -> Iterator[SentSpan]:
+    _require_few(_count(raw, 0, len(raw)))
     request = ExportTraceServiceRequest()
     try:
         request.ParseFromString(raw)
     except DecodeError as error:
         raise NotTraces(f"The body is no ExportTraceServiceRequest. {_ONLY_TRACES}") from error
-    sent = []
     for of_resource in request.resource_spans:
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
-                sent.append(SentSpan(of_resource.resource, span))
-                yield
-    return sent
+                yield SentSpan(of_resource.resource, span)
 
 
-def _of_json(raw: bytes) -> Steps:
+def _count(raw: bytes, at: int, end: int, fields: Sequence[int] = (1, 2, 2)) -> int:
+    """How many resources, scopes and spans a body has between two places, or some above ``MOST``.
+
+    The protocol's parser has no limit: of 8 MiB it makes gigabytes. The fields of the messages
+    within one another are given by their numbers; a broken body is counted as far as it goes.
+    """
+    found = 0
+    while at < end and found <= MOST:
+        tag, at = _varint(raw, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(raw, at)
+        elif kind == 2:
+            size, at = _varint(raw, at)
+            if tag >> 3 == fields[0]:
+                found += 1
+                if fields[1:]:
+                    found += _count(raw, at, min(at + size, end), fields[1:])
+            at += size
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        else:
+            return found
+    return found
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """A number of variable length, and the place behind it."""
+    number = 0
+    for place, byte in enumerate(raw[at : at + 10]):
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    return number, len(raw)
+
+
+def _require_few(elements: int) -> None:
+    if elements > MOST:
+        raise TooLarge(f"A request may have at most {MOST:,} resources, scopes and spans.")
+
+
+def _of_json(raw: bytes) -> Iterator[SentSpan]:
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -102,17 +148,18 @@ def _of_json(raw: bytes) -> Steps:
     for name, kind in _OTHERS.items():
         if name in body:
             raise NotTraces(f"The body holds {kind}: only traces are taken.")
-    sent = []
-    for of_resource in _several(body, "resourceSpans"):
+    resources = _several(body, "resourceSpans")
+    _require_few(len(resources))
+    scopes = [(each, _several(each, "scopeSpans")) for each in resources]
+    found = [(each, _several(scope, "spans")) for each, some in scopes for scope in some]
+    _require_few(len(resources) + len(found) + sum(len(spans) for _, spans in found))
+    for of_resource, spans in found:
         resource = of_resource.get("resource") or {}
         if not isinstance(resource, dict):
             raise NotTraces("resource must be an object.")
-        resource = _message(resource, Resource())
-        for of_scope in _several(of_resource, "scopeSpans"):
-            for span in _several(of_scope, "spans"):
-                sent.append(SentSpan(resource, _message(_with_ids(span), Span())))
-                yield
-    return sent
+        told = _message(resource, Resource())
+        for span in spans:
+            yield SentSpan(told, _message(_with_ids(span), Span()))
 
 
 def _several(holder: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:

@@ -6,11 +6,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.domain.errors import Invalid, LedgerError
+from ledger.domain.errors import Invalid, LedgerError, TooLarge
 from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import format_instant
-from ledger.intake.envelope import Fact, Rejected, from_structured
-from ledger.intake.fact_types import NAME_OF_RUN
+from ledger.intake.envelope import (
+    MAX_FACT_BYTES,
+    TOO_LARGE,
+    Fact,
+    Rejected,
+    from_structured,
+)
+from ledger.intake.fact_types import MAX_COUNT, NAME_OF_RUN
 from ledger.intake.spans import Span, SpanPayload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,11 +42,12 @@ def facts_of(span: Span, below: Sequence[TokenUsage]) -> RunFacts:
     began: dict[str, Any] = {"service_line_id": run.line_id}
     if run.agent is not None:
         began["triggered_by"] = {"type": "agent", "actor_id": run.agent}
-    ended = _tokens(below if span.tokens is None else [_named(span.tokens, below)])
+    left_out: list[str] = []
+    used = below if span.tokens is None else [_named(span.tokens, below)]
+    ended = _tokens(used, left_out)
     if run.error:
         ended["error"] = run.error
     ending = "run.completed" if run.error is None else "run.failed"
-    left_out: list[str] = []
     return RunFacts(
         _fact(span, "start", "run.started", run.started_ns, began, run.input, left_out),
         _fact(span, "end", ending, run.ended_ns, ended, run.output, left_out),
@@ -64,15 +71,15 @@ def _fact(
         "id": f"{name}-{role}",
         "source": span.source,
         "type": type_,
-        "time": format_instant(_EPOCH + timedelta(microseconds=at_ns // 1000)),
+        "time": _instant(at_ns),
         "traceparent": f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01",
         "data": {NAME_OF_RUN: name, **data},
     }
     if payload is None:
         return from_structured(_encode(event))
     field = "input" if role == "start" else "output"
-    full = event | {"data": {NAME_OF_RUN: name, **data, field: payload.value}}
-    found = from_structured(_encode(full))
+    full = _encode(event | {"data": {NAME_OF_RUN: name, **data, field: payload.value}})
+    found = from_structured(full) if len(full) <= MAX_FACT_BYTES else Rejected(TooLarge(TOO_LARGE))
     if isinstance(found, Fact):
         return found
     left_out.append(f"its {field} was left out: {sentence_of(found.error)}")
@@ -87,13 +94,20 @@ def _named(own: TokenUsage, below: Sequence[TokenUsage]) -> TokenUsage:
     return msgspec.structs.replace(own, model=models.pop())
 
 
-def _tokens(usage: Sequence[TokenUsage]) -> dict[str, Any]:
+def _tokens(usage: Sequence[TokenUsage], left_out: list[str]) -> dict[str, Any]:
     """The tokens by model, or together where a model is unknown or there are too many."""
     if not usage:
+        return {}
+    if sum(each.input + each.output for each in usage) > MAX_COUNT:
+        left_out.append(f"its tokens were left out: they are more than {MAX_COUNT}")
         return {}
     if len(usage) > _MOST_MODELS or not all(each.model for each in usage):
         return {"tokens_used": sum(each.input + each.output for each in usage)}
     return {"token_usage": [msgspec.structs.asdict(each) for each in usage]}
+
+
+def _instant(at_ns: int) -> str | None:
+    return format_instant(_EPOCH + timedelta(microseconds=at_ns // 1000)) if at_ns else None
 
 
 def sentence_of(error: LedgerError) -> str:

@@ -18,6 +18,7 @@ from ledger.domain.errors import Invalid
 from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import escaped, is_plain
 from ledger.intake import json_gate
+from ledger.intake.envelope import MAX_FACT_BYTES
 from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
 from ledger.intake.otlp import SentSpan
 
@@ -35,6 +36,8 @@ _MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
 _INPUT = ("gen_ai.input.messages", "input.value", "traceloop.entity.input")
 _OUTPUT = ("gen_ai.output.messages", "output.value", "traceloop.entity.output")
 _ERROR = ("error.type",)
+_LONGEST_MESSAGE = 32_768
+"""Characters of an error's message."""
 _RESPONSE = ("gen_ai.response.id",)
 
 _TOKENS = {
@@ -86,6 +89,7 @@ class AgentSpan(NamedTuple):
 
     line_id: str | None
     started_ns: int
+    """Nanoseconds since 1970; 0: unknown."""
     ended_ns: int
     agent: str | None
     input: SpanPayload | None
@@ -108,6 +112,10 @@ class Span(NamedTuple):
     """The model's answer that used the tokens."""
     agent: AgentSpan | None
     """None: the span is no run, whatever line it names."""
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        return self.trace_id, self.span_id
 
     @property
     def run_name(self) -> str:
@@ -156,9 +164,10 @@ def _agent(sent: SentSpan, values: _Values, of_resource: _Values) -> AgentSpan:
     span = sent.span
     return AgentSpan(
         line_id=_text(values, (_LINE,)) or _text(of_resource, (_LINE,)),
-        started_ns=span.start_time_unix_nano,
-        ended_ns=span.end_time_unix_nano,
-        agent=_text(values, _AGENT),
+        # Of a span that lacks one of its times, the other one is known.
+        started_ns=span.start_time_unix_nano or span.end_time_unix_nano,
+        ended_ns=span.end_time_unix_nano or span.start_time_unix_nano,
+        agent=escaped(_text(values, _AGENT) or "") or None,
         input=_payload(values, _INPUT),
         output=_payload(values, _OUTPUT),
         error=_error(sent, values) if span.status.code == Status.STATUS_CODE_ERROR else None,
@@ -168,12 +177,15 @@ def _agent(sent: SentSpan, values: _Values, of_resource: _Values) -> AgentSpan:
 def _error(sent: SentSpan, values: _Values) -> dict[str, str]:
     """The code of a failure is its type, also that of the exception which the span tells last."""
     code = _text(values, _ERROR)
-    for event in sent.span.events:
-        if code is None and event.name == "exception":
-            told = {each.key: each.value for each in event.attributes}
-            code = _text(told, ("exception.type",))
+    raised = [each for each in sent.span.events if each.name == "exception"]
+    if code is None and raised:
+        told = {each.key: each.value for each in raised[-1].attributes}
+        code = _text(told, ("exception.type",))
+    message = sent.span.status.message
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[:_LONGEST_MESSAGE]}…"
     # No text of a fact has NUL.
-    said = {"code": code, "message": sent.span.status.message.replace("\0", "\ufffd")}
+    said = {"code": escaped(code or ""), "message": message.replace("\0", "\ufffd")}
     return {name: text for name, text in said.items() if text}
 
 
@@ -198,7 +210,7 @@ def _payload(values: _Values, names: Iterable[str]) -> SpanPayload | None:
         if name not in values:
             continue
         value = _json(values[name])
-        if isinstance(value, str):
+        if isinstance(value, str) and len(value) <= MAX_FACT_BYTES:
             with suppress(json_gate.BrokenJson, Invalid):
                 found = json_gate.parse(value.encode(), depth=3)
                 value = found if isinstance(found, dict | list) else value

@@ -6,9 +6,11 @@ together they come.
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ledger.log.event_log import planned_once
 from ledger.log.tables import SPAN, SpanRow
@@ -16,11 +18,20 @@ from ledger.postgres.binary import array
 from ledger.postgres.locks import SPANS
 from ledger.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.postgres.session import DURABLE, AppendConnection
+from ledger.postgres.timing import CANCEL_SECONDS
 
 MOST = 100_000
 """The spans of an organization that are kept: the oldest leave first."""
 
 KEPT_FOR = "1 hour"
+
+LONGEST = 10_000
+"""The spans above those of a request that are looked at, beside one for each of them."""
+
+_CONNECTIONS = 4
+
+_OPTIONS = f"-c enable_bitmapscan=off -c statement_timeout={CANCEL_SECONDS}s"
+"""PostgreSQL ends a statement before its request gives up: it holds the organization's lock."""
 
 _SENT = tuple(SPAN.columns)[1:13]
 """The columns that a request tells of a span, beside its organization."""
@@ -40,16 +51,21 @@ _FOUND = """
 JOIN LATERAL (
     SELECT {what} FROM ledger.span AS s
     WHERE s.organization_id = %(organization_id)s AND s.trace_id = {of}.trace_id
-        AND s.{key} = {of}.{by} OFFSET 0
+        AND s.{key} = {of}.{by}{more} OFFSET 0
 ) AS s ON true
 """
-_KNOWN = _FOUND.format(what="true AS is_known, s.source", of="sent", key="span_id", by="span_id")
-_SPAN = _FOUND.format(what="s.*", of="kin", key="span_id", by="span_id")
-_ABOVE = _FOUND.format(what="s.parent_id, s.source", of="up", key="span_id", by="span_id")
-_BELOW = _FOUND.format(what="s.span_id, s.source", of="down", key="parent_id", by="span_id")
 
-# A span that was stored before stays as it arrived first, except that it may become a run: its line
-# was missing at first.
+
+def _found(what: str, of: str, key: str = "span_id", more: str = "") -> str:
+    return _FOUND.format(what=what, of=of, key=key, by="span_id", more=more).strip()
+
+
+_KNOWN = _found(
+    "true AS is_known, s.source", "sent", more=" AND s.workspace_id = sent.workspace_id"
+)
+
+# A span that was stored before stays as it arrived first, except that it may become a run, or that
+# of another service: the first one may have been refused.
 _KEEP = f"""
 WITH sent AS (SELECT {_PARTS})
 INSERT INTO ledger.span ({", ".join(SPAN.columns)})
@@ -57,19 +73,20 @@ SELECT %(organization_id)s, {", ".join(f"sent.{name}" for name in _SENT)},
     last.number + row_number() OVER (), clock_timestamp()
 FROM (SELECT coalesce(({_LAST}), 0) AS number) AS last
 CROSS JOIN (
-    SELECT sent.* FROM sent LEFT {_KNOWN.strip()}
-    WHERE s.is_known IS NULL OR (s.source IS NULL AND sent.source IS NOT NULL)
+    SELECT sent.* FROM sent LEFT {_KNOWN}
+    WHERE s.is_known IS NULL OR (sent.source IS NOT NULL AND s.source IS DISTINCT FROM sent.source)
 ) AS sent
-ON CONFLICT (span_id, trace_id, organization_id) DO UPDATE
-SET source = excluded.source, workspace_id = excluded.workspace_id
+ON CONFLICT (span_id, trace_id, organization_id, workspace_id) DO UPDATE
+SET source = excluded.source
 """
 
 _DROP_OLDEST = f"""
 DELETE FROM ledger.span WHERE {_OWN} AND number <= ({_LAST}) - {MOST}
 """
 
-# Up from the parents of these spans to the nearest runs, and down from the spans to the nearest
-# runs. UNION drops what was found before, so each span is looked at once, and a circle ends.
+# These spans as they are stored, those above them up to the nearest runs, and those below them down
+# to the nearest runs. UNION drops what was found before, so each span is looked at once, and a
+# circle ends. A way up that is longer than any trace's is left.
 _KIN = f"""
 WITH RECURSIVE sent AS (
     SELECT unnest(%(trace_id)s::bytea[]) AS trace_id, unnest(%(span_id)s::bytea[]) AS span_id,
@@ -79,19 +96,27 @@ WITH RECURSIVE sent AS (
     WHERE parent_id IS NOT NULL AND (trace_id, parent_id) NOT IN (
         SELECT trace_id, span_id FROM sent)
     UNION
-    SELECT up.trace_id, s.parent_id FROM up {_ABOVE.strip()}
+    SELECT up.trace_id, s.parent_id FROM up {_found("s.parent_id, s.source", "up")}
     WHERE s.source IS NULL AND s.parent_id IS NOT NULL
 ), down AS (
     SELECT trace_id, span_id, false AS is_run FROM sent
     UNION
-    SELECT down.trace_id, s.span_id, s.source IS NOT NULL FROM down {_BELOW.strip()}
+    SELECT down.trace_id, s.span_id, s.source IS NOT NULL
+    FROM down {_found("s.span_id, s.source", "down", "parent_id")}
     WHERE NOT down.is_run
 )
 SELECT {", ".join(f"s.{name}" for name in SPAN.columns)}
 FROM (
-    SELECT trace_id, span_id FROM up UNION SELECT trace_id, span_id FROM down
-    EXCEPT SELECT trace_id, span_id FROM sent
-) AS kin {_SPAN.strip()}
+    (SELECT trace_id, span_id FROM up LIMIT {LONGEST} + cardinality(%(span_id)s::bytea[]))
+    UNION SELECT trace_id, span_id FROM down
+) AS kin {_found("s.*", "kin")}
+"""
+
+_REFUSED = f"""
+UPDATE ledger.span AS s SET source = NULL
+FROM (SELECT {_PARTS}) AS sent
+WHERE s.organization_id = %(organization_id)s AND s.trace_id = sent.trace_id
+    AND s.span_id = sent.span_id AND s.workspace_id = sent.workspace_id
 """
 
 # Forget old spans, of all organizations.
@@ -103,7 +128,7 @@ DELETE FROM ledger.span WHERE ctid = ANY(ARRAY(
 
 
 class Spans:
-    """The spans that one process stores, on a connection and a thread of their own.
+    """The spans that one process stores, each organization's one request after the other.
 
     Each call's rows are of one organization. Raises PostgreSQL's error; the rows may be stored or
     not, and may be sent again.
@@ -112,52 +137,64 @@ class Spans:
     def __init__(self, conninfo: str) -> None:
         """Does not connect yet."""
         self._conninfo = conninfo
-        self._pipeline: Pipeline | None = None
-        self._thread = ThreadPoolExecutor(1, "spans")
+        self._threads = ThreadPoolExecutor(_CONNECTIONS, "spans")
+        self._of_thread = threading.local()
+        """The pipeline of each thread."""
+        self._pipelines: list[Pipeline] = []
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """An organization takes one thread at a time: its next request would wait there."""
 
     async def keep(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
-        """Store spans, and return their kin."""
-        return await self._run(rows, is_new=True)
+        """Store spans; return them as they are stored, and their kin."""
+        return await self._run(rows, _KEEP, _DROP_OLDEST)
+
+    async def refuse(self, rows: Sequence[SpanRow]) -> None:
+        """Note that these runs were refused: the spans below them lie in the runs above them."""
+        await self._run(rows, _REFUSED)
 
     async def kin(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
-        """Other spans above and below these, up to the nearest run each way."""
-        return await self._run(rows, is_new=False)
+        """These spans as they are stored, with others above and below up to the nearest runs."""
+        return await self._run(rows)
 
     def close(self) -> None:
-        self._thread.shutdown()
-        if self._pipeline is not None:
-            self._pipeline.connection.close()
+        self._threads.shutdown()
+        for pipeline in self._pipelines:
+            pipeline.connection.close()
 
-    async def _run(self, rows: Sequence[SpanRow], *, is_new: bool) -> list[SpanRow]:
+    async def _run(self, rows: Sequence[SpanRow], *changes: str) -> list[SpanRow]:
         if not rows:
             return []
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._exchange, rows, is_new)
+        async with self._turns.setdefault(rows[0].organization_id, asyncio.Lock()):
+            return await loop.run_in_executor(self._threads, self._exchange, rows, changes)
 
-    def _exchange(self, rows: Sequence[SpanRow], is_new: bool) -> list[SpanRow]:
+    def _exchange(self, rows: Sequence[SpanRow], changes: Sequence[str]) -> list[SpanRow]:
         columns = dict(zip(SPAN.columns, zip(*rows, strict=True), strict=True))
         values: dict[str, Value] = {
             name: array(SPAN.columns[name], columns[name]) for name in _SENT
         }
         values["organization_id"] = rows[0].organization_id
-        first = [named(_LOCK, values)] if is_new else []
+        first = [named(_LOCK, values)] if changes else []
         with self._connected().transaction(*first) as work:
-            if is_new:
-                work.defer(named(_KEEP, values))
-                work.defer(named(_DROP_OLDEST, values))
+            for change in changes:
+                work.defer(named(change, values))
             found = work.run(named(_KIN, values))
         return [SpanRow(*row) for row in found]
 
     def _connected(self) -> Pipeline:
-        """The connection, or a new one if the former is lost."""
-        pipeline = self._pipeline
+        """The connection of this thread, or a new one if the former is lost."""
+        pipeline: Pipeline | None = getattr(self._of_thread, "pipeline", None)
         if pipeline is None or pipeline.connection.closed or pipeline.is_lost():
             connection: AppendConnection[Any] = AppendConnection.connect(
                 self._conninfo,
                 autocommit=True,
                 application_name="ledger spans",
-                options=f"{planned_once(self._conninfo)} -c enable_bitmapscan=off",
+                options=f"{planned_once(self._conninfo)} {_OPTIONS}",
             )
-            pipeline = self._pipeline = Pipeline(connection)
+            if pipeline is not None:
+                pipeline.connection.close()
+                self._pipelines.remove(pipeline)
+            pipeline = self._of_thread.pipeline = Pipeline(connection)
+            self._pipelines.append(pipeline)
             pipeline.run(Statement(DURABLE))
         return pipeline

@@ -355,8 +355,9 @@ class SpanRow(NamedTuple):
     span_id: Octets
     parent_id: Octets | None
     """None: the span is a root."""
-    workspace_id: Text | None
-    """The workspace of the credential that sent the span; None: it sees all."""
+    workspace_id: Text
+    """The workspace of the credential that sent the span; empty: it sees all. No other credential
+    changes the row."""
     source: Text | None
     """Of a run: with the two ids its name. None: the span is no run."""
     model: Text | None
@@ -373,4 +374,9 @@ class SpanRow(NamedTuple):
     arrived_at: Instant = EARLIEST
 
 
-SPAN = Table("span", SpanRow, key=("span_id", "trace_id", "organization_id"), is_internal=True)
+SPAN = Table(
+    "span",
+    SpanRow,
+    key=("span_id", "trace_id", "organization_id", "workspace_id"),
+    is_internal=True,
+)

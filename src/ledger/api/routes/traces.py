@@ -12,7 +12,8 @@ two requests that bring a run and its parent, the later one to get there finds b
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -22,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.machinery.bodies import media_type, read_capped
-from ledger.api.machinery.headers import header
 from ledger.api.parsing import Steps
 from ledger.api.problems import (
     BadRequest,
@@ -36,7 +36,7 @@ from ledger.api.replies import Reply
 from ledger.api.writing import submit
 from ledger.application.command import Command, TurnDown
 from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
-from ledger.application.span_tree import SpanKey, SpanTree, key_of
+from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import LedgerError, Unavailable
 from ledger.domain.token_usage import TokenUsage
@@ -62,6 +62,9 @@ _LONGEST_SOURCE = 255
 
 _AT_ONCE = TURN_FACTS
 """The runs that are made and handed in together: as many as one turn of the writer takes."""
+
+Usage = Mapping[SpanKey, Sequence[TokenUsage]]
+"""The tokens of the spans in each run."""
 
 _SPANS = Counter("ledger_spans", "Spans of traces, by what became of them.", ["outcome"])
 
@@ -122,8 +125,10 @@ class OtlpRoute(LeanRoute):
     """A route that answers protobuf in protobuf: a refusal is the protocol's Status then."""
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        refusal = problem(request, error)
-        if header(request.scope, b"content-type") != otlp.PROTOBUF.encode():
+        refusal, media = problem(request, error), ""
+        with suppress(UnsupportedMediaType):
+            media = media_type(request)
+        if media != otlp.PROTOBUF:
             return refusal
         status = refusal.status_code
         kept = {n: v for n, v in refusal.headers.items() if not n.startswith("content-")}
@@ -184,9 +189,9 @@ async def report_traces(request: Request, principal: Principal) -> Response:
 def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
     """The spans of a body that have ids."""
     spans = []
-    for each in (yield from otlp.read(media, raw)):
-        if each.has_ids:
-            spans.append(read(each))
+    for sent in otlp.read(media, raw):
+        if sent.has_ids:
+            spans.append(read(sent))
         yield
     return spans
 
@@ -239,32 +244,34 @@ class _Family:
     ) -> None:
         self._request, self._principal = request, principal
         self._organization_id, self._told = organization_id, told
-        self._workspace_id = None if principal.is_admin else principal.workspace_id
+        self._workspace_id = "" if principal.is_admin else principal.workspace_id or ""
         self._with_parent: set[SpanKey] = set()
         """The runs that have got their parent with their start."""
+        self._recorded: set[SpanKey] = set()
 
     async def take(self, spans: Sequence[Span]) -> None:
-        """Keep the spans, record the runs, and give parents."""
-        store = services_of(self._request).spans
-        own = {(span.trace_id, span.span_id): span for span in spans}
-        # For a request of the greatest size each of these steps takes a tenth of a second.
-        rows = await asyncio.to_thread(self._rows, own.values())
-        kin = await store.keep(rows) if self._organization_id else []
-        tree, runs = await asyncio.to_thread(_grown, rows, kin)
-        usage = await asyncio.to_thread(tree.usage, self._workspace_id)
-        for at in range(0, len(runs), _AT_ONCE):
-            await self._record(own, tree, usage, runs[at : at + _AT_ONCE])
-        pairs = {key_of(child): (child, parent) for child, parent in tree.children()}
-        if runs and self._organization_id:
-            later = [*runs, *await store.kin(runs)]
-            found = await asyncio.to_thread(lambda: [*SpanTree(later).children()])
-            pairs |= {key_of(child): (child, parent) for child, parent in found}
-        await self._give_parents(
-            [pair for key, pair in pairs.items() if key not in self._with_parent]
-        )
+        """Keep the spans, record the runs, and give parents.
 
-    def _rows(self, spans: Collection[Span]) -> list[SpanRow]:
-        return [self._row(span) for span in spans]
+        Threads do what would hold up other requests: trees of large bodies, and facts with large
+        payloads.
+        """
+        store, own = services_of(self._request).spans, _by_ids(spans)
+        rows = await asyncio.to_thread(lambda: [self._row(each[0]) for each in own.values()])
+        stored = await store.keep(rows) if self._organization_id else []
+        tree, runs, usage = await asyncio.to_thread(self._grown, rows, stored)
+        ordered = [span for row in runs for span in own[key_of(row)]]
+        for at in range(0, len(ordered), _AT_ONCE):
+            await self._record(ordered[at : at + _AT_ONCE], tree, usage)
+        refused = [row for row in runs if key_of(row) not in self._recorded]
+        pairs = await asyncio.to_thread(children_of, stored)
+        if runs and self._organization_id:
+            await store.refuse(refused)
+            pairs += await asyncio.to_thread(children_of, await store.kin(runs))
+        lacking = {key_of(child): (child, parent) for child, parent in pairs}
+        most = len(spans) + MAX_ITEMS
+        await self._give_parents(
+            [pair for key, pair in lacking.items() if key not in self._with_parent][:most]
+        )
 
     def _row(self, span: Span) -> SpanRow:
         used: dict[str, Any] = _NO_TOKENS
@@ -282,29 +289,28 @@ class _Family:
             response_id=span.response_id,
         )
 
-    async def _record(
-        self,
-        own: Mapping[SpanKey, Span],
-        tree: SpanTree,
-        usage: Mapping[SpanKey, Sequence[TokenUsage]],
-        rows: Sequence[SpanRow],
-    ) -> None:
+    def _grown(
+        self, rows: Sequence[SpanRow], stored: Sequence[SpanRow]
+    ) -> tuple[SpanTree, Sequence[SpanRow], Usage]:
+        """The tree of spans and their kin, the runs among the former, parents first, and tokens."""
+        known = {key_of(row): row for row in stored if row.workspace_id == self._workspace_id}
+        lost = [row for row in rows if key_of(row) not in known]
+        tree = SpanTree([*stored, *lost], self._workspace_id)
+        runs = [known.get(key_of(row), row) for row in rows if row.source is not None]
+        return tree, tree.parents_first(runs), tree.usage()
+
+    async def _record(self, spans: Sequence[Span], tree: SpanTree, usage: Usage) -> None:
         """Record some of the runs."""
-        spans = [own[key_of(row)] for row in rows]
-        facts = [
-            facts_of(span, usage.get(key_of(row), ()))
-            for span, row in zip(spans, rows, strict=True)
-        ]
-        commands = [
-            self._command(each, tree.run_of(row)) for each, row in zip(facts, rows, strict=True)
-        ]
-        outcomes = await submit(self._request, commands)
-        for row, span, each, command, outcome in zip(
-            rows, spans, facts, commands, outcomes, strict=True
-        ):
+        made = await asyncio.to_thread(lambda: [self._made(span, tree, usage) for span in spans])
+        outcomes = await submit(self._request, [command for _, command in made])
+        for span, (facts, command), outcome in zip(spans, made, outcomes, strict=True):
             if isinstance(command, ReportSpan) and command.has_parent:
-                self._with_parent.add(key_of(row))
-            self._note(span, each, outcome)
+                self._with_parent.add(span.key)
+            self._note(span, facts, outcome)
+
+    def _made(self, span: Span, tree: SpanTree, usage: Usage) -> tuple[RunFacts, Command]:
+        facts = facts_of(span, usage.get(span.key, ()))
+        return facts, self._command(facts, tree.run_of_key(span.key))
 
     def _command(self, facts: RunFacts, above: SpanRow | None) -> Command:
         request_id = self._request.state.request_id
@@ -327,6 +333,7 @@ class _Family:
             told.reject(span, sentence_of(outcome))
             told.position = max(told.position, outcome.position)
             return
+        self._recorded.add(span.key)
         told.position = max(told.position, outcome.last_position)
         _SPANS.labels("duplicate" if outcome.duplicate else "run").inc()
         if not outcome.duplicate:
@@ -352,12 +359,18 @@ class _Family:
 _NO_TOKENS = dict.fromkeys(TokenUsage.__struct_fields__)
 
 
-def _grown(rows: Sequence[SpanRow], kin: Sequence[SpanRow]) -> tuple[SpanTree, list[SpanRow]]:
-    """The tree of spans and their kin, and the runs among the former, parents first."""
-    tree = SpanTree([*kin, *rows])
-    return tree, tree.parents_first([row for row in rows if row.source is not None])
+def _by_ids(spans: Sequence[Span]) -> Mapping[SpanKey, Sequence[Span]]:
+    """The spans by their ids: of the same ids all that are runs, or else the last one."""
+    found: dict[SpanKey, list[Span]] = {}
+    for span in spans:
+        known = found.get(span.key)
+        if known is None or known[0].run is None:
+            found[span.key] = [span]
+        elif span.run is not None:
+            known.append(span)
+    return found
 
 
 def _run_of(row: SpanRow) -> RunOfSpan:
     name = f"{row.trace_id.hex()}-{row.span_id.hex()}"
-    return RunOfSpan(row.source or "", name, row.workspace_id)
+    return RunOfSpan(row.source or "", name, row.workspace_id or None)
