@@ -35,8 +35,8 @@ _NOWHERE = _Place(None, False)
 class SpanTree:
     """Spans of one organization as the senders of one workspace see them, up to other runs.
 
-    They see their own spans and those of senders without a workspace, who see all. Of one span
-    that several have sent, their own row counts first.
+    A sender sees the spans of its own workspace and those of senders without one, who see all. Of a
+    span that several have sent, the sender's own row counts first.
     """
 
     def __init__(self, spans: Iterable[SpanRow], workspace_id: str = "") -> None:

@@ -42,7 +42,7 @@ from ledger.domain.errors import LedgerError, Unavailable
 from ledger.domain.token_usage import TokenUsage
 from ledger.domain.values import LINE_ID, escaped
 from ledger.intake import otlp
-from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
+from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
@@ -62,6 +62,9 @@ _LONGEST_SOURCE = 255
 
 _AT_ONCE = TURN_FACTS
 """The runs that are made and handed in together: as many as one turn of the writer takes."""
+
+_MOST_PARENTS = 10_000
+"""The runs of earlier requests that are given a parent by one request, beside one for each span."""
 
 Usage = Mapping[SpanKey, Sequence[TokenUsage]]
 """The tokens of the spans in each run."""
@@ -268,7 +271,7 @@ class _Family:
             await store.refuse(refused)
             pairs += await asyncio.to_thread(children_of, await store.kin(runs))
         lacking = {key_of(child): (child, parent) for child, parent in pairs}
-        most = len(spans) + MAX_ITEMS
+        most = len(spans) + _MOST_PARENTS
         await self._give_parents(
             [pair for key, pair in lacking.items() if key not in self._with_parent][:most]
         )
@@ -342,12 +345,12 @@ class _Family:
 
     async def _give_parents(self, pairs: Sequence[tuple[SpanRow, SpanRow]]) -> None:
         organization_id, request_id = self._organization_id, self._request.state.request_id
-        for at in range(0, len(pairs), MAX_ITEMS):
+        for at in range(0, len(pairs), _AT_ONCE):
             commands = [
                 GiveParent(
                     organization_id, _run_of(child), _run_of(parent), self._principal, request_id
                 )
-                for child, parent in pairs[at : at + MAX_ITEMS]
+                for child, parent in pairs[at : at + _AT_ONCE]
             ]
             for outcome in await submit(self._request, commands):
                 if not isinstance(outcome, Receipt):
