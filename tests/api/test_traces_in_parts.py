@@ -4,24 +4,30 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ledger.log.spans import MOST
+from ledger.postgres.locks import SPANS
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE, Tenant
 from tests.support.edge import Edge
-from tests.support.facts import WORKSPACE
+from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.soak import repeated
 from tests.support.traces import agent, chat, run_of, span, take, trace_id
+from tests.support.views import until
 
 Made = tuple[list[tuple[int | None, bool]], list[list[int]]]
 
 
+WAITS = f"""
+SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {SPANS} AND NOT granted
+"""
 FILL = """
 WITH filled AS (
     INSERT INTO ledger.span (
@@ -135,6 +141,28 @@ def test_two_workers_that_bring_a_run_and_its_parent_at_once_lose_no_parent(
         assert {each.result() for each in taken} == {(0, "")}
         parent = run_of(edge, root)["id"]
         assert {run_of(edge, sub)["parent_run_id"] for sub in subs} == {parent}
+
+
+def test_a_span_waits_for_another_of_its_organization_that_is_being_stored(edge: Edge) -> None:
+    """Else neither request would find what the other one brings, and the parent would be lost."""
+    line = edge.fresh()
+    root = agent(line)
+    upper = span("tool", root)
+    lower = span("tool", upper)
+    sub = agent(line, lower)
+    assert take(edge, root, sub) == (0, "")
+    with psycopg.connect(edge.conninfo) as other, ThreadPoolExecutor(1) as pool:
+        other.execute(f"SELECT pg_advisory_xact_lock({SPANS}, hashtext('{ORGANIZATION}'))")
+        other.execute(
+            "INSERT INTO ledger.span (organization_id, workspace_id, trace_id, span_id, parent_id,"
+            " number, arrived_at) VALUES (%s, '', %s, %s, %s, 1, now())",
+            (ORGANIZATION, upper.trace_id, upper.span_id, upper.parent_span_id),
+        )
+        taken = pool.submit(take, edge, lower)
+        until(lambda: edge.select(WAITS), "the request")
+        other.commit()
+        assert taken.result() == (0, "")
+    assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
 
 def test_a_run_gets_a_parent_that_its_sender_sees_and_no_other(tenant: Tenant) -> None:

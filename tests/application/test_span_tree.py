@@ -143,3 +143,13 @@ def test_of_a_span_that_several_have_sent_the_senders_own_row_counts_first() -> 
         (sent[1], runs[1]),
         (sent[2], runs[2]),
     ]
+
+
+def test_a_span_of_another_workspace_is_no_way_to_a_run() -> None:
+    run, foreign = (
+        row(1, None, is_run=True, more=(0, 0, 0)),
+        row(2, 1, is_run=False, more=(0, 2, 0)),
+    )
+    below = row(3, 2, is_run=True, more=(0, 1, 0))
+    assert SpanTree([run, foreign, below], WORKSPACE).run_of(below) is None
+    assert SpanTree([run, foreign, below]).run_of(below) == run
