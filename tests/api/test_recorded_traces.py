@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.edge import Edge
+from tests.support.soak import repeated
 from tests.support.traces import BEGAN, TRACES, nanoseconds, runs_of, trace_id
 
 FOLDER = Path(__file__).parents[1] / "fixtures/traces"
@@ -76,6 +77,10 @@ def test_every_recording_is_tested() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(RECORDINGS)
 
 
+def at_once(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [body]
+
+
 def one_by_one(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The spans of a recording, each in a request of its own, as they end."""
     return [
@@ -87,8 +92,11 @@ def one_by_one(body: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("split", [lambda body: [body], one_by_one], ids=["at once", "one by one"])
-@pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [(name, at_once) for name in RECORDINGS]
+    + repeated(((name, one_by_one) for name in sorted(RECORDINGS)), 3),
+)
 def test_a_recorded_trace_becomes_runs_that_have_each_call_once(
     edge: Edge, name: str, split: Any
 ) -> None:

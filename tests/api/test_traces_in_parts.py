@@ -67,7 +67,7 @@ def parts(draw: st.DrawFn) -> Made:
     return shape, [*requests, *again]
 
 
-@pytest.mark.parametrize("examples", repeated([15, 400]))
+@pytest.mark.parametrize("examples", repeated([10, 400]))
 def test_a_trace_has_its_parents_in_whatever_parts_it_arrives(edge: Edge, examples: int) -> None:
     came_later: list[int] = []
 
@@ -130,7 +130,7 @@ def test_two_workers_that_bring_a_run_and_its_parent_at_once_lose_no_parent(
     edge: Edge, worker: Edge
 ) -> None:
     line = edge.fresh()
-    for _ in range(6):
+    for _ in range(4):
         root = agent(line)
         tools = [span("tool", root) for _ in range(4)]
         subs = [agent(line, tool) for tool in tools]
