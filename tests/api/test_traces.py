@@ -410,6 +410,44 @@ def test_the_service_that_a_run_was_accepted_from_names_the_parent(edge: Edge) -
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
 
+def test_a_refusal_takes_no_parent_from_a_run_that_was_recorded(edge: Edge) -> None:
+    line = edge.fresh()
+    root = agent(line)
+    assert take(edge, root) == (0, "")
+    lost = same_ids(agent("LIN-26-999999"), root)
+    for service in ("other", "agents"):
+        take(edge, lost, resource={"service.name": service})
+    sub = agent(line, root)
+    assert take(edge, sub) == (0, "")
+    assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_of_spans_of_one_answer_the_first_counts(edge: Edge, apart: bool) -> None:
+    root = agent(edge.fresh())
+    calls = [chat(root, input=tokens, **{"gen_ai.response.id": "r-1"}) for tokens in (10, 1_000, 7)]
+    for sent in (calls[:1], [*calls[1:], root]) if apart else ([*calls, root],):
+        assert take(edge, *sent) == (0, "")
+    assert run_of(edge, root)["tokens_used"] == 15
+
+
+def test_a_resource_is_read_once_for_all_its_spans(edge: Edge) -> None:
+    """Else 256 KB of empty attributes and of spans would take half a minute."""
+    spans = [span("x").SerializeToString() for _ in range(2_000)]
+    scope = b"".join(b"\x12" + varint(len(each)) + each for each in spans)
+    resource = b"\x0a\x00" * 64_000
+    inner = b"\x0a" + varint(len(resource)) + resource
+    inner += b"\x12" + varint(len(scope)) + scope
+    began = time.monotonic()
+    assert send_raw(edge, b"\x0a" + varint(len(inner)) + inner).status_code == 200
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("group", [b"\x7b\x7c", b"\x7b", b"\x7c"])
+def test_a_body_with_groups_which_the_protocol_has_not_is_refused(edge: Edge, group: bytes) -> None:
+    assert send_raw(edge, group + exported(span("x")).SerializeToString()).status_code == 400
+
+
 def test_a_span_without_times_happened_when_it_was_recorded(edge: Edge) -> None:
     neither, ended = agent(edge.fresh()), agent(edge.fresh())
     neither.start_time_unix_nano = neither.end_time_unix_nano = ended.start_time_unix_nano = 0

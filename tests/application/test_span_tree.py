@@ -134,8 +134,8 @@ def test_of_a_span_that_several_have_sent_the_senders_own_row_counts_first() -> 
     ]
     for rows in (sent, sent[::-1]):
         found = {
-            sender: SpanTree([*runs, *rows], sender).run_of_key(key_of(sent[0]))
-            for sender in ("", WORKSPACE, BESIDE)
+            sender: SpanTree([*runs, *rows], sender).run_of(own)
+            for sender, own in zip(("", WORKSPACE, BESIDE), sent, strict=True)
         }
         assert found == {"": runs[0], WORKSPACE: runs[1], BESIDE: runs[2]}
     assert children_of([*runs, *sent]) == [

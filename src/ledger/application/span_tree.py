@@ -60,11 +60,6 @@ class SpanTree:
         """The run in which a span lies: the nearest one above it. None: none is known."""
         return self._place(span).run
 
-    def run_of_key(self, key: SpanKey) -> SpanRow | None:
-        """Likewise of the span with these ids."""
-        span = self._spans.get(key)
-        return None if span is None else self.run_of(span)
-
     def _place(self, span: SpanRow) -> "_Place":
         way: list[SpanRow] = []
         row: SpanRow | None = span
@@ -120,7 +115,7 @@ class SpanTree:
         """
         sums: dict[SpanKey, dict[str, TokenUsage]] = defaultdict(dict)
         told: set[tuple[SpanKey, str]] = set()
-        for row in self._spans.values():
+        for row in sorted(self._spans.values(), key=lambda row: row.number):
             if row.input is None or row.source is not None:
                 continue
             run, is_counted = self._place(row)

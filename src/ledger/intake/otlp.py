@@ -72,6 +72,10 @@ MOST = 100_000
 """The resources, scopes and spans of a body: a body of empty ones could have millions."""
 
 
+_MOST_OF_A_SPAN = 10_000
+"""The attributes, and the events, of a span in JSON, which is read in one step."""
+
+
 def read(media: str, raw: bytes) -> Iterator[SentSpan]:
     """The spans of a body, one by one. Raises NotTraces, and TooLarge for too many spans."""
     with_ids = without = 0
@@ -92,9 +96,10 @@ def _of_protobuf(raw: bytes) -> Iterator[SentSpan]:
     except DecodeError as error:
         raise NotTraces(f"The body is no ExportTraceServiceRequest. {_ONLY_TRACES}") from error
     for of_resource in request.resource_spans:
+        resource = of_resource.resource
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
-                yield SentSpan(of_resource.resource, span)
+                yield SentSpan(resource, span)
 
 
 def _count(raw: bytes, at: int, end: int, fields: Sequence[int] = (1, 2, 2)) -> int:
@@ -119,7 +124,8 @@ def _count(raw: bytes, at: int, end: int, fields: Sequence[int] = (1, 2, 2)) -> 
         elif kind in _FIXED:
             at += _FIXED[kind]
         else:
-            return found
+            # A group, which the protocol has not: its parser would pass over it.
+            raise NotTraces(f"The body is no ExportTraceServiceRequest. {_ONLY_TRACES}")
     return found
 
 
@@ -175,6 +181,9 @@ def _several(holder: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
 def _with_ids(span: dict[str, Any]) -> dict[str, Any]:
     """A span whose ids are base64, as in protobuf's JSON. Raises NotTraces."""
     told = {name: value for name, value in span.items() if name in _SPAN_FIELDS}
+    for name in ("attributes", "events"):
+        if isinstance(told.get(name), list) and len(told[name]) > _MOST_OF_A_SPAN:
+            raise TooLarge(f"A span may have at most {_MOST_OF_A_SPAN:,} {name}.")
     for name in _IDS:
         said = told.get(name)
         if said is None:

@@ -75,7 +75,8 @@ _READ = frozenset({
     *_ERROR, *_RESPONSE, *(name for names in _TOKENS.values() for name in names),
 })  # fmt: skip
 
-_Values = Mapping[str, AnyValue]
+Attributes = Mapping[str, AnyValue]
+"""The attributes that are read, by name."""
 
 
 class SpanPayload(NamedTuple):
@@ -128,10 +129,14 @@ class Span(NamedTuple):
         return self.agent if self.agent is not None and self.agent.line_id is not None else None
 
 
-def read(sent: SentSpan) -> Span:
+def resource_of(sent: SentSpan) -> Attributes:
+    """The attributes of a span's resource, which are read once for all its spans."""
+    return _read(sent.resource.attributes)
+
+
+def read(sent: SentSpan, of_resource: Attributes) -> Span:
     """Read a span that has ids."""
     span, values = sent.span, _read(sent.span.attributes)
-    of_resource = _read(sent.resource.attributes)
     parent_id = span.parent_span_id
     return Span(
         trace_id=span.trace_id,
@@ -145,12 +150,12 @@ def read(sent: SentSpan) -> Span:
     )
 
 
-def _read(attributes: Iterable[KeyValue]) -> _Values:
+def _read(attributes: Iterable[KeyValue]) -> Attributes:
     """The attributes that the ledger reads; of a name that is given twice the last one counts."""
     return {each.key: each.value for each in attributes if each.key in _READ}
 
 
-def _is_agent(values: _Values) -> bool:
+def _is_agent(values: Attributes) -> bool:
     if any(_text(values, (name,)) in words for name, words in _KINDS.items()):
         return True
     is_older = not any(name in values for name in _KINDS)
@@ -160,7 +165,7 @@ def _is_agent(values: _Values) -> bool:
     return said is not None and (said.bool_value or said.string_value == "true")
 
 
-def _agent(sent: SentSpan, values: _Values, of_resource: _Values) -> AgentSpan:
+def _agent(sent: SentSpan, values: Attributes, of_resource: Attributes) -> AgentSpan:
     span = sent.span
     return AgentSpan(
         line_id=_text(values, (_LINE,)) or _text(of_resource, (_LINE,)),
@@ -174,7 +179,7 @@ def _agent(sent: SentSpan, values: _Values, of_resource: _Values) -> AgentSpan:
     )
 
 
-def _error(sent: SentSpan, values: _Values) -> dict[str, str]:
+def _error(sent: SentSpan, values: Attributes) -> dict[str, str]:
     """The code of a failure is its type, also that of the exception which the span tells last."""
     code = _text(values, _ERROR)
     raised = [each for each in sent.span.events if each.name == "exception"]
@@ -189,19 +194,19 @@ def _error(sent: SentSpan, values: _Values) -> dict[str, str]:
     return {name: text for name, text in said.items() if text}
 
 
-def _text(values: _Values, names: Iterable[str]) -> str | None:
+def _text(values: Attributes, names: Iterable[str]) -> str | None:
     """The first of these attributes that is a text and not empty."""
     found = (values[name].string_value for name in names if name in values)
     return next(filter(None, found), None)
 
 
-def _label(values: _Values, names: Iterable[str]) -> str | None:
+def _label(values: Attributes, names: Iterable[str]) -> str | None:
     """The first of these attributes that is a text, if a fact could have it as a label."""
     found = _text(values, names)
     return found if found is not None and len(found) <= MAX_LABEL and is_plain(found) else None
 
 
-def _payload(values: _Values, names: Iterable[str]) -> SpanPayload | None:
+def _payload(values: Attributes, names: Iterable[str]) -> SpanPayload | None:
     """The first of these attributes. Text that is a JSON object or array is read as that.
 
     Attributes of spans were texts for long, and most libraries write messages as JSON.
@@ -235,7 +240,7 @@ def _json(value: AnyValue) -> Any:
     return found
 
 
-def _tokens(values: _Values) -> TokenUsage | None:
+def _tokens(values: Attributes) -> TokenUsage | None:
     """The tokens of a span by its model.
 
     Caches are a part of the input, and reasoning is one of the output. Where a library counts the
@@ -253,7 +258,7 @@ def _tokens(values: _Values) -> TokenUsage | None:
     return TokenUsage(_label(values, _MODEL) or "", **told)
 
 
-def _count(values: _Values, names: Iterable[str]) -> int | None:
+def _count(values: Attributes, names: Iterable[str]) -> int | None:
     """The first of these attributes that is a number of tokens; some libraries send text."""
     for name in names:
         if name not in values:

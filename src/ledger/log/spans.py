@@ -7,18 +7,22 @@ together they come.
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from ledger.domain.errors import Unavailable
+from ledger.domain.recorded import Identity
 from ledger.log.event_log import planned_once
 from ledger.log.tables import SPAN, SpanRow
 from ledger.postgres.binary import array
 from ledger.postgres.locks import SPANS
 from ledger.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.postgres.session import DURABLE, AppendConnection
-from ledger.postgres.timing import CANCEL_SECONDS
+from ledger.postgres.timing import ANSWER_SECONDS, CANCEL_SECONDS
+
+T = TypeVar("T")
 
 MOST = 100_000
 """The spans of an organization that are kept: the oldest leave first."""
@@ -64,8 +68,8 @@ _KNOWN = _found(
     "true AS is_known, s.source", "sent", more=" AND s.workspace_id = sent.workspace_id"
 )
 
-# A span that was stored before stays as it arrived first, except that it may become a run, or that
-# of another service: the first one may have been refused.
+# A span that was stored before stays as it arrived first, except that it may become a run, which
+# was refused before.
 _KEEP = f"""
 WITH sent AS (SELECT {_PARTS})
 INSERT INTO ledger.span ({", ".join(SPAN.columns)})
@@ -74,7 +78,7 @@ SELECT %(organization_id)s, {", ".join(f"sent.{name}" for name in _SENT)},
 FROM (SELECT coalesce(({_LAST}), 0) AS number) AS last
 CROSS JOIN (
     SELECT sent.* FROM sent LEFT {_KNOWN}
-    WHERE s.is_known IS NULL OR (sent.source IS NOT NULL AND s.source IS DISTINCT FROM sent.source)
+    WHERE s.is_known IS NULL OR (s.source IS NULL AND sent.source IS NOT NULL)
 ) AS sent
 ON CONFLICT (span_id, trace_id, organization_id, workspace_id) DO UPDATE
 SET source = excluded.source
@@ -112,11 +116,14 @@ FROM (
 ) AS kin {_found("s.*", "kin")}
 """
 
+# A run that was refused is none, unless another request has recorded it.
 _REFUSED = f"""
 UPDATE ledger.span AS s SET source = NULL
-FROM (SELECT {_PARTS}) AS sent
+FROM (SELECT {_PARTS}, unnest(%(digest)s::uuid[]) AS digest) AS sent
 WHERE s.organization_id = %(organization_id)s AND s.trace_id = sent.trace_id
     AND s.span_id = sent.span_id AND s.workspace_id = sent.workspace_id
+    AND s.source = sent.source
+    AND NOT EXISTS (SELECT FROM ledger.identity AS i WHERE i.digest = sent.digest)
 """
 
 # Forget old spans, of all organizations.
@@ -144,42 +151,50 @@ class Spans:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """An organization takes one thread at a time: its next request would wait there."""
 
-    async def keep(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
-        """Store spans; return them as they are stored, and their kin."""
-        return await self._run(rows, _KEEP, _DROP_OLDEST)
+    async def keep(self, rows: Sequence[SpanRow], take: Callable[[list[SpanRow]], T]) -> T:
+        """Store spans; return what ``take`` makes of them as they are stored, and of their kin.
+
+        Kin are the spans above and below, up to the nearest runs: there may be 100,000, so that
+        ``take`` is called in the organization's turn. Raises Unavailable if that does not come.
+        """
+        return await self._in_turn(rows[0].organization_id, self._keep, rows, take)
 
     async def refuse(self, rows: Sequence[SpanRow]) -> None:
         """Note that these runs were refused: the spans below them lie in the runs above them."""
-        await self._run(rows, _REFUSED)
-
-    async def kin(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
-        """These spans as they are stored, with others above and below up to the nearest runs."""
-        return await self._run(rows)
+        await self._in_turn(rows[0].organization_id, self._refuse, rows)
 
     def close(self) -> None:
         self._threads.shutdown()
         for pipeline in self._pipelines:
             pipeline.connection.close()
 
-    async def _run(self, rows: Sequence[SpanRow], *changes: str) -> list[SpanRow]:
-        if not rows:
-            return []
-        loop = asyncio.get_running_loop()
-        async with self._turns.setdefault(rows[0].organization_id, asyncio.Lock()):
-            return await loop.run_in_executor(self._threads, self._exchange, rows, changes)
+    async def _in_turn(self, organization_id: str, work: Callable[..., T], *given: Any) -> T:
+        turn = self._turns.setdefault(organization_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await turn.acquire()
+                # The turn lasts as long as the thread works, with or without its request.
+                future = asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
+                future.add_done_callback(lambda done: _end(done, turn))
+                return await asyncio.shield(future)
+        except TimeoutError as error:
+            raise Unavailable("Spans of the organization wait for too long.") from error
 
-    def _exchange(self, rows: Sequence[SpanRow], changes: Sequence[str]) -> list[SpanRow]:
-        columns = dict(zip(SPAN.columns, zip(*rows, strict=True), strict=True))
-        values: dict[str, Value] = {
-            name: array(SPAN.columns[name], columns[name]) for name in _SENT
-        }
-        values["organization_id"] = rows[0].organization_id
-        first = [named(_LOCK, values)] if changes else []
-        with self._connected().transaction(*first) as work:
-            for change in changes:
-                work.defer(named(change, values))
+    def _keep(self, rows: Sequence[SpanRow], take: Callable[[list[SpanRow]], T]) -> T:
+        values = _values(rows)
+        with self._connected().transaction(named(_LOCK, values)) as work:
+            work.defer(named(_KEEP, values))
+            work.defer(named(_DROP_OLDEST, values))
             found = work.run(named(_KIN, values))
-        return [SpanRow(*row) for row in found]
+        return take([SpanRow(*row) for row in found])
+
+    def _refuse(self, rows: Sequence[SpanRow]) -> None:
+        names = [
+            Identity.of_run(row.organization_id, row.source or "", run_name(row)) for row in rows
+        ]
+        values = _values(rows) | {"digest": array("uuid", [name.digest for name in names])}
+        with self._connected().transaction(named(_LOCK, values)) as work:
+            work.run(named(_REFUSED, values))
 
     def _connected(self) -> Pipeline:
         """The connection of this thread, or a new one if the former is lost."""
@@ -198,3 +213,20 @@ class Spans:
             self._pipelines.append(pipeline)
             pipeline.run(Statement(DURABLE))
         return pipeline
+
+
+def _end(done: "asyncio.Future[Any]", turn: asyncio.Lock) -> None:
+    turn.release()
+    if not done.cancelled():
+        done.exception()  # taken, also if its request has gone away
+
+
+def _values(rows: Sequence[SpanRow]) -> dict[str, Value]:
+    columns = dict(zip(SPAN.columns, zip(*rows, strict=True), strict=True))
+    values: dict[str, Value] = {name: array(SPAN.columns[name], columns[name]) for name in _SENT}
+    return values | {"organization_id": rows[0].organization_id}
+
+
+def run_name(row: SpanRow) -> str:
+    """The name that the run of a span has at its source."""
+    return f"{row.trace_id.hex()}-{row.span_id.hex()}"

@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -46,8 +46,9 @@ from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
-from ledger.intake.spans import Span, read
+from ledger.intake.spans import Attributes, Span, read, resource_of
 from ledger.language.rendering import doc
+from ledger.log.spans import run_name
 from ledger.log.tables import SpanRow
 from ledger.postgres.scope import EVERYONE, Planning
 
@@ -65,9 +66,6 @@ _AT_ONCE = TURN_FACTS
 
 _MOST_PARENTS = 10_000
 """The runs of earlier requests that are given a parent by one request, beside one for each span."""
-
-Usage = Mapping[SpanKey, Sequence[TokenUsage]]
-"""The tokens of the spans in each run."""
 
 _SPANS = Counter("ledger_spans", "Spans of traces, by what became of them.", ["outcome"])
 
@@ -191,10 +189,14 @@ async def report_traces(request: Request, principal: Principal) -> Response:
 
 def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
     """The spans of a body that have ids."""
-    spans = []
+    spans: list[Span] = []
+    of_resource: Attributes = {}
+    resource = None
     for sent in otlp.read(media, raw):
+        if sent.resource is not resource:
+            resource, of_resource = sent.resource, resource_of(sent)
         if sent.has_ids:
-            spans.append(read(sent))
+            spans.append(read(sent, of_resource))
         yield
     return spans
 
@@ -218,7 +220,7 @@ async def _by_organization(
     this request. (A run on an unknown line is refused; no other run needs the spans around it.)
     """
     if not principal.is_admin:
-        return {principal.organization_id or "": spans}
+        return {principal.organization_id or "": spans} if spans else {}
     lines = {span.run.line_id or "" for span in spans if span.run is not None}
     asked = {"lines": [line for line in lines if re.fullmatch(LINE_ID, line)]}
     fetch = services_of(request).door.fetch
@@ -237,6 +239,18 @@ async def _by_organization(
         for organization_id in own:
             by_organization[organization_id].append(span)
     return {**by_organization}
+
+
+class _Grown(NamedTuple):
+    """The part that a request needs of the tree of its spans, which may be large."""
+
+    runs: Sequence[SpanRow]
+    """The request's runs, parents first."""
+    parents: Mapping[SpanKey, SpanRow | None]
+    usage: Mapping[SpanKey, Sequence[TokenUsage]]
+    """The tokens of the spans in each of the runs."""
+    pairs: Sequence[tuple[SpanRow, SpanRow]]
+    """All runs in the tree that lie in others, with these."""
 
 
 class _Family:
@@ -260,21 +274,24 @@ class _Family:
         """
         store, own = services_of(self._request).spans, _by_ids(spans)
         rows = await asyncio.to_thread(lambda: [self._row(each[0]) for each in own.values()])
-        stored = await store.keep(rows) if self._organization_id else []
-        tree, runs, usage = await asyncio.to_thread(self._grown, rows, stored)
-        ordered = [span for row in runs for span in own[key_of(row)]]
+        if not self._organization_id:
+            grown = self._grown(rows, [])
+        else:
+            grown = await store.keep(rows, lambda stored: self._grown(rows, stored))
+        ordered = [span for row in grown.runs for span in own[key_of(row)]]
         for at in range(0, len(ordered), _AT_ONCE):
-            await self._record(ordered[at : at + _AT_ONCE], tree, usage)
-        refused = [row for row in runs if key_of(row) not in self._recorded]
-        pairs = await asyncio.to_thread(children_of, stored)
-        if runs and self._organization_id:
+            await self._record(ordered[at : at + _AT_ONCE], grown)
+        refused, recorded = list[SpanRow](), list[SpanRow]()
+        for row in grown.runs:
+            (recorded if key_of(row) in self._recorded else refused).append(row)
+        if refused and self._organization_id:
             await store.refuse(refused)
-            pairs += await asyncio.to_thread(children_of, await store.kin(runs))
-        lacking = {key_of(child): (child, parent) for child, parent in pairs}
-        most = len(spans) + _MOST_PARENTS
-        await self._give_parents(
-            [pair for key, pair in lacking.items() if key not in self._with_parent][:most]
-        )
+        # Noted once more: a refusal elsewhere may have taken a mark.
+        later = await store.keep(recorded, children_of) if recorded else []
+        lacking = [
+            pair for pair in (*grown.pairs, *later) if key_of(pair[0]) not in self._with_parent
+        ]
+        await self._give_parents([*dict.fromkeys(lacking)][: len(spans) + _MOST_PARENTS])
 
     def _row(self, span: Span) -> SpanRow:
         used: dict[str, Any] = _NO_TOKENS
@@ -292,28 +309,33 @@ class _Family:
             response_id=span.response_id,
         )
 
-    def _grown(
-        self, rows: Sequence[SpanRow], stored: Sequence[SpanRow]
-    ) -> tuple[SpanTree, Sequence[SpanRow], Usage]:
-        """The tree of spans and their kin, the runs among the former, parents first, and tokens."""
+    def _grown(self, rows: Sequence[SpanRow], stored: Sequence[SpanRow]) -> "_Grown":
+        """What the request needs of its spans as they are stored, and of their kin."""
         known = {key_of(row): row for row in stored if row.workspace_id == self._workspace_id}
         lost = [row for row in rows if key_of(row) not in known]
         tree = SpanTree([*stored, *lost], self._workspace_id)
-        runs = [known.get(key_of(row), row) for row in rows if row.source is not None]
-        return tree, tree.parents_first(runs), tree.usage()
+        told = [row for row in rows if row.source is not None]
+        runs = tree.parents_first([known.get(key_of(row), row) for row in told])
+        usage, ours = tree.usage(), {key_of(row): row for row in told}
+        return _Grown(
+            [ours[key_of(row)] for row in runs],
+            {key_of(row): tree.run_of(row) for row in runs},
+            {key: usage[key] for key in ours if key in usage},
+            children_of(stored),
+        )
 
-    async def _record(self, spans: Sequence[Span], tree: SpanTree, usage: Usage) -> None:
+    async def _record(self, spans: Sequence[Span], grown: "_Grown") -> None:
         """Record some of the runs."""
-        made = await asyncio.to_thread(lambda: [self._made(span, tree, usage) for span in spans])
+        made = await asyncio.to_thread(lambda: [self._made(span, grown) for span in spans])
         outcomes = await submit(self._request, [command for _, command in made])
         for span, (facts, command), outcome in zip(spans, made, outcomes, strict=True):
             if isinstance(command, ReportSpan) and command.has_parent:
                 self._with_parent.add(span.key)
             self._note(span, facts, outcome)
 
-    def _made(self, span: Span, tree: SpanTree, usage: Usage) -> tuple[RunFacts, Command]:
-        facts = facts_of(span, usage.get(span.key, ()))
-        return facts, self._command(facts, tree.run_of_key(span.key))
+    def _made(self, span: Span, grown: "_Grown") -> tuple[RunFacts, Command]:
+        facts = facts_of(span, grown.usage.get(span.key, ()))
+        return facts, self._command(facts, grown.parents[span.key])
 
     def _command(self, facts: RunFacts, above: SpanRow | None) -> Command:
         request_id = self._request.state.request_id
@@ -375,5 +397,4 @@ def _by_ids(spans: Sequence[Span]) -> Mapping[SpanKey, Sequence[Span]]:
 
 
 def _run_of(row: SpanRow) -> RunOfSpan:
-    name = f"{row.trace_id.hex()}-{row.span_id.hex()}"
-    return RunOfSpan(row.source or "", name, row.workspace_id or None)
+    return RunOfSpan(row.source or "", run_name(row), row.workspace_id or None)
