@@ -4,15 +4,14 @@ import gzip
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import loadgen
 from cost_rows import fresh_ledger
 from measure import WARM_UP, Bench, Row, at_most
-from neighbour_rows import LEAST_SECONDS, MOST_P50, facts_of, singles
+from neighbour_rows import LEAST_SECONDS, MOST_P50, beside_flood, facts_of, singles
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from product import Product, UnmeasuredError
+from product import Product
 from story import line_id
 
 SPANS = 10_000  # a second
@@ -31,13 +30,7 @@ def traces(bench: Bench) -> Sequence[Row]:
         floods = [[*_requests(product, count)] for _ in range(CONNECTIONS)]
         flood = loadgen.Job(product.port, floods, seconds + 3 * WARM_UP, workers=bench.workers)
         flood.rate = SPANS / AT_ONCE
-        facts = facts_of(product, "beside")
-        with ThreadPoolExecutor(1) as pool:
-            flooding = pool.submit(loadgen.run_load, flood)
-            beside = singles(product, facts, seconds)
-            flooded = flooding.result()
-    if set(flooded.statuses) != {200}:
-        raise UnmeasuredError(f"the spans were answered {flooded.statuses}: {flooded.refusal}")
+        beside, flooded = beside_flood(product, flood, seconds)
     taken = AT_ONCE * flooded.rate
     note = (
         f"beside {taken:,.0f} spans/s, answered in p50 {flooded.p50_ms:.0f} ms;"

@@ -89,17 +89,17 @@ def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:
     if naming is None:
         return None
     if fact.attempt is not None:
-        return _run_of(naming(fact.attempt), group)
+        return run_of(naming(fact.attempt), group)
     known = group.memory.find(fact.subject) if fact.subject is not None else None
     if isinstance(known, Run) and known.external_id == fact.external_id:
-        found = _run_of(naming(known.attempt), group)
+        found = run_of(naming(known.attempt), group)
         if found is not None and found.id == known.id:
             return found
     latest = group.memory.length(naming)
-    return _run_of(naming(latest), group) if latest else None
+    return run_of(naming(latest), group) if latest else None
 
 
-def _run_of(name: Identity, group: Group) -> Run | None:
+def run_of(name: Identity, group: Group) -> Run | None:
     """The run that got its name by the event of this identity."""
     first = group.memory.first(name)
     found = group.memory.find(first.event.originator_id) if first is not None else None
@@ -266,7 +266,7 @@ def _name(recording: Recording) -> RunName:
         return name
     group.require_understood(_LANGUAGE)
     naming = _naming(fact, recording.organization_id)
-    before = _run_of(naming(attempt - 1), group) if naming is not None else None
+    before = run_of(naming(attempt - 1), group) if naming is not None else None
     if before is None:
         raise InvalidState("There is no attempt before.")
     if not sees(recording.principal, before):
@@ -299,7 +299,7 @@ def _parent(recording: Recording, run: Run) -> _Parent:
     if naming is None:
         return parent
     latest = group.memory.length(naming)
-    found = _run_of(naming(latest), group) if latest else None
+    found = run_of(naming(latest), group) if latest else None
     if fact.parent_external_id == fact.external_id or (found is not None and found.id == run.id):
         raise InvalidState(_OWN_PARENT)
     if run.awaits(naming(1)):

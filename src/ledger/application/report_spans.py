@@ -9,9 +9,9 @@ from ledger.application.command import OwnCommand
 from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.application.report import ReportFact
+from ledger.application.report_runs import run_of
 from ledger.domain.errors import FactConflict, Refused
 from ledger.domain.recorded import Identity
-from ledger.domain.run import Run
 from ledger.intake.envelope import Fact
 from ledger.intake.principal import PARENT_BY_TRACE, Principal
 from ledger.intake.request import About, Receipt, TenantOf
@@ -128,7 +128,7 @@ class ReportSpan:
         parent = None
         organization_id = self._start.tenant(group.memory.tenant_of)
         if self._parent is not None and organization_id is not None:
-            parent = _find(self._parent, organization_id, group)
+            parent = run_of(self._parent.identity(organization_id), group)
         if parent is None or not sees(self.principal, parent):
             return self._start
         fact = msgspec.structs.replace(self.facts[0], named_parent=parent.id)
@@ -167,24 +167,18 @@ class GiveParent(OwnCommand):
 
         The sender of the child must see the parent: the child's history will name it.
         """
-        child = _find(self._child, self._organization_id, group)
-        parent = _find(self._parent, self._organization_id, group)
+        begun_by = self._parent.identity(self._organization_id)
+        child = run_of(self._child.identity(self._organization_id), group)
+        parent = run_of(begun_by, group)
         nothing = Receipt("" if child is None else child.id, (), 0, duplicate=True)
         if child is None or parent is None:
             return nothing
         body = child.give_parent(parent, None)
         if body is None or self._child.workspace_id not in (None, parent.workspace_id):
             return nothing
-        first = group.memory.first(self._parent.identity(self._organization_id))
+        first = group.memory.first(begun_by)
         assert first is not None
         times = [run.requested_at or group.now for run in (child, parent)]
         cause = first.event.event_id
         given = group.record(child, body, max(times), _PARENTAGE, caused_by=cause)
         return Receipt(child.id, (given.event_id,), given.position)
-
-
-def _find(run: RunOfSpan, organization_id: str, group: Group) -> Run | None:
-    """A span's run, if it is recorded."""
-    first = group.memory.first(run.identity(organization_id))
-    found = group.memory.find(first.event.originator_id) if first is not None else None
-    return found if isinstance(found, Run) else None

@@ -41,7 +41,8 @@ class SpanTree:
 
     def __init__(self, spans: Iterable[SpanRow], workspace_id: str = "") -> None:
         """``workspace_id`` is empty for senders without a workspace."""
-        self._own = workspace_id
+        self.sender = workspace_id
+        """The senders' workspace."""
         self._spans: dict[SpanKey, SpanRow] = {}
         for row in spans:
             known = self._spans.get(key_of(row))
@@ -51,10 +52,10 @@ class SpanTree:
         """The place of each span, as far as it was asked for."""
 
     def _sees(self, row: SpanRow) -> bool:
-        return not self._own or row.workspace_id in (self._own, "")
+        return not self.sender or row.workspace_id in (self.sender, "")
 
     def _rank(self, row: SpanRow) -> tuple[bool, bool, int]:
-        return row.workspace_id != self._own, row.workspace_id != "", row.number
+        return row.workspace_id != self.sender, row.workspace_id != "", row.number
 
     def run_of(self, span: SpanRow) -> SpanRow | None:
         """The run in which a span lies: the nearest one above it. None: none is known."""
@@ -90,7 +91,7 @@ class SpanTree:
     def children(self) -> Iterator[tuple[SpanRow, SpanRow]]:
         """Each run of these senders that lies in another one, with that one."""
         for row in self._spans.values():
-            is_own = row.source is not None and row.workspace_id == self._own
+            is_own = row.source is not None and row.workspace_id == self.sender
             above = self.run_of(row) if is_own else None
             if above is not None and key_of(above) != key_of(row):
                 yield row, above
@@ -119,7 +120,7 @@ class SpanTree:
             if row.input is None or row.source is not None:
                 continue
             run, is_counted = self._place(row)
-            is_own = self._own in ("", row.workspace_id)
+            is_own = self.sender in ("", row.workspace_id)
             if run is None or is_counted or not is_own:
                 continue
             if row.response_id is not None:
@@ -133,10 +134,20 @@ class SpanTree:
         return {run: tuple(by_model.values()) for run, by_model in sums.items()}
 
 
-def children_of(spans: Sequence[SpanRow]) -> list[tuple[SpanRow, SpanRow]]:
-    """Each run among spans that lies in another one, as its own sender sees the spans."""
+def children_of(
+    spans: Sequence[SpanRow], known: SpanTree | None = None
+) -> list[tuple[SpanRow, SpanRow]]:
+    """Each run among spans that lies in another one, as its own sender sees the spans.
+
+    ``known`` is the tree of one of the senders, if it is there already.
+    """
     senders = {row.workspace_id for row in spans if row.source is not None}
-    return [pair for sender in sorted(senders) for pair in SpanTree(spans, sender).children()]
+    trees = {} if known is None else {known.sender: known}
+    return [
+        pair
+        for sender in sorted(senders)
+        for pair in (trees.get(sender) or SpanTree(spans, sender)).children()
+    ]
 
 
 def _used(row: SpanRow) -> TokenUsage:

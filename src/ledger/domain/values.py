@@ -173,6 +173,11 @@ def micros_of(instant: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def name_of_span(trace_id: bytes, span_id: bytes) -> str:
+    """The name that the run of a span of OpenTelemetry has at its source (contract, Traces)."""
+    return f"{trace_id.hex()}-{span_id.hex()}"
+
+
 def instant_of(micros: int) -> datetime:
     """The instant, in UTC, so many microseconds after 1970-01-01 UTC.
 

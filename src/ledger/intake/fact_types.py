@@ -300,13 +300,17 @@ class ModelTokens(FactData):
         return self
 
 
+MAX_MODELS = 20
+"""The models of a run's tokens."""
+
+
 class Using(FactData):
     """The data that say how many tokens a run used."""
 
     tokens_used: Annotated[
         Count | None, Field(description="By default the sum of `token_usage`.")
     ] = None
-    token_usage: Annotated[list[ModelTokens], Field(max_length=20)] | None = None
+    token_usage: Annotated[list[ModelTokens], Field(max_length=MAX_MODELS)] | None = None
 
     @field_validator("token_usage")
     @classmethod

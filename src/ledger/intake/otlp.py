@@ -26,12 +26,18 @@ from ledger.domain.errors import TooLarge
 JSON, PROTOBUF = ENCODINGS = ("application/json", "application/x-protobuf")
 """The media types of bodies and answers."""
 
+MOST = 100_000
+"""The resources, scopes and spans of a body: a body of empty ones could have millions."""
+
+_MOST_OF_A_SPAN = 10_000
+"""The attributes, and the events, of a span in JSON, which is read in one step."""
+
 _ONLY_TRACES = "If it holds logs or metrics: only traces are taken."
 _OTHERS = {"resourceLogs": "logs", "resourceMetrics": "metrics", "resourceProfiles": "profiles"}
 _FIXED = {1: 8, 5: 4}
 """The bytes of fields of fixed length in protobuf, by their kind."""
-_IDS = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
-"""The ids of a span in JSON, with their lengths in bytes."""
+_IDS = ("traceId", "spanId", "parentSpanId")
+"""The ids of a span in JSON."""
 
 _SPAN_FIELDS = frozenset({
     *_IDS, "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "attributes", "events", "status"
@@ -66,14 +72,6 @@ class SentSpan(NamedTuple):
         """Whether the trace and the span have ids; ids of zeros are none (OTLP, Span)."""
         trace, span = self.span.trace_id, self.span.span_id
         return len(trace) == 16 and len(span) == 8 and any(trace) and any(span)
-
-
-MOST = 100_000
-"""The resources, scopes and spans of a body: a body of empty ones could have millions."""
-
-
-_MOST_OF_A_SPAN = 10_000
-"""The attributes, and the events, of a span in JSON, which is read in one step."""
 
 
 def read(media: str, raw: bytes) -> Iterator[SentSpan]:

@@ -1,14 +1,13 @@
 """The two facts of a span that is a run: its start and its end (contract, Traces)."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ledger.domain.errors import Invalid, LedgerError, TooLarge
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import format_instant
+from ledger.domain.values import format_instant, instant_of
 from ledger.intake.envelope import (
     MAX_FACT_BYTES,
     TOO_LARGE,
@@ -16,13 +15,8 @@ from ledger.intake.envelope import (
     Rejected,
     from_structured,
 )
-from ledger.intake.fact_types import MAX_COUNT, NAME_OF_RUN
+from ledger.intake.fact_types import MAX_COUNT, MAX_MODELS, NAME_OF_RUN
 from ledger.intake.spans import Span, SpanPayload
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_MOST_MODELS = 20
-"""The models that a fact may name; of more, the tokens are told together."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -98,16 +92,17 @@ def _tokens(usage: Sequence[TokenUsage], left_out: list[str]) -> dict[str, Any]:
     """The tokens by model, or together where a model is unknown or there are too many."""
     if not usage:
         return {}
-    if sum(each.input + each.output for each in usage) > MAX_COUNT:
+    total = sum(each.input + each.output for each in usage)
+    if total > MAX_COUNT:
         left_out.append(f"its tokens were left out: they are more than {MAX_COUNT}")
         return {}
-    if len(usage) > _MOST_MODELS or not all(each.model for each in usage):
-        return {"tokens_used": sum(each.input + each.output for each in usage)}
+    if len(usage) > MAX_MODELS or not all(each.model for each in usage):
+        return {"tokens_used": total}
     return {"token_usage": [msgspec.structs.asdict(each) for each in usage]}
 
 
 def _instant(at_ns: int) -> str | None:
-    return format_instant(_EPOCH + timedelta(microseconds=at_ns // 1000)) if at_ns else None
+    return format_instant(instant_of(at_ns // 1000)) if at_ns else None
 
 
 def sentence_of(error: LedgerError) -> str:

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from ledger.domain.errors import Invalid
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import escaped, is_plain
+from ledger.domain.values import escaped, is_plain, name_of_span
 from ledger.intake import json_gate
 from ledger.intake.envelope import MAX_FACT_BYTES
 from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
@@ -121,7 +121,7 @@ class Span(NamedTuple):
     @property
     def run_name(self) -> str:
         """The name that the run of the span has at its source."""
-        return f"{self.trace_id.hex()}-{self.span_id.hex()}"
+        return name_of_span(self.trace_id, self.span_id)
 
     @property
     def run(self) -> AgentSpan | None:
@@ -243,8 +243,8 @@ def _json(value: AnyValue) -> Any:
 def _tokens(values: Attributes) -> TokenUsage | None:
     """The tokens of a span by its model.
 
-    Caches are a part of the input, and reasoning is one of the output. Where a library counts the
-    part beside the whole, so that it is above it, it is added.
+    Caches are a part of the input, and reasoning is one of the output. Where the parts
+    are above the whole, a library counts them beside it, and they are added.
     """
     counts = {kind: _count(values, names) for kind, names in _TOKENS.items()}
     if all(count is None for count in counts.values()):

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from ledger.domain.errors import Unavailable
 from ledger.domain.recorded import Identity
+from ledger.domain.values import name_of_span
 from ledger.log.event_log import planned_once
 from ledger.log.tables import SPAN, SpanRow
 from ledger.postgres.binary import array
@@ -189,10 +190,12 @@ class Spans:
         return take([SpanRow(*row) for row in found])
 
     def _refuse(self, rows: Sequence[SpanRow]) -> None:
-        names = [
-            Identity.of_run(row.organization_id, row.source or "", run_name(row)) for row in rows
+        digests = [
+            Identity.of_run(row.organization_id, row.source or "", name).digest
+            for row in rows
+            for name in [name_of_span(row.trace_id, row.span_id)]
         ]
-        values = _values(rows) | {"digest": array("uuid", [name.digest for name in names])}
+        values = _values(rows) | {"digest": array("uuid", digests)}
         with self._connected().transaction(named(_LOCK, values)) as work:
             work.run(named(_REFUSED, values))
 
@@ -225,8 +228,3 @@ def _values(rows: Sequence[SpanRow]) -> dict[str, Value]:
     columns = dict(zip(SPAN.columns, zip(*rows, strict=True), strict=True))
     values: dict[str, Value] = {name: array(SPAN.columns[name], columns[name]) for name in _SENT}
     return values | {"organization_id": rows[0].organization_id}
-
-
-def run_name(row: SpanRow) -> str:
-    """The name that the run of a span has at its source."""
-    return f"{row.trace_id.hex()}-{row.span_id.hex()}"

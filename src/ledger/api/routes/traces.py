@@ -33,6 +33,7 @@ from ledger.api.problems import (
 )
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
+from ledger.api.services import last_position
 from ledger.api.writing import submit
 from ledger.application.command import Command, TurnDown
 from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
@@ -40,7 +41,7 @@ from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import LedgerError, Unavailable
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import LINE_ID, escaped
+from ledger.domain.values import LINE_ID, escaped, name_of_span
 from ledger.intake import otlp
 from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake.principal import Principal
@@ -48,11 +49,8 @@ from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import Attributes, Span, read, resource_of
 from ledger.language.rendering import doc
-from ledger.log.spans import run_name
 from ledger.log.tables import SpanRow
 from ledger.postgres.scope import EVERYONE, Planning
-
-router = APIRouter(prefix="/v1/otlp", tags=["facts"])
 
 _MOST_TOLD = 10
 """The first reasons that an answer tells."""
@@ -136,11 +134,11 @@ class OtlpRoute(LeanRoute):
         return Response(otlp.refused(status, error.detail), status, kept, otlp.PROTOBUF)
 
 
-router.route_class = OtlpRoute
+router = APIRouter(prefix="/v1/otlp", tags=["facts"], route_class=OtlpRoute)
 
 
 class _Told:
-    """What the answer tells: how many spans were rejected, the first reasons, the last position."""
+    """The answer: how many spans were rejected, the first reasons, the last position."""
 
     def __init__(self) -> None:
         self.rejected = self.position = 0
@@ -150,6 +148,9 @@ class _Told:
         if len(self.reasons) < _MOST_TOLD:
             name = escaped(span.name[:_LONGEST_NAME])
             self.reasons.append(f"span {span.span_id.hex()} ({name}): {sentence}")
+
+    def reach(self, outcomes: Sequence[Outcome]) -> None:
+        self.position = max(self.position, last_position(outcomes))
 
     def reject(self, span: Span, sentence: str) -> None:
         _SPANS.labels("refused").inc()
@@ -202,10 +203,10 @@ def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
 
 
 async def _take(request: Request, principal: Principal, spans: Sequence[Span], told: _Told) -> None:
-    for span in spans:
-        if span.agent is None:
-            _SPANS.labels("other").inc()
-        elif span.run is None:
+    agents = [span for span in spans if span.agent is not None]
+    _SPANS.labels("other").inc(len(spans) - len(agents))
+    for span in agents:
+        if span.run is None:
             told.reject(span, "it names no service line (ledger.service_line_id)")
     for organization_id, own in (await _by_organization(request, principal, spans)).items():
         await _Family(request, principal, organization_id, told).take(own)
@@ -310,24 +311,26 @@ class _Family:
         )
 
     def _grown(self, rows: Sequence[SpanRow], stored: Sequence[SpanRow]) -> "_Grown":
-        """What the request needs of its spans as they are stored, and of their kin."""
+        """The part that is needed of the spans as they are stored, and of their kin."""
         known = {key_of(row): row for row in stored if row.workspace_id == self._workspace_id}
         lost = [row for row in rows if key_of(row) not in known]
         tree = SpanTree([*stored, *lost], self._workspace_id)
         told = [row for row in rows if row.source is not None]
         runs = tree.parents_first([known.get(key_of(row), row) for row in told])
-        usage, ours = tree.usage(), {key_of(row): row for row in told}
+        # Most requests have no run, and a tree may be large.
+        usage, ours = tree.usage() if told else {}, {key_of(row): row for row in told}
         return _Grown(
             [ours[key_of(row)] for row in runs],
             {key_of(row): tree.run_of(row) for row in runs},
             {key: usage[key] for key in ours if key in usage},
-            children_of(stored),
+            children_of(stored, tree),
         )
 
     async def _record(self, spans: Sequence[Span], grown: "_Grown") -> None:
         """Record some of the runs."""
         made = await asyncio.to_thread(lambda: [self._made(span, grown) for span in spans])
         outcomes = await submit(self._request, [command for _, command in made])
+        self._told.reach(outcomes)
         for span, (facts, command), outcome in zip(spans, made, outcomes, strict=True):
             if isinstance(command, ReportSpan) and command.has_parent:
                 self._with_parent.add(span.key)
@@ -356,10 +359,8 @@ class _Family:
         if not isinstance(outcome, Receipt):
             count_refusal(outcome)
             told.reject(span, sentence_of(outcome))
-            told.position = max(told.position, outcome.position)
             return
         self._recorded.add(span.key)
-        told.position = max(told.position, outcome.last_position)
         _SPANS.labels("duplicate" if outcome.duplicate else "run").inc()
         if not outcome.duplicate:
             for sentence in facts.left_out:
@@ -374,11 +375,11 @@ class _Family:
                 )
                 for child, parent in pairs[at : at + _AT_ONCE]
             ]
-            for outcome in await submit(self._request, commands):
+            outcomes = await submit(self._request, commands)
+            self._told.reach(outcomes)
+            for outcome in outcomes:
                 if not isinstance(outcome, Receipt):
                     raise outcome
-                if not outcome.duplicate:
-                    self._told.position = max(self._told.position, outcome.position)
 
 
 _NO_TOKENS = dict.fromkeys(TokenUsage.__struct_fields__)
@@ -397,4 +398,5 @@ def _by_ids(spans: Sequence[Span]) -> Mapping[SpanKey, Sequence[Span]]:
 
 
 def _run_of(row: SpanRow) -> RunOfSpan:
-    return RunOfSpan(row.source or "", run_name(row), row.workspace_id or None)
+    name = name_of_span(row.trace_id, row.span_id)
+    return RunOfSpan(row.source or "", name, row.workspace_id or None)
