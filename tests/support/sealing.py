@@ -105,8 +105,12 @@ class Node:
         self.sealer.disconnect()
 
     def leave(self) -> None:
-        """Disconnect, and wait until the server has noticed: it then lets another node lead."""
+        """Disconnect, so that another node can lead."""
         self.disconnect()
+        self.await_end()
+
+    def await_end(self) -> None:
+        """Wait until the server has noticed the end of the session: it lets another node lead."""
         until(lambda: query(self.conninfo, _SEALERS) == [(0,)], "the end of the session")
 
 
