@@ -82,6 +82,8 @@ def answering(ledger: OldLedger, conninfo: str) -> Iterator[Callable[[Request], 
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         app.state.services.read_notes.stop()
+        # Health tells the last position that was heard of, and a slow start hears late.
+        runner.run(app.state.services.positions.wait(1))
         try:
             yield lambda request: runner.run(_ask(app, request, ledger.keys))
         finally:
