@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from ledger.domain.channel import (
     MAIL_DOMAIN,
@@ -23,6 +23,7 @@ from ledger.domain.channel import (
 )
 from ledger.domain.values import escaped
 from ledger.origins import ORIGIN, is_origin, is_this_machine
+from ledger.sign_in_settings import SignInSettings, read_secret
 from ledger.telemetry.lines import LogFormat
 
 _PREFIX = "LEDGER_"
@@ -72,7 +73,7 @@ _MAIL_SCHEMES: Mapping[str, tuple[MailSecurity, int]] = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(SignInSettings):
     """The settings of an operator (contract, Command line)."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
@@ -260,7 +261,7 @@ class Settings(BaseSettings):
             port=url.port or port,
             security=security,
             user=None if url.username is None else unquote(url.username),
-            password=None if file is None else _read_password(file),
+            password=None if file is None else read_secret(file, "LEDGER_SMTP_PASSWORD_FILE"),
             sender=self.mail_from,
             domains=frozenset(map(str.strip, self.mail_domains.lower().split(","))),
         )
@@ -294,7 +295,14 @@ class Settings(BaseSettings):
             raise ValueError("must be a PostgreSQL URL") from error
         return text
 
-    @field_validator("data_dir", "master_key_file", "smtp_password_file", mode="before")
+    @field_validator(
+        "data_dir",
+        "master_key_file",
+        "smtp_password_file",
+        "oidc_client_secret_file",
+        "oidc_grants",
+        mode="before",
+    )
     @classmethod
     def _check_name(cls, path: object) -> object:
         if path == "":
@@ -439,7 +447,7 @@ class Settings(BaseSettings):
                 "LEDGER_SMTP_PASSWORD_FILE and a user in LEDGER_SMTP_URL must be set together"
             )
         if self.smtp_password_file is not None:
-            _read_password(self.smtp_password_file)
+            read_secret(self.smtp_password_file, "LEDGER_SMTP_PASSWORD_FILE")
         return self
 
     @field_validator("verify_at")
@@ -476,14 +484,3 @@ def unknown_settings(environment: Mapping[str, str]) -> list[str]:
             hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else "."
             sentences.append(f"{escaped(variable)} is no setting of the ledger{hint}")
     return sentences
-
-
-def _read_password(file: Path) -> str:
-    """The first line of a file. Raises ValueError if it cannot be read, or is empty."""
-    try:
-        password = file.read_text().split("\n")[0].rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"LEDGER_SMTP_PASSWORD_FILE cannot be read: {error}") from error
-    if not password:
-        raise ValueError("the file of LEDGER_SMTP_PASSWORD_FILE must have a password")
-    return password

@@ -30,7 +30,8 @@ EVENTS = "/v1/events/export"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
-    "resource_reason", "fact_source", "fact_id", "reason", "reported_by_name", "errors",
+    "resource_reason", "fact_source", "fact_id", "reason", "reported_by_name", "errors", "resource_by", "resource_provider",
+    "resource_permissions",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 

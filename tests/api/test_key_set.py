@@ -16,7 +16,7 @@ from ledger.api.access.key_set import (
     LARGEST,
     RETRY_SECONDS,
     KeySet,
-    UnusableKeySet,
+    UnusableAnswer,
     parse_keys,
 )
 from ledger.domain.errors import Unavailable
@@ -266,7 +266,7 @@ def test_keys_that_cannot_check_a_token_are_ignored() -> None:
     ]
     document = json.dumps({"keys": [*odd, ours]}).encode()
     assert set(parse_keys(document)) == {("rsa-1", "RS256")}
-    with pytest.raises(UnusableKeySet):
+    with pytest.raises(UnusableAnswer):
         parse_keys(json.dumps({"keys": odd}).encode())
 
 

@@ -52,7 +52,7 @@ _FORMULA = re.compile(rf"\A[{_BEFORE}]*+(?=[{_SIGNS}])|(?<![{_BEFORE}])[{_BEFORE
 """The blanks and dividers before a sign. (Possessive, and never from the middle of a run: the time
 grows with the length only.)"""
 
-_JSON = (msgspec.inspect.DictType, msgspec.inspect.ListType)
+_JSON = (msgspec.inspect.DictType, msgspec.inspect.ListType, msgspec.inspect.VarTupleType)
 """The types whose values are a cell with JSON."""
 
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
@@ -237,7 +237,7 @@ async def pages(
         if is_last:
             return
         # A credential that ended meanwhile ends the export, of the API and of the page alike.
-        if await asking.services.authenticator.lapsed([asking.principal]):
+        if await asking.services.lapsed([asking.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
         rows = Answer(await asking.services.door.fetch(*following(found[-1]).asked))
 

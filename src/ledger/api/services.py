@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, time
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
+from ledger.api.access.sessions import SessionRules, Sessions
 from ledger.api.gauges import DatabaseGauges, SharedText
 from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.loop_turns import LoopTurns
@@ -24,6 +25,7 @@ from ledger.domain.channel import STRICT, ChannelRules
 from ledger.domain.errors import ReadOnly, Unavailable
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
+from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.documents import Documents
 from ledger.log.event_log import Log
@@ -161,6 +163,8 @@ class ApiServices:
         public_url: str | None = None,
         channel_rules: ChannelRules = STRICT,
         verified_at: time | None = None,
+        *,
+        session_rules: SessionRules,
     ) -> None:
         self._writing = writing
         self._submissions = Submissions(writing.writer, positions) if writing else None
@@ -199,12 +203,21 @@ class ApiServices:
         self.metrics_token = metrics_token
         """The bearer token of who may read the metrics; None: anybody may."""
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
+        self.sessions = Sessions(
+            door,
+            clock,
+            vault,
+            self.authenticator,
+            key_uses,
+            partial(self._submissions.submit, for_views=False) if self._submissions else None,
+            session_rules,
+        )
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()
         self.slices = LoopTurns()
         tail = Tail(door.fetch, positions)
-        self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
+        self.streams = Streams(tail, door.fetch, self.lapsed)
         self.failure: Exception | None = None
         """The error because of which the services could not be opened."""
 
@@ -247,6 +260,11 @@ class ApiServices:
         if self._submissions is None:
             raise ReadOnly
         return self._submissions
+
+    async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
+        """Those that may no longer pass: for streams and exports, which last long."""
+        lapsed = await self.authenticator.lapsed(principals)
+        return lapsed | await self.sessions.lapsed(principals)
 
     def failing_seconds(self) -> float:
         """For how long appends have failed; 0 on a read node, which makes none."""

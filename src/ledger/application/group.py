@@ -29,6 +29,7 @@ from ledger.log.append import Append, Numbers, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
 from ledger.log.leases import EndedLease
+from ledger.log.sessions import SessionRows
 from ledger.log.snapshots import Aggregate
 from ledger.log.tables import (
     OUTCOME,
@@ -86,6 +87,7 @@ class Group:
         self._mapper, self._clock = mapper, clock
         self.tables = DecisionTables()
         memory.begin(append, self.tables)
+        self.sessions = SessionRows(append)
         self.now = EARLIEST
         """The instant of the command that is being decided."""
         self.touched: set[str] = set()
@@ -401,6 +403,7 @@ class Group:
             self.tables.heard,
             self._omitted.values(),
         )
+        self.sessions.write()
 
     def _write(self, *, is_last: bool) -> None:
         rows = [

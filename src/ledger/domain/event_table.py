@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from ledger.domain.recorded import Event
 
-LANGUAGE = 2
+LANGUAGE = 3
 """The number of the language of events that this version understands: the highest ``since``."""
 
 

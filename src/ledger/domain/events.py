@@ -10,6 +10,7 @@ from ledger.domain.reads import READ_TABLE
 from ledger.domain.recorded import Event
 from ledger.domain.refusals import REFUSAL_TABLE
 from ledger.domain.run import RUN_TABLE
+from ledger.domain.session import SESSION_TABLE
 from ledger.domain.statement import STATEMENT_TABLE
 from ledger.domain.watch import WATCH_TABLE
 
@@ -24,6 +25,7 @@ EVENT_TABLE: tuple[EventRow, ...] = (
     *STATEMENT_TABLE,
     *WATCH_TABLE,
     *ALERT_TABLE,
+    *SESSION_TABLE,
 )
 
 EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)

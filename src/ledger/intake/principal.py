@@ -11,11 +11,13 @@ from ledger.domain.recorded import Actor
 from ledger.domain.values import ActorType
 from ledger.postgres.scope import ANY, EVERYONE, Tenant
 
+USER = "user:"
+"""Begins the id of a credential of a person; the provider's name of the person follows."""
+
 
 class Grant(msgspec.Struct, frozen=True):
-    """The subject of an identity provider's token, and the conditions that end the token."""
+    """The conditions that end a token of an identity provider."""
 
-    subject: str
     expires_at: float
     """Seconds since 1970: from this instant on, the token is refused."""
     signed_by: bytes
@@ -31,9 +33,11 @@ class Principal(msgspec.Struct, frozen=True):
     organization_id: str | None = None
     workspace_id: str | None = None
     grant: Grant | None = None
-    """Set if the credential is a token of an identity provider, else None."""
+    """Set if the credential is a token that an identity provider signed, else None."""
     secret: bytes | None = None
     """The hash of the API key's secret that was sent: a replaced secret ends before its key."""
+    session: bytes | None = None
+    """The hash of the secret of the session at the pages, with which the credential ends."""
 
     @property
     def is_admin(self) -> bool:
@@ -58,7 +62,7 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def actor(self) -> Actor:
         """The credential as an actor, for writes that name no other actor."""
-        return Actor(self.type, self.id if self.grant is None else self.grant.subject)
+        return Actor(self.type, self.id.removeprefix(USER) if self.type == "user" else self.id)
 
     @property
     def credential(self) -> str:
@@ -67,7 +71,7 @@ class Principal(msgspec.Struct, frozen=True):
         An API key has one tenant. A person may have tokens for several tenants, and the outcome of
         a request under one token must not be told under another. So the name includes the tenant.
         """
-        if self.grant is None:
+        if self.type != "user":
             return self.id
         return f"{self.id} at {self.organization_id or '*'}/{self.workspace_id or '*'}"
 
@@ -142,6 +146,9 @@ WATCHER = Principal("watches", "system", frozenset({"admin"}))
 
 HOUSEKEEPER = Principal("housekeeper", "system", frozenset({"admin"}))
 """The service itself, when it records how many refusals were only counted."""
+
+SIGN_IN = Principal("sign-in", "system", frozenset({"admin"}))
+"""The service itself, when a session ends because of its provider, or of its grants."""
 
 DISPATCHER = Principal("webhook-dispatcher", "system", frozenset({"admin"}))
 """The service itself, when a delivery fails for good or an endpoint is disabled by rule."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.domain import directory, reads, refusals
+from ledger.domain import directory, reads, refusals, session
 from ledger.domain import execution_events as lines
 from ledger.domain import run as runs
 from ledger.domain.events import EVENT_TABLE
@@ -20,6 +20,10 @@ from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
 EntryKind = Literal["fact", "command", "refused", "read"]
 Outcome = Literal["succeeded", "refused", "read"]
+
+
+SessionWord = Literal["provider", "token", "self", "administrator"]
+"""How a person signed in, or who ended the session."""
 
 
 class Write(NamedTuple):
@@ -34,13 +38,17 @@ class AuditResource(msgspec.Struct, frozen=True, gc=False):
     """The resource of a write.
 
     ``count`` is present if the entry stands for that many refused writes, ``reason`` if the write
-    erased a run.
+    erased a run. Of a session, ``by`` says how the person signed in, or who ended it; at its
+    beginning ``provider`` is the issuer, or null, and ``permissions`` are those in the tenant.
     """
 
     type: str
     id: str
     count: int | msgspec.UnsetType | None = msgspec.UNSET
     reason: str | msgspec.UnsetType | None = msgspec.UNSET
+    by: SessionWord | msgspec.UnsetType = msgspec.UNSET
+    provider: str | msgspec.UnsetType | None = msgspec.UNSET
+    permissions: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 _FACTS: Mapping[type[Event], str] = {row.event: row.fact for row in EVENT_TABLE if row.fact}
@@ -63,6 +71,7 @@ READ_ACTION = "run.read"
 COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {
     OMITTED_ACTION,
     READ_ACTION,
+    session.REFUSED_ACTION,
 }
 """Actions that are not types of facts."""
 
@@ -164,10 +173,26 @@ def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> AuditResource:
     return AuditResource("refused_writes", credential, count=body.count)
 
 
+def _begun(body: session.SessionBegun, event: Recorded) -> AuditResource:
+    return AuditResource(
+        SUBJECTS["SES"],
+        event.originator_id,
+        by=body.by,
+        provider=body.issuer,
+        permissions=body.permissions,
+    )
+
+
+def _ended(body: session.SessionEnded, event: Recorded) -> AuditResource:
+    return AuditResource(SUBJECTS["SES"], event.originator_id, by=body.by)
+
+
 _RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], AuditResource | None]] = {
     runs.RunErased: _erased,
     refusals.WriteRefused: _refused,
     refusals.RefusalsOmitted: _omitted,
     reads.RunDataRead: _read,
+    session.SessionBegun: _begun,
+    session.SessionEnded: _ended,
 }
 """The resources that are more, or less, than the event's stream."""

@@ -112,6 +112,7 @@ SUBJECTS: Mapping[str, str] = {
     "STM": "statement",
     "WCH": "watch",
     "ALR": "alert",
+    "SES": "session",
 }
 """Prefix of a stream's id → the type of its resource, where the stream has the resource's id."""
 

@@ -425,17 +425,17 @@ class Append:
             return
         if tables.ended:
             lines, runs = array("text", tables.ended.values()), array("text", tables.ended)
-            self._change(_END_RUNS, line=lines, run=runs)
+            self.change(_END_RUNS, line=lines, run=runs)
         if tables.moved:
             of_lines, versions = zip(*tables.moved.values(), strict=True)
             runs, numbers = array("text", tables.moved), array("bigint", versions)
-            self._change(_MOVE_RUNS, line=array("text", of_lines), run=runs, version=numbers)
+            self.change(_MOVE_RUNS, line=array("text", of_lines), run=runs, version=numbers)
         for run, at in tables.erased.items():
-            self._change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
+            self.change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
         for identifier, row in tables.disowned.items():
             table = ENDPOINT if isinstance(row, EndpointRow) else WATCH
             statement = _DISOWN.format(table.name, table.key[-1])
-            self._change(statement, organization=row.organization_id, id=identifier)
+            self.change(statement, organization=row.organization_id, id=identifier)
         self._transaction.defer_beyond(_NOTIFY)
 
     def write_beside(
@@ -445,29 +445,38 @@ class Append:
         omitted: Collection[OmittedRow],
     ) -> None:
         """Write what no event tells: rows, heartbeats by run, and counts of omitted refusals."""
-        self._add(rows)
+        self.write_rows(rows)
         if heard:
             instants = array("timestamptz", heard.values())
-            self._change(leases.HEAR, run=array("text", heard), at=instants)
+            self.change(leases.HEAR, run=array("text", heard), at=instants)
         if omitted:
             columns = map(array, OMITTED.columns.values(), zip(*omitted, strict=True))
-            self._change(_OMIT, **dict(zip(OMITTED.columns, columns, strict=True)))
+            self.change(_OMIT, **dict(zip(OMITTED.columns, columns, strict=True)))
+
+    def write_rows(self, rows: Mapping[Table, Sequence[Sequence[Any]]]) -> None:
+        """Insert rows, or replace those of tables that say so."""
+        self._add(rows)
 
     def beat(self, now: datetime, *, listens: bool) -> None:
         """Beat: no later event is recorded before this instant (contract, Several nodes).
 
         With ``listens`` also note that the service is able to take heartbeats at this instant.
         """
-        self._change(leases.LISTEN if listens else leases.BEAT, now=now.isoformat())
+        self.change(leases.LISTEN if listens else leases.BEAT, now=now.isoformat())
+
+    def select(self, statement: str, values: Mapping[str, Value]) -> Rows:
+        """The rows of a statement about tables beside the log."""
+        return self._transaction.run(named(statement, values))
+
+    def change(self, statement: str, **values: Value) -> None:
+        """Send a statement that changes stored rows with the commit."""
+        self._transaction.defer(named(statement, values))
 
     def _add(
         self, rows: Mapping[Table, Sequence[Sequence[Any]]], select: str = "", value: Value = None
     ) -> None:
         if some := {table: of_table for table, of_table in rows.items() if of_table}:
             self._transaction.defer(insert(some, select, value))
-
-    def _change(self, statement: str, **values: Value) -> None:
-        self._transaction.defer(named(statement, values))
 
     def probe(self) -> None:
         """Update the probe row, to find out whether an append could write, and the clock's skew."""

@@ -24,6 +24,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.reads import RunDataReads
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
+from ledger.domain.session import Session
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
 from ledger.log.tables import SnapshotRow
@@ -39,6 +40,7 @@ Aggregate = (
     | Refusals
     | DirectoryEntry
     | RunDataReads
+    | Session
 )
 
 KINDS: dict[str, type[Aggregate]] = {
@@ -52,6 +54,7 @@ KINDS: dict[str, type[Aggregate]] = {
     "REF": Refusals,
     "DIR": DirectoryEntry,
     "REA": RunDataReads,
+    "SES": Session,
 }
 """The aggregate that a stream's events fold into, by the prefix of the stream's id."""
 

@@ -295,6 +295,53 @@ class ListeningRow(NamedTuple):
 
 LISTENING = DecisionTable("listening", ListeningRow, key=("is_only",))
 
+
+class SessionRow(NamedTuple):
+    """A session of a person at the pages (contract, Sign-in); its last use is among those of keys.
+
+    Rows leave with the end of their session.
+    """
+
+    session_id: Text
+    secret_hash: Octets
+    """SHA-256 of the cookie's 32 random bytes."""
+    by: Text
+    """``provider`` or ``token``."""
+    issuer: Text | None
+    sub: Text
+    """The provider's name of the person; of a token, the id of the key, or the token's ``sub``."""
+    sid: Text | None
+    """The provider's name of its own session."""
+    organization_id: Text | None
+    workspace_id: Text | None
+    permissions: Texts
+    """In the tenant; empty: several are granted, and none is chosen yet."""
+    claims: Text
+    """JSON: the values by which grants are judged (``api/access/grants.py``)."""
+    kept: Octets
+    """Sealed: the token, or the refresh token and the ID token."""
+    signed_at: Instant
+    """When the person signed in, by the provider's clock: a logout ends what began before it."""
+    checked_at: Instant
+    """When the provider gave the claims."""
+    asked_at: Instant
+    """When a node last began to ask for them anew."""
+    begun_at: Instant
+    ends_at: Instant
+    browser: Text
+    network: Text
+
+
+SESSION = DecisionTable(
+    "session",
+    SessionRow,
+    key=("session_id",),
+    tenant=("organization_id", "workspace_id"),
+    is_internal=False,
+    hidden=("secret_hash", "claims", "kept"),
+    replaces=True,
+)
+
 DECISION_TABLES: tuple[DecisionTable, ...] = (
     IDENTITY,
     OPEN_RUN,
@@ -311,6 +358,7 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
     PROBE,
     LEASE,
     LISTENING,
+    SESSION,
 )
 
 
@@ -345,6 +393,18 @@ STATEMENT_DOCUMENT = Table(
     key=("document_sha256",),
     tenant=("organization_id", "workspace_id"),
 )
+
+
+class PersonRow(NamedTuple):
+    """The names of a person, as the latest sign-in told them: never in the log."""
+
+    sub: Text
+    name: Text | None
+    email: Text | None
+    seen_at: Instant
+
+
+PERSON = Table("person", PersonRow, key=("sub",), replaces=True)
 
 
 class SpanRow(NamedTuple):

@@ -42,6 +42,8 @@ _OTHERS = {
     "verification": Wall(
         EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
     ),
+    # The names of people: a page shows those of actors whose entries its reader sees.
+    "person": Wall(EVERYONE_ONLY, "sub name email seen_at"),
     # How far the loop of watches has looked, and what waits for room.
     "watch_look": Wall(of_tenant(("organization_id",)), "organization_id position"),
     "watch_overflow": Wall(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
@@ -103,6 +105,7 @@ FUNCTIONS = (
     "known_until()",
     "events_between(bigint, bigint, bigint)",
     "passing_keys(bytea[], timestamptz)",
+    "passing_sessions(bytea[], timestamptz, interval)",
     "sees_line(text)",
     "sees_endpoint(text)",
 )

@@ -4,7 +4,8 @@ A leaf is the UTF-8 text of one JSON object without spaces, its keys in this ord
 
     v               the format of the stored event, 2 (``log/codec.py``)
     position        of the event in the log
-    stream          the event's stream: LIN-…, RUN-…, KEY-…, WHK-…, STM-…, REF-…, DIR-…, READ-…
+    stream          the event's stream: LIN-…, RUN-…, KEY-…, WHK-…, STM-…, REF-…, DIR-…, READ-…,
+                    SES-…
     version         1, 2, 3 … in that stream
     type            the event's stored name, such as "execution.paused/1"
     occurred_at     when the event happened, as the text that other answers have

@@ -81,6 +81,10 @@ def serve(
     only_reads = role == "read"
     if only_reads and settings.database_url is None:
         raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
+    if settings.oidc_grants is not None and serves(role):
+        from ledger.service.composition.sign_in import refuse_broken_grants
+
+        refuse_broken_grants(settings)
     stopping = _set_by_signals()
     repetitions = configure_logging(settings.log_format)
     announce = Announcing(announce, settings.log_format)

@@ -72,6 +72,14 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
         ),
     ),
     (
+        "Sessions",
+        (
+            Choice("Signed in", "session.begin"),
+            Choice("Session ended", "session.end"),
+            Choice("Sign-in without a grant", "session.refuse"),
+        ),
+    ),
+    (
         "Webhooks",
         (
             Choice("Endpoint added", "webhook.create"),

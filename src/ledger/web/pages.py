@@ -19,7 +19,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.access.authentication import address_of
 from ledger.api.lean import LeanRoute, is_model, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
@@ -38,7 +37,6 @@ from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
-from ledger.intake.tokens import TOKEN_PREFIX
 from ledger.web import session, showing
 from ledger.web.addresses import HOME, START, here, own_page, with_parameter
 from ledger.web.bell import bell_of
@@ -111,9 +109,6 @@ _ADDRESS = re.compile(
 """Where an address of ours begins in a page. A user's text cannot look like such a place, since
 templates escape its quotation marks."""
 
-_KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with another key."
-_TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
-
 _templates = Environment(
     loader=PackageLoader("ledger.web"),
     autoescape=select_autoescape(),
@@ -168,15 +163,11 @@ def gathered(values: Mapping[str, Any], prefix: str, field: str) -> dict[str, An
 
 async def visitor_of(request: Request) -> Principal:
     """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
-    found = session.session_of(request)
+    found = await session.session_of(request)
     session.require_own_origin(request)
-    try:
-        principal = await services_of(request).authenticator.authenticate(
-            found.token, address_of(request)
-        )
-    except Unauthorized as error:
-        is_key = found.token.startswith(TOKEN_PREFIX)
-        raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
+    principal = found.visitor.principal
+    if principal is None:
+        raise session.ChoosePlace("Choose an organization first.")
     request.state.session, request.state.principal = found, principal
     return principal
 
@@ -338,7 +329,7 @@ def show(
     address = shown_at or here(request)
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
-    found: session.Session | None = getattr(request.state, "session", None)
+    found: session.BrowserSession | None = getattr(request.state, "session", None)
     now, zone = services.clock(), showing.zone_of(request)
     as_of, instant = _asked(request, now)
     # A cursor of a list as of one instant is meaningless in the list as of another.
@@ -350,6 +341,8 @@ def show(
         "form_key": found.form_key if found is not None else None,
         "request_key": secrets.token_urlsafe(12),
         "zone": zone,
+        "places": sorted(map(session.named, found.visitor.places)) if found is not None else (),
+        "place": session.place_of(principal) if principal is not None else None,
         "theme": (theme := showing.theme_of(request)),
         "next_theme": showing.theme_after(theme),
         "as_of": as_of,
@@ -382,8 +375,6 @@ def show(
     party = principal.party if principal is not None else ""
     response = PageResponse(text, status, services.slices, party, services.root_path)
     response.is_whole = bool(made.blocks)
-    if found is not None and found.is_aging(now):
-        session.keep(request, response, found.prolonged(now))
     return response
 
 
@@ -399,15 +390,32 @@ def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None
     return None, None
 
 
+def sign_in_page(request: Request, status: int = 200, **context: Any) -> Response:
+    """The page that offers the ways to sign in."""
+    rules = services_of(request).sessions.rules
+    provider = rules.provider and rules.provider.config.name
+    return show(
+        request,
+        "sign_in.html",
+        status,
+        provider=provider,
+        takes_tokens=rules.takes_tokens,
+        idle=rules.idle,
+        **context,
+    )
+
+
 def refusal_page(request: Request, error: LedgerError, **context: Any) -> Response:
     """The page of a refusal, with its HTTP status; without a session, the sign-in page."""
     status = status_of(error)
+    if isinstance(error, session.ChoosePlace):
+        return go(with_parameter("/ui/place", "next", here(request)))
     if isinstance(error, Unauthorized):
         request.state.principal = request.state.session = None
         context = {"next": here(request), "reason": error.detail} | context
-        if _comes_from_elsewhere(request):
+        if session.comes_from_elsewhere(request):
             return show(request, "arrival.html", next=here(request))
-        response = show(request, "sign_in.html", status, **context)
+        response = sign_in_page(request, status, **context)
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
     response = show(
@@ -448,16 +456,6 @@ def _without_blanks(query: bytes) -> str | None:
     parts = query.decode("ascii", "replace").split("&")
     filled = [part for part in parts if part.partition("=")[2] or "=" not in part]
     return None if len(filled) == len(parts) else "?" + "&".join(filled)
-
-
-def _comes_from_elsewhere(request: Request) -> bool:
-    """Whether a link on another site led here: the browser then sends no ``Strict`` cookie."""
-    headers = request.headers
-    return (
-        request.method == "GET"
-        and headers.get("sec-fetch-site") == "cross-site"
-        and headers.get("sec-fetch-mode") == "navigate"
-    )
 
 
 async def read_form(request: Request, model: type[M]) -> M:

@@ -1,103 +1,121 @@
-"""The session: the visitor's token, in a cookie that only this service can read.
+"""The session of a browser: a cookie with a random secret, whose hash is in the database.
 
-The cookie holds the token, encrypted under the master key. Scripts cannot read the cookie, and the
-browser sends it only with requests from our own pages (``SameSite=Strict``). The API ignores it.
-A session has a form key, which every form of the session contains. A request that another site
-makes has neither cookie nor form key.
+Scripts cannot read the cookie, and the browser sends it only with requests from our own pages
+(``SameSite=Strict``). The API ignores it. Each form of a session contains a form key, which is made
+of the secret and of the tenant that was shown: a request that another site makes has neither, and a
+form of a tenant that was left changes nothing in the one that was entered.
 """
 
-import base64
-import binascii
 import hmac
-import secrets
-from datetime import datetime
 from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import Request, Response
 
+from ledger.api.access.authentication import address_of
+from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret
 from ledger.api.problems import Unauthorized
 from ledger.api.reading import services_of
 from ledger.domain.errors import Forbidden
-from ledger.log.vault import CannotOpen
+from ledger.intake.principal import Principal
 
 COOKIE = "ledger_session"
 
-SESSION_SECONDS = 12 * 3600
-"""A session ends this long after its last use. An open page counts as use when it refreshes."""
+_BY_HTTPS = ".s"
+"""Ends the cookie of a browser that signed in by https, which no later request may tell."""
 
-LONGEST_TOKEN = 2800
-"""In characters. A longer token, once encrypted, exceeds the 4 KB that browsers allow a cookie."""
-
-_PURPOSE = "ui/session"
 _SAFE = frozenset({"GET", "HEAD"})
 
 
-class Session(msgspec.Struct, frozen=True):
+class ChoosePlace(Unauthorized):
+    """Several tenants are granted to the person, who has not chosen one yet."""
+
+
+class BrowserSession(msgspec.Struct, frozen=True):
     """The session of a browser that has signed in."""
 
-    token: str
-    form_key: str
-    """The secret that every form of this session contains."""
-    expires: int
-    """Seconds since 1970."""
+    visitor: Visitor
+    secret: str
     secure: bool
     """Whether the browser signed in over TLS."""
 
-    def is_aging(self, now: datetime) -> bool:
-        """Whether to prolong the session: at most once a minute, not for each page."""
-        return self.expires - now.timestamp() < SESSION_SECONDS - 60
-
-    def prolonged(self, now: datetime) -> "Session":
-        return msgspec.structs.replace(self, expires=_expiry(now))
+    @property
+    def form_key(self) -> str:
+        """The text that every form of this session contains, in the tenant that is shown."""
+        principal = self.visitor.principal
+        place = "?" if principal is None else place_of(principal)
+        return hmac.digest(self.secret.encode(), f"form|{place}".encode(), "sha256").hex()
 
     def require_form_key(self, sent: str) -> None:
-        """Raise Forbidden for a form that was not made for this session."""
+        """Raise Forbidden for a form that was not made for this session and tenant."""
         if not hmac.compare_digest(sent.encode(), self.form_key.encode()):
             raise Forbidden("This form has expired. Open the page again.")
 
 
-def begin(request: Request, token: str) -> Session:
-    """Begin a session for a token that was authenticated."""
-    # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
-    secure = request.headers.get("origin", "").startswith("https://")
-    return Session(token, secrets.token_urlsafe(24), _expiry(services_of(request).clock()), secure)
+def named(tenant: tuple[str | None, str | None]) -> str:
+    """An organization, or a workspace of it, as the chooser names it; ``*``: all tenants."""
+    return "/".join(filter(None, tenant)) or "*"
 
 
-def _expiry(now: datetime) -> int:
-    return int(now.timestamp()) + SESSION_SECONDS
+def place_of(principal: Principal) -> str:
+    """The tenant of a credential, as the chooser names it."""
+    return named((principal.organization_id, principal.workspace_id))
 
 
-def session_of(request: Request) -> Session:
-    """The request's session. Raises Unauthorized without a session, or if it has expired."""
-    try:
-        sealed = base64.urlsafe_b64decode(request.cookies.get(COOKIE, "") + "==")
-        opened = services_of(request).vault.open(_PURPOSE, sealed)
-        session = msgspec.json.decode(opened, type=Session)
-    except (binascii.Error, ValueError, CannotOpen, msgspec.MsgspecError) as error:
-        raise Unauthorized("Sign in to see this page.") from error
-    if session.expires < services_of(request).clock().timestamp():
-        raise Unauthorized("Your session has expired. Sign in again.")
-    return session
+def cookie_name(request: Request) -> str:
+    """The cookie's name: over https, one that no other host and no page by http may set."""
+    return f"__Host-{COOKIE}" if services_of(request).is_public_by_https else COOKIE
 
 
-def keep(request: Request, response: Response, session: Session) -> None:
-    """Set the session's cookie in the browser."""
-    sealed = services_of(request).vault.seal(_PURPOSE, msgspec.json.encode(session))
-    response.set_cookie(
-        COOKIE,
-        base64.urlsafe_b64encode(sealed).rstrip(b"=").decode(),
-        max_age=SESSION_SECONDS,
-        path="/",
-        httponly=True,
-        samesite="strict",
-        secure=session.secure,
+def _cookie(request: Request) -> tuple[str, bool]:
+    value = request.cookies.get(cookie_name(request), "")
+    return value.removesuffix(_BY_HTTPS), value.endswith(_BY_HTTPS)
+
+
+async def session_of(request: Request) -> BrowserSession:
+    """The request's session. Raises Unauthorized without one, or if it has ended."""
+    secret, secure = _cookie(request)
+    visitor = await services_of(request).sessions.visitor(secret, address_of(request))
+    return BrowserSession(visitor, secret, secure)
+
+
+def made_for(request: Request) -> Made:
+    """What a new session has of the request that begins it."""
+    return Made(
+        new_secret(),
+        hash_of(_cookie(request)[0]),
+        request.headers.get("user-agent", ""),
+        address_of(request),
+        request.state.request_id,
     )
 
 
-def forget(response: Response) -> None:
+def keep(request: Request, response: Response, secret: str) -> None:
+    """Set the session's cookie in the browser."""
+    services = services_of(request)
+    # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
+    is_told = request.headers.get("origin", "").startswith("https://")
+    secure = services.is_public_by_https or is_told
+    response.set_cookie(
+        cookie_name(request),
+        secret + (_BY_HTTPS if secure else ""),
+        max_age=int(services.sessions.rules.seconds),
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=secure,
+    )
+
+
+def forget(request: Request, response: Response) -> None:
     """Delete the session's cookie in the browser."""
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(
+        cookie_name(request),
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=services_of(request).is_public_by_https,
+    )
 
 
 def require_own_origin(request: Request) -> None:
@@ -112,6 +130,16 @@ def require_own_origin(request: Request) -> None:
         own = origin is None or _host_of(origin) == request.headers.get("host")
     if not own:
         raise Forbidden("The request came from another site.")
+
+
+def comes_from_elsewhere(request: Request) -> bool:
+    """Whether a link on another site led here: the browser then sends no ``Strict`` cookie."""
+    headers = request.headers
+    return (
+        request.method == "GET"
+        and headers.get("sec-fetch-site") == "cross-site"
+        and headers.get("sec-fetch-mode") == "navigate"
+    )
 
 
 def _host_of(origin: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Signing in and out, and the front page."""
+"""Signing in with a token, signing out, and the front page."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +11,7 @@ from ledger.api.reading import Asking, Present, services_of
 from ledger.web import session
 from ledger.web.addresses import HOME, START, own_page
 from ledger.web.key_forms import PERMISSIONS
-from ledger.web.pages import PageRoute, go, home_of, refusal_page, show
+from ledger.web.pages import PageRoute, go, home_of, read_form, refusal_page, show, sign_in_page
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -23,7 +23,7 @@ _NOT_KNOWN = (
     " Paste the whole token; it begins with elk_."
 )
 _NOT_TAKEN = "This token has expired, or this service does not accept it. Paste the whole token."
-_TOO_LONG = f"This token is too long. The limit is {session.LONGEST_TOKEN} characters."
+_OFF = "Signing in with a token is turned off here."
 
 
 class SignIn(BaseModel):
@@ -45,9 +45,11 @@ class SignOut(BaseModel):
 async def front_page(request: Request) -> Response:
     """The sign-in page; a visitor with a session is redirected to the board."""
     try:
-        session.session_of(request)
+        await session.session_of(request)
     except Unauthorized:
-        return show(request, "sign_in.html", next="", reason=None)
+        return sign_in_page(request, next="", reason=None)
+    except REFUSALS as error:
+        return refusal_page(request, as_refusal(error))
     return go(HOME)
 
 
@@ -67,24 +69,24 @@ async def begin(request: Request) -> Response:
 async def sign_in(request: Request) -> Response:
     """Begin a session for the token in the form; a token is never part of an address."""
     target = token = ""
+    services = services_of(request)
     try:
         session.require_own_origin(request)
         form = parse_query(await read_capped(request, _LARGEST), SignIn)
         assert isinstance(form, SignIn)
         target = own_page(form.next) if form.next else ""
+        if not services.sessions.rules.takes_tokens:
+            return refusal_page(request, Unauthorized(_OFF), next=target)
         token = form.token.strip()
-        if len(token) > session.LONGEST_TOKEN:
-            return refusal_page(request, Unauthorized(_TOO_LONG), next=target)
-        principal = await services_of(request).authenticator.authenticate(
-            token, address_of(request)
-        )
+        principal = await services.authenticator.authenticate(token, address_of(request))
+        secret = await services.sessions.begin_by_token(principal, token, session.made_for(request))
     except Unauthorized:
         reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(reason), next=target)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(target or home_of(principal))
-    session.keep(request, response, session.begin(request, token))
+    session.keep(request, response, secret)
     return response
 
 
@@ -100,9 +102,24 @@ async def show_start(asking: Asking, query: Present) -> Response:
     )
 
 
-@signed_in.post("/ui/sign-out", openapi_extra=needs(None))
-async def sign_out(form: SignOut) -> Response:
-    """End the session in this browser."""
-    response = go("/")
-    session.forget(response)
+@router.post("/ui/sign-out")
+async def sign_out(request: Request) -> Response:
+    """End the session, then that of the identity provider if it offers this."""
+    services = services_of(request)
+    try:
+        found = request.state.session = await session.session_of(request)
+        session.require_own_origin(request)
+        await read_form(request, SignOut)
+        id_token = await services.sessions.end_own(
+            found.visitor, found.visitor.row.session_id, request.state.request_id
+        )
+    except REFUSALS as error:
+        return refusal_page(request, as_refusal(error))
+    provider, address = services.sessions.rules.provider, None
+    if provider is not None and found.visitor.row.by == "provider":
+        address = await provider.end_address(id_token)
+    request.state.session = None
+    # Of a form, a browser follows redirects to our own pages alone.
+    response = go("/") if address is None else show(request, "arrival.html", next=address)
+    session.forget(request, response)
     return response

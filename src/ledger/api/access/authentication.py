@@ -158,8 +158,9 @@ class Authenticator:
         passing = {bytes(row[0]) for row in await self._passing(hashes)} if hashes else set()
         lapsed = frozenset(key for key in keys if key.secret not in passing)
         if lapsed:
+            gone = {key.secret for key in lapsed}
             known = self._known.items()
-            self._known = {token: entry for token, entry in known if entry.principal not in lapsed}
+            self._known = {token: e for token, e in known if e.principal.secret not in gone}
         return lapsed | self._ended(principals)
 
     def _ended(self, principals: Collection[Principal]) -> frozenset[Principal]:

@@ -7,9 +7,9 @@ lifetime, which is limited because a token cannot be revoked.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 import jwt
 import msgspec
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ledger.api.access.key_set import ALGORITHMS, KeySet, SigningKey
 from ledger.domain.api_key import Permission
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
-from ledger.intake.principal import Grant, Principal
+from ledger.intake.principal import USER, Grant, Principal
 
 LONGEST = 8 * 1024
 """Characters of a token."""
@@ -41,14 +41,18 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 
 _PERMISSIONS = frozenset(get_args(Permission))
 
+_SUBJECT = r"^[!-~]([ -~]{0,198}[!-~])?$"
+
+SUBJECT = re.compile(_SUBJECT)
+"""Visible ASCII with inner spaces, no longer than an actor's id: ``sub`` becomes one."""
+
 
 class Claims(BaseModel):
     """A token's claims about its holder; other claims are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    # Visible ASCII with inner spaces, no longer than an actor's id: ``sub`` becomes an actor's id.
-    sub: str = Field(pattern=r"^[!-~]([ -~]{0,198}[!-~])?$")
+    sub: str = Field(pattern=_SUBJECT)
     # PyJWT would accept numbers in text too.
     exp: float
     nbf: float | None = None
@@ -56,6 +60,31 @@ class Claims(BaseModel):
     organization_id: str | None = Field(default=None, pattern=ORGANIZATION_ID)
     workspace_id: str | None = Field(default=None, pattern=WORKSPACE_ID)
     permissions: list[str]
+
+
+class Verified(NamedTuple):
+    """A token whose signature was checked; nobody has looked at its claims yet."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+
+
+async def verified(token: str, keys: KeySet, types: Collection[str]) -> Verified | None:
+    """A token of one of these ``typ`` that one of the keys signed; None: it is none.
+
+    Raises Unavailable if the keys cannot be fetched.
+    """
+    name = _key_name(token, types) if len(token) <= LONGEST else None
+    key = await keys.find(*name) if name is not None else None
+    if key is None:
+        return None
+    options: Any = {"enforce_minimum_key_length": True}
+    options |= {f"verify_{claim}": False for claim in ("aud", "iss", "exp", "nbf", "iat")}
+    try:
+        found = jwt.decode_complete(token, key.jwk, algorithms=ALGORITHMS, options=options)
+    except jwt.PyJWTError:
+        return None
+    return Verified(found["header"], found["payload"])
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -91,7 +120,7 @@ class TokenVerifier:
         if known is not None and known.until > now and self.keys.holds(known.signed_by):
             return known.principal
         self._known.pop(digest, None)
-        name = _key_name(token)
+        name = _key_name(token, _TYPES)
         key = await self.keys.find(*name) if name is not None else None
         claims = self._claims(token, key) if key is not None else None
         if key is None or claims is None:
@@ -128,7 +157,7 @@ class TokenVerifier:
             return None
 
 
-def _key_name(token: str) -> tuple[str, str] | None:
+def _key_name(token: str, types: Collection[str]) -> tuple[str, str] | None:
     """The key id and the algorithm that a token names; None: the token's form is refused."""
     if not _FORM.fullmatch(token):
         return None
@@ -137,7 +166,7 @@ def _key_name(token: str) -> tuple[str, str] | None:
     except jwt.PyJWTError:
         return None
     key_id, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+    if not isinstance(kind, str) or kind.lower() not in types:
         return None
     if not isinstance(key_id, str) or algorithm not in ALGORITHMS:
         return None
@@ -151,8 +180,8 @@ def _principal(claims: Claims, key: SigningKey) -> Principal | None:
     every tenant, whatever tenant the token names.
     """
     permissions = _PERMISSIONS & frozenset(claims.permissions)
-    grant = Grant(claims.sub, claims.exp + LEEWAY_SECONDS, key.fingerprint)
-    identifier = f"user:{claims.sub}"
+    grant = Grant(claims.exp + LEEWAY_SECONDS, key.fingerprint)
+    identifier = USER + claims.sub
     if "admin" in permissions:
         return Principal(identifier, "user", permissions, grant=grant)
     if claims.organization_id is None:

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,12 +52,14 @@ DEADLINE_SECONDS = 2.0
 LARGEST = 256 * 1024
 """The most bytes of a key set."""
 
+_ACCEPTED = "application/jwk-set+json, application/json"
+
 _MOST_KEYS = 100
 _LONGEST_KEY_ID = 200
 
 
-class UnusableKeySet(Exception):
-    """The provider's answer is no key set; the message repeats nothing of the answer."""
+class UnusableAnswer(Exception):
+    """The provider's answer is no key set, or none at all; the message repeats nothing of it."""
 
 
 class SigningKey(msgspec.Struct, frozen=True):
@@ -102,6 +105,11 @@ class KeySet:
     def holds(self, fingerprint: bytes) -> bool:
         """Whether the provider still publishes a key, as far as this process knows."""
         return fingerprint in self._fingerprints and self._is_known_now()
+
+    async def renew(self) -> None:
+        """Fetch the keys if they are older than ``REFRESH_SECONDS``: for who seldom needs them."""
+        if self._clock() - self._fetched_at >= REFRESH_SECONDS:
+            await self.refresh()
 
     async def find(self, key_id: str, algorithm: str) -> SigningKey | None:
         """The key of this id and algorithm; None: the provider has no such key.
@@ -149,7 +157,8 @@ class KeySet:
     async def _fetch(self) -> None:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                keys = parse_keys(await self._download())
+                body = await download(self._url, self._ssl_context, _ACCEPTED)
+                keys = parse_keys(body)
         except Exception as error:
             # No error may end the periodic fetches.
             self._note_failure(error)
@@ -162,38 +171,36 @@ class KeySet:
         finally:
             self._fetching = None
 
-    async def _download(self) -> bytes:
-        """The answer's body. Raises the errors of httpx, or UnusableKeySet."""
-        headers = {
-            "Accept": "application/jwk-set+json, application/json",
-            # A compressed answer could be a hundred times as large once decompressed.
-            "Accept-Encoding": "identity",
-            "User-Agent": f"execution-ledger/{__version__}",
-        }
-        # A redirect is not followed: the operator configured the address to trust.
-        client = httpx.AsyncClient(
-            verify=self._ssl_context,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=DEADLINE_SECONDS,
-        )
-        async with client, client.stream("GET", self._url, headers=headers) as answer:
-            if answer.status_code != 200:
-                raise UnusableKeySet(f"the answer's status is {answer.status_code}")
-            body = bytearray()
-            async for part in answer.aiter_raw():
-                body += part
-                if len(body) > LARGEST:
-                    raise UnusableKeySet(f"the answer has more than {LARGEST} bytes")
-            return bytes(body)
-
     def _note_failure(self, error: Exception) -> None:
         """Log the failure, but a foreseen error only once in an outage, which may last."""
-        foreseen = isinstance(error, UnusableKeySet | httpx.HTTPError | OSError | TimeoutError)
+        foreseen = isinstance(error, UnusableAnswer | httpx.HTTPError | OSError | TimeoutError)
         if not self._has_failed or not foreseen:
             why = str(error) or type(error).__name__
             _logger.warning("cannot fetch the key set: %s", why, exc_info=not foreseen)
         self._has_failed = True
+
+
+async def download(url: str, ssl_context: ssl.SSLContext, accepted: str) -> bytes:
+    """The body of a provider's answer. Raises the errors of httpx, or UnusableAnswer."""
+    headers = {
+        "Accept": accepted,
+        # A compressed answer could be a hundred times as large once decompressed.
+        "Accept-Encoding": "identity",
+        "User-Agent": f"execution-ledger/{__version__}",
+    }
+    # A redirect is not followed: the operator configured the address to trust.
+    client = httpx.AsyncClient(
+        verify=ssl_context, trust_env=False, follow_redirects=False, timeout=DEADLINE_SECONDS
+    )
+    async with client, client.stream("GET", url, headers=headers) as answer:
+        if answer.status_code != 200:
+            raise UnusableAnswer(f"the answer's status is {answer.status_code}")
+        body = bytearray()
+        async for part in answer.aiter_raw():
+            body += part
+            if len(body) > LARGEST:
+                raise UnusableAnswer(f"the answer has more than {LARGEST} bytes")
+        return bytes(body)
 
 
 class _Document(msgspec.Struct):
@@ -204,13 +211,13 @@ def parse_keys(document: bytes) -> Keys:
     """The keys of a JWK Set that can check tokens, by key id and algorithm.
 
     Other keys are skipped; of two keys with the same id and algorithm the first is taken. Raises
-    UnusableKeySet if no key is left: the held keys then stay valid, since without keys no token
+    UnusableAnswer if no key is left: the held keys then stay valid, since without keys no token
     would pass.
     """
     try:
         key_set = msgspec.json.decode(document, type=_Document)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise UnusableKeySet("the answer is no JWK Set") from error
+        raise UnusableAnswer("the answer is no JWK Set") from error
     keys: dict[tuple[str, str], SigningKey] = {}
     for entry in key_set.keys[:_MOST_KEYS]:
         with contextlib.suppress(Exception):  # an entry on which the library fails is no key
@@ -220,7 +227,7 @@ def parse_keys(document: bytes) -> Keys:
                     key = SigningKey(jwk, _fingerprint(jwk))
                     keys.setdefault((entry["kid"], jwk.algorithm_name), key)
     if not keys:
-        raise UnusableKeySet("the JWK Set has no key that can check tokens")
+        raise UnusableAnswer("the JWK Set has no key that can check tokens")
     return keys
 
 

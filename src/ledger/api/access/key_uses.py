@@ -1,4 +1,4 @@
-"""When each API key was last used (contract, Access): noted in memory, written from time to time.
+"""When each API key, and each session, was last used: noted in memory, written from time to time.
 
 No request waits for a write. A worker writes the uses of a quarter of a minute together, and of
 those only what moves a key's stored instant by ``_COARSENESS``: however many workers a key's
@@ -19,20 +19,21 @@ _logger = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 15.0
 
-_COARSENESS = "40 seconds"
-"""With the seconds between two rounds, and those for which a key is remembered, under a minute."""
+_COARSENESS = "CASE WHEN u.key_id LIKE 'SES-%%' THEN 15 ELSE 40 END * interval '1 second'"
+"""With the seconds between two rounds, and those for which a key is remembered, under a minute. A
+session may end after a minute without use."""
 
 # The rows are sorted by key, so that two workers never wait for each other in turn.
 _WRITE = f"""
 INSERT INTO ledger.key_use AS u (key_id, organization_id, workspace_id, used_at)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[])
 ON CONFLICT (key_id) DO UPDATE SET used_at = excluded.used_at
-WHERE excluded.used_at >= u.used_at + interval '{_COARSENESS}'
+WHERE excluded.used_at >= u.used_at + {_COARSENESS}
 """
 
 
 class KeyUse(NamedTuple):
-    """A use of a key."""
+    """A use of a key, or of a session."""
 
     key_id: str
     organization_id: str | None

@@ -252,7 +252,8 @@ class RootPath:
     def _prefixed(self, name: bytes, value: bytes) -> bytes:
         if name == b"location" and value.startswith(b"/"):
             return self._raw + value
-        if name == b"set-cookie":
+        # A browser takes a cookie of this name for the whole host alone.
+        if name == b"set-cookie" and not value.startswith(b"__Host-"):
             return _COOKIE_PATH.sub(self._widened, value)
         return value
 

@@ -49,7 +49,7 @@ router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRout
 _AUDIT_CUT = cut_of(AuditEntry).ordered(
     "id action actor_type actor_id reported_by resource_type resource_id outcome code occurred_at"
     " recorded_at request_id position resource_count resource_reason fact_source fact_id reason"
-    " reported_by_name errors"
+    " reported_by_name errors resource_by resource_provider resource_permissions"
 )
 _AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
 

@@ -119,7 +119,11 @@ async def check_readiness(request: Request) -> Response:
         for name, version, _, position, head, stopped_at, _ in rows
     ]
     is_sealing = not sealing_stopped and not waits
-    is_degraded = not is_sealing or differences or any(view["stopped"] for view in views)
+    grants = services.sessions.rules.grants
+    grants.look()
+    is_broken = grants.why_broken is not None
+    is_stopped = not is_sealing or any(view["stopped"] for view in views)
+    is_degraded = is_stopped or differences or is_broken
     why = _CONTRADICTS if contradicts else _DAMAGED if sealing_stopped else _WAITS
     sealing: dict[str, Any] = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
     if not is_sealing:
@@ -131,6 +135,8 @@ async def check_readiness(request: Request) -> Response:
         "sealing": sealing,
         "log": {"differs": differences > 0},
     }
+    if is_broken:
+        document["grants"] = {"broken": True}
     return _document(document, 200)
 
 

@@ -325,7 +325,7 @@ async def whole(
     found: Sequence[Mapping[str, Any]] | None = first
     while found is not None:
         yield [(None, row) for row in found]
-        if await asking.services.authenticator.lapsed([asking.principal]):
+        if await asking.services.lapsed([asking.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
         async with heavy.turn(party, goes_on=True):
             found = await anext(pages, None)

@@ -21,6 +21,7 @@ from ledger.postgres.door import Door
 from ledger.reads.positions import Versions, ViewPositions
 from ledger.reads.replicated import ReplicatedPositions
 from ledger.service.composition.database import open_vault, prepare_reading
+from ledger.service.composition.sign_in import create_rules
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.views.shadow import live_generations
@@ -92,6 +93,7 @@ def _app(
         public_url=settings.public_url,
         channel_rules=settings.channel_rules,
         verified_at=settings.verified_at,
+        session_rules=create_rules(settings),
     )
     app = create_app(services, only_probes=only_probes)
     if not only_probes:

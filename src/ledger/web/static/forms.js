@@ -48,7 +48,10 @@
   });
   // Another tab may have begun another session: the forms of this page go on with its key.
   document.addEventListener("htmx:afterRequest", ({ detail: { elt, xhr, successful } }) => {
-    const key = elt.id === "view" && successful && /name="form_key" value="([^"]+)"/.exec(xhr.responseText);
+    if (elt.id !== "view" || !successful) return;
+    // Another tab has entered another organization: what is typed here was meant for the one that was left.
+    if (/data-place="([^"]*)"/.exec(xhr.responseText)?.[1] !== document.body.dataset.place) location.reload();
+    const key = /name="form_key" value="([^"]+)"/.exec(xhr.responseText);
     if (key) for (const field of document.querySelectorAll("[name=form_key]")) [, field.value] = key;
   });
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
@@ -73,7 +76,10 @@
       dialog.setAttribute("aria-label", "Sign in again");
       document.body.append(dialog);
     }
-    dialog.replaceChildren(page.querySelector("form.sign-in"));
+    dialog.replaceChildren(page.querySelector(".sign-in"));
+    // What was typed stays in this tab.
+    const provider = dialog.querySelector("a.provider");
+    if (provider) provider.target = "_blank";
     dialog.querySelector("h1").textContent = "Sign in again";
     dialog.querySelector("h1 + p").textContent = "What you typed is kept, and stands in the page again.";
     dialog.showModal();
@@ -90,6 +96,14 @@
     } catch {
       say(form, "The service cannot be reached.");
     }
+  });
+
+  // The identity provider has signed the person in, in another tab.
+  document.addEventListener("visibilitychange", async () => {
+    const dialog = document.getElementById("again");
+    if (document.hidden || !dialog?.open || !dialog.querySelector("a.provider")) return;
+    const answer = await fetch(location.href).catch(() => null);
+    if (answer && answer.status !== 401) again();
   });
 
   // Other forms lead to another page: the text would be lost if the session has ended, or the service is away.

@@ -1,0 +1,236 @@
+"""Grants: which tenants a person may enter, by the claims of the identity provider.
+
+A TOML file has a table for each grant (contract, Sign-in):
+
+    [[grant]]
+    claim = "groups"                      # or a JSON pointer, such as "/realm_access/roles"
+    value = "ledger-operators"
+    organization_id = "ORG-26-000001"
+    workspace_id = "WS-26-000001"         # left out: the whole organization
+    permissions = ["read", "service_lines:manage"]
+
+Without a file, a person has what the claims ``organization_id``, ``workspace_id`` and
+``permissions`` say, as the holder of a token has. The file is read again every few seconds, by the
+request that comes then: a session is judged by the file of now, without a loop of its own.
+"""
+
+import json
+import logging
+import math
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ledger.application.commands.sessions import Place
+from ledger.domain.api_key import Permission
+from ledger.domain.errors import Unavailable
+from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
+
+_logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Time between two looks at the file: what is taken out of it ends with the next request after."""
+
+LARGEST = 1024 * 1024
+"""Bytes of the file."""
+
+LARGEST_CLAIMS = 64 * 1024
+"""The most bytes of the claims that a session keeps, as JSON."""
+
+_MOST = 10_000
+_VERIFIED = "email_verified"
+_EMAIL = frozenset({"email", "/email"})
+
+_TOKEN_CLAIMS = ("organization_id", "workspace_id", "permissions")
+
+_PERMISSIONS = frozenset(get_args(Permission))
+
+
+class BrokenGrants(Exception):
+    """The file is no list of grants; the message says where, and repeats no claim's value."""
+
+
+class ClaimGrant(BaseModel):
+    """A grant: what somebody has whose claim is the value, or has it among others."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    claim: Annotated[str, Field(min_length=1, max_length=500)]
+    value: Annotated[str, Field(min_length=1, max_length=2000)]
+    organization_id: Annotated[str | None, Field(pattern=ORGANIZATION_ID)] = None
+    workspace_id: Annotated[str | None, Field(pattern=WORKSPACE_ID)] = None
+    permissions: Annotated[list[Permission], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_a_tenant(self) -> Self:
+        if "admin" in self.permissions:
+            if len(self.permissions) > 1 or self.organization_id or self.workspace_id:
+                raise ValueError("admin stands alone, and belongs to no organization")
+        elif self.organization_id is None:
+            raise ValueError("organization_id is required")
+        return self
+
+    def holds(self, claims: Mapping[str, Any]) -> bool:
+        """Whether the kept claims have the value: strings alone, to the letter."""
+        if self.claim in _EMAIL and claims.get(_VERIFIED) is not True:
+            return False
+        said = claims.get(self.claim)
+        return self.value in said if isinstance(said, list) else self.value == said
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    grant: Annotated[list[ClaimGrant], Field(max_length=_MOST)] = []
+
+
+Places = Mapping[tuple[str | None, str | None], Place]
+"""The tenants that a person may enter, by (organization, workspace)."""
+
+
+class Grants:
+    """The grants of the file as it is now, or those of the claims, without a file.
+
+    A file that breaks leaves the former grants. A process that never read a whole one grants
+    nothing, and ends nothing.
+    """
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._raw = b""
+        self._grants: tuple[ClaimGrant, ...] | None = None
+        self._looked_at = -math.inf
+        self.why_broken: str | None = None
+        """Why the file of now is no list of grants, so that the former one stays."""
+        self.look()
+
+    def look(self) -> None:
+        """Read the file again, if the last look is some seconds ago."""
+        if self._path is None or self._clock() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = self._clock()
+        try:
+            self._read(self._path)
+        except BrokenGrants as error:
+            if self.why_broken is None:
+                _logger.warning("the former grants stay: %s", error)
+            self.why_broken = str(error)
+        else:
+            self.why_broken = None
+
+    def _now(self) -> tuple[ClaimGrant, ...]:
+        """The grants of now. Raises Unavailable if no whole file was ever read."""
+        self.look()
+        if self._grants is None:
+            raise Unavailable("The grants cannot be read: tell the operator of the ledger.")
+        return self._grants
+
+    def kept(self, claims: Mapping[str, Any]) -> str:
+        """The JSON of the claims that a session keeps. Raises ValueError if they are too large."""
+        if self._path is None:
+            chosen = {name: claims[name] for name in _TOKEN_CLAIMS if name in claims}
+        else:
+            named = sorted({grant.claim for grant in self._now()})
+            values = {name: _strings(_found(claims, name)) for name in named}
+            chosen = {name: value for name, value in values.items() if value is not None}
+            if claims.get(_VERIFIED) is True:
+                chosen[_VERIFIED] = True
+        text = json.dumps(chosen, separators=(",", ":"))
+        if len(text) > LARGEST_CLAIMS:
+            raise ValueError(f"the claims that grants name have more than {LARGEST_CLAIMS} bytes")
+        return text
+
+    def judge(self, kept: str) -> Places:
+        """What somebody may enter whose session kept these claims, by the grants of now."""
+        claims: Mapping[str, Any] = json.loads(kept)
+        if self._path is None:
+            return _of_token(claims)
+        found: dict[tuple[str | None, str | None], frozenset[str]] = {}
+        for grant in self._now():
+            if grant.holds(claims):
+                tenant = grant.organization_id, grant.workspace_id
+                found[tenant] = found.get(tenant, frozenset()) | frozenset(grant.permissions)
+        return {tenant: Place(*tenant, sorted(may)) for tenant, may in found.items()}
+
+    def wanted(self) -> frozenset[str]:
+        """The first parts of the claims that grants name: what the provider must be asked for."""
+        named = {grant.claim for grant in self._now()} if self._path else {*_TOKEN_CLAIMS}
+        return frozenset(_parts(claim)[0] for claim in named)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                raw = file.read(LARGEST + 1)
+        except OSError as error:
+            raise BrokenGrants(f"LEDGER_OIDC_GRANTS cannot be read: {error.strerror}") from error
+        if raw == self._raw and self._grants is not None:
+            return
+        self._grants, self._raw = parse_grants(raw), raw
+
+
+def parse_grants(raw: bytes) -> tuple[ClaimGrant, ...]:
+    """The grants of a file's bytes. Raises BrokenGrants."""
+    if len(raw) > LARGEST:
+        raise BrokenGrants(f"the file of LEDGER_OIDC_GRANTS has more than {LARGEST} bytes")
+    try:
+        said = tomllib.loads(raw.decode())
+        return tuple(_File.model_validate(said).grant)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BrokenGrants("the file of LEDGER_OIDC_GRANTS is no TOML in UTF-8") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BrokenGrants(
+            f"the file of LEDGER_OIDC_GRANTS is wrong at {place}: {first['msg']}"
+        ) from error
+
+
+def _parts(claim: str) -> list[str]:
+    """The names of a claim: its own, or those along a JSON pointer (RFC 6901)."""
+    if not claim.startswith("/"):
+        return [claim]
+    return [part.replace("~1", "/").replace("~0", "~") for part in claim[1:].split("/")]
+
+
+def _found(claims: Any, claim: str) -> Any:
+    found = claims
+    for part in _parts(claim):
+        if isinstance(found, list) and part.isascii() and part.isdigit() and len(part) < 6:
+            found = found[int(part)] if int(part) < len(found) else None
+        else:
+            found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _strings(said: Any) -> str | list[str] | None:
+    """A text, or the texts of a list; None for anything else."""
+    if isinstance(said, list):
+        return [each for each in said if isinstance(each, str)]
+    return said if isinstance(said, str) else None
+
+
+class _TokenClaims(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    organization_id: str | None = Field(default=None, pattern=ORGANIZATION_ID)
+    workspace_id: str | None = Field(default=None, pattern=WORKSPACE_ID)
+    permissions: list[str]
+
+
+def _of_token(said: Mapping[str, Any]) -> Places:
+    """The tenant of a token's claims, by the rules of tokens (contract, Access)."""
+    try:
+        claims = _TokenClaims.model_validate(said)
+    except ValidationError:
+        return {}
+    may = _PERMISSIONS & frozenset(claims.permissions)
+    if "admin" in may:
+        return {(None, None): Place(None, None, ["admin"])}
+    if claims.organization_id is None or not may:
+        return {}
+    tenant = claims.organization_id, claims.workspace_id
+    return {tenant: Place(*tenant, sorted(may))}

@@ -1,0 +1,386 @@
+"""The identity provider at which people sign in: OpenID Connect (contract, Sign-in).
+
+Authlib's Starlette client makes the address of the provider, with PKCE, and exchanges the code.
+Signatures are checked by the rules and keys of tokens (``json_web_tokens.py``, ``key_set.py``),
+claims of ID tokens by authlib, and what a client must refuse beside them here.
+
+    begin ─▶ provider ─▶ callback ─▶ finish ─▶ SignedIn ─▶ … 5 minutes of use ─▶ refresh ─▶ …
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeGuard
+from urllib.parse import urlencode, urlsplit
+
+import httpcore
+import msgspec
+from authlib.integrations.starlette_client import OAuth, OAuthError
+from authlib.oidc.core import CodeIDToken
+from joserfc.errors import JoseError
+
+from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, Verified, verified
+from ledger.api.access.key_set import KeySet, download
+from ledger.api.problems import BadRequest
+from ledger.domain.errors import LedgerError, Unavailable
+from ledger.origins import is_this_machine
+from ledger.sign_in_settings import OpenId
+
+_logger = logging.getLogger(__name__)
+
+DEADLINE_SECONDS = 8.0
+"""The time limit of all that the provider is asked for one sign-in: a person waits for it."""
+
+REFRESH_SECONDS = 5.0
+"""The time limit of a question for fresh claims."""
+
+LOGOUT_SECONDS = 120.0
+"""So old, or so far ahead, a logout token may be."""
+
+_METADATA_SECONDS = 3600.0
+_ENDPOINTS = (
+    "authorization_endpoint",
+    "token_endpoint",
+    "jwks_uri",
+    "userinfo_endpoint",
+    "end_session_endpoint",
+)
+_NEEDED = _ENDPOINTS[:3]
+
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+_ID_TYPES = frozenset({"jwt", "application/jwt"})
+_LOGOUT_TYPES = _ID_TYPES | {"logout+jwt", "application/logout+jwt"}
+
+_SAID = frozenset(
+    {
+        "access_denied",
+        "account_selection_required",
+        "consent_required",
+        "interaction_required",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "login_required",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+    }
+)
+"""The errors that are told in the provider's own word; the address may hold any text."""
+
+
+class SignInRefused(BadRequest):
+    """The provider did not sign the person in, or what it answered is not valid."""
+
+
+class NoLongerGranted(Exception):
+    """The provider gives no more tokens for this person: the session ends."""
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """A sign-in under way: what the browser's cookie keeps until the provider's answer."""
+
+    state: str
+    nonce: str
+    verifier: str
+    next: str
+    expires: int
+    """Seconds since 1970."""
+
+
+class SignedIn(NamedTuple):
+    """A person whom the provider has signed in."""
+
+    sub: str
+    sid: str | None
+    claims: Mapping[str, Any]
+    signed_at: datetime
+    """By the provider's clock."""
+    id_token: str
+    refresh_token: str | None
+
+
+class Refreshed(NamedTuple):
+    """What the provider says of a person now."""
+
+    claims: Mapping[str, Any] | None
+    """None: it says nothing new."""
+    id_token: str | None
+    refresh_token: str
+
+
+class Logout(NamedTuple):
+    """What a logout token ends."""
+
+    sub: str | None
+    sid: str | None
+    at: datetime
+
+
+class OpenIdProvider:
+    """The provider, in one process. All its methods raise Unavailable while it is away."""
+
+    def __init__(self, config: OpenId) -> None:
+        self.config = config
+        self._ssl_context = httpcore.default_ssl_context()
+        self._app: Any = OAuth().register(
+            "provider",
+            client_id=config.client_id,
+            client_secret=config.client_secret,
+            client_kwargs={
+                "scope": config.scopes,
+                "code_challenge_method": "S256",
+                "timeout": DEADLINE_SECONDS,
+                "trust_env": False,
+                "follow_redirects": False,
+                "verify": self._ssl_context,
+            },
+        )
+        self._metadata: Mapping[str, Any] = {}
+        self._loaded_at = -math.inf
+        self._keys: KeySet | None = None
+
+    async def begin(self, next_page: str, expires: int) -> tuple[str, Flow]:
+        """The address at the provider, and the flow that begins there."""
+        with _provider_failures():
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await self._load()
+                made = await self._app.create_authorization_url(self.config.redirect_uri)
+        flow = Flow(made["state"], made["nonce"], made["code_verifier"], next_page, expires)
+        return made["url"], flow
+
+    async def finish(
+        self, flow: Flow, answer: Mapping[str, str], wanted: Collection[str]
+    ) -> SignedIn:
+        """The person whom the provider's answer is about. Raises SignInRefused.
+
+        ``wanted`` are the claims that are asked for at its endpoint if the ID token lacks them.
+        """
+        with _provider_failures():
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                metadata = await self._load()
+                self._require_issuer(answer.get("iss"), metadata)
+                if (error := answer.get("error")) is not None:
+                    said = error if error in _SAID else "an error"
+                    raise SignInRefused(f"The identity provider did not sign you in: {said}.")
+                if not answer.get("code"):
+                    raise SignInRefused("The identity provider's answer has no code.")
+                token = await self._app.fetch_access_token(
+                    redirect_uri=self.config.redirect_uri,
+                    code=answer["code"],
+                    code_verifier=flow.verifier,
+                )
+                said_by = await self._of_id_token(token, flow.nonce)
+                claims = await self._completed(said_by.claims, token, wanted)
+        return SignedIn(
+            said_by.claims["sub"],
+            _text(said_by.claims.get("sid")),
+            claims,
+            datetime.fromtimestamp(said_by.claims["iat"], UTC),
+            token["id_token"],
+            _text(token.get("refresh_token")),
+        )
+
+    async def refresh(self, refresh_token: str, sub: str, wanted: Collection[str]) -> Refreshed:
+        """Ask for fresh claims of a person. Raises NoLongerGranted."""
+        with _provider_failures():
+            async with asyncio.timeout(REFRESH_SECONDS):
+                metadata = await self._load()
+                try:
+                    token = await self._app.fetch_access_token(
+                        grant_type="refresh_token", refresh_token=refresh_token
+                    )
+                except OAuthError as error:
+                    if error.error == "invalid_grant":
+                        raise NoLongerGranted from error
+                    raise
+                claims: Mapping[str, Any] | None = None
+                id_token = _text(token.get("id_token"))
+                if id_token is not None:
+                    claims = (await self._of_id_token(token, None)).claims
+                    if claims["sub"] != sub:
+                        raise NoLongerGranted
+                if claims is not None or "userinfo_endpoint" in metadata:
+                    claims = await self._completed(claims or {"sub": sub}, token, wanted)
+        return Refreshed(claims, id_token, _text(token.get("refresh_token")) or refresh_token)
+
+    async def logout_of(self, token: str) -> Logout | None:
+        """What a logout token ends; None: the token is refused (OpenID Back-Channel Logout 2.6)."""
+        with _provider_failures():
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await self._load()
+                found = await self._verified(token, _LOGOUT_TYPES)
+        return _logout(found.claims, self.config) if found is not None else None
+
+    async def end_address(self, id_token: str | None) -> str | None:
+        """The address at which the provider's own session ends; None: there is none, or no answer.
+
+        A person who signs out here must not wait for a provider that is away.
+        """
+        try:
+            with _provider_failures():
+                async with asyncio.timeout(REFRESH_SECONDS):
+                    metadata = await self._load()
+        except Unavailable:
+            return None
+        endpoint = metadata.get("end_session_endpoint")
+        if endpoint is None:
+            return None
+        asked = {
+            "client_id": self.config.client_id,
+            "post_logout_redirect_uri": f"{self.config.public_url}/",
+        }
+        if id_token is not None:
+            asked["id_token_hint"] = id_token
+        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(asked)}"
+
+    def _require_issuer(self, said: str | None, metadata: Mapping[str, Any]) -> None:
+        """Refuse an answer of another provider (RFC 9207)."""
+        is_told = metadata.get("authorization_response_iss_parameter_supported") is True
+        if said != self.config.issuer and (said is not None or is_told):
+            raise SignInRefused("The answer comes from another identity provider.")
+
+    async def _load(self) -> Mapping[str, Any]:
+        """The provider's own description. A failure leaves the one of before."""
+        if time.monotonic() - self._loaded_at < _METADATA_SECONDS:
+            return self._metadata
+        url = f"{self.config.issuer.rstrip('/')}/.well-known/openid-configuration"
+        try:
+            said = msgspec.json.decode(await download(url, self._ssl_context, "application/json"))
+            metadata = _checked(said, self.config.issuer)
+        except Exception:
+            if not self._metadata:
+                raise
+            return self._metadata
+        if self._keys is None or metadata["jwks_uri"] != self._metadata.get("jwks_uri"):
+            self._keys = KeySet(metadata["jwks_uri"])
+        self._metadata, self._loaded_at = metadata, time.monotonic()
+        methods = metadata.get("token_endpoint_auth_methods_supported")
+        if self.config.client_secret is not None and isinstance(methods, list):
+            is_basic = "client_secret_basic" in methods or "client_secret_post" not in methods
+            method = "client_secret_basic" if is_basic else "client_secret_post"
+            self._app.client_kwargs["token_endpoint_auth_method"] = method
+        self._app.server_metadata = {
+            name: metadata[name] for name in _ENDPOINTS if name in metadata
+        }
+        return metadata
+
+    async def _verified(self, token: Any, types: Collection[str]) -> Verified | None:
+        """The header and the claims of a token that the provider signed; None: it did not."""
+        assert self._keys is not None
+        await self._keys.renew()
+        return await verified(token, self._keys, types) if isinstance(token, str) else None
+
+    async def _of_id_token(self, token: Mapping[str, Any], nonce: str | None) -> Verified:
+        """The claims of the ID token (OpenID Connect Core, 3.1.3.7). Raises SignInRefused."""
+        found = await self._verified(token.get("id_token"), _ID_TYPES)
+        if found is None:
+            raise SignInRefused(
+                "The identity provider's ID token is not signed by one of its keys."
+            )
+        parameters = {"client_id": self.config.client_id, "access_token": token.get("access_token")}
+        options = {
+            "iss": {"essential": True, "value": self.config.issuer},
+            "aud": {"essential": True, "value": self.config.client_id},
+        }
+        if nonce is not None:
+            parameters["nonce"] = nonce
+        claims = CodeIDToken(found.claims, found.header, options, parameters)
+        try:
+            claims.validate(leeway=int(LEEWAY_SECONDS))
+        except (JoseError, TypeError, ValueError) as error:
+            wrong = getattr(error, "claim", None) or "a claim"
+            raise SignInRefused(
+                f"The identity provider's ID token is not valid: {wrong}."
+            ) from error
+        audience = found.claims["aud"]
+        if isinstance(audience, list) and len(audience) > 1 and "azp" not in found.claims:
+            raise SignInRefused("The identity provider's ID token is for others too.")
+        if not SUBJECT.fullmatch(str(found.claims["sub"])):
+            raise SignInRefused("The identity provider's name of you is no plain text (sub).")
+        return found
+
+    async def _completed(
+        self, claims: Mapping[str, Any], token: Mapping[str, Any], wanted: Collection[str]
+    ) -> Mapping[str, Any]:
+        """The claims with those that only the provider's endpoint for them tells."""
+        endpoint = self._metadata.get("userinfo_endpoint")
+        if endpoint is None or all(name in claims for name in wanted):
+            return claims
+        more = await self._app.get(endpoint, token=dict(token))
+        more.raise_for_status()
+        said = more.json()
+        if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
+            raise SignInRefused("The identity provider tells the claims of somebody else.")
+        return {**said, **claims}
+
+
+def _logout(claims: Mapping[str, Any], config: OpenId) -> Logout | None:
+    iat, exp, events = claims.get("iat"), claims.get("exp"), claims.get("events")
+    sub, sid, now = _text(claims.get("sub")), _text(claims.get("sid")), time.time()
+    audience = claims.get("aud")
+    if (
+        claims.get("iss") != config.issuer
+        or config.client_id not in (audience if isinstance(audience, list) else [audience])
+        or not _is_number(iat)
+        or abs(now - iat) > LOGOUT_SECONDS
+        or (exp is not None and not (_is_number(exp) and now < exp + LEEWAY_SECONDS))
+        or not isinstance(events, dict)
+        or not isinstance(events.get(_LOGOUT_EVENT), dict)
+        or "nonce" in claims
+        or (sub is None and sid is None)
+    ):
+        return None
+    return Logout(sub, sid, datetime.fromtimestamp(iat, UTC))
+
+
+def _checked(said: Any, issuer: str) -> Mapping[str, Any]:
+    """A provider's description of itself. Raises ValueError for another's, or a broken one."""
+    if not isinstance(said, dict) or said.get("issuer") != issuer:
+        raise ValueError("the description is of another issuer")
+    for name in _ENDPOINTS:
+        if name not in said and name not in _NEEDED:
+            continue
+        url = urlsplit(said[name])
+        is_safe = url.scheme == "https" or (
+            url.scheme == "http" and is_this_machine(url.hostname or "")
+        )
+        if not is_safe:
+            raise ValueError(f"{name} must be https, unless the host is this machine")
+    return said
+
+
+@contextmanager
+def _provider_failures() -> Iterator[None]:
+    """Raise Unavailable for whatever keeps the provider from answering as it must."""
+    try:
+        yield
+    except (LedgerError, NoLongerGranted):
+        raise
+    except OAuthError as error:
+        said = error.error if error.error in _SAID else "an error"
+        if said in ("server_error", "temporarily_unavailable"):
+            raise _away(error) from error
+        raise SignInRefused(f"The identity provider did not sign you in: {said}.") from error
+    except Exception as error:
+        raise _away(error) from error
+
+
+def _away(error: Exception) -> Unavailable:
+    # What a library raises for an answer that is none may be any exception.
+    _logger.warning("the identity provider gave no answer: %s", str(error) or type(error).__name__)
+    return Unavailable("The identity provider does not answer. Try again in a moment.")
+
+
+def _text(said: Any) -> str | None:
+    return said if isinstance(said, str) and said else None
+
+
+def _is_number(said: Any) -> TypeGuard[float]:
+    return isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)

@@ -1,0 +1,95 @@
+"""The statements that read sessions, and a session as answers show it (contract, Sign-in)."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import msgspec
+
+from ledger.domain.session import SignedInBy
+from ledger.domain.values import format_instant
+from ledger.intake.principal import USER
+from ledger.views.statements import tenant_conditions, where
+
+_FILTERS: Mapping[str, str] = {
+    **tenant_conditions("s"),
+    "organization_id": "s.organization_id = %(organization_id)s",
+    "workspace_id": "s.workspace_id = %(workspace_id)s",
+    "before": "(s.begun_at, s.session_id) < (%(before)s, %(before_id)s)",
+}
+"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
+
+_COLUMNS = """
+    s.session_id, s.by, s.sub, s.organization_id, s.workspace_id, s.permissions, s.begun_at,
+    coalesce(u.used_at, s.begun_at) AS last_seen_at,
+    least(s.ends_at, coalesce(u.used_at, s.begun_at) + %(idle)s) AS ends_at, s.browser, s.network"""
+
+_LASTING = "s.ends_at > %(now)s AND coalesce(u.used_at, s.begun_at) + %(idle)s > %(now)s"
+
+_SESSIONS = f"""
+SELECT log.position, page.*
+FROM (SELECT coalesce(ledger.log_end(), 0) AS position) AS log
+LEFT JOIN LATERAL (
+    SELECT {_COLUMNS}
+    FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
+    WHERE {_LASTING} AND {{where}}
+    ORDER BY s.begun_at DESC, s.session_id DESC LIMIT %(limit)s
+) AS page ON true
+ORDER BY page.begun_at DESC, page.session_id DESC
+"""
+
+# The sessions of a person, wherever they are: the latest first.
+OWN = f"""
+SELECT {_COLUMNS}
+FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
+WHERE s.sub = %(sub)s AND s.issuer IS NOT DISTINCT FROM %(issuer)s AND {_LASTING}
+ORDER BY s.begun_at DESC LIMIT 100
+"""
+
+BEGUN_AT = 7
+"""The column by which the list is ordered, after that of the position."""
+
+
+class ShownSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A session of a person at the pages."""
+
+    id: str
+    sub: str
+    """The identity provider's name of the person; of an API key, its id."""
+    organization_id: str | None
+    workspace_id: str | None
+    permissions: Sequence[str]
+    begun_at: str
+    last_seen_at: str
+    """At most a minute behind."""
+    ends_at: str
+    """Unless the session is used until then."""
+    browser: str
+    network: str
+    by: SignedInBy
+
+
+@cache
+def sessions_statement(filters: frozenset[str]) -> str:
+    """(position, session's columns) rows, the newest first; a row of nulls if there is none."""
+    return _SESSIONS.format(where=where(filters - {"before_id"}, _FILTERS))
+
+
+def shown_session(row: Sequence[Any]) -> ShownSession:
+    """A session from its columns."""
+    session_id, by, sub, organization_id, workspace_id, permissions, *rest = row
+    begun_at, last_seen_at, ends_at, browser, network = rest
+    is_by: Literal["provider", "token"] = "token" if by == "token" else "provider"
+    return ShownSession(
+        id=session_id,
+        sub=sub.removeprefix(USER) if by == "token" else sub,
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        permissions=permissions,
+        begun_at=format_instant(begun_at),
+        last_seen_at=format_instant(last_seen_at),
+        ends_at=format_instant(ends_at),
+        browser=browser,
+        network=network,
+        by=is_by,
+    )

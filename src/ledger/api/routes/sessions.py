@@ -1,0 +1,76 @@
+"""Sessions of people at the pages: routes that list and end them (contract, Sign-in)."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+
+from ledger.api.access.session_rows import (
+    BEGUN_AT,
+    ShownSession,
+    sessions_statement,
+    shown_session,
+)
+from ledger.api.lean import LeanRoute, command_route, read_route
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    Asking,
+    TenantQuery,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    path_id,
+)
+from ledger.api.replies import PageOf
+from ledger.api.writing import Sent, deleted, execute_on
+from ledger.application.commands.sessions import EndSession
+from ledger.domain.values import SESSION_ID, format_instant, parse_instant
+from ledger.language.rendering import json_text
+from ledger.reads.question import Answer
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=LeanRoute)
+
+_PERMISSION = "keys:manage"
+
+AnySessionId = Annotated[str, path_id("A SES id.", "SES-3f9c2a7d1b604e58", SESSION_ID)]
+
+
+@read_route(router, "", PageOf[ShownSession], summary="List sessions", permission=_PERMISSION)
+async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
+    """List the sessions that last, of the credential's tenant, those that began last first.
+
+    A person with grants in several tenants is shown in the one that they have chosen.
+    """
+    chosen = query.chosen()
+    filters = asking.tenant | chosen
+    if query.cursor is not None:
+        key = decode_cursor(query.cursor, chosen)
+        try:
+            filters |= {"before": parse_instant(key["at"]), "before_id": str(key["id"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidCursor("The cursor is not valid for this request.") from error
+    services = asking.services
+    parameters = filters | {
+        "now": services.clock(),
+        "idle": services.sessions.rules.idle,
+        "limit": query.limit + 1,
+    }
+    rows = Answer(await asking.fetch(sessions_statement(frozenset(filters)), parameters))
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"at": format_instant(row[BEGUN_AT]), "id": row[1]}, chosen)
+
+    return paged(rows, query.limit, 1, cursor_after, lambda row: json_text(shown_session(row[1:])))
+
+
+@command_route(
+    router,
+    "/{session_id}",
+    EndSession,
+    _PERMISSION,
+    method="DELETE",
+    summary="End a session",
+    status=204,
+)
+async def end_session(asking: Asking, session_id: AnySessionId, sent: Sent[Any]) -> Response:
+    """End a session, whose permissions must be within the credential's own."""
+    return deleted(await execute_on(asking, EndSession, session_id, sent))

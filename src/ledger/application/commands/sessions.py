@@ -1,0 +1,225 @@
+"""Commands about sessions of people at the pages (contract, Sign-in).
+
+A session is a row beside the log; its events tell who signed in to which tenant, and how the
+session ended. Both are written by one append.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from ledger.application.command import OwnCommand, SubjectCommand
+from ledger.application.group import Group
+from ledger.domain.errors import Forbidden, NotFound
+from ledger.domain.session import EndedBy, Session, SessionBegun, SessionEnded, SignedInBy
+from ledger.intake.principal import SIGN_IN, Principal
+from ledger.intake.request import About, Receipt
+from ledger.log.tables import PersonRow, SessionRow
+
+MOST = 100
+"""Sessions of a person; the oldest one ends when a further one begins."""
+
+ASK_SECONDS = 8
+"""So long a node may take to ask the provider for claims; then another may ask."""
+
+_UNKNOWN = "No such session."
+
+
+class Place(NamedTuple):
+    """A tenant that a person may enter, with the permissions there."""
+
+    organization_id: str | None
+    workspace_id: str | None
+    permissions: Sequence[str]
+
+    @property
+    def tenant(self) -> tuple[str | None, str | None]:
+        return self.organization_id, self.workspace_id
+
+
+class _SessionCommand(OwnCommand):
+    """A command about the session ``session_id``; no refusal of it is kept."""
+
+    def __init__(self, session_id: str, principal: Principal, request_id: str | None) -> None:
+        super().__init__(principal, request_id)
+        self._session_id = session_id
+
+    def streams(self) -> Iterable[str]:
+        return (self._session_id,)
+
+    def _done(self, position: int = 0, *, changed: bool = True) -> Receipt:
+        return Receipt(self._session_id, (), position, duplicate=not changed)
+
+
+class BeginSession(_SessionCommand):
+    """Begin a session, and end the former one of the same browser.
+
+    ``row`` has all but the instants of its beginning and end, which lies ``seconds`` later.
+    """
+
+    def __init__(
+        self,
+        row: SessionRow,
+        principal: Principal,
+        request_id: str | None,
+        *,
+        seconds: float,
+        former: bytes | None = None,
+        person: PersonRow | None = None,
+    ) -> None:
+        super().__init__(row.session_id, principal, request_id)
+        self._row, self._seconds, self._former, self._person = row, seconds, former, person
+
+    def decide(self, group: Group) -> Receipt:
+        sessions, now = group.sessions, group.now
+        former = sessions.of_secrets([self._former]) if self._former is not None else []
+        for row in (*former, *sessions.beyond(MOST - 1, self._row.sub, self._row.issuer)):
+            _end(group, row, "self", self)
+        row = self._row._replace(begun_at=now, ends_at=now + timedelta(seconds=self._seconds))
+        position = _enter(group, row, self)
+        sessions.keep(row)
+        if self._person is not None:
+            sessions.name_person(self._person)
+        return self._done(position)
+
+
+class EnterPlace(_SessionCommand):
+    """Choose a tenant, among those that were granted."""
+
+    def __init__(
+        self, session_id: str, principal: Principal, request_id: str | None, place: Place
+    ) -> None:
+        super().__init__(session_id, principal, request_id)
+        self._place = place
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound if the session has ended."""
+        row = _found(group, self._session_id)
+        organization_id, workspace_id, permissions = self._place
+        row = row._replace(
+            organization_id=organization_id,
+            workspace_id=workspace_id,
+            permissions=sorted(permissions),
+        )
+        position = _enter(group, row, self)
+        group.sessions.keep(row)
+        return self._done(position)
+
+
+@dataclass(eq=False, repr=False)
+class EndSession(SubjectCommand):
+    """End a session: its own person's, or an administrator's act within their own permissions."""
+
+    action = "session.end"
+    subject_type = "session"
+
+    by: EndedBy = field(default="administrator", kw_only=True)
+    person: tuple[str, str | None] | None = field(default=None, kw_only=True)
+    """The person (sub, issuer) who asks, whose session it must be; None: somebody who manages
+    sessions."""
+
+    def about(self) -> About | None:
+        return super().about() if self.principal is not SIGN_IN and self.person is None else None
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound if the caller does not see it, or Forbidden."""
+        row = _found(group, self.subject_id)
+        if self.person is not None:
+            if self.person != (row.sub, row.issuer):
+                raise NotFound(_UNKNOWN)
+        else:
+            tenant = row.organization_id, row.workspace_id
+            if not self.principal.sees(*tenant):
+                raise NotFound(_UNKNOWN)
+            if not self.principal.covers(row.permissions, *tenant):
+                raise Forbidden("The session's permissions are not within the credential's own.")
+        position = _end(group, row, self.by, self)
+        return Receipt(self.subject_id, (), position)
+
+
+class EndSessionsOfProvider(OwnCommand):
+    """End what the provider says to end: the sessions of its own session, or of a person.
+
+    ``until`` is the provider's instant: what was signed in later is another session.
+    """
+
+    def __init__(
+        self, issuer: str, sub: str | None, sid: str | None, until: datetime, request_id: str | None
+    ) -> None:
+        super().__init__(SIGN_IN, request_id)
+        self._of = issuer, sub, sid, until
+
+    def decide(self, group: Group) -> Receipt:
+        rows = group.sessions.of_provider(*self._of)
+        position = max((_end(group, row, "provider", self) for row in rows), default=0)
+        return Receipt("", (), position, duplicate=not rows)
+
+
+class AskForClaims(_SessionCommand):
+    """Reserve the question for fresh claims: one node asks the provider at a time.
+
+    The receipt is a duplicate if another one asks, or has asked since ``known_at``.
+    """
+
+    def __init__(self, session_id: str, known_at: datetime) -> None:
+        super().__init__(session_id, SIGN_IN, None)
+        self._known_at = known_at
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound if the session has ended."""
+        row = _found(group, self._session_id)
+        waits = row.asked_at > group.now - timedelta(seconds=ASK_SECONDS)
+        if row.checked_at != self._known_at or waits:
+            return self._done(changed=False)
+        group.sessions.keep(row._replace(asked_at=group.now))
+        return self._done()
+
+
+class KeepClaims(_SessionCommand):
+    """Keep what the provider answered: the claims, and what it gave beside them, sealed."""
+
+    def __init__(self, session_id: str, claims: str, kept: bytes) -> None:
+        super().__init__(session_id, SIGN_IN, None)
+        self._claims, self._kept = claims, kept
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound if the session has ended."""
+        row = _found(group, self._session_id)
+        group.sessions.keep(
+            row._replace(claims=self._claims, kept=self._kept, checked_at=group.now)
+        )
+        return self._done()
+
+
+def _found(group: Group, session_id: str) -> SessionRow:
+    row = group.sessions.find(session_id)
+    if row is None:
+        raise NotFound(_UNKNOWN)
+    return row
+
+
+def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
+    """Record that a session begins in its tenant, once in each; return the last position."""
+    found = group.memory.find(row.session_id)
+    session = found if isinstance(found, Session) else Session(row.session_id)
+    tenant = row.organization_id, row.workspace_id
+    if tenant in session.tenants:
+        return 0
+    by: SignedInBy = "token" if row.issuer is None else "provider"
+    body = SessionBegun(
+        by=by, issuer=row.issuer, permissions=tuple(row.permissions), ends_at=row.ends_at
+    )
+    return group.record(session, body, group.now, command, tenant=(*tenant, None)).position
+
+
+def _end(group: Group, row: SessionRow, by: EndedBy, command: OwnCommand | SubjectCommand) -> int:
+    """Record the end of a session in each of its tenants; return the last position."""
+    group.sessions.end(row.session_id)
+    session = group.memory.find(row.session_id)
+    assert isinstance(session, Session)
+    body, position = SessionEnded(by=by), 0
+    for tenant in session.tenants:
+        recorded = group.record(session, body, group.now, command, tenant=(*tenant, None))
+        position = recorded.position
+    return position

@@ -1,0 +1,65 @@
+"""Sessions: who signed in to the pages, and how each session ended (contract, Sign-in).
+
+What a session lives by (the hash of its secret, its claims, its last use) is a row beside the log
+(``log/tables.py``); the log has its beginning in each tenant, and its end. A session whose time is
+over leaves no event: its beginning tells when it ends at the latest. The file has, in this order:
+events, state, fold.
+"""
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from ledger.domain.event_table import PASSES, EventRow
+from ledger.domain.recorded import Event, Folded, Recorded
+
+SignedInBy = Literal["provider", "token"]
+"""How a person signed in: at the identity provider, or with an API key or a token of their own."""
+
+EndedBy = Literal["self", "provider", "administrator"]
+
+
+class SessionBegun(Event, frozen=True, kw_only=True):
+    """A person signed in, or chose a further tenant; the envelope has the person and the tenant."""
+
+    TOPIC = "session.begun/1"
+    by: SignedInBy
+    issuer: str | None = None
+    """The identity provider; None: the person signed in with a token."""
+    permissions: tuple[str, ...]
+    ends_at: datetime
+    """The session ends then at the latest."""
+
+
+class SessionEnded(Event, frozen=True, kw_only=True):
+    """A session was ended before its time; a session of several tenants has one event in each."""
+
+    TOPIC = "session.ended/1"
+    by: EndedBy
+
+
+# Columns: event, published type, published payload, fact, command, note, language.
+SESSION_TABLE: tuple[EventRow, ...] = (
+    EventRow(SessionBegun, None, None, None, "session.begin", PASSES, since=3),
+    EventRow(SessionEnded, None, None, None, "session.end", PASSES, since=3),
+)
+
+REFUSED_ACTION = "session.refuse"
+"""The action of a refusal: a person whom the provider knows, and who has no grant."""
+
+
+class Session(Folded):
+    """The tenants that a session has entered."""
+
+    organization_id: str | None = None
+    workspace_id: str | None = None
+    tenants: tuple[tuple[str | None, str | None], ...] = ()
+    """(organization, workspace) pairs, each once; the latest is also in the fields above."""
+
+    def _begun(self, body: SessionBegun, recorded: Recorded) -> None:
+        self.organization_id, self.workspace_id = recorded.organization_id, recorded.workspace_id
+        self.tenants = (*self.tenants, (self.organization_id, self.workspace_id))
+
+    _APPLY: ClassVar = {
+        SessionBegun: _begun,
+        SessionEnded: Folded._passes,
+    }

@@ -1,0 +1,114 @@
+"""Sessions and the names of persons, as an append reads and changes them (contract, Sign-in).
+
+Their rows are beside the log. They are changed under the append lock, with the event that tells of
+the change, so that a session is refreshed by one node at a time, and ends once.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from ledger.log.append import Append, Wanted
+from ledger.log.tables import PERSON, SESSION, PersonRow, SessionRow
+from ledger.postgres.binary import array
+from ledger.postgres.pipeline import Value
+
+_COLUMNS = ", ".join(SESSION.columns)
+
+# The sessions that a provider ends: those of its own session if it names one, else of the person.
+_OF_PROVIDER = f"""
+SELECT {_COLUMNS} FROM ledger.session
+WHERE issuer = %(issuer)s::text AND CASE WHEN %(sid)s::text IS NULL THEN sub = %(sub)s::text
+    ELSE sid = %(sid)s::text AND sub = coalesce(%(sub)s::text, sub) END
+    AND date_trunc('second', signed_at) <= %(until)s::timestamptz
+ORDER BY session_id
+"""
+
+_OF_SECRETS = f"SELECT {_COLUMNS} FROM ledger.session WHERE secret_hash = ANY(%(secrets)s::bytea[])"
+
+# The oldest sessions of a person beyond so many.
+_OLDEST = f"""
+SELECT {_COLUMNS} FROM ledger.session
+WHERE sub = %(sub)s::text AND issuer IS NOT DISTINCT FROM %(issuer)s::text
+ORDER BY begun_at DESC OFFSET %(most)s::int
+"""
+
+_END = """
+WITH used AS (DELETE FROM ledger.key_use WHERE key_id = ANY(%(session)s::text[]))
+DELETE FROM ledger.session WHERE session_id = ANY(%(session)s::text[])
+"""
+
+DROP_OLD = """
+DELETE FROM ledger.session WHERE session_id IN (
+    SELECT s.session_id
+    FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
+    WHERE s.ends_at <= %(now)s OR coalesce(u.used_at, s.begun_at) <= %(unused_since)s
+    LIMIT %(limit)s)
+"""
+"""Drop sessions whose time is over. Their ends leave no event."""
+
+DROP_USES = """
+DELETE FROM ledger.key_use AS u WHERE u.key_id LIKE 'SES-%%'
+    AND NOT EXISTS (SELECT FROM ledger.session AS s WHERE s.session_id = u.key_id)
+"""
+"""Drop the last uses of sessions that have ended: a use may be written after the end."""
+
+
+class SessionRows:
+    """The sessions of one append, with its own changes."""
+
+    def __init__(self, append: Append) -> None:
+        self._append = append
+        self._rows: dict[str, SessionRow | None] = {}
+        """The sessions that were read or changed; None: there is no such session any more."""
+        self._changed: set[str] = set()
+        self._persons: dict[str, PersonRow] = {}
+
+    def find(self, session_id: str) -> SessionRow | None:
+        """The row of a session; None: there is none, or it has ended."""
+        if session_id not in self._rows:
+            found = self._append.read(Wanted(rows={SESSION: [(session_id,)]})).rows.get(SESSION)
+            self._rows[session_id] = found[0] if found else None
+        return self._rows[session_id]
+
+    def of_provider(
+        self, issuer: str, sub: str | None, sid: str | None, until: datetime
+    ) -> list[SessionRow]:
+        """The provider's sessions of a person, or of its own session, that began by an instant."""
+        asked: dict[str, Value] = {"issuer": issuer, "sub": sub, "sid": sid}
+        return self._select(_OF_PROVIDER, asked | {"until": until.isoformat()})
+
+    def of_secrets(self, secrets: Sequence[bytes]) -> list[SessionRow]:
+        """The sessions of these hashes."""
+        return self._select(_OF_SECRETS, {"secrets": array("bytea", secrets)})
+
+    def beyond(self, most: int, sub: str, issuer: str | None) -> list[SessionRow]:
+        """The oldest sessions of a person, without the ``most`` latest ones."""
+        return self._select(_OLDEST, {"sub": sub, "issuer": issuer, "most": most})
+
+    def _select(self, statement: str, values: dict[str, Value]) -> list[SessionRow]:
+        """The rows that a statement finds, as this append has left them."""
+        found = [SessionRow(*row) for row in self._append.select(statement, values)]
+        known = [self._rows.setdefault(row.session_id, row) for row in found]
+        return [row for row in known if row is not None]
+
+    def keep(self, row: SessionRow) -> None:
+        """Keep a new session, or the new row of a session."""
+        self._rows[row.session_id] = row
+        self._changed.add(row.session_id)
+
+    def end(self, session_id: str) -> None:
+        """Drop the row of a session."""
+        self._rows[session_id] = None
+        self._changed.add(session_id)
+
+    def name_person(self, row: PersonRow) -> None:
+        """Keep the names of a person."""
+        self._persons[row.sub] = row
+
+    def write(self) -> None:
+        """Write the changes; the statements are sent with the commit."""
+        changed = {each: self._rows[each] for each in sorted(self._changed)}
+        kept = [row for row in changed.values() if row is not None]
+        self._append.write_rows({SESSION: kept, PERSON: [*self._persons.values()]})
+        if ended := [each for each, row in changed.items() if row is None]:
+            self._append.change(_END, session=array("text", ended))

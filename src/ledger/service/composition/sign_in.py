@@ -1,0 +1,32 @@
+"""The rules of sessions, and the identity provider at which people sign in."""
+
+from datetime import timedelta
+
+from ledger.api.access.grants import Grants
+from ledger.api.access.sessions import SessionRules
+from ledger.service.composition.database import ConfigurationError
+from ledger.settings import Settings
+
+
+def create_rules(settings: Settings) -> SessionRules:
+    """The rules of sessions in one process; the provider is first asked when somebody signs in."""
+    open_id = settings.open_id
+    if open_id is not None:
+        # Only loaded where a provider is configured.
+        from ledger.api.access.open_id import OpenIdProvider
+
+        provider = OpenIdProvider(open_id)
+    return SessionRules(
+        idle=timedelta(seconds=settings.session_idle_seconds),
+        seconds=settings.session_seconds,
+        takes_tokens=settings.token_sign_in,
+        grants=Grants(settings.oidc_grants),
+        provider=provider if open_id is not None else None,
+    )
+
+
+def refuse_broken_grants(settings: Settings) -> None:
+    """Raise ConfigurationError if the file of grants is broken: the service does not start."""
+    grants = Grants(settings.oidc_grants)
+    if grants.why_broken is not None:
+        raise ConfigurationError(f"{grants.why_broken}.")

@@ -1,0 +1,239 @@
+"""Signing in at the identity provider, and its word that a session is over (contract, Sign-in).
+
+    sign-in page ─▶ /ui/oidc/sign-in ─▶ provider ─▶ /ui/oidc/callback ─▶ the page that was asked for
+
+The provider leads the browser to the callback from another site, so the browser sends no strict
+cookie. The callback's own page then leads to the callback once more, as any link from elsewhere
+does (``arrival.html``): now the cookie of the browser's former session comes along, and ends.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from prometheus_client import Counter
+
+from ledger.api.machinery.bodies import read_capped
+from ledger.api.problems import REFUSALS, BadRequest, as_refusal
+from ledger.api.reading import services_of
+from ledger.api.writing import submit
+from ledger.application.command import TurnDown
+from ledger.application.commands.sessions import EndSessionsOfProvider, Place
+from ledger.domain.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
+from ledger.domain.session import REFUSED_ACTION
+from ledger.intake.principal import USER, Principal
+from ledger.intake.request import About
+from ledger.log.vault import CannotOpen
+from ledger.web import session
+from ledger.web.addresses import here, own_page, with_parameter
+from ledger.web.pages import go, home_of, refusal_page, show
+from ledger.web.places import remembered
+
+if TYPE_CHECKING:
+    from ledger.api.access.open_id import Flow, OpenIdProvider, SignedIn
+
+router = APIRouter(include_in_schema=False)
+
+FLOW_SECONDS = 600
+"""So long a sign-in at the provider may take."""
+
+_MOST_FLOWS = 8
+"""Sign-ins of a browser that are under way at once; a further one drops them."""
+
+_PURPOSE = "ui/flow"
+_PATH = "/ui/oidc"
+_LARGEST = 64 * 1024
+
+_SIGN_INS = Counter(
+    "ledger_sign_ins", "Sign-ins at the identity provider, by how they ended.", ["outcome"]
+)
+for _outcome in ("begun", "without_grant", "refused", "unavailable"):
+    _SIGN_INS.labels(_outcome)
+
+
+@router.get(f"{_PATH}/sign-in")
+async def begin(request: Request) -> Response:
+    """Lead to the provider; a cookie keeps what its answer must fit."""
+    try:
+        provider = _provider(request)
+        next_page = request.query_params.get("next", "")[:2000]
+        expires = int(services_of(request).clock().timestamp()) + FLOW_SECONDS
+        address, flow = await provider.begin(own_page(next_page) if next_page else "", expires)
+    except REFUSALS as error:
+        return refusal_page(request, as_refusal(error))
+    response = go(address)
+    known = [name for name in request.cookies if name.startswith(_prefix(request))]
+    for name in known if len(known) >= _MOST_FLOWS else ():
+        _drop(request, response, name)
+    sealed = services_of(request).vault.seal(_PURPOSE, msgspec.json.encode(flow))
+    response.set_cookie(
+        _cookie_of(request, flow.state),
+        base64.urlsafe_b64encode(sealed).rstrip(b"=").decode(),
+        max_age=FLOW_SECONDS,
+        path=_PATH,
+        httponly=True,
+        samesite="lax",
+        secure=services_of(request).is_public_by_https,
+    )
+    return response
+
+
+@router.get(f"{_PATH}/callback")
+async def finish(request: Request) -> Response:
+    """Take the provider's answer; begin the session, and lead on."""
+    from ledger.api.access.open_id import SignInRefused
+
+    name = None
+    try:
+        provider = _provider(request)
+        answer = _parameters(request.url.query)
+        if not answer.get("state"):
+            raise SignInRefused("The identity provider's answer lacks its state.")
+        flow = _flow_of(request, answer["state"])
+        if session.comes_from_elsewhere(request):
+            return _led_on(request, here(request))
+        if services_of(request).only_reads:
+            raise ReadOnly
+        name = _cookie_of(request, answer["state"])
+        response = await _signed_in(request, provider, flow, answer)
+    except REFUSALS as error:
+        refusal = as_refusal(error)
+        _SIGN_INS.labels("refused" if isinstance(refusal, BadRequest) else "unavailable").inc()
+        response = refusal_page(request, refusal)
+    if name is not None:
+        _drop(request, response, name)
+    return response
+
+
+async def _signed_in(
+    request: Request, provider: "OpenIdProvider", flow: "Flow", answer: Mapping[str, str]
+) -> Response:
+    from ledger.api.access.open_id import SignInRefused
+
+    sessions = services_of(request).sessions
+    person = await provider.finish(flow, answer, sessions.wanted())
+    try:
+        claims = sessions.rules.grants.kept(person.claims)
+    except ValueError as error:
+        raise SignInRefused(f"The identity provider tells too much of you: {error}.") from error
+    places = sessions.rules.grants.judge(claims)
+    if not places:
+        _SIGN_INS.labels("without_grant").inc()
+        return await _without_grant(request, person)
+    place = places.get(remembered(request)) if len(places) > 1 else next(iter(places.values()))
+    made = session.made_for(request)
+    await sessions.begin_by_provider(person, claims, place, made)
+    _SIGN_INS.labels("begun").inc()
+    if place is None:
+        target = with_parameter("/ui/place", "next", flow.next or None)
+    else:
+        target = flow.next or home_of(_person(person, place))
+    response = _led_on(request, target)
+    session.keep(request, response, made.secret)
+    return response
+
+
+async def _without_grant(request: Request, person: "SignedIn") -> Response:
+    """Record that a person has no grant, and show the claims by which one could be given."""
+    refusal = Forbidden("The identity provider knows you, but no grant here names you.")
+    principal = _person(person, Place(None, None, ()))
+    about = About(REFUSED_ACTION)
+    command = TurnDown(refusal, about, principal, request.state.request_id)
+    for outcome in await submit(request, [command]):
+        if isinstance(outcome, Unavailable):
+            raise outcome
+    claims = {name: msgspec.json.encode(said).decode() for name, said in person.claims.items()}
+    return show(request, "no_grant.html", 403, claims=claims)
+
+
+@router.post(f"{_PATH}/logout")
+async def log_out(request: Request) -> Response:
+    """End the sessions that a logout token names (OpenID Connect Back-Channel Logout 1.0)."""
+    try:
+        provider = _provider(request)
+        form = _parameters((await read_capped(request, _LARGEST)).decode("ascii", "replace"))
+        logout = await provider.logout_of(form.get("logout_token", ""))
+        if logout is None:
+            raise BadRequest("The logout token is not valid.")
+        command = EndSessionsOfProvider(
+            provider.config.issuer, logout.sub, logout.sid, logout.at, request.state.request_id
+        )
+        (outcome,) = await submit(request, [command])
+        if isinstance(outcome, LedgerError):
+            raise outcome
+    except BadRequest as error:
+        said = {"error": "invalid_request", "error_description": error.detail}
+        return _plain(400, msgspec.json.encode(said))
+    except REFUSALS as error:
+        return refusal_page(request, as_refusal(error))
+    return _plain(200, b"{}")
+
+
+def _plain(status: int, body: bytes) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
+def _led_on(request: Request, address: str) -> Response:
+    response = show(request, "arrival.html", next=address)
+    # The address of this page has the provider's code.
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _person(person: "SignedIn", place: Place) -> Principal:
+    return Principal(f"{USER}{person.sub}", "user", frozenset(place.permissions), *place.tenant)
+
+
+def _provider(request: Request) -> "OpenIdProvider":
+    provider = services_of(request).sessions.rules.provider
+    if provider is None:
+        raise NotFound("There is no page at this address.")
+    return provider
+
+
+def _parameters(query: str) -> Mapping[str, str]:
+    """The parameters of an answer. Raises BadRequest for one that is given twice."""
+    pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise BadRequest("A parameter is given twice.")
+    return values
+
+
+def _prefix(request: Request) -> str:
+    secure = services_of(request).is_public_by_https
+    return "__Secure-ledger_flow_" if secure else "ledger_flow_"
+
+
+def _cookie_of(request: Request, state: str) -> str:
+    digest = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()
+    return f"{_prefix(request)}{digest[:12]}"
+
+
+def _flow_of(request: Request, state: str) -> "Flow":
+    """The flow of an answer, from the browser's cookie. Raises SignInRefused."""
+    from ledger.api.access.open_id import Flow, SignInRefused
+
+    try:
+        value = request.cookies.get(_cookie_of(request, state), "")
+        opened = services_of(request).vault.open(_PURPOSE, base64.urlsafe_b64decode(value + "=="))
+        flow = msgspec.json.decode(opened, type=Flow)
+    except (binascii.Error, ValueError, CannotOpen, msgspec.MsgspecError):
+        flow = None
+    now = services_of(request).clock().timestamp()
+    if flow is None or flow.state != state or flow.expires < now:
+        raise SignInRefused(
+            "This sign-in is over, or began in another browser. It may take 10 minutes: begin anew."
+        )
+    return flow
+
+
+def _drop(request: Request, response: Response, name: str) -> None:
+    secure = services_of(request).is_public_by_https
+    response.delete_cookie(name, path=_PATH, httponly=True, samesite="lax", secure=secure)

@@ -1,0 +1,68 @@
+"""The chooser of organizations, for a person who has grants in several."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.api.access.sessions import principal_in
+from ledger.api.problems import REFUSALS, as_refusal
+from ledger.api.reading import services_of
+from ledger.domain.errors import NotFound
+from ledger.web import session
+from ledger.web.addresses import HOME, own_page
+from ledger.web.pages import go, home_of, read_form, refusal_page, show
+
+router = APIRouter(include_in_schema=False)
+
+_COOKIE = "ledger_place"
+_YEAR = 365 * 86_400
+
+
+class PlaceForm(BaseModel):
+    """The chosen organization, or workspace of one; ``*``: all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form_key: str = Field(max_length=100)
+    place: str = Field(max_length=200)
+    next: str = Field(default="", max_length=8000)
+
+
+def remembered(request: Request) -> tuple[str | None, str | None]:
+    """The tenant that was chosen last in this browser; one that nobody has, if none was."""
+    organization_id, _, workspace_id = request.cookies.get(_COOKIE, "?").partition("/")
+    return (None, None) if organization_id == "*" else (organization_id, workspace_id or None)
+
+
+@router.get("/ui/place")
+async def ask(request: Request) -> Response:
+    """The page that asks, where none is chosen."""
+    try:
+        found = request.state.session = await session.session_of(request)
+    except REFUSALS as error:
+        return refusal_page(request, as_refusal(error))
+    request.state.principal = found.visitor.principal
+    chosen = request.query_params.get("next", "")
+    return show(request, "place.html", next=own_page(chosen) if chosen else "")
+
+
+@router.post("/ui/place")
+async def choose(request: Request) -> Response:
+    """Enter a tenant, and remember it in this browser."""
+    try:
+        found = request.state.session = await session.session_of(request)
+        session.require_own_origin(request)
+        form = await read_form(request, PlaceForm)
+        visitor = found.visitor
+        places = {session.named(tenant): place for tenant, place in visitor.places.items()}
+        place = places.get(form.place)
+        if place is None:
+            raise NotFound("You have no rights there.")
+        await services_of(request).sessions.enter(visitor, place, request.state.request_id)
+    except REFUSALS as error:
+        return refusal_page(request, as_refusal(error))
+    home = home_of(principal_in(visitor.row, place))
+    response = go(own_page(form.next) if form.next else home)
+    response.set_cookie(
+        _COOKIE, form.place, max_age=_YEAR, path=HOME, httponly=True, samesite="strict"
+    )
+    return response

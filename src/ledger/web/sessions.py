@@ -1,0 +1,50 @@
+"""The page of one's own sessions, each with a way to end it."""
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.api.access.session_rows import OWN, shown_session
+from ledger.api.lean import needs
+from ledger.api.reading import Asking, Present
+from ledger.postgres.scope import EVERYONE
+from ledger.web import session
+from ledger.web.pages import PageRoute, go, show
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+class EndSessionForm(BaseModel):
+    """The field of the form that ends a session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form_key: str = Field(max_length=100)
+
+
+@router.get("/ui/sessions", openapi_extra=needs(None))
+async def show_sessions(asking: Asking, query: Present) -> Response:
+    """The sessions of the person who asks, in all browsers."""
+    services, own = asking.services, asking.request.state.session.visitor.row
+    # A person sees their own, whatever tenant they have chosen in each.
+    asked = {
+        "sub": own.sub,
+        "issuer": own.issuer,
+        "now": services.clock(),
+        "idle": services.sessions.rules.idle,
+    }
+    rows = await services.door.fetch(EVERYONE, OWN, asked)
+    shown = [shown_session(row) for row in rows]
+    return show(asking.request, "sessions.html", sessions=shown, own=own.session_id)
+
+
+@router.post("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
+async def end_session(asking: Asking, session_id: str, form: EndSessionForm) -> Response:
+    """End one of the person's own sessions."""
+    request = asking.request
+    visitor = request.state.session.visitor
+    await asking.services.sessions.end_own(visitor, session_id, request.state.request_id)
+    if session_id != visitor.row.session_id:
+        return go("/ui/sessions")
+    response = go("/")
+    session.forget(request, response)
+    return response
