@@ -160,7 +160,9 @@ def test_an_outcome_is_kept_for_24_hours_and_not_longer(own_ledger: Ledger) -> N
 
 @contextmanager
 def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    housekeeper = Housekeeper(led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock)
+    housekeeper = Housekeeper(
+        led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock, timedelta(hours=12)
+    )
     try:
         yield housekeeper
     finally:

@@ -121,7 +121,9 @@ def omitted_counts(ledger: Ledger) -> list[tuple[str, int, datetime]]:
 
 @contextlib.contextmanager
 def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    housekeeper = Housekeeper(led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock)
+    housekeeper = Housekeeper(
+        led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock, timedelta(hours=12)
+    )
     try:
         yield housekeeper
     finally:

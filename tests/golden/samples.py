@@ -27,6 +27,7 @@ from ledger.domain.directory import DirectoryNamed
 from ledger.domain.reads import RunDataRead
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
+from ledger.domain.session import SessionBegun, SessionEnded
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.domain.watch import (
     BlockerOpen,
@@ -179,6 +180,13 @@ BODIES: tuple[Event, ...] = (
     RunDataRead(service_line_id="LIN-26-084729"),
     ApiKeyUpdated(name="billing of 2026", expires_at=datetime(2026, 12, 31, tzinfo=UTC)),
     ApiKeyRotated(secret_hash=bytes(range(32)), prefix="elk_7Qx2aB", grace_seconds=3600),
+    SessionBegun(
+        by="provider",
+        issuer="https://id.example.com",
+        permissions=("read", "service_lines:manage"),
+        ends_at=datetime(2026, 4, 22, 8, 30, tzinfo=UTC),
+    ),
+    SessionEnded(by="administrator"),
     StatementIssued(
         organization_id="ORG-26-000001",
         workspace_id="WS-26-000021",

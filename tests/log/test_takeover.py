@@ -62,7 +62,8 @@ BEFORE = """
 # The names and checksums as the last commit before 0.1.0 kept them: four files followed the 24.
 AGED = f"""
 DROP TABLE ledger.statement_document, ledger.organization_watch, ledger.watch_due,
-    ledger.watch_look, ledger.watch_overflow, ledger.span;
+    ledger.watch_look, ledger.watch_overflow, ledger.span, ledger.session, ledger.person;
+DROP FUNCTION ledger.sessions_of;
 ALTER TABLE ledger.open_run DROP COLUMN attempt, DROP COLUMN retry_of;
 DELETE FROM ledger.migration WHERE name = '0001_ledger.sql' OR name >= '0006';
 UPDATE ledger.migration SET name = to_char(left(name, 4)::int + 23, 'FM0000') || substr(name, 5);
@@ -124,6 +125,8 @@ LATER = (
     "watch_look",
     "watch_overflow",
     "span",
+    "session",
+    "person",
     "open_run.attempt",
     "open_run.retry_of",
 )

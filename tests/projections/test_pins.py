@@ -33,7 +33,7 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (11, "b05d8eb3cab64f9d"),
     "run": (9, "96e462191eb1bcda"),
-    "event": (10, "ff84d8a0eea0163b"),
+    "event": (10, "c768d91f9bda6c15"),
     "webhook": (4, "b8927b07b2a342f0"),
     "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
@@ -79,6 +79,7 @@ STREAMS = {
     "write": "REF-KEY-26-000001",
     "run_data": "READ-KEY-26-000001/LIN-26-084729/2026-04-15",
     "directory": "DIR-ORG-26-000001/WS-26-000021",
+    "session": "SES-3f9c2a7d1b604e58",
 }
 """Streams without a line, by the prefix of their events' topics."""
 

@@ -3,13 +3,13 @@
 import pytest
 
 from ledger.web.session import COOKIE
+from tests.support.edge import Edge
+from tests.support.visitor import Visitor, visitor
 
 SESSION_SECONDS = 604_800
 """The longest session, which its cookie outlives in no browser."""
 
 IDLE_SECONDS = 43_200
-from tests.support.edge import Edge
-from tests.support.visitor import Visitor, visitor
 
 
 def test_the_front_page_asks_for_a_token(edge: Edge) -> None:

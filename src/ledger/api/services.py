@@ -262,7 +262,7 @@ class ApiServices:
         return self._submissions
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
-        """Those that may no longer pass: for streams and exports, which last long."""
+        """The principals that may no longer pass: for streams and exports, which last long."""
         lapsed = await self.authenticator.lapsed(principals)
         return lapsed | await self.sessions.lapsed(principals)
 

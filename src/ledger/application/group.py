@@ -87,7 +87,6 @@ class Group:
         self._mapper, self._clock = mapper, clock
         self.tables = DecisionTables()
         memory.begin(append, self.tables)
-        self.sessions = SessionRows(append)
         self.now = EARLIEST
         """The instant of the command that is being decided."""
         self.touched: set[str] = set()
@@ -275,6 +274,11 @@ class Group:
         self._recorded[-1] = self.tables.last = last
 
     @cached_property
+    def sessions(self) -> SessionRows:
+        """The sessions of people, which few groups are about."""
+        return SessionRows(self.append)
+
+    @cached_property
     def _spoken(self) -> int | None:
         """The language that all living nodes understand: asked once a group, in its transaction."""
         return self.append.language()
@@ -403,7 +407,8 @@ class Group:
             self.tables.heard,
             self._omitted.values(),
         )
-        self.sessions.write()
+        if "sessions" in self.__dict__:
+            self.sessions.write()
 
     def _write(self, *, is_last: bool) -> None:
         rows = [

@@ -21,6 +21,7 @@ from ledger.application.periodic import LedSession, Periodic, assert_decided, pr
 from ledger.application.writer import Writer
 from ledger.domain.values import EARLIEST
 from ledger.intake.request import Receipt
+from ledger.log import sessions
 from ledger.log.documents import DROP_UNISSUED
 from ledger.log.leases import LOOK_AT_DUE
 from ledger.log.spans import DROP_OLD
@@ -53,6 +54,7 @@ _UNISSUED_AFTER = timedelta(hours=1)
 _CREDENTIALS = 500
 _OUTCOMES = 5000
 _SPANS = 20_000
+_SESSIONS = 5000
 """Rows of each kind in one round of the housekeeper, so that no statement takes long."""
 
 # The credentials whose counts have waited long enough to become events.
@@ -144,13 +146,19 @@ class LeaseWatch(Periodic):
 class Housekeeper(Periodic):
     """Records how many refusals were only counted; drops what is beside the log and has expired.
 
-    Outcomes, documents without a statement and spans expire. ``run_once`` returns the number of
-    counts recorded and of rows dropped.
+    Outcomes, documents without a statement, spans and sessions expire; a session that was not used
+    for ``idle`` does. ``run_once`` returns the number of counts recorded and of rows dropped.
     """
 
-    def __init__(self, session: LedSession, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        session: LedSession,
+        writer: Writer,
+        clock: Callable[[], datetime],
+        idle: timedelta,
+    ) -> None:
         super().__init__(session, "housekeeper", _EVERY_SECONDS)
-        self._writer, self._clock = writer, clock
+        self._writer, self._clock, self._idle = writer, clock, idle
         self._looked_until = EARLIEST
         """Each document that was stored by this instant has its statement, or was dropped."""
 
@@ -164,5 +172,13 @@ class Housekeeper(Periodic):
         unissued = connection.execute(DROP_UNISSUED, stored).rowcount
         self._looked_until = stored["until"]
         spans = connection.execute(DROP_OLD.encode(), {"limit": _SPANS}).rowcount
-        has_more = len(due) == _CREDENTIALS or dropped == _OUTCOMES or spans == _SPANS
-        return len(due) + dropped + unissued + spans, has_more
+        over = {"now": now, "unused_since": now - self._idle, "limit": _SESSIONS}
+        ended = connection.execute(sessions.DROP_OLD.encode(), over).rowcount
+        connection.execute(sessions.DROP_USES.encode(), {"now": now})
+        has_more = (
+            len(due) == _CREDENTIALS
+            or dropped == _OUTCOMES
+            or spans == _SPANS
+            or ended == _SESSIONS
+        )
+        return len(due) + dropped + unissued + spans + ended, has_more

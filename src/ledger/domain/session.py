@@ -1,9 +1,8 @@
 """Sessions: who signed in to the pages, and how each session ended (contract, Sign-in).
 
-What a session lives by (the hash of its secret, its claims, its last use) is a row beside the log
-(``log/tables.py``); the log has its beginning in each tenant, and its end. A session whose time is
-over leaves no event: its beginning tells when it ends at the latest. The file has, in this order:
-events, state, fold.
+The hash of a session's secret, its claims and its last use are beside the log (``log/tables.py``);
+the log has its beginning in each tenant, and its end. A session whose time is over leaves no event:
+its beginning tells when it ends at the latest. The file has, in this order: events, state, fold.
 """
 
 from datetime import datetime

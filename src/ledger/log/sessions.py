@@ -1,7 +1,7 @@
 """Sessions and the names of persons, as an append reads and changes them (contract, Sign-in).
 
-Their rows are beside the log. They are changed under the append lock, with the event that tells of
-the change, so that a session is refreshed by one node at a time, and ends once.
+The rows are beside the log. An append changes them with the event that tells of the change, so that
+one node at a time asks the provider for a session's claims, and a session ends once.
 """
 
 from collections.abc import Sequence

@@ -105,7 +105,7 @@ FUNCTIONS = (
     "known_until()",
     "events_between(bigint, bigint, bigint)",
     "passing_keys(bytea[], timestamptz)",
-    "passing_sessions(bytea[], timestamptz, interval)",
+    "sessions_of(bytea[], timestamptz, interval)",
     "sees_line(text)",
     "sees_endpoint(text)",
 )

@@ -35,7 +35,7 @@ from ledger.web.pages import go, home_of, refusal_page, show
 from ledger.web.places import remembered
 
 if TYPE_CHECKING:
-    from ledger.api.access.open_id import Flow, OpenIdProvider, SignedIn
+    from ledger.api.access.open_id import OpenIdProvider, SignedIn, SignInFlow
 
 router = APIRouter(include_in_schema=False)
 
@@ -111,7 +111,7 @@ async def finish(request: Request) -> Response:
 
 
 async def _signed_in(
-    request: Request, provider: "OpenIdProvider", flow: "Flow", answer: Mapping[str, str]
+    request: Request, provider: "OpenIdProvider", flow: "SignInFlow", answer: Mapping[str, str]
 ) -> Response:
     from ledger.api.access.open_id import SignInRefused
 
@@ -216,14 +216,14 @@ def _cookie_of(request: Request, state: str) -> str:
     return f"{_prefix(request)}{digest[:12]}"
 
 
-def _flow_of(request: Request, state: str) -> "Flow":
+def _flow_of(request: Request, state: str) -> "SignInFlow":
     """The flow of an answer, from the browser's cookie. Raises SignInRefused."""
-    from ledger.api.access.open_id import Flow, SignInRefused
+    from ledger.api.access.open_id import SignInFlow, SignInRefused
 
     try:
         value = request.cookies.get(_cookie_of(request, state), "")
         opened = services_of(request).vault.open(_PURPOSE, base64.urlsafe_b64decode(value + "=="))
-        flow = msgspec.json.decode(opened, type=Flow)
+        flow = msgspec.json.decode(opened, type=SignInFlow)
     except (binascii.Error, ValueError, CannotOpen, msgspec.MsgspecError):
         flow = None
     now = services_of(request).clock().timestamp()

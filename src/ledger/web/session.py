@@ -80,7 +80,7 @@ async def session_of(request: Request) -> BrowserSession:
 
 
 def made_for(request: Request) -> Made:
-    """What a new session has of the request that begins it."""
+    """The part of a new session that the request tells which begins it."""
     return Made(
         new_secret(),
         hash_of(_cookie(request)[0]),

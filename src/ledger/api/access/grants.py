@@ -145,7 +145,7 @@ class Grants:
         return text
 
     def judge(self, kept: str) -> Places:
-        """What somebody may enter whose session kept these claims, by the grants of now."""
+        """The tenants of a person whose session kept these claims, by the grants of now."""
         claims: Mapping[str, Any] = json.loads(kept)
         if self._path is None:
             return _of_token(claims)

@@ -62,14 +62,14 @@ class Claims(BaseModel):
     permissions: list[str]
 
 
-class Verified(NamedTuple):
+class CheckedToken(NamedTuple):
     """A token whose signature was checked; nobody has looked at its claims yet."""
 
     header: dict[str, Any]
     claims: dict[str, Any]
 
 
-async def verified(token: str, keys: KeySet, types: Collection[str]) -> Verified | None:
+async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedToken | None:
     """A token of one of these ``typ`` that one of the keys signed; None: it is none.
 
     Raises Unavailable if the keys cannot be fetched.
@@ -84,7 +84,7 @@ async def verified(token: str, keys: KeySet, types: Collection[str]) -> Verified
         found = jwt.decode_complete(token, key.jwk, algorithms=ALGORITHMS, options=options)
     except jwt.PyJWTError:
         return None
-    return Verified(found["header"], found["payload"])
+    return CheckedToken(found["header"], found["payload"])
 
 
 class _Known(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from authlib.integrations.starlette_client import OAuth, OAuthError
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
-from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, Verified, verified
+from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedToken, verified
 from ledger.api.access.key_set import KeySet, download
 from ledger.api.problems import BadRequest
 from ledger.domain.errors import LedgerError, Unavailable
@@ -83,7 +83,7 @@ class NoLongerGranted(Exception):
     """The provider gives no more tokens for this person: the session ends."""
 
 
-class Flow(msgspec.Struct, frozen=True):
+class SignInFlow(msgspec.Struct, frozen=True):
     """A sign-in under way: what the browser's cookie keeps until the provider's answer."""
 
     state: str
@@ -116,7 +116,7 @@ class Refreshed(NamedTuple):
 
 
 class Logout(NamedTuple):
-    """What a logout token ends."""
+    """The sessions that a logout token ends: of a person, or of one session at the provider."""
 
     sub: str | None
     sid: str | None
@@ -146,17 +146,17 @@ class OpenIdProvider:
         self._loaded_at = -math.inf
         self._keys: KeySet | None = None
 
-    async def begin(self, next_page: str, expires: int) -> tuple[str, Flow]:
+    async def begin(self, next_page: str, expires: int) -> tuple[str, SignInFlow]:
         """The address at the provider, and the flow that begins there."""
         with _provider_failures():
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._load()
                 made = await self._app.create_authorization_url(self.config.redirect_uri)
-        flow = Flow(made["state"], made["nonce"], made["code_verifier"], next_page, expires)
+        flow = SignInFlow(made["state"], made["nonce"], made["code_verifier"], next_page, expires)
         return made["url"], flow
 
     async def finish(
-        self, flow: Flow, answer: Mapping[str, str], wanted: Collection[str]
+        self, flow: SignInFlow, answer: Mapping[str, str], wanted: Collection[str]
     ) -> SignedIn:
         """The person whom the provider's answer is about. Raises SignInRefused.
 
@@ -211,7 +211,7 @@ class OpenIdProvider:
         return Refreshed(claims, id_token, _text(token.get("refresh_token")) or refresh_token)
 
     async def logout_of(self, token: str) -> Logout | None:
-        """What a logout token ends; None: the token is refused (OpenID Back-Channel Logout 2.6)."""
+        """The sessions to end; None: the token is refused (OpenID Back-Channel Logout 1.0, 2.6)."""
         with _provider_failures():
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._load()
@@ -271,13 +271,13 @@ class OpenIdProvider:
         }
         return metadata
 
-    async def _verified(self, token: Any, types: Collection[str]) -> Verified | None:
+    async def _verified(self, token: Any, types: Collection[str]) -> CheckedToken | None:
         """The header and the claims of a token that the provider signed; None: it did not."""
         assert self._keys is not None
         await self._keys.renew()
         return await verified(token, self._keys, types) if isinstance(token, str) else None
 
-    async def _of_id_token(self, token: Mapping[str, Any], nonce: str | None) -> Verified:
+    async def _of_id_token(self, token: Mapping[str, Any], nonce: str | None) -> CheckedToken:
         """The claims of the ID token (OpenID Connect Core, 3.1.3.7). Raises SignInRefused."""
         found = await self._verified(token.get("id_token"), _ID_TYPES)
         if found is None:
@@ -373,7 +373,7 @@ def _provider_failures() -> Iterator[None]:
 
 
 def _away(error: Exception) -> Unavailable:
-    # What a library raises for an answer that is none may be any exception.
+    # For an answer that is none, a library may raise any exception.
     _logger.warning("the identity provider gave no answer: %s", str(error) or type(error).__name__)
     return Unavailable("The identity provider does not answer. Try again in a moment.")
 

@@ -71,15 +71,15 @@ _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
 _PASSING = f"""
 SELECT {", ".join(SESSION.columns)}
-FROM ledger.passing_sessions(%(hashes)s, %(now)s, %(idle)s)
+FROM ledger.sessions_of(%(hashes)s, %(now)s, %(idle)s)
 """
 
 _BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari")
 """The words of a browser's family, each before those that it also names."""
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a session keeps sealed."""
+class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The secrets that a session keeps, sealed."""
 
     token: str | None = None
     """The key or token with which the person signed in."""
@@ -119,7 +119,7 @@ class Sessions:
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         """The questions for fresh claims that are under way in this process, by session."""
 
-    # Who asks.
+    # Looking up.
 
     async def visitor(self, secret: str, peer: str | None) -> Visitor:
         """The person of a cookie. Raises Unauthorized, or Unavailable if no check is possible."""
@@ -200,15 +200,15 @@ class Sessions:
             for row in await self._door.fetch(EVERYONE, _PASSING, asked)
         ]
 
-    def _kept(self, row: SessionRow) -> Kept:
+    def _kept(self, row: SessionRow) -> SessionSecrets:
         """What the session keeps. Raises Unauthorized under another master key."""
         try:
             opened = self._vault.open(f"{_PURPOSE}|{row.session_id}", row.kept)
         except CannotOpen as error:
             raise Unauthorized(_OVER) from error
-        return msgspec.json.decode(opened, type=Kept)
+        return msgspec.json.decode(opened, type=SessionSecrets)
 
-    def seal(self, session_id: str, kept: Kept) -> bytes:
+    def seal(self, session_id: str, kept: SessionSecrets) -> bytes:
         return self._vault.seal(f"{_PURPOSE}|{session_id}", msgspec.json.encode(kept))
 
     # Fresh claims.
@@ -263,7 +263,7 @@ class Sessions:
             await self._end_quietly(row, "provider")
             return
         claims = row.claims if said.claims is None else self.rules.grants.kept(said.claims)
-        kept = Kept(None, said.refresh_token, said.id_token or self._kept(row).id_token)
+        kept = SessionSecrets(None, said.refresh_token, said.id_token or self._kept(row).id_token)
         await self._done(KeepClaims(row.session_id, claims, self.seal(row.session_id, kept)))
 
     async def _await_other(self, row: SessionRow) -> None:
@@ -293,7 +293,7 @@ class Sessions:
             None,
             Place(*tenant, sorted(principal.permissions)),
         )
-        row = row._replace(kept=self.seal(row.session_id, Kept(token=token)))
+        row = row._replace(kept=self.seal(row.session_id, SessionSecrets(token=token)))
         seconds = self.rules.seconds
         command = BeginSession(row, principal, made.request_id, seconds=seconds, former=made.former)
         await self._done(command)
@@ -309,7 +309,7 @@ class Sessions:
         assert self.rules.provider is not None
         issuer = self.rules.provider.config.issuer
         row = self._new_row(made, "provider", issuer, person.sub, person.sid, place)
-        kept = Kept(None, person.refresh_token, person.id_token)
+        kept = SessionSecrets(None, person.refresh_token, person.id_token)
         row = row._replace(
             claims=claims, signed_at=person.signed_at, kept=self.seal(row.session_id, kept)
         )
@@ -407,7 +407,7 @@ class SessionRules(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a new session has of its request."""
+    """The part of a new session that its request tells."""
 
     secret: str
     former: bytes | None

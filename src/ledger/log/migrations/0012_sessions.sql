@@ -41,7 +41,7 @@ CREATE TABLE ledger.person (
 
 -- The session of a secret, by its hash, unless its time is over at an instant. The use of a session
 -- is noted as that of a key is. As with keys, this is asked for every tenant.
-CREATE FUNCTION ledger.passing_sessions(hashes bytea[], at timestamptz, idle interval)
+CREATE FUNCTION ledger.sessions_of(hashes bytea[], at timestamptz, idle interval)
 RETURNS TABLE (session_id text, secret_hash bytea, by text, issuer text, sub text, sid text,
                organization_id text, workspace_id text, permissions text[], claims text,
                kept bytea, signed_at timestamptz, checked_at timestamptz, asked_at timestamptz,
@@ -58,4 +58,4 @@ BEGIN
       AND current_setting('ledger.workspace_id', true) = '*';
 END $$;
 
-REVOKE ALL ON FUNCTION ledger.passing_sessions(bytea[], timestamptz, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.sessions_of(bytea[], timestamptz, interval) FROM PUBLIC;

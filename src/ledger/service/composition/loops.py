@@ -79,7 +79,12 @@ class Loops(_Writing):
         )
         self.lease_watch = LeaseWatch(session, self._writer)
         # By a wrong clock, outcomes would be dropped before their day is over.
-        self.housekeeper = Housekeeper(session, self._writer, self._beat.corrected(clock))
+        self.housekeeper = Housekeeper(
+            session,
+            self._writer,
+            self._beat.corrected(clock),
+            timedelta(seconds=settings.session_idle_seconds),
+        )
         self.watches = WatchLoop(session, self._writer, clock, settings.watch_seconds)
         self.lease_watch.beside = (self.sweeper, self.watches, self.housekeeper)
         self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.lease_watch)
