@@ -1,11 +1,12 @@
 """Signing in by a provider of another site in a real browser: the short form, which CI runs.
 
 The provider is Canaille (``tests/support/iam.py``). ``make oidc`` has the long form, against
-``oidc-provider`` (``tests/browser/test_strict_provider.py``); the hostile provider of
+``oidc-provider`` (``tests/web/test_strict_provider.py``); the hostile provider of
 ``tests/web/test_hostile_provider.py`` needs no browser.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
@@ -62,7 +63,10 @@ def office(server: EmbeddedPostgres) -> Iterator[Office]:
             oidc_scopes="openid profile email groups",
             oidc_grants=folder / "grants.toml",
         )
-        with edge_of(settings, conninfo, Clock(iam.now())) as edge, listening(edge, port=port):
+        with (
+            edge_of(settings, conninfo, Clock(datetime.now(UTC))) as edge,
+            listening(edge, port=port),
+        ):
             yield Office(edge, iam, address)
 
 

@@ -11,7 +11,6 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from tests.support.served import free_port
@@ -30,11 +29,6 @@ class Iam:
         """The issuer of its discovery document."""
         return str(self.server.url).rstrip("/")
 
-    @staticmethod
-    def now() -> datetime:
-        """The present, which its tokens carry."""
-        return datetime.now(UTC)
-
     def trust(self, address: str) -> None:
         """Register the ledger of this address."""
         client = self.server.models.Client(
@@ -47,6 +41,7 @@ class Iam:
             grant_types=["authorization_code", "refresh_token"],
             response_types=["code"],
             scope=["openid", "profile", "email", "groups"],
+            id_token_signed_response_alg="RS256",
             token_endpoint_auth_method="client_secret_basic",
         )
         with self.server.app.app_context():
