@@ -87,9 +87,3 @@ def test_the_file_of_the_clients_secret_must_be_there_and_have_one(tmp_path: Pat
             Settings(**WHOLE, oidc_client_secret_file=file)
     file.write_text("hunter2\n")
     assert "hunter2" not in repr(Settings(**WHOLE, oidc_client_secret_file=file))
-
-
-def test_a_token_must_sign_in_where_no_provider_does() -> None:
-    """Else nobody could."""
-    with pytest.raises(ValidationError):
-        Settings(token_sign_in=False)

@@ -12,14 +12,18 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.databases import execute
 from tests.support.nodes import two_nodes
 from tests.support.openid import FINANCE, OpenIdProvider, write_grants
 from tests.support.receiver import Answer, Request
 from tests.support.served import Served
-from tests.support.views import query, until
+from tests.support.views import until
 
 PUBLIC = "http://127.0.0.1:8000"
-AGE = "UPDATE ledger.session SET refreshed_at = refreshed_at - interval '6 minutes'"
+AGE = """
+UPDATE ledger.session SET checked_at = checked_at - interval '6 minutes',
+    asked_at = asked_at - interval '6 minutes'
+"""
 """Makes the claims of all sessions older than five minutes."""
 
 
@@ -93,7 +97,7 @@ def test_a_refresh_whose_node_is_killed_leaves_no_session_stuck(
 
     with httpx.Client(timeout=30, verify=False) as browser, ThreadPoolExecutor(1) as other:
         sign_in(browser, first)
-        query(conninfo, AGE)
+        execute(conninfo, AGE)
         openid.answers["token"] = held
         with httpx.Client(timeout=30, verify=False, cookies=browser.cookies) as apart:
             request = other.submit(status, apart, first)
@@ -101,7 +105,7 @@ def test_a_refresh_whose_node_is_killed_leaves_no_session_stuck(
             kill(first)
             assert isinstance(request.exception(20), httpx.TransportError)
         openid.answers.clear()
-        query(conninfo, AGE)
+        execute(conninfo, AGE)
         answers = [status(browser, second) for _ in range(3)]
         assert set(answers) <= {200, 401}, answers
         until(lambda: openid.count("refresh_token") >= 1 + is_used, "another refresh", 40.0)

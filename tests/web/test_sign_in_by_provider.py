@@ -1,5 +1,7 @@
 """Signing in by an OpenID provider (contract, Sign-in): the way there and back, and its cookies."""
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from http.cookies import Morsel, SimpleCookie
@@ -80,7 +82,7 @@ def test_a_service_without_provider_offers_none(edge: Edge) -> None:
     assert not guest.get("/").all('[href*="oidc"]')
     assert guest.get("/ui/oidc/sign-in").status == 404
     assert guest.get("/ui/oidc/callback?code=a&state=b").status == 404
-    assert guest.post("/ui/oidc/logout", {"logout_token": "x"}).status == 404
+    assert guest.post("/ui/oidc/logout", {"logout_token": "x"}).status in (404, 405)
 
 
 def test_the_button_leads_to_the_provider_with_all_that_a_strict_one_wants(
@@ -369,10 +371,12 @@ def test_a_token_signs_in_no_more_where_the_setting_forbids_it(
 
 
 def test_an_older_cookie_with_a_sealed_token_is_no_session(company: Company) -> None:
+    """Cookies of the version before held the token itself, sealed."""
     vault = company.service.app.state.services.vault
-    sealed = vault.seal("ui/session", b'{"token":"elk_x","form_key":"k","expires":9999999999}')
+    kept = {"token": company.token("read"), "form_key": "k", "expires": 9**11, "secure": False}
+    sealed = base64.urlsafe_b64encode(vault.seal("ui/session", json.dumps(kept).encode())).decode()
     for name in ("ledger_session", SESSION):
-        answer = Visitor(company).get("/ui", headers={"cookie": f"{name}={sealed.hex()}"})
+        answer = Visitor(company).get("/ui", headers={"cookie": f"{name}={sealed.rstrip('=')}"})
         assert answer.status == 401
 
 
