@@ -1,6 +1,7 @@
 """Sessions: their ends, their list, their refresh, and the names of persons (contract, Sign-in)."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE
@@ -26,6 +28,7 @@ from tests.support.openid import (
     signing_in,
 )
 from tests.support.receiver import Answer, Request
+from tests.support.served import run_ledger
 from tests.support.visitor import Visitor
 
 IDLE, WHOLE = 43_200, 604_800
@@ -476,6 +479,30 @@ def test_a_name_is_shown_to_nobody_who_does_not_see_the_actors_entries(
     stranger = person(company, openid, "ledger-elsewhere", sub="stranger", name="Stranger")
     for path in ("/ui", "/ui/events", "/ui/runs", "/ui/sessions"):
         assert "Unseen Person" not in stranger.get(path).text
+
+
+def test_the_command_line_lists_persons_and_forgets_one(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(
+        company, openid, "ledger-managers", sub="forgotten", name="Vera Kunz", email="v@example.com"
+    )
+    environment = {
+        **os.environ,
+        "LEDGER_DATABASE_URL": company.conninfo,
+        "LEDGER_MASTER_KEY": MASTER_KEY,
+    }
+    listed = run_ledger(environment, "persons", "list")
+    assert listed.returncode == 0, listed.stderr
+    for told in ("forgotten", "Vera Kunz", "v@example.com"):
+        assert told in listed.stdout
+    assert run_ledger(environment, "persons", "forget", "forgotten").returncode == 0
+    assert "Vera Kunz" not in run_ledger(environment, "persons", "list").stdout
+    assert "Vera Kunz" not in str(company.select("SELECT p::text FROM ledger.person AS p"))
+    page = guest.get("/ui")
+    assert page.status == 200, "the session goes on"
+    assert "Vera Kunz" not in page.text
+    assert "forgotten" in page.text
 
 
 def audited(company: Company, sub: str) -> list[dict[str, Any]]:
