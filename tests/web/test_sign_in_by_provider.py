@@ -15,6 +15,7 @@ from tests.support.openid import (
     CALLBACK,
     CLIENT,
     FINANCE,
+    ODD_SECRET,
     Company,
     OpenIdProvider,
     Person,
@@ -367,7 +368,7 @@ def test_a_token_signs_in_no_more_where_the_setting_forbids_it(
     answer = guest.sign_in(token)
     assert answer.status in (401, 403)
     assert guest.session is None
-    assert company.get("/v1/execution", token).status == 200, "the API still takes keys"
+    assert company.get("/v1/execution", token).status_code == 200, "the API still takes keys"
 
 
 def test_an_older_cookie_with_a_sealed_token_is_no_session(company: Company) -> None:
@@ -408,3 +409,13 @@ def test_a_key_still_signs_in_beside_the_provider(company: Company) -> None:
     guest = Person(company)
     assert guest.sign_in(company.token(*FINANCE["permissions"])).status == 303
     assert guest.is_signed_in()
+
+
+def test_the_secret_of_the_client_may_have_any_character(server: EmbeddedPostgres) -> None:
+    """RFC 6749, 2.3.1: name and secret are encoded as in a form, before they are in base64."""
+    with (
+        OpenIdProvider(secret=ODD_SECRET) as provider,
+        signing_in(server, "company_odd_secret", provider) as company,
+    ):
+        Person(company).signed_in()
+        assert provider.complaints == []
