@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -94,12 +95,13 @@ class OpenIdProvider(Receiver):
         self.secret, self.key = secret, key
         self.is_away = False
         """Whether connections are closed without an answer."""
-        self.clock: Callable[[], float] = time.time
         self._numbers = itertools.count(1)
         self.reset()
 
     def reset(self) -> None:
         """Behave well again, and forget everybody."""
+        self.ago = 0.0
+        """Seconds by which the instants of its tokens lie before the present."""
         self.person = alice()
         """The person whom the next visit of the authorization endpoint signs in."""
         self.persons: dict[str, Claims] = {}
@@ -166,7 +168,7 @@ class OpenIdProvider(Receiver):
 
     def logout_token(self, *, signer: Signer | None = None, **claims: Any) -> str:
         """A token of back-channel logout: name a ``sub`` or a ``sid``; ... leaves a claim out."""
-        now = int(self.clock())
+        now = int(time.time() - self.ago)
         header = claims.pop("header", {})
         payload = {
             "iss": self.issuer,
@@ -180,7 +182,7 @@ class OpenIdProvider(Receiver):
 
     def id_token(self, sub: str, sid: str, nonce: str | None = None) -> str:
         """A person's ID token, bent as the test asks."""
-        now = int(self.clock())
+        now = int(time.time() - self.ago)
         payload = {
             **self.persons[sub],
             "iss": self.issuer,
@@ -343,17 +345,35 @@ class Company(Edge):
     ) -> None:
         super().__init__(service, loop, conninfo)
         self.settings, self.grants = settings, grants
+        self._rules = [service.app.state.services.sessions.rules]
 
     def grant(self, *grants: Grant) -> None:
-        """Rewrite the file of grants; the service looks at it within five seconds."""
+        """Rewrite the file of grants, and let the nodes look at it without waiting."""
         write_grants(self.grants, *grants)
-        self.clock.advance(seconds=6)
+        self.look_at_grants()
+
+    def look_at_grants(self) -> None:
+        """Let the nodes look at the file of grants with the next request, as after five seconds."""
+        for rules in self._rules:
+            rules.grants._looked_at = -math.inf
+
+    def ask_anew(self) -> None:
+        """Let the node ask for the provider's description and keys, as after their time."""
+        provider = self._rules[0].provider
+        provider._loaded_at = -math.inf
+        if provider._keys is not None:
+            provider._keys._asked_at = provider._keys._fetched_at = -math.inf
 
     @contextlib.contextmanager
     def second_node(self) -> Iterator[Edge]:
         """Another node's application, on the same database."""
-        with self.second_worker(create_api(self.settings, self.conninfo, self.clock)) as node:
-            yield node
+        app = create_api(self.settings, self.conninfo, self.clock)
+        with self.second_worker(app) as node:
+            self._rules.append(app.state.services.sessions.rules)
+            try:
+                yield node
+            finally:
+                self._rules.pop()
 
 
 def write_grants(file: Path, *grants: Grant) -> None:
@@ -380,8 +400,8 @@ def signing_in(
 ) -> Iterator[Company]:
     """A running service that signs persons in by the provider, with a database of its own.
 
-    The service's clock starts at the present, and the provider's tokens follow it. ``grants`` None:
-    there is no file, and the claims of a token are read.
+    The service's clock starts at the present, since the provider's tokens carry real times.
+    ``grants`` None: there is no file, and the claims of a token are read.
     """
     with folder_in_tmp(0o755) as folder, copied(server.url, name) as conninfo:
         file = folder / "grants.toml"
@@ -393,7 +413,6 @@ def signing_in(
         more = plain | more | settings
         told = Settings(**more)
         clock = Clock(datetime.now(UTC))
-        provider.clock = lambda: clock().timestamp()
         with entered(serving(told, conninfo, clock)) as (service, loop):
             yield Company(service, loop, conninfo, told, file)
 

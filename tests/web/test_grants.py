@@ -1,6 +1,7 @@
 """Grants: which claims of a person give which permissions where (contract, Sign-in, Grants)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from pydantic import ValidationError
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import ConfigurationError
+from ledger.service.composition.sign_in import refuse_broken_grants
+from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.openid import (
     FINANCE,
@@ -167,9 +170,9 @@ def test_a_grant_does_not_hold_where_the_claim_lacks_the_value(
 def test_a_person_without_grant_sees_whom_to_ask_and_the_claims_as_they_came(
     company: Company, openid: OpenIdProvider
 ) -> None:
-    in_groups(openid, "<b>sales</b>", "märz", name='Bob "<script>"')
+    in_groups(openid, "<b>sales</b>", "märz", name="Bob <script>")
     page = refused(Person(company))
-    for shown in ("alice-0001", "<b>sales</b>", "märz", "alice@example.com", 'Bob "<script>"'):
+    for shown in ("alice-0001", "<b>sales</b>", "märz", "alice@example.com", "Bob <script>"):
         assert shown in page.text
     assert not page.all("main b")
     assert not [tag for tag in page.all("script") if not tag.get("src")]
@@ -249,7 +252,7 @@ def test_before_a_place_is_chosen_no_page_shows_anything(
         answer = guest.get(path)
         assert answer.status in (303, 403) or "/ui/place" in answer.answer.text, path
         assert answer.status != 200 or not answer.all(f'a[href="/ui/lines/{line}"]')
-    assert guest.post(f"/ui/lines/{line}/pause", {"reason": "r"}).status in (303, 403, 422)
+    assert guest.post(f"/ui/lines/{line}/pause", {"reason": "r"}).status in (303, 401, 403, 422)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +407,7 @@ def test_of_a_broken_file_the_former_grants_stay_and_readiness_tells_it(
     guest = Person(changing).signed_in()
     for name, text in BROKEN.items():
         changing.grants.write_text(text, errors="surrogateescape")
-        changing.clock.advance(seconds=6)
+        changing.look_at_grants()
         until(lambda: _is_told_broken(changing), f"the degraded node: {name}", 6.0)
         assert guest.is_signed_in(), name
         Person(changing).signed_in()
@@ -415,7 +418,7 @@ def test_of_a_broken_file_the_former_grants_stay_and_readiness_tells_it(
 def test_a_file_that_is_gone_is_a_broken_one(changing: Company, openid: OpenIdProvider) -> None:
     guest = Person(changing).signed_in()
     changing.grants.unlink()
-    changing.clock.advance(seconds=6)
+    changing.look_at_grants()
     until(lambda: _is_told_broken(changing), "the degraded node", 6.0)
     assert guest.is_signed_in()
 
@@ -431,16 +434,13 @@ def _is_told_broken(company: Company) -> bool:
 
 @pytest.mark.parametrize("text", [None, *BROKEN.values()], ids=["no file", *BROKEN.keys()])
 def test_a_service_does_not_start_with_a_broken_file(
-    server: EmbeddedPostgres, openid: OpenIdProvider, tmp_path: Any, text: str | None
+    openid: OpenIdProvider, tmp_path: Path, text: str | None
 ) -> None:
     file = tmp_path / "grants.toml"
     if text is not None:
         file.write_text(text, errors="surrogateescape")
-    with (
-        pytest.raises((ValidationError, ConfigurationError)),
-        signing_in(server, "company_never", openid, None, oidc_grants=file),
-    ):
-        pass
+    with pytest.raises((ValidationError, ConfigurationError)):
+        refuse_broken_grants(Settings(oidc_grants=file, **openid.settings(tmp_path)))
 
 
 def test_without_a_file_the_claims_of_a_token_are_read(

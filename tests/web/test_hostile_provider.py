@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
-from tests.support.edge import Edge
 from tests.support.openid import (
     CLIENT,
     FINANCE,
@@ -39,10 +38,6 @@ def refused(guest: Person, *statuses: int) -> str:
     assert guest.session is None
     assert "traceback" not in answer.text.lower()
     return answer.text
-
-
-def now(company: Edge) -> int:
-    return int(company.clock().timestamp())
 
 
 WRONG: dict[str, Callable[[int], Claims]] = {
@@ -82,7 +77,7 @@ WRONG: dict[str, Callable[[int], Claims]] = {
 def test_an_id_token_with_a_wrong_claim_signs_nobody_in(
     company: Company, openid: OpenIdProvider, wrong: Callable[[int], Claims]
 ) -> None:
-    claims = wrong(now(company))
+    claims = wrong(int(time.time()))
     if claims.get("iss") == "{issuer}/":
         claims["iss"] = f"{openid.issuer}/"
     openid.bend(**claims)
@@ -115,7 +110,7 @@ def test_an_id_token_with_a_wrong_signature_signs_nobody_in(
 def test_a_key_that_the_provider_publishes_later_signs_in(
     company: Company, openid: OpenIdProvider
 ) -> None:
-    company.clock.advance(seconds=60)
+    company.ask_anew()
     openid.keys = [jwk("rsa-1"), jwk("ec-7")]
     openid.signer, openid.header = by_key("ec-7"), {"kid": "ec-7", "alg": "ES256"}
     Person(company).signed_in()
@@ -237,15 +232,15 @@ def test_a_wrong_discovery_document_is_503_and_mended_without_a_start(
         documents: list[Claims] = list(DISCOVERY.values())
         for number, metadata in enumerate(documents):
             openid.metadata = metadata
-            company.clock.advance(seconds=600)
+            company.ask_anew()
             answer = Person(company).from_here("/ui/oidc/sign-in")
             assert answer.status == 503, list(DISCOVERY)[number]
         for broken in (Answer(500), Answer(200, b"<html>"), as_json([]), Answer(action="drop")):
             openid.answers["discovery"] = broken
-            company.clock.advance(seconds=600)
+            company.ask_anew()
             assert Person(company).from_here("/ui/oidc/sign-in").status == 503
         openid.reset()
-        company.clock.advance(seconds=600)
+        company.ask_anew()
         Person(company).signed_in()
 
 
@@ -260,7 +255,7 @@ def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
             assert guest.from_here("/ui/oidc/sign-in").status == 503
             assert guest.sign_in(company.token("read")).status == 303
             openid.is_away = False
-            company.clock.advance(seconds=60)
+            company.ask_anew()
             Person(company).signed_in()
 
 
@@ -270,7 +265,7 @@ def test_keys_that_cannot_be_fetched_are_503(server: EmbeddedPostgres) -> None:
         with signing_in(server, "company_without_keys", openid) as company:
             refused(Person(company), 503)
             openid.answers["keys"] = as_json({"keys": [jwk("short-1")]})
-            company.clock.advance(seconds=600)
+            company.ask_anew()
             openid.signer, openid.header = by_key("short-1"), {"kid": "short-1"}
             refused(Person(company), 400, 503)
 
