@@ -357,6 +357,10 @@ class Company(Edge):
         for rules in self._rules:
             rules.grants._looked_at = -math.inf
 
+    def write_uses(self) -> None:
+        """Write the uses of sessions, as every quarter of a minute."""
+        self.service.app.state.services.sessions._uses.run_once()
+
     def ask_anew(self) -> None:
         """Let the node ask for the provider's description and keys, as after their time."""
         provider = self._rules[0].provider
