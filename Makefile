@@ -15,7 +15,7 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 6 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair generate clients clients-short dist dist-check crash soak rehearse rehearse-short rehearse-written clean
+.PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair generate clients clients-short oidc dist dist-check crash soak rehearse rehearse-short rehearse-written clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ static: $(READY) ## Format, lint, strict types, imports
 
 check: static test rehearse-short ## All that a change can break: the one verdict, without Node and Chromium
 
-nightly: check crash soak browser clients dist-check rehearse bench ## The long forms: `make -k` goes on after a failure
+nightly: check crash soak browser clients oidc dist-check rehearse bench ## The long forms: `make -k` goes on after a failure
 
 $(BROWSER_READY): $(READY)
 	@$(BIN)/python -c 'import axe_playwright_python, playwright' 2>/dev/null \
@@ -85,6 +85,12 @@ clients: $(READY) ## Make clients of the OpenAPI document by public generators, 
 
 clients-short: $(READY) ## Test the ledger's own TypeScript client, if node is installed
 	@$(BIN)/python -m scripts.clients --short
+
+oidc: $(READY) ## Sign in by a strict OpenID provider, with logout by the back channel (Node 20)
+	@mkdir -p build/oidc
+	@cp tests/support/oidc_provider.json build/oidc/package.json
+	@cd build/oidc && npm install --no-package-lock --no-audit --no-fund --silent
+	$(BIN)/python -m pytest -m soak tests/web/test_strict_provider.py
 
 dist: $(READY) ## Make the packages of a release in dist/, of the last commit (Node 20)
 	@$(BIN)/python -m scripts.release

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 Action = Literal["answer", "drop", "hang", "drip", "raw", "say"]
 
@@ -87,7 +87,7 @@ class Receiver:
             target=lambda: asyncio.run(self._serve()), name="receiver", daemon=True
         )
 
-    def __enter__(self) -> "Receiver":
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(10), "the receiver did not start"
         return self

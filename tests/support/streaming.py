@@ -26,10 +26,13 @@ class Address(NamedTuple):
 
 
 @contextlib.contextmanager
-def listening(edge: Edge, connection: type[Connection] = Connection) -> Iterator[Address]:
+def listening(
+    edge: Edge, connection: type[Connection] = Connection, port: int = 0
+) -> Iterator[Address]:
     """Serve the edge's application by the HTTP server that is used in production."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         config = uvicorn.Config(
             edge.service.app,
             lifespan="off",
