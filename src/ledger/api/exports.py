@@ -131,7 +131,9 @@ def _kind(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
 def _way(kind: msgspec.inspect.Type, *, is_set: bool) -> Callable[[Any], Any] | None:
     """How a value becomes a cell; None: unchanged. Senders choose the texts without a pattern."""
     if isinstance(kind, _JSON):
-        return lambda value: None if value is None else harmless_json(json_text(value))
+        return lambda value: (
+            None if value is None or value is msgspec.UNSET else harmless_json(json_text(value))
+        )
     if isinstance(kind, msgspec.inspect.StrType) and kind.pattern is None:
         return harmless if is_set else lambda word: harmless(word or None)
     if isinstance(kind, msgspec.inspect.DateTimeType):

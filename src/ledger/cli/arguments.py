@@ -199,7 +199,13 @@ _VIEWS_HELP = "a view, as `projections list` shows it; all views if none is name
 _VIEWS = _argument("names", nargs="*", type=_view, metavar="NAME", help=_VIEWS_HELP)
 
 GROUPS: Mapping[str, str] = MappingProxyType(
-    {"keys": "API keys", "runs": "runs", "projections": "the views", "seal": "signing"}
+    {
+        "keys": "API keys",
+        "persons": "names of persons",
+        "runs": "runs",
+        "projections": "the views",
+        "seal": "signing",
+    }
 )
 """The help of the words that begin several commands."""
 
@@ -257,6 +263,14 @@ COMMANDS = (
         _argument("--grace-seconds", type=_number(0, int(LONGEST_GRACE.total_seconds())),
                   default=int(GRACE.total_seconds()), metavar="S", help=_GRACE_HELP)),
     ShellCommand("keys revoke", "revoke a key", "keys:revoke_key", "to write", _KEY),
+    ShellCommand(
+        "persons list", "show who has signed in by the identity provider, by name",
+        "persons:list_persons", "to read", _JSON),
+    ShellCommand(
+        "persons forget", "delete a person's name and e-mail address",
+        "persons:forget_person", "to write",
+        _argument("sub", type=_text, metavar="SUB",
+                  help="the provider's id of the person, as persons list shows it")),
     ShellCommand(
         "runs erase", "after a restore, erase again what had been erased",
         "erasures:erase_again", "to write",

@@ -16,10 +16,11 @@ from ledger.api.routes import alerts as api
 from ledger.api.writing import checked
 from ledger.application.commands.alerts import AcknowledgeMany
 from ledger.domain.errors import Invalid, LedgerError, Unavailable
+from ledger.domain.recorded import Actor
 from ledger.domain.watch import Severity
 from ledger.web.addresses import here, own_page, with_parameter
 from ledger.web.log import COUNTED, PAGE_ROWS, chips, stream_address
-from ledger.web.names import names_for, names_of_keys, names_of_lines, names_of_watches
+from ledger.web.names import names_for, names_of_actors, names_of_lines, names_of_watches
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -133,7 +134,7 @@ async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
         },
         watch_names=watch_names,
         line_names=await names_of_lines(asking, filter(None, lines), query),
-        key_names=await names_of_keys(asking, keepers_of(found)),
+        key_names=await names_of_actors(asking, keepers_of(found)),
         severities=SEVERITIES,
         statuses=ORDER,
         stream="" if query.is_past else stream_of(asking),
@@ -207,9 +208,9 @@ def _exported(query: AlertsPageQuery, format: str) -> str:
     return _address(f"{PATH}/export", **query.given | more)
 
 
-def keepers_of(found: Sequence[ShownAlert]) -> set[str]:
+def keepers_of(found: Sequence[ShownAlert]) -> set[Actor]:
     """The actors that acknowledged these alerts."""
-    return {each.acknowledged.by.id for each in found if each.acknowledged is not None}
+    return {each.acknowledged.by for each in found if each.acknowledged is not None}
 
 
 @router.get("/export", openapi_extra=needs("read"))
@@ -302,7 +303,7 @@ async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
         "alert.html",
         alert=alert,
         stream="" if query.is_past else stream_of(asking),
-        key_names=await names_of_keys(asking, keepers_of([alert])),
+        key_names=await names_of_actors(asking, keepers_of([alert])),
         may_acknowledge=asking.principal.may(_PERMISSION)
         and not query.is_past
         and alert.status != "resolved",

@@ -17,7 +17,7 @@ from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRO
 from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
-from ledger.web.names import names_for, names_of_keys
+from ledger.web.names import names_for, names_of_actors
 from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.pickers import kinds_for, names_of_resources
 from ledger.web.showing import COLUMNS, columns_of
@@ -97,7 +97,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         asking.request,
         "board.html",
         names=names,
-        key_names=await names_of_keys(asking, {h.by.id for line in shown for h in line.holds}),
+        key_names=await names_of_actors(asking, {h.by for line in shown for h in line.holds}),
         query=query,
         # The instant is no filter: it selects no lines among others.
         chosen={name: getattr(query, name) for name in _NAMES},

@@ -30,7 +30,7 @@ from ledger.web.board import query_of
 from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.lag import unshown_hold
-from ledger.web.names import name_of_line, names_for, names_of_keys
+from ledger.web.names import name_of_line, names_for, names_of_actors
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -169,8 +169,8 @@ async def show_line_history(
         following=with_parameter(here(asking.request), "cursor", found.meta.cursor)
         if found.meta.has_more
         else None,
-        key_names=await names_of_keys(
-            asking, {id_ for each in found.data for id_ in (each.actor.id, each.reported_by)}
+        key_names=await names_of_actors(
+            asking, (each.actor for each in found.data), (each.reported_by for each in found.data)
         ),
         summary=summary,
     )
@@ -233,9 +233,10 @@ async def _page(
     )
     shown = (*place.until, *openers.values())
     ringing = [alert for alert in alerts if alert.status != "resolved"]
-    actors = {hold.by.id for hold in line.holds} | {event.actor.id for event in shown}
-    actors |= {event.reported_by for event in shown} | keepers_of(ringing)
-    actors |= {blocker.reported_by for blocker in line.blockers}
+    actors = {hold.by for hold in line.holds} | {event.actor for event in shown}
+    actors |= keepers_of(ringing)
+    reporters = {event.reported_by for event in shown}
+    reporters |= {blocker.reported_by for blocker in line.blockers}
     scale = scale_of(present, place, now)
     return show(
         asking.request,
@@ -244,7 +245,7 @@ async def _page(
         with_parameter(here(asking.request), "from", board),
         line=line,
         names=names,
-        key_names=await names_of_keys(asking, actors),
+        key_names=await names_of_actors(asking, actors, reporters),
         resource_names={resource.id: resource.name for resource in line.resources},
         openers=openers,
         ringing=ringing,

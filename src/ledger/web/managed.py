@@ -15,15 +15,16 @@ from ledger.api.lean import needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking
 from ledger.domain.errors import NotFound, Refused
+from ledger.domain.recorded import Actor
 from ledger.web.addresses import here, with_parameter
-from ledger.web.names import names_of_keys, names_of_scopes
+from ledger.web.names import names_of_actors, names_of_scopes
 from ledger.web.pages import Form, go, show
 
 
-def _creators(things: Sequence[Any]) -> list[str]:
+def _creators(things: Sequence[Any]) -> list[Actor]:
     """The actors that created or issued these things, where they are told."""
     created = (getattr(each, "created_by", getattr(each, "issued_by", None)) for each in things)
-    return [actor.id for actor in created if actor is not None]
+    return [actor for actor in created if actor is not None]
 
 
 class RefusedForm(NamedTuple):
@@ -62,7 +63,7 @@ class Managed(NamedTuple):
             template,
             200 if error is None else status_of(error),
             scope_names=await names_of_scopes(asking, things),
-            key_names=await names_of_keys(asking, _creators(things)),
+            key_names=await names_of_actors(asking, _creators(things)),
             query=query,
             done=self.done.get(getattr(query, "done", None)),
             refused=error,

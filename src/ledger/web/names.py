@@ -16,6 +16,7 @@ from ledger.domain.recorded import Actor
 from ledger.domain.values import KEY_ID
 from ledger.language.rendering import ShownWatch
 from ledger.web.pages import read_answer
+from ledger.web.persons import persons_of
 from projections.directory import statements as directory
 from projections.execution.shown import LineDetail
 from projections.execution.statements import names_read
@@ -139,8 +140,16 @@ class Named(Protocol):
     def id(self) -> str: ...
 
 
-async def names_of_keys(asking: Asking, ids: Iterable[str]) -> Mapping[str, str]:
-    """The names of those of these credentials that are keys of the reader's tenant, by id."""
+async def names_of_actors(
+    asking: Asking, actors: Iterable[Actor], credentials: Iterable[str] = ()
+) -> Mapping[str, str]:
+    """The names of those of these actors and credentials that are keys of the reader's tenant.
+
+    Those of persons are noted, and asked for once the page has read all that it shows.
+    """
+    actors, credentials = [*actors], [*credentials]
+    persons_of(asking.request).note(actors, credentials)
+    ids = {*credentials, *(actor.id for actor in actors)}
     keys = {each for each in ids if re.fullmatch(KEY_ID, each)}
     named = await audit.key_names(asking).of(keys)
     return {key: name for key, name in named.items() if name is not None}
@@ -155,13 +164,14 @@ async def names_beside(
 ) -> dict[str, Any]:
     """The names that a page of events or audit entries shows, as values of its template.
 
-    Those of keys, of the lines, and of workspaces and projects that the events are about; ``more``
-    are ids of further workspaces. Each kind costs one statement.
+    Those of keys and persons, of the lines, and of workspaces and projects that the events are
+    about; ``more`` are ids of further workspaces. Each kind costs one statement.
     """
     things = [each for each in about if each is not None]
-    credentials = {id_ for each in reported for id_ in (each.actor.id, each.reported_by)}
+    actors = {each.actor for each in reported}
+    credentials = {each.reported_by for each in reported}
     credentials |= {each.id for each in things if each.type == "api_key"}
-    found: dict[str, Any] = {"key_names": await names_of_keys(asking, credentials)}
+    found: dict[str, Any] = {"key_names": await names_of_actors(asking, actors, credentials)}
     if not asking.principal.may("read"):
         return found
     lines = {*line_ids, *(each.id for each in things if each.type == "service_line")} - {None}

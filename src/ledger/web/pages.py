@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial, reduce
@@ -42,6 +42,7 @@ from ledger.web.addresses import HOME, START, here, own_page, with_parameter
 from ledger.web.bell import bell_of
 from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
+from ledger.web.persons import persons_of
 from ledger.web.visits import keep_visit
 
 _logger = logging.getLogger(__name__)
@@ -176,11 +177,18 @@ class PageResponse(Response):
     """A page, whose text is made in slices: at last when it is sent."""
 
     def __init__(
-        self, text: Iterator[str], status: int, slices: LoopTurns, party: str, root_path: str
+        self,
+        text: Iterator[str],
+        status: int,
+        slices: LoopTurns,
+        party: str,
+        root_path: str,
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(status_code=status, headers=dict(HEADERS), media_type="text/html")
         self._text: Iterator[str] | None = text
         self._slices, self._party, self._root_path = slices, party, root_path
+        self._look = look
         self.is_whole = True
         """Whether the page has the frame with the navigation."""
 
@@ -188,6 +196,7 @@ class PageResponse(Response):
         """Make the text, unless it is made already. Raises what the template raises."""
         if self._text is None:
             return
+        await self._look()
         await self._slices.next(self._party)
         parts, until = list[str](), monotonic() + SLICE_SECONDS
         for part in self._text:
@@ -330,6 +339,7 @@ def show(
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
     found: session.BrowserSession | None = getattr(request.state, "session", None)
+    persons = persons_of(request)
     now, zone = services.clock(), showing.zone_of(request)
     as_of, instant = _asked(request, now)
     # A cursor of a list as of one instant is meaningless in the list as of another.
@@ -369,11 +379,16 @@ def show(
         "names": {},
         "line_names": {},
         "key_names": {},
+        # The names of persons, by actor.
+        "persons": persons,
     }
     made = _templates.get_template(template)
+    if principal is not None and made.blocks:  # the frame shows who is signed in
+        persons.note([], [principal.id])
     text = made.generate(common | context)
     party = principal.party if principal is not None else ""
-    response = PageResponse(text, status, services.slices, party, services.root_path)
+    look = partial(persons.look, request)
+    response = PageResponse(text, status, services.slices, party, services.root_path, look)
     response.is_whole = bool(made.blocks)
     return response
 

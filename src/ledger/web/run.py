@@ -18,7 +18,7 @@ from ledger.web.addresses import with_parameter
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
 from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips
-from ledger.web.names import known_of_lines, name_of_line, names_of_keys, names_of_lines
+from ledger.web.names import known_of_lines, name_of_line, names_of_actors, names_of_lines
 from ledger.web.pages import PageRoute, as_file, go, of_organization, read_answer, show
 from ledger.web.showing import summary
 from projections.run.shown import ShownRun
@@ -190,7 +190,6 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
     answer = runs.all_runs_with_errors(asking, asked)
     children = await read_answer(answer, PageOf[ShownRun])
-    reporters = {id_ for event in events for id_ in (event.actor.id, event.reported_by)}
     others = (child.service_line_id for child in children.data)
     seen_at = query.instant or asking.services.clock()
     timed = timed_of(run, seen_at)
@@ -206,7 +205,9 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
         has_more_children=children.meta.has_more,
         waited=max(0.0, waited.total_seconds()),
         events=events,
-        key_names=await names_of_keys(asking, reporters),
+        key_names=await names_of_actors(
+            asking, (event.actor for event in events), (event.reported_by for event in events)
+        ),
         summary=summary,
     )
 

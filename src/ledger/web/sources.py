@@ -11,6 +11,7 @@ from ledger.web.addresses import with_parameter
 from ledger.web.log import PAGE_ROWS, chips
 from ledger.web.names import names_of_lines
 from ledger.web.pages import PageRoute, read_answer, show
+from ledger.web.persons import persons_of
 from ledger.web.watch_forms import filled_in, offered
 
 router = APIRouter(prefix="/ui/sources", include_in_schema=False, route_class=PageRoute)
@@ -26,6 +27,7 @@ class SourcesPageQuery(api.SourcesQuery):
 async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
     """The sources that the reader sees, the one that was heard last first."""
     found = await read_answer(api.list_sources(asking, query), PageOf[api.ShownSource])
+    persons_of(asking.request).note((), (each.reported_by for each in found.data))
     lines = {each.last_fact.subject for each in found.data}
     given = {"organization_id": query.organization_id} if query.organization_id else {}
     kind = next((each for each in offered() if each.condition is SourceSilent), None)

@@ -37,6 +37,7 @@ from ledger.web.pages import (
     read_answer,
     reason_of,
 )
+from ledger.web.persons import persons_of
 from ledger.web.pickers import entries_of, names_of_resources
 from ledger.web.showing import summary, zone_of
 from ledger.web.statement_forms import (
@@ -199,6 +200,9 @@ async def show_statement(
     lines = {row.service_line_id for row in rows} | {row.service_line_id for row in by_resource}
     resources = [row.resource_id for row in by_resource if row.resource_id is not None]
     told = {} if changes is None else await _told(asking, changes)
+    withdrawal = await _withdrawal(asking, shown)
+    if withdrawal is not None:
+        persons_of(asking.request).note([withdrawal.actor])
     return await _STATEMENTS.show(
         asking,
         "statement.html",
@@ -216,7 +220,7 @@ async def show_statement(
         told=told,
         differences=differences,
         summary=summary,
-        withdrawal=await _withdrawal(asking, shown),
+        withdrawal=withdrawal,
         event_id=format_id("EVT", shown.issued_at.year, found.issued),
         sealed=await seal_of(asking, found.issued),
         bundle_file=_bundle_file(statement_id),
