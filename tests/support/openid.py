@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from http.cookiejar import Cookie
@@ -95,6 +94,8 @@ class OpenIdProvider(Receiver):
         self.secret, self.key = secret, key
         self.is_away = False
         """Whether connections are closed without an answer."""
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        """The clock of its tokens: the service's, once one trusts it."""
         self._numbers = itertools.count(1)
         self.reset()
 
@@ -168,7 +169,7 @@ class OpenIdProvider(Receiver):
 
     def logout_token(self, *, signer: Signer | None = None, **claims: Any) -> str:
         """A token of back-channel logout: name a ``sub`` or a ``sid``; ... leaves a claim out."""
-        now = int(time.time() - self.ago)
+        now = int(self.clock().timestamp() - self.ago)
         header = claims.pop("header", {})
         payload = {
             "iss": self.issuer,
@@ -182,7 +183,7 @@ class OpenIdProvider(Receiver):
 
     def id_token(self, sub: str, sid: str, nonce: str | None = None) -> str:
         """A person's ID token, bent as the test asks."""
-        now = int(time.time() - self.ago)
+        now = int(self.clock().timestamp() - self.ago)
         payload = {
             **self.persons[sub],
             "iss": self.issuer,
@@ -404,7 +405,7 @@ def signing_in(
 ) -> Iterator[Company]:
     """A running service that signs persons in by the provider, with a database of its own.
 
-    The service's clock starts at the present, since the provider's tokens carry real times.
+    The service's clock starts at the present, and is the provider's too.
     ``grants`` None: there is no file, and the claims of a token are read.
     """
     with folder_in_tmp(0o755) as folder, copied(server.url, name) as conninfo:
@@ -416,7 +417,7 @@ def signing_in(
         plain = {"master_key": MASTER_KEY, "idle_sweep_seconds": 3600, "watch_seconds": 3600}
         more = plain | more | settings
         told = Settings(**more)
-        clock = Clock(datetime.now(UTC))
+        provider.clock = clock = Clock(datetime.now(UTC))
         with entered(serving(told, conninfo, clock)) as (service, loop):
             yield Company(service, loop, conninfo, told, file)
 

@@ -44,4 +44,5 @@ def company_of_module(
 def company(company_of_module: Company, openid: OpenIdProvider) -> Company:
     """The module's service; the provider behaves well again."""
     openid.reset()
+    openid.clock = company_of_module.clock
     return company_of_module

@@ -45,6 +45,9 @@ _MOST = 10_000
 _VERIFIED = "email_verified"
 _EMAIL = frozenset({"email", "/email"})
 
+_CLAIM = r"^([^/].*|(/([^~/]|~[01])*)+)$"
+"""The name of a claim, or a JSON pointer (RFC 6901)."""
+
 _TOKEN_CLAIMS = ("organization_id", "workspace_id", "permissions")
 
 _PERMISSIONS = frozenset(get_args(Permission))
@@ -59,7 +62,7 @@ class ClaimGrant(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    claim: Annotated[str, Field(min_length=1, max_length=500)]
+    claim: Annotated[str, Field(pattern=_CLAIM, max_length=500)]
     value: Annotated[str, Field(min_length=1, max_length=2000)]
     organization_id: Annotated[str | None, Field(pattern=ORGANIZATION_ID)] = None
     workspace_id: Annotated[str | None, Field(pattern=WORKSPACE_ID)] = None

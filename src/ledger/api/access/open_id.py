@@ -8,14 +8,15 @@ claims of ID tokens by authlib, and what a client must refuse beside them here.
 """
 
 import asyncio
+import base64
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeGuard
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpcore
 import msgspec
@@ -126,13 +127,14 @@ class Logout(NamedTuple):
 class OpenIdProvider:
     """The provider, in one process. All its methods raise Unavailable while it is away."""
 
-    def __init__(self, config: OpenId) -> None:
-        self.config = config
+    def __init__(self, config: OpenId, clock: Callable[[], datetime]) -> None:
+        self.config, self._clock = config, clock
         self._ssl_context = httpcore.default_ssl_context()
         self._app: Any = OAuth().register(
             "provider",
             client_id=config.client_id,
             client_secret=config.client_secret,
+            client_auth_methods=[("client_secret_basic", _basic)],
             client_kwargs={
                 "scope": config.scopes,
                 "code_challenge_method": "S256",
@@ -216,7 +218,7 @@ class OpenIdProvider:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._load()
                 found = await self._verified(token, _LOGOUT_TYPES)
-        return _logout(found.claims, self.config) if found is not None else None
+        return None if found is None else _logout(found.claims, self.config, self._now())
 
     async def end_address(self, id_token: str | None) -> str | None:
         """The address at which the provider's own session ends; None: there is none, or no answer.
@@ -239,6 +241,9 @@ class OpenIdProvider:
         if id_token is not None:
             asked["id_token_hint"] = id_token
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(asked)}"
+
+    def _now(self) -> float:
+        return self._clock().timestamp()
 
     def _require_issuer(self, said: str | None, metadata: Mapping[str, Any]) -> None:
         """Refuse an answer of another provider (RFC 9207)."""
@@ -293,7 +298,7 @@ class OpenIdProvider:
             parameters["nonce"] = nonce
         claims = CodeIDToken(found.claims, found.header, options, parameters)
         try:
-            claims.validate(leeway=int(LEEWAY_SECONDS))
+            claims.validate(int(self._now()), int(LEEWAY_SECONDS))
         except (JoseError, TypeError, ValueError) as error:
             wrong = getattr(error, "claim", None) or "a claim"
             raise SignInRefused(
@@ -321,9 +326,9 @@ class OpenIdProvider:
         return {**said, **claims}
 
 
-def _logout(claims: Mapping[str, Any], config: OpenId) -> Logout | None:
+def _logout(claims: Mapping[str, Any], config: OpenId, now: float) -> Logout | None:
     iat, exp, events = claims.get("iat"), claims.get("exp"), claims.get("events")
-    sub, sid, now = _text(claims.get("sub")), _text(claims.get("sid")), time.time()
+    sub, sid = _text(claims.get("sub")), _text(claims.get("sid"))
     audience = claims.get("aud")
     if (
         claims.get("iss") != config.issuer
@@ -335,9 +340,19 @@ def _logout(claims: Mapping[str, Any], config: OpenId) -> Logout | None:
         or not isinstance(events.get(_LOGOUT_EVENT), dict)
         or "nonce" in claims
         or (sub is None and sid is None)
+        or (sub, sid) != (claims.get("sub"), claims.get("sid"))
     ):
         return None
     return Logout(sub, sid, datetime.fromtimestamp(iat, UTC))
+
+
+def _basic(
+    client: Any, method: str, uri: str, headers: dict[str, str], body: str
+) -> tuple[str, dict[str, str], str]:
+    """Identify the client by HTTP Basic, each part form-encoded (RFC 6749, 2.3.1)."""
+    said = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = f"Basic {base64.b64encode(said.encode()).decode()}"
+    return uri, headers, body
 
 
 def _checked(said: Any, issuer: str) -> Mapping[str, Any]:

@@ -262,7 +262,11 @@ class Sessions:
         except NoLongerGranted:
             await self._end_quietly(row, "provider")
             return
-        claims = row.claims if said.claims is None else self.rules.grants.kept(said.claims)
+        try:
+            claims = row.claims if said.claims is None else self.rules.grants.kept(said.claims)
+        except ValueError:
+            await self._end_quietly(row, "provider")
+            return
         kept = SessionSecrets(None, said.refresh_token, said.id_token or self._kept(row).id_token)
         await self._done(KeepClaims(row.session_id, claims, self.seal(row.session_id, kept)))
 

@@ -93,7 +93,7 @@ def _app(
         public_url=settings.public_url,
         channel_rules=settings.channel_rules,
         verified_at=settings.verified_at,
-        session_rules=create_rules(settings),
+        session_rules=create_rules(settings, clock),
     )
     app = create_app(services, only_probes=only_probes)
     if not only_probes:

@@ -5,17 +5,18 @@ from datetime import timedelta
 from ledger.api.access.grants import Grants
 from ledger.api.access.sessions import SessionRules
 from ledger.service.composition.database import ConfigurationError
+from ledger.service.composition.writing import Clock
 from ledger.settings import Settings
 
 
-def create_rules(settings: Settings) -> SessionRules:
+def create_rules(settings: Settings, clock: Clock) -> SessionRules:
     """The rules of sessions in one process; the provider is first asked when somebody signs in."""
     open_id = settings.open_id
     if open_id is not None:
         # Only loaded where a provider is configured.
         from ledger.api.access.open_id import OpenIdProvider
 
-        provider = OpenIdProvider(open_id)
+        provider = OpenIdProvider(open_id, clock)
     return SessionRules(
         idle=timedelta(seconds=settings.session_idle_seconds),
         seconds=settings.session_seconds,
