@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
+from ledger.api.access.grants import Grants
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.database import ConfigurationError
-from ledger.service.composition.sign_in import refuse_broken_grants
-from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.openid import (
     FINANCE,
@@ -433,14 +430,12 @@ def _is_told_broken(company: Company) -> bool:
 
 
 @pytest.mark.parametrize("text", [None, *BROKEN.values()], ids=["no file", *BROKEN.keys()])
-def test_a_service_does_not_start_with_a_broken_file(
-    openid: OpenIdProvider, tmp_path: Path, text: str | None
-) -> None:
+def test_a_broken_file_says_why_at_the_start(tmp_path: Path, text: str | None) -> None:
+    """``ledger serve`` then does not start (tests/crash)."""
     file = tmp_path / "grants.toml"
     if text is not None:
         file.write_text(text, errors="surrogateescape")
-    with pytest.raises((ValidationError, ConfigurationError)):
-        refuse_broken_grants(Settings(oidc_grants=file, **openid.settings(tmp_path)))
+    assert Grants(file).why_broken
 
 
 def test_without_a_file_the_claims_of_a_token_are_read(

@@ -5,8 +5,9 @@ the log has its beginning in each tenant, and its end. A session whose time is o
 its beginning tells when it ends at the latest. The file has, in this order: events, state, fold.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from ledger.domain.event_table import PASSES, EventRow
 from ledger.domain.recorded import Event, Folded, Recorded
@@ -15,6 +16,18 @@ SignedInBy = Literal["provider", "token"]
 """How a person signed in: at the identity provider, or with an API key or a token of their own."""
 
 EndedBy = Literal["self", "provider", "administrator"]
+
+
+class Place(NamedTuple):
+    """A tenant that a person may enter, with the permissions there."""
+
+    organization_id: str | None
+    workspace_id: str | None
+    permissions: Sequence[str]
+
+    @property
+    def tenant(self) -> tuple[str | None, str | None]:
+        return self.organization_id, self.workspace_id
 
 
 class SessionBegun(Event, frozen=True, kw_only=True):

@@ -82,9 +82,10 @@ def serve(
     if only_reads and settings.database_url is None:
         raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
     if settings.oidc_grants is not None and serves(role):
-        from ledger.service.composition.sign_in import refuse_broken_grants
+        from ledger.api.access.grants import Grants
 
-        refuse_broken_grants(settings)
+        if (why := Grants(settings.oidc_grants).why_broken) is not None:
+            raise ConfigurationError(f"The service does not start: {why}.")
     stopping = _set_by_signals()
     repetitions = configure_logging(settings.log_format)
     announce = Announcing(announce, settings.log_format)

@@ -9,7 +9,7 @@ from ledger.telemetry.repetitions import Repetitions
 # The member `logger` of these lines as JSON.
 _logger = logging.getLogger("ledger.telemetry.announcing")
 
-_NOISY = ("psycopg.pool", "psycopg", "httpx")
+_NOISY = ("psycopg.pool", "psycopg", "httpx", "httpx2")
 """Loggers of libraries that tell in many lines what our own lines tell."""
 
 

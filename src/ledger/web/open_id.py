@@ -23,9 +23,9 @@ from ledger.api.problems import REFUSALS, BadRequest, as_refusal
 from ledger.api.reading import services_of
 from ledger.api.writing import submit
 from ledger.application.command import TurnDown
-from ledger.application.commands.sessions import EndSessionsOfProvider, Place
+from ledger.application.commands.sessions import EndSessionsOfProvider
 from ledger.domain.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
-from ledger.domain.session import REFUSED_ACTION
+from ledger.domain.session import REFUSED_ACTION, Place
 from ledger.intake.principal import USER, Principal
 from ledger.intake.request import About
 from ledger.log.vault import CannotOpen
@@ -147,7 +147,10 @@ async def _without_grant(request: Request, person: "SignedIn") -> Response:
     for outcome in await submit(request, [command]):
         if isinstance(outcome, Unavailable):
             raise outcome
-    claims = {name: msgspec.json.encode(said).decode() for name, said in person.claims.items()}
+    claims = {
+        name: said if isinstance(said, str) else msgspec.json.encode(said).decode()
+        for name, said in person.claims.items()
+    }
     return show(request, "no_grant.html", 403, claims=claims)
 
 

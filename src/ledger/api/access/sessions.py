@@ -33,10 +33,9 @@ from ledger.application.commands.sessions import (
     EndSession,
     EnterPlace,
     KeepClaims,
-    Place,
 )
 from ledger.domain.errors import LedgerError, ReadOnly, Unavailable
-from ledger.domain.session import EndedBy
+from ledger.domain.session import EndedBy, Place
 from ledger.domain.values import EARLIEST
 from ledger.intake.principal import SIGN_IN, USER, Principal
 from ledger.intake.request import Outcome, Receipt

@@ -4,15 +4,14 @@ A session is a row beside the log; its events tell who signed in to which tenant
 session ended. Both are written by one append.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from ledger.application.command import OwnCommand, SubjectCommand
 from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, NotFound
-from ledger.domain.session import EndedBy, Session, SessionBegun, SessionEnded, SignedInBy
+from ledger.domain.session import EndedBy, Place, Session, SessionBegun, SessionEnded, SignedInBy
 from ledger.intake.principal import SIGN_IN, Principal
 from ledger.intake.request import About, Receipt
 from ledger.log.tables import PersonRow, SessionRow
@@ -24,18 +23,6 @@ ASK_SECONDS = 8
 """So long a node may take to ask the provider for claims; then another may ask."""
 
 _UNKNOWN = "No such session."
-
-
-class Place(NamedTuple):
-    """A tenant that a person may enter, with the permissions there."""
-
-    organization_id: str | None
-    workspace_id: str | None
-    permissions: Sequence[str]
-
-    @property
-    def tenant(self) -> tuple[str | None, str | None]:
-        return self.organization_id, self.workspace_id
 
 
 class _SessionCommand(OwnCommand):

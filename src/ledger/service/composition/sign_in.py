@@ -4,7 +4,6 @@ from datetime import timedelta
 
 from ledger.api.access.grants import Grants
 from ledger.api.access.sessions import SessionRules
-from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import Clock
 from ledger.settings import Settings
 
@@ -24,10 +23,3 @@ def create_rules(settings: Settings, clock: Clock) -> SessionRules:
         grants=Grants(settings.oidc_grants),
         provider=provider if open_id is not None else None,
     )
-
-
-def refuse_broken_grants(settings: Settings) -> None:
-    """Raise ConfigurationError if the file of grants is broken: the service does not start."""
-    grants = Grants(settings.oidc_grants)
-    if grants.why_broken is not None:
-        raise ConfigurationError(f"{grants.why_broken}.")
