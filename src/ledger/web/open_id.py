@@ -10,6 +10,7 @@ does (``arrival.html``): now the cookie of the browser's former session comes al
 import base64
 import binascii
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -45,6 +46,9 @@ FLOW_SECONDS = 600
 _MOST_FLOWS = 8
 """Sign-ins of a browser that are under way at once; a further one drops them."""
 
+_LONGEST_NEXT = 2000
+"""In bytes."""
+
 _PURPOSE = "ui/flow"
 _PATH = "/ui/oidc"
 _LARGEST = 64 * 1024
@@ -61,7 +65,9 @@ async def begin(request: Request) -> Response:
     """Lead to the provider; a cookie keeps what its answer must fit."""
     try:
         provider = _provider(request)
-        next_page = request.query_params.get("next", "")[:2000]
+        next_page = request.query_params.get("next", "")
+        if len(next_page.encode(errors="replace")) > _LONGEST_NEXT:
+            next_page = ""  # a browser keeps no cookie of more than 4 KB
         expires = int(services_of(request).clock().timestamp()) + FLOW_SECONDS
         address, flow = await provider.begin(own_page(next_page) if next_page else "", expires)
     except REFUSALS as error:
@@ -147,9 +153,14 @@ async def _without_grant(request: Request, person: "SignedIn") -> Response:
     for outcome in await submit(request, [command]):
         if isinstance(outcome, Unavailable):
             raise outcome
+    said = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in person.claims.items()
+    }
+    # JSON may tell halves of characters, which no page can.
     claims = {
-        name: said if isinstance(said, str) else msgspec.json.encode(said).decode()
-        for name, said in person.claims.items()
+        part.encode(errors="replace").decode(): value.encode(errors="replace").decode()
+        for part, value in said.items()
     }
     return show(request, "no_grant.html", 403, claims=claims)
 

@@ -33,6 +33,9 @@ from ledger.sign_in_settings import OpenId
 
 _logger = logging.getLogger(__name__)
 
+_AT_ONCE = 16
+"""Sign-ins that ask the provider at once: strangers may begin any number of them."""
+
 DEADLINE_SECONDS = 8.0
 """The time limit of all that the provider is asked for one sign-in: a person waits for it."""
 
@@ -147,6 +150,7 @@ class OpenIdProvider:
         self._metadata: Mapping[str, Any] = {}
         self._loaded_at = -math.inf
         self._keys: KeySet | None = None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def begin(self, next_page: str, expires: int) -> tuple[str, SignInFlow]:
         """The address at the provider, and the flow that begins there."""
@@ -165,7 +169,7 @@ class OpenIdProvider:
         ``wanted`` are the claims that are asked for at its endpoint if the ID token lacks them.
         """
         with _provider_failures():
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(DEADLINE_SECONDS), self._turns:
                 metadata = await self._load()
                 self._require_issuer(answer.get("iss"), metadata)
                 if (error := answer.get("error")) is not None:
@@ -304,6 +308,8 @@ class OpenIdProvider:
             raise SignInRefused(
                 f"The identity provider's ID token is not valid: {wrong}."
             ) from error
+        if not _is_number(found.claims["iat"]) or not _is_number(found.claims["exp"]):
+            raise SignInRefused("The identity provider's ID token is not valid: iat or exp.")
         audience = found.claims["aud"]
         if isinstance(audience, list) and len(audience) > 1 and "azp" not in found.claims:
             raise SignInRefused("The identity provider's ID token is for others too.")
@@ -394,7 +400,7 @@ def _away(error: Exception) -> Unavailable:
 
 
 def _text(said: Any) -> str | None:
-    return said if isinstance(said, str) and said else None
+    return said if isinstance(said, str) and said and said.isprintable() else None
 
 
 def _is_number(said: Any) -> TypeGuard[float]:

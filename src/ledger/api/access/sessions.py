@@ -13,6 +13,8 @@ import hashlib
 import logging
 import re
 import secrets
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -34,7 +36,7 @@ from ledger.application.commands.sessions import (
     EnterPlace,
     KeepClaims,
 )
-from ledger.domain.errors import LedgerError, ReadOnly, Unavailable
+from ledger.domain.errors import LedgerError, RateLimited, ReadOnly, Unavailable
 from ledger.domain.session import EndedBy, Place
 from ledger.domain.values import EARLIEST
 from ledger.intake.principal import SIGN_IN, USER, Principal
@@ -56,8 +58,14 @@ CLAIMS_SECONDS = 300.0
 AWAY_SECONDS = 3600.0
 """So much older may claims be while the provider does not answer."""
 
+PAUSE_SECONDS = 15.0
+"""So long after a failure no session is refreshed: pages wait for no provider that is away."""
+
 UNREFRESHED_SECONDS = 43_200
 """The longest session of a person whose provider gives no refresh token."""
+
+SIGN_INS_A_MINUTE = 60
+"""Sign-ins of a person or key in a minute, in each worker."""
 
 _POLL_SECONDS = 0.2
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -117,6 +125,10 @@ class Sessions:
         self.rules = rules
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         """The questions for fresh claims that are under way in this process, by session."""
+        self._away_until = EARLIEST
+        """The provider is asked for no claims before."""
+        self._minute, self._begun = 0, Counter[str]()
+        """The minute, by the monotonic clock, and the sign-ins in it by person."""
 
     # Looking up.
 
@@ -157,8 +169,8 @@ class Sessions:
         try:
             principal = await self._authenticator.authenticate(token, peer)
         except Unauthorized as error:
-            await self._end_quietly(row, "administrator")
             is_key = row.sub.startswith("KEY-")
+            await self._end_quietly(row, "administrator" if is_key else "provider")
             raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
         return msgspec.structs.replace(principal, session=row.secret_hash)
 
@@ -183,7 +195,8 @@ class Sessions:
     def _still(self, row: SessionRow, principal: Principal) -> bool:
         if row.by == "token":
             return self.rules.takes_tokens
-        if self._is_stale(row) and self._submit is not None:
+        is_asked = self._submit is not None and self._clock() >= self._away_until
+        if is_asked and self._is_stale(row):
             self._ask(row)  # what comes of it is seen by the next look
         tenant = principal.organization_id, principal.workspace_id
         try:
@@ -220,7 +233,7 @@ class Sessions:
         """The row with claims that are at most five minutes old, or as old as an outage allows."""
         if not self._is_stale(row):
             return row
-        if self._submit is not None:
+        if self._submit is not None and self._clock() >= self._away_until:
             # A client that goes away takes the answer from no other.
             await asyncio.wait([self._ask(row)], timeout=ASK_SECONDS)
             found = await self._rows([row.secret_hash])
@@ -247,37 +260,48 @@ class Sessions:
 
     async def _refresh(self, row: SessionRow) -> None:
         """Ask the provider for the claims of a person, or wait while another node asks it."""
-        from ledger.api.access.open_id import NoLongerGranted
-
-        provider, refresh_token = self.rules.provider, self._kept(row).refresh_token
-        assert provider is not None
-        assert refresh_token is not None
         reserved = await self._done(AskForClaims(row.session_id, row.checked_at))
         if reserved.duplicate:
             await self._await_other(row)
             return
+        answer = None
         try:
-            said = await provider.refresh(refresh_token, row.sub, self.wanted())
-        except NoLongerGranted:
-            await self._end_quietly(row, "provider")
-            return
+            answer = await self._fresh(row)
+        except LedgerError:
+            # Others need not wait for it either: they go on with the claims that they have.
+            self._away_until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
+        if answer is None or answer:
+            await self._done(KeepClaims(row.session_id, answer))
+
+    async def _fresh(self, row: SessionRow) -> tuple[str, bytes] | tuple[()]:
+        """The claims as the provider tells them now; nothing: the session has ended.
+
+        Raises Unavailable, or SignInRefused for an answer that is not valid.
+        """
+        from ledger.api.access.open_id import NoLongerGranted
+
+        provider, known = self.rules.provider, self._kept(row)
+        assert provider is not None
+        assert known.refresh_token is not None
         try:
+            said = await provider.refresh(known.refresh_token, row.sub, self.wanted())
             claims = row.claims if said.claims is None else self.rules.grants.kept(said.claims)
-        except ValueError:
+        except (NoLongerGranted, ValueError):
             await self._end_quietly(row, "provider")
-            return
-        kept = SessionSecrets(None, said.refresh_token, said.id_token or self._kept(row).id_token)
-        await self._done(KeepClaims(row.session_id, claims, self.seal(row.session_id, kept)))
+            return ()
+        kept = SessionSecrets(None, said.refresh_token, said.id_token or known.id_token)
+        return claims, self.seal(row.session_id, kept)
 
     async def _await_other(self, row: SessionRow) -> None:
-        """Wait until the claims are newer, or the session is over, or the other node gave up."""
+        """Wait until the claims are newer, the session is over, or nobody asks any more."""
         for _ in range(int(ASK_SECONDS / _POLL_SECONDS)):
             found = await self._rows([row.secret_hash])
             if not found or found[0].checked_at != row.checked_at:
                 return
             if (self._clock() - found[0].asked_at).total_seconds() >= ASK_SECONDS:
-                return
+                break
             await asyncio.sleep(_POLL_SECONDS)
+        self._away_until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
 
     def wanted(self) -> frozenset[str]:
         """The claims that the provider is asked for."""
@@ -340,6 +364,7 @@ class Sessions:
         sid: str | None,
         place: Place | None,
     ) -> SessionRow:
+        self._admit(f"{issuer} {sub}")
         now = self._clock()
         hashed = hash_of(made.secret)
         assert hashed is not None
@@ -364,6 +389,15 @@ class Sessions:
             browser=browser_of(made.user_agent),
             network=network_of(made.peer),
         )
+
+    def _admit(self, person: str) -> None:
+        """Raise RateLimited for more sign-ins than people make: each is an event of the log."""
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._begun = minute, Counter()
+        self._begun[person] += 1
+        if self._begun[person] > SIGN_INS_A_MINUTE:
+            raise RateLimited("You signed in too often in this minute. Try again in the next one.")
 
     async def enter(self, visitor: Visitor, place: Place, request_id: str | None) -> None:
         """Choose a tenant of the person's. Raises NotFound if the session has ended."""

@@ -12,6 +12,7 @@ from ledger.application.command import OwnCommand, SubjectCommand
 from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, NotFound
 from ledger.domain.session import EndedBy, Place, Session, SessionBegun, SessionEnded, SignedInBy
+from ledger.domain.values import EARLIEST
 from ledger.intake.principal import SIGN_IN, Principal
 from ledger.intake.request import About, Receipt
 from ledger.log.tables import PersonRow, SessionRow
@@ -164,18 +165,22 @@ class AskForClaims(_SessionCommand):
 
 
 class KeepClaims(_SessionCommand):
-    """Keep what the provider answered: the claims, and what it gave beside them, sealed."""
+    """Keep what the provider answered: the claims, and what it gave beside them, sealed.
 
-    def __init__(self, session_id: str, claims: str, kept: bytes) -> None:
+    Without an answer, the claims stay as they were, and another node may ask.
+    """
+
+    def __init__(self, session_id: str, answer: tuple[str, bytes] | None) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._claims, self._kept = claims, kept
+        self._answer = answer
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
-        row = _found(group, self._session_id)
-        group.sessions.keep(
-            row._replace(claims=self._claims, kept=self._kept, checked_at=group.now)
-        )
+        row = _found(group, self._session_id)._replace(asked_at=EARLIEST)
+        if self._answer is not None:
+            claims, kept = self._answer
+            row = row._replace(claims=claims, kept=kept, checked_at=group.now)
+        group.sessions.keep(row)
         return self._done()
 
 
