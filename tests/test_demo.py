@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from ledger import demo
-from ledger.demo.cast import LEAD, closing_of
+from ledger.demo.cast import LEAD, closing_of, people_of
 from ledger.demo.closing import Closer
+from ledger.demo.people import SignIns
 from ledger.demo.telling import tell
 from ledger.demo.watching import watch_acts
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
@@ -67,6 +68,10 @@ class Told(NamedTuple):
     statements: list[dict[str, Any]]
     changes: dict[str, Any]
     """The changes since the statement, as the API answers them at the end of the story."""
+    names: dict[str, str]
+    """The names of persons, by their ids."""
+    sessions: list[Any]
+    """The sessions that have not ended."""
 
 
 # The story of `ledger demo`.
@@ -86,21 +91,27 @@ def facts(now: datetime) -> list[Fact]:
 def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Told:
     settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "told_demo") as conninfo:
-        closer = Closer(conninfo, prepare_reading(settings, conninfo), closing_of(utc(now)))
-        acts = [closer, *watch_acts(conninfo, demo.PRIMARY_ORGANIZATION, LEAD, utc(now))]
+        closing, organization = closing_of(utc(now)), demo.PRIMARY_ORGANIZATION
+        acts = [
+            Closer(conninfo, prepare_reading(settings, conninfo), closing),
+            *watch_acts(conninfo, organization, LEAD, utc(now)),
+            SignIns(organization, people_of(closing), utc(now) - timedelta(hours=4)),
+        ]
         with writing(settings, conninfo, lambda: utc(now)) as writer:
             outcomes = list(tell(writer, iter(facts), lambda _: None, acts))
         assert len(outcomes) == len(facts)
         assert [outcome for outcome in outcomes if not is_recorded(outcome)] == []
         with working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger:
             idle_at = [at for (at,) in query(conninfo, IDLE_AT)]
+            names = dict(query(conninfo, "SELECT sub, name FROM ledger.person"))
+            sessions = query(conninfo, "SELECT session_id FROM ledger.session")
             ledger.sweep()
             model, log = Model(ledger.events()), check(conninfo)
         with edge_of(settings, conninfo, Clock(utc(now) + timedelta(minutes=1))) as edge:
             token = edge.token("read", organization_id=demo.PRIMARY_ORGANIZATION)
             statements = edge.data("/v1/statements", token)
             changes = edge.data(f"/v1/statements/{statements[0]['id']}/changes", token)
-        return Told(model, log, idle_at, statements, changes)
+        return Told(model, log, idle_at, statements, changes, names, sessions)
 
 
 def utc(now: datetime) -> datetime:
@@ -202,6 +213,13 @@ def test_finance_closed_the_last_full_month_and_two_reports_came_late(
     ((hours, voided),) = moved.items()
     assert hours < 0
     assert (len(voided["events"]), voided["event_count"]) == (1, 1)
+
+
+def test_people_have_signed_in_and_out_and_have_names(told: Told) -> None:
+    topics = {name.partition("/")[0]: count for name, count in told.log.topics.items()}
+    assert topics["session.begun"] == topics["session.ended"] == len(told.names) >= 10
+    assert told.names[LEAD] == "Priya Nair"
+    assert not told.sessions
 
 
 def test_watches_told_the_lead_who_takes_care_of_some_alerts_and_some_are_over(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -26,7 +26,7 @@ from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import Format, ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
-from ledger.demo.cast import KEYS, LEAD, closing_of
+from ledger.demo.cast import KEYS, LEAD, closing_of, people_of
 from ledger.demo.telling import Act, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
@@ -191,6 +191,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
     # Reads load packages that no other of these commands needs.
     from ledger.demo.closing import Closer
+    from ledger.demo.people import SignIns
     from ledger.demo.watching import watch_acts
 
     code = 0
@@ -213,6 +214,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
                 acts: list[Act] = [
                     Closer(conninfo, prepare_reading(settings, conninfo), closing),
                     *watch_acts(conninfo, PRIMARY_ORGANIZATION, LEAD, now),
+                    SignIns(PRIMARY_ORGANIZATION, people_of(closing), now - timedelta(hours=4)),
                 ]
                 outcomes = tell(writer, chain([first], facts), advance, acts)
                 told = Counter(map(_kind, outcomes))

@@ -314,6 +314,14 @@ def closing_of(now: datetime) -> Closing:
     return Closing(first, beyond, at.replace(microsecond=0), late_at.replace(microsecond=0))
 
 
+def people_of(closing: Closing) -> dict[str, str]:
+    """The names of some people of the primary organization, by their ids."""
+    lead, clerk, *others = words.NAMES
+    first = FIRST_USER_NUMBERS[PRIMARY_ORGANIZATION]
+    named = {f"USR-{closing.at:%y}-{first + n:06d}": name for n, name in enumerate(others)}
+    return named | {LEAD: lead, closing.clerk: clerk}
+
+
 @dataclass(frozen=True)
 class StoryKey:
     """A key of the primary organization, or of one of its workspaces."""

@@ -10,6 +10,12 @@ def _pairs(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((left.strip(), right) for left, _, right in (one.partition("=>") for one in lines))
 
 
+NAMES = (
+    "Priya Nair", "Jonas Weber", "Amara Okafor", "Mateo Silva", "Lena Fischer", "Kenji Sato",
+    "Nadia Haddad", "Tom Becker", "Ingrid Dahl", "Ravi Menon", "Clara Moreau", "Emil Novak",
+)  # fmt: skip
+"""The operations lead, the clerk of finance, and others."""
+
 CAUSES = ("approval_gap", "capacity_issue", "policy_violation", "delivery_blocker")
 
 PAUSES = _pairs("""
