@@ -36,6 +36,7 @@ PREFIXES = {
     "statement_id": "STM",
     "watch_id": "WCH",
     "alert_id": "ALR",
+    "session_id": "SES",
 }
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
 WORDS = {

@@ -268,7 +268,7 @@ def test_docstrings_cite_pages_of_the_contract_by_their_titles() -> None:
     for folder in ("src", "projections", "scripts", "tests"):
         for source in (ROOT / folder).rglob("*.py"):
             words = " ".join(re.sub(r"\n\s*#?", " ", source.read_text()).split())
-            title = r"\b[Cc]ontract, (Command line|Several nodes|[A-Z][a-z]+)"
+            title = r"\b[Cc]ontract, (Command line|Several nodes|Sign-in|[A-Z][a-z]+)"
             cited |= set(re.findall(title, words))
     assert len(cited) >= 7
     assert cited <= titles

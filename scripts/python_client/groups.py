@@ -161,6 +161,11 @@ GROUPS = (
         },
     ),
     Group(
+        "Sessions",
+        "Sessions of people at the pages, within the credential's own permissions and tenant.",
+        {"list": "list_sessions", "end": "end_session"},
+    ),
+    Group(
         "Directory",
         "Names of workspaces, projects and resources; organizations; sources.",
         {

@@ -19,6 +19,7 @@ from projections import projections
 from tests.support.edge import Edge, assert_problem
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.visitor import Visitor
 from tests.support.watches import watched
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
@@ -37,7 +38,7 @@ COMMANDS = [
 ]
 OWNED = (
     "line_id", "run_id", "endpoint_id", "event_id", "key_id", "statement_id", "watch_id",
-    "alert_id",
+    "alert_id", "session_id",
 )  # fmt: skip
 """Path parameters that name something of a tenant."""
 
@@ -52,7 +53,7 @@ ALLOWS = {
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
     "audit:read": "GET /v1/audit-logs(/export)?",
     "runs:erase": "POST /v1/runs/{run_id}/erase",
-    "keys:manage": "[A-Z]+ /v1/keys(/.*)?",
+    "keys:manage": "[A-Z]+ /v1/(keys|sessions)(/.*)?",
     "statements:issue": "POST /v1/statements(/.*)?",
     "watches:manage": "POST /v1/watches|(PATCH|DELETE) /v1/watches/{watch_id}",
     "admin": "GET /v1/organizations",
@@ -109,8 +110,9 @@ def label(route: LeanRoute) -> str:
 
 
 def reads_views(route: LeanRoute) -> bool:
-    # The keys are read from the table that authentication reads, which needs no view.
-    return not route.path.startswith(("/v1/event-types", "/v1/log/", "/v1/keys", "/v1/credential"))
+    # Keys and sessions are read from the tables that authentication reads, which need no view.
+    without = ("/v1/event-types", "/v1/log/", "/v1/keys", "/v1/sessions", "/v1/credential")
+    return not route.path.startswith(without)
 
 
 def takes_as_of(route: LeanRoute) -> bool:
@@ -149,6 +151,8 @@ def target(edge: Edge) -> Target:
     ((recorded_at,),) = edge.select(
         f"SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = {run['position']}"
     )
+    Visitor(edge, edge.token("read", **tenant))
+    session = edge.data("/v1/sessions", edge.token("keys:manage", **tenant))[0]["id"]
     watch, alert = watched(edge, edge.token(*PERMISSIONS, **tenant), line)
     names = {
         "line_id": line,
@@ -158,6 +162,7 @@ def target(edge: Edge) -> Target:
         "statement_id": statement_of(edge, edge.token("statements:issue", **tenant)),
         "watch_id": watch,
         "alert_id": alert,
+        "session_id": session,
         "event_id": format_id("EVT", recorded_at.year, run["position"]),
         "type": "execution.paused",
         "position": str(run["position"]),

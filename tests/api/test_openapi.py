@@ -283,7 +283,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "external_id", "parent_run_id", "q", "health", "resource_id", "sort", "key_id",
         "assignee", "unassigned", "overdue", "time_zone", "recorded_after", "recorded_until",
         "occurred_from", "occurred_to", "group_by", "then", "now", "statement_id", "has_alerts",
-        "watch_id", "alert_id", "severity",
+        "watch_id", "alert_id", "session_id", "severity",
     }  # fmt: skip
 
 
@@ -385,6 +385,8 @@ OPERATIONS = [
     ("patch", "/v1/keys/{key_id}"),
     ("delete", "/v1/keys/{key_id}"),
     ("post", "/v1/keys/{key_id}/rotate"),
+    ("get", "/v1/sessions"),
+    ("delete", "/v1/sessions/{session_id}"),
     ("post", "/v1/otlp/v1/traces"),
     ("get", "/v1/usage"),
     ("post", "/v1/statements"),
@@ -432,6 +434,7 @@ WITHOUT_INVALID_INPUT = {
     ("delete", "/v1/webhooks/{endpoint_id}"),
     ("delete", "/v1/keys/{key_id}"),
     ("delete", "/v1/watches/{watch_id}"),
+    ("delete", "/v1/sessions/{session_id}"),
     ("post", "/v1/runs/{run_id}/heartbeat"),
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),

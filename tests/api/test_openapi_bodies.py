@@ -16,6 +16,7 @@ from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.sealing import seal
 from tests.support.service import BATCH, STRUCTURED
 from tests.support.streaming import STREAM, Listener, listening
+from tests.support.visitor import Visitor
 from tests.support.watches import RUNNING
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -102,6 +103,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     send_facts(edge, requests)
     manage_webhooks(requests)
     manage_keys(requests)
+    end_sessions(edge, requests)
     issue_statements(requests)
     manage_watches(edge, requests)
     seal(edge.conninfo, folder)
@@ -148,6 +150,13 @@ def manage_keys(requests: Requests) -> None:
     requests.ask("patch", path, json={"name": "n"})
     requests.ask("post", f"{path}/rotate")
     requests.ask("delete", path)
+
+
+def end_sessions(edge: Edge, requests: Requests) -> None:
+    Visitor(edge, edge.token("read"))
+    found = requests.ask("get", "/v1/sessions").json()["data"]
+    requests.ids["session_id"] = found[0]["id"]
+    requests.ask("delete", "/v1/sessions/{session_id}")
 
 
 def issue_statements(requests: Requests) -> None:

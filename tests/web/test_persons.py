@@ -109,7 +109,9 @@ def test_an_id_that_a_reader_types_is_answered_by_no_name(edge: Edge, known: str
         assert MAIL not in page.answer.text, path
 
 
-def test_who_does_not_see_the_entries_of_a_person_sees_no_name(edge: Edge, known: str) -> None:
+def test_a_reader_who_does_not_see_the_entries_of_a_person_sees_no_name(
+    edge: Edge, known: str
+) -> None:
     paused(edge, known)
     other = visitor(edge, organization_id="ORG-26-000777")
     for path in ("/ui", "/ui/events", "/ui/sources"):

@@ -61,6 +61,7 @@ from execution_ledger.types import (
     RunOpenCondition,
     RunsFailingCondition,
     RunStatus,
+    Session,
     Severity,
     Source,
     SourceSilentCondition,
@@ -262,6 +263,10 @@ UPDATE_API_KEY: Command[Key] = Command("PATCH", "/v1/keys/{key_id}", Key)
 REVOKE_API_KEY: Command[None] = Command("DELETE", "/v1/keys/{key_id}", None)
 
 ROTATE_API_KEY: Command[KeyWithSecret] = Command("POST", "/v1/keys/{key_id}/rotate", KeyWithSecret)
+
+LIST_SESSIONS: Listing[Session] = Listing("GET", "/v1/sessions", Session)
+
+END_SESSION: Command[None] = Command("DELETE", "/v1/sessions/{session_id}", None)
 
 EXPORT_AUDIT_LOG: File[bytes] = File("GET", "/v1/audit-logs/export", bytes)
 
@@ -1356,6 +1361,20 @@ class RotateApiKey(TypedDict, total=False):
     grace_seconds: int
     """How long the replaced secret still works. By default `86400`."""
     idempotency_key: str
+
+
+class ListSessions(TypedDict, total=False):
+    """Arguments: list sessions."""
+
+    cursor: str
+    """The `meta.cursor` of the page before, with the same filters."""
+    limit: int
+    """The most items in a page."""
+    organization_id: str
+    """A single id."""
+    workspace_id: str
+    """A single id."""
+    min_position: int
 
 
 class ExportAuditLog(TypedDict, total=False):

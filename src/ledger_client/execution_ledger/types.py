@@ -66,6 +66,9 @@ if TYPE_CHECKING:
         "service_line.paused",
         "service_line.resumed",
         "service_line.updated",
+        "session.begin",
+        "session.end",
+        "session.refuse",
         "statement.issue",
         "statement.issued",
         "statement.withdraw",
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
         "write.omitted",
     ]
     AuditEntryOutcome: TypeAlias = Literal["read", "refused", "succeeded"]
+    AuditResourceBy: TypeAlias = Literal["administrator", "provider", "self", "token"]
     Cause: TypeAlias = Literal[
         "approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"
     ]
@@ -195,6 +199,7 @@ if TYPE_CHECKING:
     ResolutionReason: TypeAlias = Literal[
         "changed", "deleted", "disabled", "line_closed", "recovered"
     ]
+    SessionBy: TypeAlias = Literal["provider", "token"]
     SignalName: TypeAlias = Literal[
         "hours_on_target",
         "sla_compliance",
@@ -335,6 +340,7 @@ else:
     AlertSubjectType = str
     AuditAction = str
     AuditEntryOutcome = str
+    AuditResourceBy = str
     BlockerOpen = dict[str, Any]
     BlockerOpenCondition = dict[str, Any]
     Cause = str
@@ -369,6 +375,7 @@ else:
     RunsFailingCondition = dict[str, Any]
     Severity = str
     ResolutionReason = str
+    SessionBy = str
     SignalName = str
     SignalStatus = str
     SourceSilent = dict[str, Any]
@@ -579,13 +586,18 @@ class AuditResource(_Answer, frozen=True, kw_only=True):
     """The resource of a write.
 
     ``count`` is present if the entry stands for that many refused writes, ``reason`` if the
-    write erased a run.
+    write erased a run. Of a session, ``by`` says how the person signed in, or who ended it;
+    at its beginning ``provider`` is the issuer, or null, and ``permissions`` are those in
+    the tenant.
     """
 
     type: str
     id: str
     count: int | None = None
     reason: str | None = None
+    by: AuditResourceBy | None = None
+    provider: str | None = None
+    permissions: list[str] | None = None
 
 
 class Bundle(_Answer, frozen=True, kw_only=True):
@@ -1803,6 +1815,30 @@ class Run(_Answer, frozen=True, kw_only=True):
     """With `external_id`, the run's name at its source."""
     retry_of: str | None = None
     """The run that was the attempt before."""
+
+
+class Session(_Answer, frozen=True, kw_only=True):
+    """A session of a person at the pages."""
+
+    id: str
+    sub: str
+    """The identity provider's name of the person; of an API key, the key's id."""
+    organization_id: str | None = None
+    """Null for an administrator's, or not chosen yet."""
+    workspace_id: str | None = None
+    """Null: the session sees the whole organization."""
+    permissions: list[Permission]
+    """Empty: no tenant is chosen yet."""
+    begun_at: datetime
+    last_seen_at: datetime
+    """Within a minute."""
+    ends_at: datetime
+    """Unless the session is used until then."""
+    browser: str
+    """The browser's family."""
+    network: str
+    """The first bits of the browser's address."""
+    by: SessionBy
 
 
 class Signal(_Answer, frozen=True, kw_only=True):

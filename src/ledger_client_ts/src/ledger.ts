@@ -14,6 +14,7 @@ import {
   Proofs,
   Runs,
   Service,
+  Sessions,
   Statements,
   Traces,
   Watches,
@@ -65,6 +66,7 @@ export class Ledger {
   readonly webhooks: Webhooks;
   readonly audit: Audit;
   readonly keys: Keys;
+  readonly sessions: Sessions;
   readonly directory: Directory;
   readonly proofs: Proofs;
   readonly service: Service;
@@ -87,6 +89,7 @@ export class Ledger {
     this.webhooks = new Webhooks(transport);
     this.audit = new Audit(transport);
     this.keys = new Keys(transport);
+    this.sessions = new Sessions(transport);
     this.directory = new Directory(transport);
     this.proofs = new Proofs(transport);
     this.service = new Service(transport);

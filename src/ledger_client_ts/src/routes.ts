@@ -659,6 +659,19 @@ export class Keys extends Routes {
   }
 }
 
+/** Sessions of people at the pages, within the credential's own permissions and tenant. */
+export class Sessions extends Routes {
+  /** List the sessions that last, of the credential's tenant, those that began last first. */
+  list(query: Filters<types.ListSessionsQuery> = {}, options: Options = {}): Pages<types.Session> {
+    return this.transport.pages(path`/v1/sessions`, query, options);
+  }
+
+  /** End a session, whose permissions must be within the credential's own. */
+  end(session: string, options: Options = {}): Promise<void> {
+    return this.transport.nothing("DELETE", path`/v1/sessions/${session}`, undefined, options);
+  }
+}
+
 /** Names of workspaces, projects and resources; organizations; sources. */
 export class Directory extends Routes {
   /** List what the lines of the credential's tenant bear now, closed lines too, by id. */

@@ -172,6 +172,8 @@ async function callAccess(ledger: Ledger): Promise<void> {
   assert.ok(await ledger.keys.list().first());
   await ledger.keys.revoke(made.id);
   assert.ok((await ledger.keys.get(made.id)).revoked_at);
+  assert.equal(await ledger.sessions.list().first(), undefined);
+  await assert.rejects(ledger.sessions.end("SES-0000000000000000"), NotFound);
   assert.ok((await ledger.service.credential()).permissions.includes("read"));
   assert.deepEqual(await ledger.service.health(), { status: "ok" });
   assert.ok(await ledger.service.readiness());

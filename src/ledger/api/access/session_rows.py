@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
+from ledger.domain.api_key import Permission
 from ledger.domain.session import SignedInBy
-from ledger.domain.values import format_instant
+from ledger.domain.values import SESSION_ID
 from ledger.intake.principal import USER
+from ledger.language.rendering import ShownInstant, doc, time_text
 from ledger.views.statements import tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {
@@ -53,19 +56,18 @@ BEGUN_AT = 7
 class ShownSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session of a person at the pages."""
 
-    id: str
-    sub: str
-    """The identity provider's name of the person; of an API key, its id."""
-    organization_id: str | None
-    workspace_id: str | None
-    permissions: Sequence[str]
-    begun_at: str
-    last_seen_at: str
-    """At most a minute behind."""
-    ends_at: str
-    """Unless the session is used until then."""
-    browser: str
-    network: str
+    id: Annotated[str, Meta(pattern=SESSION_ID)]
+    sub: Annotated[
+        str, doc("The identity provider's name of the person; of an API key, the key's id.")
+    ]
+    organization_id: Annotated[str | None, doc("Null for an administrator's, or not chosen yet.")]
+    workspace_id: Annotated[str | None, doc("Null: the session sees the whole organization.")]
+    permissions: Annotated[Sequence[Permission], doc("Empty: no tenant is chosen yet.")]
+    begun_at: ShownInstant
+    last_seen_at: Annotated[ShownInstant, doc("Within a minute.")]
+    ends_at: Annotated[ShownInstant, doc("Unless the session is used until then.")]
+    browser: Annotated[str, doc("The browser's family.")]
+    network: Annotated[str, doc("The first bits of the browser's address.")]
     by: SignedInBy
 
 
@@ -86,9 +88,9 @@ def shown_session(row: Sequence[Any]) -> ShownSession:
         organization_id=organization_id,
         workspace_id=workspace_id,
         permissions=permissions,
-        begun_at=format_instant(begun_at),
-        last_seen_at=format_instant(last_seen_at),
-        ends_at=format_instant(ends_at),
+        begun_at=time_text(begun_at),
+        last_seen_at=time_text(last_seen_at),
+        ends_at=time_text(ends_at),
         browser=browser,
         network=network,
         by=is_by,

@@ -31,6 +31,7 @@ TAGS: dict[str, str] = {
     "webhooks": "Have events delivered.",
     "deliveries": "What endpoints of webhooks receive. Programs that only send need none of it.",
     "keys": "Who may do what: create, rotate and revoke API keys.",
+    "sessions": "Who is signed in to the pages: list and end sessions.",
     "audit": "Who wrote what, refused writes too.",
     "proof": "Check offline that nothing in the log was changed.",
     "operations": "Health and metrics, without a token.",

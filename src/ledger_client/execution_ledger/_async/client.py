@@ -24,6 +24,7 @@ from execution_ledger._async.routes import (
     AsyncProofs,
     AsyncRuns,
     AsyncService,
+    AsyncSessions,
     AsyncStatements,
     AsyncTraces,
     AsyncWatches,
@@ -81,6 +82,7 @@ class AsyncLedger:
         self.webhooks = AsyncWebhooks(self._transport)
         self.audit = AsyncAudit(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.sessions = AsyncSessions(self._transport)
         self.directory = AsyncDirectory(self._transport)
         self.proofs = AsyncProofs(self._transport)
         self.service = AsyncService(self._transport)

@@ -560,6 +560,20 @@ class AsyncKeys(AsyncRoutes):
         await self._call(routes.REVOKE_API_KEY, key)
 
 
+class AsyncSessions(AsyncRoutes):
+    """Sessions of people at the pages, within the credential's own permissions and tenant."""
+
+    def list(self, **given: Unpack[routes.ListSessions]) -> AsyncPages[types.Session]:
+        """List the sessions that last, of the credential's tenant, those that began last
+        first.
+        """
+        return self._pages(routes.LIST_SESSIONS, given=given)
+
+    async def end(self, session: str) -> None:
+        """End a session, whose permissions must be within the credential's own."""
+        await self._call(routes.END_SESSION, session)
+
+
 class AsyncDirectory(AsyncRoutes):
     """Names of workspaces, projects and resources; organizations; sources."""
 

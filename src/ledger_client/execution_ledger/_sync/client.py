@@ -28,6 +28,7 @@ from execution_ledger._sync.routes import (
     Proofs,
     Runs,
     Service,
+    Sessions,
     Statements,
     Traces,
     Watches,
@@ -82,6 +83,7 @@ class Ledger:
         self.webhooks = Webhooks(self._transport)
         self.audit = Audit(self._transport)
         self.keys = Keys(self._transport)
+        self.sessions = Sessions(self._transport)
         self.directory = Directory(self._transport)
         self.proofs = Proofs(self._transport)
         self.service = Service(self._transport)

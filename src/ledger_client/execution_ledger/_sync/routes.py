@@ -543,6 +543,20 @@ class Keys(Routes):
         self._call(routes.REVOKE_API_KEY, key)
 
 
+class Sessions(Routes):
+    """Sessions of people at the pages, within the credential's own permissions and tenant."""
+
+    def list(self, **given: Unpack[routes.ListSessions]) -> Pages[types.Session]:
+        """List the sessions that last, of the credential's tenant, those that began last
+        first.
+        """
+        return self._pages(routes.LIST_SESSIONS, given=given)
+
+    def end(self, session: str) -> None:
+        """End a session, whose permissions must be within the credential's own."""
+        self._call(routes.END_SESSION, session)
+
+
 class Directory(Routes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
