@@ -61,7 +61,9 @@ class Visitor:
     def __init__(self, edge: Edge, token: str | None = None) -> None:
         self._edge = edge
         transport = httpx.ASGITransport(app=edge.service.app)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
+        is_secure = edge.service.app.state.services.is_public_by_https
+        address = f"http{'s' if is_secure else ''}://ledger.test"
+        self.http = httpx.AsyncClient(transport=transport, base_url=address)
         if token is not None:
             assert self.sign_in(token).status == 303
 

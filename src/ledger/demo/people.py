@@ -30,7 +30,7 @@ class SignIns:
         for sub, name in self._names.items():
             who = Principal(f"{USER}{sub}", "user", frozenset(_PERMISSIONS), self._organization_id)
             email = f"{name.lower().replace(' ', '.')}@example.com"
-            row, person = self._row(sub), PersonRow(sub, name, email, self.at)
+            row, person = self._row(sub), PersonRow(sub, name, email, self.at, ())
             stage.execute(BeginSession(row, who, None, seconds=_WEEK, person=person))
             stage.execute(
                 EndSession(row.session_id, who, None, by="self", person=(sub, row.issuer))

@@ -64,12 +64,20 @@ class Session(Folded):
 
     organization_id: str | None = None
     workspace_id: str | None = None
-    tenants: tuple[tuple[str | None, str | None], ...] = ()
-    """(organization, workspace) pairs, each once; the latest is also in the fields above."""
+    places: tuple[Place, ...] = ()
+    """The tenants that the session has entered, each once, with the permissions there. A tenant
+    without permissions is none: the person has yet to choose one."""
+
+    @property
+    def entered(self) -> dict[tuple[str | None, str | None], tuple[str, ...]]:
+        """The permissions by (organization, workspace)."""
+        return {place.tenant: tuple(place.permissions) for place in self.places}
 
     def _begun(self, body: SessionBegun, recorded: Recorded) -> None:
         self.organization_id, self.workspace_id = recorded.organization_id, recorded.workspace_id
-        self.tenants = (*self.tenants, (self.organization_id, self.workspace_id))
+        place = Place(self.organization_id, self.workspace_id, body.permissions)
+        others = (each for each in self.places if each.tenant != place.tenant)
+        self.places = (*others, place) if body.permissions else self.places
 
     _APPLY: ClassVar = {
         SessionBegun: _begun,

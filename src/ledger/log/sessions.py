@@ -101,6 +101,13 @@ class SessionRows:
         self._rows[session_id] = None
         self._changed.add(session_id)
 
+    def person(self, sub: str) -> PersonRow | None:
+        """The names of a person; None: nobody keeps them."""
+        if sub not in self._persons:
+            found = self._append.read(Wanted(rows={PERSON: [(sub,)]})).rows.get(PERSON)
+            return found[0] if found else None
+        return self._persons[sub]
+
     def name_person(self, row: PersonRow) -> None:
         """Keep the names of a person."""
         self._persons[row.sub] = row

@@ -402,6 +402,8 @@ class PersonRow(NamedTuple):
     name: Text | None
     email: Text | None
     seen_at: Instant
+    organizations: Texts
+    """The organizations that the person has entered: their members are shown the names."""
 
 
 PERSON = Table("person", PersonRow, key=("sub",), replaces=True)

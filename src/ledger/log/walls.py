@@ -42,8 +42,11 @@ _OTHERS = {
     "verification": Wall(
         EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
     ),
-    # The names of people: a page shows those of actors whose entries its reader sees.
-    "person": Wall(EVERYONE_ONLY, "sub name email seen_at"),
+    # The names of people: pages of the organizations that they have entered show them.
+    "person": Wall(
+        f"{EVERYONE_ONLY} OR current_setting('ledger.organization_id', true) = ANY (organizations)",
+        "sub name email seen_at organizations",
+    ),
     # How far the loop of watches has looked, and what waits for room.
     "watch_look": Wall(of_tenant(("organization_id",)), "organization_id position"),
     "watch_overflow": Wall(of_tenant(("organization_id",)), "watch_id organization_id waiting"),

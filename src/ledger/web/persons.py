@@ -1,7 +1,9 @@
 """The names of persons beside their ids, on pages alone (contract, Sign-in).
 
 A page notes the actors of what it shows, and asks for the names of all of them at once before its
-text is made. An id that the reader typed is not noted: nobody learns a name by trying ids.
+text is made. An id that the reader typed is not noted: nobody learns a name by trying ids. Of other
+organizations' people a reader learns none either: the database shows the names of those alone who
+have entered the reader's organization (``log/walls.py``).
 """
 
 from collections.abc import Iterable
@@ -12,8 +14,7 @@ from fastapi import Request
 from ledger.api.problems import REFUSALS
 from ledger.api.reading import services_of
 from ledger.domain.recorded import Actor
-from ledger.intake.principal import USER
-from ledger.postgres.scope import EVERYONE
+from ledger.intake.principal import USER, Principal
 
 # The names that the latest sign-ins of these persons told.
 _PERSONS = "SELECT sub, name, email FROM ledger.person WHERE sub = ANY(%(subs)s)"
@@ -60,10 +61,11 @@ class Persons:
         """Ask for the names that are not known yet. No page fails because of a name."""
         subs = sorted(self._subs - self._known.keys())
         self._subs.clear()
-        if not subs:
+        principal: Principal | None = getattr(request.state, "principal", None)
+        if not subs or principal is None:
             return
         try:
-            rows = await services_of(request).door.fetch(EVERYONE, _PERSONS, {"subs": subs})
+            rows = await services_of(request).door.fetch(principal.tenant, _PERSONS, {"subs": subs})
         except REFUSALS:
             return
         for sub, name, email in rows:

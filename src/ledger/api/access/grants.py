@@ -162,7 +162,8 @@ class Grants:
     def wanted(self) -> frozenset[str]:
         """The first parts of the claims that grants name: what the provider must be asked for."""
         named = {grant.claim for grant in self._now()} if self._path else {*_TOKEN_CLAIMS}
-        return frozenset(_parts(claim)[0] for claim in named)
+        beside = {_VERIFIED} if named & _EMAIL else set[str]()
+        return frozenset(_parts(claim)[0] for claim in named) | beside
 
     def _read(self, path: Path) -> None:
         try:

@@ -55,6 +55,8 @@ _ENDPOINTS = (
 )
 _NEEDED = _ENDPOINTS[:3]
 
+_VERIFIED = "email_verified"
+
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 _ID_TYPES = frozenset({"jwt", "application/jwt"})
@@ -329,6 +331,9 @@ class OpenIdProvider:
         said = more.json()
         if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
             raise SignInRefused("The identity provider tells the claims of somebody else.")
+        if _VERIFIED not in claims:
+            # An address counts as verified by the same answer that tells it.
+            claims = {name: value for name, value in claims.items() if name != "email"}
         return {**said, **claims}
 
 

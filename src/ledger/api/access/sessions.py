@@ -271,9 +271,9 @@ class Sessions:
             # Others need not wait for it either: they go on with the claims that they have.
             self._away_until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
         if answer is None or answer:
-            await self._done(KeepClaims(row.session_id, answer))
+            await self._done(KeepClaims(row.session_id, answer, UNREFRESHED_SECONDS))
 
-    async def _fresh(self, row: SessionRow) -> tuple[str, bytes] | tuple[()]:
+    async def _fresh(self, row: SessionRow) -> tuple[str | None, bytes] | tuple[()]:
         """The claims as the provider tells them now; nothing: the session has ended.
 
         Raises Unavailable, or SignInRefused for an answer that is not valid.
@@ -285,7 +285,7 @@ class Sessions:
         assert known.refresh_token is not None
         try:
             said = await provider.refresh(known.refresh_token, row.sub, self.wanted())
-            claims = row.claims if said.claims is None else self.rules.grants.kept(said.claims)
+            claims = None if said.claims is None else self.rules.grants.kept(said.claims)
         except (NoLongerGranted, ValueError):
             await self._end_quietly(row, "provider")
             return ()
@@ -350,7 +350,7 @@ class Sessions:
             made.request_id,
             seconds=seconds,
             former=made.former,
-            person=PersonRow(person.sub, name, email, self._clock()),
+            person=PersonRow(person.sub, name, email, self._clock(), ()),
         )
         await self._done(command)
         return made.secret

@@ -61,14 +61,18 @@ class BeginSession(_SessionCommand):
 
     def decide(self, group: Group) -> Receipt:
         sessions, now = group.sessions, group.now
-        former = sessions.of_secrets([self._former]) if self._former is not None else []
-        for row in (*former, *sessions.beyond(MOST - 1, self._row.sub, self._row.issuer)):
-            _end(group, row, "self", self)
+        over = sessions.of_secrets([self._former]) if self._former is not None else []
+        over += sessions.beyond(MOST - 1, self._row.sub, self._row.issuer)
+        for former in {row.session_id: row for row in over}.values():
+            _end(group, former, "self", self)
         row = self._row._replace(begun_at=now, ends_at=now + timedelta(seconds=self._seconds))
         position = _enter(group, row, self)
         sessions.keep(row)
         if self._person is not None:
-            sessions.name_person(self._person)
+            known = sessions.person(row.sub)
+            organizations = known.organizations if known is not None else ()
+            sessions.name_person(self._person._replace(organizations=organizations))
+            _show_name(group, row)
         return self._done(position)
 
 
@@ -92,6 +96,7 @@ class EnterPlace(_SessionCommand):
         )
         position = _enter(group, row, self)
         group.sessions.keep(row)
+        _show_name(group, row)
         return self._done(position)
 
 
@@ -167,19 +172,29 @@ class AskForClaims(_SessionCommand):
 class KeepClaims(_SessionCommand):
     """Keep what the provider answered: the claims, and what it gave beside them, sealed.
 
-    Without an answer, the claims stay as they were, and another node may ask.
+    Without an answer, the claims stay as they were, and another node may ask. Where the provider
+    tells no claims, the session ends ``most_seconds`` after its beginning, as without a refresh.
     """
 
-    def __init__(self, session_id: str, answer: tuple[str, bytes] | None) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        answer: tuple[str | None, bytes] | None,
+        most_seconds: float,
+    ) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._answer = answer
+        self._answer, self._most = answer, timedelta(seconds=most_seconds)
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)._replace(asked_at=EARLIEST)
         if self._answer is not None:
             claims, kept = self._answer
-            row = row._replace(claims=claims, kept=kept, checked_at=group.now)
+            row = row._replace(kept=kept, checked_at=group.now)
+            if claims is None:
+                row = row._replace(ends_at=min(row.ends_at, row.begun_at + self._most))
+            else:
+                row = row._replace(claims=claims)
         group.sessions.keep(row)
         return self._done()
 
@@ -192,17 +207,26 @@ def _found(group: Group, session_id: str) -> SessionRow:
 
 
 def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
-    """Record that a session begins in its tenant, once in each; return the last position."""
+    """Record that a session begins in its tenant, and again if its permissions there change.
+
+    Return the position.
+    """
     found = group.memory.find(row.session_id)
     session = found if isinstance(found, Session) else Session(row.session_id)
-    tenant = row.organization_id, row.workspace_id
-    if tenant in session.tenants:
+    tenant, permissions = (row.organization_id, row.workspace_id), tuple(row.permissions)
+    if session.version and session.entered.get(tenant) == permissions:
         return 0
     by: SignedInBy = "token" if row.issuer is None else "provider"
-    body = SessionBegun(
-        by=by, issuer=row.issuer, permissions=tuple(row.permissions), ends_at=row.ends_at
-    )
+    body = SessionBegun(by=by, issuer=row.issuer, permissions=permissions, ends_at=row.ends_at)
     return group.record(session, body, group.now, command, tenant=(*tenant, None)).position
+
+
+def _show_name(group: Group, row: SessionRow) -> None:
+    """Let the organization that a person has entered see their names, if they are kept."""
+    person = None if row.issuer is None else group.sessions.person(row.sub)
+    if person is not None and row.organization_id is not None:
+        organizations = sorted({*person.organizations, row.organization_id})
+        group.sessions.name_person(person._replace(organizations=organizations))
 
 
 def _end(group: Group, row: SessionRow, by: EndedBy, command: OwnCommand | SubjectCommand) -> int:
@@ -211,7 +235,7 @@ def _end(group: Group, row: SessionRow, by: EndedBy, command: OwnCommand | Subje
     session = group.memory.find(row.session_id)
     assert isinstance(session, Session)
     body, position = SessionEnded(by=by), 0
-    for tenant in session.tenants:
+    for tenant in session.entered or [(None, None)]:
         recorded = group.record(session, body, group.now, command, tenant=(*tenant, None))
         position = recorded.position
     return position

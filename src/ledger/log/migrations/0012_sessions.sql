@@ -36,7 +36,8 @@ CREATE TABLE ledger.person (
     sub text PRIMARY KEY,
     name text,
     email text,
-    seen_at timestamptz NOT NULL    -- the latest sign-in
+    seen_at timestamptz NOT NULL,   -- the latest sign-in
+    organizations text[] NOT NULL   -- that the person has entered: theirs are shown the names
 );
 
 -- The session of a secret, by its hash, unless its time is over at an instant. The use of a session
