@@ -34,6 +34,7 @@ class SignInSettings(BaseSettings):
     public_url: str | None
     jwt_issuer: str | None
     jwt_audience: str | None
+    root_path: str
 
     oidc_issuer: str | None = Field(
         default=None,
@@ -97,7 +98,8 @@ class SignInSettings(BaseSettings):
         if text is None:
             return None
         url = urlsplit(text)
-        if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment:
+        is_plain = text.isprintable() and " " not in text and not url.query and not url.fragment
+        if url.scheme not in ("https", "http") or not url.hostname or not is_plain:
             raise ValueError("must be a URL without query and fragment")
         if url.username is not None or url.password is not None:
             raise ValueError("must not name a user or a password")
@@ -133,6 +135,8 @@ class SignInSettings(BaseSettings):
             )
         if self.oidc_client_secret_file is not None:
             read_secret(self.oidc_client_secret_file, "LEDGER_OIDC_CLIENT_SECRET_FILE")
+        if self.public_url is not None and not self.public_url.endswith(self.root_path):
+            raise ValueError("LEDGER_PUBLIC_URL must end with LEDGER_ROOT_PATH")
         # The actor of a write is the provider's name of a person, without the provider.
         if self.jwt_issuer is not None and self.jwt_issuer != self.oidc_issuer:
             raise ValueError("LEDGER_JWT_ISSUER and LEDGER_OIDC_ISSUER must not differ")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
-from ledger.api.access.sessions import SessionRules, Sessions
+from ledger.api.access.session_store import SessionRules, SessionStore
+from ledger.api.access.sessions import Sessions
 from ledger.api.gauges import DatabaseGauges, SharedText
 from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.loop_turns import LoopTurns
@@ -203,15 +204,9 @@ class ApiServices:
         self.metrics_token = metrics_token
         """The bearer token of who may read the metrics; None: anybody may."""
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
-        self.sessions = Sessions(
-            door,
-            clock,
-            vault,
-            self.authenticator,
-            key_uses,
-            partial(self._submissions.submit, for_views=False) if self._submissions else None,
-            session_rules,
-        )
+        submit = partial(self._submissions.submit, for_views=False) if self._submissions else None
+        store = SessionStore(door, clock, vault, session_rules.idle, submit)
+        self.sessions = Sessions(store, clock, self.authenticator, key_uses, session_rules)
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()

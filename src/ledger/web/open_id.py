@@ -46,6 +46,8 @@ FLOW_SECONDS = 600
 _MOST_FLOWS = 8
 """Sign-ins of a browser that are under way at once; a further one drops them."""
 
+_MOST_PARAMETERS = 100
+
 _LONGEST_NEXT = 2000
 """In bytes."""
 
@@ -122,7 +124,7 @@ async def _signed_in(
     from ledger.api.access.open_id import SignInRefused
 
     sessions = services_of(request).sessions
-    person = await provider.finish(flow, answer, sessions.wanted())
+    person = await provider.finish(flow, answer, sessions.refresher.wanted())
     try:
         claims = sessions.rules.grants.kept(person.claims)
     except ValueError as error:
@@ -213,7 +215,9 @@ def _provider(request: Request) -> "OpenIdProvider":
 
 def _parameters(query: str) -> Mapping[str, str]:
     """The parameters of an answer. Raises BadRequest for one that is given twice."""
-    pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    if query.count("&") >= _MOST_PARAMETERS:
+        raise BadRequest("There are too many parameters.")
+    pairs = parse_qsl(query, keep_blank_values=True)
     values = dict(pairs)
     if len(values) != len(pairs):
         raise BadRequest("A parameter is given twice.")

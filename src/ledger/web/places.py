@@ -63,6 +63,12 @@ async def choose(request: Request) -> Response:
     home = home_of(principal_in(visitor.row, place))
     response = go(own_page(form.next) if form.next else home)
     response.set_cookie(
-        _COOKIE, form.place, max_age=_YEAR, path=HOME, httponly=True, samesite="strict"
+        _COOKIE,
+        form.place,
+        max_age=_YEAR,
+        path=HOME,
+        httponly=True,
+        samesite="strict",
+        secure=services_of(request).is_public_by_https,
     )
     return response

@@ -13,7 +13,7 @@ import msgspec
 from fastapi import Request, Response
 
 from ledger.api.access.authentication import address_of
-from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret
+from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret, row_tenant
 from ledger.api.problems import Unauthorized
 from ledger.api.reading import services_of
 from ledger.domain.errors import Forbidden
@@ -42,8 +42,8 @@ class BrowserSession(msgspec.Struct, frozen=True):
     @property
     def form_key(self) -> str:
         """The text that every form of this session contains, in the tenant that is shown."""
-        principal = self.visitor.principal
-        place = "?" if principal is None else place_of(principal)
+        row = self.visitor.row
+        place = named(row_tenant(row)) if row.permissions else "?"
         return hmac.digest(self.secret.encode(), f"form|{place}".encode(), "sha256").hex()
 
     def require_form_key(self, sent: str) -> None:
@@ -77,6 +77,16 @@ async def session_of(request: Request) -> BrowserSession:
     secret, secure = _cookie(request)
     visitor = await services_of(request).sessions.visitor(secret, address_of(request))
     return BrowserSession(visitor, secret, secure)
+
+
+async def session_to_end(request: Request) -> BrowserSession:
+    """The request's session, also while nobody can tell what its person may.
+
+    Raises Unauthorized without one, or if it has ended.
+    """
+    secret, secure = _cookie(request)
+    row = await services_of(request).sessions.row_of(secret)
+    return BrowserSession(Visitor(row, None, {}), secret, secure)
 
 
 def made_for(request: Request) -> Made:

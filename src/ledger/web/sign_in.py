@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api.access.authentication import address_of
 from ledger.api.lean import needs, parse_query
 from ledger.api.machinery.bodies import read_capped
-from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
+from ledger.api.problems import REFUSALS, Unauthorized, as_refusal, status_of
 from ledger.api.reading import Asking, Present, services_of
 from ledger.web import session
 from ledger.web.addresses import HOME, START, own_page
@@ -49,7 +49,9 @@ async def front_page(request: Request) -> Response:
     except Unauthorized:
         return sign_in_page(request, next="", reason=None)
     except REFUSALS as error:
-        return refusal_page(request, as_refusal(error))
+        # A person may sign in anew while nobody can tell what the former session may.
+        refusal = as_refusal(error)
+        return sign_in_page(request, status_of(refusal), next="", reason=refusal.detail)
     return go(HOME)
 
 
@@ -107,7 +109,7 @@ async def sign_out(request: Request) -> Response:
     """End the session, then that of the identity provider if it offers this."""
     services = services_of(request)
     try:
-        found = request.state.session = await session.session_of(request)
+        found = request.state.session = await session.session_to_end(request)
         session.require_own_origin(request)
         await read_form(request, SignOut)
         id_token = await services.sessions.end_own(

@@ -17,6 +17,8 @@ request that comes then: a session is judged by the file of now, without a loop 
 import json
 import logging
 import math
+import os
+import re
 import time
 import tomllib
 from collections.abc import Callable, Mapping
@@ -32,18 +34,25 @@ from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
 
 _logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 4.0
 """Time between two looks at the file: what is taken out of it ends with the next request after."""
 
-LARGEST = 1024 * 1024
+SETTLED_SECONDS = 1.0
+"""A file that was written since is being written: until then the former grants stay."""
+
+_SOON_SECONDS = 0.5
+"""Time until the next look at such a file. All three together are less than six seconds."""
+
+LARGEST = 256 * 1024
 """Bytes of the file."""
 
 LARGEST_CLAIMS = 64 * 1024
 """The most bytes of the claims that a session keeps, as JSON."""
 
 _MOST = 10_000
+_INDEX = re.compile("0|[1-9][0-9]{0,4}")
 _VERIFIED = "email_verified"
-_EMAIL = frozenset({"email", "/email"})
+_EMAIL = "email"
 
 _CLAIM = r"^([^/].*|(/([^~/]|~[01])*)+)$"
 """The name of a claim, or a JSON pointer (RFC 6901)."""
@@ -79,7 +88,7 @@ class ClaimGrant(BaseModel):
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the kept claims have the value: strings alone, to the letter."""
-        if self.claim in _EMAIL and claims.get(_VERIFIED) is not True:
+        if _parts(self.claim)[0] == _EMAIL and claims.get(_VERIFIED) is not True:
             return False
         said = claims.get(self.claim)
         return self.value in said if isinstance(said, list) else self.value == said
@@ -88,7 +97,8 @@ class ClaimGrant(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    grant: Annotated[list[ClaimGrant], Field(max_length=_MOST)] = []
+    # Without any, the file is more likely half written than meant.
+    grant: Annotated[list[ClaimGrant], Field(min_length=1, max_length=_MOST)]
 
 
 Places = Mapping[tuple[str | None, str | None], Place]
@@ -106,24 +116,22 @@ class Grants:
         self._path, self._clock = path, clock
         self._raw = b""
         self._grants: tuple[ClaimGrant, ...] | None = None
-        self._looked_at = -math.inf
+        self._look_at = -math.inf
         self.why_broken: str | None = None
         """Why the file of now is no list of grants, so that the former one stays."""
         self.look()
 
     def look(self) -> None:
         """Read the file again, if the last look is some seconds ago."""
-        if self._path is None or self._clock() - self._looked_at < LOOK_SECONDS:
+        if self._path is None or self._clock() < self._look_at:
             return
-        self._looked_at = self._clock()
+        self._look_at = self._clock() + LOOK_SECONDS
         try:
             self._read(self._path)
         except BrokenGrants as error:
-            if self.why_broken is None:
+            if self.why_broken is None and self._grants is not None:
                 _logger.warning("the former grants stay: %s", error)
             self.why_broken = str(error)
-        else:
-            self.why_broken = None
 
     def _now(self) -> tuple[ClaimGrant, ...]:
         """The grants of now. Raises Unavailable if no whole file was ever read."""
@@ -162,18 +170,25 @@ class Grants:
     def wanted(self) -> frozenset[str]:
         """The first parts of the claims that grants name: what the provider must be asked for."""
         named = {grant.claim for grant in self._now()} if self._path else {*_TOKEN_CLAIMS}
-        beside = {_VERIFIED} if named & _EMAIL else set[str]()
-        return frozenset(_parts(claim)[0] for claim in named) | beside
+        parts = frozenset(_parts(claim)[0] for claim in named)
+        return parts | {_VERIFIED} if _EMAIL in parts else parts
 
     def _read(self, path: Path) -> None:
         try:
+            if not path.is_file():  # opening a pipe would wait for a writer
+                raise BrokenGrants("LEDGER_OIDC_GRANTS is no file")
             with path.open("rb") as file:
                 raw = file.read(LARGEST + 1)
+                age = time.time() - os.fstat(file.fileno()).st_mtime
         except OSError as error:
             raise BrokenGrants(f"LEDGER_OIDC_GRANTS cannot be read: {error.strerror}") from error
-        if raw == self._raw and self._grants is not None:
+        if raw == self._raw:
             return
-        self._grants, self._raw = parse_grants(raw), raw
+        if self._grants is not None and 0 <= age < SETTLED_SECONDS:
+            self._look_at = self._clock() + _SOON_SECONDS
+            return
+        self._raw = raw
+        self._grants, self.why_broken = parse_grants(raw), None
 
 
 def parse_grants(raw: bytes) -> tuple[ClaimGrant, ...]:
@@ -203,7 +218,7 @@ def _parts(claim: str) -> list[str]:
 def _found(claims: Any, claim: str) -> Any:
     found = claims
     for part in _parts(claim):
-        if isinstance(found, list) and part.isascii() and part.isdigit() and len(part) < 6:
+        if isinstance(found, list) and _INDEX.fullmatch(part):
             found = found[int(part)] if int(part) < len(found) else None
         else:
             found = found.get(part) if isinstance(found, dict) else None

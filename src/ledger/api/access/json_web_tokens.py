@@ -72,9 +72,9 @@ class CheckedToken(NamedTuple):
 async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedToken | None:
     """A token of one of these ``typ`` that one of the keys signed; None: it is none.
 
-    Raises Unavailable if the keys cannot be fetched.
+    The caller bounds its size. Raises Unavailable if the keys cannot be fetched.
     """
-    name = _key_name(token, types) if len(token) <= LONGEST else None
+    name = _key_name(token, types)
     key = await keys.find(*name) if name is not None else None
     if key is None:
         return None

@@ -180,7 +180,9 @@ class KeySet:
         self._has_failed = True
 
 
-async def download(url: str, ssl_context: ssl.SSLContext, accepted: str) -> bytes:
+async def download(
+    url: str, ssl_context: ssl.SSLContext, accepted: str, token: str | None = None
+) -> bytes:
     """The body of a provider's answer. Raises the errors of httpx, or UnusableAnswer."""
     headers = {
         "Accept": accepted,
@@ -188,6 +190,8 @@ async def download(url: str, ssl_context: ssl.SSLContext, accepted: str) -> byte
         "Accept-Encoding": "identity",
         "User-Agent": f"execution-ledger/{__version__}",
     }
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
     # A redirect is not followed: the operator configured the address to trust.
     client = httpx.AsyncClient(
         verify=ssl_context, trust_env=False, follow_redirects=False, timeout=DEADLINE_SECONDS

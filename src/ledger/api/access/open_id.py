@@ -25,7 +25,7 @@ from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
 from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedToken, verified
-from ledger.api.access.key_set import KeySet, download
+from ledger.api.access.key_set import KeySet, UnusableAnswer, download
 from ledger.api.problems import BadRequest
 from ledger.domain.errors import LedgerError, Unavailable
 from ledger.origins import is_this_machine
@@ -39,13 +39,25 @@ _AT_ONCE = 16
 DEADLINE_SECONDS = 8.0
 """The time limit of all that the provider is asked for one sign-in: a person waits for it."""
 
-REFRESH_SECONDS = 5.0
-"""The time limit of a question for fresh claims."""
+REFRESH_SECONDS = 3.5
+"""The time limit of each of the two questions for fresh claims: those of tokens and of claims."""
 
 LOGOUT_SECONDS = 120.0
 """So old, or so far ahead, a logout token may be."""
 
+LONGEST_ID_TOKEN = 64 * 1024
+"""Characters of an ID token or a logout token: one may name hundreds of groups."""
+
+_LAST_INSTANT = 253_402_300_799
+"""Seconds from 1970 to the last second of the year 9999."""
+
+_LONGEST_HINT = 4000
+"""Characters of an ID token that an address may have."""
+
 _METADATA_SECONDS = 3600.0
+_AGAIN_SECONDS = 15.0
+"""Time between two attempts to load the provider's description, while an older one is known."""
+
 _ENDPOINTS = (
     "authorization_endpoint",
     "token_endpoint",
@@ -113,12 +125,15 @@ class SignedIn(NamedTuple):
 
 
 class Refreshed(NamedTuple):
-    """What the provider says of a person now."""
+    """The provider's answer about a person whom it still knows."""
 
-    claims: Mapping[str, Any] | None
-    """None: it says nothing new."""
-    id_token: str | None
     refresh_token: str
+    """The next one: the former may be used up, whatever else the answer has."""
+    id_token: str | None = None
+    claims: Mapping[str, Any] | None = None
+    """None: the provider tells no claims at a refresh, or they could not be read."""
+    failure: LedgerError | None = None
+    """Why the claims could not be read."""
 
 
 class Logout(NamedTuple):
@@ -150,7 +165,9 @@ class OpenIdProvider:
             },
         )
         self._metadata: Mapping[str, Any] = {}
-        self._loaded_at = -math.inf
+        self._load_at = 0.0
+        """From this instant of the monotonic clock on, the description is loaded again."""
+        self._loading = asyncio.Lock()
         self._keys: KeySet | None = None
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -185,7 +202,12 @@ class OpenIdProvider:
                     code_verifier=flow.verifier,
                 )
                 said_by = await self._of_id_token(token, flow.nonce)
-                claims = await self._completed(said_by.claims, token, wanted)
+                try:
+                    claims = await self._completed(said_by.claims, token, wanted)
+                except NoLongerGranted as error:
+                    raise SignInRefused(
+                        "The identity provider tells the claims of somebody else."
+                    ) from error
         return SignedIn(
             said_by.claims["sub"],
             _text(said_by.claims.get("sid")),
@@ -196,10 +218,10 @@ class OpenIdProvider:
         )
 
     async def refresh(self, refresh_token: str, sub: str, wanted: Collection[str]) -> Refreshed:
-        """Ask for fresh claims of a person. Raises NoLongerGranted."""
+        """Ask for fresh claims of a person. Raises NoLongerGranted, or SignInRefused."""
         with _provider_failures():
             async with asyncio.timeout(REFRESH_SECONDS):
-                metadata = await self._load()
+                await self._load()
                 try:
                     token = await self._app.fetch_access_token(
                         grant_type="refresh_token", refresh_token=refresh_token
@@ -208,15 +230,26 @@ class OpenIdProvider:
                     if error.error == "invalid_grant":
                         raise NoLongerGranted from error
                     raise
-                claims: Mapping[str, Any] | None = None
-                id_token = _text(token.get("id_token"))
-                if id_token is not None:
-                    claims = (await self._of_id_token(token, None)).claims
-                    if claims["sub"] != sub:
-                        raise NoLongerGranted
-                if claims is not None or "userinfo_endpoint" in metadata:
-                    claims = await self._completed(claims or {"sub": sub}, token, wanted)
-        return Refreshed(claims, id_token, _text(token.get("refresh_token")) or refresh_token)
+        known = Refreshed(_text(token.get("refresh_token")) or refresh_token)
+        try:
+            with _provider_failures():
+                async with asyncio.timeout(REFRESH_SECONDS):
+                    return await self._claims_of(token, sub, wanted, known)
+        except LedgerError as error:
+            return known._replace(failure=error)
+
+    async def _claims_of(
+        self, token: Mapping[str, Any], sub: str, wanted: Collection[str], known: Refreshed
+    ) -> Refreshed:
+        id_token = _text(token.get("id_token"))
+        claims: Mapping[str, Any] | None = None
+        if id_token is not None:
+            claims = (await self._of_id_token(token, None)).claims
+        if claims is not None or "userinfo_endpoint" in self._metadata:
+            claims = await self._completed(claims or {"sub": sub}, token, wanted)
+        if claims is not None and claims["sub"] != sub:
+            raise NoLongerGranted
+        return known._replace(id_token=id_token, claims=claims)
 
     async def logout_of(self, token: str) -> Logout | None:
         """The sessions to end; None: the token is refused (OpenID Back-Channel Logout 1.0, 2.6)."""
@@ -244,7 +277,7 @@ class OpenIdProvider:
             "client_id": self.config.client_id,
             "post_logout_redirect_uri": f"{self.config.public_url}/",
         }
-        if id_token is not None:
+        if id_token is not None and len(id_token) <= _LONGEST_HINT:
             asked["id_token_hint"] = id_token
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(asked)}"
 
@@ -259,34 +292,43 @@ class OpenIdProvider:
 
     async def _load(self) -> Mapping[str, Any]:
         """The provider's own description. A failure leaves the one of before."""
-        if time.monotonic() - self._loaded_at < _METADATA_SECONDS:
-            return self._metadata
+        async with self._loading:
+            if time.monotonic() >= self._load_at:
+                await self._load_anew()
+        if not self._metadata:
+            raise UnusableAnswer("it could not be asked for its description a moment ago")
+        return self._metadata
+
+    async def _load_anew(self) -> None:
         url = f"{self.config.issuer.rstrip('/')}/.well-known/openid-configuration"
         try:
             said = msgspec.json.decode(await download(url, self._ssl_context, "application/json"))
             metadata = _checked(said, self.config.issuer)
-        except Exception:
+        except Exception as error:
             if not self._metadata:
+                self._load_at = time.monotonic() + 1
                 raise
-            return self._metadata
-        if self._keys is None or metadata["jwks_uri"] != self._metadata.get("jwks_uri"):
+            _logger.warning("the description of the identity provider stays: %s", error)
+            self._load_at = time.monotonic() + _AGAIN_SECONDS
+            return
+        if self._keys is None or metadata["jwks_uri"] != self._metadata["jwks_uri"]:
             self._keys = KeySet(metadata["jwks_uri"])
-        self._metadata, self._loaded_at = metadata, time.monotonic()
+        self._metadata, self._load_at = metadata, time.monotonic() + _METADATA_SECONDS
         methods = metadata.get("token_endpoint_auth_methods_supported")
-        if self.config.client_secret is not None and isinstance(methods, list):
-            is_basic = "client_secret_basic" in methods or "client_secret_post" not in methods
-            method = "client_secret_basic" if is_basic else "client_secret_post"
+        if self.config.client_secret is not None:
+            method = _method_for(self.config.client_secret, methods)
             self._app.client_kwargs["token_endpoint_auth_method"] = method
         self._app.server_metadata = {
             name: metadata[name] for name in _ENDPOINTS if name in metadata
         }
-        return metadata
 
     async def _verified(self, token: Any, types: Collection[str]) -> CheckedToken | None:
         """The header and the claims of a token that the provider signed; None: it did not."""
         assert self._keys is not None
         await self._keys.renew()
-        return await verified(token, self._keys, types) if isinstance(token, str) else None
+        if not isinstance(token, str) or len(token) > LONGEST_ID_TOKEN:
+            return None
+        return await verified(token, self._keys, types)
 
     async def _of_id_token(self, token: Mapping[str, Any], nonce: str | None) -> CheckedToken:
         """The claims of the ID token (OpenID Connect Core, 3.1.3.7). Raises SignInRefused."""
@@ -310,7 +352,8 @@ class OpenIdProvider:
             raise SignInRefused(
                 f"The identity provider's ID token is not valid: {wrong}."
             ) from error
-        if not _is_number(found.claims["iat"]) or not _is_number(found.claims["exp"]):
+        iat, exp = found.claims["iat"], found.claims["exp"]
+        if not _is_number(exp) or not _is_number(iat) or not 0 <= iat <= _LAST_INSTANT:
             raise SignInRefused("The identity provider's ID token is not valid: iat or exp.")
         audience = found.claims["aud"]
         if isinstance(audience, list) and len(audience) > 1 and "azp" not in found.claims:
@@ -326,11 +369,11 @@ class OpenIdProvider:
         endpoint = self._metadata.get("userinfo_endpoint")
         if endpoint is None or all(name in claims for name in wanted):
             return claims
-        more = await self._app.get(endpoint, token=dict(token))
-        more.raise_for_status()
-        said = more.json()
+        bearer = _text(token.get("access_token"))
+        told = await download(endpoint, self._ssl_context, "application/json", bearer)
+        said = msgspec.json.decode(told)
         if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
-            raise SignInRefused("The identity provider tells the claims of somebody else.")
+            raise NoLongerGranted
         if _VERIFIED not in claims:
             # An address counts as verified by the same answer that tells it.
             claims = {name: value for name, value in claims.items() if name != "email"}
@@ -345,6 +388,7 @@ def _logout(claims: Mapping[str, Any], config: OpenId, now: float) -> Logout | N
         claims.get("iss") != config.issuer
         or config.client_id not in (audience if isinstance(audience, list) else [audience])
         or not _is_number(iat)
+        or not 0 <= iat <= _LAST_INSTANT
         or abs(now - iat) > LOGOUT_SECONDS
         or (exp is not None and not (_is_number(exp) and now < exp + LEEWAY_SECONDS))
         or not isinstance(events, dict)
@@ -364,6 +408,17 @@ def _basic(
     said = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = f"Basic {base64.b64encode(said.encode()).decode()}"
     return uri, headers, body
+
+
+def _method_for(secret: str, offered: Any) -> str:
+    """How the client tells its secret: by HTTP Basic, which each provider takes.
+
+    Not each provider decodes it: a secret that is changed by its encoding goes into the body.
+    """
+    methods = offered if isinstance(offered, list) else []
+    is_plain = quote_plus(secret) == secret and "client_secret_basic" in methods
+    is_in_body = "client_secret_post" in methods and not is_plain
+    return "client_secret_post" if is_in_body else "client_secret_basic"
 
 
 def _checked(said: Any, issuer: str) -> Mapping[str, Any]:

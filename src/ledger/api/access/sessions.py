@@ -8,90 +8,54 @@ No process remembers a session: the row is looked up for each request, so that a
 on all nodes at once.
 """
 
-import asyncio
 import hashlib
 import logging
 import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.failures import network_of
-from ledger.api.access.grants import Grants, Places
+from ledger.api.access.grants import Places
 from ledger.api.access.key_uses import KeyUse, KeyUses
+from ledger.api.access.refreshing import UNREFRESHED_SECONDS, Refresher
+from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
 from ledger.api.problems import Unauthorized
-from ledger.application.command import Command
 from ledger.application.commands.sessions import (
-    ASK_SECONDS,
-    AskForClaims,
     BeginSession,
     EndSession,
     EnterPlace,
-    KeepClaims,
 )
-from ledger.domain.errors import LedgerError, RateLimited, ReadOnly, Unavailable
-from ledger.domain.session import EndedBy, Place
+from ledger.domain.errors import LedgerError, RateLimited, Unavailable
+from ledger.domain.session import Place
 from ledger.domain.values import EARLIEST
-from ledger.intake.principal import SIGN_IN, USER, Principal
-from ledger.intake.request import Outcome, Receipt
-from ledger.log.tables import SESSION, PersonRow, SessionRow
-from ledger.log.vault import CannotOpen, Vault
-from ledger.postgres.door import Door
-from ledger.postgres.scope import EVERYONE
+from ledger.intake.principal import USER, Principal
+from ledger.log.tables import PersonRow, SessionRow
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.
-    from ledger.api.access.open_id import OpenIdProvider, SignedIn
+    from ledger.api.access.open_id import SignedIn
 
 _logger = logging.getLogger(__name__)
-
-CLAIMS_SECONDS = 300.0
-"""The age of claims from which on the provider is asked again, at the session's next use."""
-
-AWAY_SECONDS = 3600.0
-"""So much older may claims be while the provider does not answer."""
-
-PAUSE_SECONDS = 15.0
-"""So long after a failure no session is refreshed: pages wait for no provider that is away."""
-
-UNREFRESHED_SECONDS = 43_200
-"""The longest session of a person whose provider gives no refresh token."""
 
 SIGN_INS_A_MINUTE = 60
 """Sign-ins of a person or key in a minute, in each worker."""
 
-_POLL_SECONDS = 0.2
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
-_PURPOSE = "session"
 
-_OVER = "Your session has ended. Sign in again."
 _NOT_GRANTED = "You have no rights here any more. Ask an administrator, then sign in again."
 _KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with another key."
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
-_PASSING = f"""
-SELECT {", ".join(SESSION.columns)}
-FROM ledger.sessions_of(%(hashes)s, %(now)s, %(idle)s)
-"""
-
 _BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari")
 """The words of a browser's family, each before those that it also names."""
-
-
-class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The secrets that a session keeps, sealed."""
-
-    token: str | None = None
-    """The key or token with which the person signed in."""
-    refresh_token: str | None = None
-    id_token: str | None = None
 
 
 class Visitor(NamedTuple):
@@ -105,72 +69,75 @@ class Visitor(NamedTuple):
 
 
 class Sessions:
-    """The sessions, as one process sees and changes them.
-
-    ``submit`` hands in a command; None: the process of a read node, which changes nothing.
-    """
+    """The sessions at the pages of one process."""
 
     def __init__(
         self,
-        door: Door,
+        store: SessionStore,
         clock: Callable[[], datetime],
-        vault: Vault,
         authenticator: Authenticator,
         uses: KeyUses | None,
-        submit: Callable[[Sequence[Command]], Awaitable[list[Outcome]]] | None,
-        rules: "SessionRules",
+        rules: SessionRules,
     ) -> None:
-        self._door, self._clock, self._vault = door, clock, vault
-        self._authenticator, self._uses, self._submit = authenticator, uses, submit
+        """``uses`` takes the uses of sessions; None: a read node writes none."""
+        self._store, self._clock = store, clock
+        self._authenticator, self._uses = authenticator, uses
         self.rules = rules
-        self._refreshing: dict[str, asyncio.Task[None]] = {}
-        """The questions for fresh claims that are under way in this process, by session."""
-        self._away_until = EARLIEST
-        """The provider is asked for no claims before."""
+        self.refresher = Refresher(store, rules, clock)
         self._minute, self._begun = 0, Counter[str]()
         """The minute, by the monotonic clock, and the sign-ins in it by person."""
 
     # Looking up.
 
+    async def row_of(self, secret: str) -> SessionRow:
+        """The session of a cookie, whatever its person may. Raises Unauthorized."""
+        hashed = hash_of(secret)
+        if hashed is None:
+            raise Unauthorized("Sign in to see this page.")
+        found = await self._store.rows([hashed])
+        if not found:
+            raise Unauthorized(OVER)
+        return found[0]
+
     async def visitor(self, secret: str, peer: str | None) -> Visitor:
         """The person of a cookie. Raises Unauthorized, or Unavailable if no check is possible."""
-        hashed = hash_of(secret)
-        row = next(iter(await self._rows([hashed])), None) if hashed is not None else None
-        if row is None:
-            raise Unauthorized(_OVER if hashed is not None else "Sign in to see this page.")
+        row = await self.row_of(secret)
         if self._uses is not None:
             self._uses.note(KeyUse(row.session_id, *row_tenant(row), self._clock()))
-        return await self._visitor_of(row, peer)
-
-    async def _visitor_of(self, row: SessionRow, peer: str | None) -> Visitor:
         if row.by == "token":
             return Visitor(row, await self._of_token(row, peer), {})
         provider = self.rules.provider
         if provider is None or provider.config.issuer != row.issuer:
-            raise Unauthorized(_OVER)
-        row = await self._with_fresh_claims(row)
+            raise Unauthorized(OVER)
+        row = await self.refresher.fresh(row)
         places = self.rules.grants.judge(row.claims)
         if not places:
-            await self._end_quietly(row, "administrator")
+            await self._store.end_quietly(row, "administrator")
             raise Unauthorized(_NOT_GRANTED)
         place = self._place_of(row, places)
-        if place is None:
-            return Visitor(row, None, places)
-        if (place.tenant, [*place.permissions]) != (row_tenant(row), [*row.permissions]):
+        now = place or Place(None, None, ())
+        if (now.tenant, [*now.permissions]) != (row_tenant(row), [*row.permissions]):
             # The file has changed: those who manage sessions are shown what a session may now.
             with suppress(LedgerError):
-                await self._done(EnterPlace(row.session_id, principal_in(row, place), None, place))
-        return Visitor(row, principal_in(row, place), places)
+                await self._store.done(
+                    EnterPlace(row.session_id, principal_in(row, now), None, now)
+                )
+            row = row._replace(
+                organization_id=now.organization_id,
+                workspace_id=now.workspace_id,
+                permissions=now.permissions,
+            )
+        return Visitor(row, None if place is None else principal_in(row, place), places)
 
     async def _of_token(self, row: SessionRow, peer: str | None) -> Principal:
-        token = self._kept(row).token or ""
+        token = self._store.secrets(row).token or ""
         if not self.rules.takes_tokens:
             raise Unauthorized("Signing in with a token is turned off here.")
         try:
             principal = await self._authenticator.authenticate(token, peer)
         except Unauthorized as error:
             is_key = row.sub.startswith("KEY-")
-            await self._end_quietly(row, "administrator" if is_key else "provider")
+            await self._store.end_quietly(row, "administrator" if is_key else "provider")
             raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
         return msgspec.structs.replace(principal, session=row.secret_hash)
 
@@ -182,7 +149,7 @@ class Sessions:
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
         """Those of these principals of sessions that may no longer pass: for streams."""
         hashes = sorted({each.session for each in principals if each.session is not None})
-        rows = {row.secret_hash: row for row in await self._rows(hashes)} if hashes else {}
+        rows = {row.secret_hash: row for row in await self._store.rows(hashes)} if hashes else {}
         found = set[Principal]()
         for principal in principals:
             if principal.session is None:
@@ -195,117 +162,17 @@ class Sessions:
     def _still(self, row: SessionRow, principal: Principal) -> bool:
         if row.by == "token":
             return self.rules.takes_tokens
-        is_asked = self._submit is not None and self._clock() >= self._away_until
-        if is_asked and self._is_stale(row):
-            self._ask(row)  # what comes of it is seen by the next look
         tenant = principal.organization_id, principal.workspace_id
         try:
+            self.refresher.ask(row)  # the next look sees the answer
             place = self.rules.grants.judge(row.claims).get(tenant)
+            is_known = not self.refresher.is_too_old(row)
+        except Unauthorized:
+            return False
         except Unavailable:
             return True
-        return place is not None and frozenset(place.permissions) == principal.permissions
-
-    async def _rows(self, hashes: Sequence[bytes]) -> list[SessionRow]:
-        asked = {"hashes": [*hashes], "now": self._clock(), "idle": self.rules.idle}
-        return [
-            SessionRow._make(row)._replace(secret_hash=bytes(row[1]), kept=bytes(row[10]))
-            for row in await self._door.fetch(EVERYONE, _PASSING, asked)
-        ]
-
-    def _kept(self, row: SessionRow) -> SessionSecrets:
-        """What the session keeps. Raises Unauthorized under another master key."""
-        try:
-            opened = self._vault.open(f"{_PURPOSE}|{row.session_id}", row.kept)
-        except CannotOpen as error:
-            raise Unauthorized(_OVER) from error
-        return msgspec.json.decode(opened, type=SessionSecrets)
-
-    def seal(self, session_id: str, kept: SessionSecrets) -> bytes:
-        return self._vault.seal(f"{_PURPOSE}|{session_id}", msgspec.json.encode(kept))
-
-    # Fresh claims.
-
-    def _is_stale(self, row: SessionRow) -> bool:
-        age = (self._clock() - row.checked_at).total_seconds()
-        return age >= CLAIMS_SECONDS and self._kept(row).refresh_token is not None
-
-    async def _with_fresh_claims(self, row: SessionRow) -> SessionRow:
-        """The row with claims that are at most five minutes old, or as old as an outage allows."""
-        if not self._is_stale(row):
-            return row
-        if self._submit is not None and self._clock() >= self._away_until:
-            # A client that goes away takes the answer from no other.
-            await asyncio.wait([self._ask(row)], timeout=ASK_SECONDS)
-            found = await self._rows([row.secret_hash])
-            if not found:
-                raise Unauthorized(_OVER)
-            (row,) = found
-        age = (self._clock() - row.checked_at).total_seconds()
-        if age >= CLAIMS_SECONDS + AWAY_SECONDS:
-            raise Unavailable("The identity provider has not answered for an hour.")
-        return row
-
-    def _ask(self, row: SessionRow) -> asyncio.Task[None]:
-        task = self._refreshing.get(row.session_id)
-        if task is None:
-            task = self._refreshing[row.session_id] = asyncio.create_task(self._refresh(row))
-            task.add_done_callback(lambda done: self._asked(row.session_id, done))
-        return task
-
-    def _asked(self, session_id: str, task: "asyncio.Task[None]") -> None:
-        del self._refreshing[session_id]
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, LedgerError):
-            _logger.error("a session could not be refreshed", exc_info=error)
-
-    async def _refresh(self, row: SessionRow) -> None:
-        """Ask the provider for the claims of a person, or wait while another node asks it."""
-        reserved = await self._done(AskForClaims(row.session_id, row.checked_at))
-        if reserved.duplicate:
-            await self._await_other(row)
-            return
-        answer = None
-        try:
-            answer = await self._fresh(row)
-        except LedgerError:
-            # Others need not wait for it either: they go on with the claims that they have.
-            self._away_until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
-        if answer is None or answer:
-            await self._done(KeepClaims(row.session_id, answer, UNREFRESHED_SECONDS))
-
-    async def _fresh(self, row: SessionRow) -> tuple[str | None, bytes] | tuple[()]:
-        """The claims as the provider tells them now; nothing: the session has ended.
-
-        Raises Unavailable, or SignInRefused for an answer that is not valid.
-        """
-        from ledger.api.access.open_id import NoLongerGranted
-
-        provider, known = self.rules.provider, self._kept(row)
-        assert provider is not None
-        assert known.refresh_token is not None
-        try:
-            said = await provider.refresh(known.refresh_token, row.sub, self.wanted())
-            claims = None if said.claims is None else self.rules.grants.kept(said.claims)
-        except (NoLongerGranted, ValueError):
-            await self._end_quietly(row, "provider")
-            return ()
-        kept = SessionSecrets(None, said.refresh_token, said.id_token or known.id_token)
-        return claims, self.seal(row.session_id, kept)
-
-    async def _await_other(self, row: SessionRow) -> None:
-        """Wait until the claims are newer, the session is over, or nobody asks any more."""
-        for _ in range(int(ASK_SECONDS / _POLL_SECONDS)):
-            found = await self._rows([row.secret_hash])
-            if not found or found[0].checked_at != row.checked_at:
-                return
-            if (self._clock() - found[0].asked_at).total_seconds() >= ASK_SECONDS:
-                break
-            await asyncio.sleep(_POLL_SECONDS)
-        self._away_until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
-
-    def wanted(self) -> frozenset[str]:
-        """The claims that the provider is asked for."""
-        return self.rules.grants.wanted() | {"name", "email"}
+        may = frozenset() if place is None else frozenset(place.permissions)
+        return is_known and may == principal.permissions
 
     # Changes.
 
@@ -320,10 +187,10 @@ class Sessions:
             None,
             Place(*tenant, sorted(principal.permissions)),
         )
-        row = row._replace(kept=self.seal(row.session_id, SessionSecrets(token=token)))
+        row = row._replace(kept=self._store.seal(row.session_id, SessionSecrets(token=token)))
         seconds = self.rules.seconds
         command = BeginSession(row, principal, made.request_id, seconds=seconds, former=made.former)
-        await self._done(command)
+        await self._store.done(command)
         return made.secret
 
     async def begin_by_provider(
@@ -338,7 +205,7 @@ class Sessions:
         row = self._new_row(made, "provider", issuer, person.sub, person.sid, place)
         kept = SessionSecrets(None, person.refresh_token, person.id_token)
         row = row._replace(
-            claims=claims, signed_at=person.signed_at, kept=self.seal(row.session_id, kept)
+            claims=claims, signed_at=person.signed_at, kept=self._store.seal(row.session_id, kept)
         )
         seconds = self.rules.seconds
         if person.refresh_token is None:
@@ -352,7 +219,7 @@ class Sessions:
             former=made.former,
             person=PersonRow(person.sub, name, email, self._clock(), ()),
         )
-        await self._done(command)
+        await self._store.done(command)
         return made.secret
 
     def _new_row(
@@ -402,7 +269,9 @@ class Sessions:
     async def enter(self, visitor: Visitor, place: Place, request_id: str | None) -> None:
         """Choose a tenant of the person's. Raises NotFound if the session has ended."""
         row = visitor.row
-        await self._done(EnterPlace(row.session_id, principal_in(row, place), request_id, place))
+        await self._store.done(
+            EnterPlace(row.session_id, principal_in(row, place), request_id, place)
+        )
 
     async def end_own(
         self, visitor: Visitor, session_id: str, request_id: str | None
@@ -413,34 +282,10 @@ class Sessions:
         """
         row = visitor.row
         principal = visitor.principal or principal_in(row, Place(None, None, ()))
-        await self._done(
+        await self._store.done(
             EndSession(session_id, principal, request_id, by="self", person=(row.sub, row.issuer))
         )
-        return self._kept(row).id_token if row.by == "provider" else None
-
-    async def _end_quietly(self, row: SessionRow, by: EndedBy) -> None:
-        """End a session that no longer passes; what cannot be recorded now is refused anyway."""
-        with suppress(LedgerError):
-            await self._done(EndSession(row.session_id, SIGN_IN, None, by=by))
-
-    async def _done(self, command: Command) -> Receipt:
-        """The receipt of a command. Raises its refusal, or ReadOnly."""
-        if self._submit is None:
-            raise ReadOnly
-        (outcome,) = await self._submit([command])
-        if isinstance(outcome, LedgerError):
-            raise outcome
-        return outcome
-
-
-class SessionRules(NamedTuple):
-    """The operator's rules of sessions."""
-
-    idle: timedelta
-    seconds: float
-    takes_tokens: bool
-    grants: Grants
-    provider: "OpenIdProvider | None"
+        return self._store.secrets(row).id_token if row.by == "provider" else None
 
 
 class Made(NamedTuple):

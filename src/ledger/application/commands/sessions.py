@@ -63,7 +63,8 @@ class BeginSession(_SessionCommand):
         sessions, now = group.sessions, group.now
         over = sessions.of_secrets([self._former]) if self._former is not None else []
         over += sessions.beyond(MOST - 1, self._row.sub, self._row.issuer)
-        for former in {row.session_id: row for row in over}.values():
+        lasting = (row for row in over if row.ends_at > now)
+        for former in {row.session_id: row for row in lasting}.values():
             _end(group, former, "self", self)
         row = self._row._replace(begun_at=now, ends_at=now + timedelta(seconds=self._seconds))
         position = _enter(group, row, self)
@@ -172,36 +173,37 @@ class AskForClaims(_SessionCommand):
 class KeepClaims(_SessionCommand):
     """Keep what the provider answered: the claims, and what it gave beside them, sealed.
 
-    Without an answer, the claims stay as they were, and another node may ask. Where the provider
-    tells no claims, the session ends ``most_seconds`` after its beginning, as without a refresh.
+    Without claims, those stay that the session has, and another process may ask. ``ends_at`` is
+    given where the provider tells no claims at a refresh, if the session would end later.
     """
 
     def __init__(
         self,
         session_id: str,
-        answer: tuple[str | None, bytes] | None,
-        most_seconds: float,
+        kept: bytes | None = None,
+        claims: str | None = None,
+        *,
+        ends_at: datetime | None = None,
     ) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._answer, self._most = answer, timedelta(seconds=most_seconds)
+        self._kept, self._claims, self._ends_at = kept, claims, ends_at
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)._replace(asked_at=EARLIEST)
-        if self._answer is not None:
-            claims, kept = self._answer
-            row = row._replace(kept=kept, checked_at=group.now)
-            if claims is None:
-                row = row._replace(ends_at=min(row.ends_at, row.begun_at + self._most))
-            else:
-                row = row._replace(claims=claims)
+        if self._kept is not None:
+            row = row._replace(kept=self._kept)
+        if self._claims is not None:
+            row = row._replace(claims=self._claims, checked_at=group.now)
+        if self._ends_at is not None:
+            row = row._replace(ends_at=min(row.ends_at, self._ends_at))
         group.sessions.keep(row)
         return self._done()
 
 
 def _found(group: Group, session_id: str) -> SessionRow:
     row = group.sessions.find(session_id)
-    if row is None:
+    if row is None or row.ends_at <= group.now:
         raise NotFound(_UNKNOWN)
     return row
 
@@ -214,7 +216,7 @@ def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
     found = group.memory.find(row.session_id)
     session = found if isinstance(found, Session) else Session(row.session_id)
     tenant, permissions = (row.organization_id, row.workspace_id), tuple(row.permissions)
-    if session.version and session.entered.get(tenant) == permissions:
+    if session.version and (not permissions or session.entered.get(tenant) == permissions):
         return 0
     by: SignedInBy = "token" if row.issuer is None else "provider"
     body = SessionBegun(by=by, issuer=row.issuer, permissions=permissions, ends_at=row.ends_at)
@@ -236,6 +238,9 @@ def _end(group: Group, row: SessionRow, by: EndedBy, command: OwnCommand | Subje
     assert isinstance(session, Session)
     body, position = SessionEnded(by=by), 0
     for tenant in session.entered or [(None, None)]:
-        recorded = group.record(session, body, group.now, command, tenant=(*tenant, None))
-        position = recorded.position
+        # No tenant learns of another's administrator.
+        is_own = by != "administrator" or command.principal.sees(*tenant)
+        asks = command if is_own else OwnCommand(SIGN_IN)
+        recorded = group.record(session, body, group.now, asks, tenant=(*tenant, None))
+        position = recorded.position if is_own else position
     return position

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from ledger.api.access.grants import Grants
-from ledger.api.access.sessions import SessionRules
+from ledger.api.access.session_store import SessionRules
 from ledger.service.composition.writing import Clock
 from ledger.settings import Settings
 

@@ -1,0 +1,180 @@
+"""Fresh claims of sessions: the provider is asked again for a person who is in use.
+
+    claims older than 5 minutes ─▶ reserved by one process ─▶ provider ─┬─▶ new claims
+                                   others wait for it                   ├─▶ the session ends
+                                                                        └─▶ no answer: the former
+
+While the provider is away, pages go on with the claims that they have, for an hour.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
+from ledger.api.problems import Unauthorized
+from ledger.application.commands.sessions import ASK_SECONDS, AskForClaims, KeepClaims
+from ledger.domain.errors import LedgerError, Refused, Unavailable
+from ledger.domain.values import EARLIEST
+from ledger.log.tables import SessionRow
+
+if TYPE_CHECKING:
+    from ledger.api.access.open_id import Refreshed
+
+_logger = logging.getLogger(__name__)
+
+CLAIMS_SECONDS = 300.0
+"""The age of claims from which on the provider is asked again, at the session's next use."""
+
+AWAY_SECONDS = 3600.0
+"""So much older may claims be while the provider does not answer."""
+
+PAUSE_SECONDS = 15.0
+"""So long after a failure the provider is not asked: pages wait for no provider that is away."""
+
+UNREFRESHED_SECONDS = 43_200
+"""The longest session of a person of whom the provider tells nothing after the sign-in."""
+
+_POLL_SECONDS = 0.2
+_KEEP_SECONDS = (0, 1, 2, 4, 8)
+"""The waits before the attempts to store an answer: a refresh token may be used up by then."""
+
+_MOST_PAUSED = 10_000
+
+
+class Refresher:
+    """Asks for the claims of sessions, in one process."""
+
+    def __init__(
+        self, store: SessionStore, rules: SessionRules, clock: Callable[[], datetime]
+    ) -> None:
+        self._store, self._rules, self._clock = store, rules, clock
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        """The questions that are under way in this process, by session."""
+        self._away_until = EARLIEST
+        """The provider is asked nothing before."""
+        self._paused = dict[str, datetime]()
+        """The sessions about which the provider answers nonsense, and until when none is asked."""
+
+    def wanted(self) -> frozenset[str]:
+        """The claims that the provider is asked for."""
+        return self._rules.grants.wanted() | {"name", "email"}
+
+    def age(self, row: SessionRow) -> float:
+        """The seconds since the provider gave the claims."""
+        return (self._clock() - row.checked_at).total_seconds()
+
+    def is_too_old(self, row: SessionRow) -> bool:
+        """Whether the claims are so old that nobody can rely on them."""
+        return self._is_stale(row) and self.age(row) >= CLAIMS_SECONDS + AWAY_SECONDS
+
+    async def fresh(self, row: SessionRow) -> SessionRow:
+        """The row with claims that are at most five minutes old, or as old as an outage allows.
+
+        Raises Unauthorized for a session that has ended, or Unavailable.
+        """
+        if not self._is_stale(row):
+            return row
+        if (task := self.ask(row)) is not None:
+            # A client that goes away takes the answer from no other.
+            await asyncio.wait([task], timeout=ASK_SECONDS)
+            found = await self._store.rows([row.secret_hash])
+            if not found:
+                raise Unauthorized(OVER)
+            (row,) = found
+        if self.is_too_old(row):
+            raise Unavailable("The identity provider has not confirmed your session for an hour.")
+        return row
+
+    def ask(self, row: SessionRow) -> asyncio.Task[None] | None:
+        """Begin to ask for the claims of a session, if they are due; None: nobody asks now."""
+        now = self._clock()
+        until = max(self._away_until, self._paused.get(row.session_id, EARLIEST))
+        if self._store.only_reads or now < until or not self._is_stale(row):
+            return None
+        task = self._asking.get(row.session_id)
+        if task is None:
+            task = self._asking[row.session_id] = asyncio.create_task(self._refresh(row))
+            task.add_done_callback(lambda done: self._asked(row.session_id, done))
+        return task
+
+    def _is_stale(self, row: SessionRow) -> bool:
+        is_old = self.age(row) >= CLAIMS_SECONDS
+        return is_old and self._store.secrets(row).refresh_token is not None
+
+    def _asked(self, session_id: str, task: "asyncio.Task[None]") -> None:
+        del self._asking[session_id]
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LedgerError):
+            _logger.error("a session could not be refreshed", exc_info=error)
+
+    async def _refresh(self, row: SessionRow) -> None:
+        """Ask the provider for the claims of a person, or wait while another process asks it."""
+        from ledger.api.access.open_id import NoLongerGranted
+
+        reserved = await self._store.done(AskForClaims(row.session_id, row.checked_at))
+        if reserved.duplicate:
+            await self._await_other(row)
+            return
+        provider, secrets = self._rules.provider, self._store.secrets(row)
+        assert provider is not None
+        assert secrets.refresh_token is not None
+        try:
+            said = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
+            claims = None if said.claims is None else self._rules.grants.kept(said.claims)
+        except (NoLongerGranted, ValueError):
+            await self._store.end_quietly(row, "provider")
+        except LedgerError as error:
+            self._pause(row, error)
+            await self._keep(KeepClaims(row.session_id))
+        else:
+            if said.failure is not None:
+                self._pause(row, said.failure)
+            await self._keep(self._answer(row, secrets, said, claims))
+
+    def _answer(
+        self, row: SessionRow, secrets: SessionSecrets, said: "Refreshed", claims: str | None
+    ) -> KeepClaims:
+        kept = SessionSecrets(None, said.refresh_token, said.id_token or secrets.id_token)
+        sealed = self._store.seal(row.session_id, kept)
+        if said.failure is not None:
+            return KeepClaims(row.session_id, sealed)
+        ends_at = None
+        if claims is None:
+            ends_at = row.begun_at + timedelta(seconds=UNREFRESHED_SECONDS)
+        return KeepClaims(row.session_id, sealed, claims or row.claims, ends_at=ends_at)
+
+    async def _keep(self, command: KeepClaims) -> None:
+        """Store an answer, also if the database is away for some seconds."""
+        for wait in _KEEP_SECONDS:
+            await asyncio.sleep(wait)
+            try:
+                await self._store.done(command)
+            except Refused:
+                return  # the session has ended meanwhile
+            except LedgerError:
+                continue
+            return
+
+    def _pause(self, row: SessionRow, error: LedgerError) -> None:
+        """Note that the provider is away, or answers nonsense about this person alone."""
+        until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
+        if isinstance(error, Unavailable):
+            self._away_until = until
+            return
+        if len(self._paused) >= _MOST_PAUSED:
+            self._paused.clear()
+        self._paused[row.session_id] = until
+
+    async def _await_other(self, row: SessionRow) -> None:
+        """Wait until the claims are newer, the session is over, or nobody asks any more."""
+        for _ in range(int(ASK_SECONDS / _POLL_SECONDS)):
+            found = await self._store.rows([row.secret_hash])
+            if not found or found[0].checked_at != row.checked_at:
+                return
+            if (self._clock() - found[0].asked_at).total_seconds() >= ASK_SECONDS:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        self._pause(row, LedgerError("another process had no answer"))

@@ -1,0 +1,112 @@
+"""Sessions in the database: rows by their secrets, sealed parts, and commands that change them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ledger.api.access.grants import Grants
+from ledger.api.problems import Unauthorized
+from ledger.application.command import Command
+from ledger.application.commands.sessions import EndSession
+from ledger.domain.errors import LedgerError, ReadOnly
+from ledger.domain.session import EndedBy
+from ledger.intake.principal import SIGN_IN
+from ledger.intake.request import Outcome, Receipt
+from ledger.log.tables import SESSION, SessionRow
+from ledger.log.vault import CannotOpen, Vault
+from ledger.postgres.door import Door
+from ledger.postgres.scope import EVERYONE
+
+if TYPE_CHECKING:
+    # Only loaded where a provider is configured.
+    from ledger.api.access.open_id import OpenIdProvider
+
+OVER = "Your session has ended. Sign in again."
+
+_PASSING = f"""
+SELECT {", ".join(SESSION.columns)}
+FROM ledger.sessions_of(%(hashes)s, %(now)s, %(idle)s)
+"""
+
+
+class SessionRules(NamedTuple):
+    """The operator's rules of sessions."""
+
+    idle: timedelta
+    seconds: float
+    takes_tokens: bool
+    grants: Grants
+    provider: "OpenIdProvider | None"
+
+
+class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The secrets that a session keeps, sealed."""
+
+    token: str | None = None
+    """The key or token with which the person signed in."""
+    refresh_token: str | None = None
+    id_token: str | None = None
+
+
+class SessionStore:
+    """The sessions, as one process reads and changes them.
+
+    ``submit`` hands in commands; None: the process of a read node, which changes nothing.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        clock: Callable[[], datetime],
+        vault: Vault,
+        idle: timedelta,
+        submit: Callable[[Sequence[Command]], Awaitable[list[Outcome]]] | None,
+    ) -> None:
+        self._door, self._clock, self._vault, self._idle = door, clock, vault, idle
+        self._submit = submit
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether no session can be changed here."""
+        return self._submit is None
+
+    async def rows(self, hashes: Sequence[bytes]) -> list[SessionRow]:
+        """The sessions of these secrets, by their hashes, whose time is not over."""
+        asked = {"hashes": [*hashes], "now": self._clock(), "idle": self._idle}
+        return [
+            SessionRow._make(row)._replace(secret_hash=bytes(row[1]), kept=bytes(row[10]))
+            for row in await self._door.fetch(EVERYONE, _PASSING, asked)
+        ]
+
+    def secrets(self, row: SessionRow) -> SessionSecrets:
+        """The secrets of a session. Raises Unauthorized under another master key."""
+        try:
+            opened = self._vault.open(_purpose(row.session_id), row.kept)
+        except CannotOpen as error:
+            raise Unauthorized(OVER) from error
+        return msgspec.json.decode(opened, type=SessionSecrets)
+
+    def seal(self, session_id: str, secrets: SessionSecrets) -> bytes:
+        """The secrets of a session, for its row."""
+        return self._vault.seal(_purpose(session_id), msgspec.json.encode(secrets))
+
+    async def done(self, command: Command) -> Receipt:
+        """The receipt of a command. Raises its refusal, or ReadOnly."""
+        if self._submit is None:
+            raise ReadOnly
+        (outcome,) = await self._submit([command])
+        if isinstance(outcome, LedgerError):
+            raise outcome
+        return outcome
+
+    async def end_quietly(self, row: SessionRow, by: EndedBy) -> None:
+        """End a session that no longer passes; if this cannot be recorded, it is refused anyway."""
+        with suppress(LedgerError):
+            await self.done(EndSession(row.session_id, SIGN_IN, None, by=by))
+
+
+def _purpose(session_id: str) -> str:
+    return f"session|{session_id}"
