@@ -503,7 +503,8 @@ class Person(Visitor):
         answer = httpx.get(address, verify=False)
         assert answer.status_code == 302, answer.text
         back = answer.headers["location"]
-        assert back.startswith(f"{self._address}/ui/oidc/callback?"), back
+        assert back.startswith(f"{self._address}/"), back
+        assert urlsplit(back).path.endswith("/ui/oidc/callback"), back
         return str(back.removeprefix(self._address))
 
     def come_back(self, path: str) -> Seen:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.domain import refusals
 from ledger.postgres.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE
@@ -569,6 +570,21 @@ def test_a_refused_person_is_of_no_tenant_and_told_to_administrators_alone(
     path = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100&action=session.refuse"
     answer = company.get(path, token, headers=headers)
     assert "refused-1" not in answer.text
+
+
+def test_the_refusals_of_a_person_beyond_the_days_limit_are_counted(
+    company: Company, openid: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10,000 sign-ins would take minutes; ``test_refusal_flood.py`` reaches the limit itself."""
+    monkeypatch.setattr(refusals, "DAILY", 2)
+    for sub, times in (("knocking", 5), ("beside-them", 1)):
+        openid.person = alice(sub=sub, groups=["nobodys"])
+        assert [Person(company).arrive().status for _ in range(times)] == [403] * times
+    recorded = {sub: len(audited(company, sub)) for sub in ("knocking", "beside-them")}
+    assert recorded == {"knocking": 2, "beside-them": 1}
+    assert company.select(
+        "SELECT credential, organization_id, count FROM ledger.refusals_omitted"
+    ) == [("user:knocking at */*", None, 3)]
 
 
 def test_events_of_sessions_are_not_published(company: Company, openid: OpenIdProvider) -> None:
