@@ -85,7 +85,7 @@ def test_a_service_without_provider_offers_none(edge: Edge) -> None:
     assert not guest.get("/").all('[href*="oidc"]')
     assert guest.get("/ui/oidc/sign-in").status == 404
     assert guest.get("/ui/oidc/callback?code=a&state=b").status == 404
-    assert guest.post("/ui/oidc/logout", {"logout_token": "x"}).status in (404, 405)
+    assert guest.post("/ui/oidc/logout", {"logout_token": "x"}).status == 404
 
 
 def test_the_button_leads_to_the_provider_with_all_that_a_strict_one_wants(
@@ -368,7 +368,7 @@ def test_a_token_signs_in_no_more_where_the_setting_forbids_it(
     assert not guest.get("/").all("#token")
     token = company.token("read")
     answer = guest.sign_in(token)
-    assert answer.status in (401, 403)
+    assert answer.status == 401
     assert guest.session is None
     assert company.get("/v1/execution", token).status_code == 200, "the API still takes keys"
 
