@@ -369,6 +369,11 @@ class Company(Edge):
         if provider._keys is not None:
             provider._keys._asked_at = provider._keys._fetched_at = -math.inf
 
+    def forget_provider(self) -> None:
+        """Let the node know nothing of the provider, as after its start."""
+        provider = self._rules[0].provider
+        provider._loaded_at, provider._metadata, provider._keys = -math.inf, {}, None
+
     @contextlib.contextmanager
     def second_node(self) -> Iterator[Edge]:
         """Another node's application, on the same database."""

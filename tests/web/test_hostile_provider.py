@@ -1,7 +1,7 @@
 """A provider that is hostile, broken, slow or gone signs nobody in, and holds nobody up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -211,7 +211,7 @@ def test_a_callback_that_the_provider_failed_leaves_no_flow_and_a_new_one_succee
     guest.signed_in()
 
 
-DISCOVERY: dict[str, Any] = {
+DISCOVERY: dict[str, Claims] = {
     "another issuer": {"issuer": "https://evil.example"},
     "no issuer": {"issuer": ...},
     "no token endpoint": {"token_endpoint": ...},
@@ -222,26 +222,26 @@ DISCOVERY: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def started(company: Company) -> Iterator[Company]:
+    """The service as after its start: it knows nothing of its provider, then or afterwards."""
+    company.forget_provider()
+    yield company
+    company.forget_provider()
+
+
 def test_a_wrong_discovery_document_is_503_and_mended_without_a_start(
-    server: EmbeddedPostgres,
+    started: Company, openid: OpenIdProvider
 ) -> None:
-    with (
-        OpenIdProvider() as openid,
-        signing_in(server, "company_discovery", openid) as company,
-    ):
-        documents: list[Claims] = list(DISCOVERY.values())
-        for number, metadata in enumerate(documents):
-            openid.metadata = metadata
-            company.ask_anew()
-            answer = Person(company).from_here("/ui/oidc/sign-in")
-            assert answer.status == 503, list(DISCOVERY)[number]
-        for broken in (Answer(500), Answer(200, b"<html>"), as_json([]), Answer(action="drop")):
-            openid.answers["discovery"] = broken
-            company.ask_anew()
-            assert Person(company).from_here("/ui/oidc/sign-in").status == 503
-        openid.reset()
-        company.ask_anew()
-        Person(company).signed_in()
+    for name, metadata in DISCOVERY.items():
+        openid.metadata = metadata
+        assert Person(started).from_here("/ui/oidc/sign-in").status == 503, name
+    openid.metadata = {}
+    for broken in (Answer(500), Answer(200, b"<html>"), as_json([]), Answer(action="drop")):
+        openid.answers["discovery"] = broken
+        assert Person(started).from_here("/ui/oidc/sign-in").status == 503
+    openid.reset()
+    Person(started).signed_in()
 
 
 def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
@@ -259,25 +259,21 @@ def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
             Person(company).signed_in()
 
 
-def test_keys_that_cannot_be_fetched_are_503(server: EmbeddedPostgres) -> None:
-    with OpenIdProvider() as openid:
-        openid.answers["keys"] = Answer(500)
-        with signing_in(server, "company_without_keys", openid) as company:
-            refused(Person(company), 503)
-            openid.answers["keys"] = as_json({"keys": [jwk("short-1")]})
-            company.ask_anew()
-            openid.signer, openid.header = by_key("short-1"), {"kid": "short-1"}
-            refused(Person(company), 400)
+def test_keys_that_cannot_be_fetched_are_503(started: Company, openid: OpenIdProvider) -> None:
+    openid.answers["keys"] = Answer(500)
+    refused(Person(started), 503)
+    openid.answers["keys"] = as_json({"keys": [jwk("short-1")]})
+    started.ask_anew()
+    openid.signer, openid.header = by_key("short-1"), {"kid": "short-1"}
+    refused(Person(started), 400)
 
 
 def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_taken(
-    server: EmbeddedPostgres,
+    started: Company, openid: OpenIdProvider
 ) -> None:
-    with OpenIdProvider(key="ec-1") as openid:
-        openid.metadata = {"authorization_response_iss_parameter_supported": False}
-        openid.returned = {"iss": ...}
-        with signing_in(server, "company_without_iss", openid) as company:
-            Person(company).signed_in()
+    openid.metadata = {"authorization_response_iss_parameter_supported": False}
+    openid.returned = {"iss": ...}
+    Person(started).signed_in()
 
 
 NAMES = [
