@@ -6,11 +6,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.api.access.grants import LOOK_SECONDS, Grants, _found
-from tests.support.openid import Claims, Grant, write_grants
+from tests.support.openid import FINANCE, Claims, Grant, write_grants
 
 Tenants = dict[tuple[str | None, str | None], set[str]]
 
@@ -101,3 +102,15 @@ def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_kept(
 @given(CLAIMS, NAMES | POINTERS)
 def test_a_claim_is_found_where_a_plain_resolver_finds_it(claims: Claims, claim: str) -> None:
     assert _found(claims, claim) == resolved(claims, claim)
+
+
+@pytest.mark.parametrize(
+    ("claim", "claims"), [("/list/00", {"list": ["x"]}), ("/email/0", {"email": ["x"]})]
+)
+def test_a_pointer_with_a_zero_too_many_or_into_an_unverified_address_grants_nothing(
+    tmp_path: Path, claim: str, claims: Claims
+) -> None:
+    """RFC 6901, 4: an index has no leading zeros."""
+    write_grants(tmp_path / "grants.toml", FINANCE | {"claim": claim, "value": "x"})
+    grants = Grants(tmp_path / "grants.toml")
+    assert judged(grants, grants.kept(claims)) == {}
