@@ -301,6 +301,35 @@ def test_a_lost_key_file_on_existing_data_is_one_line(tmp_path: Path, conninfo: 
     assert "master key" in refused(tmp_path, free_port(), LEDGER_DATABASE_URL=conninfo)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[grant", "is no TOML in UTF-8"),
+        ("[[grant]]\nclaim = 'a'\nvalue = 'b'\npermissions = ['reed']", "is wrong at grant.0"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+    ids=["no TOML", "an unknown permission", "no file"],
+)
+def test_a_broken_file_of_grants_is_one_line(
+    tmp_path: Path, conninfo: str, text: str | None, said: str
+) -> None:
+    file = tmp_path / "grants.toml"
+    if text is not None:
+        file.write_text(text)
+    line = refused(
+        tmp_path,
+        free_port(),
+        LEDGER_DATABASE_URL=conninfo,
+        LEDGER_MASTER_KEY=MASTER_KEY,
+        LEDGER_PUBLIC_URL="https://ledger.test",
+        LEDGER_OIDC_ISSUER="https://id.test",
+        LEDGER_OIDC_CLIENT_ID="ledger",
+        LEDGER_OIDC_GRANTS=str(file),
+    )
+    assert "LEDGER_OIDC_GRANTS" in line
+    assert said in line
+
+
 def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))

@@ -1,10 +1,11 @@
-"""Nodes are killed about a sign-in: its session works on the other node, and none is ever stuck."""
+"""Sessions on two nodes, by real time: of killed nodes, and of a grant that leaves the file."""
 
 import contextlib
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,3 +117,23 @@ def test_a_refresh_whose_node_is_killed_leaves_no_session_stuck(
             assert status(browser, second) == 401
             sign_in(browser, second)
         assert status(browser, second) == 200
+
+
+@pytest.mark.crash
+def test_a_group_that_leaves_the_file_is_refused_on_both_nodes_within_six_seconds(
+    nodes: tuple[Served, Served], folder: Path
+) -> None:
+    """Each node has a session of its own: the end of one session alone would reach both nodes."""
+    with contextlib.ExitStack() as stack:
+        browsers = [stack.enter_context(httpx.Client(timeout=20, verify=False)) for _ in nodes]
+        for browser, node in zip(browsers, nodes, strict=True):
+            sign_in(browser, node)
+
+        def statuses() -> list[int]:
+            return [status(*pair) for pair in zip(browsers, nodes, strict=True)]
+
+        assert statuses() == [200, 200], "both nodes have just looked at the file"
+        began = time.monotonic()
+        write_grants(folder / "grants.toml", FINANCE | {"value": "another group"})
+        until(lambda: statuses() == [401, 401], "both refusals", 6.0)
+        assert time.monotonic() - began < 6.0

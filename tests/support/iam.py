@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.served import free_port
 
-CLIENT, SECRET = "ledger-in-a-browser", "a secret of the browser's tests"
+CLIENT, SECRET = "ledger-in-a-browser", "a-secret-of-the-tests-in-a-browser"
 
 
 class Iam:

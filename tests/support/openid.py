@@ -369,6 +369,11 @@ class Company(Edge):
         if provider._keys is not None:
             provider._keys._asked_at = provider._keys._fetched_at = -math.inf
 
+    def forget_provider(self) -> None:
+        """Let the node know nothing of the provider, as after its start."""
+        provider = self._rules[0].provider
+        provider._loaded_at, provider._metadata, provider._keys = -math.inf, {}, None
+
     @contextlib.contextmanager
     def second_node(self) -> Iterator[Edge]:
         """Another node's application, on the same database."""
@@ -503,7 +508,8 @@ class Person(Visitor):
         answer = httpx.get(address, verify=False)
         assert answer.status_code == 302, answer.text
         back = answer.headers["location"]
-        assert back.startswith(f"{self._address}/ui/oidc/callback?"), back
+        assert back.startswith(f"{self._address}/"), back
+        assert urlsplit(back).path.endswith("/ui/oidc/callback"), back
         return str(back.removeprefix(self._address))
 
     def come_back(self, path: str) -> Seen:

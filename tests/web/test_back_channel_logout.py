@@ -81,7 +81,7 @@ def test_a_subject_ends_all_of_its_sessions_on_all_nodes(
 def test_a_sid_of_another_subject_ends_nothing(company: Company, openid: OpenIdProvider) -> None:
     guest, sid = signed_in(company, openid, "alice-2")
     answer = send(company, openid.logout_token(sid=sid, sub="mallory"))
-    assert answer.status in (200, 400)
+    assert answer.status == 200
     assert guest.is_signed_in()
 
 
@@ -111,14 +111,14 @@ def test_a_token_that_is_sent_again_ends_nothing_more(
     openid.person = alice(sub="replayed")
     openid.bend(iat=int(time.time()) + 2)
     guest = Person(company).signed_in()
-    assert send(company, token).status in (200, 400)
+    assert send(company, token).status == 200
     assert guest.is_signed_in()
 
 
 def test_sessions_by_token_do_not_end(company: Company, openid: OpenIdProvider) -> None:
     guest = Person(company)
     guest.sign_in(company.token("read"))
-    assert send(company, openid.logout_token(sub="")).status in (200, 400)
+    assert send(company, openid.logout_token(sub="")).status == 400
     assert guest.is_signed_in()
 
 
@@ -197,9 +197,9 @@ def test_a_body_without_the_field_is_refused(company: Company, openid: OpenIdPro
     twice = {"content-type": "application/x-www-form-urlencoded"}
     body = f"logout_token={token}&logout_token={token}"
     assert_refused(guest.request("POST", PATH, content=body.encode(), headers=twice))
-    assert guest.request("POST", PATH, content=b"x" * 100_000, headers=twice).status in (400, 413)
-    assert guest.request("POST", PATH, json={"logout_token": token}).status in (400, 415)
-    assert guest.get(PATH).status in (404, 405)
+    assert guest.request("POST", PATH, content=b"x" * 100_000, headers=twice).status == 413
+    assert guest.request("POST", PATH, json={"logout_token": token}).status == 400
+    assert guest.get(PATH).status == 404
 
 
 def test_the_audit_log_says_that_the_provider_ended_it(

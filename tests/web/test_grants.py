@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,7 +22,6 @@ from tests.support.openid import (
     led_to,
     signing_in,
 )
-from tests.support.views import until
 from tests.support.visitor import Seen
 
 OTHER = "ORG-26-000002"
@@ -88,8 +88,6 @@ def changing(changing_of_module: Company, openid: OpenIdProvider) -> Company:
     """The service with a changing file, whose only grant is that of finance again."""
     openid.reset()
     changing_of_module.grant(FINANCE)
-    until(lambda: Person(changing_of_module).arrive().status == 200, "the grant", 6.0)
-    openid.reset()
     return changing_of_module
 
 
@@ -247,9 +245,8 @@ def test_before_a_place_is_chosen_no_page_shows_anything(
     guest = Person(company).signed_in()
     for path in ("/ui", f"/ui/lines/{line}", "/ui/webhooks", "/ui/runs"):
         answer = guest.get(path)
-        assert answer.status in (303, 403) or "/ui/place" in answer.answer.text, path
-        assert answer.status != 200 or not answer.all(f'a[href="/ui/lines/{line}"]')
-    assert guest.post(f"/ui/lines/{line}/pause", {"reason": "r"}).status in (303, 401, 403, 422)
+        assert (answer.status, urlsplit(answer.location).path) == (303, "/ui/place"), path
+    assert guest.post(f"/ui/lines/{line}/pause", {"reason": "r"}).status == 401
 
 
 @pytest.mark.parametrize(
@@ -262,7 +259,7 @@ def test_a_place_that_nobody_granted_cannot_be_chosen(
     in_groups(openid, "ledger-finance", "ledger-there")
     guest = Person(company).signed_in()
     assert choose(guest, ORGANIZATION).status == 303
-    assert choose(guest, place).status in (403, 404, 422)
+    assert choose(guest, place).status == (422 if len(place) > 4000 else 404)
     assert guest.get("/ui/webhooks").status == 403, "the former place stays"
 
 
@@ -271,7 +268,7 @@ def test_the_choice_needs_the_sessions_key_and_an_own_address(
 ) -> None:
     in_groups(openid, "ledger-finance", "ledger-there")
     guest = Person(company).signed_in()
-    assert guest.post("/ui/place", {"place": OTHER, "next": "/ui"}).status in (403, 422)
+    assert guest.post("/ui/place", {"place": OTHER, "next": "/ui"}).status == 403
     headers = {"sec-fetch-site": "cross-site"}
     assert guest.post("/ui/place", {"place": OTHER, "next": "/ui"}, headers=headers).status == 403
     assert choose(guest, OTHER, "https://evil.example/ui").location == "/ui"
@@ -325,13 +322,12 @@ def test_a_grant_that_leaves_the_file_ends_its_sessions_on_every_node(
     guest = Person(changing).signed_in()
     in_groups(openid, "ledger-hooks", sub="bob")
     changing.grant(FINANCE, HOOKS)
-    until(lambda: Person(changing).arrive().status == 200, "the new grant", 6.0)
     bob = Person(changing).signed_in()
     with changing.second_node() as node:
         assert guest.on(node).is_signed_in()
         changing.grant(HOOKS)
-        guest.await_end()
-        guest.on(node).await_end()
+        assert not guest.is_signed_in()
+        assert not guest.on(node).is_signed_in()
     assert bob.get("/ui/webhooks").status == 200, "another person's session goes on"
 
 
@@ -340,10 +336,10 @@ def test_a_session_that_has_ended_does_not_come_back_with_its_grant(
 ) -> None:
     guest = Person(changing).signed_in()
     changing.grant()
-    guest.await_end()
-    changing.grant(FINANCE)
-    until(lambda: Person(changing).arrive().status == 200, "the grant", 6.0)
     assert not guest.is_signed_in()
+    changing.grant(FINANCE)
+    assert not guest.is_signed_in()
+    assert Person(changing).signed_in().is_signed_in()
 
 
 def test_a_changed_grant_holds_for_living_sessions(
@@ -353,9 +349,9 @@ def test_a_changed_grant_holds_for_living_sessions(
     guest = Person(changing).signed_in()
     assert guest.get("/ui/webhooks").status == 403
     changing.grant(FINANCE, HOOKS | {"value": "ledger-finance"})
-    until(lambda: guest.get("/ui/webhooks").status == 200, "more permissions", 6.0)
+    assert guest.get("/ui/webhooks").status == 200
     changing.grant(HOOKS | {"value": "ledger-finance"})
-    until(lambda: guest.get("/ui").status == 403, "fewer permissions", 6.0)
+    assert guest.get("/ui").status == 403
     assert guest.get("/ui/webhooks").status == 200
 
 
@@ -376,7 +372,7 @@ def test_a_session_keeps_no_claims_that_the_file_did_not_name(
     assert any("ledger-finance" in row for row in rows)
     assert not any("a secret of the person's" in row for row in rows)
     changing.grant({"claim": "department", "value": "a secret of the person's", **HERE})
-    guest.await_end()
+    assert not guest.is_signed_in()
 
 
 BROKEN: dict[str, str] = {
@@ -405,18 +401,18 @@ def test_of_a_broken_file_the_former_grants_stay_and_readiness_tells_it(
     for name, text in BROKEN.items():
         changing.grants.write_text(text, errors="surrogateescape")
         changing.look_at_grants()
-        until(lambda: _is_told_broken(changing), f"the degraded node: {name}", 6.0)
+        assert _is_told_broken(changing), name
         assert guest.is_signed_in(), name
         Person(changing).signed_in()
         changing.grant(FINANCE)
-        until(lambda: not _is_told_broken(changing), f"the mended node: {name}", 6.0)
+        assert not _is_told_broken(changing), name
 
 
 def test_a_file_that_is_gone_is_a_broken_one(changing: Company, openid: OpenIdProvider) -> None:
     guest = Person(changing).signed_in()
     changing.grants.unlink()
     changing.look_at_grants()
-    until(lambda: _is_told_broken(changing), "the degraded node", 6.0)
+    assert _is_told_broken(changing)
     assert guest.is_signed_in()
 
 

@@ -1,7 +1,7 @@
 """A provider that is hostile, broken, slow or gone signs nobody in, and holds nobody up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,10 +31,10 @@ from tests.support.receiver import Answer, Receiver, Request
 HOUR = 3600
 
 
-def refused(guest: Person, *statuses: int) -> str:
+def refused(guest: Person, status: int = 400) -> str:
     """Assert that the whole way ends in a refusal, and no session; the text of the page."""
     answer = guest.arrive()
-    assert answer.status in (statuses or (400,)), (answer.status, answer.text)
+    assert answer.status == status, (answer.status, answer.text)
     assert guest.session is None
     assert "traceback" not in answer.text.lower()
     return answer.text
@@ -127,33 +127,33 @@ def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
     assert openid.count("authorization_code") == 0
 
 
-TOKEN_ANSWERS: dict[str, tuple[Answer, tuple[int, ...]]] = {
-    "a refusal of the code": (as_json({"error": "invalid_grant"}, 400), (400,)),
-    "a refusal of the client": (as_json({"error": "invalid_client"}, 401), (400, 503)),
-    "a fault": (Answer(500, b"<html>oops"), (503,)),
-    "overload": (Answer(503, headers={"retry-after": "3"}), (503,)),
-    "a page": (Answer(200, b"<html>hello", {"content-type": "text/html"}), (400, 503)),
-    "no body": (Answer(200), (400, 503)),
-    "a list": (as_json(["id_token"]), (400, 503)),
-    "a number": (as_json(7), (400, 503)),
-    "deep brackets": (Answer(200, b"[" * 100_000), (400, 503)),
-    "half of a document": (Answer(200, b'{"id_token": "'), (400, 503)),
-    "bytes that are no text": (Answer(200, b"\xff\xfe\x00"), (400, 503)),
-    "no ID token": (as_json({"access_token": "a", "token_type": "Bearer"}), (400,)),
-    "an ID token that is a number": (as_json({"access_token": "a", "id_token": 7}), (400, 503)),
-    "an ID token that is none": (as_json({"access_token": "a", "id_token": "a.b.c"}), (400,)),
-    "a document of 20 MB": (Answer(200, b" " * 20_000_000), (400, 503)),
-    "a closed connection": (Answer(action="drop"), (503,)),
-    "no HTTP": (Answer(body=b"220 mail.example.com ESMTP\r\n", action="raw"), (503,)),
+TOKEN_ANSWERS: dict[str, tuple[Answer, int]] = {
+    "a refusal of the code": (as_json({"error": "invalid_grant"}, 400), 400),
+    "a refusal of the client": (as_json({"error": "invalid_client"}, 401), 400),
+    "a fault": (Answer(500, b"<html>oops"), 503),
+    "overload": (Answer(503, headers={"retry-after": "3"}), 503),
+    "a page": (Answer(200, b"<html>hello", {"content-type": "text/html"}), 503),
+    "no body": (Answer(200), 503),
+    "a list": (as_json(["id_token"]), 503),
+    "a number": (as_json(7), 503),
+    "deep brackets": (Answer(200, b"[" * 100_000), 503),
+    "half of a document": (Answer(200, b'{"id_token": "'), 503),
+    "bytes that are no text": (Answer(200, b"\xff\xfe\x00"), 503),
+    "no ID token": (as_json({"access_token": "a", "token_type": "Bearer"}), 400),
+    "an ID token that is a number": (as_json({"access_token": "a", "id_token": 7}), 400),
+    "an ID token that is none": (as_json({"access_token": "a", "id_token": "a.b.c"}), 400),
+    "a document of 20 MB": (Answer(200, b" " * 20_000_000), 503),
+    "a closed connection": (Answer(action="drop"), 503),
+    "no HTTP": (Answer(body=b"220 mail.example.com ESMTP\r\n", action="raw"), 503),
 }
 
 
-@pytest.mark.parametrize(("answer", "statuses"), TOKEN_ANSWERS.values(), ids=TOKEN_ANSWERS.keys())
+@pytest.mark.parametrize(("answer", "status"), TOKEN_ANSWERS.values(), ids=TOKEN_ANSWERS.keys())
 def test_a_broken_answer_of_the_token_endpoint_signs_nobody_in(
-    company: Company, openid: OpenIdProvider, answer: Answer, statuses: tuple[int, ...]
+    company: Company, openid: OpenIdProvider, answer: Answer, status: int
 ) -> None:
     openid.answers["token"] = answer
-    text = refused(Person(company), *statuses)
+    text = refused(Person(company), status)
     assert "oops" not in text
     assert "hello" not in text
     openid.answers.clear()
@@ -167,15 +167,15 @@ def test_a_redirect_of_the_token_endpoint_is_not_followed_with_the_secret(
         for status in (302, 307, 308):
             location = {"location": f"{elsewhere.url}/token"}
             openid.answers["token"] = Answer(status, headers=location)
-            refused(Person(company), 400, 503)
+            refused(Person(company), 503)
         assert elsewhere.requests == []
 
 
-@pytest.mark.parametrize("action", ["hang", "drip"])
 def test_a_slow_provider_is_given_up_within_ten_seconds(
-    company: Company, openid: OpenIdProvider, action: Any
+    company: Company, openid: OpenIdProvider
 ) -> None:
-    openid.answers["token"] = Answer(body=b" " * 1000, action=action, delay_seconds=0.5)
+    """Each byte comes in time, but not the answer."""
+    openid.answers["token"] = Answer(body=b" " * 1000, action="drip", delay_seconds=0.5)
     guest = Person(company)
     path = guest.visit(guest.leave())
     began = time.monotonic()
@@ -199,7 +199,7 @@ def test_a_provider_that_is_gone_leaves_tokens_and_pages_alone(
     assert by_token.is_signed_in()
 
 
-def test_the_same_callback_may_be_tried_again_once_the_provider_is_back(
+def test_a_callback_that_the_provider_failed_leaves_no_flow_and_a_new_one_succeeds(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = Person(company)
@@ -207,11 +207,11 @@ def test_the_same_callback_may_be_tried_again_once_the_provider_is_back(
     path = guest.visit(guest.leave())
     assert guest.from_here(path).status == 503
     openid.answers.clear()
-    assert guest.from_here(path).status in (200, 400)
+    assert guest.from_here(path).status == 400, "its flow is over"
     guest.signed_in()
 
 
-DISCOVERY: dict[str, Any] = {
+DISCOVERY: dict[str, Claims] = {
     "another issuer": {"issuer": "https://evil.example"},
     "no issuer": {"issuer": ...},
     "no token endpoint": {"token_endpoint": ...},
@@ -222,26 +222,26 @@ DISCOVERY: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def started(company: Company) -> Iterator[Company]:
+    """The service as after its start: it knows nothing of its provider, then or afterwards."""
+    company.forget_provider()
+    yield company
+    company.forget_provider()
+
+
 def test_a_wrong_discovery_document_is_503_and_mended_without_a_start(
-    server: EmbeddedPostgres,
+    started: Company, openid: OpenIdProvider
 ) -> None:
-    with (
-        OpenIdProvider() as openid,
-        signing_in(server, "company_discovery", openid) as company,
-    ):
-        documents: list[Claims] = list(DISCOVERY.values())
-        for number, metadata in enumerate(documents):
-            openid.metadata = metadata
-            company.ask_anew()
-            answer = Person(company).from_here("/ui/oidc/sign-in")
-            assert answer.status == 503, list(DISCOVERY)[number]
-        for broken in (Answer(500), Answer(200, b"<html>"), as_json([]), Answer(action="drop")):
-            openid.answers["discovery"] = broken
-            company.ask_anew()
-            assert Person(company).from_here("/ui/oidc/sign-in").status == 503
-        openid.reset()
-        company.ask_anew()
-        Person(company).signed_in()
+    for name, metadata in DISCOVERY.items():
+        openid.metadata = metadata
+        assert Person(started).from_here("/ui/oidc/sign-in").status == 503, name
+    openid.metadata = {}
+    for broken in (Answer(500), Answer(200, b"<html>"), as_json([]), Answer(action="drop")):
+        openid.answers["discovery"] = broken
+        assert Person(started).from_here("/ui/oidc/sign-in").status == 503
+    openid.reset()
+    Person(started).signed_in()
 
 
 def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
@@ -259,25 +259,21 @@ def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
             Person(company).signed_in()
 
 
-def test_keys_that_cannot_be_fetched_are_503(server: EmbeddedPostgres) -> None:
-    with OpenIdProvider() as openid:
-        openid.answers["keys"] = Answer(500)
-        with signing_in(server, "company_without_keys", openid) as company:
-            refused(Person(company), 503)
-            openid.answers["keys"] = as_json({"keys": [jwk("short-1")]})
-            company.ask_anew()
-            openid.signer, openid.header = by_key("short-1"), {"kid": "short-1"}
-            refused(Person(company), 400, 503)
+def test_keys_that_cannot_be_fetched_are_503(started: Company, openid: OpenIdProvider) -> None:
+    openid.answers["keys"] = Answer(500)
+    refused(Person(started), 503)
+    openid.answers["keys"] = as_json({"keys": [jwk("short-1")]})
+    started.ask_anew()
+    openid.signer, openid.header = by_key("short-1"), {"kid": "short-1"}
+    refused(Person(started), 400)
 
 
 def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_taken(
-    server: EmbeddedPostgres,
+    started: Company, openid: OpenIdProvider
 ) -> None:
-    with OpenIdProvider(key="ec-1") as openid:
-        openid.metadata = {"authorization_response_iss_parameter_supported": False}
-        openid.returned = {"iss": ...}
-        with signing_in(server, "company_without_iss", openid) as company:
-            Person(company).signed_in()
+    openid.metadata = {"authorization_response_iss_parameter_supported": False}
+    openid.returned = {"iss": ...}
+    Person(started).signed_in()
 
 
 NAMES = [
@@ -318,7 +314,7 @@ def test_a_name_that_is_no_text_is_no_name(
 def test_lone_surrogates_in_claims_are_no_fault(company: Company, openid: OpenIdProvider) -> None:
     openid.person = alice(name="\ud800", groups=["\udfff", "ledger-finance"])
     answer = Person(company).arrive()
-    assert answer.status in (200, 400)
+    assert answer.status == 200
 
 
 def test_a_person_of_a_hundred_groups_signs_in(company: Company, openid: OpenIdProvider) -> None:
@@ -331,7 +327,7 @@ def test_a_person_of_a_hundred_groups_signs_in(company: Company, openid: OpenIdP
 def test_a_person_of_very_many_groups_is_no_fault(company: Company, openid: OpenIdProvider) -> None:
     openid.person = alice(groups=[*(f"group-{number}" for number in range(50_000)), "x" * 100_000])
     answer = Person(company).arrive()
-    assert answer.status in (400, 403)
+    assert answer.status == 400
 
 
 def test_the_userinfo_of_another_subject_is_not_believed(
@@ -342,7 +338,7 @@ def test_the_userinfo_of_another_subject_is_not_believed(
     mallory = alice(sub="mallory", groups=[FINANCE["value"]])
     openid.answers["userinfo"] = as_json(mallory)
     answer = Person(company).arrive()
-    assert answer.status in (400, 403)
+    assert answer.status == 400
 
 
 def test_the_answer_of_the_provider_reaches_no_log(

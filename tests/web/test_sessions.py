@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.domain import refusals
 from ledger.postgres.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE
@@ -149,7 +150,7 @@ def test_signing_out_while_the_provider_is_away_still_ends_the_session(
     thief = copy_of(guest, company)
     page = guest.get("/ui")
     openid.is_away = True
-    assert guest.submit(page, "/ui/sign-out").status in (200, 303)
+    led_to(guest.submit(page, "/ui/sign-out"))
     assert not thief.is_signed_in()
 
 
@@ -225,7 +226,7 @@ def test_a_session_that_was_deleted_has_ended_on_every_node(
     with company.second_node() as node:
         assert guest.on(node).is_signed_in()
         answer = company.request("DELETE", f"/v1/sessions/{shown['id']}")
-        assert answer.status_code in (200, 204), answer.text
+        assert answer.status_code == 204, answer.text
         assert not guest.on(node).is_signed_in()
         assert not guest.is_signed_in()
     assert "deleted" not in [each["sub"] for each in sessions(company)]
@@ -260,7 +261,7 @@ def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager
     answer = company.request("DELETE", f"/v1/sessions/{by_sub['elsewhere']}", manager)
     assert_problem(answer, 404, "not_found")
     answer = company.request("DELETE", f"/v1/sessions/{by_sub['wider']}", manager)
-    assert answer.status_code in (403, 404), "it may audit:read, which the manager may not"
+    assert answer.status_code == 403, "it may audit:read, which the manager may not"
     narrow = company.token("read", "keys:manage", workspace_id=BESIDE)
     assert "inside" not in {each["sub"] for each in sessions(company, narrow)}
     answer = company.request("DELETE", f"/v1/sessions/{by_sub['inside']}", narrow)
@@ -271,7 +272,7 @@ def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager
 @pytest.mark.parametrize("id", ["SES-0000000000000000", "SES-x", "x", "SES-" + "0" * 300, "%00"])
 def test_an_unknown_session_is_not_found(company: Company, id: str) -> None:
     answer = company.request("DELETE", f"/v1/sessions/{id}")
-    assert answer.status_code in (404, 422)
+    assert answer.status_code == 404
 
 
 def test_a_person_sees_and_ends_their_own_sessions_alone(
@@ -287,7 +288,7 @@ def test_a_person_sees_and_ends_their_own_sessions_alone(
     assert sorted(forms) == sorted(own)
     (foreign,) = (f"/ui/sessions/{id}/end" for id, sub in ids.items() if sub == "another")
     fields = page.form(own[0])
-    assert here.post(foreign, fields).status in (403, 404)
+    assert here.post(foreign, fields).status == 404
     assert other.is_signed_in()
     for path in own:
         if here.is_signed_in():
@@ -298,8 +299,8 @@ def test_a_person_sees_and_ends_their_own_sessions_alone(
 def test_the_end_of_a_session_needs_its_form_key(company: Company, openid: OpenIdProvider) -> None:
     guest = person(company, openid, sub="keyed")
     path = f"/ui/sessions/{session_of(company, 'keyed')['id']}/end"
-    for fields in ({}, {"form_key": "x"}):
-        assert guest.post(path, fields).status in (403, 422)
+    for fields, status in (({}, 422), ({"form_key": "x"}, 403)):
+        assert guest.post(path, fields).status == status
     assert guest.is_signed_in()
 
 
@@ -395,7 +396,7 @@ def test_a_provider_that_is_away_keeps_sessions_for_an_hour(
     assert guest.is_signed_in()
     company.clock.advance(minutes=61)
     answer = guest.get("/ui")
-    assert answer.status in (401, 503)
+    assert answer.status == 503
 
 
 def test_while_a_slow_refresh_is_under_way_the_session_goes_on(
@@ -569,6 +570,21 @@ def test_a_refused_person_is_of_no_tenant_and_told_to_administrators_alone(
     path = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100&action=session.refuse"
     answer = company.get(path, token, headers=headers)
     assert "refused-1" not in answer.text
+
+
+def test_the_refusals_of_a_person_beyond_the_days_limit_are_counted(
+    company: Company, openid: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10,000 sign-ins would take minutes; ``test_refusal_flood.py`` reaches the limit itself."""
+    monkeypatch.setattr(refusals, "DAILY", 2)
+    for sub, times in (("knocking", 5), ("beside-them", 1)):
+        openid.person = alice(sub=sub, groups=["nobodys"])
+        assert [Person(company).arrive().status for _ in range(times)] == [403] * times
+    recorded = {sub: len(audited(company, sub)) for sub in ("knocking", "beside-them")}
+    assert recorded == {"knocking": 2, "beside-them": 1}
+    assert company.select(
+        "SELECT credential, organization_id, count FROM ledger.refusals_omitted"
+    ) == [("user:knocking at */*", None, 3)]
 
 
 def test_events_of_sessions_are_not_published(company: Company, openid: OpenIdProvider) -> None:

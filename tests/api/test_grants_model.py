@@ -1,0 +1,116 @@
+"""Grants against a model of ten lines, and pointers against a plain resolver (RFC 6901)."""
+
+import re
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.api.access.grants import LOOK_SECONDS, Grants, _found
+from tests.support.openid import FINANCE, Claims, Grant, write_grants
+
+Tenants = dict[tuple[str | None, str | None], set[str]]
+
+NAMES = st.sampled_from(["0", "email", "a~1/b"])
+TEXTS = st.sampled_from(["x", "x,y"])
+"""Grants have the first one."""
+LEAVES = TEXTS | st.sampled_from([["x"], ["x,y", "x"], ["y", 1, ["x"]], None, 1])
+VALUES = LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(NAMES, LEAVES, min_size=1)
+CLAIMS = st.builds(
+    lambda *said: dict(zip(["0", "email", "a~1/b", "email_verified"], said, strict=True)),
+    *[VALUES] * 3,
+    st.sampled_from([True, False, "true"]),
+)
+POINTERS = st.lists(NAMES, min_size=1, max_size=2).map(
+    lambda names: "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+)
+PLACES = st.sampled_from(
+    [
+        {"organization_id": "ORG-26-000001", "permissions": ["read"]},
+        {"organization_id": "ORG-26-000001", "permissions": ["write", "audit:read"]},
+        {
+            "organization_id": "ORG-26-000001",
+            "workspace_id": "WS-26-000001",
+            "permissions": ["write"],
+        },
+        {"permissions": ["admin"]},
+    ]
+)
+GRANTS = st.lists(
+    st.builds(
+        lambda claim, place: {"claim": claim, "value": "x"} | place, NAMES | POINTERS, PLACES
+    ),
+    min_size=3,
+    max_size=8,
+)
+
+
+def resolved(claims: Any, claim: str) -> Any:
+    """The value of a claim by its name, or where a pointer leads; None: there is none."""
+    if not claim.startswith("/"):
+        return claims.get(claim)
+    for part in claim.split("/")[1:]:
+        name = re.sub("~[01]", lambda found: "~/"[int(found[0][1])], part)
+        if isinstance(claims, list) and re.fullmatch("0|[1-9][0-9]*", name):
+            claims = dict(enumerate(claims)).get(int(name))
+        else:
+            claims = claims.get(name) if isinstance(claims, dict) else None
+    return claims
+
+
+def granted(grants: list[Grant], claims: Claims) -> Tenants:
+    """The permissions by tenant."""
+    may: Tenants = {}
+    for grant in grants:
+        said = resolved(claims, grant["claim"])
+        is_told = grant["value"] in said if isinstance(said, list) else grant["value"] == said
+        if grant["claim"] in ("email", "/email") and claims.get("email_verified") is not True:
+            is_told = False
+        if is_told:
+            tenant = grant.get("organization_id"), grant.get("workspace_id")
+            may.setdefault(tenant, set()).update(grant["permissions"])
+    return may
+
+
+def judged(grants: Grants, kept: str) -> Tenants:
+    places = grants.judge(kept)
+    assert all(place.tenant == tenant for tenant, place in places.items())
+    return {tenant: set(place.permissions) for tenant, place in places.items()}
+
+
+@given(st.tuples(GRANTS, GRANTS), CLAIMS)
+def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_kept(
+    files: tuple[list[Grant], list[Grant]], claims: Claims
+) -> None:
+    """A claim that only a later file names was not kept, so that no grant by it holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, ticks = Path(folder, "grants.toml"), count(0, LOOK_SECONDS)
+        write_grants(path, *files[0])
+        grants = Grants(path, lambda: next(ticks))
+        kept = grants.kept(claims)
+        named = {grant["claim"] for grant in files[0]}
+        for file in files:
+            write_grants(path, *file)
+            known = [grant for grant in file if grant["claim"] in named]
+            assert judged(grants, kept) == granted(known, claims)
+
+
+@given(CLAIMS, NAMES | POINTERS)
+def test_a_claim_is_found_where_a_plain_resolver_finds_it(claims: Claims, claim: str) -> None:
+    assert _found(claims, claim) == resolved(claims, claim)
+
+
+@pytest.mark.parametrize(
+    ("claim", "claims"), [("/list/00", {"list": ["x"]}), ("/email/0", {"email": ["x"]})]
+)
+def test_a_pointer_with_a_zero_too_many_or_into_an_unverified_address_grants_nothing(
+    tmp_path: Path, claim: str, claims: Claims
+) -> None:
+    """RFC 6901, 4: an index has no leading zeros."""
+    write_grants(tmp_path / "grants.toml", FINANCE | {"claim": claim, "value": "x"})
+    grants = Grants(tmp_path / "grants.toml")
+    assert judged(grants, grants.kept(claims)) == {}
