@@ -1,0 +1,234 @@
+"""Attacks on sign-in: each test fails as long as the attack succeeds."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from ledger.postgres.embedded import EmbeddedPostgres
+from tests.support.facts import ORGANIZATION
+from tests.support.openid import (
+    FINANCE,
+    Company,
+    Grant,
+    OpenIdProvider,
+    Person,
+    alice,
+    as_json,
+    choose,
+    signing_in,
+)
+from tests.support.receiver import Answer, Request
+
+OTHER = "ORG-26-000002"
+MANAGERS: Grant = FINANCE | {"value": "ledger-managers", "permissions": ["read", "keys:manage"]}
+ELSEWHERE: Grant = FINANCE | {"value": "ledger-elsewhere", "organization_id": OTHER}
+ADMIN: Grant = {"claim": "groups", "value": "ledger-admins", "permissions": ["admin"]}
+MAIL: Grant = FINANCE | {"claim": "email", "value": "boss@example.com"}
+ALL = (FINANCE, MANAGERS, ELSEWHERE, ADMIN, MAIL)
+
+
+@pytest.fixture(scope="module")
+def company_of_module(server: EmbeddedPostgres, openid: OpenIdProvider) -> Iterator[Company]:
+    with signing_in(server, "company_attacked", openid, ALL) as company:
+        yield company
+
+
+@pytest.fixture(autouse=True)
+def _whole(company: Company) -> Iterator[None]:
+    yield
+    company.grant(*ALL)
+    company.clock.advance(seconds=20)
+
+
+def person(company: Company, openid: OpenIdProvider, sub: str, *groups: str) -> Person:
+    openid.person = alice(sub=sub, groups=list(groups or ("ledger-finance",)))
+    return Person(company).signed_in()
+
+
+def short_lived(openid: OpenIdProvider) -> Callable[[Request], Answer]:
+    """Access tokens of a minute."""
+
+    def answer(request: Request) -> Answer:
+        plain = openid._token(request)
+        said = json.loads(plain.body)
+        return as_json(said | ({"expires_in": 60} if "expires_in" in said else {}), plain.status)
+
+    return answer
+
+
+def unrotated(openid: OpenIdProvider) -> Callable[[Request], Answer]:
+    """Refresh tokens that stay as they are."""
+
+    def answer(request: Request) -> Answer:
+        form = dict(parse_qsl(request.body.decode()))
+        if form["grant_type"] != "refresh_token":
+            return openid._token(request)
+        token = form["refresh_token"]
+        family, sid, _ = token.split(".")
+        said = json.loads(openid._tokens(openid._refresh[token][1], sid, None, family).body)
+        return as_json({name: value for name, value in said.items() if name != "refresh_token"})
+
+    return answer
+
+
+def test_one_persons_answer_stops_the_refresh_of_nobody_else(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    openid.answers["token"] = unrotated(openid)
+    mallory, fired = person(company, openid, "mallory"), person(company, openid, "fired")
+    openid.change("mallory", nickname="x" * 9000)
+    openid.change("fired", groups=[])
+    company.clock.advance(seconds=301)
+    for _ in range(8):
+        mallory.get("/ui")
+        status = fired.get("/ui").status
+        company.clock.advance(seconds=15)
+    assert status == 401, "the right was withdrawn seven minutes ago"
+
+
+def test_access_tokens_of_a_minute_end_no_session(company: Company, openid: OpenIdProvider) -> None:
+    openid.answers["token"] = short_lived(openid)
+    openid.bend(email=...)
+    guest = person(company, openid, "minute")
+    company.clock.advance(seconds=301)
+    assert guest.is_signed_in(), openid.complaints
+
+
+def test_access_tokens_of_a_minute_sign_in_without_refresh_token(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    openid.answers["token"] = short_lived(openid)
+    openid.refreshes = False
+    openid.bend(email=...)
+    person(company, openid, "minute-2")
+
+
+def test_a_fault_of_userinfo_loses_no_refresh_token(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    openid.bend(email=...)
+    guest = person(company, openid, "rotated")
+    company.clock.advance(seconds=301)
+    openid.answers["userinfo"] = Answer(503)
+    assert guest.is_signed_in()
+    del openid.answers["userinfo"]
+    company.clock.advance(seconds=20)
+    assert guest.is_signed_in(), openid.complaints
+
+
+def test_claims_of_the_id_token_alone_survive_a_refresh_without_one(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    openid.repeats_id_token = False
+    guest = person(company, openid, "token-only")
+    openid.change("token-only", groups=...)
+    company.clock.advance(seconds=301)
+    assert guest.is_signed_in()
+
+
+def test_a_userinfo_of_another_person_ends_the_session(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    openid.repeats_id_token = False
+    guest = person(company, openid, "other-sub")
+    company.clock.advance(seconds=301)
+    openid.answers["userinfo"] = as_json({"sub": "somebody", "groups": ["ledger-finance"]})
+    assert not guest.is_signed_in()
+
+
+def test_an_address_is_verified_by_who_told_it(company: Company, openid: OpenIdProvider) -> None:
+    openid.bend(email_verified=..., email="boss@example.com", name=...)
+    openid.person = alice(sub="mail", groups=[], email="mallory@example.com")
+    assert Person(company).arrive().status == 403
+
+
+@pytest.mark.parametrize("text", ["", "half"])
+def test_a_file_that_is_being_written_ends_no_session(
+    company: Company, openid: OpenIdProvider, text: str
+) -> None:
+    guest = person(company, openid, f"writing-{text}", "ledger-elsewhere")
+    whole = company.grants.read_text()
+    company.grants.write_text(text and whole[: whole.index("[[grant]]", 1)])
+    company.look_at_grants()
+    guest.get("/ui")
+    company.grants.write_text(whole)
+    company.look_at_grants()
+    assert guest.is_signed_in()
+
+
+def test_the_entry_of_another_tenant_names_no_credential_of_this_one(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(company, openid, "both", "ledger-finance", "ledger-elsewhere")
+    for place in (OTHER, ORGANIZATION):
+        assert choose(guest, place).status == 303
+    manager = company.token("read", "keys:manage")
+    (found,) = (each for each in company.data("/v1/sessions", manager) if each["sub"] == "both")
+    assert company.request("DELETE", f"/v1/sessions/{found['id']}", manager).status_code == 204
+    neighbour = company.token("audit:read", organization_id=OTHER)
+    path = f"/v1/audit-logs?action=session.end&organization_id={OTHER}"
+    told = [e for e in company.data(path, neighbour) if e["resource"]["id"] == found["id"]]
+    assert "KEY-" not in json.dumps(told)
+
+
+def test_the_audit_log_tells_who_became_administrator(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(company, openid, "becomes-admin", "ledger-finance", "ledger-admins")
+    assert choose(guest, "*").status == 303
+    ((id,),) = company.select("SELECT session_id FROM ledger.session WHERE sub = 'becomes-admin'")
+    admin = company.token("admin", organization_id=None)
+    told = company.data("/v1/audit-logs?action=session.begin&limit=100", admin)
+    entries = [each["resource"] for each in told if each["resource"]["id"] == id]
+    assert ["admin"] in [each["permissions"] for each in entries], entries
+
+
+def test_a_person_can_sign_out_while_the_provider_is_away(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(company, openid, "stays")
+    form = guest.get("/ui").form("/ui/sign-out")
+    openid.is_away = True
+    company.clock.advance(seconds=3901)
+    assert guest.get("/").status in (200, 401), "the page with the form for tokens"
+    assert guest.post("/ui/sign-out", form).status in (200, 303)
+
+
+def test_a_stream_lasts_no_longer_than_its_pages(company: Company, openid: OpenIdProvider) -> None:
+    guest = person(company, openid, "streams")
+    sessions = company.service.app.state.services.sessions
+    assert guest.session is not None
+    visitor = company.run(sessions.visitor(guest.session.removesuffix(".s"), None))
+    openid.is_away = True
+    company.clock.advance(seconds=3901)
+    assert guest.get("/ui").status == 503
+    assert company.run(sessions.lapsed([visitor.principal]))
+
+
+def test_a_session_whose_time_is_over_is_not_ended_once_more(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(company, openid, "lapses")
+    company.clock.advance(seconds=604_900)
+    guest.signed_in()
+    path = f"/v1/audit-logs?action=session.end&limit=100&organization_id={ORGANIZATION}"
+    told = company.data(path)
+    assert "lapses" not in [each["actor"]["id"] for each in told]
+
+
+@pytest.mark.parametrize("iat", [-1e300, -(10**30), -62135596801])
+def test_an_instant_beyond_all_calendars_is_refused(
+    company: Company, openid: OpenIdProvider, iat: Any
+) -> None:
+    openid.bend(iat=iat)
+    assert Person(company).arrive().status == 400
+
+
+def test_too_many_fields_are_refused(company: Company) -> None:
+    many = "&".join(f"f{n}=1" for n in range(101))
+    assert Person(company).get(f"/ui/oidc/callback?{many}").status == 400
+    answer = Person(company).post("/ui/oidc/logout", {f"f{n}": "1" for n in range(101)})
+    assert answer.status == 400
