@@ -19,7 +19,7 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 
 VERBS = {
-    "acknowledge", "check", "create", "delete", "erase", "export", "issue", "list", "pause",
+    "acknowledge", "check", "create", "delete", "end", "erase", "export", "issue", "list", "pause",
     "preview", "prove", "recover",
     "report", "resume", "revoke", "rotate", "search", "send", "show", "stream", "summarize",
     "update", "withdraw",

@@ -68,7 +68,8 @@ def granted(grants: list[Grant], claims: Claims) -> Tenants:
     for grant in grants:
         said = resolved(claims, grant["claim"])
         is_told = grant["value"] in said if isinstance(said, list) else grant["value"] == said
-        if grant["claim"] in ("email", "/email") and claims.get("email_verified") is not True:
+        is_address = re.fullmatch("email|/email(/.*)?", grant["claim"])
+        if is_address and claims.get("email_verified") is not True:
             is_told = False
         if is_told:
             tenant = grant.get("organization_id"), grant.get("workspace_id")

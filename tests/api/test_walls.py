@@ -26,6 +26,7 @@ from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.reader import become_reader, set_tenant
 from tests.support.views import query
+from tests.support.visitor import Visitor
 from tests.support.watches import watched
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
@@ -82,6 +83,7 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
     """Fill every view and table with a tenant's rows."""
     tenant = {"organization_id": organization, "workspace_id": workspace}
     token = edge.token(*PERMISSIONS, name=f"{mark} key", **tenant)
+    Visitor(edge, token)
     line = edge.fresh(
         name=f"{mark} zebra",
         token=token,

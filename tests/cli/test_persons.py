@@ -16,7 +16,7 @@ def persons(conninfo: str) -> None:
     """Two persons who have signed in."""
     rows = [("0oa1", "Ada Lovelace", "ada@example.com", SEEN), ("user:x", None, None, SEEN)]
     with psycopg.connect(conninfo) as connection:
-        insert = "INSERT INTO ledger.person VALUES (%s, %s, %s, %s)"
+        insert = "INSERT INTO ledger.person VALUES (%s, %s, %s, %s, '{}')"
         connection.cursor().executemany(insert, rows)
 
 

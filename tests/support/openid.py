@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -355,8 +356,14 @@ class Company(Edge):
 
     def look_at_grants(self) -> None:
         """Let the nodes look at the file of grants with the next request, as after five seconds."""
+        with contextlib.suppress(OSError):
+            os.utime(self.grants, (0, 0))
+        self.look_at_new_grants()
+
+    def look_at_new_grants(self) -> None:
+        """Let the nodes look at the file of grants, which was written just now."""
         for rules in self._rules:
-            rules.grants._looked_at = -math.inf
+            rules.grants._look_at = -math.inf
 
     def write_uses(self) -> None:
         """Write the uses of sessions, as every quarter of a minute."""
@@ -365,14 +372,14 @@ class Company(Edge):
     def ask_anew(self) -> None:
         """Let the node ask for the provider's description and keys, as after their time."""
         provider = self._rules[0].provider
-        provider._loaded_at = -math.inf
+        provider._load_at = 0.0
         if provider._keys is not None:
             provider._keys._asked_at = provider._keys._fetched_at = -math.inf
 
     def forget_provider(self) -> None:
         """Let the node know nothing of the provider, as after its start."""
         provider = self._rules[0].provider
-        provider._loaded_at, provider._metadata, provider._keys = -math.inf, {}, None
+        provider._load_at, provider._metadata, provider._keys = 0.0, {}, None
 
     @contextlib.contextmanager
     def second_node(self) -> Iterator[Edge]:
@@ -392,7 +399,12 @@ def write_grants(file: Path, *grants: Grant) -> None:
         "[[grant]]\n" + "".join(f"{name} = {_as_toml(value)}\n" for name, value in grant.items())
         for grant in grants
     )
-    file.with_suffix(".new").write_text(text or "grant = []\n")
+    nobody = {"claim": "groups", "value": "nobody", "organization_id": ORGANIZATION}
+    if not text:
+        write_grants(file, nobody | {"permissions": ["read"]})
+        return
+    file.with_suffix(".new").write_text(text)
+    os.utime(file.with_suffix(".new"), (0, 0))  # written a while ago
     file.with_suffix(".new").rename(file)
 
 

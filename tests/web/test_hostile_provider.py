@@ -235,12 +235,15 @@ def test_a_wrong_discovery_document_is_503_and_mended_without_a_start(
 ) -> None:
     for name, metadata in DISCOVERY.items():
         openid.metadata = metadata
+        started.ask_anew()
         assert Person(started).from_here("/ui/oidc/sign-in").status == 503, name
     openid.metadata = {}
     for broken in (Answer(500), Answer(200, b"<html>"), as_json([]), Answer(action="drop")):
         openid.answers["discovery"] = broken
+        started.ask_anew()
         assert Person(started).from_here("/ui/oidc/sign-in").status == 503
     openid.reset()
+    started.ask_anew()
     Person(started).signed_in()
 
 

@@ -55,7 +55,7 @@ def test_the_last_checkpoint_and_the_key_are_those_of_the_api(alone: Edge, tmp_p
     assert facts["Last event"].startswith("recorded 2026-04-15 12:00:00")
     assert (facts["Origin"], facts["Root"]) == (origin, root)
     assert [pre.get_text() for pre in page.all(".proof pre")] == [note, key.strip()]
-    assert facts["Not sealed yet"] == "1 event", "the visitor's key"
+    assert facts["Not sealed yet"] == "2 events", "the visitor's key and session"
     copied = [str(button["data-copy"]) for button in page.all("[data-copy]")]
     assert copied == [note, key.strip()]
 

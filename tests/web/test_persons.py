@@ -39,7 +39,8 @@ def known(edge: Edge) -> str:
 def remember(edge: Edge, sub: str, name: str | None, mail: str | None) -> None:
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO ledger.person VALUES (%s, %s, %s, now())", (sub, name, mail)
+            "INSERT INTO ledger.person VALUES (%s, %s, %s, now(), %s)",
+            (sub, name, mail, [ORGANIZATION]),
         )
 
 

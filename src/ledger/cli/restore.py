@@ -62,6 +62,9 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 COMMIT;
 """.encode()
 
+# Those that ended since the backup would go on.
+_END_SESSIONS = "DELETE FROM ledger.session"
+
 _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
 
 
@@ -117,6 +120,7 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
     conninfo, _ = migrate_database(settings, conninfo)
     admit_reads(settings, conninfo)
     with connect(conninfo) as connection:
+        connection.execute(_END_SESSIONS)
         outdated = [view.name for view in projections() if is_outdated(connection, view)]
     if outdated:
         views.rebuild(settings, conninfo, outdated)

@@ -37,6 +37,12 @@ async def show_sessions(asking: Asking, query: Present) -> Response:
     return show(asking.request, "sessions.html", sessions=shown, own=own.session_id)
 
 
+@router.get("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
+async def lead_back(asking: Asking, session_id: str) -> Response:
+    """Redirect the address of a form, opened as a page."""
+    return go("/ui/sessions")
+
+
 @router.post("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
 async def end_session(asking: Asking, session_id: str, form: EndSessionForm) -> Response:
     """End one of the person's own sessions."""
