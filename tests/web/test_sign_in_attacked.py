@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
-from tests.support.facts import ORGANIZATION
+from tests.support.facts import ORGANIZATION, fact
 from tests.support.openid import (
     FINANCE,
     Company,
@@ -21,6 +21,7 @@ from tests.support.openid import (
     signing_in,
 )
 from tests.support.receiver import Answer, Request
+from tests.support.visitor import visitor
 
 OTHER = "ORG-26-000002"
 MANAGERS: Grant = FINANCE | {"value": "ledger-managers", "permissions": ["read", "keys:manage"]}
@@ -222,3 +223,29 @@ def test_too_many_fields_are_refused(company: Company) -> None:
     assert Person(company).get(f"/ui/oidc/callback?{many}").status == 400
     answer = Person(company).post("/ui/oidc/logout", {f"f{n}": "1" for n in range(101)})
     assert answer.status == 400
+
+
+def test_a_neighbour_who_names_a_person_learns_no_name(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    person(company, openid, "known-0001", "ledger-elsewhere")
+    paused = fact("service_line.paused", company.fresh(), actortype="user", actorid="known-0001")
+    company.accept(paused)
+    page = visitor(company, "read", "audit:read").get(f"/ui/lines/{paused['subject']}")
+    assert "known-0001" in page.text
+    assert "Alice Moser" not in page.answer.text
+    person(company, openid, "known-0001")
+    page = visitor(company, "read").get(f"/ui/lines/{paused['subject']}")
+    assert "Alice Moser known-0001" in page.text, "a colleague, who has entered here"
+
+
+def test_rights_that_a_file_widens_are_told_in_the_audit_log(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(company, openid, "widened")
+    company.grant(FINANCE | {"permissions": ["read", "keys:manage"]})
+    assert guest.get("/ui/keys").status == 200
+    auditor = company.token("audit:read")
+    path = f"/v1/audit-logs?action=session.begin&organization_id={ORGANIZATION}&limit=100"
+    told = [e["resource"] for e in company.data(path, auditor) if e["actor"]["id"] == "widened"]
+    assert [each["permissions"] for each in told] == [["read"], ["keys:manage", "read"]]
