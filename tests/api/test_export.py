@@ -30,8 +30,7 @@ EVENTS = "/v1/events/export"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
-    "resource_reason", "resource_by", "resource_provider", "resource_permissions", "fact_source",
-    "fact_id", "reason", "reported_by_name", "errors",
+    "resource_reason", "fact_source", "fact_id", "reason", "reported_by_name", "errors",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 
@@ -161,8 +160,6 @@ def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) 
             entry["reported_by"], resource.get("type"), resource.get("id"), entry["outcome"],
             entry["code"], entry["occurred_at"], entry["recorded_at"], entry["request_id"],
             entry["position"], resource.get("count"), resource.get("reason"),
-            resource.get("by"), resource.get("provider"),
-            json_text(resource["permissions"]) if "permissions" in resource else None,
             reported.get("source"), reported.get("id"), entry["reason"], entry["reported_by_name"],
             None if entry["errors"] is None else json_text(entry["errors"]),
         ]  # fmt: skip

@@ -230,9 +230,7 @@ def test_the_end_of_an_identity_providers_token_bounds_no_key(
     ledger: Ledger, permissions: frozenset[Any]
 ) -> None:
     ends = (ledger.clock() + timedelta(hours=1)).timestamp()
-    user = Principal(
-        "user:alice", "user", permissions, ORGANIZATIONS[0], None, Grant("alice", ends, b"")
-    )
+    user = Principal("user:alice", "user", permissions, ORGANIZATIONS[0], None, Grant(ends, b""))
     command = CreateApiKey(
         user,
         create_token(),

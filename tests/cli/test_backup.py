@@ -69,8 +69,8 @@ SELECT relname FROM pg_class WHERE relnamespace = 'ledger'::regnamespace AND rel
 ORDER BY relname
 """
 _SESSION = """
-INSERT INTO ledger.session VALUES ('SES-0000000000000001', sha256('x'), 'token', null, 'KEY-26-000001',
-    null, 'ORG-26-000001', null, '{read}', '{}', 'x', now(), now(), now(), now(),
+INSERT INTO ledger.session VALUES ('SES-0000000000000001', sha256('x'), 'token', null,
+    'KEY-26-000001', null, 'ORG-26-000001', null, '{read}', '{}', 'x', now(), now(), now(), now(),
     now() + interval '1 day', 'Firefox', '192.0.2.0/24')
 """
 _WAITS = """

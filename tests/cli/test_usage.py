@@ -20,7 +20,7 @@ def test_help_names_every_command(ledger_alone: Ledger) -> None:
     # Python 3.11 breaks long descriptions into lines that are indented further.
     listed = re.findall(r"^ {4}(\S+)", done.stdout, re.MULTILINE)
     assert listed == [
-        *("serve", "demo", "import", "backup", "restore", "keys"),
+        *("serve", "demo", "import", "backup", "restore", "keys", "persons"),
         *("runs", "projections", "seal", "verify", "migrate"),
     ]
 

@@ -86,6 +86,8 @@ class Cut(NamedTuple):
 def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
     """The columns of a table of these structs, in the order of the fields but for ``without``.
 
+    A field of a struct within is left out by its column's name.
+
     A struct within has columns of its own, which begin with the name of its field. A list or a
     document is a cell with JSON, behind all others.
     """
@@ -97,7 +99,7 @@ def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
     ways = dict[int, Callable[[Any], Any]]()
     for place, (name, kind, is_set) in enumerate(fields):
         if isinstance(kind, msgspec.inspect.StructType):
-            inner = cut_of(kind.cls)
+            inner = cut_of(kind.cls, without=[each.removeprefix(f"{name}_") for each in without])
             columns += [f"{name}_{column}" for column in inner.columns]
             # From the last to the first, since a struct's cells move those behind it.
             within.insert(0, (place, partial(_within, inner)))

@@ -62,7 +62,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 COMMIT;
 """.encode()
 
-# Those that ended since the backup would go on.
+# Sessions that ended since the backup would go on.
 _END_SESSIONS = "DELETE FROM ledger.session"
 
 _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
