@@ -115,3 +115,23 @@ def test_a_pointer_with_a_zero_too_many_or_into_an_unverified_address_grants_not
     write_grants(tmp_path / "grants.toml", FINANCE | {"claim": claim, "value": "x"})
     grants = Grants(tmp_path / "grants.toml")
     assert judged(grants, grants.kept(claims)) == {}
+
+
+def test_a_file_that_was_away_is_whole_again_with_the_same_grants(tmp_path: Path) -> None:
+    file, ticks = tmp_path / "grants.toml", count(0, LOOK_SECONDS)
+    grant = {"claim": "0", "value": "x", "permissions": ["admin"]}
+    write_grants(file, grant)
+    grants = Grants(file, lambda: next(ticks))
+    file.unlink()
+    grants.look()
+    assert grants.why_broken == "LEDGER_OIDC_GRANTS is no file"
+    assert judged(grants, '{"0": "x"}') == {(None, None): {"admin"}}
+    write_grants(file, grant)
+    grants.look()
+    assert grants.why_broken is None
+
+
+def test_a_file_that_is_empty_at_the_start_is_broken(tmp_path: Path) -> None:
+    file = tmp_path / "grants.toml"
+    file.write_text("")
+    assert Grants(file).why_broken

@@ -21,7 +21,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
@@ -86,13 +86,6 @@ class ClaimGrant(BaseModel):
             raise ValueError("organization_id is required")
         return self
 
-    def holds(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the kept claims have the value: strings alone, to the letter."""
-        if _parts(self.claim)[0] == _EMAIL and claims.get(_VERIFIED) is not True:
-            return False
-        said = claims.get(self.claim)
-        return self.value in said if isinstance(said, list) else self.value == said
-
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -101,8 +94,15 @@ class _File(BaseModel):
     grant: Annotated[list[ClaimGrant], Field(min_length=1, max_length=_MOST)]
 
 
-Places = Mapping[tuple[str | None, str | None], Place]
-"""The tenants that a person may enter, by (organization, workspace)."""
+_Tenant = tuple[str | None, str | None]
+"""(organization, workspace)"""
+
+Places = Mapping[_Tenant, Place]
+"""The tenants that a person may enter."""
+
+
+_Index = Mapping[str, Mapping[Any, Sequence[tuple[_Tenant, list[Permission]]]]]
+"""Claim → value → what is given: a person has few values, and a file many grants."""
 
 
 class Grants:
@@ -114,8 +114,10 @@ class Grants:
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
-        self._raw = b""
-        self._grants: tuple[ClaimGrant, ...] | None = None
+        self._raw: bytes | None = None
+        self._why_raw: str | None = None
+        """Why the bytes that were read last are no list of grants."""
+        self._grants: _Index | None = None
         self._look_at = -math.inf
         self.why_broken: str | None = None
         """Why the file of now is no list of grants, so that the former one stays."""
@@ -133,7 +135,7 @@ class Grants:
                 _logger.warning("the former grants stay: %s", error)
             self.why_broken = str(error)
 
-    def _now(self) -> tuple[ClaimGrant, ...]:
+    def _now(self) -> _Index:
         """The grants of now. Raises Unavailable if no whole file was ever read."""
         self.look()
         if self._grants is None:
@@ -145,8 +147,7 @@ class Grants:
         if self._path is None:
             chosen = {name: claims[name] for name in _TOKEN_CLAIMS if name in claims}
         else:
-            named = sorted({grant.claim for grant in self._now()})
-            values = {name: _strings(_found(claims, name)) for name in named}
+            values = {name: _strings(_found(claims, name)) for name in sorted(self._now())}
             chosen = {name: value for name, value in values.items() if value is not None}
             if claims.get(_VERIFIED) is True:
                 chosen[_VERIFIED] = True
@@ -160,16 +161,19 @@ class Grants:
         claims: Mapping[str, Any] = json.loads(kept)
         if self._path is None:
             return _of_token(claims)
-        found: dict[tuple[str | None, str | None], frozenset[str]] = {}
-        for grant in self._now():
-            if grant.holds(claims):
-                tenant = grant.organization_id, grant.workspace_id
-                found[tenant] = found.get(tenant, frozenset()) | frozenset(grant.permissions)
+        found: dict[_Tenant, set[str]] = {}
+        for claim, grants in self._now().items():
+            said = claims.get(claim)
+            if _parts(claim)[0] == _EMAIL and claims.get(_VERIFIED) is not True:
+                continue
+            for value in said if isinstance(said, list) else [said]:
+                for tenant, permissions in grants.get(value, ()):
+                    found.setdefault(tenant, set()).update(permissions)
         return {tenant: Place(*tenant, sorted(may)) for tenant, may in found.items()}
 
     def wanted(self) -> frozenset[str]:
         """The first parts of the claims that grants name: what the provider must be asked for."""
-        named = {grant.claim for grant in self._now()} if self._path else {*_TOKEN_CLAIMS}
+        named = self._now() if self._path else _TOKEN_CLAIMS
         parts = frozenset(_parts(claim)[0] for claim in named)
         return parts | {_VERIFIED} if _EMAIL in parts else parts
 
@@ -182,13 +186,28 @@ class Grants:
                 age = time.time() - os.fstat(file.fileno()).st_mtime
         except OSError as error:
             raise BrokenGrants(f"LEDGER_OIDC_GRANTS cannot be read: {error.strerror}") from error
-        if raw == self._raw:
-            return
-        if self._grants is not None and 0 <= age < SETTLED_SECONDS:
-            self._look_at = self._clock() + _SOON_SECONDS
-            return
+        if raw != self._raw:
+            if self._grants is not None and 0 <= age < SETTLED_SECONDS:
+                self._look_at = self._clock() + _SOON_SECONDS
+                return
+            self._take(raw)
+        self.why_broken = self._why_raw
+
+    def _take(self, raw: bytes) -> None:
         self._raw = raw
-        self._grants, self.why_broken = parse_grants(raw), None
+        try:
+            self._grants, self._why_raw = _indexed(parse_grants(raw)), None
+        except BrokenGrants as error:
+            self._why_raw = str(error)
+            raise
+
+
+def _indexed(grants: Sequence[ClaimGrant]) -> _Index:
+    index: dict[str, dict[Any, list[tuple[_Tenant, list[Permission]]]]] = {}
+    for grant in grants:
+        given = (grant.organization_id, grant.workspace_id), grant.permissions
+        index.setdefault(grant.claim, {}).setdefault(grant.value, []).append(given)
+    return index
 
 
 def parse_grants(raw: bytes) -> tuple[ClaimGrant, ...]:
