@@ -351,8 +351,10 @@ def show(
         "form_key": found.form_key if found is not None else None,
         "request_key": secrets.token_urlsafe(12),
         "zone": zone,
-        "places": sorted(map(session.named, found.visitor.places)) if found is not None else (),
-        "place": session.place_of(principal) if principal is not None else None,
+        "tenants_granted": sorted(map(session.named, found.visitor.places))
+        if found is not None
+        else (),
+        "tenant_entered": session.place_of(principal) if principal is not None else None,
         "theme": (theme := showing.theme_of(request)),
         "next_theme": showing.theme_after(theme),
         "as_of": as_of,

@@ -50,7 +50,8 @@
   document.addEventListener("htmx:afterRequest", ({ detail: { elt, xhr, successful } }) => {
     if (elt.id !== "view" || !successful) return;
     // Another tab has entered another organization: what is typed here was meant for the one that was left.
-    if (/data-place="([^"]*)"/.exec(xhr.responseText)?.[1] !== document.body.dataset.place) location.reload();
+    const tenant = /data-tenant="([^"]*)"/.exec(xhr.responseText);
+    if (tenant && tenant[1] !== document.querySelector("[data-tenant]")?.dataset.tenant) location.reload();
     const key = /name="form_key" value="([^"]+)"/.exec(xhr.responseText);
     if (key) for (const field of document.querySelectorAll("[name=form_key]")) [, field.value] = key;
   });
@@ -92,9 +93,9 @@
     try {
       const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
       if (answer.status !== 401) again();
-      else say(form, parse(await answer.text()).querySelector("[role=alert]").textContent);
+      else say(form.closest(".sign-in"), parse(await answer.text()).querySelector("[role=alert]").textContent);
     } catch {
-      say(form, "The service cannot be reached.");
+      say(form.closest(".sign-in"), "The service cannot be reached.");
     }
   });
 
