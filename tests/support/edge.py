@@ -77,6 +77,12 @@ class Edge:
             pairs.append(("authorization", f"Bearer {token}"))
         return self.run(self.service.http.request(method, path, headers=pairs, **options))
 
+    @property
+    def at_end(self) -> dict[str, str]:
+        """The header of a read that shows all that is recorded: a sign-in waits for no view."""
+        ((end,),) = self.select("SELECT max(notification_id) FROM ledger.ledger_events")
+        return {"ledger-min-position": str(end)}
+
     def get(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
         return self.request("GET", path, token, **options)
 

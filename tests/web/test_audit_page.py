@@ -32,7 +32,7 @@ def listed(edge: Edge, token: str, query: str = "") -> list[dict[str, Any]]:
     cursor = ""
     while True:
         path = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100{query}{cursor}"
-        page = edge.get(path, token).json()
+        page = edge.get(path, token, headers=edge.at_end).json()
         entries += page["data"]
         if not page["meta"]["has_more"]:
             return entries
@@ -165,8 +165,8 @@ def test_an_administrator_sees_what_belongs_to_no_organization_and_may_choose_on
     edge: Edge, lively: str
 ) -> None:
     token = edge.token("admin", organization_id=None, name="chief")
-    edge.fresh(token=token, **OTHERS)
     admin = Visitor(edge, token)
+    edge.fresh(token=token, **OTHERS)
     page = admin.get("/ui/audit")
     assert page.status == 200
     assert page.words(".whose h2") == ["Entries of no organization"]

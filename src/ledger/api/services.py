@@ -204,7 +204,7 @@ class ApiServices:
         self.metrics_token = metrics_token
         """The bearer token of who may read the metrics; None: anybody may."""
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
-        submit = self._submissions.submit if self._submissions else None
+        submit = partial(self._submissions.submit, for_views=False) if self._submissions else None
         store = SessionStore(door, clock, vault, session_rules.idle, submit)
         self.sessions = Sessions(store, clock, self.authenticator, key_uses, session_rules)
         self.shares = Shares()
