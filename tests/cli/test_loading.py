@@ -386,6 +386,7 @@ def test_the_demo_loads_its_story_once_over_the_past_weeks_and_prints_a_token_ea
     assert events(conninfo) == held + 1
 
 
+@pytest.mark.soak
 def test_a_demo_of_which_facts_are_refused_fails(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
