@@ -333,6 +333,13 @@ def test_a_person_of_very_many_groups_is_no_fault(company: Company, openid: Open
     assert answer.status == 400
 
 
+def test_a_userinfo_of_many_bytes_is_no_answer(company: Company, openid: OpenIdProvider) -> None:
+    """Else it would be read whole, and take as much memory."""
+    openid.person = alice(name=...)
+    openid.answers["userinfo"] = as_json(alice(padding="x" * 300_000))
+    assert Person(company).arrive().status == 503
+
+
 def test_the_userinfo_of_another_subject_is_not_believed(
     company: Company, openid: OpenIdProvider
 ) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ledger.api.access.sessions import SIGN_INS_A_MINUTE
 from ledger.web.session import COOKIE
 from tests.support.edge import Edge
 from tests.support.visitor import Visitor, visitor
@@ -193,3 +194,19 @@ def test_a_link_from_another_site_finds_the_session(edge: Edge) -> None:
     assert page.one('meta[http-equiv="refresh"]')["content"] == "0; url=/ui?state=blocked"
     own = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
     assert guest.get("/ui?state=blocked", headers=own).all("#token")
+
+
+def test_a_key_signs_in_sixty_times_a_minute_and_no_more(edge: Edge) -> None:
+    """Each sign-in is an event of the log, and a key may be for reading alone."""
+    token, guest = edge.token("read"), Visitor(edge)
+    for _ in range(2 * SIGN_INS_A_MINUTE):  # a minute may end meanwhile
+        if (answer := guest.sign_in(token)).status != 303:
+            break
+    count = "SELECT count(*) FROM ledger.ledger_events WHERE originator_id LIKE 'SES-%'"
+    before = edge.select(count)
+    assert guest.sign_in(token).status == 429
+    assert answer.words('[role="alert"]') == [
+        "You signed in too often in this minute. Try again in the next one."
+    ]
+    assert edge.select(count) == before
+    assert Visitor(edge, edge.token("read")).get("/ui").status == 200, "another key"

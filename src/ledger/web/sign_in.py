@@ -8,6 +8,7 @@ from ledger.api.lean import needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal, status_of
 from ledger.api.reading import Asking, Present, services_of
+from ledger.domain.errors import RateLimited
 from ledger.web import session
 from ledger.web.addresses import HOME, START, own_page
 from ledger.web.key_forms import PERMISSIONS
@@ -85,6 +86,8 @@ async def sign_in(request: Request) -> Response:
     except Unauthorized:
         reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(reason), next=target)
+    except RateLimited as error:
+        return sign_in_page(request, status_of(error), next=target, reason=error.detail)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(target or home_of(principal))
