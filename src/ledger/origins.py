@@ -20,6 +20,11 @@ def is_origin(text: str) -> bool:
     return port is None or (port != _USUAL_PORTS[scheme] and int(port) <= 65_535)
 
 
+def is_guarded(scheme: str, host: str) -> bool:
+    """Whether nobody on the way can alter what comes from there: by https, or from this machine."""
+    return scheme == "https" or (scheme == "http" and is_this_machine(host))
+
+
 def is_this_machine(host: str) -> bool:
     """Whether a host is this machine, by its name or address."""
     if host == "localhost":

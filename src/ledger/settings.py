@@ -22,7 +22,7 @@ from ledger.domain.channel import (
     is_mail_address,
 )
 from ledger.domain.values import escaped
-from ledger.origins import ORIGIN, is_origin, is_this_machine
+from ledger.origins import ORIGIN, is_guarded, is_origin, is_this_machine
 from ledger.sign_in_settings import SignInSettings, read_secret
 from ledger.telemetry.lines import LogFormat
 
@@ -341,7 +341,7 @@ class Settings(SignInSettings):
         if url.username is not None or url.password is not None or url.fragment is not None:
             raise ValueError("must not name a user, a password or a fragment")
         # An attacker who can change the provider's answer on its way could forge tokens.
-        if url.scheme != "https" and not is_this_machine(url.host or ""):
+        if not is_guarded(url.scheme, url.host or ""):
             raise ValueError("must be https, unless the host is this machine")
         return str(url)
 
@@ -397,7 +397,7 @@ class Settings(SignInSettings):
             raise ValueError(
                 "must be an address such as https://example.com or https://example.com/ledger"
             )
-        if scheme != "https" and not is_this_machine(origin["host"]):
+        if not is_guarded(scheme, origin["host"]):
             raise ValueError("must be https, unless the host is this machine")
         return text
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from ledger.origins import is_this_machine
+from ledger.origins import is_guarded
 
 
 class OpenId(NamedTuple):
@@ -104,7 +104,7 @@ class SignInSettings(BaseSettings):
         if url.username is not None or url.password is not None:
             raise ValueError("must not name a user or a password")
         # An attacker on the way to the provider could sign in as anybody.
-        if url.scheme != "https" and not is_this_machine(url.hostname):
+        if not is_guarded(url.scheme, url.hostname):
             raise ValueError("must be https, unless the host is this machine")
         return text
 
@@ -140,7 +140,7 @@ class SignInSettings(BaseSettings):
         # The actor of a write is the provider's name of a person, without the provider.
         if self.jwt_issuer is not None and self.jwt_issuer != self.oidc_issuer:
             raise ValueError("LEDGER_JWT_ISSUER and LEDGER_OIDC_ISSUER must not differ")
-        # What the provider gives a browser to sign in with would be a token for the API.
+        # A token that the provider gives for signing in would be one for the API, too.
         if self.oidc_client_id == self.jwt_audience:
             raise ValueError("LEDGER_OIDC_CLIENT_ID and LEDGER_JWT_AUDIENCE must differ")
         return self

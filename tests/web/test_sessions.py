@@ -626,3 +626,10 @@ def test_a_visitor_without_provider_signs_out_as_ever(edge: Edge) -> None:
     guest = Visitor(edge, edge.token("read"))
     answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
     assert (answer.status, answer.location) == (303, "/")
+
+
+def test_a_list_waits_for_the_position_that_it_is_asked_for(company: Company) -> None:
+    manager = company.token("keys:manage")
+    answer = company.get("/v1/sessions", manager, headers={"ledger-min-position": "999999999"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "behind")
+    assert company.get("/v1/sessions", manager, headers=company.at_end).status_code == 200

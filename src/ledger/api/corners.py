@@ -153,7 +153,7 @@ async def pinned_corner(
     asking: Asking, views: tuple[str, ...], pinned: Mapping[str, Any]
 ) -> Corner:
     """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
-    foreign = InvalidCursor("The cursor is not valid for this request.")
+    foreign = InvalidCursor()
     position, micros = pinned.get("position"), pinned.get("clock")
     if type(position) is not int or type(micros) is not int or not 0 <= position < 2**63:
         raise foreign

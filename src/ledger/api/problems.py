@@ -123,6 +123,9 @@ class InvalidCursor(LedgerError):
 
     code = "invalid_cursor"
 
+    def __init__(self, detail: str = "The cursor is not valid for this request.") -> None:
+        super().__init__(detail)
+
 
 class UnsupportedMediaType(LedgerError):
     """The route does not support the body's content type, charset or coding."""

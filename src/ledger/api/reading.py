@@ -16,7 +16,7 @@ from ledger.api.problems import InvalidCursor
 from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
 from ledger.domain.calendar import UTC_CALENDAR, Calendar, calendar_of
-from ledger.domain.errors import Invalid, Refused
+from ledger.domain.errors import Behind, Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from ledger.intake.principal import Principal
 from ledger.reads.question import Answer, Question
@@ -260,6 +260,20 @@ class Asking(NamedTuple):
             if known is None or instant > known:
                 raise Invalid.at(f"/{name}", "lies in the future")
 
+    async def beside(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
+        """The rows of a statement about tables that an append writes, with the log's end first.
+
+        Raises Behind if the log does not reach the asked position in time.
+        """
+        least = self.min_position or 0
+        rows = Answer(await self.fetch(statement, parameters))
+        if rows.position < least:
+            await self.services.positions.wait(least)
+            rows = Answer(await self.fetch(statement, parameters))
+            if rows.position < least:
+                raise Behind("The log has not reached the asked position.")
+        return rows
+
     def fetch(self, statement: str, parameters: Mapping[str, Any]) -> Awaitable[list[Any]]:
         """The rows of a statement that reads no view, as ``Door.fetch`` gives them."""
         return self.services.door.fetch(self.principal.tenant, statement, parameters)
@@ -318,7 +332,7 @@ def decode_cursor(cursor: str, filters: Mapping[str, Any]) -> dict[str, Any]:
             return document
     except (ValueError, KeyError, RecursionError):
         pass
-    raise InvalidCursor("The cursor is not valid for this request.")
+    raise InvalidCursor
 
 
 def _fingerprint(filters: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from ledger.application.commands.sessions import BeginSession, EndSession
 from ledger.demo.telling import Stage
 from ledger.domain.values import EARLIEST
-from ledger.intake.principal import USER, Principal
+from ledger.intake.principal import person
 from ledger.log.tables import PersonRow, SessionRow
 
 _ISSUER = "https://id.example.com"
@@ -28,10 +28,10 @@ class SignIns:
 
     def play(self, stage: Stage) -> None:
         for sub, name in self._names.items():
-            who = Principal(f"{USER}{sub}", "user", frozenset(_PERMISSIONS), self._organization_id)
+            who = person(sub, _PERMISSIONS, self._organization_id)
             email = f"{name.lower().replace(' ', '.')}@example.com"
-            row, person = self._row(sub), PersonRow(sub, name, email, self.at, ())
-            stage.execute(BeginSession(row, who, None, seconds=_WEEK, person=person))
+            row, names = self._row(sub), PersonRow(sub, name, email, self.at, ())
+            stage.execute(BeginSession(row, who, None, seconds=_WEEK, person=names))
             stage.execute(
                 EndSession(row.session_id, who, None, by="self", person=(sub, row.issuer))
             )

@@ -30,6 +30,10 @@ class Place(NamedTuple):
         return self.organization_id, self.workspace_id
 
 
+NOWHERE = Place(None, None, ())
+"""The place of a person who has yet to choose one."""
+
+
 class SessionBegun(Event, frozen=True, kw_only=True):
     """A person signed in, or chose a further tenant; the envelope has the person and the tenant."""
 

@@ -109,6 +109,27 @@ class Principal(msgspec.Struct, frozen=True):
         return self.permissions.issuperset(permissions) and self.sees(organization_id, workspace_id)
 
 
+def person(
+    sub: str,
+    permissions: Collection[str],
+    organization_id: str | None = None,
+    workspace_id: str | None = None,
+    *,
+    grant: Grant | None = None,
+    session: bytes | None = None,
+) -> Principal:
+    """A person whom an identity provider knows by ``sub``, in a tenant."""
+    return Principal(
+        USER + sub,
+        "user",
+        frozenset(permissions),
+        organization_id,
+        workspace_id,
+        grant=grant,
+        session=session,
+    )
+
+
 def _user() -> str:
     """The operating system's user who runs this process; under sudo, the user who called sudo.
 

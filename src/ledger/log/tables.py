@@ -331,6 +331,11 @@ class SessionRow(NamedTuple):
     browser: Text
     network: Text
 
+    @property
+    def tenant(self) -> tuple[str | None, str | None]:
+        """The tenant that the session has entered; (None, None) too if it has entered none."""
+        return self.organization_id, self.workspace_id
+
 
 SESSION = DecisionTable(
     "session",

@@ -81,11 +81,8 @@ def serve(
     only_reads = role == "read"
     if only_reads and settings.database_url is None:
         raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
-    if settings.oidc_grants is not None and serves(role):
-        from ledger.api.access.grants import Grants
-
-        if (why := Grants(settings.oidc_grants).why_broken) is not None:
-            raise ConfigurationError(f"The service does not start: {why}.")
+    if serves(role):
+        _refuse_broken_grants(settings)
     stopping = _set_by_signals()
     repetitions = configure_logging(settings.log_format)
     announce = Announcing(announce, settings.log_format)
@@ -137,6 +134,17 @@ def serve(
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
+
+
+def _refuse_broken_grants(settings: Settings) -> None:
+    """Raise ConfigurationError if the file of grants is broken, before anything is begun."""
+    if settings.oidc_grants is None:
+        return
+    # Only loaded where a provider is configured.
+    from ledger.api.access.grants import Grants
+
+    if (why := Grants(settings.oidc_grants).why_broken) is not None:
+        raise ConfigurationError(f"The service does not start: {why}.")
 
 
 def _loops(code: ModuleType, settings: Settings, conninfo: str, role: Role) -> dict[str, ChildMain]:

@@ -26,13 +26,14 @@ from ledger.api.writing import submit
 from ledger.application.command import TurnDown
 from ledger.application.commands.sessions import EndSessionsOfProvider
 from ledger.domain.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
-from ledger.domain.session import REFUSED_ACTION, Place
-from ledger.intake.principal import USER, Principal
+from ledger.domain.session import REFUSED_ACTION
+from ledger.intake.principal import person
 from ledger.intake.request import About
 from ledger.log.vault import CannotOpen
 from ledger.web import session
 from ledger.web.addresses import here, own_page, with_parameter
-from ledger.web.pages import go, home_of, refusal_page, show
+from ledger.web.navigation import home_of
+from ledger.web.pages import go, refusal_page, show
 from ledger.web.places import remembered
 
 if TYPE_CHECKING:
@@ -124,32 +125,32 @@ async def _signed_in(
     from ledger.api.access.open_id import SignInRefused
 
     sessions = services_of(request).sessions
-    person = await provider.finish(flow, answer, sessions.refresher.wanted())
+    signed_in = await provider.finish(flow, answer, sessions.refresher.wanted())
     try:
-        claims = sessions.rules.grants.kept(person.claims)
+        claims = sessions.rules.grants.kept(signed_in.claims)
     except ValueError as error:
         raise SignInRefused(f"The identity provider tells too much of you: {error}.") from error
     places = sessions.rules.grants.judge(claims)
     if not places:
         _SIGN_INS.labels("without_grant").inc()
-        return await _without_grant(request, person)
+        return await _without_grant(request, signed_in)
     place = places.get(remembered(request)) if len(places) > 1 else next(iter(places.values()))
     made = session.made_for(request)
-    await sessions.begin_by_provider(person, claims, place, made)
+    await sessions.begin_by_provider(signed_in, claims, place, made)
     _SIGN_INS.labels("begun").inc()
     if place is None:
         target = with_parameter("/ui/place", "next", flow.next or None)
     else:
-        target = flow.next or home_of(_person(person, place))
+        target = flow.next or home_of(person(signed_in.sub, place.permissions, *place.tenant))
     response = _led_on(request, target)
     session.keep(request, response, made.secret)
     return response
 
 
-async def _without_grant(request: Request, person: "SignedIn") -> Response:
+async def _without_grant(request: Request, signed_in: "SignedIn") -> Response:
     """Record that a person has no grant, and show the claims by which one could be given."""
     refusal = Forbidden("The identity provider knows you, but no grant here names you.")
-    principal = _person(person, Place(None, None, ()))
+    principal = person(signed_in.sub, ())
     about = About(REFUSED_ACTION)
     command = TurnDown(refusal, about, principal, request.state.request_id)
     for outcome in await submit(request, [command]):
@@ -157,7 +158,7 @@ async def _without_grant(request: Request, person: "SignedIn") -> Response:
             raise outcome
     said = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in person.claims.items()
+        for name, value in signed_in.claims.items()
     }
     # JSON may tell halves of characters, which no page can.
     claims = {
@@ -200,10 +201,6 @@ def _led_on(request: Request, address: str) -> Response:
     # The address of this page has the provider's code.
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
-
-
-def _person(person: "SignedIn", place: Place) -> Principal:
-    return Principal(f"{USER}{person.sub}", "user", frozenset(place.permissions), *place.tenant)
 
 
 def _provider(request: Request) -> "OpenIdProvider":

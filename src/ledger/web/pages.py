@@ -38,10 +38,11 @@ from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
 from ledger.web import session, showing
-from ledger.web.addresses import HOME, START, here, own_page, with_parameter
+from ledger.web.addresses import here, own_page, with_parameter
 from ledger.web.bell import bell_of
 from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
+from ledger.web.navigation import BESIDE_ALERTS, home_of, places_of
 from ledger.web.persons import persons_of
 from ledger.web.visits import keep_visit
 
@@ -77,30 +78,6 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 """The headers of every page. A page loads nothing from other sites, and is not framed or cached."""
-
-
-PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
-    (HOME, ("/ui/lines/",), "Board", "read"),
-    ("/ui/alerts", ("/ui/alerts/", "/ui/watches", "/ui/sources"), "Alerts", "read"),
-    ("/ui/compare", ("/ui/compare/",), "What changed", "read"),
-    ("/ui/usage", ("/ui/usage/",), "Month", "read"),
-    ("/ui/statements", ("/ui/statements/",), "Statements", "read"),
-    ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
-    ("/ui/events", ("/ui/events/",), "Events", "read"),
-    ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
-    ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),
-    ("/ui/keys", ("/ui/keys/",), "Keys", "keys:manage"),
-    ("/ui/integrity", ("/ui/integrity/",), "Integrity", None),
-)
-"""The navigation: (address, prefixes of the pages below it, name, permission; None: any visitor).
-"""
-
-BESIDE_ALERTS: tuple[tuple[str, str], ...] = (
-    ("/ui/alerts", "Alerts"),
-    ("/ui/watches", "Watches"),
-    ("/ui/sources", "Sources"),
-)
-"""The pages that stand beside each other below the navigation's *Alerts*: (address, name)."""
 
 _LARGEST_FORM = 64 * 1024
 
@@ -270,16 +247,6 @@ class PageRoute(LeanRoute):
             await go(quote(scope["path"]) + given.rstrip("?"))(scope, receive, send)
             return
         await super().serve(scope, receive, send)
-
-
-def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
-    """The entries of the navigation that a credential may open."""
-    return [place for place in PLACES if place[3] is None or principal.may(place[3])]
-
-
-def home_of(principal: Principal) -> str:
-    """The first page that a credential's permissions open; else the one that says what it may."""
-    return next((place[0] for place in places_of(principal) if place[3] is not None), START)
 
 
 def of_organization(asking: Asking, organization_id: str | None) -> Asking:

@@ -22,12 +22,11 @@ from ledger.api.routes.sources import ShownSource, SourcesQuery, list_sources
 from ledger.domain.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
+from ledger.web.navigation import BESIDE_ALERTS, places_of
 from ledger.web.pages import (
-    BESIDE_ALERTS,
     PageRoute,
     go,
     of_organization,
-    places_of,
     read_answer,
     show,
 )

@@ -9,7 +9,8 @@ from ledger.api.reading import services_of
 from ledger.domain.errors import NotFound
 from ledger.web import session
 from ledger.web.addresses import HOME, own_page
-from ledger.web.pages import go, home_of, read_form, refusal_page, show
+from ledger.web.navigation import home_of
+from ledger.web.pages import go, read_form, refusal_page, show
 
 router = APIRouter(include_in_schema=False)
 

@@ -13,7 +13,7 @@ import msgspec
 from fastapi import Request, Response
 
 from ledger.api.access.authentication import address_of
-from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret, row_tenant
+from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret
 from ledger.api.problems import Unauthorized
 from ledger.api.reading import services_of
 from ledger.domain.errors import Forbidden
@@ -43,7 +43,7 @@ class BrowserSession(msgspec.Struct, frozen=True):
     def form_key(self) -> str:
         """The text that every form of this session contains, in the tenant that is shown."""
         row = self.visitor.row
-        place = named(row_tenant(row)) if row.permissions else "?"
+        place = named(row.tenant) if row.permissions else "?"
         return hmac.digest(self.secret.encode(), f"form|{place}".encode(), "sha256").hex()
 
     def require_form_key(self, sent: str) -> None:

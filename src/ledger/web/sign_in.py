@@ -12,7 +12,8 @@ from ledger.domain.errors import RateLimited
 from ledger.web import session
 from ledger.web.addresses import HOME, START, own_page
 from ledger.web.key_forms import PERMISSIONS
-from ledger.web.pages import PageRoute, go, home_of, read_form, refusal_page, show, sign_in_page
+from ledger.web.navigation import home_of
+from ledger.web.pages import PageRoute, go, read_form, refusal_page, show, sign_in_page
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -82,7 +83,8 @@ async def sign_in(request: Request) -> Response:
             return refusal_page(request, Unauthorized(_OFF), next=target)
         token = form.token.strip()
         principal = await services.authenticator.authenticate(token, address_of(request))
-        secret = await services.sessions.begin_by_token(principal, token, session.made_for(request))
+        made = session.made_for(request)
+        await services.sessions.begin_by_token(principal, token, made)
     except Unauthorized:
         reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(reason), next=target)
@@ -91,7 +93,7 @@ async def sign_in(request: Request) -> Response:
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(target or home_of(principal))
-    session.keep(request, response, secret)
+    session.keep(request, response, made.secret)
     return response
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ledger.api.access.key_set import ALGORITHMS, KeySet, SigningKey
 from ledger.domain.api_key import Permission
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
-from ledger.intake.principal import USER, Grant, Principal
+from ledger.intake.principal import Grant, Principal, person
 
 LONGEST = 8 * 1024
 """Characters of a token."""
@@ -181,10 +181,9 @@ def _principal(claims: Claims, key: SigningKey) -> Principal | None:
     """
     permissions = _PERMISSIONS & frozenset(claims.permissions)
     grant = Grant(claims.exp + LEEWAY_SECONDS, key.fingerprint)
-    identifier = USER + claims.sub
     if "admin" in permissions:
-        return Principal(identifier, "user", permissions, grant=grant)
+        return person(claims.sub, permissions, grant=grant)
     if claims.organization_id is None:
         return None
     tenant = claims.organization_id, claims.workspace_id
-    return Principal(identifier, "user", permissions, *tenant, grant)
+    return person(claims.sub, permissions, *tenant, grant=grant)

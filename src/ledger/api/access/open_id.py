@@ -28,7 +28,7 @@ from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedTo
 from ledger.api.access.key_set import KeySet, UnusableAnswer, download
 from ledger.api.problems import BadRequest
 from ledger.domain.errors import LedgerError, Unavailable
-from ledger.origins import is_this_machine
+from ledger.origins import is_guarded
 from ledger.sign_in_settings import OpenId
 
 _logger = logging.getLogger(__name__)
@@ -192,8 +192,7 @@ class OpenIdProvider:
                 metadata = await self._load()
                 self._require_issuer(answer.get("iss"), metadata)
                 if (error := answer.get("error")) is not None:
-                    said = error if error in _SAID else "an error"
-                    raise SignInRefused(f"The identity provider did not sign you in: {said}.")
+                    raise _refused(error)
                 if not answer.get("code"):
                     raise SignInRefused("The identity provider's answer has no code.")
                 token = await self._app.fetch_access_token(
@@ -429,10 +428,7 @@ def _checked(said: Any, issuer: str) -> Mapping[str, Any]:
         if name not in said and name not in _NEEDED:
             continue
         url = urlsplit(said[name])
-        is_safe = url.scheme == "https" or (
-            url.scheme == "http" and is_this_machine(url.hostname or "")
-        )
-        if not is_safe:
+        if not is_guarded(url.scheme, url.hostname or ""):
             raise ValueError(f"{name} must be https, unless the host is this machine")
     return said
 
@@ -445,12 +441,16 @@ def _provider_failures() -> Iterator[None]:
     except (LedgerError, NoLongerGranted):
         raise
     except OAuthError as error:
-        said = error.error if error.error in _SAID else "an error"
-        if said in ("server_error", "temporarily_unavailable"):
+        if error.error in ("server_error", "temporarily_unavailable"):
             raise _away(error) from error
-        raise SignInRefused(f"The identity provider did not sign you in: {said}.") from error
+        raise _refused(error.error) from error
     except Exception as error:
         raise _away(error) from error
+
+
+def _refused(error: str | None) -> SignInRefused:
+    said = error if error in _SAID else "an error"
+    return SignInRefused(f"The identity provider did not sign you in: {said}.")
 
 
 def _away(error: Exception) -> Unavailable:

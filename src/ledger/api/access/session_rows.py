@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,8 @@ _COLUMNS = """
     coalesce(u.used_at, s.begun_at) AS last_seen_at,
     least(s.ends_at, coalesce(u.used_at, s.begun_at) + %(idle)s) AS ends_at, s.browser, s.network"""
 
+_TABLES = "ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id"
+
 _LASTING = "s.ends_at > %(now)s AND coalesce(u.used_at, s.begun_at) + %(idle)s > %(now)s"
 
 _SESSIONS = f"""
@@ -34,7 +36,7 @@ SELECT log.position, page.*
 FROM (SELECT coalesce(ledger.log_end(), 0) AS position) AS log
 LEFT JOIN LATERAL (
     SELECT {_COLUMNS}
-    FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
+    FROM {_TABLES}
     WHERE {_LASTING} AND {{where}}
     ORDER BY s.begun_at DESC, s.session_id DESC LIMIT %(limit)s
 ) AS page ON true
@@ -44,7 +46,7 @@ ORDER BY page.begun_at DESC, page.session_id DESC
 # The sessions of a person, wherever they are: the latest first.
 OWN = f"""
 SELECT {_COLUMNS}
-FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
+FROM {_TABLES}
 WHERE s.sub = %(sub)s AND s.issuer IS NOT DISTINCT FROM %(issuer)s AND {_LASTING}
 ORDER BY s.begun_at DESC LIMIT 100
 """
@@ -81,7 +83,6 @@ def shown_session(row: Sequence[Any]) -> ShownSession:
     """A session from its columns."""
     session_id, by, sub, organization_id, workspace_id, permissions, *rest = row
     begun_at, last_seen_at, ends_at, browser, network = rest
-    is_by: Literal["provider", "token"] = "token" if by == "token" else "provider"
     return ShownSession(
         id=session_id,
         sub=sub.removeprefix(USER) if by == "token" else sub,
@@ -93,5 +94,5 @@ def shown_session(row: Sequence[Any]) -> ShownSession:
         ends_at=time_text(ends_at),
         browser=browser,
         network=network,
-        by=is_by,
+        by=by,
     )

@@ -9,7 +9,6 @@ on all nodes at once.
 """
 
 import hashlib
-import logging
 import re
 import secrets
 import time
@@ -32,18 +31,17 @@ from ledger.application.commands.sessions import (
     BeginSession,
     EndSession,
     EnterPlace,
+    in_place,
 )
 from ledger.domain.errors import LedgerError, RateLimited, Unavailable
-from ledger.domain.session import Place
+from ledger.domain.session import NOWHERE, Place
 from ledger.domain.values import EARLIEST
-from ledger.intake.principal import USER, Principal
+from ledger.intake.principal import Principal, person
 from ledger.log.tables import PersonRow, SessionRow
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.
     from ledger.api.access.open_id import SignedIn
-
-_logger = logging.getLogger(__name__)
 
 SIGN_INS_A_MINUTE = 60
 """Sign-ins of a person or key in a minute, in each worker."""
@@ -103,7 +101,7 @@ class Sessions:
         """The person of a cookie. Raises Unauthorized, or Unavailable if no check is possible."""
         row = await self.row_of(secret)
         if self._uses is not None:
-            self._uses.note(KeyUse(row.session_id, *row_tenant(row), self._clock()))
+            self._uses.note(KeyUse(row.session_id, *row.tenant, self._clock()))
         if row.by == "token":
             return Visitor(row, await self._of_token(row, peer), {})
         provider = self.rules.provider
@@ -115,18 +113,14 @@ class Sessions:
             await self._store.end_quietly(row, "administrator")
             raise Unauthorized(_NOT_GRANTED)
         place = self._place_of(row, places)
-        now = place or Place(None, None, ())
-        if (now.tenant, [*now.permissions]) != (row_tenant(row), [*row.permissions]):
+        now = place or NOWHERE
+        if (now.tenant, [*now.permissions]) != (row.tenant, [*row.permissions]):
             # The file has changed: those who manage sessions are shown what a session may now.
             with suppress(LedgerError):
                 await self._store.done(
                     EnterPlace(row.session_id, principal_in(row, now), None, now)
                 )
-            row = row._replace(
-                organization_id=now.organization_id,
-                workspace_id=now.workspace_id,
-                permissions=now.permissions,
-            )
+            row = in_place(row, now)
         return Visitor(row, None if place is None else principal_in(row, place), places)
 
     async def _of_token(self, row: SessionRow, peer: str | None) -> Principal:
@@ -143,11 +137,11 @@ class Sessions:
 
     def _place_of(self, row: SessionRow, places: Places) -> Place | None:
         """The chosen tenant, or the only one; None: there are several."""
-        place = places.get(row_tenant(row)) if row.permissions else None
+        place = places.get(row.tenant) if row.permissions else None
         return next(iter(places.values())) if place is None and len(places) == 1 else place
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
-        """Those of these principals of sessions that may no longer pass: for streams."""
+        """The principals of sessions among these that may no longer pass: for streams."""
         hashes = sorted({each.session for each in principals if each.session is not None})
         rows = {row.secret_hash: row for row in await self._store.rows(hashes)} if hashes else {}
         found = set[Principal]()
@@ -176,51 +170,53 @@ class Sessions:
 
     # Changes.
 
-    async def begin_by_token(self, principal: Principal, token: str, made: "Made") -> str:
-        """Begin a session for a token that was authenticated; return the cookie's secret."""
+    async def begin_by_token(self, principal: Principal, token: str, made: "Made") -> None:
+        """Begin a session for a token that was authenticated."""
         tenant = principal.organization_id, principal.workspace_id
-        row = self._new_row(
-            made,
-            "token",
-            None,
-            principal.id,
-            None,
-            Place(*tenant, sorted(principal.permissions)),
-        )
+        place = Place(*tenant, sorted(principal.permissions))
+        row = self._new_row(made, "token", None, principal.id, None, place)
         row = row._replace(kept=self._store.seal(row.session_id, SessionSecrets(token=token)))
-        seconds = self.rules.seconds
-        command = BeginSession(row, principal, made.request_id, seconds=seconds, former=made.former)
-        await self._store.done(command)
-        return made.secret
+        await self._begin(row, principal, made, self.rules.seconds)
 
     async def begin_by_provider(
-        self, person: "SignedIn", claims: str, place: Place | None, made: "Made"
-    ) -> str:
-        """Begin a session for a person whom the provider signed in; return the secret.
+        self, signed_in: "SignedIn", claims: str, place: Place | None, made: "Made"
+    ) -> None:
+        """Begin a session for a person whom the provider signed in.
 
         ``place`` is the tenant to begin in; None: the person chooses one.
         """
         assert self.rules.provider is not None
+        sub, place = signed_in.sub, place or NOWHERE
         issuer = self.rules.provider.config.issuer
-        row = self._new_row(made, "provider", issuer, person.sub, person.sid, place)
-        kept = SessionSecrets(None, person.refresh_token, person.id_token)
+        row = self._new_row(made, "provider", issuer, sub, signed_in.sid, place)
+        kept = SessionSecrets(None, signed_in.refresh_token, signed_in.id_token)
         row = row._replace(
-            claims=claims, signed_at=person.signed_at, kept=self._store.seal(row.session_id, kept)
+            claims=claims,
+            signed_at=signed_in.signed_at,
+            kept=self._store.seal(row.session_id, kept),
         )
         seconds = self.rules.seconds
-        if person.refresh_token is None:
+        if signed_in.refresh_token is None:
             seconds = min(seconds, UNREFRESHED_SECONDS)
-        name, email = (_shown(person.claims.get(each)) for each in ("name", "email"))
-        command = BeginSession(
-            row,
-            principal_in(row, place or Place(None, None, ())),
-            made.request_id,
-            seconds=seconds,
-            former=made.former,
-            person=PersonRow(person.sub, name, email, self._clock(), ()),
+        name, email = (_shown(signed_in.claims.get(each)) for each in ("name", "email"))
+        names = PersonRow(sub, name, email, self._clock(), ())
+        await self._begin(row, principal_in(row, place), made, seconds, names)
+
+    async def _begin(
+        self,
+        row: SessionRow,
+        who: Principal,
+        made: "Made",
+        seconds: float,
+        names: PersonRow | None = None,
+    ) -> None:
+        """Begin a session. Raises RateLimited for more sign-ins than people make."""
+        self._admit(f"{row.issuer} {row.sub}")
+        await self._store.done(
+            BeginSession(
+                row, who, made.request_id, seconds=seconds, former=made.former, person=names
+            )
         )
-        await self._store.done(command)
-        return made.secret
 
     def _new_row(
         self,
@@ -229,13 +225,12 @@ class Sessions:
         issuer: str | None,
         sub: str,
         sid: str | None,
-        place: Place | None,
+        place: Place,
     ) -> SessionRow:
-        self._admit(f"{issuer} {sub}")
         now = self._clock()
         hashed = hash_of(made.secret)
         assert hashed is not None
-        organization_id, workspace_id, permissions = place or Place(None, None, ())
+        organization_id, workspace_id, permissions = place
         return SessionRow(
             session_id=f"SES-{secrets.token_hex(8)}",
             secret_hash=hashed,
@@ -258,7 +253,7 @@ class Sessions:
         )
 
     def _admit(self, person: str) -> None:
-        """Raise RateLimited for more sign-ins than people make: each is an event of the log."""
+        """Raise RateLimited for one sign-in too many: each is an event of the log."""
         minute = int(time.monotonic() // 60)
         if minute != self._minute:
             self._minute, self._begun = minute, Counter()
@@ -281,7 +276,7 @@ class Sessions:
         Raises NotFound if it is nobody's, or somebody else's.
         """
         row = visitor.row
-        principal = visitor.principal or principal_in(row, Place(None, None, ()))
+        principal = visitor.principal or principal_in(row, NOWHERE)
         await self._store.done(
             EndSession(session_id, principal, request_id, by="self", person=(row.sub, row.issuer))
         )
@@ -311,19 +306,7 @@ def hash_of(secret: str) -> bytes | None:
 
 def principal_in(row: SessionRow, place: Place) -> Principal:
     """The person of a provider's session in a tenant."""
-    return Principal(
-        f"{USER}{row.sub}",
-        "user",
-        frozenset(place.permissions),
-        place.organization_id,
-        place.workspace_id,
-        session=row.secret_hash,
-    )
-
-
-def row_tenant(row: SessionRow) -> tuple[str | None, str | None]:
-    """The tenant that a session has entered; (None, None) too if it has entered none."""
-    return row.organization_id, row.workspace_id
+    return person(row.sub, place.permissions, *place.tenant, session=row.secret_hash)
 
 
 def browser_of(user_agent: str) -> str:

@@ -229,7 +229,7 @@ def _after(place: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError:
         due = None
     if due is None or not re.fullmatch(ALERT_ID, identifier) or rank not in RANKS.values():
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return {"after": sort_key(identifier), "after_due": due, "after_rank": rank}
 
 

@@ -354,7 +354,7 @@ async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
 def _key_in(pinned: Mapping[str, Any]) -> int:
     key = pinned.get("key")
     if type(key) is not int:
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return key
 
 

@@ -62,7 +62,7 @@ def _reply(rows: Answer, limit: int, chosen: Mapping[str, Any]) -> Reply:
 def _after(key: Mapping[str, Any]) -> dict[str, str]:
     after = {"after": key.get("id"), "after_organization": key.get("organization")}
     if not all(isinstance(part, str) and "\0" not in part for part in after.values()):
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return {name: str(part) for name, part in after.items()}
 
 

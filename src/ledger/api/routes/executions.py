@@ -280,7 +280,7 @@ def _after(query: LinesQuery, chosen: Chosen) -> dict[str, Any]:
     key = found.get("key")
     if query.sort == "health_score":
         if type(key) is not int or not 0 <= key <= NO_SCORE:
-            raise InvalidCursor("The cursor is not valid for this request.")
+            raise InvalidCursor
         after["after_key"] = key
     elif query.sort is not None:
         is_never_due = query.sort == "due_at" and key is None
@@ -292,12 +292,12 @@ def _instant(text: Any) -> datetime:
     try:
         return parse_instant(str(text))
     except ValueError as error:
-        raise InvalidCursor("The cursor is not valid for this request.") from error
+        raise InvalidCursor from error
 
 
 def _record_key(key: dict[str, Any]) -> int:
     if not re.fullmatch(RUN_ID, str(key.get("id"))):
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return sort_key(key["id"])
 
 

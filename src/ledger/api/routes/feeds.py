@@ -312,7 +312,7 @@ def event_position(key: dict[str, Any]) -> int:
     """The position inside a cursor. Raises InvalidCursor."""
     position = key.get("position")
     if type(position) is not int or not 0 <= position < 2**63:
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return position
 
 

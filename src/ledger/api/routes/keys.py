@@ -41,7 +41,7 @@ from ledger.api.writing import (
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
-from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
+from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.values import (
     KEY_ID,
     ORGANIZATION_ID,
@@ -191,7 +191,7 @@ def _instant_in(key: dict[str, Any]) -> Any:
     try:
         return parse_instant(key["at"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidCursor("The cursor is not valid for this request.") from error
+        raise InvalidCursor from error
 
 
 @read_route(
@@ -219,15 +219,7 @@ async def read_keys(asking: Asking, filters: Mapping[str, Any], limit: int) -> A
 
     Raises Behind if the log does not reach that position in time.
     """
-    parameters, least = {**filters, "limit": limit}, asking.min_position or 0
-    statement = keys_statement(frozenset(filters))
-    rows = Answer(await asking.fetch(statement, parameters))
-    if rows.position < least:
-        await asking.services.positions.wait(least)
-        rows = Answer(await asking.fetch(statement, parameters))
-        if rows.position < least:
-            raise Behind("The log has not reached the asked position.")
-    return rows
+    return await asking.beside(keys_statement(frozenset(filters)), {**filters, "limit": limit})
 
 
 @command_route(

@@ -251,7 +251,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
             return sort_key(key["id"]), parse_instant(str(key["at"]))
     except (KeyError, ValueError):
         pass
-    raise InvalidCursor("The cursor is not valid for this request.")
+    raise InvalidCursor
 
 
 class RunsExportQuery(Zoned, Query, AllRunsFilters):

@@ -25,7 +25,6 @@ from ledger.api.writing import Sent, deleted, execute_on
 from ledger.application.commands.sessions import EndSession
 from ledger.domain.values import SESSION_ID, format_instant, parse_instant
 from ledger.language.rendering import json_text
-from ledger.reads.question import Answer
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=LeanRoute)
 
@@ -47,14 +46,14 @@ async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
         try:
             filters |= {"before": parse_instant(key["at"]), "before_id": str(key["id"])}
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidCursor("The cursor is not valid for this request.") from error
+            raise InvalidCursor from error
     services = asking.services
     parameters = filters | {
         "now": services.clock(),
         "idle": services.sessions.rules.idle,
         "limit": query.limit + 1,
     }
-    rows = Answer(await asking.fetch(sessions_statement(frozenset(filters)), parameters))
+    rows = await asking.beside(sessions_statement(frozenset(filters)), parameters)
 
     def cursor_after(row: Any) -> str:
         return encode_cursor({"at": format_instant(row[BEGUN_AT]), "id": row[1]}, chosen)

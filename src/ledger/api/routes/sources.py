@@ -86,9 +86,9 @@ def _item(row: Any) -> str:
 def _after(key: Mapping[str, Any]) -> dict[str, Any]:
     after = [key.get(name) for name in ("at", "organization", "source")]
     if not all(isinstance(part, str) and "\0" not in part for part in after):
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     try:
         at = parse_instant(str(after[0]))
     except ValueError as error:
-        raise InvalidCursor("The cursor is not valid for this request.") from error
+        raise InvalidCursor from error
     return {"after": at, "after_organization": after[1], "after_source": after[2]}

@@ -339,7 +339,7 @@ async def list_statements(asking: Asking, query: StatementsQuery) -> Response:
 
 def _key_in(key: Mapping[str, Any]) -> int:
     if not re.fullmatch(STATEMENT_ID, str(key.get("id"))):
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return sort_key(key["id"])
 
 

@@ -372,4 +372,4 @@ def _keys_in(pinned: Mapping[str, Any], grouping: Grouping) -> Sequence[str | No
             return keys
     except ValueError:
         pass
-    raise InvalidCursor("The cursor is not valid for this request.")
+    raise InvalidCursor

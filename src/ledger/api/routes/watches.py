@@ -172,7 +172,7 @@ async def list_watches(asking: Asking, query: TenantQuery) -> Response:
 
 def _key_in(key: Mapping[str, Any]) -> int:
     if not re.fullmatch(WATCH_ID, str(key.get("id"))):
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return sort_key(key["id"])
 
 

@@ -133,7 +133,7 @@ async def list_webhooks(asking: Asking, query: TenantQuery) -> Response:
 
 def _endpoint_key(key: dict[str, Any]) -> int:
     if not re.fullmatch(ENDPOINT_ID, str(key.get("id"))):
-        raise InvalidCursor("The cursor is not valid for this request.")
+        raise InvalidCursor
     return sort_key(key["id"])
 
 

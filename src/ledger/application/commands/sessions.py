@@ -89,12 +89,7 @@ class EnterPlace(_SessionCommand):
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)
-        organization_id, workspace_id, permissions = self._place
-        row = row._replace(
-            organization_id=organization_id,
-            workspace_id=workspace_id,
-            permissions=sorted(permissions),
-        )
+        row = in_place(row, self._place)
         position = _enter(group, row, self)
         group.sessions.keep(row)
         _show_name(group, row)
@@ -123,10 +118,9 @@ class EndSession(SubjectCommand):
             if self.person != (row.sub, row.issuer):
                 raise NotFound(_UNKNOWN)
         else:
-            tenant = row.organization_id, row.workspace_id
-            if not self.principal.sees(*tenant):
+            if not self.principal.sees(*row.tenant):
                 raise NotFound(_UNKNOWN)
-            if not self.principal.covers(row.permissions, *tenant):
+            if not self.principal.covers(row.permissions, *row.tenant):
                 raise Forbidden("The session's permissions are not within the credential's own.")
         position = _end(group, row, self.by, self)
         return Receipt(self.subject_id, (), position)
@@ -201,6 +195,16 @@ class KeepClaims(_SessionCommand):
         return self._done()
 
 
+def in_place(row: SessionRow, place: Place) -> SessionRow:
+    """The row of a session that has entered a tenant."""
+    organization_id, workspace_id, permissions = place
+    return row._replace(
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        permissions=sorted(permissions),
+    )
+
+
 def _found(group: Group, session_id: str) -> SessionRow:
     row = group.sessions.find(session_id)
     if row is None or row.ends_at <= group.now:
@@ -215,7 +219,7 @@ def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
     """
     found = group.memory.find(row.session_id)
     session = found if isinstance(found, Session) else Session(row.session_id)
-    tenant, permissions = (row.organization_id, row.workspace_id), tuple(row.permissions)
+    tenant, permissions = row.tenant, tuple(row.permissions)
     if session.version and (not permissions or session.entered.get(tenant) == permissions):
         return 0
     by: SignedInBy = "token" if row.issuer is None else "provider"

@@ -1,0 +1,37 @@
+"""The pages that the frame of each page leads to, and the first one of a credential."""
+
+from ledger.intake.principal import Principal
+from ledger.web.addresses import HOME, START
+
+PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
+    (HOME, ("/ui/lines/",), "Board", "read"),
+    ("/ui/alerts", ("/ui/alerts/", "/ui/watches", "/ui/sources"), "Alerts", "read"),
+    ("/ui/compare", ("/ui/compare/",), "What changed", "read"),
+    ("/ui/usage", ("/ui/usage/",), "Month", "read"),
+    ("/ui/statements", ("/ui/statements/",), "Statements", "read"),
+    ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
+    ("/ui/events", ("/ui/events/",), "Events", "read"),
+    ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
+    ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),
+    ("/ui/keys", ("/ui/keys/",), "Keys", "keys:manage"),
+    ("/ui/integrity", ("/ui/integrity/",), "Integrity", None),
+)
+"""The navigation: (address, prefixes of the pages below it, name, permission; None: any visitor).
+"""
+
+BESIDE_ALERTS: tuple[tuple[str, str], ...] = (
+    ("/ui/alerts", "Alerts"),
+    ("/ui/watches", "Watches"),
+    ("/ui/sources", "Sources"),
+)
+"""The pages that stand beside each other below the navigation's *Alerts*: (address, name)."""
+
+
+def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
+    """The entries of the navigation that a credential may open."""
+    return [place for place in PLACES if place[3] is None or principal.may(place[3])]
+
+
+def home_of(principal: Principal) -> str:
+    """The first page that a credential's permissions open; else the one that says what it may."""
+    return next((place[0] for place in places_of(principal) if place[3] is not None), START)
