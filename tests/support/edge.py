@@ -151,7 +151,9 @@ class Edge:
 
     def hold_read_notes(self) -> None:
         """Record reads of runs no more: positions then rise by the test's own writes alone."""
-        self.service.app.state.services.read_notes.stop()
+        notes = self.service.app.state.services.read_notes
+        if notes is not None:  # of a read node there are none
+            notes.stop()
 
     def log(self) -> list[tuple[Any, ...]]:
         """(last position, number of events) of the log, without those of keys, refusals, reads."""

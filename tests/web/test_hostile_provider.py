@@ -1,11 +1,13 @@
 """A provider that is hostile, broken, slow or gone signs nobody in, and holds nobody up."""
 
+import gzip
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from ledger.api.access.open_id import DEADLINE_SECONDS
 from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.openid import (
     CLIENT,
@@ -328,7 +330,7 @@ def test_a_person_of_a_hundred_groups_signs_in(company: Company, openid: OpenIdP
 
 
 def test_a_person_of_very_many_groups_is_no_fault(company: Company, openid: OpenIdProvider) -> None:
-    openid.person = alice(groups=[*(f"group-{number}" for number in range(50_000)), "x" * 100_000])
+    openid.person = alice(groups=[*(f"group-{number}" for number in range(5_000)), "x" * 100_000])
     answer = Person(company).arrive()
     assert answer.status == 400
 
@@ -338,6 +340,63 @@ def test_a_userinfo_of_many_bytes_is_no_answer(company: Company, openid: OpenIdP
     openid.person = alice(name=...)
     openid.answers["userinfo"] = as_json(alice(padding="x" * 300_000))
     assert Person(company).arrive().status == 503
+
+
+def padded(openid: OpenIdProvider, size: int) -> Callable[[Request], Answer]:
+    """The provider's own answer with so many bytes."""
+
+    def answer(request: Request) -> Answer:
+        plain = openid._token(request)
+        return Answer(plain.status, plain.body.ljust(size), plain.headers)
+
+    return answer
+
+
+def zipped(openid: OpenIdProvider) -> Callable[[Request], Answer]:
+    """The provider's own answer with many bytes, in few."""
+
+    def answer(request: Request) -> Answer:
+        plain = openid._token(request)
+        headers = {**plain.headers, "content-encoding": "gzip"}
+        return Answer(plain.status, gzip.compress(plain.body.ljust(20_000_000)), headers)
+
+    return answer
+
+
+def test_an_answer_of_tokens_is_read_as_far_as_256_kib(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    openid.answers["token"] = padded(openid, 256 * 1024)
+    guest = Person(company).signed_in()
+    asked = [each for each in openid.requests if each.path == "/token"][-1]
+    assert asked.headers["accept-encoding"] == "identity"
+    for answer in (padded(openid, 256 * 1024 + 1), zipped(openid)):
+        openid.answers["token"] = answer
+        assert Person(company).arrive().status == 503
+    company.clock.advance(seconds=301)
+    openid.answers["token"] = padded(openid, 300_000)
+    openid.change(groups=[])
+    assert guest.is_signed_in(), "no answer, as from a provider that is away"
+    company.clock.advance(seconds=3600)
+    assert guest.get("/ui").status == 503
+
+
+def test_an_answer_of_tokens_that_never_ends_is_left_at_once(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"
+    openid.answers["token"] = Answer(body=head + b" " * 300_000, action="say")
+    began = time.monotonic()
+    assert Person(company).arrive().status == 503
+    assert time.monotonic() - began < DEADLINE_SECONDS / 2
+
+
+@pytest.mark.parametrize("error", [7, None, ["invalid_grant"], {"code": 1}, ""])
+def test_an_error_that_is_no_text_is_a_refusal(
+    company: Company, openid: OpenIdProvider, error: Any
+) -> None:
+    openid.answers["token"] = as_json({"error": error}, 400)
+    assert Person(company).arrive().status == 400
 
 
 def test_the_userinfo_of_another_subject_is_not_believed(

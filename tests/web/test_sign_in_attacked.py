@@ -1,6 +1,7 @@
 """Attacks on sign-in: each test fails as long as the attack succeeds."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -8,9 +9,13 @@ from urllib.parse import parse_qsl
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.api import create_reading_api
+from ledger.service.composition.database import prepare_reading
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.openid import (
     FINANCE,
+    PUBLIC,
+    Claims,
     Company,
     Grant,
     OpenIdProvider,
@@ -18,9 +23,12 @@ from tests.support.openid import (
     alice,
     as_json,
     choose,
+    led_to,
+    parameters,
     signing_in,
 )
 from tests.support.receiver import Answer, Request
+from tests.support.views import until
 from tests.support.visitor import visitor
 
 OTHER = "ORG-26-000002"
@@ -130,10 +138,212 @@ def test_a_userinfo_of_another_person_ends_the_session(
     assert not guest.is_signed_in()
 
 
-def test_an_address_is_verified_by_who_told_it(company: Company, openid: OpenIdProvider) -> None:
-    openid.bend(email_verified=..., email="boss@example.com", name=...)
-    openid.person = alice(sub="mail", groups=[], email="mallory@example.com")
+MALLORYS: dict[str, tuple[Claims, Claims]] = {
+    "an address alone, and another one that is verified": (
+        {"email": "boss@example.com", "email_verified": ...},
+        {"email": "mallory@example.com", "email_verified": True},
+    ),
+    "the word verified alone, and an address that is not": (
+        {"email": ..., "email_verified": True},
+        {"email": "boss@example.com", "email_verified": False},
+    ),
+    "the word verified alone, and an address alone": (
+        {"email": ..., "email_verified": True},
+        {"email": "boss@example.com", "email_verified": ...},
+    ),
+    "an address alone, and the word verified alone": (
+        {"email": "boss@example.com", "email_verified": ...},
+        {"email": ..., "email_verified": True},
+    ),
+}
+
+
+@pytest.mark.parametrize(("in_token", "in_userinfo"), MALLORYS.values(), ids=MALLORYS.keys())
+def test_an_address_is_verified_by_who_told_it(
+    company: Company, openid: OpenIdProvider, in_token: Claims, in_userinfo: Claims
+) -> None:
+    openid.bend(**in_token)
+    openid.person = alice(sub="mail", groups=[], **in_userinfo)
     assert Person(company).arrive().status == 403
+
+
+def test_an_address_of_one_answer_counts(company: Company, openid: OpenIdProvider) -> None:
+    """Of the userinfo if the ID token lacks either claim, else of the ID token."""
+    boss = {"email": "boss@example.com", "email_verified": True}
+    nobody = {"email": "mallory@example.com", "email_verified": False}
+    for lacking in boss:
+        openid.bend(**nobody | {lacking: ...})
+        openid.person = alice(sub="mail", groups=[], **boss)
+        Person(company).signed_in()
+    openid.bend(**boss)
+    openid.person = alice(sub="mail", groups=[], **nobody)
+    Person(company).signed_in()
+
+
+def test_without_userinfo_half_of_an_address_is_none(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    company.forget_provider()
+    openid.metadata = {"userinfo_endpoint": ...}
+    openid.bend(email_verified=...)
+    openid.person = alice(groups=["nobodys"], email="half@example.com")
+    answer = Person(company).arrive()
+    company.forget_provider()
+    assert answer.status == 403
+    assert "nobodys" in answer.text, "the person's claims are shown"
+    assert "half@example.com" not in answer.text
+
+
+# A provider that refuses to refresh.
+
+
+def refusing(error: Any = "invalid_scope") -> Answer:
+    return as_json({"error": error, "error_description": "of the provider"}, 400)
+
+
+def refreshes(company: Company) -> dict[str, float]:
+    """The refreshes so far, by outcome."""
+    pattern = r'^ledger_session_refreshes_total\{outcome="(\w+)"\} (\S+)$'
+    found = re.findall(pattern, company.get("/metrics").text, re.MULTILINE)
+    return {outcome: float(count) for outcome, count in found}
+
+
+def is_told_refused(company: Company) -> bool:
+    body = company.get("/readyz").json()
+    assert (body["status"] == "degraded") == ("refreshes" in body)
+    assert body.get("refreshes") in (None, {"refused": True})
+    return "refreshes" in body
+
+
+def test_a_refresh_names_no_scope(company: Company, openid: OpenIdProvider) -> None:
+    """A provider may grant less than was asked for, and then refuses the scopes of the sign-in."""
+    guest = person(company, openid, "scoped")
+    openid.answers["token"] = lambda request: (
+        refusing() if b"scope" in request.body else openid._token(request)
+    )
+    openid.change("scoped", groups=["nobodys"])
+    company.clock.advance(seconds=301)
+    assert not guest.is_signed_in(), "the right was withdrawn five minutes ago"
+
+
+def test_a_refusal_to_refresh_is_told_and_the_session_goes_on_for_an_hour(
+    company: Company, openid: OpenIdProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = person(company, openid, "refused")
+    before = refreshes(company)
+    openid.answers["token"] = refusing()
+    company.clock.advance(seconds=301)
+    for count in (1, 2, 3):
+        assert not is_told_refused(company)
+        assert guest.is_signed_in()
+        assert guest.is_signed_in(), "asked once in 15 seconds"
+        assert refreshes(company) == before | {"refused": before["refused"] + count}
+        company.clock.advance(seconds=15)
+    assert is_told_refused(company)
+    told = [each for each in caplog.records if "invalid_scope" in each.getMessage()]
+    assert [each.levelname for each in told] == ["WARNING"] * 3
+    assert not any("of the provider" in each.getMessage() for each in caplog.records)
+    company.clock.advance(seconds=3600)
+    assert not is_told_refused(company), "the last one was an hour ago"
+    assert guest.get("/ui").status == 503
+    assert is_told_refused(company)
+    openid.answers.clear()
+    company.clock.advance(seconds=15)
+    assert guest.is_signed_in()
+    assert not is_told_refused(company)
+
+
+def test_refreshes_are_counted_by_how_they_end(company: Company, openid: OpenIdProvider) -> None:
+    openid.bend(email=...)
+    guest = person(company, openid, "counted")
+
+    def counted() -> dict[str, float]:
+        before = refreshes(company)
+        assert before.keys() == {"refreshed", "ended", "refused", "unavailable"}
+        company.clock.advance(seconds=301)
+        guest.is_signed_in()
+        now = refreshes(company)
+        return {name: now[name] - before[name] for name in now if now[name] != before[name]}
+
+    assert counted() == {"refreshed": 1}
+    openid.answers["token"] = Answer(503)
+    assert counted() == {"unavailable": 1}
+    openid.answers["token"] = refusing("temporarily_unavailable")
+    assert counted() == {"unavailable": 1}, "so it says"
+    openid.answers = {"userinfo": Answer(500)}
+    assert counted() == {"unavailable": 1}, "the claims cannot be read"
+    openid.answers = {"token": refusing(["invalid_grant"])}
+    assert counted() == {"refused": 1}
+    openid.answers.clear()
+    openid.withdraw()
+    assert counted() == {"ended": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("odd\r\nWARNING: \x1b[31m code", ": oddWARNING:[31mcode"),
+        ("e" * 100_000, ": " + "e" * 60),
+        ("\u202e", ": an error"),
+        (["invalid_grant"], ": an error"),
+    ],
+)
+def test_the_code_of_a_refusal_is_cleaned_and_short_in_the_log(
+    company: Company,
+    openid: OpenIdProvider,
+    caplog: pytest.LogCaptureFixture,
+    error: Any,
+    told: str,
+) -> None:
+    guest = person(company, openid, "noisy")
+    openid.answers["token"] = refusing(error)
+    company.clock.advance(seconds=301)
+    assert guest.is_signed_in()
+    (line,) = (each.getMessage() for each in caplog.records if "refuse" in each.getMessage())
+    assert line.endswith(told)
+
+
+def test_a_session_that_is_not_confirmed_offers_a_new_sign_in(
+    company: Company, openid: OpenIdProvider
+) -> None:
+    guest = person(company, openid, "unconfirmed")
+    page = guest.get("/ui")
+    openid.answers["token"] = refusing()
+    company.clock.advance(seconds=3901)
+    sent_from = {"referer": f"{PUBLIC}/ui/runs"}
+    for answer, back in (
+        (guest.get("/ui/runs?limit=5"), "/ui/runs?limit=5"),
+        (guest.post("/ui/theme", page.form("/ui/theme"), headers=sent_from), "/ui"),
+    ):
+        assert answer.status == 503
+        assert answer.words(".refusal a.button")[:2] == ["Try again", "Sign in again"]
+        (link,) = answer.all('a[href^="/ui/oidc/sign-in"]')
+        assert parameters(str(link["href"])) == {"next": back}
+    company.forget_provider()
+    openid.answers = {"discovery": Answer(500)}
+    away = guest.from_here(str(link["href"]))
+    assert away.status == 503
+    assert away.words(".refusal a.button") == ["Try again", "Go to the first page"]
+    company.forget_provider()
+    openid.answers.clear()
+    former = guest.session
+    leaving = guest.from_here(str(link["href"]))
+    assert led_to(guest.come_back(guest.visit(leaving.location))) == "/ui"
+    assert guest.session != former
+    assert guest.is_signed_in()
+
+
+def test_a_read_node_offers_no_new_sign_in(company: Company, openid: OpenIdProvider) -> None:
+    guest = person(company, openid, "read-only")
+    reading = prepare_reading(company.settings, company.conninfo)
+    app = create_reading_api(company.settings, reading, company.clock)
+    with company.second_worker(app) as node:
+        reader = guest.on(node)
+        until(lambda: reader.get("/ui").status == 200, "the read node")
+        company.clock.advance(seconds=3901)
+        answer = reader.get("/ui")
+        assert answer.status == 503
+        assert answer.words(".refusal a.button") == ["Try again", "Go to the first page"]
 
 
 @pytest.mark.parametrize("text", ["", "half"])

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
+from ledger.api.access.refreshing import Unconfirmed
 from ledger.api.lean import LeanRoute, is_model, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
@@ -38,7 +39,7 @@ from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
 from ledger.web import session, showing
-from ledger.web.addresses import here, own_page, with_parameter
+from ledger.web.addresses import HOME, here, own_page, with_parameter
 from ledger.web.bell import bell_of
 from ledger.web.first_steps import FirstSteps
 from ledger.web.lag import PageAsking, keep_written, lag_of
@@ -410,6 +411,7 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
         error=error,
         places=error.errors if isinstance(error, Invalid) else (),
         meant=_meant(request, error),
+        sign_in_again=_sign_in_again(request, error),
         request_id=request.state.request_id,
         **context,
     )
@@ -433,6 +435,14 @@ def _meant(request: Request, error: LedgerError) -> str | None:
         return own_page(request.query_params["next"])
     left = reduce(lambda rest, name: with_parameter(rest, name, None), wrong, address)
     return left if left != address else request.url.path
+
+
+def _sign_in_again(request: Request, error: LedgerError) -> str | None:
+    """The address of a new sign-in, for a session that the provider does not confirm."""
+    if not isinstance(error, Unconfirmed) or services_of(request).only_reads:
+        return None
+    target = here(request) if request.method in ("GET", "HEAD") else HOME
+    return with_parameter("/ui/oidc/sign-in", "next", target)
 
 
 def _without_blanks(query: bytes) -> str | None:

@@ -174,8 +174,7 @@ class Grants:
     def wanted(self) -> frozenset[str]:
         """The first parts of the claims that grants name: what the provider must be asked for."""
         named = self._now() if self._path else _TOKEN_CLAIMS
-        parts = frozenset(_parts(claim)[0] for claim in named)
-        return parts | {_VERIFIED} if _EMAIL in parts else parts
+        return frozenset(_parts(claim)[0] for claim in named)
 
     def _read(self, path: Path) -> None:
         try:

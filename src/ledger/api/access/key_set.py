@@ -18,7 +18,7 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 import httpcore
@@ -50,7 +50,7 @@ DEADLINE_SECONDS = 2.0
 """The time limit of a fetch, and of a request that waits for a fetch."""
 
 LARGEST = 256 * 1024
-"""The most bytes of a key set."""
+"""The most bytes of an answer."""
 
 _ACCEPTED = "application/jwk-set+json, application/json"
 
@@ -199,12 +199,17 @@ async def download(
     async with client, client.stream("GET", url, headers=headers) as answer:
         if answer.status_code != 200:
             raise UnusableAnswer(f"the answer's status is {answer.status_code}")
-        body = bytearray()
-        async for part in answer.aiter_raw():
-            body += part
-            if len(body) > LARGEST:
-                raise UnusableAnswer(f"the answer has more than {LARGEST} bytes")
-        return bytes(body)
+        return await read_bounded(answer.aiter_raw())
+
+
+async def read_bounded(parts: AsyncIterable[bytes]) -> bytes:
+    """The bytes of a provider's answer. Raises UnusableAnswer for too many."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > LARGEST:
+            raise UnusableAnswer(f"the answer has more than {LARGEST} bytes")
+    return bytes(body)
 
 
 class _Document(msgspec.Struct):

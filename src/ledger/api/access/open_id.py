@@ -11,6 +11,8 @@ import asyncio
 import base64
 import logging
 import math
+import re
+import ssl
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,13 +21,14 @@ from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpcore
+import httpx2
 import msgspec
 from authlib.integrations.starlette_client import OAuth, OAuthError
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
 from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedToken, verified
-from ledger.api.access.key_set import KeySet, UnusableAnswer, download
+from ledger.api.access.key_set import KeySet, UnusableAnswer, download, read_bounded
 from ledger.api.problems import BadRequest
 from ledger.domain.errors import LedgerError, Unavailable
 from ledger.origins import is_guarded
@@ -67,12 +70,19 @@ _ENDPOINTS = (
 )
 _NEEDED = _ENDPOINTS[:3]
 
-_VERIFIED = "email_verified"
+_ADDRESS = frozenset({"email", "email_verified"})
+"""The claims that the same answer must tell: else one tells whether another's is verified."""
 
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 _ID_TYPES = frozenset({"jwt", "application/jwt"})
 _LOGOUT_TYPES = _ID_TYPES | {"logout+jwt", "application/logout+jwt"}
+
+_AWAY = ("server_error", "temporarily_unavailable")
+"""The errors by which a provider says that it cannot answer now."""
+
+_NO_CODE = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]+")
+"""Characters that the code of an error may not have (RFC 6749, 5.2), and blanks."""
 
 _SAID = frozenset(
     {
@@ -159,9 +169,9 @@ class OpenIdProvider:
                 "scope": config.scopes,
                 "code_challenge_method": "S256",
                 "timeout": DEADLINE_SECONDS,
-                "trust_env": False,
                 "follow_redirects": False,
-                "verify": self._ssl_context,
+                "headers": {"Accept-Encoding": "identity"},
+                "transport": _Bounded(self._ssl_context),
             },
         )
         self._metadata: Mapping[str, Any] = {}
@@ -217,17 +227,23 @@ class OpenIdProvider:
         )
 
     async def refresh(self, refresh_token: str, sub: str, wanted: Collection[str]) -> Refreshed:
-        """Ask for fresh claims of a person. Raises NoLongerGranted, or SignInRefused."""
+        """Ask for fresh claims of a person. Raises NoLongerGranted, or SignInRefused.
+
+        No scope is named: the provider may have granted less than the sign-in asked for, and
+        refuses to widen it (RFC 6749, 6).
+        """
         with _provider_failures():
             async with asyncio.timeout(REFRESH_SECONDS):
                 await self._load()
                 try:
                     token = await self._app.fetch_access_token(
-                        grant_type="refresh_token", refresh_token=refresh_token
+                        grant_type="refresh_token", refresh_token=refresh_token, scope=None
                     )
                 except OAuthError as error:
                     if error.error == "invalid_grant":
                         raise NoLongerGranted from error
+                    if (code := _code_of(error)) not in _AWAY:
+                        _logger.warning("the identity provider refuses to refresh: %s", code)
                     raise
         known = Refreshed(_text(token.get("refresh_token")) or refresh_token)
         try:
@@ -365,18 +381,31 @@ class OpenIdProvider:
         self, claims: Mapping[str, Any], token: Mapping[str, Any], wanted: Collection[str]
     ) -> Mapping[str, Any]:
         """The claims with those that only the provider's endpoint for them tells."""
+        if not claims.keys() >= _ADDRESS:
+            claims = {name: value for name, value in claims.items() if name not in _ADDRESS}
         endpoint = self._metadata.get("userinfo_endpoint")
-        if endpoint is None or all(name in claims for name in wanted):
+        if endpoint is None or claims.keys() >= _ADDRESS.union(wanted):
             return claims
         bearer = _text(token.get("access_token"))
         told = await download(endpoint, self._ssl_context, "application/json", bearer)
         said = msgspec.json.decode(told)
         if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
             raise NoLongerGranted
-        if _VERIFIED not in claims:
-            # An address counts as verified by the same answer that tells it.
-            claims = {name: value for name, value in claims.items() if name != "email"}
         return {**said, **claims}
+
+
+class _Bounded(httpx2.AsyncBaseTransport):
+    """Reads answers to authlib's client, which would read them whole, as far as all others."""
+
+    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+        self._ssl_context = ssl_context
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        async with httpx2.AsyncHTTPTransport(verify=self._ssl_context, trust_env=False) as inner:
+            answer = await inner.handle_async_request(request)
+            body = await read_bounded(answer.aiter_raw())
+        # Without its headers: a body that was compressed unasked stays so, and is no JSON.
+        return httpx2.Response(answer.status_code, content=body)
 
 
 def _logout(claims: Mapping[str, Any], config: OpenId, now: float) -> Logout | None:
@@ -440,23 +469,27 @@ def _provider_failures() -> Iterator[None]:
         yield
     except (LedgerError, NoLongerGranted):
         raise
-    except OAuthError as error:
-        if error.error in ("server_error", "temporarily_unavailable"):
-            raise _away(error) from error
-        raise _refused(error.error) from error
     except Exception as error:
-        raise _away(error) from error
+        # For an answer that is none, a library may raise any exception.
+        code = _code_of(error) if isinstance(error, OAuthError) else None
+        if code is not None and code not in _AWAY:
+            raise _refused(code) from error
+        why = code or str(error) or type(error).__name__
+        _logger.warning("the identity provider gave no answer: %s", why)
+        raise Unavailable(
+            "The identity provider does not answer. Try again in a moment."
+        ) from error
 
 
-def _refused(error: str | None) -> SignInRefused:
-    said = error if error in _SAID else "an error"
+def _refused(code: str) -> SignInRefused:
+    said = code if code in _SAID else "an error"
     return SignInRefused(f"The identity provider did not sign you in: {said}.")
 
 
-def _away(error: Exception) -> Unavailable:
-    # For an answer that is none, a library may raise any exception.
-    _logger.warning("the identity provider gave no answer: %s", str(error) or type(error).__name__)
-    return Unavailable("The identity provider does not answer. Try again in a moment.")
+def _code_of(error: OAuthError) -> str:
+    """The code of a provider's error, which may be any JSON; no other words are for the log."""
+    said = error.error if isinstance(error.error, str) else ""
+    return _NO_CODE.sub("", said)[:60] or "an error"
 
 
 def _text(said: Any) -> str | None:

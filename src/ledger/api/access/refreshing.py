@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from prometheus_client import Counter
+
 from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
 from ledger.api.problems import Unauthorized
 from ledger.application.commands.sessions import ASK_SECONDS, AskForClaims, KeepClaims
@@ -43,6 +45,25 @@ _KEEP_SECONDS = (0, 1, 2, 4, 8)
 
 _MOST_PAUSED = 10_000
 
+_MOST_REFUSED = 3
+"""So many refreshes that are refused one after the other are no matter of one person."""
+
+_REFUSED_SECONDS = 3600.0
+"""So long after the last refusal it is told."""
+
+_REFRESHES = Counter(
+    "ledger_session_refreshes", "Questions for fresh claims, by how they ended.", ["outcome"]
+)
+for _outcome in ("refreshed", "ended", "refused", "unavailable"):
+    _REFRESHES.labels(_outcome)
+
+
+class Unconfirmed(Unavailable):
+    """The provider has not confirmed the session for too long; a new sign-in may help."""
+
+    def __init__(self) -> None:
+        super().__init__("The identity provider has not confirmed your session for an hour.")
+
 
 class Refresher:
     """Asks for the claims of sessions, in one process."""
@@ -57,10 +78,18 @@ class Refresher:
         """The provider is asked nothing before."""
         self._paused = dict[str, datetime]()
         """The sessions about which the provider answers nonsense, and until when none is asked."""
+        self._refused, self._refused_at = 0, EARLIEST
+        """The refusals since a refresh succeeded, and when the last one was."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the provider refuses to refresh, of several sessions or one again and again."""
+        age = (self._clock() - self._refused_at).total_seconds()
+        return self._refused >= _MOST_REFUSED and age < _REFUSED_SECONDS
 
     def wanted(self) -> frozenset[str]:
         """The claims that the provider is asked for."""
-        return self._rules.grants.wanted() | {"name", "email"}
+        return self._rules.grants.wanted() | {"name"}
 
     def age(self, row: SessionRow) -> float:
         """The seconds since the provider gave the claims."""
@@ -73,7 +102,7 @@ class Refresher:
     async def fresh(self, row: SessionRow) -> SessionRow:
         """The row with claims that are at most five minutes old, or as old as an outage allows.
 
-        Raises Unauthorized for a session that has ended, or Unavailable.
+        Raises Unauthorized for a session that has ended, or Unconfirmed.
         """
         if not self._is_stale(row):
             return row
@@ -85,7 +114,7 @@ class Refresher:
                 raise Unauthorized(OVER)
             (row,) = found
         if self.is_too_old(row):
-            raise Unavailable("The identity provider has not confirmed your session for an hour.")
+            raise Unconfirmed
         return row
 
     def ask(self, row: SessionRow) -> asyncio.Task[None] | None:
@@ -112,7 +141,7 @@ class Refresher:
 
     async def _refresh(self, row: SessionRow) -> None:
         """Ask the provider for the claims of a person, or wait while another process asks it."""
-        from ledger.api.access.open_id import NoLongerGranted
+        from ledger.api.access.open_id import NoLongerGranted, SignInRefused
 
         reserved = await self._store.done(AskForClaims(row.session_id, row.checked_at))
         if reserved.duplicate:
@@ -125,14 +154,24 @@ class Refresher:
             said = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
             claims = None if said.claims is None else self._rules.grants.kept(said.claims)
         except (NoLongerGranted, ValueError):
+            self._count("ended")
             await self._store.end_quietly(row, "provider")
         except LedgerError as error:
+            self._count("refused" if isinstance(error, SignInRefused) else "unavailable")
             self._pause(row, error)
             await self._keep(KeepClaims(row.session_id))
         else:
+            self._count("refreshed" if said.failure is None else "unavailable")
             if said.failure is not None:
                 self._pause(row, said.failure)
             await self._keep(self._answer(row, secrets, said, claims))
+
+    def _count(self, outcome: str) -> None:
+        _REFRESHES.labels(outcome).inc()
+        if outcome == "refused":
+            self._refused, self._refused_at = self._refused + 1, self._clock()
+        elif outcome == "refreshed":
+            self._refused = 0
 
     def _answer(
         self, row: SessionRow, secrets: SessionSecrets, said: "Refreshed", claims: str | None

@@ -121,9 +121,13 @@ async def check_readiness(request: Request) -> Response:
     is_sealing = not sealing_stopped and not waits
     grants = services.sessions.rules.grants
     grants.look()
-    is_broken = grants.why_broken is not None
+    sign_in: dict[str, Any] = {}
+    if grants.why_broken is not None:
+        sign_in["grants"] = {"broken": True}
+    if services.sessions.refresher.is_refused:
+        sign_in["refreshes"] = {"refused": True}
     is_stopped = not is_sealing or any(view["stopped"] for view in views)
-    is_degraded = is_stopped or differences or is_broken
+    is_degraded = is_stopped or differences or sign_in
     why = _CONTRADICTS if contradicts else _DAMAGED if sealing_stopped else _WAITS
     sealing: dict[str, Any] = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
     if not is_sealing:
@@ -134,9 +138,8 @@ async def check_readiness(request: Request) -> Response:
         "projections": views,
         "sealing": sealing,
         "log": {"differs": differences > 0},
+        **sign_in,
     }
-    if is_broken:
-        document["grants"] = {"broken": True}
     return _document(document, 200)
 
 
