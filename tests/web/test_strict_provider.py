@@ -52,7 +52,10 @@ class Town(NamedTuple):
 
 
 @pytest.fixture
-def town(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Town]:
+def town(
+    server: EmbeddedPostgres, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Town]:
+    """The parameter, if there is one, has further settings."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     (tmp_path / "secret").write_text(SECRET)
@@ -70,6 +73,7 @@ def town(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Town]:
             oidc_client_id=CLIENT,
             oidc_client_secret_file=tmp_path / "secret",
             oidc_grants=tmp_path / "grants.toml",
+            **getattr(request, "param", {}),
         )
         clock = Clock(datetime.now(UTC))
         with edge_of(settings, conninfo, clock) as edge, listening(edge, port=port):
@@ -85,6 +89,21 @@ def test_a_strict_provider_signs_in_and_its_rotated_refresh_tokens_are_used_once
         town.edge.clock.advance(seconds=310)
         assert guest.is_signed_in()
     town.provider.person("anna", groups=["nobodys"])
+    town.edge.clock.advance(seconds=310)
+    assert not guest.is_signed_in()
+
+
+@pytest.mark.parametrize(
+    "town", [{"oidc_scopes": "openid profile email offline_access"}], indirect=True
+)
+def test_a_scope_that_the_strict_provider_does_not_grant_keeps_nobodys_rights(town: Town) -> None:
+    """Without asking for consent it grants no ``offline_access``, and gives a refresh token."""
+    town.provider.person("dora", groups=["ledger-finance"])
+    guest = town.arrive()
+    for _ in range(2):
+        town.edge.clock.advance(seconds=310)
+        assert guest.is_signed_in()
+    town.provider.person("dora", groups=["nobodys"])
     town.edge.clock.advance(seconds=310)
     assert not guest.is_signed_in()
 
