@@ -300,11 +300,11 @@ def test_a_quoted_key_equals_the_bare_key(edge: Edge) -> None:
         assert (again.content, replayed(again)) == (first.content, True)
 
 
-@pytest.mark.parametrize("host", ["[", "a/b", "a?b", "ledger.test:port", "\xff"])
+@pytest.mark.parametrize("host", ["[::1]:8000", "a%2Fb", "A_B", "ledger.test:", "127.0.0.1"])
 def test_a_key_is_the_same_under_any_host_header(edge: Edge, host: str) -> None:
     line, key = edge.fresh(), fresh_key()
     assert send(edge, line, key).status_code == 200
-    answer = send(edge, line, key, headers={"host": host.encode("latin-1")})
+    answer = send(edge, line, key, headers={"host": host})
     assert (answer.status_code, replayed(answer)) == (200, True)
 
 
@@ -380,8 +380,10 @@ def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(
             assert (first.status_code, again.status_code) == (200, 200)
             assert (body(again), replayed(first), replayed(again)) == (body(first), False, True)
             # The view has never seen this line, so there is nothing to show.
-            assert_problem(await pause(new), 503, "behind")
-            assert_problem(await pause(new), 503, "behind")
+            for _ in range(2):
+                unseen = await pause(new)
+                assert_problem(unseen, 503, "behind")
+                assert not replayed(unseen), "the answer is none of before"
         paused = "SELECT 1 FROM ledger.ledger_events WHERE topic = 'execution.paused/1'"
         assert len(query(conninfo, paused)) == 2
 

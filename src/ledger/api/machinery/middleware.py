@@ -157,7 +157,8 @@ class EveryAnswer:
                     headers.append(_STRICT_TRANSPORT)
                 if self._cors is not None:
                     headers += self._cors.headers_of(scope)
-                if scope["state"].get("replayed"):
+                # A 503 is no answer of before: the replayed command's subject could not be read.
+                if scope["state"].get("replayed") and message["status"] != 503:
                     headers.append((b"idempotency-replayed", b"true"))
                 if b"ledger-position" not in names:
                     position = str(self._positions.last_heard).encode()
