@@ -61,6 +61,98 @@ def test_a_request_without_a_host_header_or_with_an_empty_one_or_two_is_a_400(
         assert rest == b""
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a b",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a@b",
+        "a\\b",
+        '"a"',
+        "<a>",
+        "a%2",
+        "a%zz",
+        "\u00e4",
+        "http://a",
+        "a:b",
+        "a:1:2",
+        ":80",
+        "::1",
+        "[::1",
+        "[::1]a",
+        "[]",
+        "[a]",
+        "[1:::2]",
+        "[fe80::1%25a]",
+        "[v.a]",
+    ],
+)
+def test_a_host_that_is_none_is_a_400(address: Address, host: str) -> None:
+    for path in ("/healthz", "/v1/execution", "/ui"):
+        answer, body, rest = send_head(address, f"GET {path} HTTP/1.1\nHost: {host}\n\n")
+        assert (answer.status, json.loads(body)["code"]) == (400, "invalid_request")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["connection"] == "close"
+        assert rest == b""
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a",
+        "A.Example.",
+        "a_b-c.d",
+        "a:",
+        "a:8000",
+        "a:0080",
+        "127.0.0.1:1",
+        "[::1]",
+        "[2001:DB8::1.2.3.4]:8000",
+        "[v1.a:b]",
+        "a%20b",
+        "a,b;c=d!$&'()*+~",
+        " a \t",
+    ],
+)
+def test_a_host_by_the_grammar_is_answered(address: Address, host: str) -> None:
+    head = f"GET /healthz HTTP/1.1\nconnection: close\nHost: {host}\n\n"
+    assert send_head(address, head)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "HTTP/0.9", "HTTP/1.2", "HTTP/1.9", "HTTP/2.0", "HTTP/3.0", "HTTP/9.9", "HTTP/1", "HTTP/1.",
+        "HTTP/.1", "HTTP/1.10", "HTTP/11.1", "HTTP/1.1x", "http/1.1", "HTTPS/1.1", "",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("more", ["", "upgrade: h2c\nconnection: upgrade\n"])
+def test_another_version_of_http_is_a_400_in_plain_text(
+    address: Address, version: str, more: str
+) -> None:
+    line = f"GET /healthz {version}".strip()
+    answer, body, rest = send_head(address, f"{line}\nHost: x\n{more}\n")
+    assert (answer.status, body) == (400, b"Invalid HTTP request received.")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["connection"] == "close"
+    assert rest == b""
+
+
+def test_a_preface_of_http_2_is_a_400(address: Address) -> None:
+    answer, _, rest = send_head(address, "PRI * HTTP/2.0\n\nSM\n\n")
+    assert (answer.status, rest) == (400, b"")
+
+
+def test_a_request_before_another_version_is_answered(address: Address) -> None:
+    head = "GET /healthz HTTP/1.1\nHost: x\n\nGET /healthz HTTP/2.0\nHost: x\n\n"
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(head.replace("\n", "\r\n").encode())
+        received = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"400"]
+
+
 def test_a_request_with_one_host_header_is_answered(address: Address) -> None:
     for version in ("1.0", "1.1"):
         head = f"GET /healthz HTTP/{version}\nconnection: close\nx: 1\nHOST: x\nx: 2\n\n"

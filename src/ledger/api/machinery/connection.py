@@ -33,6 +33,7 @@ from ledger.api.machinery.heads import (
     INVALID,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
+    VERSIONS,
     RefusedHead,
     WithoutFirstHead,
 )
@@ -203,6 +204,8 @@ class Connection(HttpToolsProtocol):
         is_large = self._fed > MOST_HEAD_BYTES and self._is_head_large()
         if is_large or len(self.headers) > MOST_HEADERS:
             raise RefusedHead(HEAD_TOO_LARGE)
+        if self.parser.get_http_version() not in VERSIONS:
+            raise RefusedHead(INVALID)
         super().on_headers_complete()
         if self.parser.should_upgrade():
             self._is_body_skipped = any(name in FRAMING for name, _ in self.headers)

@@ -11,6 +11,9 @@ MOST_HEADERS = 128
 HEAD_END = b"\r\n\r\n"
 """The only end of a head that the parser accepts: data has at least as many of them as heads."""
 
+VERSIONS = frozenset({"1.0", "1.1"})
+"""The versions of HTTP that are spoken here; the parser also takes requests of others."""
+
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 """Headers that announce a body."""
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import AddressValueError, IPv6Address
 from typing import Any
 
 from prometheus_client import REGISTRY, Histogram
@@ -26,6 +27,12 @@ from ledger.telemetry.lines import REQUEST_ID
 _logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+_HOST = re.compile(
+    rb"""(?:\[(?:(?P<ip6>[0-9A-Fa-f:.]+)|[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"""
+    rb"""|(?:[\w.~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++)(?::[0-9]*)?"""
+)
+"""A host with an optional port (RFC 9110, 7.2; RFC 3986, 3.2.2)."""
 
 _IS_HEAD = "ledger.is_head"
 
@@ -167,11 +174,13 @@ class EveryAnswer:
             await send(message)
 
         try:
-            if count(scope, b"host") == 1 and (header(scope, b"host") or b"").strip():
+            if count(scope, b"host") == 1 and _is_host(header(scope, b"host") or b""):
                 await self._app(scope, receive, send_with_headers)
             else:
                 # Two servers on the way may read different hosts from such a request.
-                refusal = BadRequest("The request must have exactly one Host header, not empty.")
+                refusal = BadRequest(
+                    "The request must have exactly one Host header, with a host and perhaps a port."
+                )
                 closing = {"Connection": "close"}
                 await problem(Request(scope), refusal, closing)(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -190,6 +199,15 @@ class EveryAnswer:
         route: Any = scope.get("route")
         path = None if status in _WITHOUT_ROUTE else getattr(route, "path", "none")
         _seconds_of(path, scope["method"], status).observe(seconds)
+
+
+@lru_cache(64)
+def _is_host(value: bytes) -> bool:
+    found = _HOST.fullmatch(value.strip(b" \t"))
+    try:
+        return found is not None and bool(not found["ip6"] or IPv6Address(found["ip6"].decode()))
+    except AddressValueError:
+        return False
 
 
 def _kept(scope: Scope) -> _Headers:
