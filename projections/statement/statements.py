@@ -24,29 +24,41 @@ _FILTERS: Mapping[str, str] = {
 }
 """Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
-_ITEM = f"""'{{{{' || s.item || ',"total":' || COALESCE(d.total, 'null')
+# The stored event, which alone is sealed: the view has the document's hash as well.
+_EVENT = """LEFT JOIN LATERAL ledger.stored_events(ARRAY[s.issued]) AS e
+    ON e.stream = s.statement_id"""
+
+_ISSUED = "convert_from(e.state, 'UTF8')::json #>> '{{12,document_sha256}}'"
+
+# The total if it is that of the document that was issued. A text within the document cannot look
+# like its key: quotation marks are escaped there.
+_ITEM = f"""'{{{{' || s.item || ',"total":' || CASE
+        WHEN encode(sha256(d.document), 'hex') = {_ISSUED}
+        AND position(convert_to('"total":' || d.total || ',"rows":', 'UTF8') IN d.document) > 0
+        THEN d.total ELSE 'null' END
     || ',"replaced_by":' || COALESCE('"' || s.replaced_by || '"', 'null')
     || ',"withdrawn_at":' || {json_of_instant("s.withdrawn_at")} || '}}}}'"""
 
 _LIST = f"""
-SELECT p.position, page.statement_key, page.item
+SELECT p.position, s.statement_key, {_ITEM}
 FROM ({{position}}) AS p
 LEFT JOIN LATERAL (
-    SELECT s.statement_key, {_ITEM} AS item
-    FROM ledger.statement AS s
-    LEFT JOIN ledger.statement_document AS d USING (document_sha256)
+    SELECT s.* FROM ledger.statement AS s
     WHERE {{where}} ORDER BY s.statement_key DESC LIMIT %(limit)s
-) AS page ON true
-ORDER BY page.statement_key DESC
+) AS s ON true
+{_EVENT}
+LEFT JOIN ledger.statement_document AS d USING (document_sha256)
+ORDER BY s.statement_key DESC
 """
 
-_ONE = """
-SELECT p.position, s.issued, '{{' || s.item || '}}', {document}
-FROM ({position}) AS p
+_ONE = f"""
+SELECT p.position, s.issued, '{{{{' || s.item || '}}}}', {_ISSUED}, d.document
+FROM ({{position}}) AS p
 LEFT JOIN LATERAL (
-    SELECT s.issued, s.item, s.document_sha256 FROM ledger.statement AS s
-    WHERE s.statement_id = %(statement_id)s AND s.issued <= p.position AND {where}
+    SELECT s.* FROM ledger.statement AS s
+    WHERE s.statement_id = %(statement_id)s AND s.issued <= p.position AND {{where}}
 ) AS s ON true
+{_EVENT}
 LEFT JOIN ledger.statement_document AS d USING (document_sha256)
 """
 
@@ -54,20 +66,20 @@ LEFT JOIN ledger.statement_document AS d USING (document_sha256)
 @cache
 def list_read(filters: frozenset[str]) -> Read:
     """(position, statement's key, item JSON) rows, newest first; a row of nulls if none."""
-    return read_of(_LIST, "statement", where=where(filters, _FILTERS))
+    # A page of documents is hashed.
+    return read_of(_LIST, "statement", planning=Planning.LONG, where=where(filters, _FILTERS))
 
 
 @cache
-def statement_read(tenant: frozenset[str], *, past: bool = False, whole: bool = True) -> Read:
-    """A single row: position, position of the event or null, JSON without the total, document.
+def statement_read(tenant: frozenset[str], *, past: bool = False) -> Read:
+    """A single row: position, that of the event, JSON without the total, hash, document.
 
-    Without the document if not ``whole``.
+    The position of the event is null if the statement is not seen. The hash is the event's.
     """
     return read_of(
         _ONE,
         "statement",
         past=past,
         planning=Planning.LONG,
-        document="d.document" if whole else "NULL",
         where=where_tenant(tenant, "s"),
     )

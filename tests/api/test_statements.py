@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from ledger.reads import statement
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
-from tests.support.statements import APRIL, Tenant, check_in, tenant_of
+from tests.support.sealing import seal
+from tests.support.statements import APRIL, Tenant, alter, check_in, tenant_of
 
 ROW_KEYS = [
     "id", "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "note",
@@ -310,6 +312,69 @@ def test_the_export_has_the_rows_and_last_the_total(tenant: Tenant, line: str) -
     assert rows[1]["cause_seconds_approval_gap"] == "0.0"
     wrong = tenant.edge.get(path, tenant.token, params={"format": "jsonl"})
     assert_problem(wrong, 422, "invalid_request")
+
+
+# Altered documents.
+
+OTHER_NUMBER = """UPDATE ledger.statement_document
+SET document = convert_to(replace(convert_from(document, 'UTF8'), '"hours":2.5', '"hours":9.5'),
+    'UTF8') WHERE encode(document_sha256, 'hex') = '{hash}'"""
+OTHER_HASH = OTHER_NUMBER.replace(
+    "SET document =",
+    """SET document_sha256 = sha256(convert_to(replace(convert_from(document, 'UTF8'),
+    '"hours":2.5', '"hours":9.5'), 'UTF8')), document =""",
+)
+OTHER_TOTAL = """UPDATE ledger.statement_document SET total = replace(total, '2.5', '9.5')
+WHERE encode(document_sha256, 'hex') = '{hash}'"""
+GONE = "DELETE FROM ledger.statement_document WHERE encode(document_sha256, 'hex') = '{hash}'"
+OF_OTHERS = """UPDATE ledger.statement_document SET organization_id = 'ORG-26-000002'
+WHERE encode(document_sha256, 'hex') = '{hash}'"""
+
+
+def alter_document(tenant: Tenant, statement: str, sha256: str) -> None:
+    alter(tenant.edge, statement.replace("{hash}", sha256))
+
+
+@pytest.mark.parametrize("statement", [OTHER_NUMBER, OTHER_HASH, GONE, OF_OTHERS])
+def test_a_document_that_is_not_the_one_that_was_issued_is_shown_nowhere(
+    tenant: Tenant, line: str, tmp_path: Path, statement: str
+) -> None:
+    """An altered number was once answered under the hash of the document that was issued."""
+    data = tenant.issued()
+    sound = tenant.issued(reference="Sound")["id"]
+    seal(tenant.edge.conninfo, tmp_path)
+    path, sha256 = f"/v1/statements/{data['id']}", data["document_sha256"]
+    alter_document(tenant, statement, sha256)
+    if statement is OTHER_HASH:
+        # The hash that the view has beside the log is altered with the document.
+        alter(tenant.edge, f"""UPDATE ledger.statement SET (document_sha256, item) = (
+            SELECT document_sha256, replace(item, '{sha256}', encode(document_sha256, 'hex'))
+            FROM ledger.statement_document WHERE organization_id = '{tenant.organization}'
+            AND convert_from(document, 'UTF8') LIKE '%"hours":9.5%')
+            WHERE statement_id = '{data["id"]}'""")  # fmt: skip
+    tag = {"if-none-match": f'"{sha256}"'}
+    for place, headers in (("", {}), ("", tag), ("", {"if-none-match": "*"}),
+                           ("/export", {}), ("/bundle", {}), ("/changes", {})):  # fmt: skip
+        answer = tenant.edge.get(path + place, tenant.token, headers=headers)
+        problem = assert_problem(answer, 503, "document_altered")
+        assert problem["detail"] == "This document is not the one that was issued."
+        assert "etag" not in answer.headers
+        assert answer.headers["retry-after"] == "1"
+    other, shown = tenant.listed()
+    assert (other["id"], other["total"]["hours"]) == (sound, 2.5)
+    assert (shown["id"], shown["total"]) == (data["id"], None)
+    assert tenant.document(sound)["total"]["hours"] == 2.5
+    # The statement can be withdrawn all the same, and shows no number then either.
+    withdrawn = tenant.withdraw(data["id"])
+    assert (withdrawn.status_code, withdrawn.json()["data"]["total"]) == (200, None)
+
+
+def test_a_list_shows_no_total_that_is_not_the_documents(tenant: Tenant, line: str) -> None:
+    data = tenant.issued()
+    assert tenant.listed()[0]["total"] == data["total"]
+    alter_document(tenant, OTHER_TOTAL, data["document_sha256"])
+    assert tenant.listed()[0]["total"] is None
+    assert tenant.document(data["id"])["total"] == data["total"]
 
 
 # Withdrawal and replacement.

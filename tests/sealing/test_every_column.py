@@ -57,7 +57,6 @@ OUTSIDE = {
 }
 
 OTHER_COLUMNS = {
-    ("statement_document", "stored_at"): "tells when a document without an event may be dropped",
     ("run_key", "wrapped"): "random, and to be destroyed: compared is whether there is one",
 }
 

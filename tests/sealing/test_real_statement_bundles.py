@@ -119,6 +119,8 @@ def altered(tenant: Tenant, change: str) -> Iterator[list[Difference]]:
         ("UPDATE {table} SET total = '1' WHERE {own}", "total"),
         ("UPDATE {table} SET workspace_id = 'WS-26-000009' WHERE {own}", "workspace_id"),
         ("UPDATE {table} SET organization_id = 'ORG-26-000009' WHERE {own}", "organization_id"),
+        ("UPDATE {table} SET stored_at = stored_at + interval '1 hour' WHERE {own}", "stored_at"),
+        ("UPDATE {table} SET stored_at = 'infinity' WHERE {own}", "stored_at"),
         ("DELETE FROM {table} WHERE {own}", None),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
 from tests.support.sealing import seal
+from tests.support.statements import alter
 from tests.support.verifier import verifier
 from tests.support.visitor import Seen, Visitor, visitor
 
@@ -303,6 +304,34 @@ def test_a_sealed_statement_has_a_bundle_that_the_shown_command_proves(
     _, document = verifier.open_statement(answer.text, key)
     assert (document["reference"], document["total"]["hours"]) == ("INV-9", 3.5)
     assert page.words("code.hash") == [tenant.listed()[0]["document_sha256"]]
+
+
+def test_a_document_that_was_altered_is_shown_nowhere_and_said_to_be_another(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    """The page once showed an altered number above the word "Sealed"."""
+    path = tenant.issued()
+    sound = tenant.issued(workspace_id=tenant.workspaces[0])
+    seal(tenant.edge.conninfo, tmp_path)
+    assert "3.5" in tenant.guest.get(path).text
+    (sha256,) = [row["document_sha256"] for row in tenant.listed() if row["id"] == path[15:]]
+    alter(tenant.edge, f"""UPDATE ledger.statement_document SET document = convert_to(
+        replace(convert_from(document, 'UTF8'), '"hours":3.5', '"hours":7531.5'), 'UTF8')
+        WHERE encode(document_sha256, 'hex') = '{sha256}'""")  # fmt: skip
+    for address in ("", "/export", "/bundle"):
+        page = tenant.guest.get(f"{path}{address}")
+        assert page.status == 503
+        assert page.words(".refusal h1") == ["The document was altered"]
+        assert page.words(".refusal p")[0] == "This document is not the one that was issued."
+        assert "7,531.5" not in page.text
+        assert "3.5" not in page.text
+    first, second = tenant.guest.get(PATH).all("table.statements tbody tr")
+    assert (first["id"], second["id"]) == (sound[15:], path[15:])
+    assert [cell.get_text() for cell in first.select("td.number")] == ["2.5", "0", "0"]
+    assert second.select("td.number") == []
+    assert "This document is not the one that was issued." in second.get_text()
+    assert tenant.guest.get(f"{NEW}?replaces={path[15:]}").status == 503
+    assert tenant.guest.get("/ui/compare?then=2026-04-14&time_zone=UTC").status == 200
 
 
 # Withdrawing and replacing.

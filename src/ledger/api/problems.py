@@ -41,6 +41,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "internal_error": (500, "Internal error"),
     "behind": (503, "The views are behind"),
     "clock_skew": (503, "The node's clock is wrong"),
+    "document_altered": (503, "The document was altered"),
     "read_only": (503, "This node only reads"),
     "unavailable": (503, "Unavailable"),
 }
@@ -75,6 +76,7 @@ time, too many waiting reads) are operational errors too."""
 RETRY_AFTER = {
     "behind": "1",
     "clock_skew": "2",
+    "document_altered": "1",
     "rate_limited": "1",
     "read_only": "1",
     "unavailable": "2",

@@ -5,7 +5,7 @@ stops there, until the views show all that was told before.
 """
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
@@ -43,7 +43,7 @@ class Closer:
         with views_at_end(self._conninfo) as (_, end):
             corner = later(end, self.at)
         made = asyncio.run(self._document(clerk, corner))
-        Documents(self._conninfo).store(made.row(datetime.now(UTC)))
+        Documents(self._conninfo).store(made.row(corner.clock))
         return IssueStatement(
             clerk,
             None,

@@ -17,6 +17,7 @@
     │   ├── RateLimited         too much of the credential waits already; try again later
     │   └── ClockSkew           the node's clock differs from the database's; try another node
     ├── ReadOnly                the node only reads; send the request to another node
+    ├── DocumentAltered         a statement's document is not the one that was issued
     └── Behind                  a view or the seal lags behind the asked position; try again
 
 The classes know nothing of HTTP: ``api/problems.py`` has the table of codes and statuses. Messages
@@ -175,6 +176,18 @@ class ReadOnly(LedgerError):
 
     def __init__(self, detail: str = "This node only reads: send the request to another.") -> None:
         super().__init__(detail)
+
+
+class DocumentAltered(LedgerError):
+    """The document of a statement is missing, or has another hash than the statement's event.
+
+    ``ledger verify`` names the document. A backup has the one that was issued.
+    """
+
+    code = "document_altered"
+
+    def __init__(self) -> None:
+        super().__init__("This document is not the one that was issued.")
 
 
 class Behind(LedgerError):

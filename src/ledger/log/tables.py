@@ -390,6 +390,7 @@ class DocumentRow(NamedTuple):
     total: Text
     """The JSON of the document's ``total``, for lists of statements."""
     stored_at: Instant
+    """The instant of the document's numbers, which is before that of its event."""
 
 
 STATEMENT_DOCUMENT = Table(

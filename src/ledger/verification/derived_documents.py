@@ -1,6 +1,7 @@
 """The documents of statements, compared with the events that issued them (contract, Statements)."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from ledger.domain.recorded import Recorded
@@ -14,7 +15,7 @@ from ledger.verification.differing import differs, missing
 _DOCUMENTS = """
 SELECT asked.hash, d.organization_id, d.workspace_id, actual.hash, d.total,
     CASE WHEN actual.hash = asked.hash
-         THEN (convert_from(d.document, 'UTF8')::json -> 'total')::text END
+         THEN (convert_from(d.document, 'UTF8')::json -> 'total')::text END, d.stored_at
 FROM unnest(%s::bytea[]) AS asked (hash)
 LEFT JOIN ledger.statement_document AS d ON d.document_sha256 = asked.hash
 LEFT JOIN LATERAL (SELECT sha256(d.document) AS hash OFFSET 0) AS actual ON true
@@ -26,12 +27,13 @@ class IssuedDocuments:
 
     def __init__(self, connection: Connection, report: Report) -> None:
         self._connection, self._report = connection, report
-        self._issued: dict[bytes, StatementIssued] = {}
+        self._issued: dict[bytes, tuple[StatementIssued, datetime]] = {}
         self.rows = 0
 
     def note(self, recorded: Recorded) -> None:
         if isinstance(recorded.body, StatementIssued):
-            self._issued[bytes.fromhex(recorded.body.document_sha256)] = recorded.body
+            hash_ = bytes.fromhex(recorded.body.document_sha256)
+            self._issued[hash_] = recorded.body, recorded.recorded_at
 
     def compare(self) -> None:
         """Compare the documents of the statements since the last call."""
@@ -42,10 +44,12 @@ class IssuedDocuments:
         found = self._connection.execute(_DOCUMENTS, ([*issued],), binary=True)
         for hash_, organization_id, workspace_id, *rest in found:
             stored = organization_id, workspace_id, *rest
-            self._compare(hash_, issued[hash_], stored)
+            self._compare(hash_, *issued[hash_], stored)
 
-    def _compare(self, hash_: bytes, event: StatementIssued, stored: Sequence[Any]) -> None:
-        organization_id, workspace_id, actual, total, told = stored
+    def _compare(
+        self, hash_: bytes, event: StatementIssued, at: datetime, stored: Sequence[Any]
+    ) -> None:
+        organization_id, workspace_id, actual, total, told, stored_at = stored
         if organization_id is None and actual is None:
             self._report(missing(STATEMENT_DOCUMENT, (hash_,)))
             return
@@ -54,6 +58,8 @@ class IssuedDocuments:
             ("organization_id", organization_id, event.organization_id),
             ("workspace_id", workspace_id, event.workspace_id),
             ("total", total, told if actual == hash_ else total),
+            # Stored before its event. None: infinity.
+            ("stored_at", stored_at, at if stored_at is None or stored_at > at else stored_at),
         ):
             if says != log:
                 self._report(differs(STATEMENT_DOCUMENT, (hash_,), column, says, log))

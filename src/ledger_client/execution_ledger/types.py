@@ -1885,7 +1885,8 @@ class Statement(_Answer, frozen=True, kw_only=True):
     """The log's position at the instant `as_of`."""
     document_sha256: str
     replaces: str | None = None
-    total: UsageSums
+    total: UsageSums | None = None
+    """Null if the document is not the one that was issued."""
     replaced_by: str | None = None
     withdrawn_at: datetime | None = None
 

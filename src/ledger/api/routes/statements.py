@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -46,7 +47,7 @@ from ledger.application.commands.statements import (
     WithdrawStatement,
 )
 from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import Invalid, NotFound, Unavailable
+from ledger.domain.errors import DocumentAltered, Invalid, NotFound
 from ledger.domain.usage import OF_ALL
 from ledger.domain.values import (
     LABEL,
@@ -144,7 +145,7 @@ class Issued(msgspec.Struct):
 class ShownStatement(StatementAsIssued, kw_only=True):
     """A statement, with the total of its document."""
 
-    total: UsageSums
+    total: Annotated[UsageSums | None, doc("Null if the document is not the one that was issued.")]
     replaced_by: str | None
     withdrawn_at: ShownInstant | None
 
@@ -283,7 +284,7 @@ async def _stored(
             reference=body.reference,
             replaces=body.replaces,
         )
-        await asyncio.to_thread(services.documents.store, made.row(services.clock()))
+        await asyncio.to_thread(services.documents.store, made.row(corner.clock))
     return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
 
 
@@ -351,28 +352,28 @@ class FoundStatement(NamedTuple):
     """The position of its event."""
     about: StatementAsIssued
     octets: bytes
-    """The document; empty if it was not asked for."""
+    """The document, whose hash is that of the event."""
+    tag: bytes
+    """The hash as an entity tag."""
 
 
 _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 
 
-async def find(
-    asking: Asking, statement_id: str, query: Present | None = None, *, whole: bool = True
-) -> FoundStatement:
-    """The statement, with its document if ``whole``. Raises NotFound."""
+async def find(asking: Asking, statement_id: str, query: Present | None = None) -> FoundStatement:
+    """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
     query = query or Present()
     if not re.fullmatch(STATEMENT_ID, statement_id):
         raise NotFound(_UNKNOWN)
     tenant = asking.tenant
-    read = statement_read(frozenset(tenant), past=query.is_past, whole=whole)
+    read = statement_read(frozenset(tenant), past=query.is_past)
     rows = await asking.rows(read, {**tenant, "statement_id": statement_id}, query)
-    ((_, issued, about, octets),) = rows
+    ((_, issued, about, sealed, octets),) = rows
     if issued is None:
         raise read_at(rows, NotFound(_UNKNOWN))
-    if whole and octets is None:
-        raise Unavailable("The document of the statement is missing: verify the ledger.")
-    return FoundStatement(rows, issued, _decode_about(about), bytes(octets or b""))
+    if octets is None or (await asyncio.to_thread(sha256, octets)).hexdigest() != sealed:
+        raise DocumentAltered
+    return FoundStatement(rows, issued, _decode_about(about), bytes(octets), f'"{sealed}"'.encode())
 
 
 @read_route(
@@ -382,8 +383,7 @@ async def show_statement(asking: Asking, statement_id: AnyStatementId, query: Pr
     """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
     found = await find(asking, statement_id)
     asking.request.state.is_exact = True
-    tag = f'"{found.about.document_sha256}"'.encode()
-    return unless_known(asking.request, Reply(found.octets, found.rows.position, tag=tag))
+    return unless_known(asking.request, Reply(found.octets, found.rows.position, tag=found.tag))
 
 
 _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *cells(row)])
@@ -428,7 +428,7 @@ async def show_statement_changes(
     """
     services = asking.services
     async with services.heavy.turn(asking.principal.party):
-        about = (await find(asking, statement_id, query, whole=False)).about
+        about = (await find(asking, statement_id, query)).about
         now = await corner_of(asking, VIEWS, query.instant)
         scope = scope_of(asking.principal.tenant, about.organization_id, about.workspace_id)
         then, period = Corner(about.position, about.as_of), (about.from_, about.to)
