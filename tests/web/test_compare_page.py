@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -108,8 +109,49 @@ def test_the_numbers_of_a_period_stand_as_change(edge: Edge, place: str) -> None
     month = {"from": f"{edge.clock.now:%Y-%m}-01", "to": f"{edge.clock.now + timedelta(1):%F}"}
     page = visitor(edge).get(address(place, then, **month))
     assert row_of(page, "Hours")["Hours"] == "+2.5"
-    assert page.words(".figures dl dd")[0] == "2.5 +2.5"
     assert visitor(edge).get(address(place, then)).all(".figures dl") == []
+
+
+def test_the_sum_over_the_lines_with_an_event_is_never_called_that_of_the_period(
+    edge: Edge, place: str
+) -> None:
+    """The page once said "Hours of April 2026 5.5", though another line had 100 more."""
+    quiet, late = (
+        edge.fresh("agent_runtime", workspace_id=place, name=name) for name in ("Quiet", "Late")
+    )
+
+    def worked(line: str, hours: float, tokens: int) -> None:
+        name = f"{line}-{hours}"
+        edge.accept(
+            fact("execution.checked_in", line, {"hours": hours}),
+            fact("run.started", None, {"service_line_id": line, "external_id": name}),
+            fact("run.completed", None, {"external_id": name, "tokens_used": tokens}),
+        )
+
+    worked(quiet, 100, 70_000)
+    worked(late, 3, 1_000)
+    then = instant(edge)
+    worked(late, 2.5, 234)
+    month = {"from": "2026-04-01", "to": "2026-05-01"}
+    guest = visitor(edge)
+    asked = address(place, then, **month)
+    said = ["+2.5 h in April 2026", "+1 in April 2026", "+234 in April 2026"]
+    for path in (asked, f"{asked}&change=newly_blocked", f"{asked}&sort=hours"):
+        page = guest.get(path)
+        assert page.words(".figures dt") == ["Hours", "Runs", "Tokens"]
+        assert page.words(".figures dd") == said
+    # Every offered instant, each with the numbers of its months.
+    ways = [str(link["href"]) for link in page.all(".tabs a")]
+    assert len(ways) >= 3
+    for way in ways:
+        values = guest.get(way).words(".figures dd")
+        assert len(values) == 3
+        for value in values:
+            assert re.fullmatch(r"([+-][\d.,]+( h)?|no change) in .+", value), value
+    unchanged = guest.get(address(place, instant(edge), **month))
+    assert unchanged.words(".figures dd") == ["no change in April 2026"] * 3
+    of_resource = guest.get(f"{asked}&resource_id=ada")
+    assert of_resource.words(".figures dt") == ["Hours"]
 
 
 def test_the_page_is_since_yesterday_and_friday_evening_is_a_click_away(edge: Edge) -> None:
