@@ -84,3 +84,44 @@ def test_the_pages_are_whole_and_accessible(
         visit.goto(path)
         assert visit.evaluate("document.scrollingElement.scrollWidth") <= width, path
         assert_accessible(visit)
+
+
+SHOWN_WHOLE = """heading => {
+    const {left, right, width} = heading.getBoundingClientRect()
+    const [x, y] = [left + width / 2, heading.getBoundingClientRect().top + 4]
+    return heading.scrollWidth <= heading.clientWidth && left >= 0 && right <= innerWidth
+        && heading.contains(document.elementFromPoint(x, y))
+}"""
+
+FILTERS = {
+    "workspace_id": "WS-26-820001",
+    "project_tag": "checkout-and-payment-of-the-northern-region",
+    "resource_id": "mara.lindqvist-of-the-northern-region@halden-bank.example",
+    "product_line": "managed_services",
+    "execution_model": "capacity",
+    "service_line_id": "LIN-26-100001",
+}
+
+
+@pytest.mark.parametrize(
+    "names", repeated([[*FILTERS], ["workspace_id"], [], *([name] for name in FILTERS)], first=2)
+)
+def test_the_period_stands_whole_beside_every_filter_and_nothing_scrolls_sideways(
+    visit: Page, told: str, names: list[str]
+) -> None:
+    """The heading once was 0 px wide as soon as a workspace was chosen."""
+    chosen = "".join(f"&{name}={FILTERS[name]}" for name in names)
+    for path, period in (
+        (f"from=2026-04-01&to=2026-04-15{chosen}", "2026-04-01 to 2026-04-14"),
+        (f"from=2026-04-01&to=2026-05-01{chosen}&as_of={told}", "April 2026"),
+    ):
+        visit.goto(f"/ui/usage?time_zone=UTC&{path}")
+        heading = visit.get_by_role("heading", level=1)
+        expect(heading).to_have_text(period)
+        wrong = []
+        for width in (390, 820, 1024, 1280, 1366, 1440, 1536, 1600, 1920):
+            visit.set_viewport_size({"width": width, "height": 900})
+            wide = visit.evaluate("document.scrollingElement.scrollWidth")
+            if wide > width or not heading.evaluate(SHOWN_WHOLE):
+                wrong.append((width, wide, heading.bounding_box()))
+        assert wrong == [], path
