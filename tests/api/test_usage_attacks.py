@@ -378,6 +378,38 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
     edge.run(crowd())
 
 
+def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
+    edge: Edge, lines: list[str]
+) -> None:
+    """Sixteen such reads of a key once made the details of others sixteen times as slow."""
+    heavy, http = edge.service.app.state.services.heavy, edge.service.http
+    then, path = f"{edge.clock.now:%Y-%m-%dT%H:%M:%SZ}", f"/v1/execution/{lines[0]}/usage"
+    month = {"from": "2026-03-01", "to": "2026-04-01"}
+    longer = {"from": "2026-03-01", "to": "2026-04-01T00:00:01Z"}
+
+    async def crowd() -> None:
+        async with heavy.turn(ORGANIZATION):
+            asked = [
+                asyncio.create_task(http.get(address, params=params))
+                for address, params in [(USAGE, {}), (path, longer | {"as_of": then})] * 8
+            ]
+            async with asyncio.timeout(30):
+                while heavy._turns[ORGANIZATION][1] != 17:
+                    await asyncio.sleep(0)
+            refused = await http.get(path, params=longer | {"as_of": then})
+            assert_problem(refused, 429, "rate_limited")
+            assert refused.headers["retry-after"]
+            # A month of the past, and a year of now, are read at once.
+            for params in (month | {"as_of": then}, longer):
+                assert (await http.get(path, params=params)).status_code == 200
+            assert not any(task.done() for task in asked)
+        answers = await asyncio.gather(*asked)
+        assert {answer.status_code for answer in answers} == {200}
+        assert heavy._turns == {}
+
+    edge.run(crowd())
+
+
 def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
     edge: Edge, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """A line's story: its history, its timeline and its usage (contract, Reading)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 
@@ -52,6 +53,9 @@ MAX_PAIRS = 10_000
 """Pairs of a day and a resource in an answer about usage."""
 
 _DEFAULT_DAYS = 30
+_DAYS_AT_ONCE = 31
+"""Dates of the past in an answer about usage that takes no turn with those about many lines."""
+
 _COUNTED = ("running", "completed", "failed", "cancelled")
 """The statuses of runs that count, in the order of the statement's numbers."""
 
@@ -262,7 +266,10 @@ async def show_usage(asking: Asking, line_id: AnyLineId, query: UsageQuery) -> R
     read = usage_read(frozenset(tenant), query.is_past)
     stretches = Stretches([*(begin for _, begin, _ in days), end] if days else [start, end])
     parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
-    rows = await asking.rows(read, parameters, query)
+    heavy = asking.services.heavy
+    is_long = query.is_past and len(days) > _DAYS_AT_ONCE
+    async with heavy.turn(asking.principal.party) if is_long else nullcontext():
+        rows = await asking.rows(read, parameters, query)
     require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
