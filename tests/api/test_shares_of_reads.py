@@ -1,15 +1,18 @@
 """How many reads a credential may have in hand in a worker (contract, Access, "Shares")."""
 
 import asyncio
+import base64
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
+from ledger.web.views import Kept, KeptView
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.streaming import Address, Listener, listening, narrow
@@ -73,6 +76,10 @@ def in_hand(edge: Edge, address: Address) -> Iterator[InHand]:
         asked = InHand(edge, address, stack)
         yield asked
     until(lambda: asked.counts == (0, 0, 0), "the end of every request")
+
+
+def cookie_of(guest: Visitor) -> str:
+    return "; ".join(f"{name}={value}" for name, value in guest.http.cookies.items())
 
 
 @contextmanager
@@ -143,7 +150,7 @@ def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
 ) -> None:
     token = edge.token("read", "audit:read")
     guest = Visitor(edge, token)
-    cookie = "cookie: " + "; ".join(f"{name}={value}" for name, value in guest.http.cookies.items())
+    cookie = f"cookie: {cookie_of(guest)}"
     with views_locked(edge):
         for number in range(PAGES):
             in_hand.ask("/ui?limit=200" if number else path, cookie)
@@ -157,6 +164,37 @@ def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
     assert (again.get_text(), again["href"]) == ("Try again", path)
     assert in_hand.statuses() == {200}
     assert guest.get(path).status == 200
+
+
+def test_a_page_with_kept_views_counts_by_the_lists_that_it_asks(
+    edge: Edge, in_hand: InHand
+) -> None:
+    """Sixteen pages with thirty views each once had 528 lists in hand, for sixteen reads."""
+    guest = Visitor(edge, edge.token("read"))
+    cookie = cookie_of(guest)
+
+    def cookies(views: int) -> str:
+        kept = Kept("me" if views else "", [KeptView(f"{n}", "/ui") for n in range(views)])
+        words = base64.urlsafe_b64encode(msgspec.json.encode(kept)).decode().rstrip("=")
+        return f"cookie: {cookie}; ledger_views={words}"
+
+    many = {"cookie": cookies(30).removeprefix("cookie: ")}
+    with views_locked(edge):
+        for _ in range(3):
+            in_hand.ask("/ui", cookies(30))
+        assert in_hand.shares.lists.all == 3 * (3 + 1 + 30)
+        refused = edge.get("/ui", headers=many)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert "Try again in a moment." in refused.text
+        # There is room for pages with fewer views, of the past, of others, and for reads.
+        others = cookies(5).replace(cookie, cookie_of(Visitor(edge, edge.token("read"))))
+        for path, more in (("/ui", cookies(10)), ("/ui", cookies(0)), ("/ui", others),
+                           ("/ui?as_of=2026-04-15T00:00:00Z", cookies(30))):  # fmt: skip
+            in_hand.ask(path, more)
+        assert in_hand.shares.lists.all == 3 * 34 + 14 + 3 + 9
+    assert in_hand.statuses() == {200}
+    assert edge.get("/ui", headers=many).status_code == 200
 
 
 def test_a_page_of_the_board_has_at_most_two_hundred_rows(edge: Edge) -> None:

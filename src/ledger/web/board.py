@@ -65,6 +65,7 @@ def query_of(address: str) -> BoardQuery:
 @router.get("", openapi_extra=needs("read"))
 async def show_board(asking: Asking, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
+    tabs = () if query.is_past else await tabs_of(asking, here(asking.request))
     filters = _filters(query)
     orders = {name: said for name, said in ORDERS.items() if name != "due_at" or not query.is_past}
     order: Order = query.sort if query.sort in orders else "state_since"
@@ -128,7 +129,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         statuses=HEALTH,
         exported=partial(_exported, query, order),
         pickers=kinds_for(asking, is_past=query.is_past),
-        tabs=() if query.is_past else await tabs_of(asking, here(asking.request)),
+        tabs=tabs,
         me=kept_of(asking.request).me,
         may_manage=asking.principal.may("service_lines:manage") and not query.is_past,
     )

@@ -94,19 +94,19 @@ def kept_of(request: Request) -> Kept:
 
 
 async def tabs_of(asking: Asking, board: str) -> Sequence[Tab]:
-    """The views with their counts; ``board`` is the address of the shown one."""
+    """The views with their counts; ``board`` is the address of the shown one.
+
+    Each view asks a list, and counts in the share of lists. Raises RateLimited.
+    """
     kept, shown = kept_of(asking.request), _of_view(board)
     mine = [(MINE, with_parameter(HOME, "assignee", kept.me))] if kept.me else []
     own = [(view.name, own_page(view.address)) for view in kept.views]
-    counted = await asyncio.gather(
-        *(_counted(asking, address) for _, address in (*EVERYBODYS, *mine, *own))
-    )
-    everybodys = len(EVERYBODYS) + len(mine)
+    views, everybodys = (*EVERYBODYS, *mine, *own), len(EVERYBODYS) + len(mine)
+    asking.request.state.share.count(asking.services.shares.lists, len(views))
+    counted = await asyncio.gather(*(_counted(asking, address) for _, address in views))
     return [
         Tab(name, address, count, _of_view(address) == shown, number >= everybodys)
-        for number, ((name, address), count) in enumerate(
-            zip((*EVERYBODYS, *mine, *own), counted, strict=True)
-        )
+        for number, ((name, address), count) in enumerate(zip(views, counted, strict=True))
         if count is not None
     ]
 

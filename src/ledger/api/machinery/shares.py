@@ -3,9 +3,9 @@
 A request is in hand from its head until its answer is written. The part of its body that has
 arrived, as it is unpacked, counts with it. A request beyond the share of its credential is 429.
 
-There are five shares: of writing requests, of reads, among the reads of exports and of large pages,
-which take most of a worker's time and memory, and of calls of tools, each of which reads. Streams
-have a bound of their own (``feed/stream.py``).
+There are six shares: of writing requests, of reads, among the reads of exports, of large pages and
+of lists of pages, which take most of a worker's time and memory, and of calls of tools, each of
+which reads. Streams have a bound of their own (``feed/stream.py``).
 
 The sum of a worker's shares is bounded too: an organization with many keys may not hold more than
 is left free for the others.
@@ -82,6 +82,8 @@ class Shares:
         self.exports = Bound("exports", 4)
         self.calls = Bound("calls of tools", 16)
         self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
+        # The 32 pages without kept views that may be in hand ask 96.
+        self.lists = Bound("lists of pages", 128)
 
 
 class Heavy:
