@@ -92,12 +92,17 @@ def test_the_newest_statement_in_force_is_an_instant_to_compare_with(tenant: Ten
     tenant.issued()
     tenant.edge.clock.advance(seconds=60)
     tenant.check_in(4)
+    march = tenant.issued(first_day="2026-03-01", last_day="2026-03-31")
+    newest = tenant.guest.get(march)
+    withdrawn = tenant.guest.submit(newest, f"{march}/withdraw", reason="A mistake")
+    assert withdrawn.status == 303
     (way,) = [
-        link["href"]
+        link
         for link in tenant.guest.get(changed).all('a[href^="/ui/compare?"]')
         if "since the statement of" in link.get_text()
     ]
-    page = tenant.guest.get(way)
+    assert way.get_text() == "since the statement of 2026-04-01 to 2026-04-14"
+    page = tenant.guest.get(str(way["href"]))
     assert page.status == 200
     assert "+4" in page.text
 

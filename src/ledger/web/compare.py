@@ -32,6 +32,9 @@ router = APIRouter(prefix="/ui/compare", include_in_schema=False, route_class=Pa
 
 _ROWS = 100
 _FRIDAY = 4
+_STATEMENTS = 25
+"""The newest statements among which the page looks for one in force."""
+
 _NUMBERS = (("hours", "Hours"), ("runs", "Runs"), ("tokens_used", "Tokens"))
 """The numbers of the period in the totals."""
 
@@ -128,13 +131,20 @@ async def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[s
 
 async def _since_statement(asking: Asking, address: str, zone: Zone) -> Sequence[tuple[str, str]]:
     """The page from the newest statement in force on, with the numbers of its period."""
-    listed = statements.list_statements(asking, statements.StatementsQuery())
-    for said in (await read_answer(listed, PageOf[ShownStatement])).data:
-        if said.withdrawn_at is None and said.replaced_by is None:
-            calendar = calendar_of(said.time_zone)
-            period = period_of(calendar, said.from_, said.to)
-            since = _since(address, said.as_of, period, zone.name)
-            return [(f"since the statement of {period.name}", since)]
+    # One by one, since each is hashed whole: mostly the first is in force.
+    query = statements.StatementsQuery(limit=1)
+    for _ in range(_STATEMENTS):
+        listed = statements.list_statements(asking, query)
+        page = await read_answer(listed, PageOf[ShownStatement])
+        for said in page.data:
+            if said.withdrawn_at is None and said.replaced_by is None:
+                calendar = calendar_of(said.time_zone)
+                period = period_of(calendar, said.from_, said.to)
+                since = _since(address, said.as_of, period, zone.name)
+                return [(f"since the statement of {period.name}", since)]
+        if not page.meta.has_more:
+            break
+        query.cursor = page.meta.cursor
     return []
 
 
