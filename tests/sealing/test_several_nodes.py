@@ -76,7 +76,6 @@ def test_a_leader_that_cannot_read_its_own_witness_leaves_signing_to_another_nod
         file.mkdir()
         full.line()
         assert a.seal() == 0
-        a.await_end()
         assert b.seal() == 1
         assert stop_reason(full.conninfo) is None
 

@@ -71,9 +71,9 @@ def test_a_node_alone_does_not_show_what_it_takes_from_the_database_and_cannot_k
     full.line()
     with without_room(a):
         assert a.seal() == 1
-        a.leave()
+        a.disconnect()
         with Node(full.conninfo, a.folder) as again:
             assert [again.seal(), again.seal()] == [0, 0]
             assert shown(full) == 601
-            again.leave()
+            again.disconnect()
     assert [a.seal(), shown(full)] == [0, 602]

@@ -26,12 +26,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
 from tests.support.stored import CHECK, DROP_CHECK
-from tests.support.views import led, query, until
-
-_SEALERS = """
-SELECT count(*) FROM pg_stat_activity
-WHERE application_name = 'ledger sealer' AND datname = current_database()
-"""
+from tests.support.views import led, until
 
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
@@ -103,15 +98,6 @@ class Node:
         """Close both connections. The next step opens others."""
         self._beat.disconnect()
         self.sealer.disconnect()
-
-    def leave(self) -> None:
-        """Disconnect, so that another node can lead."""
-        self.disconnect()
-        self.await_end()
-
-    def await_end(self) -> None:
-        """Wait until the server has noticed the end of the session: it lets another node lead."""
-        until(lambda: query(self.conninfo, _SEALERS) == [(0,)], "the end of the session")
 
 
 def shown(ledger: Ledger) -> int:

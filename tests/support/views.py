@@ -1,7 +1,9 @@
 """Projectors driven by hand, views that misbehave on purpose, and a fold to compare with."""
 
 import contextlib
+import os
 import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -130,9 +132,28 @@ class HandProjector(Projector):
         self.connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-def led(conninfo: str, loop: str) -> LedSession:
+class AwaitedSession(LedSession):
+    """A session whose end is awaited: whoever comes next leads at the first try.
+
+    PostgreSQL gives the lead back when it notices the end, on a busy machine some rounds later.
+    """
+
+    def close(self) -> None:
+        if self._connection is None or self._connection.closed:
+            super().close()
+            return
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as own:
+            super().close()
+            own.settimeout(15.0)
+            with contextlib.suppress(ConnectionError):
+                while own.recv(4096):
+                    pass  # a server that ends a session may say so
+
+
+def led(conninfo: str, loop: str) -> AwaitedSession:
     """A session by which a loop leads alone."""
-    return LedSession(conninfo, loop, Candidate({loop: (locks.FOLLOWING | locks.SEALING)[loop]}))
+    candidate = Candidate({loop: (locks.FOLLOWING | locks.SEALING)[loop]})
+    return AwaitedSession(conninfo, loop, candidate)
 
 
 @contextlib.contextmanager
