@@ -199,8 +199,7 @@ def test_a_dry_run_shows_ten_facts_and_is_0_where_nothing_is_refused(
         ('delimiter = ";"', 'delimiter = "; "', "delimiter must be one character"),
         ('delimiter = ";"', 'delimeter = ";"', "read has no delimeter, did you mean delimiter?"),
         ('decimal = ","', 'decimal = "·"', "read.decimal"),
-        ("cp1252", "cp125x", "encoding must be one that Python knows"),
-        ("cp1252", "hex", "encoding must be one that Python knows"),
+        ("cp1252", "cp125x", "such as cp1252: cp125x is none"),
         ("Europe/Berlin", "Europe/Belin", "time_zone must be an IANA time zone"),
         ('time_zone = "Europe/Berlin"', "", "date needs a time_zone"),
         ("%d.%m.%Y %H:%M", "%d.%m. %H:%M", "with year, month and day"),
@@ -208,7 +207,7 @@ def test_a_dry_run_shows_ten_facts_and_is_0_where_nothing_is_refused(
         ("%d.%m.%Y %H:%M", "%d.%m.%Y %Z", "has %Z, which is not read"),
         ("%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M %p", "needs %I and %p together"),
         ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%m", "has %m twice: %m is the month"),
-        ("cp1252", "undefined", "encoding must be one that Python knows"),
+        ("cp1252", r"utf\u0000-8", r"such as cp1252: utf\x00-8 is none"),
         ('delimiter = ";"', 'delimiter = ","', "decimal and delimiter must not be the same"),
         ("[constants]", "[constants]\nactorid = 7", "the constant actorid must be a text"),
         ("source =", "source", "is no TOML"),
@@ -223,6 +222,25 @@ def test_a_map_that_is_wrong_is_a_usage_error_that_names_what_is_known(
     with pytest.raises(SystemExit) as ended:
         main(["import", "missing.csv", "--map", str(file)])
     assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "unicode_escape", "Unicode-Escape", "raw_unicode_escape", "idna", "punycode", "undefined",
+        "mbcs", "oem", "rot13", "base64", "hex", "uu", "zlib", "quopri",
+    ],
+)  # fmt: skip
+def test_a_codec_that_is_no_charset_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    file = tmp_path / "map.toml"
+    file.write_text(MAP.replace("cp1252", encoding))
+    with pytest.raises(SystemExit) as ended:
+        main(["import", "missing.csv", "--map", str(file)])
+    assert ended.value.code == 2
+    said = f"encoding must be a charset that Python knows, such as cp1252: {encoding} is none"
     assert said in capsys.readouterr().err
 
 

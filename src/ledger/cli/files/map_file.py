@@ -4,6 +4,7 @@ A map is judged before anything is opened, so a misspelt name is a usage error t
 nearest known one. The fields and their kinds are those of the models of facts.
 """
 
+import codecs
 import math
 import re
 import tomllib
@@ -11,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache
-from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +19,7 @@ import msgspec
 
 from ledger.domain.calendar import calendar_of
 from ledger.domain.errors import Invalid
-from ledger.domain.values import LINE_ID
+from ledger.domain.values import LINE_ID, escaped
 from ledger.intake.fact_types import ALIASES, FACT_TYPES
 
 T = TypeVar("T")
@@ -49,6 +49,9 @@ _DIRECTIVES = "YymdBbHIMSfpzaA"
 """The letters of formats that are read, each at most once."""
 
 _NUMBERS = "YymdHIMSf"
+
+_NO_CHARSETS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
+"""Codecs of Python from text to bytes that are notations of text, or none."""
 
 _TYPES = (*FACT_TYPES, *ALIASES)
 
@@ -225,11 +228,9 @@ def _is_name(column: Any) -> bool:
 def _check_dialect(read: Dialect) -> None:
     if len(read.delimiter) != 1 or read.delimiter in '"\r\n ':
         raise MapFault("delimiter must be one character, but no quote and no blank")
-    try:
-        TextIOWrapper(BytesIO(), read.encoding)
-        "a".encode(read.encoding)
-    except (LookupError, UnicodeError) as error:
-        raise MapFault("encoding must be one that Python knows, such as cp1252") from error
+    if not _is_charset(read.encoding):
+        wanted = "a charset that Python knows, such as cp1252"
+        raise MapFault(f"encoding must be {wanted}: {escaped(read.encoding)} is none")
     if read.time_zone is not None:
         try:
             calendar_of(read.time_zone)
@@ -243,6 +244,14 @@ def _check_dialect(read: Dialect) -> None:
         raise MapFault(f"date {fault}")
     if read.time_zone is None and "z" not in directives(read.date):
         raise MapFault("date needs a time_zone, such as Europe/Berlin")
+
+
+def _is_charset(encoding: str) -> bool:
+    try:
+        "a".encode(encoding)
+        return codecs.lookup(encoding).name not in _NO_CHARSETS
+    except (LookupError, ValueError):
+        return False
 
 
 def directives(form: str) -> list[str]:
