@@ -543,7 +543,8 @@ def test_assistants_need_a_public_address_and_the_extra(
          " LEDGER_VERIFY_AT?"),
         ("ledger_log_fromat", "ledger_log_fromat is no setting of the ledger; did you mean"
          " LEDGER_LOG_FORMAT?"),
-        ("LEDGER_PORT", "LEDGER_PORT is no setting of the ledger."),
+        ("ledger_host", "ledger_host is no setting of the ledger, but an option:"
+         " ledger serve --host."),
         ("LEDGER_", "LEDGER_ is no setting of the ledger."),
         ("LEDGER_\x1b[2J", r"LEDGER_\x1b[2J is no setting of the ledger."),
     ],
@@ -552,6 +553,16 @@ def test_an_unknown_setting_is_named_with_the_nearest_one_and_never_its_value(
     name: str, said: str
 ) -> None:
     assert unknown_settings({name: SECRET, "LEDGER_DATA_DIR": "x", "PATH": "y"}) == [said]
+
+
+def test_each_option_of_serve_is_named_for_a_setting_of_its_name() -> None:
+    (serve,) = (command for command in cli.COMMANDS if command.name == "serve")
+    options = sorted(flag.removeprefix("--") for flags, _ in serve.arguments for flag in flags)
+    assert unknown_settings({f"LEDGER_{option.upper()}": SECRET for option in options}) == [
+        f"LEDGER_{option.upper()} is no setting of the ledger, but an option:"
+        f" ledger serve --{option}."
+        for option in options
+    ]
 
 
 def test_a_command_names_unknown_settings_and_goes_on(

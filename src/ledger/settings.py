@@ -28,6 +28,9 @@ from ledger.telemetry.lines import LogFormat
 
 _PREFIX = "LEDGER_"
 
+_OPTIONS = ("HOST", "PORT", "ROLE", "WORKERS")
+"""The options of ``ledger serve``, which other programs take as variables."""
+
 _LONGEST_WAIT = 2_592_000
 """Seconds (30 days): the longest wait in a schedule of deliveries."""
 
@@ -482,5 +485,7 @@ def unknown_settings(environment: Mapping[str, str]) -> list[str]:
         if variable.upper().startswith(_PREFIX) and name not in known:
             nearest = get_close_matches(name, known, 1)
             hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else "."
+            if name in _OPTIONS:
+                hint = f", but an option: ledger serve --{name.lower()}."
             sentences.append(f"{escaped(variable)} is no setting of the ledger{hint}")
     return sentences
