@@ -1,5 +1,6 @@
 """An operator adopts a log that contradicts a checkpoint, and a new origin begins."""
 
+import os
 from pathlib import Path
 
 import psycopg
@@ -11,8 +12,11 @@ from ledger.sealing import shelf
 from ledger.sealing.note import Checkpoint, Signer, parse
 from ledger.sealing.origins import NothingIsWrong
 from ledger.sealing.watch import Sight, WitnessWatch
+from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501, rewrite_past
+from tests.support.databases import query
+from tests.support.forked import Forked
 from tests.support.ledger import Ledger
 from tests.support.sealing import (
     VAULT,
@@ -26,6 +30,7 @@ from tests.support.sealing import (
     watch_of,
 )
 from tests.support.verifier import verifier
+from tests.support.views import until
 
 
 def newest(ledger: Ledger) -> str:
@@ -153,6 +158,48 @@ def test_where_nothing_is_wrong_there_is_nothing_to_adopt(full: Ledger, folder: 
     with pytest.raises(NothingIsWrong):
         adopt_log(full.conninfo, folder)
     assert full.rows("SELECT origin FROM ledger.signer") == [{"origin": 1}]
+
+
+def test_an_adoption_elsewhere_where_nothing_is_wrong_any_more_changes_nothing(
+    restored: Ledger, folder: Path, tmp_path: Path
+) -> None:
+    """No node has the witness yet: the one that leads takes it by itself."""
+    adopt_log(restored.conninfo, folder)
+    signed = newest(restored)
+    with pytest.raises(NothingIsWrong):
+        adopt_log(restored.conninfo, tmp_path / "elsewhere")
+    assert newest(restored) == signed
+    assert len(restored.rows("SELECT number FROM ledger.former_origin")) == 1
+
+
+def test_of_two_adoptions_at_once_on_two_machines_one_begins_an_origin(
+    restored: Ledger, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "b").mkdir()
+    own = {"LEDGER_DATABASE_URL": restored.conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    with psycopg.connect(restored.conninfo) as connection:
+        shelf.lock(connection)
+        commands = [
+            Forked(
+                ["seal", "adopt", "--reason", "a standby was behind"],
+                os.environ | own | {"LEDGER_DATA_DIR": str(data_dir)},
+                data_dir / "output",
+                data_dir / "errors",
+            )
+            for data_dir in (folder.parent, tmp_path / "b")
+        ]
+        waiting = (
+            "SELECT FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        until(lambda: len(query(restored.conninfo, waiting)) == 2, "both to wait for the lock")
+    assert sorted(command.wait(60) for command in commands) == [0, 1]
+    said = sorted(path.read_text() for path in tmp_path.rglob("errors"))
+    assert [line.partition(":")[0] for line in said] == ["", "ledger"]
+    assert "Nothing is wrong" in said[1]
+    assert [row["number"] for row in restored.rows("SELECT number FROM ledger.former_origin")] == [
+        1
+    ]
 
 
 def test_a_loss_that_no_service_has_seen_yet_can_be_adopted(full: Ledger, folder: Path) -> None:

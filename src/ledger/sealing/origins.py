@@ -197,7 +197,9 @@ def _require_fault(
     is_witnessed = known.own is not None or any(
         other.lives and other.witness is not None for other in known.heard.others
     )
-    if verdict.contradicted is None and (is_witnessed or known.newest is None):
+    # The first checkpoint of a key, not shown yet, is taken by whoever leads: nobody has to adopt.
+    continues = is_witnessed or known.is_unseen or known.newest is None
+    if verdict.contradicted is None and continues:
         raise NothingIsWrong("Nothing is wrong: the log continues every checkpoint that is known.")
 
 
