@@ -114,20 +114,6 @@ def test_each_body_is_a_component_with_an_example(document: dict[str, Any]) -> N
                 jsonschema_rs.validator_for(schema).validate(example)
 
 
-def test_examples_of_instants_that_must_lie_in_the_future_do_not_expire(
-    document: dict[str, Any],
-) -> None:
-    schemas = document["components"]["schemas"]
-    examples = [
-        example
-        for name in ("NewKey", "KeyChanges")
-        for _, part in parts(schemas[name]["properties"]["expires_at"], name)
-        for example in part.get("examples", [])
-    ]
-    assert len(examples) == 2
-    assert min(examples) > "2090"
-
-
 def test_each_enumeration_is_one_component(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     inline = {

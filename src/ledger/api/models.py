@@ -85,7 +85,6 @@ PausedUntil = Annotated[
     Field(
         description="When the ledger lifts the hold: in the future, at most 400 days ahead."
         " Null: it stays until the line is resumed.",
-        examples=["2026-12-01T09:00:00Z"],
     ),
 ]
 

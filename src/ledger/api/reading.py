@@ -191,8 +191,15 @@ class TenantQuery(Present, Page):
 class RangeParameters(Present):
     """A range of time: ``from`` is inclusive, ``to`` exclusive."""
 
-    from_: Annotated[Bound | None, Field(alias="from", description="The start, included.")] = None
-    to: Annotated[Bound | None, Field(description="The end, excluded.")] = None
+    from_: Annotated[
+        Bound | None,
+        Field(
+            alias="from",
+            description="The start, included. For example `from=2026-04-01&to=2026-05-01`.",
+            examples=[],
+        ),
+    ] = None
+    to: Annotated[Bound | None, Field(description="The end, excluded.", examples=[])] = None
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
         """Return start and end. Raises Invalid if the start lies after the end."""

@@ -318,7 +318,7 @@ class WatchToTry(Watching):
     """A watch that is not set up: as it would be now, or would have been in a period."""
 
     from_: Annotated[
-        Bound | None,
+        Annotated[Bound, Field(examples=["2026-04-01"])] | None,
         Field(
             alias="from",
             description="With `to`: tell what would have been opened in the period, by effective"
@@ -326,7 +326,8 @@ class WatchToTry(Watching):
         ),
     ] = None
     to: Annotated[
-        Bound | None, Field(description="The end of the period, excluded, at most 92 days later.")
+        Annotated[Bound, Field(examples=["2026-05-01"])] | None,
+        Field(description="The end of the period, excluded, at most 92 days later."),
     ] = None
 
 

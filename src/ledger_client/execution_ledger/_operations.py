@@ -510,9 +510,9 @@ class ListExecutionRuns(TypedDict, total=False):
     limit: int
     """The most items in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     status: Words[RunStatus]
     """A comma means or."""
     triggered_by: Words[str]
@@ -533,9 +533,9 @@ class ListAllRuns(TypedDict, total=False):
     limit: int
     """The most items in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     status: Words[RunStatus]
     """A comma means or."""
     triggered_by: Words[str]
@@ -560,9 +560,9 @@ class ExportRuns(TypedDict, total=False):
     """Arguments: export runs."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     status: Words[RunStatus]
     """A comma means or."""
     triggered_by: Words[str]
@@ -657,9 +657,9 @@ class ShowTimeline(TypedDict, total=False):
     """Arguments: show a line's timeline."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     as_of: Instant
     """Answer with what was recorded by this instant (RFC 3339, or a date meaning 00:00Z),
     judged by today's rules and rights; not in the future. For example
@@ -672,9 +672,9 @@ class ShowUsage(TypedDict, total=False):
     """Arguments: show a line's usage."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     as_of: Instant
     """Answer with what was recorded by this instant (RFC 3339, or a date meaning 00:00Z),
     judged by today's rules and rights; not in the future. For example
@@ -691,9 +691,9 @@ class ExportUsageOfLines(TypedDict, total=False):
     """Arguments: export the usage of lines."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     as_of: Instant
     """Answer with what was recorded by this instant (RFC 3339, or a date meaning 00:00Z),
     judged by today's rules and rights; not in the future. For example
@@ -732,9 +732,9 @@ class ShowUsageOfLines(TypedDict, total=False):
     limit: int
     """The most rows in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     as_of: Instant
     """Answer with what was recorded by this instant (RFC 3339, or a date meaning 00:00Z),
     judged by today's rules and rights; not in the future. For example
@@ -767,9 +767,9 @@ class ExportComparison(TypedDict, total=False):
     """Arguments: export a comparison."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     time_zone: str
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
@@ -789,7 +789,7 @@ class ExportComparison(TypedDict, total=False):
     resource_id: Words[str]
     """Check-ins of these resources count alone. A comma means or."""
     now: Instant
-    """The later instant; by default now. For example `2026-04-15T09:12:44Z`."""
+    """The later instant; by default now."""
     format: ExportFormat
     """JSON objects, one on each line, or a table."""
     min_position: int
@@ -803,9 +803,9 @@ class ShowComparison(TypedDict, total=False):
     limit: int
     """The most rows in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     time_zone: str
     """An IANA time zone. Its dates count: a date in another parameter means the date's
     beginning there, not 00:00Z. For example `Europe/Berlin`.
@@ -825,7 +825,7 @@ class ShowComparison(TypedDict, total=False):
     resource_id: Words[str]
     """Check-ins of these resources count alone. A comma means or."""
     now: Instant
-    """The later instant; by default now. For example `2026-04-15T09:12:44Z`."""
+    """The later instant; by default now."""
     min_position: int
 
 
@@ -857,9 +857,9 @@ class ListStatements(TypedDict, total=False):
     limit: int
     """The most items in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     organization_id: str
     """A single id."""
     workspace_id: str
@@ -1008,9 +1008,9 @@ class ListAlerts(TypedDict, total=False):
     limit: int
     """The most items in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     status: Words[AlertStatus]
     """After its `until` an acknowledged alert is `open` again. A comma means or."""
     severity: Words[Severity]
@@ -1039,9 +1039,9 @@ class ExportAlerts(TypedDict, total=False):
     """Arguments: export alerts."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     status: Words[AlertStatus]
     """After its `until` an acknowledged alert is `open` again. A comma means or."""
     severity: Words[Severity]
@@ -1126,9 +1126,9 @@ class ExportEvents(TypedDict, total=False):
     occurred_to: Instant
     """The latest `occurred_at`, excluded. For example `2026-04-15T09:12:44Z`."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     organization_id: str
     """A single id."""
     workspace_id: str
@@ -1160,9 +1160,9 @@ class ListEvents(TypedDict, total=False):
     occurred_to: Instant
     """The latest `occurred_at`, excluded. For example `2026-04-15T09:12:44Z`."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     organization_id: str
     """A single id."""
     workspace_id: str
@@ -1381,9 +1381,9 @@ class ExportAuditLog(TypedDict, total=False):
     """Arguments: export the audit log."""
 
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     organization_id: str
     """The organization of the log. Without it an administrator reads what belongs to no
     organization; anyone else must name it.
@@ -1425,9 +1425,9 @@ class ListAuditEntries(TypedDict, total=False):
     limit: int
     """The most items in a page."""
     from_: Instant
-    """The start, included. For example `2026-04-15T09:12:44Z`."""
+    """The start, included. For example `from=2026-04-01&to=2026-05-01`."""
     to: Instant
-    """The end, excluded. For example `2026-04-15T09:12:44Z`."""
+    """The end, excluded."""
     organization_id: str
     """The organization of the log. Without it an administrator reads what belongs to no
     organization; anyone else must name it.

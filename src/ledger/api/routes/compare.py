@@ -54,8 +54,16 @@ _OF_NOW = tuple(name for name in NUMBERS if name not in OF_PERIOD)
 class CompareQuery(LineFilters, RangeParameters):
     """The parameters of a comparison. Its lines are those of the later instant."""
 
-    then: Annotated[Bound, Field(description="The earlier instant.")]
-    now: Annotated[Bound | None, Field(description="The later instant; by default now.")] = None
+    then: Annotated[
+        Bound,
+        Field(
+            description="The earlier instant. For example `then=2026-04-01&now=2026-05-01`.",
+            examples=[],
+        ),
+    ]
+    now: Annotated[
+        Bound | None, Field(description="The later instant; by default now.", examples=[])
+    ] = None
 
     async def instants(self, asking: Asking) -> tuple[datetime, datetime | None]:
         """Both instants. Raises Invalid."""
