@@ -160,6 +160,7 @@ def test_a_preview_shows_the_lines_of_the_tenant_alone(watcher: Watcher) -> None
     for token, said, expected in (
         (None, {}, [there, here]),
         (None, {"workspace_id": BESIDE}, [there]),
+        (None, {"workspace_id": None}, [there, here]),
         (None, own, [there, here]),
         (narrow, {}, [here]),
         (admin, own, [there, here]),
@@ -167,7 +168,8 @@ def test_a_preview_shows_the_lines_of_the_tenant_alone(watcher: Watcher) -> None
     ):
         shown = found(watcher, token, **said)
         assert [row["service_line_id"] for row in shown] == expected
-    assert_problem(ask(watcher, narrow, workspace_id=BESIDE), 403, "forbidden")
+    for workspace in (BESIDE, None):
+        assert_problem(ask(watcher, narrow, workspace_id=workspace), 403, "forbidden")
     assert_problem(ask(watcher, stranger, **own), 403, "forbidden")
     problem = assert_problem(ask(watcher, admin), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/organization_id"]

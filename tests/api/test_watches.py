@@ -356,7 +356,7 @@ def test_the_endpoints_that_would_be_told_are_counted(watcher: Watcher) -> None:
 def test_a_workspaces_credential_has_the_watches_of_its_workspace_alone(watcher: Watcher) -> None:
     edge, permissions = watcher.edge, ("read", "watches:manage")
     narrow = watcher.new_token(*permissions, workspace_id=WORKSPACE)
-    whole = watcher.create()["id"]
+    whole = watcher.create(workspace_id=None)["id"]
     beside = watcher.create(workspace_id=BESIDE)["id"]
     own = watcher.create(token=narrow)
     assert own["workspace_id"] == WORKSPACE
@@ -367,7 +367,8 @@ def test_a_workspaces_credential_has_the_watches_of_its_workspace_alone(watcher:
         answer = edge.request("PATCH", path, narrow, json={"name": "n"})
         assert_problem(answer, 404, "not_found")
         assert_problem(edge.request("DELETE", path, narrow), 404, "not_found")
-    for other in ({"workspace_id": BESIDE}, {"organization_id": "ORG-26-000099"}):
+    elsewhere = {"workspace_id": BESIDE}, {"workspace_id": None}
+    for other in (*elsewhere, {"organization_id": "ORG-26-000099"}):
         assert_problem(send_watch(edge, narrow, **other), 403, "forbidden")
         wrong = send_watch(edge, narrow, for_seconds=-1, **other)
         assert_problem(wrong, 403, "forbidden")

@@ -60,13 +60,15 @@ def test_a_change_that_names_another_tenant_is_a_403_and_recorded(hooks: Hooks) 
         (hooks.token, own, {"organization_id": OTHER_ORGANIZATION}),
         (hooks.token, own, {"organization_id": OTHER_ORGANIZATION, "url": "nonsense"}),
         (hooks.narrow, narrow, {"workspace_id": "WS-26-000009"}),
+        (hooks.narrow, narrow, {"workspace_id": None}),
     ):
         before = hooks.head()
         answer = hooks.call("PATCH", f"/{endpoint_id}", token, json=named)
         assert_problem(answer, 403, "forbidden")
         assert hooks.refused(before) == [("webhook.update", "forbidden", endpoint_id)]
-    answer = hooks.call("PATCH", f"/{own}", json={"organization_id": ORGANIZATION})
-    assert_problem(answer, 422, "invalid_request")
+    for tenant in ({"organization_id": ORGANIZATION}, {"workspace_id": None}):
+        answer = hooks.call("PATCH", f"/{own}", json=tenant)
+        assert_problem(answer, 422, "invalid_request")
 
 
 def test_every_route_needs_the_permission_webhooks_manage(hooks: Hooks) -> None:

@@ -134,6 +134,10 @@ def test_a_created_channel_is_answered_again_without_its_secret(hooks: Hooks) ->
         ({"format": "slack", "url": SLACK, "routing_key": KEY}, "/routing_key"),
         ({"url": URL, "routing_key": KEY}, "/routing_key"),
         ({"url": "mailto:a@example.com"}, "/url"),
+        ({"format": "cloudevents", "url": "mailto:a@example.com"}, "/url"),
+        ({"format": "slack", "url": "MAILTO:a@example.com"}, "/url"),
+        ({"format": "slack", "url": "mailto:a@example.com"}, "/url"),
+        ({"format": "pagerduty", "url": "mailto:a@example.com", "routing_key": KEY}, "/url"),
         ({"format": "slack", "url": SLACK, "event_types": ["run.failed"]}, "/event_types"),
         ({"format": "slack", "url": SLACK, "event_types": ["*", "alert.opened"]}, "/event_types"),
     ],
@@ -146,6 +150,26 @@ def test_a_wrong_address_of_a_channel_is_named(
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == [place]
     assert "SECRET" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"url": URL},
+        {"url": URL, "format": "cloudevents"},
+        {"url": SLACK, "format": "slack"},
+        {"format": "pagerduty", "routing_key": KEY},
+    ],
+    ids=str,
+)
+def test_a_mail_address_is_no_change_for_another_format(
+    hooks: Hooks, chosen: dict[str, str]
+) -> None:
+    endpoint = hooks.create(**chosen)
+    answer = hooks.call("PATCH", f"/{endpoint['id']}", json={"url": "mailto:a@example.com"})
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/url"]
+    assert hooks.data(f"/{endpoint['id']}")["url"] == endpoint["url"]
 
 
 def test_a_channel_takes_the_types_of_alerts_and_of_failed_deliveries(hooks: Hooks) -> None:

@@ -134,10 +134,15 @@ def test_a_narrowed_credential_sets_up_endpoints_of_its_workspace(
 
 @pytest.mark.parametrize("wrong", [{}, {"url": "nonsense"}, {"event_types": []}])
 @pytest.mark.parametrize(
-    "tenant", [{"organization_id": OTHER_ORGANIZATION}, {"workspace_id": OTHER_WORKSPACE}]
+    "tenant",
+    [
+        {"organization_id": OTHER_ORGANIZATION},
+        {"workspace_id": OTHER_WORKSPACE},
+        {"workspace_id": None},
+    ],
 )
 def test_another_tenant_in_the_body_is_a_403_before_any_422(
-    hooks: Hooks, tenant: dict[str, str], wrong: dict[str, Any]
+    hooks: Hooks, tenant: dict[str, str | None], wrong: dict[str, Any]
 ) -> None:
     before = hooks.head()
     body = {"url": URL, "event_types": ["*"]} | tenant | wrong

@@ -110,6 +110,8 @@ def address_of(
     """Read what a request gives of an address. Raises WrongAddress."""
     if routing_key is not None and channel != "pagerduty":
         raise WrongAddress("routing_key", "is for the format pagerduty alone")
+    if url is not None and url.startswith("mailto:") and channel != "email":
+        raise WrongAddress("url", "must be an http or https URL with a host")
     if channel == "pagerduty":
         if url is not None and url not in PAGERDUTY and not rules.any_host:
             raise WrongAddress("url", f"must be {PAGERDUTY[0]} or {PAGERDUTY[1]}")

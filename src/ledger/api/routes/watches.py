@@ -32,6 +32,7 @@ from ledger.api.reading import (
     read_at,
 )
 from ledger.api.replies import AnswerOf, PageOf, answer
+from ledger.api.routes.keys import named_tenant
 from ledger.api.watch_settings import (
     ConditionField,
     ForSeconds,
@@ -56,15 +57,7 @@ from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.alert import AlertSubject
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.stretch import sentence, silence
-from ledger.domain.values import (
-    ORGANIZATION_ID,
-    WATCH_ID,
-    WORKSPACE_ID,
-    id_named,
-    id_of_key,
-    parse_bound,
-    sort_key,
-)
+from ledger.domain.values import WATCH_ID, id_of_key, parse_bound, sort_key
 from ledger.domain.watch import (
     BlockerOpen,
     InState,
@@ -133,11 +126,12 @@ class WatchChanges(Changes):
 async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
     """Set up a watch, which looks at all that holds now, and at all that follows."""
     body, settings, endpoints = sent.body, None, 0
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
     command = CreateWatch(
         asking.principal,
         asking.request.state.request_id,
-        organization_id=id_named(sent.said, "organization_id", ORGANIZATION_ID),
-        workspace_id=id_named(sent.said, "workspace_id", WORKSPACE_ID),
+        organization_id=organization_id,
+        workspace_id=workspace_id,
         settings=settings,
         endpoints=endpoints,
         fault=sent.fault,
@@ -146,8 +140,8 @@ async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
     if body is not None:
         command.settings = WatchSettings(**values_of(body, WatchSettings.__struct_fields__))
         watch = {
-            "organization_id": command.organization_id,
-            "workspace_id": command.workspace_id,
+            "organization_id": organization_id,
+            "workspace_id": workspace_id,
             "severity": command.settings.severity,
         }
         ((_, command.endpoints),) = await asking.rows(
@@ -360,11 +354,8 @@ async def _silent(
 
 def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
     """The watch of a preview, and the filters of its lines. Raises Forbidden and Invalid."""
-    organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
-    workspace_id = id_named(sent.said, "workspace_id", WORKSPACE_ID)
     watch = Watch("")
-    watch.organization_id = organization_id or principal.organization_id
-    watch.workspace_id = workspace_id or principal.workspace_id
+    watch.organization_id, watch.workspace_id = named_tenant(principal, sent.said)
     is_named = watch.organization_id is not None
     if is_named and not principal.sees(watch.organization_id, watch.workspace_id):
         raise Forbidden(OTHER_TENANT)

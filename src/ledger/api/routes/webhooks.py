@@ -30,6 +30,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes.feeds import BEYOND, event_position, position_in
+from ledger.api.routes.keys import named_tenant
 from ledger.api.routes.webhook_bodies import NewWebhook, Recovery, WebhookChanges
 from ledger.api.writing import (
     Sent,
@@ -52,16 +53,7 @@ from ledger.application.commands.webhooks import (
     UpdateEndpoint,
 )
 from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.values import (
-    ENDPOINT_ID,
-    EVENT_ID,
-    ORGANIZATION_ID,
-    WORKSPACE_ID,
-    id_named,
-    id_of_key,
-    parse_bound,
-    sort_key,
-)
+from ledger.domain.values import ENDPOINT_ID, EVENT_ID, id_of_key, parse_bound, sort_key
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import ForbiddenTarget
 from ledger.intake.request import Receipt
@@ -102,7 +94,7 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
     if body is not None:
         named = {"organization_id", "workspace_id"}
         chosen = _settings(body.model_dump(exclude=named))
-    organization_id, workspace_id = _named_tenant(sent)
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
     command = CreateEndpoint(
         asking.principal,
         asking.request.state.request_id,
@@ -177,11 +169,7 @@ async def update_webhook(
 
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
-    organization_id, workspace_id = _named_tenant(sent)
-    if not asking.principal.sees(
-        organization_id or asking.principal.organization_id,
-        workspace_id or asking.principal.workspace_id,
-    ):
+    if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
         refusal = Forbidden(OTHER_TENANT)
         await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateEndpoint))
     chosen = sent.body.given if sent.body is not None else {}
@@ -351,14 +339,6 @@ async def _has_delivery(asking: Asking, endpoint_id: str, event_id: str) -> bool
 def _settings(given: dict[str, Any]) -> EndpointSettings:
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     return EndpointSettings(**given | lists)
-
-
-def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:
-    """The named organization and workspace: another tenant is 403 before any field is 422."""
-    return (
-        id_named(sent.said, "organization_id", ORGANIZATION_ID),
-        id_named(sent.said, "workspace_id", WORKSPACE_ID),
-    )
 
 
 async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:

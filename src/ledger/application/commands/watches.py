@@ -72,10 +72,6 @@ class CreateWatch(NewCommand):
     fault: Invalid | None = None
     idempotency: IdempotencyKey | None = None
 
-    def __post_init__(self) -> None:
-        self.organization_id = self.organization_id or self.principal.organization_id
-        self.workspace_id = self.workspace_id or self.principal.workspace_id
-
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many watches."""
         organization_id, workspace_id = self.organization_id, self.workspace_id

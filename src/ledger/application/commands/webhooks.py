@@ -96,15 +96,11 @@ class CreateEndpoint(NewCommand):
     """Signs, except where the address has a secret of its own."""
     settings: EndpointSettings
     organization_id: str | None
-    """None: the credential's own; likewise the workspace."""
     workspace_id: str | None
+    """None: all workspaces of the organization."""
     rules: ChannelRules = STRICT
     fault: Invalid | None = None
     idempotency: IdempotencyKey | None = None
-
-    def __post_init__(self) -> None:
-        self.organization_id = self.organization_id or self.principal.organization_id
-        self.workspace_id = self.workspace_id or self.principal.workspace_id
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
