@@ -87,7 +87,7 @@ def test_a_person_is_told_when_a_line_is_blocked_for_two_hours(
         tenant.block(line)
         tenant.edge.clock.advance(hours=2)
         tenant.look()
-        said = "Warning alert: Payments gateway has been blocked for 2 h"
+        said = "[warning] Payments gateway has been blocked for 2 h"
         assert json.loads(receiver.await_count(2)[1].body)["text"].startswith(said)
         assert mailbox.await_count(2)[1].text.startswith(said)
     print(f"{walk.clicks} clicks, set up in {set_up:.1f} s, told in {walk.seconds:.1f} s")

@@ -40,6 +40,11 @@ def are(*expected: str) -> Callable[[list[Delivery]], bool]:
     return lambda found: statuses(found) == [*expected]
 
 
+def planned(count: int) -> Callable[[list[Delivery]], bool]:
+    """Whether so many deliveries are sent already, or know when they are due."""
+    return lambda found: len(found) == count and all(d.due_at or d.attempts for d in found)
+
+
 def skipped(format_: str) -> float:
     labels = {"format": format_, "outcome": "skipped"}
     return REGISTRY.get_sample_value("ledger_webhook_deliveries_total", labels) or 0.0
@@ -197,9 +202,36 @@ def test_deliveries_that_are_due_of_one_watch_go_as_one_message(alarm: Alarms) -
         (request,) = receiver.requests
         message = json.loads(request.body)
         slack.validate(message)
-        assert len(message["text"].split("\n")) == 21
+        assert message["text"].startswith("[warning] 232 lines · First\n")
+        assert len(message["text"].split("\n")) == 22
         assert message["text"].endswith("\nand 212 more")
         assert alarm.ledger.dispatch(endpoint)[2] is None
+
+
+def test_a_message_tells_of_events_of_one_type(alarm: Alarms) -> None:
+    with Receiver() as receiver:
+        endpoint, _ = alarm.ledger.create(f"{receiver.url}/secret", format="slack")
+        alarm.watch()
+        lines = alarm.lines(6)
+        alarm.block(*lines[:4])
+        alarm.ledger.start(gather=3600)
+        alarm.ledger.await_deliveries(endpoint, planned(4))
+        alarm.ledger.advance(hours=2)
+        alarm.ledger.await_all(endpoint, 4)
+        for alert in alarm.alerts()[:2]:
+            alarm.acknowledge(alert)
+        alarm.unblock(*lines[2:4])
+        alarm.block(*lines[4:])
+        alarm.ledger.await_deliveries(endpoint, planned(10))
+        alarm.ledger.advance(hours=2)
+        alarm.ledger.await_all(endpoint, 10)
+        heads = [json.loads(request.body)["text"].split("\n")[0] for request in receiver.requests]
+        assert heads[0] == "[warning] 4 lines · Blocked"
+        assert sorted(heads[1:]) == [
+            "Acknowledged: 2 lines · Blocked",
+            "Resolved: 2 lines · Blocked",
+            "[warning] 2 lines · Blocked",
+        ]
 
 
 def test_an_alert_that_comes_within_the_window_joins_the_message(alarm: Alarms) -> None:
@@ -209,9 +241,7 @@ def test_an_alert_that_comes_within_the_window_joins_the_message(alarm: Alarms) 
         alarm.watch()
         for _ in range(3):
             alarm.block(*alarm.lines())
-        found = alarm.ledger.await_deliveries(
-            endpoint, lambda found: len(found) == 3 and all(d.due_at for d in found)
-        )
+        found = alarm.ledger.await_deliveries(endpoint, planned(3))
         assert len({delivery.due_at for delivery in found}) == 1
         assert receiver.requests == []
         alarm.ledger.advance(hours=2)

@@ -83,9 +83,9 @@ def texts(message: dict[str, Any]) -> list[str]:
 
 def test_a_message_has_the_sentence_the_severity_and_the_link() -> None:
     message = slack_of(envelope())
-    assert message["text"] == "Critical alert: Payments gateway is blocked."
+    assert message["text"] == "[critical] Payments gateway is blocked."
     assert texts(message) == [
-        "Critical alert",
+        "[critical] Blocked",
         "Payments gateway is blocked.",
         "critical · ALR-26-000001",
         f"<{PUBLIC}/ui/alerts/ALR-26-000001|Open in the ledger>",
@@ -93,18 +93,71 @@ def test_a_message_has_the_sentence_the_severity_and_the_link() -> None:
     assert len(slack_of(envelope(), url=None)["blocks"]) == 3
 
 
+BEGINNINGS = [
+    ("alert.opened", "[critical] "),
+    ("alert.reminded", "Reminder: "),
+    ("alert.acknowledged", "Acknowledged: "),
+    ("alert.resolved", "Resolved: "),
+]
+
+
+@pytest.mark.parametrize(("type_", "beginning"), BEGINNINGS)
+def test_each_state_of_an_alert_has_a_headline_of_its_own(type_: str, beginning: str) -> None:
+    message = slack_of(envelope(type_))
+    assert message["text"] == f"{beginning}Payments gateway is blocked."
+    assert texts(message)[:2] == [f"{beginning}Blocked", "Payments gateway is blocked."]
+
+
+@pytest.mark.parametrize(("type_", "beginning"), BEGINNINGS)
 @pytest.mark.parametrize(
-    ("type_", "said", "line"),
+    ("subject", "counted"),
     [
-        ("alert.reminded", {}, "Critical alert, reminder 2: Payments gateway is blocked."),
-        ("alert.resolved", {}, "Critical alert resolved: Payments gateway is blocked."),
-        ("alert.acknowledged", {}, "Critical alert acknowledged: Payments gateway is blocked."),
+        ("service_line", "3 lines"),
+        ("blocker", "3 blockers"),
+        ("run", "3 runs"),
+        ("source", "3 sources"),
     ],
 )
-def test_each_state_of_an_alert_has_a_headline_of_its_own(
-    type_: str, said: dict[str, Any], line: str
+def test_a_message_about_many_alerts_counts_what_they_are_about(
+    type_: str, beginning: str, subject: str, counted: str
 ) -> None:
-    assert slack_of(envelope(type_, **said))["text"] == line
+    bodies = [envelope(type_, subject={"type": subject, "id": f"{n}"}) for n in (1, 2, 3, 1)]
+    message = slack_of(*bodies)
+    headline = f"{beginning}{counted} · Blocked"
+    assert texts(message)[0] == headline
+    assert message["text"].split("\n") == [headline, *["Payments gateway is blocked."] * 4]
+
+
+def test_a_message_about_one_line_again_and_about_subjects_of_two_types_counts_each() -> None:
+    one = [envelope("alert.reminded", n=n) for n in (1, 2)]
+    assert texts(slack_of(*one))[0] == "Reminder: 1 line · Blocked"
+    of_blocker = envelope("alert.resolved", subject={"type": "blocker", "id": "b"})
+    both = [of_blocker, *[envelope("alert.resolved")] * 2]
+    assert texts(slack_of(*both))[0] == "Resolved: 1 blocker, 1 line · Blocked"
+
+
+def test_failed_deliveries_are_counted_by_endpoint() -> None:
+    def failed(number: int, endpoint: str) -> str:
+        payload = {"event_id": f"EVT-26-{number}", "attempts": 5, "response_status": 404}
+        return json.dumps({
+            "id": f"EVT-26-10{number}",
+            "type": "webhook.delivery_failed",
+            "occurred_at": "2026-04-15T12:00:00Z",
+            "subject": {"type": "webhook", "id": endpoint},
+            "payload": payload | {"error": None},
+        })  # fmt: skip
+
+    message = slack_of(failed(1, "WHK-26-1"))
+    assert texts(message)[0] == "Delivery failed: WHK-26-1"
+    assert message["text"].startswith("Delivery failed: EVT-26-1 was not delivered to WHK-26-1")
+    many = [failed(n, "WHK-26-1") for n in range(4)]
+    assert texts(slack_of(*many))[0] == "Delivery failed: 4 events · WHK-26-1"
+    message = slack_of(*many, failed(5, "WHK-26-2"))
+    assert texts(message)[0] == "Delivery failed: 5 events"
+
+
+def test_a_reminder_says_which_one_it_is() -> None:
+    assert texts(slack_of(envelope("alert.reminded")))[2] == "Reminder 2."
 
 
 def test_an_acknowledgement_says_who_takes_care_and_until_when() -> None:
@@ -114,13 +167,18 @@ def test_an_acknowledgement_says_who_takes_care_and_until_when() -> None:
 
 
 def test_a_message_about_many_alerts_has_twenty_sentences_and_the_number_of_the_others() -> None:
-    bodies = [envelope(text=f"Line {number} is blocked.") for number in range(232)]
+    bodies = [
+        envelope(
+            text=f"Line {n} is blocked.", subject={"type": "service_line", "id": f"LIN-26-{n}"}
+        )
+        for n in range(232)
+    ]
     message = slack_of(*bodies)
     lines = message["text"].split("\n")
-    assert lines[0] == "Critical alert: Line 0 is blocked."
-    assert lines[19:] == ["Critical alert: Line 19 is blocked.", "and 212 more"]
-    assert texts(message)[0] == "232 messages of Blocked"
-    assert texts(message)[20:22] == ["Critical alert: Line 19 is blocked.", "and 212 more"]
+    assert lines[:2] == ["[critical] 232 lines · Blocked", "Line 0 is blocked."]
+    assert lines[20:] == ["Line 19 is blocked.", "and 212 more"]
+    assert texts(message)[:2] == lines[:2]
+    assert texts(message)[20:22] == ["Line 19 is blocked.", "and 212 more"]
 
 
 @pytest.mark.parametrize("type_", EVERY)
@@ -140,7 +198,7 @@ def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, for
 def test_any_words_make_a_message_that_slack_takes(sentence: str, name: str, count: int) -> None:
     said = {"text": sentence or "x", "watch_name": name or "x"}
     message = slack_of(*[envelope(**said)] * count)
-    first = message["text"].removeprefix("Critical alert: ")
+    first = message["text"].removeprefix("[critical] ")
     plain = first.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     if len(sentence) < 300 and count == 1:
         assert plain == (sentence or "x")
@@ -177,6 +235,8 @@ def test_an_alert_is_an_incident_under_its_id() -> None:
 def test_each_state_of_an_alert_has_its_action(type_: str, action: str) -> None:
     event = pagerduty_of(envelope(type_))
     assert (event["event_action"], event["dedup_key"]) == (action, "ALR-26-000001")
+    if action == "trigger":
+        assert event["payload"]["summary"] == "Reminder: Payments gateway is blocked."
 
 
 @given(st.text(min_size=1, max_size=2000))
@@ -223,7 +283,7 @@ def test_a_slack_webhook_gets_messages_at_its_secret_path(alarm: Alarms, conninf
         assert request.path == path
         message = json.loads(request.body)
         slack.validate(message)
-        assert message["text"].startswith("Critical alert: Payments &amp; &lt;gateway&gt; is")
+        assert message["text"].startswith("[critical] Payments &amp; &lt;gateway&gt; is")
         assert [name for name in request.headers if name.startswith("webhook-")] == []
         alarm.unblock(line)
         receiver.await_count(2)

@@ -2,6 +2,7 @@
 
 import asyncio
 import email
+import json
 import re
 import socket
 import threading
@@ -13,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger.domain.channel import MailSecurity, MailServer
-from ledger.feed.formats.mail import mail_of
+from ledger.feed.formats.mail import bytes_of, mail_of
 from ledger.feed.formats.plain import Manner
 from ledger.feed.formats.wording import saying_of
 from ledger.feed.mailer import Mailer
 from ledger.feed.sender import Attempt
 from tests.feed.sending import now
-from tests.feed.test_channels import PUBLIC, envelope, stored_anywhere
+from tests.feed.test_channels import BEGINNINGS, PUBLIC, envelope, stored_anywhere
 from tests.support.alerts import alarms
 from tests.support.certificate import create_contexts
 from tests.support.mailbox import Mailbox, mail_server
@@ -47,7 +48,7 @@ def mail(*bodies: str, manner: Manner = MANNER) -> email.message.EmailMessage:
 
 
 def send(server: MailServer, *recipients: str, deadline: float = 5.0, **options: Any) -> Attempt:
-    make = partial(mail_of, [saying_of(MANNER, envelope())], FROM)
+    make = partial(bytes_of, MANNER, [envelope()], FROM)
 
     async def run() -> Attempt:
         mailer = Mailer(server, now, deadline, **options)
@@ -61,14 +62,14 @@ def send(server: MailServer, *recipients: str, deadline: float = 5.0, **options:
 
 def test_a_mail_has_the_sentence_as_text_and_as_html_and_says_that_it_is_automatic() -> None:
     message = mail(envelope(text="Payments & <gateway> is blocked."))
-    assert message["Subject"] == "[critical] Critical alert: Payments & <gateway> is blocked."
+    assert message["Subject"] == "[critical] Payments & <gateway> is blocked."
     assert (message["From"], message["To"]) == (FROM, TO)
     assert message["Auto-Submitted"] == "auto-generated"
     text, html = (message.get_body((kind,)) for kind in ("plain", "html"))
     assert text is not None
     assert html is not None
     assert text.get_content().replace("\r\n", "\n") == (
-        f"Critical alert: Payments & <gateway> is blocked.\n{PUBLIC}/ui/alerts/ALR-26-000001\n"
+        f"[critical] Payments & <gateway> is blocked.\n{PUBLIC}/ui/alerts/ALR-26-000001\n"
     )
     assert "Payments &amp; &lt;gateway&gt; is blocked." in html.get_content()
     assert f'<a href="{PUBLIC}/ui/alerts/ALR-26-000001">' in html.get_content()
@@ -86,14 +87,24 @@ def test_later_states_of_an_alert_reply_to_its_opening() -> None:
     assert len(ids) == 2, "the ids of the three later mails are made of their one event"
 
 
+@pytest.mark.parametrize(("type_", "beginning"), BEGINNINGS)
+def test_a_subject_says_what_has_happened_to_the_alert(type_: str, beginning: str) -> None:
+    assert mail(envelope(type_))["Subject"] == f"{beginning}Payments gateway is blocked."
+    many = [envelope(type_, subject={"type": "run", "id": f"RUN-26-{n}"}) for n in range(3)]
+    assert mail(*many)["Subject"] == f"{beginning}3 runs · Blocked"
+
+
 def test_a_mail_about_many_alerts_has_twenty_sentences_and_an_id_of_its_own() -> None:
-    message = mail(*[envelope(text=f"Line {n} is blocked.") for n in range(232)])
+    message = mail(*[
+        envelope(text=f"Line {n} is blocked.", subject={"type": "service_line", "id": f"{n}"})
+        for n in range(232)
+    ])  # fmt: skip
     text = message.get_body(("plain",))
     assert text is not None
     lines = text.get_content().splitlines()
     assert [line for line in lines if "is blocked" in line][-1].endswith("Line 19 is blocked.")
     assert lines[-1] == "and 212 more"
-    assert message["Subject"] == "[critical] 232 messages of Blocked"
+    assert message["Subject"] == lines[0] == "[critical] 232 lines · Blocked"
     assert message["Message-ID"] != mail(envelope())["Message-ID"]
 
 
@@ -105,13 +116,23 @@ def test_without_details_a_mail_has_no_word_of_the_tenant() -> None:
         assert [text for text in [*parts, message["Subject"]] if "TENANT" in text] == []
 
 
-_HOSTILE = st.text(
+_CHARACTERS = st.text(
     st.one_of(
         st.characters(codec="utf-8"),
-        st.sampled_from('\r\n\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\u202e:<>"@,=?'),
+        st.sampled_from('\r\n\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\u202e:<>"@,=? '),
     ),
     max_size=500,
 )
+ENCODED = [
+    "=?utf-8?b?0aX:_y?=",
+    "=?utf-8?q?=E2=80=AE?=",
+    "=?utf-8?q?=0d=0aBcc:_eve@example.org?=",
+    "=?utf-8?b?AA==?=",
+    "=?utf-8?q?=1b[2J?=",
+    "=?utf-8?b?",
+    "?=",
+]
+_HOSTILE = st.lists(st.one_of(_CHARACTERS, st.sampled_from([*ENCODED, " ", "x" * 80]))).map("".join)
 
 
 @given(_HOSTILE, _HOSTILE, st.integers(1, 3))
@@ -131,6 +152,46 @@ def test_no_words_add_a_header_or_a_control_character_to_one(
     parsed = email.message_from_bytes(content, policy=email.policy.SMTP)
     assert parsed["To"] == TO
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]", str(parsed["Subject"]))
+
+
+_ALLOWED = st.text(
+    st.characters(
+        codec="utf-8",
+        categories=("L", "M", "N", "P", "S", "Zs", "Co"),
+        exclude_characters="\u061c\u200e\u200f",
+    ),
+    max_size=100,
+)
+_WORDS = st.lists(st.one_of(_ALLOWED, st.sampled_from([*ENCODED, " ", "x" * 80])))
+
+
+@given(_WORDS.map("".join))
+@example(" ".join(ENCODED))
+@example("x" * 500)
+@example("  two  blanks  at a time  ")
+@example("ä" * 500)
+def test_the_subject_that_a_mailbox_decodes_is_the_headline_to_the_letter(words: str) -> None:
+    content = bytes_of(MANNER, [envelope(text=f"{words}.")], FROM, TO, AT)
+    parsed = email.message_from_bytes(content, policy=email.policy.default)
+    headline = f"[critical] {words}."
+    cut = headline if len(headline) <= 200 else f"{headline[:199]}…"
+    assert parsed["Subject"] == cut
+    assert not parsed["Subject"].defects
+    head, _, _ = content.partition(b"\r\n\r\n")
+    assert all(len(line) <= 78 or b" " not in line.strip() for line in head.split(b"\r\n"))
+
+
+def test_a_mail_that_cannot_be_made_with_a_tenants_words_is_sent_with_ids_alone() -> None:
+    whole = json.loads(envelope(watch_name="TENANT"))
+    del whole["payload"]["text"]
+    parsed = email.message_from_bytes(
+        bytes_of(MANNER, [json.dumps(whole)], FROM, TO, AT), policy=email.policy.default
+    )
+    text = parsed.get_body(("plain",))
+    assert text is not None
+    assert "ALR-26-000001 of WCH-26-000001, service_line LIN-26-000001" in text.get_content()
+    assert parsed["Subject"].startswith("[critical] ALR-26-000001 of WCH-26-000001")
+    assert "TENANT" not in text.get_content() + parsed["Subject"]
 
 
 # Attempts.

@@ -1,15 +1,15 @@
 """The statements by which deliveries to channels are planned and claimed (contract, Feeds).
 
 Of one alert a channel has one delivery in hand, in the order of the log. A channel that gathers
-(Slack, mail) is sent in one message all that is due to it of one matter: of one watch, or of one
-type without an alert. A new delivery opens a window of some seconds, and those of the same matter
-that come within it join it.
+(Slack, mail) is sent in one message all that is due to it of one matter: of one type, and of one
+watch if the type is about alerts. A new delivery opens a window of some seconds, and those of the
+same matter that come within it join it.
 """
 
 _MOST = 1000
 """Messages that one statement plans for an endpoint, and deliveries of one request."""
 
-_MATTER = "coalesce(m.matter, m.type)"
+_MATTER = "concat(m.matter, ' ', m.type)"
 
 # New messages become deliveries, which are claimed once they are due.
 PLAN = f"""

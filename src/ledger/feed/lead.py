@@ -27,9 +27,8 @@ from ledger.domain.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
 from ledger.feed.formats.contents import content_of, is_final, without_secrets
-from ledger.feed.formats.mail import mail_of
+from ledger.feed.formats.mail import bytes_of
 from ledger.feed.formats.plain import Manner
-from ledger.feed.formats.wording import saying_of
 from ledger.feed.mailer import Mailer
 from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
@@ -344,8 +343,7 @@ class Lead:
             type_, text = content_of(manner, bodies)
             return await send(endpoint.url, event_id, text.encode(), secrets, content_type=type_)
         if endpoint.format == "email":
-            sayings = [saying_of(manner, body) for body in bodies]
-            make = partial(mail_of, sayings, self._mailer.sender)
+            make = partial(bytes_of, manner, bodies, self._mailer.sender)
             made = await self._mailer.send(endpoint.url, secrets[0].split(","), make)
         else:
             url = secrets[0] if endpoint.format == "slack" else endpoint.url

@@ -9,7 +9,6 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from email.message import EmailMessage
 
 import aiosmtplib
 import httpcore
@@ -46,7 +45,7 @@ class Mailer:
         return self._server.sender if self._server is not None else "nobody@invalid"
 
     async def send(
-        self, url: str, recipients: Sequence[str], mail: Callable[[str, datetime], EmailMessage]
+        self, url: str, recipients: Sequence[str], mail: Callable[[str, datetime], bytes]
     ) -> Attempt:
         """Hand the mail over for each recipient. ``url`` is what is kept of the address.
 
@@ -74,7 +73,7 @@ class Mailer:
         return attempt(status, None if status == _TAKEN else "the mail was refused", answer)
 
     async def _hand_over(
-        self, server: MailServer, recipients: Sequence[str], mail: Callable[[str], EmailMessage]
+        self, server: MailServer, recipients: Sequence[str], mail: Callable[[str], bytes]
     ) -> list[tuple[int, str]]:
         """The server's answers, one for each recipient."""
         client = aiosmtplib.SMTP(
@@ -94,9 +93,8 @@ class Mailer:
             if server.user is not None and server.password is not None:
                 await client.login(server.user, server.password)
             for recipient in recipients:
-                content = mail(recipient).as_bytes()
                 try:
-                    _, answer = await client.sendmail(server.sender, [recipient], content)
+                    _, answer = await client.sendmail(server.sender, [recipient], mail(recipient))
                     answers.append((_TAKEN, answer))
                 except aiosmtplib.SMTPRecipientsRefused as error:
                     answers.append((error.recipients[0].code, error.recipients[0].message))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ledger.feed.formats.plain import ALERT
 from ledger.feed.formats.wording import Saying, cut
 
 _ACTIONS = {"alert.acknowledged": "acknowledge", "alert.resolved": "resolve"}
@@ -21,9 +22,11 @@ def event_of(saying: Saying, envelope: dict[str, Any], routing_key: str) -> dict
     if action != "trigger":
         return event
     payload = envelope["payload"]
+    # An incident has its severity beside its summary.
+    beginning = "" if saying.type == f"{ALERT}opened" else saying.beginning
     event |= {
         "payload": {
-            "summary": cut(saying.sentence, _SUMMARY),
+            "summary": cut(beginning + saying.sentence, _SUMMARY),
             "source": payload.get("subject", envelope["subject"])["id"],
             "severity": saying.severity,
             "timestamp": envelope["occurred_at"],

@@ -6,7 +6,15 @@ Words of a tenant stand in ``plain_text`` objects, where no mark has a meaning, 
 
 from typing import Any
 
-from ledger.feed.formats.wording import SENTENCES, Saying, cut, headline_of, rest_of, worst
+from ledger.feed.formats.wording import (
+    SENTENCES,
+    Saying,
+    cut,
+    headline_of,
+    rest_of,
+    title_of,
+    worst,
+)
 
 # Slack's limits (docs.slack.dev, Block Kit): characters of a header, of a text object. A message's
 # ``text`` is cut beyond 40,000 characters: 20 sentences and a headline are below that.
@@ -19,25 +27,21 @@ _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def message_of(sayings: list[Saying]) -> dict[str, Any]:
     """The message about one or more events."""
-    first, shown, rest = sayings[0], sayings[:SENTENCES], rest_of(sayings)
+    first = sayings[0]
+    sentences = [*(saying.sentence for saying in sayings[:SENTENCES]), rest_of(sayings)]
     if len(sayings) == 1:
-        blocks = [_section(first.sentence)]
-        blocks += [_section(first.more)] if first.more else []
-        ids = f" · {first.subject_id}"
+        said, ids, lines = [first.sentence, first.more], f" · {first.subject_id}", list[str]()
     else:
-        blocks = [_section(saying.line) for saying in shown]
-        blocks += [_section(rest)] if rest else []
-        ids = ""
+        said, ids, lines = sentences, "", sentences
     context = {"type": "context", "elements": [_plain(worst(sayings) + ids)]}
-    lines = [*(saying.line for saying in shown), *([rest] if rest else [])]
     return {
-        "text": "\n".join(_escaped(line) for line in lines),
+        "text": "\n".join(_escaped(line) for line in (headline_of(sayings), *lines) if line),
         "mrkdwn": False,
         "unfurl_links": False,
         "unfurl_media": False,
         "blocks": [
-            {"type": "header", "text": _plain(headline_of(sayings), _HEADER)},
-            *blocks,
+            {"type": "header", "text": _plain(title_of(sayings), _HEADER)},
+            *(_section(each) for each in said if each),
             context,
             *([_link(first.link)] if first.link else []),
         ],

@@ -1,10 +1,12 @@
-"""The words about an event for people: a headline, a sentence and a link.
+"""The words about an event for people: a beginning, a sentence and a link.
 
-The sentence of an alert was made when the alert opened, and is the same everywhere. All words of a
-tenant are in ``sentence``, ``more`` and ``watch``: a format says which marks have no meaning there.
+The sentence of an alert was made when the alert opened, and is the same everywhere. The beginning
+tells what has happened: a reader must not take an end for an outage. All words of a tenant are in
+``sentence``, ``more`` and ``about``: a format says which marks have no meaning there.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ledger.domain.alert import ResolvedReason
@@ -20,6 +22,18 @@ _ENDS: Mapping[ResolvedReason, str] = {
     "line_closed": "The line was closed.",
 }
 
+_BEGINNINGS: Mapping[str, str] = {
+    f"{ALERT}reminded": "Reminder: ",
+    f"{ALERT}acknowledged": "Acknowledged: ",
+    f"{ALERT}resolved": "Resolved: ",
+    DELIVERY_FAILED: "Delivery failed: ",
+}
+
+_SEVERITIES: Sequence[Severity] = ("info", "warning", "critical")
+
+_COUNTED: Mapping[str, str] = {"service_line": "line"}
+"""Types of subjects whose names for people are others."""
+
 SENTENCES = 20
 """The most sentences of a message; of the others it has the number."""
 
@@ -31,18 +45,16 @@ class Saying(NamedTuple):
     event_id: str
     subject_id: str
     """The alert, or the endpoint."""
+    counted: tuple[str, str]
+    """The subject that a message about several events counts: (noun, id)."""
     severity: Severity
-    headline: str
+    beginning: str
     sentence: str
     more: str
     """Further sentences, or an empty text."""
-    watch: str
-    """The name of the watch, or its id without details; empty without an alert."""
+    about: str
+    """The name of the watch, or its id without details; the endpoint."""
     link: str | None
-
-    @property
-    def line(self) -> str:
-        return f"{self.headline}: {self.sentence}"
 
 
 def saying_of(manner: Manner, body: str) -> Saying:
@@ -50,41 +62,41 @@ def saying_of(manner: Manner, body: str) -> Saying:
     envelope = told(manner, body)
     type_, subject, payload = envelope["type"], envelope["subject"], envelope["payload"]
     link = manner.link_to(subject)
+    counted, beginning = ("event", envelope["id"]), _BEGINNINGS.get(type_, "Test: ")
     if type_.startswith(ALERT):
-        severity = payload["severity"]
-        headline, more = _alert(type_, payload)
+        severity, of = payload["severity"], payload["subject"]
+        counted = _COUNTED.get(of["type"], of["type"]), of["id"]
+        beginning = _BEGINNINGS.get(type_, f"[{severity}] ")
         sentence = payload["text"] if manner.details else _dated(envelope)
-        watch = payload.get("watch_name") or payload["watch_id"]
-        said = severity, headline, sentence, more, watch
+        about = payload.get("watch_name") or payload["watch_id"]
+        said = severity, beginning, sentence, _more(type_, payload), about
     elif type_ == DELIVERY_FAILED:
         why = payload["response_status"] or payload["error"] or "it was never answered"
         sentence = (
             f"{payload['event_id']} was not delivered to {subject['id']}"
             f" in {payload['attempts']} attempts: {why}."
         )
-        said = "warning", "Delivery failed", sentence, "", ""
+        said = "warning", beginning, sentence, "", subject["id"]
     else:
-        said = "info", "Test", f"The endpoint {subject['id']} is reached.", "", ""
-    return Saying(type_, envelope["id"], subject["id"], *said, link)
+        sentence = f"The endpoint {subject['id']} is reached."
+        said = "info", beginning, sentence, "", subject["id"]
+    return Saying(type_, envelope["id"], subject["id"], counted, *said, link)
 
 
-def _alert(type_: str, payload: Mapping[str, Any]) -> tuple[str, str]:
-    """The headline about an alert, and what else is said with its details."""
-    name = f"{payload['severity'].capitalize()} alert"
+def _more(type_: str, payload: Mapping[str, Any]) -> str:
+    """The further sentences about an alert."""
     match type_.removeprefix(ALERT):
         case "reminded":
-            return name + (f", reminder {payload['n']}" if "n" in payload else ", reminder"), ""
+            return f"Reminder {payload['n']}." if "n" in payload else ""
         case "acknowledged":
             said = [
                 payload.get("assignee") and f"{payload['assignee']} takes care of it.",
                 payload.get("until") and f"Until {payload['until']}.",
                 payload.get("note"),
             ]
-            return f"{name} acknowledged", " ".join(filter(None, said))
-        case "resolved":
-            return f"{name} resolved", _ENDS.get(payload.get("reason", ""), "")
+            return " ".join(filter(None, said))
         case _:
-            return name, ""
+            return _ENDS.get(payload.get("reason", ""), "")
 
 
 def _dated(envelope: Mapping[str, Any]) -> str:
@@ -97,11 +109,22 @@ def _dated(envelope: Mapping[str, Any]) -> str:
 
 
 def headline_of(sayings: list[Saying]) -> str:
-    """The headline of a message."""
+    """The headline of a message, whose events are of one type: the sentence, or their number."""
     first = sayings[0]
     if len(sayings) == 1:
-        return first.headline
-    return f"{len(sayings)} messages of {first.watch or first.headline}"
+        return first.beginning + first.sentence
+    return title_of(sayings)
+
+
+def title_of(sayings: list[Saying]) -> str:
+    """The line over a message's sentences: the shorter headline, without any of them."""
+    beginning = max(sayings, key=lambda one: _SEVERITIES.index(one.severity)).beginning
+    abouts = [*{saying.about for saying in sayings}]
+    if len(sayings) == 1:
+        return beginning + abouts[0]
+    counts = sorted(Counter(kind for kind, _ in {saying.counted for saying in sayings}).items())
+    numbers = ", ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in counts)
+    return f"{beginning}{numbers}" + (f" · {abouts[0]}" if len(abouts) == 1 else "")
 
 
 def rest_of(sayings: list[Saying]) -> str:
@@ -111,8 +134,7 @@ def rest_of(sayings: list[Saying]) -> str:
 
 
 def worst(sayings: list[Saying]) -> Severity:
-    order: tuple[Severity, ...] = ("info", "warning", "critical")
-    return max((saying.severity for saying in sayings), key=order.index)
+    return max((saying.severity for saying in sayings), key=_SEVERITIES.index)
 
 
 def cut(text: str, most: int) -> str:
