@@ -141,7 +141,7 @@ class WatchView(Remembering):
     """The projection ``watch``."""
 
     name = "watch"
-    version = 1
+    version = 2
     tables: tuple[Table, ...] = (WATCH, ALERT, ACKNOWLEDGEMENT)
     events: frozenset[type[Event]] = frozenset((*WATCH_EVENTS, *ALERT_EVENTS))
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
 from ledger.watching import looks, loop
@@ -233,6 +234,50 @@ def test_only_a_new_revision_resolves_alerts(watcher: Watcher) -> None:
     assert watcher.alerts()[0]["resolved"]["reason"] == "disabled"
     shown = watcher.watch(watch)
     assert (shown["enabled"], shown["looking"], shown["open_alerts"]) == (False, False, 0)
+
+
+def test_a_watch_begins_at_most_five_revisions_in_five_minutes(watcher: Watcher) -> None:
+    edge, clock = watcher.edge, watcher.edge.clock
+    watch, other = watcher.create()["id"], watcher.create()["id"]
+    changes: list[dict[str, Any]] = [
+        {"for_seconds": 1},
+        {"condition": RUNNING},
+        {"hours": BERLIN},
+        {"lines": {"project_tag": ["P"]}},
+    ]
+    for given in changes:
+        assert watcher.patch(watch, **given).status_code == 200
+        clock.advance(seconds=10)
+    # Disabling and a change of other fields begin no revision; enabling does.
+    for given in ({"enabled": False}, {"name": "Other"}, {"enabled": True}):
+        assert watcher.patch(watch, **given).status_code == 200
+    before, path = edge.log(), f"/v1/watches/{watch}"
+
+    def send(**given: Any) -> httpx.Response:
+        headers = {"idempotency-key": "sixth"}
+        return edge.request("PATCH", path, watcher.token, json=given, headers=headers)
+
+    answer = send(for_seconds=2, name="New")
+    problem = assert_problem(answer, 429, "rate_limited")
+    assert "5 revisions" in problem["detail"]
+    seconds = int(answer.headers["retry-after"])
+    assert 255 <= seconds <= 262
+    assert_problem(watcher.patch(watch, for_seconds=-1), 422, "invalid_request")
+    assert_problem(send(for_seconds=2, name="New"), 429, "rate_limited")
+    assert edge.log() == before
+    refused = watcher.log(action="watch.update", outcome="refused")
+    assert [entry["code"] for entry in refused] == ["invalid_request"]
+    for given in ({"severity": "info"}, {"enabled": False}):
+        assert watcher.patch(watch, **given).status_code == 200
+    assert_problem(watcher.patch(watch, enabled=True), 429, "rate_limited")
+    assert watcher.patch(other, for_seconds=1).status_code == 200
+    clock.advance(seconds=seconds)
+    answer = send(for_seconds=2, name="New")
+    assert answer.status_code == 200, answer.text
+    assert "idempotency-replayed" not in answer.headers
+    assert watcher.watch(watch)["name"] == "New"
+    assert_problem(watcher.patch(watch, for_seconds=3), 429, "rate_limited")
+    assert watcher.delete(watch).status_code == 204
 
 
 def test_a_deleted_watch_is_gone_and_its_alerts_stay_readable(watcher: Watcher) -> None:

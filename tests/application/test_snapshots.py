@@ -49,7 +49,7 @@ from tests.support.log_checker import check
 from tests.support.soak import repeated
 from tests.support.transactions import undone
 
-PINNED = (10, {"LIN": "37eb55630c45e6a7", "RUN": "e81df9403f9e17cf", "KEY": "635872ad4866d153"})
+PINNED = (11, {"LIN": "37eb55630c45e6a7", "RUN": "e81df9403f9e17cf", "KEY": "635872ad4866d153"})
 """FOLD, and the digests of the aggregates that the folds then made of every event."""
 
 FAMILIES: dict[str, Sequence[type[Event]]] = {

@@ -389,6 +389,22 @@ def test_a_refused_change_is_told_at_the_form(tenant: Watched) -> None:
     assert tenant.guest.get(f"{PATH}/WCH-26-999999/change").status == 404
 
 
+def test_a_change_too_many_is_told_at_the_form_and_at_the_switch(tenant: Watched) -> None:
+    watch = tenant.watch("Blocked lines", for_seconds=3600)
+    change, switch = f"{PATH}/{watch}/change", f"{PATH}/{watch}/switch"
+    for hours in range(2, 7):
+        answer = tenant.guest.submit(tenant.guest.get(change), change, time=f"{hours}")
+        assert answer.status == 303
+    answer = tenant.guest.submit(tenant.guest.get(change), change, time="7")
+    assert answer.status == 429
+    assert "The watch has begun 5 revisions in 5 minutes" in answer.text
+    assert answer.form(change)["time"] == "7"
+    tenant.guest.submit(tenant.guest.get(f"{PATH}/{watch}"), switch)
+    answer = tenant.guest.submit(tenant.guest.get(f"{PATH}/{watch}"), switch)
+    assert (answer.status, tenant.watches()[0]["enabled"]) == (429, False)
+    assert "The watch has begun 5 revisions in 5 minutes" in answer.text
+
+
 def test_a_value_of_several_words_stays_as_it_is(tenant: Watched) -> None:
     lines = {"execution_model": ["agent_runtime", "capacity"]}
     causes = {"kind": "blocker_open", "causes": ["approval_gap", "capacity_issue"]}

@@ -15,7 +15,15 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
+from ledger.domain.errors import (
+    Behind,
+    Invalid,
+    LedgerError,
+    NotFound,
+    RateLimited,
+    Refused,
+    Unavailable,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -73,15 +81,14 @@ REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBU
 """The errors of a route that are answered by a problem. The door's own errors (no connection in
 time, too many waiting reads) are operational errors too."""
 
-RETRY_AFTER = {
+_SECONDS = {
     "behind": "1",
     "clock_skew": "2",
     "document_altered": "1",
-    "rate_limited": "1",
     "read_only": "1",
     "unavailable": "2",
 }
-"""code → seconds after which the request may be sent again (the header of this name)."""
+"""code → seconds after which the request may be sent again."""
 
 
 _REFUSED = Counter(
@@ -179,6 +186,12 @@ def wrong_places(error: LedgerError) -> list[FieldError]:
     return [FieldError(*place) for place in (error.errors if isinstance(error, Invalid) else ())]
 
 
+def retry_after(error: LedgerError) -> dict[str, str]:
+    """The header that tells when the request may be sent again, if it may."""
+    seconds = str(error.seconds) if isinstance(error, RateLimited) else _SECONDS.get(error.code)
+    return {} if seconds is None else {"Retry-After": seconds}
+
+
 def problem(
     request: Request, error: LedgerError, headers: dict[str, str] | None = None
 ) -> Response:
@@ -186,8 +199,7 @@ def problem(
     count_refusal(error)
     code = error.code
     headers = dict(headers or {})
-    if code in RETRY_AFTER:
-        headers["Retry-After"] = RETRY_AFTER[code]
+    headers |= retry_after(error)
     if code == Unauthorized.code:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Refused) and error.position:

@@ -15,7 +15,14 @@ import msgspec
 from ledger.application.group import EventTenant, Group
 from ledger.application.memory import sees
 from ledger.domain.directory import DirectoryEntry, id_of
-from ledger.domain.errors import CredentialEnded, Forbidden, IdempotencyKeyReused, Invalid, Refused
+from ledger.domain.errors import (
+    ChangedTooOften,
+    CredentialEnded,
+    Forbidden,
+    IdempotencyKeyReused,
+    Invalid,
+    Refused,
+)
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.domain.refusals import Refusals, WriteRefused, stream_of
@@ -164,6 +171,9 @@ def carry_out(command: Command, group: Group) -> Outcome:
             if earlier is not None:
                 return earlier
         outcome: Outcome = command.decide(group)
+    except ChangedTooOften as limited:
+        # Nothing is recorded, and nothing kept: the same request may succeed in a moment.
+        return limited.with_traceback(None)
     except Refused as refusal:
         # The frames of a traceback refer to the refusal and to the command. Such a reference cycle
         # is collected late (``calm_collector``), and thousands of refused facts take much memory.

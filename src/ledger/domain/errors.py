@@ -15,6 +15,7 @@
     ├── Unavailable             the database cannot be reached, or accepts no writes; try again
     │   ├── NotCarriedOut       a bug of the ledger; only this command fails
     │   ├── RateLimited         too much of the credential waits already; try again later
+    │   │   └── ChangedTooOften       the subject was changed too often; wait for so long
     │   └── ClockSkew           the node's clock differs from the database's; try another node
     ├── ReadOnly                the node only reads; send the request to another node
     ├── DocumentAltered         a statement's document is not the one that was issued
@@ -153,6 +154,16 @@ class RateLimited(Unavailable):
     """Too much of the credential waits already; nothing has changed. Send it again later."""
 
     code = "rate_limited"
+    seconds = 1
+    """After so long it may be sent again."""
+
+
+class ChangedTooOften(RateLimited):
+    """The subject was changed too often in a short time; nothing has changed. Wait for so long."""
+
+    def __init__(self, detail: str, seconds: int) -> None:
+        super().__init__(detail)
+        self.seconds = seconds
 
 
 class ClockSkew(Unavailable):

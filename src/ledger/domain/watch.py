@@ -4,13 +4,14 @@ A watch opens alerts (``alert.py``); ``stretch.py`` says since when its conditio
 has, in this order: conditions, events, state, decisions, fold.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from ledger.domain.errors import InvalidState
+from ledger.domain.errors import ChangedTooOften, InvalidState
 from ledger.domain.event_table import PASSES, EventRow, Note
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, Folded, Recorded
@@ -21,6 +22,11 @@ Severity = Literal["info", "warning", "critical"]
 
 MAX_WATCHES = 50
 """The most watches of an organization: each change of a line is compared with all of them."""
+
+MAX_REVISIONS = 5
+REVISIONS_WITHIN = timedelta(minutes=5)
+"""A watch begins at most so many revisions in this time: each may resolve ``MAX_UNRESOLVED`` alerts
+and open as many, and an event is kept for good."""
 
 MAX_UNRESOLVED = 1_000
 """The most unresolved alerts of a watch; what else is due waits for room."""
@@ -192,6 +198,8 @@ class Watch(Folded):
     """The position of the event that began the present revision."""
     revised_at: datetime | None = None
     """When it was recorded."""
+    revisions: tuple[datetime, ...] = ()
+    """When the latest revisions were begun by changes, at most ``MAX_REVISIONS``."""
     disabled_at: datetime | None = None
     """When the watch was disabled or deleted; None: it is enabled."""
     deleted: bool = False
@@ -218,6 +226,25 @@ class Watch(Folded):
         settings = msgspec.structs.replace(self.given, **given)
         return None if settings == self.settings else WatchUpdated(settings=settings)
 
+    def require_pause(self, body: WatchUpdated, now: datetime) -> None:
+        """Refuse a change that would begin one revision too many. Raises ChangedTooOften."""
+        if len(self.revisions) < MAX_REVISIONS or not self._is_revised_by(body.settings):
+            return
+        wait = self.revisions[0] + REVISIONS_WITHIN - now
+        if wait > timedelta(0):
+            seconds = math.ceil(wait.total_seconds())
+            most = f"The watch has begun {MAX_REVISIONS} revisions in 5 minutes, the maximum."
+            raise ChangedTooOften(f"{most} The next one may begin in {seconds} s.", seconds)
+
+    def _is_revised_by(self, settings: WatchSettings) -> bool:
+        """Whether these settings begin a revision."""
+        before = self.settings
+        return (
+            before is None
+            or (settings.enabled and not before.enabled)
+            or any(getattr(before, name) != getattr(settings, name) for name in _OF_REVISION)
+        )
+
     @staticmethod
     def require_room(watches: int) -> None:
         """Refuse a watch more than an organization may have."""
@@ -233,15 +260,12 @@ class Watch(Folded):
         self._revise(body.settings, recorded)
 
     def _updated(self, body: WatchUpdated, recorded: Recorded) -> None:
-        before, now = self.settings, body.settings
-        if (
-            before is None
-            or (now.enabled and not before.enabled)
-            or any(getattr(before, name) != getattr(now, name) for name in _OF_REVISION)
-        ):
+        now = body.settings
+        if self._is_revised_by(now):
+            self.revisions = (*self.revisions, recorded.recorded_at)[-MAX_REVISIONS:]
             self._revise(now, recorded)
             return
-        if not now.enabled and before.enabled:
+        if not now.enabled and self.given.enabled:
             self.disabled_at = recorded.recorded_at
         self.settings, self.updated_at = now, recorded.recorded_at
 

@@ -58,7 +58,7 @@ KINDS: dict[str, type[Aggregate]] = {
 }
 """The aggregate that a stream's events fold into, by the prefix of the stream's id."""
 
-FOLD = 10
+FOLD = 11
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from ledger.api.lean import needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking
-from ledger.domain.errors import NotFound, Refused
+from ledger.domain.errors import ChangedTooOften, NotFound, Refused
 from ledger.domain.recorded import Actor
 from ledger.web.addresses import here, with_parameter
 from ledger.web.names import names_of_actors, names_of_scopes
@@ -31,7 +31,7 @@ class RefusedForm(NamedTuple):
     """A form whose command was refused: the page shows the refusal at the form, with its values."""
 
     form: Form
-    error: Refused
+    error: Refused | ChangedTooOften
 
 
 class Managed(NamedTuple):
@@ -89,7 +89,7 @@ class Managed(NamedTuple):
             made = await command
         except NotFound:
             raise
-        except Refused as error:
+        except (Refused, ChangedTooOften) as error:
             refused = RefusedForm(form, error)
             thing = asking.request.path_params.get(self.id)
             if thing is None:

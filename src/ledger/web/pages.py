@@ -26,11 +26,11 @@ from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.api.machinery.shares import LARGE_PAGE
 from ledger.api.problems import (
     REFUSALS,
-    RETRY_AFTER,
     STATUS,
     InternalError,
     InvalidCursor,
     Unauthorized,
+    retry_after,
     status_of,
 )
 from ledger.api.reading import Asking, services_of
@@ -415,8 +415,7 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
         request_id=request.state.request_id,
         **context,
     )
-    if error.code in RETRY_AFTER:
-        response.headers["Retry-After"] = RETRY_AFTER[error.code]
+    response.headers.update(retry_after(error))
     return response
 
 

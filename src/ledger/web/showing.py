@@ -19,7 +19,7 @@ from fastapi import Request
 from markupsafe import Markup
 
 from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import Invalid, LedgerError
+from ledger.domain.errors import ChangedTooOften, Invalid, LedgerError
 from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
 from ledger.intake.principal import (
     DISPATCHER,
@@ -353,7 +353,8 @@ def complaint(place: tuple[str, str]) -> str:
 
 def refusal(error: LedgerError) -> str:
     """The detail of a refusal, in the page's words if the API's speak of headers."""
-    return _REWORDED.get(error.code, error.detail)
+    is_plain = isinstance(error, ChangedTooOften)
+    return error.detail if is_plain else _REWORDED.get(error.code, error.detail)
 
 
 _REWORDED = {

@@ -103,7 +103,7 @@ class UpdateWatch(SubjectCommand):
     """As the views showed it before."""
 
     def decide(self, group: Group) -> Receipt:
-        """Raises NotFound or Invalid."""
+        """Raises NotFound, Invalid, or ChangedTooOften for one revision too many."""
         watch = group.memory.watch(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
@@ -112,6 +112,7 @@ class UpdateWatch(SubjectCommand):
             unchanged = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
             return msgspec.structs.replace(unchanged, answer=_answer(watch, self.beside))
         require_consistent(body.settings)
+        watch.require_pause(body, group.now)
         recorded = group.record(watch, body, group.now, self)
         looks = self.beside.looking or watch.revision != revision
         beside = self.beside._replace(looking=looks and body.settings.enabled)
