@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.watching import looks, loop
+from ledger.watching import looks
 from tests.support.audits import BESIDE
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
@@ -344,8 +344,7 @@ def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watch
 def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (looks, loop):
-        monkeypatch.setattr(module, "MOST_DUE", 2)
+    monkeypatch.setattr(looks, "MOST_DUE", 2)
     lines = watcher.blocked("One", "Two", "Three", "Four", "Five")
     watcher.look()
     watch = watcher.create()["id"]

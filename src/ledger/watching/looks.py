@@ -1,5 +1,6 @@
 """The reads and writes of the loop of watches: its mark, changed lines, lines that are due."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -39,7 +40,10 @@ _MOST_EVENTS = 10_000
 """The positions whose changes a round looks at: what is beyond, the next one does."""
 
 MOST_DUE = 1_000
-"""The lines that a round looks at because something is due there."""
+"""The lines of an organization that a round looks at because something is due there."""
+
+_FEW = 100
+"""With fewer lines than this among the first ``MOST_DUE``, an organization hides no other."""
 
 _PAGE = 20_000
 """The lines of an organization through which one statement of a look goes."""
@@ -65,22 +69,25 @@ WHERE position > %(after)s ORDER BY position
 # sums of the organizations that watch them. Else it can only move on what is quiet, so it matters
 # where an alert is open alone.
 _CHANGED = """
-SELECT DISTINCT e.line_id FROM ledger.event AS e
+SELECT e.line_id, e.organization_id FROM ledger.event AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.line_id IS NOT NULL
   AND e.organization_id = ANY(%(organizations)s)
   AND (e.type NOT IN ('execution.checked_in', 'execution.check_in_voided')
        OR e.organization_id = ANY(%(summing)s)
        OR EXISTS (SELECT FROM ledger.alert AS a
                   WHERE a.line_id = e.line_id AND a.resolved IS NULL))
+GROUP BY e.line_id, e.organization_id ORDER BY min(e.position)
 """
 
 _DUE = """
-SELECT line_id FROM ledger.watch_due WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(limit)s
+SELECT line_id, organization_id, due_at FROM ledger.watch_due
+WHERE due_at <= %(now)s AND organization_id <> ALL(%(passed)s) ORDER BY due_at LIMIT %(limit)s
 """
 
 _LINES_OF_WATCHES = """
-SELECT DISTINCT line_id FROM ledger.alert
+SELECT line_id, organization_id, min(due_at) FROM ledger.alert
 WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL AND line_id IS NOT NULL
+GROUP BY line_id, organization_id
 """
 
 _LINES = "SELECT fold FROM ledger.execution_g{execution} WHERE line_id = ANY(%(lines)s)"
@@ -173,6 +180,12 @@ SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timest
 ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at
 WHERE d.due_at IS DISTINCT FROM excluded.due_at
 """
+# A line that a round did not come to is looked at next, unless it is to be looked at before.
+_PUT_OFF = """
+INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
+SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timestamptz[])
+ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at WHERE d.due_at > excluded.due_at
+"""
 _DROP = "DELETE FROM ledger.watch_due WHERE line_id = ANY(%(line)s)"
 
 # The mark moves on from where the round found it: a leader that was frozen moves it no more.
@@ -220,6 +233,15 @@ class RoundStart(NamedTuple):
     """The position up to which changes were looked at."""
     is_first: bool
     """Whether nothing was ever looked at: there is no mark yet."""
+
+
+class LineToSee(NamedTuple):
+    """A line that a round may look at."""
+
+    line_id: str
+    organization_id: str
+    at: datetime
+    """The earliest of an organization is looked at first."""
 
 
 class FoundLine(NamedTuple):
@@ -278,24 +300,45 @@ class Looks:
         return [(decode_watch(fold), position) for _, fold, position in rows]
 
     def changed(
-        self, at: RoundStart, organizations: Mapping[str, Sequence[Watch]]
-    ) -> tuple[list[str], int]:
-        """The lines with events behind the mark that may matter, and the position reached."""
+        self, at: RoundStart, organizations: Mapping[str, Sequence[Watch]], now: datetime
+    ) -> tuple[list[LineToSee], int]:
+        """The lines with events behind the mark that may matter, and the position reached.
+
+        Each is looked at as of just before now, in the order of the events.
+        """
         upto = min(at.position, at.mark + _MOST_EVENTS)
         if upto <= at.mark or not organizations:
             return [], upto
         summing = [name for name, some in organizations.items() if UsageOver in kinds_of(some)]
         values = {"organizations": [*organizations], "summing": summing}
         rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
-        return [line for (line,) in rows], upto
+        first = now - timedelta(microseconds=len(rows))
+        return [
+            LineToSee(line, organization, first + timedelta(microseconds=number))
+            for number, (line, organization) in enumerate(rows)
+        ], upto
 
-    def due(self, now: datetime) -> list[str]:
-        """The lines where something may be due, the longest due first."""
-        return [line for (line,) in self._rows(_DUE, now=now, limit=MOST_DUE)]
+    def due(self, now: datetime) -> tuple[list[LineToSee], set[str]]:
+        """The lines where something may be due, and the organizations that may have further ones.
 
-    def lines_of(self, watches: Collection[str]) -> list[str]:
+        An organization with many lines hides no other one's: these are then sought without it.
+        """
+        found, passed = list[LineToSee](), set[str]()
+        while True:
+            asked = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
+            rows = [LineToSee(*row) for row in self._rows(_DUE, **asked)]
+            found += rows
+            if len(rows) < MOST_DUE:
+                return found, passed
+            counts = Counter(row.organization_id for row in rows)
+            many = {name for name, number in counts.items() if number >= min(_FEW, MOST_DUE)}
+            if not many:
+                return found, passed | counts.keys()
+            passed |= many
+
+    def lines_of(self, watches: Collection[str]) -> list[LineToSee]:
         """The lines with unresolved alerts of these watches."""
-        return [line for (line,) in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
+        return [LineToSee(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
@@ -376,7 +419,11 @@ class Looks:
     # Writing.
 
     def write(
-        self, at: RoundStart, upto: int, due: Iterable[tuple[str, str, datetime | None]]
+        self,
+        at: RoundStart,
+        upto: int,
+        due: Iterable[tuple[str, str, datetime | None]],
+        put_off: Sequence[LineToSee],
     ) -> bool:
         """Keep when each line is looked at next (None: never), and the mark; False: not any more.
 
@@ -384,7 +431,7 @@ class Looks:
         writes nothing.
         """
         rows = [*due]
-        if not rows and upto == at.mark and not at.is_first:
+        if not rows and not put_off and upto == at.mark and not at.is_first:
             return True
         put = [row for row in rows if row[2] is not None]
         moves = _FIRST_MARK if at.is_first else _MARK
@@ -394,11 +441,13 @@ class Looks:
             ).rowcount
             if not moved:
                 return False
-            if put:
-                line, organization, instant = (list(each) for each in zip(*put, strict=True))
-                self.connection.execute(
-                    _PUT.encode(), {"line": line, "organization": organization, "due": instant}
-                )
+            for statement, some in ((_PUT, put), (_PUT_OFF, put_off)):
+                if some:
+                    line, organization, instant = (list(each) for each in zip(*some, strict=True))
+                    self.connection.execute(
+                        statement.encode(),
+                        {"line": line, "organization": organization, "due": instant},
+                    )
             self.connection.execute(
                 _DROP.encode(), {"line": [line for line, _, instant in rows if instant is None]}
             )

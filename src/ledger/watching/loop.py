@@ -5,6 +5,10 @@
     a new revision ─▶ look through all lines ─────┘     │ opens, reminds, resolves ─▶ writer
                                                         ▼ the next instant ─▶ ledger.watch_due
 
+Organizations take turns, first in having lines judged, then in having commands decided. A round
+ends after some of them: what it did not come to is put off to the next one, which follows at once.
+So nobody waits for all that another organization has due.
+
 A round reads the views in one snapshot. A line has at most one row in ``ledger.watch_due``: the
 next instant at which any watch may be due there, or an alert needs a look. So a round costs what
 changed and what becomes due, however many lines and watches there are. The mark and the instants
@@ -12,13 +16,15 @@ are kept after the commands: after a crash the next leader looks again, and each
 identity.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
 from heapq import nsmallest
-from typing import NamedTuple, Protocol
+from itertools import chain
+from typing import Protocol
 
 import prometheus_client as metrics
 import psycopg
@@ -32,16 +38,16 @@ from ledger.application.commands.alerts import (
     ResolveAlert,
 )
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
-from ledger.application.turns import Outcomes
+from ledger.application.turns import TURN_FACTS, TURN_SECONDS, Outcomes
 from ledger.application.writer import Writer
-from ledger.domain.alert import Alert, AlertOpened, AlertSubject, ResolvedReason, left_by
-from ledger.domain.stretch import Due, LineNow, due_for, sentence, stretches
-from ledger.domain.values import LATEST, format_id
-from ledger.domain.watch import MAX_UNRESOLVED, Condition, RunOpen, Watch, first_instant, kinds_of
+from ledger.domain.alert import Alert, AlertSubject, left_by
+from ledger.domain.stretch import Due, due_for
+from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, first_instant, kinds_of
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
-from ledger.watching.looks import MOST_DUE, FoundLine, Looks, RoundStart
+from ledger.watching.judged import End, Judged, Queue, WatchCommand, body_of, order_of, queues_of
+from ledger.watching.looks import FoundLine, LineToSee, Looks, RoundStart
 from ledger.watching.sources import Sources
 from ledger.watching.sums import lines_above
 
@@ -59,8 +65,13 @@ half of these have gone, all lines are looked through again."""
 _KNOWS_AGAIN = timedelta(seconds=60)
 """So long after its begin a new leader knows what waits: twice as long as a waiting line rests."""
 
-_AT_ONCE = 500
-"""The commands that the writer takes together."""
+_TURNS = 10
+"""The turns of an organization in a round: each judges lines of which at most some more than
+``TURN_FACTS`` alerts are to be opened or resolved, for ``TURN_SECONDS`` at most."""
+
+_JUDGING_SECONDS = 0.5
+_DECIDING_SECONDS = 1.0
+"""So long organizations take further turns after their first."""
 
 _PAGES_AT_ONCE = 2
 """The pages of looks in a round: between them the round opens what the lines before brought."""
@@ -69,41 +80,6 @@ _ROUND = metrics.Gauge(
     "ledger_watches_round_timestamp_seconds", "When the loop of watches last ended a round."
 )
 _OPENED = metrics.Counter("ledger_alerts_opened", "Alerts that watches opened.")
-
-_Command = OpenAlert | OpenSourceAlert | ResolveAlert | RemindOfAlert
-
-
-class _End(NamedTuple):
-    """The end of an alert."""
-
-    reason: ResolvedReason
-    at: datetime
-
-
-class _Judged:
-    """A line that a round has looked at, and what follows."""
-
-    def __init__(self, known: LineNow) -> None:
-        self.known = known
-        self.id, self.organization_id = known.execution.id, known.execution.organization_id
-        self.dues: list[Due] = []
-        """Stretches that are due, and have no alert yet."""
-        self.commands: list[_Command] = []
-        self.next_at: datetime | None = None
-        """When the line is looked at next; None: once it changes."""
-        self._present: dict[Condition, set[tuple[AlertSubject, str]]] = {}
-
-    def has(self, alert: AlertOpened) -> bool:
-        """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
-        condition = alert.condition
-        if condition not in self._present:
-            found = stretches(condition, self.known)
-            self._present[condition] = {(each.subject, each.began_by) for each in found}
-        return (alert.subject, alert.began_by) in self._present[condition]
-
-    def look_again(self, at: datetime | None) -> None:
-        if at is not None and at < LATEST:
-            self.next_at = at if self.next_at is None else min(at, self.next_at)
 
 
 class WatchLoop(Periodic):
@@ -161,6 +137,8 @@ class Rounds:
         """How many wait, by watch, as it was told last; None before the first round."""
         self._looked: dict[str, int] = {}
         """The revisions up to which all lines of an organization were looked at."""
+        self._paged: dict[str, int] = {}
+        """When a look of an organization had its last page, as a number that rises."""
         self._sources = Sources()
 
     def look(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -175,25 +153,26 @@ class Rounds:
             if standing is None:
                 return 0, False
             learned = self._learn(looks, standing)
-            changed, upto = looks.changed(standing, self._organizations())
-            due = looks.due(now)
-            lines = dict.fromkeys(
-                (*due, *changed, *self._with_room(looks, standing), *looks.lines_of(learned))
+            changed, upto = looks.changed(standing, self._organizations(), now)
+            due, behind = looks.due(now)
+            queues = queues_of(
+                (*due, *looks.lines_of(learned), *self._with_room(looks, standing), *changed)
             )
             histories = Histories(connection, self._mapper)
-            judged = self._judge(looks, histories, list(lines), standing, now)
+            judged, gone = self._judge(looks, histories, queues, standing, now)
             of_sources = self._sources.judge(
                 connection, self._watches, looks.generations["watch"], standing, now
             )
-        done = self._carry_out(judged, of_sources, now)
+        done, undecided = self._carry_out(judged, of_sources, now)
         rows = [(line.id, line.organization_id, line.next_at) for line in judged]
-        rows += [(line, "", None) for line in lines.keys() - {line.id for line in judged}]
-        if not looks.write(standing, upto, rows):
+        rows += [(line, "", None) for line in gone]
+        put_off = [line for queue in queues.values() for line in queue.values()]
+        if not looks.write(standing, upto, rows, put_off):
             return done, False
-        has_due = len(due) == MOST_DUE
-        has_more = self._go_on(looks, standing, now, has_due)
+        behind |= {*undecided, *(line.organization_id for line in put_off)}
+        has_more = self._go_on(looks, standing, now, behind)
         self._tell_waiting(looks)
-        return done, has_more or upto < standing.position or has_due
+        return done, has_more or upto < standing.position or bool(behind)
 
     def _organizations(self) -> dict[str, list[Watch]]:
         """The enabled watches of each organization that has any."""
@@ -231,30 +210,67 @@ class Rounds:
         self,
         looks: Looks,
         histories: Histories,
-        ids: Sequence[str],
+        queues: Mapping[str, Queue],
         standing: RoundStart,
         now: datetime,
-    ) -> list[_Judged]:
-        """Judge each of these lines: the commands about it, and when it is looked at next."""
-        watches = self._organizations()
+    ) -> tuple[list[Judged], list[str]]:
+        """Take lines from the queues and judge them: commands, and when a line is looked at next.
+
+        Also return the lines that were taken and do not exist.
+        """
+        judged, gone = list[Judged](), list[str]()
+        watches, end = self._organizations(), time.monotonic() + _JUDGING_SECONDS
+        reading = {
+            name: self._read(looks, [*queue], watches, now) for name, queue in queues.items()
+        }
+        for turn in range(_TURNS):
+            for name, queue in queues.items():
+                if turn and time.monotonic() >= end:
+                    break
+                number, until = 0, time.monotonic() + TURN_SECONDS
+                for line_id, found in reading[name]:
+                    del queue[line_id]
+                    if found is None:
+                        gone.append(line_id)
+                    else:
+                        line = self._judge_line(found, watches, histories, standing, now)
+                        number += len(line.commands) + len(line.dues)
+                        judged.append(line)
+                    if number >= TURN_FACTS or time.monotonic() >= until:
+                        break
+        self._open(looks, judged, standing, now)
+        return judged, gone
+
+    def _read(
+        self,
+        looks: Looks,
+        ids: Sequence[str],
+        watches: Mapping[str, Sequence[Watch]],
+        now: datetime,
+    ) -> Iterator[tuple[str, FoundLine | None]]:
+        """Each of these lines as the round's snapshot has it, or None if it does not exist."""
         with_runs = RunOpen in kinds_of([w for some in watches.values() for w in some])
-        lines = looks.lines(ids, with_runs)
-        above = lines_above(looks.connection, [f.known.execution for f in lines], watches, now)
-        judged = [
-            self._judge_line(
-                found._replace(known=found.known._replace(over=above.get(found.id, {}))),
-                watches,
-                histories,
-                standing,
-                now,
-            )
-            for found in lines
-        ]
+        for start in range(0, len(ids), TURN_FACTS):
+            some = ids[start : start + TURN_FACTS]
+            lines = {found.id: found for found in looks.lines(some, with_runs)}
+            executions = [found.known.execution for found in lines.values()]
+            above = lines_above(looks.connection, executions, watches, now)
+            for line_id in some:
+                found = lines.get(line_id)
+                if found is not None:
+                    known = found.known._replace(over=above.get(line_id, {}))
+                    found = found._replace(known=known)
+                yield line_id, found
+
+    def _open(
+        self, looks: Looks, judged: Sequence[Judged], standing: RoundStart, now: datetime
+    ) -> None:
+        """Add the commands that open alerts, as far as their watches have room."""
         dues = sorted(
             ((due, line) for line in judged for due in line.dues), key=lambda each: each[0].at
         )
         if not dues:
-            return judged
+            return
         open_alerts = {**self._unresolved(looks, {due.watch.id for due, _ in dues}, standing)}
         positions = {due.stretch.position for due, _ in dues if due.stretch.position is not None}
         recorded = looks.recorded_at(positions)
@@ -264,11 +280,10 @@ class Rounds:
                 line.look_again(self._wait(due, line.id, now))
                 continue
             open_alerts[due.watch.id] = unresolved + 1
-            body = _body(due, line.known, recorded)
+            body = body_of(due, line.known, recorded)
             line.commands.append(
                 OpenAlert(due.watch, line.known, standing.position, due.stretch, body)
             )
-        return judged
 
     def _judge_line(
         self,
@@ -277,8 +292,8 @@ class Rounds:
         histories: Histories,
         standing: RoundStart,
         now: datetime,
-    ) -> _Judged:
-        known, line = found.known, _Judged(found.known)
+    ) -> Judged:
+        known, line = found.known, Judged(found.known)
         own = watches.get(line.organization_id, ())
         for watch in own:
             self._waiting.get(watch.id, {}).pop(line.id, None)
@@ -310,28 +325,28 @@ class Rounds:
 
     @staticmethod
     def _end_of(
-        alert: Alert, watch: Watch, opened: int, judged: _Judged, histories: Histories
-    ) -> _End | None:
+        alert: Alert, watch: Watch, opened: int, judged: Judged, histories: Histories
+    ) -> End | None:
         """When and why an alert is resolved, which may be later; None: its condition holds."""
         body, line = alert.body, judged.known.execution
         if watch.revision != body.revision or watch.disabled_at is not None:
-            return _End(*left_by(watch))
+            return End(*left_by(watch))
         ended: datetime | None = None
         if not judged.has(body):
             keep = timedelta(seconds=watch.given.keep_seconds)
             ended = histories.end_of(line, body, opened, keep)
-        other: _End | None = None
+        other: End | None = None
         if line.closed_at is not None:
-            other = _End("line_closed", line.closed_at)
+            other = End("line_closed", line.closed_at)
         elif not watch.covers(line):
             left = histories.left_at(line.id, opened, watch.given.lines)
-            other = _End("changed", left or body.due)
+            other = End("changed", left or body.due)
         if ended is None or (other is not None and ended >= other.at):
             return other
-        return _End("recovered", ended)
+        return End("recovered", ended)
 
     @staticmethod
-    def _remind(alert: Alert, watch: Watch, line: _Judged, now: datetime) -> None:
+    def _remind(alert: Alert, watch: Watch, line: Judged, now: datetime) -> None:
         every = watch.given.remind_seconds
         at = alert.next_reminder(every, now)
         if at is not None and at <= now:
@@ -361,14 +376,14 @@ class Rounds:
                 self._looked.pop(watch.organization_id or "", None)
                 del self._beyond[watch_id]
 
-    def _with_room(self, looks: Looks, standing: RoundStart) -> list[str]:
+    def _with_room(self, looks: Looks, standing: RoundStart) -> list[LineToSee]:
         """The lines that wait, the longest due first, of each watch as many as have room."""
         waiting = {watch: lines for watch, lines in self._waiting.items() if lines}
         if not waiting:
             return []
         unresolved = self._unresolved(looks, waiting, standing)
         return [
-            line
+            LineToSee(line, self._watches[watch].organization_id or "", min(lines[line]))
             for watch, lines in waiting.items()
             if (room := MAX_UNRESOLVED - unresolved[watch]) > 0
             for line in nsmallest(room, lines, key=lambda each: min(lines[each]))
@@ -389,35 +404,67 @@ class Rounds:
     # Deciding.
 
     def _carry_out(
-        self, judged: Sequence[_Judged], of_sources: Sequence[_Command], now: datetime
-    ) -> int:
-        """Have the writer decide, in the order of due times; return how much was recorded."""
+        self,
+        judged: Sequence[Judged],
+        of_sources: Sequence[tuple[str, WatchCommand]],
+        now: datetime,
+    ) -> tuple[int, Collection[str]]:
+        """Have the writer decide in turns, of each organization in the order of due times.
+
+        Return how much was recorded, and the organizations some of whose commands are left.
+        """
         by_command = {command: line for line in judged for command in line.commands}
-        commands = sorted([*by_command, *of_sources], key=_order)
+        waiting = dict[str, list[WatchCommand]]()
+        for command, line in by_command.items():
+            waiting.setdefault(line.organization_id, []).append(command)
+        for name, command in of_sources:
+            waiting.setdefault(name, []).append(command)
+        for commands in waiting.values():
+            commands.sort(key=order_of)
+        done, turn, end = 0, 0, time.monotonic() + _DECIDING_SECONDS
+        while waiting and (not turn or time.monotonic() < end):
+            for name, commands in [*waiting.items()]:
+                done += self._decide(commands[:TURN_FACTS], by_command, now)
+                waiting[name] = commands[TURN_FACTS:]
+                if not waiting[name]:
+                    del waiting[name]
+            turn += 1
+        for command in chain.from_iterable(waiting.values()):
+            if command in by_command:
+                by_command[command].look_again(min(order_of(command)[1], now))
+        return done, waiting
+
+    def _decide(
+        self,
+        commands: Sequence[WatchCommand],
+        by_command: Mapping[WatchCommand, Judged],
+        now: datetime,
+    ) -> int:
         done = 0
-        for start in range(0, len(commands), _AT_ONCE):
-            some = commands[start : start + _AT_ONCE]
-            outcomes = self._writer.submit(some).result()
-            assert_decided(outcomes)
-            for command, outcome in zip(some, outcomes, strict=True):
-                if not isinstance(outcome, Receipt) or command.is_undecided:
-                    # The database could not be reached, or nobody can tell yet.
-                    if command in by_command:
-                        by_command[command].look_again(now + _AGAIN)
-                elif not outcome.duplicate:
-                    done += 1
-                    if isinstance(command, OpenAlert | OpenSourceAlert):
-                        _OPENED.inc()
-                        self._opened[outcome.position] = command.body.watch_id
+        outcomes = self._writer.submit(commands).result()
+        assert_decided(outcomes)
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if not isinstance(outcome, Receipt) or command.is_undecided:
+                # The database could not be reached, or nobody can tell yet.
+                if command in by_command:
+                    by_command[command].look_again(now + _AGAIN)
+            elif not outcome.duplicate:
+                done += 1
+                if isinstance(command, OpenAlert | OpenSourceAlert):
+                    _OPENED.inc()
+                    self._opened[outcome.position] = command.body.watch_id
         return done
 
     # Looks through all lines, for new revisions.
 
-    def _go_on(self, looks: Looks, standing: RoundStart, now: datetime, has_due: bool) -> bool:
+    def _go_on(
+        self, looks: Looks, standing: RoundStart, now: datetime, behind: Collection[str]
+    ) -> bool:
         """Go on with the looks that new revisions need; return whether there is more to do.
 
-        A look is complete after a round that judged all that was due, and so all lines of the look;
-        or once each of its watches has as many alerts that wait for room as are counted.
+        A look is complete after a round that judged all that was due of its organization, and so
+        all lines of the look; or once each of its watches has as many alerts that wait for room as
+        are counted.
         """
         self._seek(looks, now)
         waiting = {
@@ -426,29 +473,21 @@ class Rounds:
             if max(watch.revision for watch in some) > self._looked.get(name, 0)
         }
         begun = looks.looks(waiting) if waiting else {}
-        pages = 0
         for name, look in begun.items():
             asked = [w.id for w in waiting[name] if look.position < w.revision <= look.begun]
-            if look.is_put and (not has_due or self._beyond.keys() >= {*asked}):
+            if look.is_put and (name not in behind or self._beyond.keys() >= {*asked}):
                 looks.complete(look)
-            is_needed = any(w.revision > look.position for w in waiting[name])
-            while pages < _PAGES_AT_ONCE and is_needed and not look.is_put:
-                looks.go_on(look, waiting[name], standing.position, now)
-                pages += 1
             self._looked[name] = look.position
+        # The organization that had no page for the longest time has the next one.
+        needed = [
+            look
+            for name, look in sorted(begun.items(), key=lambda each: self._paged.get(each[0], 0))
+            if not look.is_put and any(w.revision > look.position for w in waiting[name])
+        ]
+        pages = 0
+        while needed and pages < _PAGES_AT_ONCE:
+            look, pages = needed.pop(0), pages + 1
+            looks.go_on(look, waiting[look.organization_id], standing.position, now)
+            self._paged[look.organization_id] = max(self._paged.values(), default=0) + 1
+            needed += [] if look.is_put else [look]
         return pages > 0
-
-
-def _order(command: _Command) -> tuple[int, datetime]:
-    """Ends before openings, of these the oldest due first."""
-    if isinstance(command, OpenAlert | OpenSourceAlert):
-        return 1, command.body.due
-    return 0, command.at
-
-
-def _body(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
-    stretch = due.stretch
-    evidence: tuple[str, ...] = ()
-    if stretch.position is not None and stretch.position in recorded:
-        evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
-    return due.opening(sentence(due.watch.given, stretch, known), evidence)

@@ -81,8 +81,11 @@ class Sources:
         generation: int,
         standing: RoundStart,
         now: datetime,
-    ) -> list[_Command]:
-        """The commands about all watches of sources, disabled and deleted ones too."""
+    ) -> list[tuple[str, _Command]]:
+        """The commands about all watches of sources, disabled and deleted ones too.
+
+        Each comes with its organization.
+        """
         own = {
             watch.id: watch
             for watch in watches.values()
@@ -104,14 +107,15 @@ class Sources:
             and (watch.id in alerts or self._next_at.get(_key(watch), EARLIEST) <= now)
         ]
         heard = _heard(connection, asked)
-        commands: list[_Command] = []
-        for watch in asked:
-            own_alerts = alerts.get(watch.id, ())
-            commands += self._judge(connection, watch, heard[watch.id], own_alerts, standing, now)
+        told: list[tuple[str, _Command]] = []
         for watch in own.values():
-            if watch.disabled_at is not None:
-                commands += [_left(alert, watch) for alert in alerts.get(watch.id, ())]
-        return commands
+            commands, own_alerts = list[_Command](), alerts.get(watch.id, ())
+            if (own_heard := heard.get(watch.id)) is not None:
+                commands = self._judge(connection, watch, own_heard, own_alerts, standing, now)
+            elif watch.disabled_at is not None:
+                commands += [_left(alert, watch) for alert in own_alerts]
+            told += [(watch.organization_id or "", command) for command in commands]
+        return told
 
     def _judge(
         self,
