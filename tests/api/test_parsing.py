@@ -1,10 +1,14 @@
 """Large bodies are parsed in turns by organization (contract, Access, "Shares")."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from ledger.api import parsing
 from ledger.api.parsing import Parsing, Steps
@@ -28,11 +32,13 @@ class Bodies:
         return name
 
 
-def play(scene: Callable[[Parsing], Awaitable[Any]]) -> None:
-    """Play a scene with a parser, which the scene starts."""
+def play(scene: Callable[[Parsing], Awaitable[Any]], started: Parsing | None = None) -> None:
+    """Play a scene with a parser, which the scene starts, unless it is given."""
 
     async def run() -> None:
-        parser = Parsing()
+        parser = started or Parsing()
+        if started:
+            started.start()
         try:
             await scene(parser)
         finally:
@@ -134,3 +140,57 @@ def test_a_refusal_in_a_step_is_raised_in_its_request_only() -> None:
         assert await parse(parser, "one", LARGE, Bodies().steps("next", 1)) == "next"
 
     play(scene)
+
+
+def test_a_small_body_of_traces_is_parsed_on_the_thread_too() -> None:
+    threads: list[str] = []
+
+    def steps() -> Steps[None]:
+        threads.append(threading.current_thread().name)
+        yield
+
+    play(lambda parser: parse(parser, "one", 1, steps()), Parsing("traces", is_apart=True))
+    assert threads == ["ledger-traces"]
+
+
+def test_the_thread_of_traces_rests_after_each_long_step() -> None:
+    took: list[float] = []
+
+    def steps() -> Steps[None]:
+        for _ in range(5):
+            began = time.monotonic()
+            while time.monotonic() - began < 0.02:
+                pass
+            took.append(time.monotonic() - began)
+            yield
+
+    began = time.monotonic()
+    play(lambda parser: parse(parser, "one", 1, steps()), Parsing("traces", is_apart=True))
+    assert time.monotonic() - began >= 2 * sum(took) - took[-1]
+
+
+def test_a_body_whose_client_leaves_is_parsed_no_further() -> None:
+    bodies = Bodies()
+
+    async def scene(parser: Parsing) -> None:
+        left = asyncio.Event()
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def ask() -> None:
+            async with parser.parsed("one", LARGE, bodies.steps("gone", 5), receive):
+                pass
+
+        task = asyncio.create_task(ask())
+        await until_async(lambda: parser._unparsed, "the body")
+        left.set()
+        with pytest.raises(ClientDisconnect):
+            await task
+        parser.start()
+        assert await parse(parser, "one", LARGE, bodies.steps("next", 1)) == "next"
+        assert not parser._held
+
+    play(scene)
+    assert bodies.order == ["next"]

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import socket
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -9,10 +12,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.support.audits import BESIDE, Tenant
 from tests.support.edge import Edge, assert_problem
-from tests.support.facts import WORKSPACE, fact
+from tests.support.facts import WORKSPACE, encode, fact
+from tests.support.streaming import listening
 from tests.support.traces import (
     JSON,
     PROTOBUF,
@@ -29,8 +36,11 @@ from tests.support.traces import (
     send,
     send_raw,
     span,
+    span_id,
     take,
+    trace_id,
 )
+from tests.support.views import until
 
 NO_LINE = "it names no service line (ledger.service_line_id)"
 
@@ -279,3 +289,168 @@ def test_the_answer_to_a_refused_body_keeps_no_span(edge: Edge) -> None:
     before = kept(edge)
     answer: httpx.Response = send_raw(edge, logs())
     assert (answer.status_code, kept(edge)) == (400, before)
+
+
+# Bodies with many elements.
+
+MOST_OF_ONE = 10_000
+
+
+def values(count: int) -> AnyValue:
+    found = AnyValue()
+    found.array_value.values.extend([AnyValue()] * count)
+    return found
+
+
+def with_attributes_of_a_resource(request: ExportTraceServiceRequest, count: int) -> None:
+    attributes = request.resource_spans[0].resource.attributes
+    for _ in range(count - len(attributes)):
+        attributes.add()
+
+
+def with_attributes_of_a_scope(request: ExportTraceServiceRequest, count: int) -> None:
+    for _ in range(count):
+        request.resource_spans[0].scope_spans[0].scope.attributes.add()
+
+
+def of_a_span(fill: Callable[[Any, int], None]) -> Callable[[ExportTraceServiceRequest, int], None]:
+    def add(request: ExportTraceServiceRequest, count: int) -> None:
+        sent = request.resource_spans[0].scope_spans[0].spans[0]
+        fill(sent, count - len(sent.attributes))
+
+    return add
+
+
+@of_a_span
+def with_attributes(sent: Any, count: int) -> None:
+    for _ in range(count):
+        sent.attributes.add(key="a,[{", value=AnyValue(string_value='[{},"\\'))
+
+
+@of_a_span
+def with_attributes_of_events(sent: Any, count: int) -> None:
+    for _ in range(2):
+        attributes = sent.events.add().attributes
+        for _ in range(count // 2 - 1):
+            attributes.add()
+    for _ in range(count % 2):
+        attributes.add()
+
+
+@of_a_span
+def with_links(sent: Any, count: int) -> None:
+    for _ in range(count - 1):
+        sent.links.add()
+    sent.links[0].attributes.add()
+
+
+@of_a_span
+def with_values(sent: Any, count: int) -> None:
+    sent.attributes.add(key="input.value", value=values(count - 1))
+
+
+@of_a_span
+def with_values_in_values(sent: Any, count: int) -> None:
+    value = sent.attributes.add(key="output.value").value
+    for _ in range(9):
+        value = value.kvlist_value.values.add(key="deeper").value
+    value.CopyFrom(values(count - 10))
+
+
+ALL = [
+    with_attributes_of_a_resource,
+    with_attributes_of_a_scope,
+    with_attributes,
+    with_attributes_of_events,
+    with_links,
+    with_values,
+    with_values_in_values,
+]
+
+
+@pytest.mark.parametrize("media", [JSON, PROTOBUF])
+@pytest.mark.parametrize("add", ALL)
+def test_ten_thousand_elements_are_taken_and_one_more_is_refused(
+    edge: Edge, add: Callable[[ExportTraceServiceRequest, int], None], media: str
+) -> None:
+    for count in (MOST_OF_ONE, MOST_OF_ONE + 1):
+        sent = agent(edge.fresh())
+        request = exported(sent)
+        add(request, count)
+        body = request.SerializeToString()
+        answer = send_raw(edge, encode(as_json(request)) if media == JSON else body, media=media)
+        if count == MOST_OF_ONE:
+            assert answer.status_code == 200
+            assert run_of(edge, sent)["status"] == "completed"
+    if media == JSON:
+        told = assert_problem(answer, 413, "too_large")["detail"]
+    else:
+        assert answer.status_code == 413
+        told = refusal(answer)
+    assert "at most 10,000 elements" in told
+    assert "Send fewer spans at once" in told
+
+
+@pytest.mark.parametrize("media", [JSON, PROTOBUF])
+def test_a_body_has_at_most_a_million_elements(edge: Edge, media: str) -> None:
+    ids = f'"traceId":"{trace_id().hex()}","spanId":"{span_id().hex()}"'.encode()
+    in_json = b'{%b,"attributes":[%b]}' % (ids, b",".join([b"{}"] * 9_998))
+    in_protobuf = Span(trace_id=trace_id(), span_id=span_id())
+    for _ in range(9_998):
+        in_protobuf.attributes.add()
+    for beside, status in ((98, 200), (99, 413)):  # beside a resource, a scope and 100 such spans
+        if media == JSON:
+            scope = b'"scope":{"attributes":[%b]}' % b",".join([b"{}"] * beside)
+            spans = b'"spans":[%b]' % b",".join([in_json] * 100)
+            body = b'{"resourceSpans":[{"scopeSpans":[{%b,%b}]}]}' % (scope, spans)
+        else:
+            request = ExportTraceServiceRequest()
+            of_scope = request.resource_spans.add().scope_spans.add()
+            of_scope.spans.extend([in_protobuf] * 100)
+            for _ in range(beside):
+                of_scope.scope.attributes.add()
+            body = request.SerializeToString()
+        answer = send_raw(edge, body, media=media)
+        assert answer.status_code == status
+    assert b"at most 1,000,000 elements" in answer.content
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceSpans":[{"later":["%b"]}]}' % (b'","' * 100),
+        b'{"resourceSpans":"' + b'\\"' * 100,
+        b'{"resourceSpans":[' * 100_000,
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\xff"}]}]}]}',
+    ],
+)
+def test_a_body_in_json_that_is_broken_is_a_400_or_taken(edge: Edge, body: bytes) -> None:
+    status = 200 if b"later" in body else 400
+    assert send_raw(edge, body, media=JSON).status_code == status
+
+
+def slow(line: str) -> bytes:
+    """A body within the bounds that takes seconds, and ends with the span of a run."""
+    sent = span("x", attributes={"input.value": values(9_990)})
+    return encode(as_json(exported(*[sent] * 60, agent(line))))
+
+
+def test_a_batch_is_answered_while_a_large_body_is_parsed_and_the_client_may_leave(
+    edge: Edge,
+) -> None:
+    line, other = edge.fresh(), edge.fresh()
+    parsing = edge.service.app.state.services.parsing_traces
+    head = (
+        f"POST {TRACES} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {edge.token('write')}\r\n"
+        f"Content-Type: {JSON}\r\nContent-Encoding: gzip\r\nContent-Length: "
+    )
+    body = gzip.compress(slow(line))
+    batch = [encode(fact("execution.checked_in", other, {"note": "x" * 200})) for _ in range(99)]
+    with listening(edge) as address:
+        with socket.create_connection(address) as client:
+            client.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
+            until(lambda: parsing._unparsed, "the body")
+            assert edge.send_batch(*batch).status_code == 200
+            assert parsing._unparsed, "the body is still parsed"
+        until(lambda: not parsing._unparsed and not parsing._held, "the end of its parsing")
+    assert runs_of(edge, line) == []

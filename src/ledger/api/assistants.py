@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -27,12 +27,11 @@ from execution_ledger.mcp.tools import ToolLedger
 from fastapi import Request, Response
 from mcp.server.context import ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
 from ledger.api.access.authentication import authenticate, token_of
-from ledger.api.machinery.bodies import media_type, read_capped
+from ledger.api.machinery.bodies import media_type, read_capped, while_connected
 from ledger.api.machinery.headers import header, joined
 from ledger.api.machinery.shares import Share
 from ledger.api.problems import (
@@ -204,7 +203,7 @@ class Assistants:
                 return
             headers = [pair for pair in request.scope["headers"] if pair[0] not in _REPLACED]
             scope = {**request.scope, "headers": [*headers, _ACCEPT]}
-            await _while_connected(
+            await while_connected(
                 self._sessions.handle_request(scope, _giving(body), send), request.receive
             )
         finally:
@@ -258,20 +257,6 @@ def _giving(body: bytes) -> Receive:
         return messages.pop()
 
     return receive
-
-
-async def _while_connected(call: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Wait for a call; it ends when its client has gone. Raises ClientDisconnect."""
-    calling = asyncio.create_task(call)
-    gone = asyncio.ensure_future(receive())
-    try:
-        await asyncio.wait({calling, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not calling.done():
-            raise ClientDisconnect
-        await calling
-    finally:
-        calling.cancel()
-        gone.cancel()
 
 
 def _hosts_of(public: SplitResult) -> frozenset[str]:

@@ -2,7 +2,8 @@
 
 A small body is parsed at once, on the event loop. A large one may take seconds, depending on its
 content, so a thread parses it while other requests go on. The thread goes round the organizations:
-a turn ends after ``TURN_FACTS`` steps or ``TURN_SECONDS``. A step is a fact at most.
+a turn ends after ``TURN_FACTS`` steps or ``TURN_SECONDS``. A step is a fact at most. Traces, whose
+steps take longer, have a thread of their own.
 
 A parsed fact takes many times the memory of its text. So bodies stay text until the facts of the
 same organization that were parsed before are answered, but for a few bodies, which keep the writer
@@ -16,6 +17,9 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from starlette.types import Receive
+
+from ledger.api.machinery.bodies import while_connected
 from ledger.application.turns import TURN_FACTS, TURN_SECONDS
 from ledger.background import BackgroundLoop
 from ledger.postgres.waiting import RoundRobin
@@ -26,6 +30,10 @@ SMALL_BYTES = 16 * 1024
 _MOST_PARSED, _MOST_PARSED_BYTES = 4, 8 * 1024 * 1024
 """The bodies of an organization that may be parsed and not answered yet: their number, and their
 bytes. A first body may always be parsed."""
+
+_LONG_STEP_SECONDS = 0.004
+"""A longer step of a body apart may hold the interpreter for all that time. The thread then rests
+for as long, so that other threads have half of the time, whatever bodies come."""
 
 T = TypeVar("T")
 
@@ -59,20 +67,25 @@ class _Job:
 class Parsing(BackgroundLoop):
     """Parses the bodies of one process."""
 
-    def __init__(self) -> None:
-        super().__init__("parser")
+    def __init__(self, name: str = "parser", *, is_apart: bool = False) -> None:
+        """Apart are bodies for which no other request may wait: they are never parsed at once."""
+        super().__init__(name)
+        self._is_apart = is_apart
         self._changed = threading.Condition()
         self._unparsed: RoundRobin[str, _Job] = RoundRobin()
         self._held: dict[str, set[_Job]] = {}
         """By organization: bodies that are being parsed, or are parsed and not answered yet."""
 
     @asynccontextmanager
-    async def parsed(self, party: str, size: int, steps: Steps[T]) -> AsyncIterator[T]:
+    async def parsed(
+        self, party: str, size: int, steps: Steps[T], receive: Receive | None = None
+    ) -> AsyncIterator[T]:
         """The parsed body of an organization; the block lasts until its facts are answered.
 
+        With ``receive``, the parsing ends when the client has gone: raises ClientDisconnect then.
         Raises the error of a step.
         """
-        if size <= SMALL_BYTES:
+        if size <= SMALL_BYTES and not self._is_apart:
             yield run(steps)
             return
         job = _Job(party, size, steps)
@@ -80,7 +93,7 @@ class Parsing(BackgroundLoop):
             self._unparsed.add(party, job)
             self._changed.notify()
         try:
-            yield await job.future
+            yield await (job.future if receive is None else while_connected(job.future, receive))
         finally:
             with self._changed:
                 self._unparsed.remove(party, job)
@@ -101,9 +114,29 @@ class Parsing(BackgroundLoop):
                     self._changed.wait()
             if job is None:
                 return
-            if _take_turn(job):
+            if self._take_turn(job):
                 with self._changed:
                     self._unparsed.remove(job.party, job)
+
+    def _take_turn(self, job: _Job) -> bool:
+        """Parse a part of a body. Return whether it is parsed, or refused, and the request told."""
+        began = time.monotonic()
+        for _ in range(TURN_FACTS):
+            step_began = time.monotonic()
+            try:
+                next(job.steps)
+            except StopIteration as end:
+                job.tell(end.value)
+                return True
+            except Exception as error:
+                job.tell(None, error)
+                return True
+            ended = time.monotonic()
+            if self._is_apart and ended - step_began > _LONG_STEP_SECONDS:
+                self._stopping.wait(ended - step_began)
+            if ended - began >= TURN_SECONDS:
+                break
+        return False
 
     def _next(self) -> _Job | None:
         """The job whose turn it is; None: there is none, or too much is parsed already."""
@@ -116,23 +149,6 @@ class Parsing(BackgroundLoop):
                 self._unparsed.serve(party)
                 return job
         return None
-
-
-def _take_turn(job: _Job) -> bool:
-    """Parse a part of a body. Return whether it is parsed, or refused, and the request told."""
-    began = time.monotonic()
-    for _ in range(TURN_FACTS):
-        try:
-            next(job.steps)
-        except StopIteration as end:
-            job.tell(end.value)
-            return True
-        except Exception as error:
-            job.tell(None, error)
-            return True
-        if time.monotonic() - began >= TURN_SECONDS:
-            break
-    return False
 
 
 def run(steps: Steps[T]) -> T:

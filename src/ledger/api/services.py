@@ -210,6 +210,7 @@ class ApiServices:
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()
+        self.parsing_traces = Parsing("traces", is_apart=True)
         self.slices = LoopTurns()
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch, self.lapsed)
@@ -296,6 +297,7 @@ class ApiServices:
         if self._verifier is not None:
             self._verifier.keys.start()
         self.parsing.start()
+        self.parsing_traces.start()
         if self._writing is not None and self.read_notes is not None:
             self._writing.writer.start()
             self.read_notes.start()
@@ -306,6 +308,7 @@ class ApiServices:
         if self.read_notes is not None:
             self.read_notes.stop()
         self.parsing.stop()
+        self.parsing_traces.stop()
         if self._writing is not None:
             self._writing.writer.stop()
             self._writing.key_uses.stop()

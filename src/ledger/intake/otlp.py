@@ -3,21 +3,32 @@
 OTLP (opentelemetry-proto 1.x) sends protobuf or JSON. Its JSON is protobuf's, except that ids are
 hexadecimal. The bodies of logs and metrics have the same outer form, and protobuf would read them
 as traces of spans without ids.
+
+Of 8 MiB of empty elements the protocol's parsers make gigabytes, for minutes. So a body is split
+into resources, scopes and spans, which stay bytes. Their elements are counted at every depth, and
+only then is one of them after the other parsed.
 """
 
 import base64
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import msgspec
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -26,23 +37,25 @@ from ledger.domain.errors import TooLarge
 JSON, PROTOBUF = ENCODINGS = ("application/json", "application/x-protobuf")
 """The media types of bodies and answers."""
 
-MOST = 100_000
-"""The resources, scopes and spans of a body: a body of empty ones could have millions."""
+MOST = 1_000_000
+"""The elements of a body."""
 
-_MOST_OF_A_SPAN = 10_000
-"""The attributes, and the events, of a span in JSON, which is read in one step."""
+MOST_OF_A_SPAN = 10_000
+"""The elements of a span, of a resource and of a scope, each of which is parsed in one step."""
+
+_LEAST_BYTES = 2
+"""The bytes that an element takes in either encoding: shorter parts need no counting."""
+
+_DEEPEST = 100
+"""The messages within one another that protobuf's parser takes."""
+
+_STRINGS_A_STEP, _SLICE_BYTES = 10_000, 256 * 1024
+"""The part of a body that is counted in one step, which takes some milliseconds."""
 
 _ONLY_TRACES = "If it holds logs or metrics: only traces are taken."
-_OTHERS = {"resourceLogs": "logs", "resourceMetrics": "metrics", "resourceProfiles": "profiles"}
-_FIXED = {1: 8, 5: 4}
-"""The bytes of fields of fixed length in protobuf, by their kind."""
+_OTHERS = {"resource_logs": "logs", "resource_metrics": "metrics", "resource_profiles": "profiles"}
 _IDS = ("traceId", "spanId", "parentSpanId")
 """The ids of a span in JSON."""
-
-_SPAN_FIELDS = frozenset({
-    *_IDS, "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "attributes", "events", "status"
-})  # fmt: skip
-"""The fields of a span in JSON that are read."""
 
 _CODES = {
     400: Code.INVALID_ARGUMENT,
@@ -55,6 +68,9 @@ _CODES = {
     429: Code.RESOURCE_EXHAUSTED,
     503: Code.UNAVAILABLE,
 }
+
+
+M = TypeVar("M", bound=Message)
 
 
 class NotTraces(Exception):
@@ -74,114 +90,243 @@ class SentSpan(NamedTuple):
         return len(trace) == 16 and len(span) == 8 and any(trace) and any(span)
 
 
-def read(media: str, raw: bytes) -> Iterator[SentSpan]:
-    """The spans of a body, one by one. Raises NotTraces, and TooLarge for too many spans."""
+class _Part(NamedTuple):
+    """A resource with its scopes and spans, none of them parsed."""
+
+    resource: bytes
+    scopes: Sequence[bytes]
+    spans: Sequence[bytes]
+
+
+class _Encoding(NamedTuple):
+    """The steps in which an encoding is read: it is split, its elements are counted, and parsed."""
+
+    split: Callable[[bytes], Iterator[_Part]]
+    elements: Callable[[Descriptor, bytes], Iterator[int]]
+    """Counts the elements that a message holds, at every depth: yields how many it has found."""
+    resource: Callable[[bytes, Collection[str]], Resource]
+    span: Callable[[bytes, Collection[str]], Span]
+
+
+def read(media: str, raw: bytes, names: Collection[str]) -> Iterator[SentSpan | None]:
+    """The spans of a body, one by one, and None after any other step.
+
+    In JSON, attributes of other ``names`` are left out. Raises NotTraces, and TooLarge before
+    anything is parsed.
+    """
+    encoding = _ENCODINGS[media]
+    whole = encoding.elements(ExportTraceServiceRequest.DESCRIPTOR, raw)
+    yield from _require_few(whole if len(raw) > MOST * _LEAST_BYTES else (), "A body", MOST)
+    parts = []
+    for part in encoding.split(raw):
+        parts.append(part)
+        for what, kind, some in (
+            ("The attributes of a resource", Resource, part[:1]),
+            ("The attributes of a scope", InstrumentationScope, part.scopes),
+            ("A span", Span, part.spans),
+        ):
+            for each in some:
+                if len(each) > MOST_OF_A_SPAN * _LEAST_BYTES:
+                    counts = encoding.elements(kind.DESCRIPTOR, each)
+                    yield from _require_few(counts, what, MOST_OF_A_SPAN)
+        yield None
     with_ids = without = 0
-    for sent in _of_json(raw) if media == JSON else _of_protobuf(raw):
-        with_ids, without = with_ids + sent.has_ids, without + (not sent.has_ids)
-        yield sent
+    for part in parts:
+        resource = encoding.resource(part.resource, names)
+        yield None
+        for each in part.spans:
+            sent = SentSpan(resource, encoding.span(each, names))
+            with_ids, without = with_ids + sent.has_ids, without + (not sent.has_ids)
+            yield sent
     if without and not with_ids:
         raise NotTraces(
             f"No span has a trace id of 16 bytes and a span id of 8 bytes. {_ONLY_TRACES}"
         )
 
 
-def _of_protobuf(raw: bytes) -> Iterator[SentSpan]:
-    _require_few(_count(raw, 0, len(raw)))
-    request = ExportTraceServiceRequest()
+def _require_few(counts: Iterable[int], what: str, most: int) -> Iterator[None]:
+    """Raise TooLarge once a count is above the bound."""
+    for found in counts:
+        if found > most:
+            raise TooLarge(
+                f"{what} may have at most {most:,} elements: resources, scopes, spans, events,"
+                " links, attributes, and values within values. Send fewer spans at once."
+            )
+        yield None
+
+
+# Protobuf.
+
+
+def _fields_class() -> Callable[[bytes], Any]:
+    """The parser of any message of the protocol, whose fields all stay bytes."""
+    file = FileDescriptorProto(name="ledger/fields.proto", package="ledger")
+    fields = file.message_type.add(name="Fields").field
+    kinds = {"label": FieldDescriptorProto.LABEL_REPEATED, "type": FieldDescriptorProto.TYPE_BYTES}
+    for number in range(1, 17):
+        fields.add(name=f"f{number}", number=number, **kinds)
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("ledger.Fields")).FromString
+
+
+_fields = _fields_class()
+
+
+def _count_protobuf(kind: Descriptor, raw: bytes) -> Iterator[int]:
+    """``_Encoding.elements``: level by level, since messages one after the other are one message.
+
+    An element of a list is counted, and so is a second value where a message has one: it is merged
+    with the first. A broken message is counted as far as its parser would go.
+    """
+    found, level = 0, {kind: [raw]}
+    for _ in range(_DEEPEST):
+        below: dict[Descriptor, list[bytes]] = defaultdict(list)
+        for holder, messages in level.items():
+            kinds = [(field, field.message_type) for field in holder.fields]
+            for some in _in_slices(messages):
+                fields = _parsed(_fields, b"".join(some))
+                for field, kind_below in kinds:
+                    if kind_below is None:
+                        continue
+                    held = getattr(fields, f"f{field.number}")
+                    found += max(0, len(held) - (0 if field.is_repeated else len(some)))
+                    yield found
+                    if held:
+                        below[kind_below] += held
+        if not below:
+            return
+        level = below
+
+
+def _in_slices(messages: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+    some, size = list[bytes](), 0
+    for message in messages:
+        some.append(message)
+        size += len(message)
+        if size >= _SLICE_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _split_protobuf(raw: bytes) -> Iterator[_Part]:
+    for each in _parsed(_fields, raw).f1:
+        fields = _parsed(_fields, each)
+        scopes = [_parsed(_fields, scope) for scope in fields.f2]
+        named = [b"".join(scope.f1) for scope in scopes]
+        yield _Part(b"".join(fields.f1), named, [span for scope in scopes for span in scope.f2])
+
+
+def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
+    """A message in protobuf. Raises NotTraces."""
     try:
-        request.ParseFromString(raw)
+        return parse(raw)
     except DecodeError as error:
         raise NotTraces(f"The body is no ExportTraceServiceRequest. {_ONLY_TRACES}") from error
-    for of_resource in request.resource_spans:
-        resource = of_resource.resource
-        for of_scope in of_resource.scope_spans:
-            for span in of_scope.spans:
-                yield SentSpan(resource, span)
 
 
-def _count(raw: bytes, at: int, end: int, fields: Sequence[int] = (1, 2, 2)) -> int:
-    """How many resources, scopes and spans a body has between two places, or some above ``MOST``.
+# JSON.
 
-    The protocol's parser has no limit: of 8 MiB it makes gigabytes. The fields of the messages
-    within one another are given by their numbers; a broken body is counted as far as it goes.
+
+_ABSENT = msgspec.Raw(b"{}")
+
+
+class _Scope(msgspec.Struct, rename="camel"):
+    scope: msgspec.Raw = _ABSENT
+    spans: list[msgspec.Raw] | None = None
+
+
+class _OfResource(msgspec.Struct, rename="camel"):
+    resource: msgspec.Raw = _ABSENT
+    scope_spans: list[_Scope] | None = None
+
+
+class _Body(msgspec.Struct, rename="camel"):
+    resource_spans: list[_OfResource] | None = None
+    resource_logs: msgspec.Raw = _ABSENT
+    resource_metrics: msgspec.Raw = _ABSENT
+    resource_profiles: msgspec.Raw = _ABSENT
+
+
+class _Attribute(TypedDict, total=False):
+    key: str
+    value: Any
+
+
+class _Resource(TypedDict, total=False):
+    attributes: list[_Attribute] | None
+
+
+class _Event(_Resource, total=False):
+    name: Any
+
+
+class _Span(_Event, total=False):
+    """The fields of a span that are read."""
+
+    traceId: Any
+    spanId: Any
+    parentSpanId: Any
+    startTimeUnixNano: Any
+    endTimeUnixNano: Any
+    events: list[_Event] | None
+    status: Any
+
+
+_body = msgspec.json.Decoder(_Body).decode
+_resource = msgspec.json.Decoder(_Resource | None).decode
+_span = msgspec.json.Decoder(_Span).decode
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+"""A whole string. Without an end it goes to the end of the text: see ``json_gate``."""
+
+_strings = re.compile(_STRING, re.DOTALL)
+_some_strings = re.compile(
+    rb'(?:[^"]*+%b[ \t\r\n]*+:?+){1,%d}+' % (_STRING, _STRINGS_A_STEP), re.DOTALL
+)
+"""Text up to the end of a key with its colon, or of a string that is a value."""
+
+
+def _count_json(kind: Descriptor, raw: bytes) -> Iterator[int]:
+    """``_Encoding.elements``: all elements of arrays, whatever the kind of message.
+
+    Without strings and spaces, a comma between two members of an object stands before a colon. All
+    other commas separate elements.
     """
-    found = 0
-    while at < end and found <= MOST:
-        tag, at = _varint(raw, at)
-        kind = tag & 7
-        if kind == 0:
-            _, at = _varint(raw, at)
-        elif kind == 2:
-            size, at = _varint(raw, at)
-            if tag >> 3 == fields[0]:
-                found += 1
-                if fields[1:]:
-                    found += _count(raw, at, min(at + size, end), fields[1:])
-            at += size
-        elif kind in _FIXED:
-            at += _FIXED[kind]
-        else:
-            # A group, which the protocol has not: its parser would pass over it.
-            raise NotTraces(f"The body is no ExportTraceServiceRequest. {_ONLY_TRACES}")
-    return found
+    found = at = 0
+    while at < len(raw):
+        some = _some_strings.match(raw, at)
+        end = len(raw) if some is None else some.end()
+        bare = _strings.sub(b"", raw[at:end]).translate(None, b" \t\r\n")
+        found += bare.count(b",") - bare.count(b",:") + bare.count(b"[") - bare.count(b"[]")
+        yield found
+        at = end
 
 
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, and the place behind it."""
-    number = 0
-    for place, byte in enumerate(raw[at : at + 10]):
-        number |= (byte & 127) << 7 * place
-        if byte < 128:
-            return number, at + place + 1
-    return number, len(raw)
-
-
-def _require_few(elements: int) -> None:
-    if elements > MOST:
-        raise TooLarge(f"A request may have at most {MOST:,} resources, scopes and spans.")
-
-
-def _of_json(raw: bytes) -> Iterator[SentSpan]:
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise NotTraces("The body is not valid JSON.") from error
-    if not isinstance(body, dict):
-        raise NotTraces("The body must be an object with resourceSpans.")
+def _split_json(raw: bytes) -> Iterator[_Part]:
+    body = _decoded(_body, raw)
     for name, kind in _OTHERS.items():
-        if name in body:
+        if getattr(body, name) is not _ABSENT:
             raise NotTraces(f"The body holds {kind}: only traces are taken.")
-    resources = _several(body, "resourceSpans")
-    _require_few(len(resources))
-    scopes = [(each, _several(each, "scopeSpans")) for each in resources]
-    found = [(each, _several(scope, "spans")) for each, some in scopes for scope in some]
-    _require_few(len(resources) + len(found) + sum(len(spans) for _, spans in found))
-    for of_resource, spans in found:
-        resource = of_resource.get("resource") or {}
-        if not isinstance(resource, dict):
-            raise NotTraces("resource must be an object.")
-        told = _message(resource, Resource())
-        for span in spans:
-            yield SentSpan(told, _message(_with_ids(span), Span()))
+    for each in body.resource_spans or ():
+        scopes = each.scope_spans or ()
+        spans = [bytes(span) for of_scope in scopes for span in of_scope.spans or ()]
+        yield _Part(bytes(each.resource), [bytes(of_scope.scope) for of_scope in scopes], spans)
 
 
-def _several(holder: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
-    """The objects of a list. Raises NotTraces for anything else."""
-    found = holder.get(name)
-    if found is None:
-        return ()
-    if isinstance(found, list) and all(isinstance(each, dict) for each in found):
-        return found
-    raise NotTraces(f"{name} must be an array of objects.")
+def _resource_of_json(raw: bytes, names: Collection[str]) -> Resource:
+    told = _decoded(_resource, raw) or {}
+    _keep(told, names)
+    return _message(told, Resource)
 
 
-def _with_ids(span: dict[str, Any]) -> dict[str, Any]:
-    """A span whose ids are base64, as in protobuf's JSON. Raises NotTraces."""
-    told = {name: value for name, value in span.items() if name in _SPAN_FIELDS}
-    for name in ("attributes", "events"):
-        if isinstance(told.get(name), list) and len(told[name]) > _MOST_OF_A_SPAN:
-            raise TooLarge(f"A span may have at most {_MOST_OF_A_SPAN:,} {name}.")
+def _span_of_json(raw: bytes, names: Collection[str]) -> Span:
+    """A span whose ids are hexadecimal, which are base64 in protobuf's JSON."""
+    told = _decoded(_span, raw)
+    for holder in (told, *(told.get("events") or ())):
+        _keep(holder, names)
     for name in _IDS:
         said = told.get(name)
         if said is None:
@@ -190,16 +335,44 @@ def _with_ids(span: dict[str, Any]) -> dict[str, Any]:
             told[name] = base64.b64encode(bytes.fromhex(said)).decode()
         except (ValueError, TypeError) as error:
             raise NotTraces(f"{name} must be hexadecimal.") from error
-    return told
+    return _message(told, Span)
 
 
-def _message(told: Any, message: Any) -> Any:
+def _keep(holder: dict[str, Any], names: Collection[str]) -> None:
+    """Keep the attributes of these names; of a name that is given twice the last one."""
+    if attributes := holder.get("attributes"):
+        kept = {each["key"]: each for each in attributes if each.get("key") in names}
+        holder["attributes"] = [*kept.values()]
+
+
+def _decoded(decode: Callable[[bytes], Any], raw: bytes) -> Any:
+    """The value of a JSON text. Raises NotTraces."""
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        raise NotTraces(f"The body is not of OTLP's form: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotTraces("The body is not valid JSON.") from error
+
+
+def _message(told: Any, kind: Callable[[], M]) -> M:
     """A message of the protocol from its JSON. Raises NotTraces."""
     try:
-        return ParseDict(told, message, ignore_unknown_fields=True)
+        return ParseDict(told, kind(), ignore_unknown_fields=True) if told else kind()
     except (ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
         # The parser expects objects where the protocol has them, and meets what was sent.
         raise NotTraces(f"The body is not of OTLP's form: {str(error)[:200]}") from error
+
+
+_ENCODINGS: Mapping[str, _Encoding] = {
+    JSON: _Encoding(_split_json, _count_json, _resource_of_json, _span_of_json),
+    PROTOBUF: _Encoding(
+        _split_protobuf,
+        _count_protobuf,
+        lambda raw, names: _parsed(Resource.FromString, raw),
+        lambda raw, names: _parsed(Span.FromString, raw),
+    ),
+}
 
 
 def accepted(media: str, rejected: int, reasons: str) -> bytes:

@@ -36,6 +36,7 @@ _MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
 _INPUT = ("gen_ai.input.messages", "input.value", "traceloop.entity.input")
 _OUTPUT = ("gen_ai.output.messages", "output.value", "traceloop.entity.output")
 _ERROR = ("error.type",)
+_RAISED = "exception.type"
 _LONGEST_MESSAGE = 32_768
 """Characters of an error's message."""
 _RESPONSE = ("gen_ai.response.id",)
@@ -70,10 +71,11 @@ _TOKENS = {
     ),
 }
 
-_READ = frozenset({
+READ = frozenset({
     _LINE, _IS_RUN, _SERVICE, *_KINDS, _OLDER_KIND, *_AGENT, *_MODEL, *_INPUT, *_OUTPUT,
-    *_ERROR, *_RESPONSE, *(name for names in _TOKENS.values() for name in names),
+    *_ERROR, _RAISED, *_RESPONSE, *(name for names in _TOKENS.values() for name in names),
 })  # fmt: skip
+"""The attributes that are read, of resources, spans and events."""
 
 Attributes = Mapping[str, AnyValue]
 """The attributes that are read, by name."""
@@ -152,7 +154,7 @@ def read(sent: SentSpan, of_resource: Attributes) -> Span:
 
 def _read(attributes: Iterable[KeyValue]) -> Attributes:
     """The attributes that the ledger reads; of a name that is given twice the last one counts."""
-    return {each.key: each.value for each in attributes if each.key in _READ}
+    return {each.key: each.value for each in attributes if each.key in READ}
 
 
 def _is_agent(values: Attributes) -> bool:
@@ -185,7 +187,7 @@ def _error(sent: SentSpan, values: Attributes) -> dict[str, str]:
     raised = [each for each in sent.span.events if each.name == "exception"]
     if code is None and raised:
         told = {each.key: each.value for each in raised[-1].attributes}
-        code = _text(told, ("exception.type",))
+        code = _text(told, (_RAISED,))
     message = sent.span.status.message
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[:_LONGEST_MESSAGE]}…"

@@ -6,16 +6,20 @@ thousand times its bytes therefore costs no more than any other body that is too
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from ledger.api.machinery.headers import header, joined
 from ledger.api.machinery.shares import Bound, Share
 from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.domain.errors import TooLarge
+
+T = TypeVar("T")
 
 _PIECE = 256 * 1024
 """Bytes that are decompressed in one step, which takes well under a millisecond."""
@@ -90,6 +94,20 @@ async def read_capped(request: Request, limit: int) -> bytes:
     if unpacking is not None and size:
         unpacking.end()
     return b"".join(parts.kept)
+
+
+async def while_connected(work: Awaitable[T], receive: Receive) -> T:
+    """The result of some work, which ends when its client has gone. Raises ClientDisconnect."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        working.cancel()
+        gone.cancel()
 
 
 def _is_packed(request: Request) -> bool:

@@ -47,7 +47,7 @@ from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
-from ledger.intake.spans import Attributes, Span, read, resource_of
+from ledger.intake.spans import READ, Attributes, Span, read, resource_of
 from ledger.language.rendering import doc
 from ledger.log.tables import SpanRow
 from ledger.postgres.scope import EVERYONE, Planning
@@ -180,7 +180,8 @@ async def report_traces(request: Request, principal: Principal) -> Response:
     services, told = services_of(request), _Told()
     try:
         steps = _spans_of(media, raw)
-        async with services.parsing.parsed(principal.party, len(raw), steps) as spans:
+        parsing, party = services.parsing_traces, principal.party
+        async with parsing.parsed(party, len(raw), steps, request.receive) as spans:
             await _take(request, principal, spans, told)
     except otlp.NotTraces as error:
         raise BadRequest(str(error)) from error
@@ -193,10 +194,10 @@ def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
     spans: list[Span] = []
     of_resource: Attributes = {}
     resource = None
-    for sent in otlp.read(media, raw):
-        if sent.resource is not resource:
+    for sent in otlp.read(media, raw, READ):
+        if sent is not None and sent.resource is not resource:
             resource, of_resource = sent.resource, resource_of(sent)
-        if sent.has_ids:
+        if sent is not None and sent.has_ids:
             spans.append(read(sent, of_resource))
         yield
     return spans
@@ -273,7 +274,8 @@ class _Family:
         Threads do what would hold up other requests: trees of large bodies, and facts with large
         payloads.
         """
-        store, own = services_of(self._request).spans, _by_ids(spans)
+        store = services_of(self._request).spans
+        own = await asyncio.to_thread(_by_ids, spans)
         rows = await asyncio.to_thread(lambda: [self._row(each[0]) for each in own.values()])
         if not self._organization_id:
             grown = self._grown(rows, [])
