@@ -63,6 +63,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "visible": write_rows.visible,
     "neighbours": neighbour_rows.neighbours,
     "traces": trace_rows.traces,
+    "large-traces": trace_rows.held,
     "distance": distance_rows.distance,
     "costs": cost_rows.costs,
     "curve": cost_rows.curve,
@@ -116,7 +117,7 @@ SIZES = {
         DataSet(20_000, 2_000),
         20_000,
         False,
-        ("facts", "batches", "lists"),
+        ("facts", "batches", "lists", "large-traces"),
     ),
     "default": Size(DataSet(1_000_000, 100_000), 100_000, False, tuple(ROWS)),
     "big": Size(

@@ -1,17 +1,29 @@
-"""The rows about traces: single facts of three tenants beside a flood of a fourth one's spans."""
+"""The rows about traces: facts beside another tenant's flood of spans, or its largest bodies."""
 
 import gzip
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import loadgen
 from cost_rows import fresh_ledger
 from measure import WARM_UP, Bench, Row, at_most
-from neighbour_rows import LEAST_SECONDS, MOST_P50, beside_flood, facts_of, singles
+from neighbour_rows import (
+    FIRST_LINE,
+    LEAST_SECONDS,
+    MOST_P50,
+    MOST_P99,
+    NEIGHBOURS,
+    beside_flood,
+    facts_of,
+    key_of,
+    singles,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from product import Product
+from product import MANY, Product, UnmeasuredError
 from story import line_id
 
 SPANS = 10_000  # a second
@@ -19,6 +31,10 @@ AT_ONCE = 500  # spans of a request: an exporter sends 512 by default
 RUN = 20  # spans of which one is a run
 CONNECTIONS = 8
 MADE = 1_000_000_000  # nanoseconds that a span took
+MOST_OF_A_SPAN = 10_000  # elements
+SMALL = 100_000  # spans of a body: as many as are kept for an organization
+BATCHES, BATCH = 10, 100  # a second, and their facts
+BESIDE = 10.0  # seconds of batches beside the largest bodies
 
 
 def traces(bench: Bench) -> Sequence[Row]:
@@ -82,3 +98,93 @@ def _trace(line: str, now: int) -> Iterator[Span]:
             else:
                 of.int_value = value
         yield span
+
+
+# Bodies at the bounds.
+
+
+def held(bench: Bench) -> Row:
+    """The latency of a neighbour's batches beside bodies at the bounds, one behind the other."""
+    with fresh_ledger(bench) as product:
+        floods = [[_posted(product, *each)] for each in _bodies_at_the_bounds()]
+        flood = loadgen.Job(product.port, floods, BESIDE + 4 * WARM_UP, repeat=True)
+        quiet = _batches(product, "quiet", 3.0, bench.workers)
+        with ThreadPoolExecutor(1) as pool:
+            flooding = pool.submit(loadgen.run_load, flood)
+            beside = _batches(product, "beside", BESIDE, bench.workers)
+            flooded = flooding.result()
+    if set(flooded.statuses) - {200, 503}:  # 503: spans of the organization wait for too long
+        raise UnmeasuredError(f"traces were answered {flooded.statuses}: {flooded.refusal}")
+    note = (
+        f"p50 {beside.p50_ms:.0f}; without: p50 {quiet.p50_ms:.0f}, p99 {quiet.p99_ms:.0f} ms;"
+        f" {beside.responses} batches, bodies: {flooded.statuses}"
+    )
+    return at_most("batches beside the largest traces, p99 ms", beside.p99_ms, MOST_P99, "ms", note)
+
+
+def _batches(product: Product, name: str, seconds: float, workers: int) -> loadgen.Result:
+    """Batches of a neighbour, on lines of its own."""
+    organization, key = NEIGHBOURS[0], product.key
+    lines = [line_id(FIRST_LINE + number) for number in range(BATCH)]
+    begun = {"organization_id": organization, "workspace_id": "WS-26-000001"}
+    begun |= {"product_line": "talent", "execution_model": "capacity"}
+
+    def batch(number: int, kind: str, **data: object) -> bytes:
+        event = {"specversion": "1.0", "source": f"/bench/{name}", "type": kind, "data": data}
+        facts = [{**event, "id": f"{number}/{line}", "subject": line} for line in lines]
+        return product.post(json.dumps(facts).encode(), MANY)
+
+    product.key = key_of(product, organization)
+    try:
+        loadgen.run_load(loadgen.Job(product.port, [[batch(0, "service_line.activated", **begun)]]))
+        count = int(BATCHES * (seconds + 4 * WARM_UP)) + 1
+        sent = [batch(n, "execution.checked_in", hours=1, note="n" * 60) for n in range(1, count)]
+    finally:
+        product.key = key
+    shares = [sent[n::4] for n in range(4)]
+    job = loadgen.Job(product.port, shares, seconds, 2 * WARM_UP, rate=BATCHES, workers=workers)
+    result = loadgen.run_load(job)
+    if set(result.statuses) != {200}:
+        raise UnmeasuredError(f"batches were answered {result.statuses}: {result.refusal}")
+    return result
+
+
+def _bodies_at_the_bounds() -> Sequence[tuple[str, bytes]]:
+    """Media types and bodies: of few large spans, of nested values, and of many small spans."""
+    ids = b'"traceId":"%b","spanId":"%b"' % (b"01" * 16, b"02" * 8)
+    line = _attribute(b"ledger.service_line_id", b'{"stringValue":"%b"}' % line_id(1).encode())
+    run = b"%b,%b" % (line, _attribute(b"ledger.run", b'{"boolValue":true}'))
+    values = b'{"arrayValue":{"values":[%b]}}' % b",".join([b"{}"] * (MOST_OF_A_SPAN - 9))
+    nested = b"%b,%b" % (run, _attribute(b"input.value", values))
+    empty = b",".join([b"{}"] * MOST_OF_A_SPAN)
+    spans = [b'{%b,"attributes":[%b]}' % (ids, each) for each in (empty, nested)]
+    in_json = [
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b]}]}]}' % b",".join([each] * 99)
+        for each in spans
+    ]
+    named = Span(name="a", trace_id=b"1" * 16, span_id=b"2" * 8)
+    for _ in range(MOST_OF_A_SPAN):
+        named.attributes.add(key="a").value.string_value = "b"
+    small = [Span(trace_id=b"1" * 16, span_id=os.urandom(8)) for _ in range(SMALL)]
+    in_protobuf = [[named] * 80, small]
+    media = "application/x-protobuf"
+    return (
+        *(("application/json", body) for body in in_json),
+        *((media, _exported(each).SerializeToString()) for each in in_protobuf),
+    )
+
+
+def _attribute(key: bytes, value: bytes) -> bytes:
+    return b'{"key":"%b","value":%b}' % (key, value)
+
+
+def _exported(spans: Sequence[Span]) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.extend(spans)
+    return request
+
+
+def _posted(product: Product, media: str, body: bytes) -> bytes:
+    head = {"content_type": media, "content_encoding": "gzip"}
+    head["authorization"] = f"Bearer {product.key}"
+    return loadgen.request("POST", "/v1/otlp/v1/traces", gzip.compress(body, 1), **head)
