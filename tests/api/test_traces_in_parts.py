@@ -270,3 +270,22 @@ def kept(tenant: Tenant) -> int:
         f"SELECT count(*) FROM ledger.span WHERE organization_id = '{tenant.organization}'"
     )
     return int(count)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_spans_that_lie_below_one_another_in_a_ring_are_no_ring_of_runs(
+    edge: Edge, apart: bool
+) -> None:
+    line = edge.fresh()
+    spans = [agent(line, trace_id()) for _ in range(5)]
+    for n, each in enumerate(spans):
+        each.trace_id, each.parent_span_id = spans[0].trace_id, spans[n - 1].span_id
+    for some in [[each] for each in spans] if apart else [spans]:
+        assert take(edge, *some) == (0, "")
+    above = {run["id"]: run["parent_run_id"] for run in (run_of(edge, each) for each in spans)}
+    for run in above:
+        way = [run]
+        while (parent := above[way[-1]]) is not None:
+            assert parent not in way
+            way.append(parent)
+    assert len([parent for parent in above.values() if parent]) == 4

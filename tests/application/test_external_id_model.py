@@ -97,7 +97,8 @@ class Model:
         parents = self.parents(event, by)
         own = parents is not None and parents == key
         own = own or (known.name is None and key is not None and known.awaits == key)
-        return STATE if own or (run is not None and self.latest(parents) == run) else None
+        own = own or (run is not None and run in (self.latest(parents), parent))
+        return STATE if own else None
 
     def named(self, key: Name | None, attempt: int | None, subject: str | None) -> str | None:
         tried = self.names.get(key, []) if key is not None else []
@@ -141,13 +142,13 @@ class Model:
         status = {"run.requested": "pending", "run.started": "running"}.get(type, type[4:])
         run = self.runs.setdefault(run_id, ModelRun(data.get("service_line_id", ""), status, None))
         run.status = status
-        run.parent = data.get("parent_run_id") or run.parent
+        self.place(run_id, data.get("parent_run_id"))
         parents = self.parents(event, by)
         if parents is not None:
             found, before = self.latest(parents), run.awaits
             run.awaits = None
             if found is not None:
-                run.parent = found if self.sees(by, found) else run.parent
+                self.place(run_id, found if self.sees(by, found) else None)
             elif run.parent is None:
                 run.awaits = parents
                 if parents != before:
@@ -165,9 +166,16 @@ class Model:
         for run_id, workspace in self.awaiting.pop(name, []):
             run, seen = self.runs[run_id], self.lines[self.runs[parent].line][1]
             is_free = run.parent is None and run.awaits == name
-            is_free = is_free and self.runs[parent].parent != run_id
             if is_free and workspace in (None, seen):
-                run.parent = parent
+                self.place(run_id, parent)
+
+    def place(self, run_id: str, parent: str | None) -> None:
+        """Give the run a parent, unless this one lies below it."""
+        above = parent
+        while above is not None and above != run_id:
+            above = self.runs[above].parent
+        if parent is not None and above is None:
+            self.runs[run_id].parent = parent
 
 
 def random_fact(chance: random.Random, model: Model, names: list[str]) -> dict[str, Any]:

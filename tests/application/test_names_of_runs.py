@@ -1,11 +1,13 @@
 """A name has attempts, and a run names a parent that may come later (contract, Facts)."""
 
+import itertools
 from typing import Any
 
 import pytest
 
 from ledger.application.report import command_of
 from ledger.application.report_runs import MAX_AWAITING
+from ledger.domain.run import MAX_ABOVE
 from ledger.intake import envelope
 from ledger.intake.request import Receipt
 from ledger.log.append import Append, Loaded, Wanted
@@ -271,6 +273,78 @@ def test_a_run_is_not_its_own_parent(ledger: Ledger, type: str) -> None:
         begin(new_id("task"), line, "later"),
         fact("run.started", run, {"parent_external_id": "later", "external_id": new_id("t")}),
     )
+
+
+def test_a_run_is_not_its_own_parent_by_its_id(ledger: Ledger) -> None:
+    run = ledger.run(ledger.line(), started=False)
+    assert ledger.refusal(fact("run.started", run, {"parent_run_id": run})) == STATE
+
+
+@pytest.mark.parametrize("size", [2, 3, 100])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_ring_of_names_stays_open_where_its_last_run_would_close_it(
+    own_ledger: Ledger, size: int, together: bool
+) -> None:
+    """A client that walked up from such a run would never end."""
+    line, names = own_ledger.line(), [new_id("task") for _ in range(size)]
+    facts = [begin(name, line, names[n - 1]) for n, name in enumerate(names)]
+    items = own_ledger.report(*facts) if together else [*map(own_ledger.accept, facts)]
+    runs = [item.subject if together else item[0].subject for item in items]
+    assert parents(own_ledger, runs) == [None, *runs[:-1]]
+    assert check(own_ledger.conninfo).findings == []
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize("has_parent", [True, False])
+def test_a_start_passes_over_a_parent_that_lies_below_the_run(
+    ledger: Ledger, by_name: bool, has_parent: bool
+) -> None:
+    line, names = ledger.line(), [new_id("task") for _ in range(5)]
+    (root,) = ledger.accept(begin(new_id("flow"), line))
+    kept = root.subject if has_parent else None
+    top, *below = ledger.accept(
+        named("run.requested", names[0], line, parent_run_id=kept),
+        *(begin(name, line, names[n]) for n, name in enumerate(names[1:])),
+    )
+    last = {"parent_external_id": names[-1]} if by_name else {"parent_run_id": below[-1].subject}
+    (started,) = ledger.accept(named("run.started", names[0], **last))
+    assert started.subject == top.subject
+    assert parents(ledger, [top.subject]) == [kept]
+    assert "awaiting" not in ledger.events(top.subject or "")[-1]["state"]["body"]
+    other = ledger.run(line)
+    (later,) = ledger.accept(named("run.requested", new_id("task"), line, parent_run_id=kept))
+    ledger.accept(fact("run.started", later.subject, {"parent_run_id": other}))
+    assert parents(ledger, [later.subject]) == [other], "any other parent replaces it"
+
+
+def test_a_run_that_awaits_a_name_keeps_waiting_where_its_parents_id_is_passed_over(
+    ledger: Ledger,
+) -> None:
+    line, awaited, name = ledger.line(), new_id("flow"), new_id("task")
+    child, below = ledger.accept(
+        named("run.requested", name, line, parent_external_id=awaited),
+        begin(new_id("task"), line, name),
+    )
+    ledger.accept(named("run.started", name, parent_run_id=below.subject))
+    assert parents(ledger, [child.subject]) == [None]
+    (parent,) = ledger.accept(begin(awaited, line))
+    assert parents(ledger, [child.subject]) == [parent.subject]
+
+
+def test_a_late_parent_with_more_than_a_thousand_runs_above_it_is_passed_over(
+    own_ledger: Ledger,
+) -> None:
+    line, names = own_ledger.line(), [new_id("task") for _ in range(MAX_ABOVE + 1)]
+    own_ledger.accept(
+        begin(names[0], line), *(begin(n, line, above) for above, n in itertools.pairwise(names))
+    )
+    given = []
+    for last in names[-2:]:
+        awaited = new_id("task")
+        (child,) = own_ledger.accept(begin(new_id("task"), line, awaited))
+        (parent,) = own_ledger.accept(begin(awaited, line, last))
+        given.append(parents(own_ledger, [child.subject]) == [parent.subject])
+    assert given == [True, False]
 
 
 def test_a_parent_has_an_id_or_a_name(ledger: Ledger) -> None:

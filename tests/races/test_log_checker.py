@@ -74,8 +74,9 @@ def test_nothing_is_said_of_a_sound_log() -> None:
     assert findings(CHECKED_IN, VOIDED) == []
     assert findings(UNTIL_3, LIFTED, STARTED) == []
     assert findings(PAUSED, CHANGED, CHECKED_IN, CHECKED_IN, RESUMED) == []
-    begun = run("started", external_id="x", parent_run_id=RUN)
-    assert findings(NAMED, begun, run("completed", external_id="x")) == []
+    begun = run("started", external_id="x", parent_run_id=OTHER_RUN)
+    other = OTHER_RUN, "run.started/1", {"run_id_origin": "supplied"}
+    assert findings(other, NAMED, begun, run("completed", external_id="x")) == []
     assert findings(NAMED, FAILED, RETRIED) == []
     said = "somebody else than the system gives the parent"  # each event has a fact here
     assert findings(AWAITING, OTHER_NAMED, CAUSED) == [said]
@@ -118,6 +119,14 @@ def test_nothing_is_said_of_a_sound_log() -> None:
         ([NAMED, run("failed")], "the event has not the name of its run"),
         ([run("started", run_id_origin="issued", parent_run_id=OTHER_RUN)], "the parent is no run"),
         ([NAMED, RETRIED], "a run that has neither failed nor been cancelled is tried again"),
+        (
+            [
+                NAMED,
+                (OTHER_RUN, "run.started/1", {"run_id_origin": "issued", "parent_run_id": RUN}),
+                run("started", external_id="x", parent_run_id=OTHER_RUN),
+            ],
+            "a run lies below itself",
+        ),
         ([NAMED, FAILED, SKIPPED], f"the name does not follow the attempts ['{RUN}']"),
         ([AWAITING, GIVEN], "a run gets a parent that it does not await"),
         ([AWAITING, OTHER_NAMED, GIVEN], "the cause is not the event that named the parent"),

@@ -5,8 +5,8 @@ violation: a run open on a closed line, a run started on a held or blocked line,
 an open run, a hold lifted or changed that is not on, a hold that outlasts its end, a run that
 failed before its lease had ended, a gap in a stream's versions, a time of recording that does not
 rise, a fact recorded twice, an id issued twice, a void that does not name its check-in, an external
-id given to two runs or not repeated, a parent that is no run or was not awaited, a retry of a run
-that goes on. The state that follows from a sound log is computed by ``model``.
+id given to two runs or not repeated, a parent that is no run, was not awaited or lies below its
+run, a retry of a run that goes on. The state that follows from a sound log is computed by ``model``.
 """
 
 from collections import Counter
@@ -389,7 +389,7 @@ class LogChecker:
         if parent is not None and parent not in self._runs:
             self._find("the parent is no run")
         if parent is not None:
-            self._parents[run] = parent
+            self._place(run, parent)
         if body.get("awaiting") is not None:
             self._awaited[run] = key = (state["organization_id"], source, parents)
             if key in self._named or run in self._parents:
@@ -406,7 +406,16 @@ class LogChecker:
             self._find("the cause is not the event that named the parent")
         if state["actor"].get("type") != "system" or state.get("fact") is not None:
             self._find("somebody else than the system gives the parent")
+        self._place(run, parent)
+
+    def _place(self, run: str, parent: str) -> None:
+        """Give a run its parent, which may not lie below it."""
         self._parents[run] = parent
+        above: str | None = parent
+        while above is not None and above != run:
+            above = self._parents.get(above)
+        if above is not None:
+            self._find("a run lies below itself")
 
 
 _Name = tuple[str | None, int, str | None]

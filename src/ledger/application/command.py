@@ -358,13 +358,14 @@ class Recording:
             return
         own = group.next_position - 1
         cause, awaiting = group.event_id(own), memory.streams(name.awaiting)
+        above = memory.above(parent)
         for at in range(0, len(awaiting), _AT_ONCE):
             some = awaiting[at : at + _AT_ONCE]
             memory.load(some)
             for run_id in some:
                 run = memory.find(run_id)
                 assert isinstance(run, Run)
-                body = run.give_parent(parent, name)
+                body = run.give_parent(parent, above, name)
                 if body is not None:
                     begun = run.requested_at or self.at
                     group.record(run, body, max(self.at, begun), _PARENTAGE, caused_by=cause)

@@ -17,7 +17,7 @@ from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Identity, Recorded
-from ledger.domain.run import Run
+from ledger.domain.run import MAX_ABOVE, Run
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
 from ledger.intake.principal import Principal
@@ -338,6 +338,22 @@ class Memory:
     def is_known(self, identity: Identity) -> bool:
         """Whether an identity that was looked up in this append has an event."""
         return identity in self._tables.firsts
+
+    def above(self, run: Run) -> set[str]:
+        """The run and the runs above it; at least ``MAX_ABOVE + 2``, where they are more."""
+        found = {run.id}
+        above = run.parent_run_id
+        while above is not None and above not in found and len(found) <= MAX_ABOVE + 1:
+            found.add(above)
+            known = self.known(above) if above in self._fresh else None
+            if isinstance(known, Run):
+                above = known.parent_run_id
+                continue
+            stored = self._append.above(above)
+            fresh = next((n for n, each in enumerate(stored) if each in self._fresh), len(stored))
+            found.update(stored[:fresh])
+            above = stored[fresh] if fresh < len(stored) else None
+        return found
 
     def runs_of_facts(self) -> set[str]:
         """The runs of the loaded events: of repeated facts, and those that external ids name."""

@@ -288,13 +288,15 @@ def _parent(recording: Recording, run: Run) -> _Parent:
     """The parent that the fact gives its run: by its id, or by the latest run of its name.
 
     A name without a run is awaited, unless the run has a parent or ``MAX_AWAITING`` places were
-    given. Of a run that the credential does not see, nothing is told. Raises InvalidState for the
-    run's own name.
+    given. A parent below the run is passed over, and of a run that the credential does not see
+    nothing is told. Raises InvalidState for the run itself, by its name or id.
     """
     fact, principal, group = recording.fact, recording.principal, recording.group
-    parent = _Parent(
-        parent_run_id=fact.named_parent, parent_external_id=fact.parent_external_id, awaiting=None
-    )
+    parent = _Parent(parent_run_id=None, parent_external_id=fact.parent_external_id, awaiting=None)
+    if fact.named_parent is not None:
+        if fact.named_parent == run.id:
+            raise InvalidState(_OWN_PARENT)
+        parent["parent_run_id"] = _fitting(group.memory.find(fact.named_parent), run, group)
     naming = _parentage(fact, recording.organization_id)
     if naming is None:
         return parent
@@ -305,7 +307,7 @@ def _parent(recording: Recording, run: Run) -> _Parent:
     if run.awaits(naming(1)):
         return _Parent(parent_run_id=None, parent_external_id=None, awaiting=None)
     if found is not None:
-        parent["parent_run_id"] = found.id if sees(principal, found) else None
+        parent["parent_run_id"] = _fitting(found, run, group) if sees(principal, found) else None
     elif run.parent_run_id is None:
         group.require_understood(_LANGUAGE)
         rank = group.memory.length(naming(1).awaiting) + 1
@@ -313,6 +315,13 @@ def _parent(recording: Recording, run: Run) -> _Parent:
         if rank <= MAX_AWAITING:
             parent["awaiting"] = Awaiting(rank, within)
     return parent
+
+
+def _fitting(parent: Aggregate | None, run: Run, group: Group) -> str | None:
+    """The id of a run's parent; None if it lies below the run. Nothing lies below a new run."""
+    assert isinstance(parent, Run)
+    is_new, above = not run.version, group.memory.above
+    return parent.id if is_new or run.fits_below(above(parent)) else None
 
 
 def _give_parent(recording: Recording, run: Run) -> None:

@@ -173,7 +173,8 @@ class GiveParent(OwnCommand):
         nothing = Receipt("" if child is None else child.id, (), 0, duplicate=True)
         if child is None or parent is None:
             return nothing
-        body = child.give_parent(parent, None)
+        above = () if child.parent_run_id else group.memory.above(parent)
+        body = child.give_parent(parent, above, None)
         if body is None or self._child.workspace_id not in (None, parent.workspace_id):
             return nothing
         first = group.memory.first(begun_by)

@@ -4,6 +4,7 @@ Input, output and error arrive here already encrypted: the domain never sees the
 file has, in this order: events, state, decisions, fold.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import ClassVar, TypedDict
 
@@ -24,6 +25,9 @@ class Trigger(msgspec.Struct, frozen=True):
 
 
 _UNKNOWN = Used()
+
+MAX_ABOVE = 1_000
+"""The most runs above a parent that is given to a run which others may lie below already."""
 
 
 class RunName(TypedDict):
@@ -272,16 +276,22 @@ class Run(Folded, array_like=True):
         """Whether the run awaits a parent of this name."""
         return self.awaited is not None and self.awaited.name == name
 
-    def give_parent(self, parent: "Run", awaited: Identity | None) -> RunParentGiven | None:
+    def fits_below(self, above: Collection[str]) -> bool:
+        """Whether the run may get a parent: ``above`` are this parent and the runs above it."""
+        return self.id not in above and len(above) <= MAX_ABOVE + 1
+
+    def give_parent(
+        self, parent: "Run", above: Collection[str], awaited: Identity | None
+    ) -> RunParentGiven | None:
         """Give the run the parent of the name that it awaits; None: one that it did not name.
 
         Returns None if it has a parent, awaits another name, its reporter did not see the parent's
-        workspace, or it is the parent of the parent.
+        workspace, or it does not fit below the runs ``above``.
         """
         named = awaited and (Awaited(awaited), Awaited(awaited, parent.workspace_id))
         if self.awaited not in (named or (None,)) or self.parent_run_id:
             return None
-        if self.id in (parent.id, parent.parent_run_id):
+        if not self.fits_below(above):
             return None
         return RunParentGiven(parent_run_id=parent.id, **self.name)
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ledger.domain.recorded import Identity
+from ledger.domain.run import MAX_ABOVE, RunParentGiven, RunRequested, RunStarted
 from ledger.log import leases, snapshots
 from ledger.log.decisions import DecisionTables
 from ledger.log.leases import EndedLease
@@ -115,6 +116,27 @@ ORDER BY asked.number
 _OPEN_RUNS = f"""
 SELECT {", ".join(OpenRunRow._fields)} FROM ledger.open_run
 WHERE line_id = %(line)s ORDER BY run_id
+"""
+
+# The runs above a run, the nearest first: a run's parent is the one that its events named last.
+_ABOVE = f"""
+WITH RECURSIVE above AS (
+    SELECT %(run)s::text AS run_id, 0 AS depth
+    UNION ALL
+    SELECT found.parent_id, above.depth + 1
+    FROM above CROSS JOIN LATERAL (
+        SELECT parent_id
+        FROM ledger.ledger_events AS e
+        CROSS JOIN LATERAL (
+            SELECT convert_from(e.state, 'UTF8')::json -> 12 ->> 'parent_run_id' OFFSET 0
+        ) AS body (parent_id)
+        WHERE e.originator_id = above.run_id AND parent_id IS NOT NULL
+            AND e.topic IN ('{RunRequested.TOPIC}', '{RunStarted.TOPIC}', '{RunParentGiven.TOPIC}')
+        ORDER BY e.originator_version DESC LIMIT 1
+    ) AS found
+    WHERE above.depth < {MAX_ABOVE}
+)
+SELECT run_id FROM above WHERE depth > 0 ORDER BY depth
 """
 
 # Whether another transaction waits for the append lock.
@@ -366,6 +388,10 @@ class Append:
         """The line's open runs, in the order of their ids, without the changes of this append."""
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
         return [OpenRunRow(*row) for row in found]
+
+    def above(self, run_id: str) -> list[str]:
+        """The runs above a run, the nearest first, without unwritten events of this append."""
+        return [above for (above,) in self._transaction.run(named(_ABOVE, {"run": run_id}))]
 
     def owned(self, table: Table, organization_id: str) -> int:
         """How many endpoints, or watches, the organization had before this append."""
