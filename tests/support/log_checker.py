@@ -6,7 +6,8 @@ an open run, a hold lifted or changed that is not on, a hold that outlasts its e
 failed before its lease had ended, a gap in a stream's versions, a time of recording that does not
 rise, a fact recorded twice, an id issued twice, a void that does not name its check-in, an external
 id given to two runs or not repeated, a parent that is no run, was not awaited or lies below its
-run, a retry of a run that goes on. The state that follows from a sound log is computed by ``model``.
+run, a retry of a run that goes on. The state that follows from a sound log is computed by
+``model``.
 """
 
 from collections import Counter
