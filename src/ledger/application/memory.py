@@ -24,6 +24,7 @@ from ledger.intake.principal import Principal
 from ledger.log.append import Append, Loaded, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables, First
+from ledger.log.parents import ABOVE
 from ledger.log.snapshots import EVERY, KINDS, Aggregate, row_of
 from ledger.log.tables import EXECUTION_RECORD, LINE_ACTIVITY, RUN_KEY, LineActivityRow, SnapshotRow
 from ledger.log.vault import RunKey, Vault
@@ -349,7 +350,7 @@ class Memory:
             if isinstance(known, Run):
                 above = known.parent_run_id
                 continue
-            stored = self._append.above(above)
+            stored = [each for (each,) in self._append.select(ABOVE, {"run": above})]
             fresh = next((n for n, each in enumerate(stored) if each in self._fresh), len(stored))
             found.update(stored[:fresh])
             above = stored[fresh] if fresh < len(stored) else None

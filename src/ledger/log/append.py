@@ -19,7 +19,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ledger.domain.recorded import Identity
-from ledger.domain.run import MAX_ABOVE, RunParentGiven, RunRequested, RunStarted
 from ledger.log import leases, snapshots
 from ledger.log.decisions import DecisionTables
 from ledger.log.leases import EndedLease
@@ -116,27 +115,6 @@ ORDER BY asked.number
 _OPEN_RUNS = f"""
 SELECT {", ".join(OpenRunRow._fields)} FROM ledger.open_run
 WHERE line_id = %(line)s ORDER BY run_id
-"""
-
-# The runs above a run, the nearest first: a run's parent is the one that its events named last.
-_ABOVE = f"""
-WITH RECURSIVE above AS (
-    SELECT %(run)s::text AS run_id, 0 AS depth
-    UNION ALL
-    SELECT found.parent_id, above.depth + 1
-    FROM above CROSS JOIN LATERAL (
-        SELECT parent_id
-        FROM ledger.ledger_events AS e
-        CROSS JOIN LATERAL (
-            SELECT convert_from(e.state, 'UTF8')::json -> 12 ->> 'parent_run_id' OFFSET 0
-        ) AS body (parent_id)
-        WHERE e.originator_id = above.run_id AND parent_id IS NOT NULL
-            AND e.topic IN ('{RunRequested.TOPIC}', '{RunStarted.TOPIC}', '{RunParentGiven.TOPIC}')
-        ORDER BY e.originator_version DESC LIMIT 1
-    ) AS found
-    WHERE above.depth < {MAX_ABOVE}
-)
-SELECT run_id FROM above WHERE depth > 0 ORDER BY depth
 """
 
 # Whether another transaction waits for the append lock.
@@ -389,10 +367,6 @@ class Append:
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
         return [OpenRunRow(*row) for row in found]
 
-    def above(self, run_id: str) -> list[str]:
-        """The runs above a run, the nearest first, without unwritten events of this append."""
-        return [above for (above,) in self._transaction.run(named(_ABOVE, {"run": run_id}))]
-
     def owned(self, table: Table, organization_id: str) -> int:
         """How many endpoints, or watches, the organization had before this append."""
         counted = named(_OWNED.format(table.name), {"organization": organization_id})
@@ -491,7 +465,7 @@ class Append:
         self.change(leases.LISTEN if listens else leases.BEAT, now=now.isoformat())
 
     def select(self, statement: str, values: Mapping[str, Value]) -> Rows:
-        """The rows of a statement about tables beside the log."""
+        """The rows of a statement about tables beside the log, or about stored events."""
         return self._transaction.run(named(statement, values))
 
     def change(self, statement: str, **values: Value) -> None:
