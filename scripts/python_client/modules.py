@@ -27,6 +27,7 @@ REPLACED = {
     "asynccontextmanager": "contextmanager",
     "pause_async": "pause",
     "call_async": "call",
+    "flush_async": "flush",
 }
 """Names of asynchronous code, and those of the synchronous twin. A prefix ``Async`` goes away."""
 

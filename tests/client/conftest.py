@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from execution_ledger import AsyncLedger, Ledger
+from execution_ledger import AsyncLedger, Ledger, reporter
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
+from tests.client.background import Switch
 from tests.client.elk_program import Elk
-from tests.client.support import Refusals, Service
+from tests.client.support import Refusals, Service, StandIn
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
@@ -59,6 +60,21 @@ def service(edge: Edge) -> Iterator[Service]:
 def refusals() -> Refusals:
     """The refusals that the test's client has told."""
     return Refusals()
+
+
+@pytest.fixture
+def switch() -> Switch:
+    """The answer of the stand-in, which the test changes."""
+    return Switch()
+
+
+@pytest.fixture
+def stand_in(switch: Switch, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A server that records each fact, unless its switch says otherwise."""
+    monkeypatch.setattr(reporter, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(reporter, "LONGEST_PAUSE", 0.01)
+    with StandIn(switch).serving() as stand_in:
+        yield stand_in
 
 
 @pytest.fixture

@@ -129,8 +129,8 @@ def test_kills_of_the_service_lose_no_reported_fact(
         offering.start()
         try:
             for _ in range(rounds):
-                judged = ledger._reporter._settled
-                until(lambda judged=judged: ledger._reporter._settled > judged, "facts")  # type: ignore[misc]
+                judged = ledger._reporter._outcomes._judged
+                until(lambda judged=judged: ledger._reporter._outcomes._judged > judged, "facts")  # type: ignore[misc]
                 kill(served)
         finally:
             is_over.set()

@@ -4,18 +4,17 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from execution_ledger import AsyncLedger, Ledger, reporter
 
+from tests.client.background import LINE, Switch, numbers, report
 from tests.client.support import (
     ENVIRONMENT,
     Asked,
@@ -29,62 +28,12 @@ from tests.client.support import (
 from tests.support.served import free_port
 from tests.support.views import until
 
-LINE = "LIN-26-000001"
-
-
-class Switch:
-    """A stand-in's answer that a test changes."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[Asked], Reply] = taken
-
-    def __call__(self, asked: Asked) -> Reply:
-        return self.answer(asked)
-
-    def away(self) -> None:
-        """Close each connection without an answer."""
-        self.answer = lambda _: Reply(0)
-
-    def back(self) -> None:
-        """Record each fact."""
-        self.answer = taken
-
-
-@pytest.fixture
-def switch() -> Switch:
-    return Switch()
-
-
-@pytest.fixture
-def stand_in(switch: Switch, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    monkeypatch.setattr(reporter, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(reporter, "LONGEST_PAUSE", 0.01)
-    with StandIn(switch).serving() as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-def refusals() -> Refusals:
-    return Refusals()
-
 
 @pytest.fixture
 def ledger(stand_in: StandIn, refusals: Refusals) -> Iterator[Ledger]:
     ledger = Ledger(stand_in.address, "elk_test", source="/tests", on_refused=refusals)
     yield ledger
     ledger.close(1.0)
-
-
-def numbers(stand_in: StandIn) -> list[int]:
-    """The numbers of the facts that arrived in requests, in their order."""
-    batches = [asked.json for asked in stand_in.asked if asked.body]
-    return [fact["data"]["n"] for batch in batches for fact in batch]
-
-
-def report(ledger: Ledger, *of: int) -> None:
-    """Report numbered facts."""
-    for number in of:
-        ledger.report("execution.checked_in", LINE, {"n": number}, id=f"fact-{number}")
 
 
 # The ledger itself
@@ -111,7 +60,7 @@ def test_a_refused_fact_is_told_with_its_reason(
         ledger.report("execution.unblocked", line, {"blocker_id": "none"})
         ledger.report({"type": "execution.checked_in", "subject": line, "data": {"hours": "1"}})
         ledger.report("execution.checked_in", line, {"hours": 1}, id="good")
-        assert ledger.flush(30.0)
+        assert ledger.flush(30.0) == (1, 2, 0)
     assert refusals.codes == ["invalid_state", "invalid_request"]
     (first, _), (_, second) = refusals
     assert (first["type"], first["subject"]) == ("execution.unblocked", line)
@@ -137,7 +86,7 @@ def test_a_wrong_token_refuses_and_never_raises(
 ) -> None:
     with Ledger(**options | {"token": "elk_wrong", "on_refused": refusals}) as ledger:
         report(ledger, 1)
-        assert ledger.flush(30.0)
+        assert ledger.flush(30.0) == (0, 1, 0)
     assert refusals.codes == ["unauthorized"]
 
 
@@ -201,7 +150,7 @@ def test_a_fact_that_spoils_its_batch_is_found(
     report(ledger, *range(40))
     until(lambda: len(stand_in.asked) > 0, "an attempt")
     switch.answer = answer
-    assert ledger.flush(10.0)
+    assert ledger.flush(10.0) == (39, 1, 0)
     assert [fact["data"]["n"] for fact, _ in refusals] == [13]
     assert refusals.codes == ["too_large"]
 
@@ -235,9 +184,9 @@ def test_memory_is_bounded_and_the_newest_facts_are_refused(
     assert set(refusals.codes) == {"queue_full"}
     assert caplog.text.count("queue_full") == 1
     switch.back()
-    assert ledger.flush(10.0)
+    assert ledger.flush(10.0) == (50, 10, 0)
     report(ledger, 60)
-    assert len(refusals) == 10
+    assert ledger.flush(10.0) == (1, 0, 0)
 
 
 def test_a_batch_stays_below_the_bounds_of_a_request(
@@ -267,7 +216,7 @@ def test_reporting_never_raises_into_its_host(
         ledger.report("execution.checked_in", LINE, data)
     ledger.report("execution.checked_in", LINE, {"n": 1}, time="not a time")
     ledger.report(None)  # type: ignore[arg-type]
-    assert ledger.flush(10.0)
+    assert ledger.flush(10.0) == (1, 3, 0)
     assert refusals.codes == ["not_sendable"] * 3
     assert str(refusals[0][1]).startswith("not_sendable: The fact cannot be sent: ")
 
@@ -279,7 +228,7 @@ def test_an_error_of_the_callback_goes_to_the_log(stand_in: StandIn, caplog: Any
     with Ledger(stand_in.address, "elk_test", on_refused=fail) as ledger:
         ledger.report("execution.checked_in", LINE, {"n": object()})
         report(ledger, 1)
-        assert ledger.flush(10.0)
+        assert ledger.flush(10.0) == (1, 1, 0)
     assert "on_refused has failed" in caplog.text
 
 
@@ -297,21 +246,6 @@ def test_a_signal_handler_may_report_while_its_host_reports(
     assert ledger.flush(10.0)
     assert numbers(stand_in).count(10_000) == 20
     assert [n for n in numbers(stand_in) if n < 10_000] == list(range(2_000))
-
-
-def test_a_flush_in_the_callback_does_not_wait_for_itself(
-    stand_in: StandIn, switch: Switch
-) -> None:
-    flushed: list[bool] = []
-    switch.answer = lambda _: problem(401, "unauthorized")
-
-    def flush(*_: object) -> None:
-        flushed.append(ledger.flush(60.0))
-
-    with Ledger(stand_in.address, "elk_test", on_refused=flush) as ledger:
-        report(ledger, 1)
-        assert ledger.flush(10.0)
-    assert flushed == [False]
 
 
 def test_a_fork_begins_with_an_empty_queue_and_connections_of_its_own(
@@ -400,95 +334,3 @@ def test_an_event_loop_goes_on_while_facts_are_flushed(stand_in: StandIn, switch
 
     assert asyncio.run(work())
     assert set(numbers(stand_in)) == {1}
-
-
-# The spool
-
-
-def spooled(stand_in: StandIn, folder: Path, **more: Any) -> Ledger:
-    return Ledger(stand_in.address, "elk_test", source="/tests", spool=folder, **more)
-
-
-def test_a_spool_keeps_what_a_closed_client_could_not_send(
-    stand_in: StandIn, switch: Switch, tmp_path: Path, caplog: Any
-) -> None:
-    switch.away()
-    first = spooled(stand_in, tmp_path / "spool")
-    report(first, *range(100))
-    assert not first.close(0.0)
-    assert "100 facts were not judged by the ledger, and stay in the spool." in caplog.text
-    assert len(list((tmp_path / "spool").glob("*.spool"))) == 1
-    switch.back()
-    stand_in.asked.clear()
-    with spooled(stand_in, tmp_path / "spool") as second:
-        report(second, 100)
-        assert second.flush(10.0)
-    assert numbers(stand_in) == list(range(101))
-    assert list((tmp_path / "spool").iterdir()) == []
-
-
-def test_two_processes_share_the_directory_of_a_spool(stand_in: StandIn, tmp_path: Path) -> None:
-    with spooled(stand_in, tmp_path) as one, spooled(stand_in, tmp_path) as other:
-        report(one, 1)
-        report(other, 2)
-        assert one.flush(10.0)
-        assert other.flush(10.0)
-        report(one, 3)
-    assert sorted(numbers(stand_in)) == [1, 2, 3]
-
-
-def test_a_refused_token_leaves_facts_in_the_spool(
-    stand_in: StandIn, switch: Switch, tmp_path: Path, refusals: Refusals
-) -> None:
-    switch.answer = lambda _: problem(401, "unauthorized")
-    with spooled(stand_in, tmp_path, on_refused=refusals) as ledger:
-        report(ledger, 1)
-        until(lambda: len(stand_in.asked) > 0, "an attempt")
-        switch.back()
-        assert ledger.flush(10.0)
-    assert refusals == []
-    assert numbers(stand_in)[-1] == 1
-
-
-def test_a_spool_that_takes_nothing_refuses(
-    stand_in: StandIn, tmp_path: Path, refusals: Refusals
-) -> None:
-    (tmp_path / "file").touch()
-    with spooled(stand_in, tmp_path / "file", on_refused=refusals) as ledger:
-        report(ledger, 1)
-        assert ledger.flush(10.0)
-    assert refusals.codes == ["spool_failed"]
-
-
-def test_a_damaged_file_in_the_spool_stops_nothing(
-    stand_in: StandIn, tmp_path: Path, caplog: Any
-) -> None:
-    (tmp_path / "1.spool").write_bytes(b"no database" * 1_000)
-    with spooled(stand_in, tmp_path) as first:
-        report(first, 1)
-        assert first.flush(10.0)
-        kept = tmp_path / "2.spool"
-    with sqlite3.connect(kept) as database:
-        database.execute("CREATE TABLE fact (number INTEGER PRIMARY KEY, other TEXT)")
-        database.execute("INSERT INTO fact VALUES (1, 'text')")
-    database.close()
-    with spooled(stand_in, tmp_path) as second:
-        report(second, 2)
-        assert second.flush(10.0)
-    assert numbers(stand_in) == [1, 2]
-    assert kept.exists()
-
-
-def test_memory_stays_free_while_a_spool_waits(
-    stand_in: StandIn, switch: Switch, tmp_path: Path, monkeypatch: Any, refusals: Refusals
-) -> None:
-    monkeypatch.setattr(reporter, "MAX_FACTS", 500)
-    switch.away()
-    ledger = spooled(stand_in, tmp_path, on_refused=refusals)
-    for first in range(0, 2_000, 100):
-        report(ledger, *range(first, first + 100))
-        until(lambda: len(ledger._reporter._memory) == 0, "the spool to take facts")
-    assert refusals == []
-    switch.back()
-    assert ledger.close(30.0)
-    assert list(dict.fromkeys(numbers(stand_in))) == list(range(2_000))

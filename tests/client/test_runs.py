@@ -107,7 +107,7 @@ def test_a_refused_start_is_told_and_the_function_runs(
     with Ledger(**options) as ledger:
         ledger.lines.pause(line, reason="Freeze")
         with ledger.run(line) as run:
-            assert ledger.flush(30.0)
+            assert ledger.flush(30.0) == (0, 1, 0)
         assert ledger.flush(30.0)
     assert refusals.codes == ["invalid_state"]  # of the start alone
     assert run.refusal is not None

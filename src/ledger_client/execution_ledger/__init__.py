@@ -5,6 +5,7 @@ raise, ``verify`` what is checked offline, and ``testing`` a ledger for your own
 """
 
 from execution_ledger._async.client import AsyncLedger
+from execution_ledger._outcomes import Flushed
 from execution_ledger._requests import VERSION as __version__
 from execution_ledger._sync.client import Ledger
 from execution_ledger.cursors import FileCursor, SqliteCursor, Store
@@ -34,6 +35,7 @@ __all__ = [
     "Conflict",
     "Fault",
     "FileCursor",
+    "Flushed",
     "Forbidden",
     "Invalid",
     "Ledger",

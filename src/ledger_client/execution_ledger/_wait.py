@@ -1,9 +1,11 @@
 """Waiting, and calls that wait, in both worlds; the generated twin uses the plain ones."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,3 +28,63 @@ def call(function: Callable[..., T], *arguments: object) -> T:
 async def call_async(function: Callable[..., T], *arguments: object) -> T:
     """Call a function that waits, in a thread, so that the loop goes on."""
     return await asyncio.to_thread(function, *arguments)
+
+
+class Changed(threading.Condition):
+    """A condition for which tasks of event loops wait as threads do.
+
+    A task holds no thread while it waits, and one that is cancelled leaves nothing behind.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: set[Callable[[], object]] = set()
+
+    def notify_all(self) -> None:
+        """Wake all threads and tasks."""
+        super().notify_all()
+        for wake in tuple(self._tasks):
+            wake()
+
+    async def wait_for_async(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait as ``wait_for``. The caller holds no lock; ``predicate`` runs with it."""
+        loop, change = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(change.set)
+
+        with self:
+            self._tasks.add(wake)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    while True:
+                        change.clear()
+                        with self:
+                            if predicate():
+                                return True
+                        await change.wait()
+            return False
+        finally:
+            with self:
+                self._tasks.discard(wake)
+
+
+class _Done(Coroutine[Any, Any, None]):
+    """An awaitable that has nothing to wait for. Nobody has to await it."""
+
+    def send(self, _: object) -> None:
+        raise StopIteration
+
+    def throw(self, *error: Any) -> None:
+        super().throw(*error)
+
+    def close(self) -> None:
+        pass
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+DONE = _Done()

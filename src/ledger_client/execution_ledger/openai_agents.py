@@ -62,11 +62,11 @@ class LedgerProcessor(TracingProcessor):
 
     def shutdown(self) -> None:
         """Send what waits, at the end of the program."""
-        self._ledger.flush()
+        self._ledger._reporter.flush(10.0, counts=False)
 
     def force_flush(self) -> None:
         """Send what waits."""
-        self._ledger.flush()
+        self._ledger._reporter.flush(10.0, counts=False)
 
     def _begin(self, step: str, parent: str | None, name: str) -> None:
         self._handled[step] = sys.exception()

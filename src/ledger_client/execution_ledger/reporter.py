@@ -9,44 +9,39 @@ import sqlite3
 import sys
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import msgspec
 
 from execution_ledger._forks import renewed_in_children
+from execution_ledger._outcomes import Flushed, Outcomes
+from execution_ledger._refusals import Refusal, Refusals
 from execution_ledger._requests import (
     CONNECT_SECONDS,
     ENCODER,
     FIRST_PAUSE,
     LONGEST_PAUSE,
     Settings,
-    decoder,
     instant,
-    problem_of_answer,
 )
+from execution_ledger._sending import Result, Sender
 from execution_ledger._spool import Memory, Queue, Spool, SpoolFile, Waiting
-from execution_ledger.errors import Problem, problem_of
+from execution_ledger._wait import DONE, Changed
+from execution_ledger.errors import Problem
 from execution_ledger.types import FactItem
 
 log = logging.getLogger("execution_ledger")
 
-Refusal = Callable[[dict[str, Any], Problem], object]
-"""Called with a fact that will not be recorded, and the reason, in the reporter's thread."""
 Judged = Callable[[FactItem | None, Problem | None], object]
 """Called with the outcome of one fact, or with the reason why it will not be recorded."""
 
-BATCH_PATH, FACTS_PATH = "/v1/facts/batch", "/v1/facts"
-"""The route that takes an array of facts, and that of services that do not have it yet."""
 MAX_FACTS, MAX_BYTES = 50_000, 64 * 1024 * 1024
 """So much waits in memory; a further fact is refused as ``queue_full``."""
-BATCH_FACTS, BATCH_BYTES = 1_000, 7 * 1024 * 1024
-"""A request has at most so much: the service takes 1,000 facts and 8 MiB."""
 FACT_BYTES = 256 * 1024
 """The service takes no larger fact."""
 ATTEMPT_SECONDS = 10.0
@@ -60,27 +55,14 @@ CREDENTIAL_SECONDS = 60.0
 TOLD_FAILURES = 2
 """So many failures in a row are told: one may be a connection that the service closed idle."""
 
-HELD = frozenset({408, 429, 503})
-"""The statuses of an item that was not judged: it is sent again."""
 
+class _Offer:
+    """A fact that the queue takes as soon as there is room."""
 
-class _Items(msgspec.Struct):
-    data: list[FactItem]
-
-
-class Result(NamedTuple):
-    """A fact that will not be sent again: its outcome, or the reason."""
-
-    fact: Waiting
-    item: FactItem | None
-    problem: Problem | None
-
-
-class _Flush:
-    """A caller that waits for the facts up to a number."""
-
-    def __init__(self, last: int, left: int) -> None:
-        self.last, self.left = last, left
+    def __init__(self, text: bytes, judged: Judged | None) -> None:
+        self.text, self.judged = text, judged
+        self.code: str | None = None
+        """Why the queue does not take the fact; None once it has."""
 
 
 class Reporter:
@@ -92,6 +74,7 @@ class Reporter:
     * At most 50,000 facts or 64 MiB wait in memory. A further fact is refused: ``on_refused`` is
       called with it, and the log says so. With a spool, facts go to its file within moments, and
       memory is full only if the disk does not keep up.
+    * A ``flush`` counts the outcomes since the last one that had returned before it began.
     * A process that is killed loses at most what ``flush`` had not confirmed: without a spool all
       that waited; with a spool what was put in its last moments. A later process with the same
       directory sends what is left there, before its own facts.
@@ -106,7 +89,8 @@ class Reporter:
         spool: str | Path | None,
         transport: httpx.MockTransport | None,
     ) -> None:
-        self._settings, self._on_refused, self._transport = settings, on_refused, transport
+        self._settings, self._transport = settings, transport
+        self._refusals = Refusals(on_refused)
         self._spool = None if spool is None else Spool(spool)
         self._parents: list[httpx.Client] = []
         """Connections of the processes from which this one was forked, which stay theirs."""
@@ -115,23 +99,23 @@ class Reporter:
         atexit.register(self._at_exit)
 
     def _begin(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = Changed()
         self._memory = Memory(self._changed)
         self._judging: dict[int, Judged] = {}
-        self._flushes: list[_Flush] = []
         self._threads: list[threading.Thread] = []
         self._http: httpx.Client | None = None
+        self._sender = Sender()
         self._numbers = count(1)
-        self._last = self._settled = 0
-        self._most, self._pause, self._path = BATCH_FACTS, FIRST_PAUSE, BATCH_PATH
-        self._is_refusing = self._is_hurried = self._is_closed = False
-        self._failures = 0
+        self._outcomes = Outcomes(self._changed)
+        self._pause, self._failures = FIRST_PAUSE, 0
+        self._is_hurried = self._is_closed = False
 
     def after_fork(self) -> None:
         """Begin anew in a child, and leave the parent's connections and files alone."""
         self._parents += [] if self._http is None else [self._http]
         if self._spool is not None:
             self._spool.after_fork()
+        self._refusals.begin()
         self._begin()
 
     # The caller's side.
@@ -141,17 +125,51 @@ class Reporter:
         kind: str | Mapping[str, Any],
         data: Mapping[str, Any] | None,
         attributes: Mapping[str, Any],
+        wait: bool | float,
     ) -> None:
-        """Queue a fact. Never raises: a fact that is no JSON is told as refused."""
+        """Queue a fact. Never raises: a fact that is no JSON is refused."""
+        text = self._made(kind, data, attributes)
+        if text is not None:
+            self.put(text, wait=wait)
+
+    def report_async(
+        self,
+        kind: str | Mapping[str, Any],
+        data: Mapping[str, Any] | None,
+        attributes: Mapping[str, Any],
+        wait: bool | float,
+    ) -> Awaitable[None]:
+        """Queue a fact as ``report``: at once if there is room, else when the result is awaited."""
+        text = self._made(kind, data, attributes)
+        if text is None:
+            return DONE
+        offer = _Offer(text, None)
+        if not self._takes(offer) and wait and not self._refusals.are_told_here:
+            return self._taken(offer, None if wait is True else float(wait))
+        self._refuse(offer)
+        return DONE
+
+    async def _taken(self, offer: _Offer, seconds: float | None) -> None:
+        await self._changed.wait_for_async(lambda: self._takes(offer), seconds)
+        self._refuse(offer)
+
+    def _made(
+        self,
+        kind: str | Mapping[str, Any],
+        data: Mapping[str, Any] | None,
+        attributes: Mapping[str, Any],
+    ) -> bytes | None:
+        """A fact in JSON; None if it is refused, since it cannot be sent."""
         fact: dict[str, Any] = {"type": kind, "data": data or {}}
         try:
             fact = fact if isinstance(kind, str) else dict(kind)
             fact |= {name: value for name, value in attributes.items() if value is not None}
-            text = encoded(fact, self._settings.source)
+            return encoded(fact, self._settings.source)
         except Exception as error:
-            self._tell([(fact, Problem(0, "not_sendable", f"The fact cannot be sent: {error}"))])
-            return
-        self.put(text)
+            problem = Problem(0, "not_sendable", f"The fact cannot be sent: {error}")
+            self._outcomes.refuse()
+            self._refusals.tell([(fact, problem)])
+            return None
 
     def report_run(
         self, kind: str, data: dict[str, Any], payload: str, judged: Judged | None
@@ -171,86 +189,106 @@ class Reporter:
             text = encoded(fact, self._settings.source)
         self.put(text, judged)
 
-    def put(self, text: bytes, judged: Judged | None = None) -> None:
-        """Queue a fact in JSON. Never raises, and never waits for anything but memory."""
-        try:
-            with self._changed:
-                was_refused = self._is_refusing
-                is_full = self._memory.is_full(text, MAX_FACTS, MAX_BYTES)
-                self._is_refusing = is_full or self._is_closed
-                if not self._is_refusing:
-                    self._start()
-                    number = next(self._numbers)
-                    if judged is not None and len(self._judging) < MAX_FACTS:
-                        self._judging[number] = judged
-                    self._memory.append(Waiting(number, text))
-                    self._last = number
-                    self._changed.notify_all()
-                    return
-                code = "closed" if self._is_closed else "queue_full"
-            problem = Problem(0, code, "The client takes no more facts for the ledger.")
-            if judged is not None:
-                judged(None, problem)
-            self._tell([(msgspec.json.decode(text), problem)], is_logged=not was_refused)
-        except Exception:
-            log.exception("A fact could not be queued for the ledger.")
+    def put(self, text: bytes, judged: Judged | None = None, wait: bool | float = False) -> None:
+        """Queue a fact in JSON. Never raises, and waits for nothing but memory.
 
-    def _tell(
-        self, refused: list[tuple[dict[str, Any], Problem]], *, is_logged: bool = True
-    ) -> None:
-        """Tell of facts that will not be recorded. Never raises.
-
-        The log names the first fact of each reason: a thousand at once would fill it.
+        With ``wait`` it waits for room: for so many seconds, or, if True, until there is some.
         """
-        counts = Counter(problem.code for _, problem in refused)
-        for fact, problem in refused:
-            if is_logged and (alike := counts.pop(problem.code, 0)):
-                names = (fact.get("type"), fact.get("subject") or fact.get("id"))
-                more = f" ({alike - 1} more were refused likewise)" if alike > 1 else ""
-                log.error("The ledger has refused %s about %s: %s%s", *names, problem, more)
-            if self._on_refused is not None:
-                try:
-                    self._on_refused(fact, problem)
-                except Exception:
-                    log.exception("on_refused has failed.")
+        offer = _Offer(text, judged)
+        if not self._takes(offer) and wait and not self._refusals.are_told_here:
+            with self._changed:
+                seconds = None if wait is True else float(wait)
+                self._changed.wait_for(lambda: self._takes(offer), seconds)
+        self._refuse(offer)
 
-    def flush(self, timeout: float) -> bool:
+    def _takes(self, offer: _Offer) -> bool:
+        """Queue a fact, or note why not. Returns False if there may be room later."""
+        text = offer.text
+        with self._changed:
+            if self._is_closed:
+                offer.code = "closed"
+            elif self._memory.is_full(text, MAX_FACTS, MAX_BYTES):
+                offer.code = "queue_full"
+                return len(text) > MAX_BYTES
+            else:
+                try:
+                    self._start()
+                except RuntimeError:  # no thread can begin
+                    log.exception("A fact cannot be sent to the ledger.")
+                    offer.code = "not_sendable"
+                    return True
+                number = next(self._numbers)
+                if offer.judged is not None and len(self._judging) < MAX_FACTS:
+                    self._judging[number] = offer.judged
+                self._memory.append(Waiting(number, text))
+                self._outcomes.last, offer.code = number, None
+                self._changed.notify_all()
+            return True
+
+    def _refuse(self, offer: _Offer) -> None:
+        """Tell that a fact is refused, unless the queue has taken it."""
+        if offer.code is None:
+            return
+        problem = Problem(0, offer.code, "The client takes no more facts for the ledger.")
+        self._outcomes.refuse()
+        if offer.judged is not None:
+            offer.judged(None, problem)
+        self._refusals.tell([(msgspec.json.decode(offer.text), problem)])
+
+    def flush(self, timeout: float, *, counts: bool = True) -> Flushed:
         """Wait until the service has judged all facts put before, for at most so many seconds.
 
-        Returns whether it has. A fact that was judged is recorded, or was told as refused.
+        A refused fact was told when this returns. Within ``on_refused`` nothing is waited for.
+        Without ``counts`` the next flush tells the same outcomes again.
         """
-        if threading.current_thread() in self._threads:
-            return False
+        self._hurry()
+        seconds = 0.0 if self._refusals.are_told_here else timeout
+        return self._outcomes.flush(seconds, counts)
+
+    async def flush_async(self, timeout: float) -> Flushed:
+        """Wait as ``flush``, without blocking the loop."""
+        self._hurry()
+        return await self._outcomes.flush_async(timeout)
+
+    def _hurry(self) -> None:
         with self._changed:
-            flush = _Flush(self._last, self.waiting)
-            self._flushes.append(flush)
             self._is_hurried = True
             self._changed.notify_all()
-            try:
-                return self._changed.wait_for(lambda: flush.left <= 0, timeout)
-            finally:
-                self._flushes.remove(flush)
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float) -> Flushed:
         """Flush, and end the threads; return as ``flush``."""
-        is_flushed = self.flush(timeout)
+        flushed = self.flush(timeout)
+        self.end()
+        return flushed
+
+    def end(self) -> None:
+        """End the threads. Facts that are not judged are lost, or stay in the spool."""
         with self._changed:
-            self._is_closed = True
+            was_closed = self._is_closed
+            self._is_closed = self._outcomes.are_final = True
             self._changed.notify_all()
+        if was_closed:
+            return
         for thread in self._threads:
-            thread.join(JOIN_SECONDS)
+            if thread is not threading.current_thread():
+                thread.join(JOIN_SECONDS)
         if self._spool is not None:
             self._spool.close()
         atexit.unregister(self._at_exit)
-        if not is_flushed:
+        if self.waiting:
             place = "are lost" if self._spool is None else "stay in the spool"
             log.error("%d facts were not judged by the ledger, and %s.", self.waiting, place)
-        return is_flushed
+        self._refusals.tell_more()
 
     @property
     def waiting(self) -> int:
-        """The number of this process's facts that are not judged."""
-        return self._last - self._settled
+        """The number of this process's facts that have no outcome."""
+        return self._outcomes.waiting
+
+    @property
+    def refused(self) -> int:
+        """The number of this process's facts that were refused."""
+        return self._outcomes.refused
 
     def _at_exit(self) -> None:
         if self._threads:
@@ -329,24 +367,17 @@ class Reporter:
 
     def _round(self, queue: Queue, *, is_own: bool = True) -> bool:
         """Send the first facts of a queue once; return whether there were any."""
-        batch = _within(queue.first(self._most))
+        batch = self._sender.batch(queue)
         if not batch:
             return False
         assert self._http is not None
-        body = b"[" + b",".join(fact.text for fact in batch) + b"]"
-        json = {"content-type": "application/json"}
-        are_held = False
         try:
-            answer = self._http.post(self._path, content=body, headers=json)
-            if answer.is_success:
-                items = decoder(_Items).decode(answer.content).data
-                results = _judged(batch, items)
-                are_held = len(results) < len(batch)
-            else:
-                results = self._refused(batch, problem_of_answer(answer))
+            results, held = self._sender.send(self._http, batch)
+        except Problem as problem:
+            results, held = self._unjudged(batch, problem), None
         except (httpx.TransportError, msgspec.DecodeError, ValueError) as error:
-            results = []
             self._wait_for_service(error, 0.0)
+            return True
         if results:
             self._pause = FIRST_PAUSE
             if self._failures >= TOLD_FAILURES:
@@ -354,28 +385,19 @@ class Reporter:
             self._failures = 0
             queue.remove([result.fact for result in results])
             self._settle(results, is_own=is_own)
-        if are_held:
+        if held is not None:
             self._rest(0.0)
         return True
 
-    def _refused(self, batch: list[Waiting], problem: Problem) -> list[Result]:
-        """The results of an answer that refuses a whole request."""
-        if problem.status in (400, 413, 422):
-            if len(batch) == 1:
-                self._most = BATCH_FACTS
-                return [Result(batch[0], None, problem)]
-            self._most = len(batch) // 2  # to find the fact that is at fault
-            return []
-        if problem.status in (404, 405) and self._path == BATCH_PATH:
-            self._path = FACTS_PATH
-            return []
-        if problem.status in (401, 403):
-            if self._spool is None:
-                return [Result(fact, None, problem) for fact in batch]
+    def _unjudged(self, batch: list[Waiting], problem: Problem) -> list[Result]:
+        """The results of an answer that refuses all facts for now."""
+        if problem.status not in (401, 403):
+            self._wait_for_service(problem, problem.retry_after or 0.0)
+        elif self._spool is None:
+            return [Result(fact, None, problem) for fact in batch]
+        else:
             log.error("The ledger refuses the token; %d facts wait: %s", self.waiting, problem)
             self._rest(CREDENTIAL_SECONDS)
-        else:
-            self._wait_for_service(problem, problem.retry_after or 0.0)
         return []
 
     def _wait_for_service(self, error: Exception, asked: float) -> None:
@@ -394,19 +416,14 @@ class Reporter:
             self._is_hurried = False
 
     def _settle(self, results: Sequence[Result], *, is_own: bool = True) -> None:
-        """Tell the outcomes, then those who wait for them."""
-        for fact, item, problem in results:
-            judged = self._judging.pop(fact.number, None) if is_own else None
-            if judged is not None:
-                judged(item, problem)
-        refused = [each for each in results if each.problem is not None]
-        self._tell([(msgspec.json.decode(f.text), p) for f, _, p in refused if p is not None])
-        if results and is_own:
-            with self._changed:
-                self._settled += len(results)
-                for flush in self._flushes:
-                    flush.left -= sum(each.fact.number <= flush.last for each in results)
-                self._changed.notify_all()
+        """Count the outcomes and tell them, then those who wait for them."""
+        refused = [(msgspec.json.decode(f.text), p) for f, _, p in results if p is not None]
+        with self._outcomes.counting(results if is_own else []):
+            for fact, item, problem in results:
+                judged = self._judging.pop(fact.number, None) if is_own else None
+                if judged is not None:
+                    judged(item, problem)
+            self._refusals.tell(refused)
 
 
 def encoded(fact: Mapping[str, Any], source: str) -> bytes:
@@ -421,24 +438,3 @@ def encoded(fact: Mapping[str, Any], source: str) -> bytes:
     if "time" in made:
         made["time"] = instant(made["time"])
     return ENCODER.encode({"specversion": "1.0"} | made)
-
-
-def _judged(batch: list[Waiting], items: list[FactItem]) -> list[Result]:
-    """The facts of a batch that the service has judged."""
-    results = []
-    for fact, item in zip(batch, items, strict=True):
-        error = None if item.error is None else msgspec.to_builtins(item.error)
-        if error is None or error["status"] not in HELD:
-            problem = None if error is None else problem_of(error["status"], error)
-            results.append(Result(fact, item, problem))
-    return results
-
-
-def _within(facts: list[Waiting]) -> list[Waiting]:
-    """The first facts that fit into one request."""
-    size = 0
-    for number, fact in enumerate(facts):
-        size += len(fact.text) + 1
-        if size > BATCH_BYTES and number:
-            return facts[:number]
-    return facts

@@ -117,13 +117,13 @@ class FakeLedger(Ledger):
     @property
     def facts(self) -> list[dict[str, Any]]:
         """The facts reported so far, each once, in their order."""
-        self.flush()
+        self._reporter.flush(10.0, counts=False)
         return list(self.received.facts.values())
 
     @property
     def reported_runs(self) -> list[FakeRun]:
         """The runs reported so far, in the order of their starts."""
-        self.flush()
+        self._reporter.flush(10.0, counts=False)
         return list(self.received.runs())
 
     def refuse(

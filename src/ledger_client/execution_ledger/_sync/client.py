@@ -12,8 +12,11 @@ import httpx
 import msgspec
 
 from execution_ledger._leases import Leases
-from execution_ledger._operations import FactType
+from execution_ledger._outcomes import Flushed
+from execution_ledger._refusals import Refusal
+from execution_ledger._reporting import Reports
 from execution_ledger._requests import settings_of
+from execution_ledger._sending import BATCH_FACTS
 from execution_ledger._sync.groups import (
     Compare,
     Events,
@@ -36,16 +39,16 @@ from execution_ledger._sync.routes import (
 )
 from execution_ledger._sync.transport import Transport
 from execution_ledger._wait import call
-from execution_ledger.reporter import BATCH_FACTS, Refusal, Reporter, encoded
+from execution_ledger.reporter import Reporter, encoded
 from execution_ledger.run import Hosting, Plan, RunScope
-from execution_ledger.types import FactItem, Instant
+from execution_ledger.types import FactItem
 
 
 class _Outcomes(msgspec.Struct):
     data: list[FactItem]
 
 
-class Ledger:
+class Ledger(Reports):
     """A client of the execution ledger.
 
     ``url``, ``token`` and ``source`` are by default ``ELK_URL``, ``ELK_TOKEN`` and ``ELK_SOURCE``.
@@ -111,38 +114,21 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def close(self, timeout: float = 10.0) -> bool:
+    def close(self, timeout: float = 10.0) -> Flushed:
         """Flush for at most so many seconds, and close the connections; return as ``flush``."""
-        is_flushed = call(self._reporter.close, timeout)
+        flushed = self._reporter.flush(timeout)
+        call(self._reporter.end)
         self._hosting.leases.close()
         self._transport.close()
-        return is_flushed
+        return flushed
 
-    def report(
-        self,
-        type: FactType | str | Mapping[str, Any],
-        subject: str | None = None,
-        data: Mapping[str, Any] | None = None,
-        *,
-        id: str | None = None,
-        time: Instant | None = None,
-    ) -> None:
-        """Report a fact in the background; a CloudEvent as a ``dict`` may stand for ``type``.
+    def flush(self, timeout: float = 10.0) -> Flushed:
+        """Wait for at most so many seconds until all facts reported so far have an outcome.
 
-        Returns at once and never raises. A fact that is refused, or that cannot be sent, is told to
-        ``on_refused`` and to the log. ``id`` is by default a new one, and ``time`` is now. With an
-        ``id`` of your own the fact is recorded once, however often it is reported; it happened when
-        it arrives, unless you give its ``time``. A process that is killed loses at most the facts
-        that ``flush`` had not confirmed.
+        Returns the numbers of the recorded and refused facts since the last flush, and of those
+        that still wait: true if none was refused, and none waits.
         """
-        self._reporter.report(type, data, {"subject": subject, "id": id, "time": time})
-
-    def flush(self, timeout: float = 10.0) -> bool:
-        """Wait for at most so many seconds until the ledger has judged all facts reported so far.
-
-        Returns whether it has: each of them is then recorded, or was told as refused.
-        """
-        return call(self._reporter.flush, timeout)
+        return self._reporter.flush(timeout)
 
     def send(self, facts: Sequence[Mapping[str, Any]]) -> list[FactItem]:
         """Send CloudEvents now, in their order; return the outcome of each. Raises LedgerError."""

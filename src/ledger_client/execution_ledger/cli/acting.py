@@ -9,13 +9,13 @@ import click
 import msgspec
 
 from execution_ledger import _operations as routes
+from execution_ledger._sending import BATCH_BYTES, BATCH_FACTS
 from execution_ledger.cli.asking import Asking, parameters
 from execution_ledger.cli.grammar import REFUSED, command, when
 from execution_ledger.cli.reading import LINE
 from execution_ledger.cli.session import connected
 from execution_ledger.cli.showing import Show, columns, say
 from execution_ledger.errors import LedgerError, TooLarge
-from execution_ledger.reporter import BATCH_BYTES, BATCH_FACTS
 
 OUTCOMES = columns(
     "PLACE=place OUTCOME=outcome ID=id SUBJECT=subject CODE=error.code DETAIL=error.told"

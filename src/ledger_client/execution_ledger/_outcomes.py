@@ -1,0 +1,116 @@
+"""Outcomes of reported facts: their numbers, and flushes, which wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from execution_ledger._sending import Result
+from execution_ledger._wait import Changed
+
+
+class Flushed(NamedTuple):
+    """The outcomes of reported facts. True if none is refused, and none is left."""
+
+    recorded: int
+    """Facts that were recorded since the last flush, duplicates too."""
+    refused: int
+    """Facts that were refused since the last flush, by the ledger or by the client."""
+    waiting: int
+    """Facts reported before the flush that have no outcome yet."""
+
+    def __bool__(self) -> bool:
+        return not (self.refused or self.waiting)
+
+
+class _Flush:
+    """A caller that waits for the outcome of the facts up to a number."""
+
+    def __init__(self, last: int, waiting: int, telling: int, before: tuple[int, int]) -> None:
+        self.last, self.waiting = last, waiting
+        self.left = waiting + telling
+        """The facts without an outcome, and those whose outcome is being told."""
+        self.before = before
+        """The numbers that an earlier flush has counted: recorded and refused facts."""
+        self.flushed = Flushed(0, 0, waiting)
+
+    def among(self, results: Sequence[Result]) -> int:
+        """The number of results that are waited for."""
+        return sum(each.fact.number <= self.last for each in results)
+
+
+class Outcomes:
+    """Counts facts, under the lock of the reporter."""
+
+    def __init__(self, changed: Changed) -> None:
+        self._changed = changed
+        self._flushes: list[_Flush] = []
+        self.last = 0
+        """The number of the newest fact."""
+        self._judged = self._telling = self._recorded = 0
+        self.refused = 0
+        self._counted = (0, 0)
+        """The recorded and the refused facts when the last flush returned."""
+        self.are_final = False
+        """Whether no more facts are sent."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of facts without an outcome."""
+        return self.last - self._judged
+
+    def refuse(self) -> None:
+        """Count a fact that the queue has not taken."""
+        with self._changed:
+            self.refused += 1
+
+    @contextmanager
+    def counting(self, results: Sequence[Result]) -> Iterator[None]:
+        """Count outcomes, and let flushes go on when the block has told them."""
+        refused = sum(each.problem is not None for each in results)
+        with self._changed:
+            self.refused += refused
+            self._recorded += len(results) - refused
+            self._judged += len(results)
+            self._telling += len(results)
+            for flush in self._flushes:
+                flush.waiting -= flush.among(results)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._telling -= len(results)
+                for flush in self._flushes:
+                    flush.left -= flush.among(results)
+                self._changed.notify_all()
+
+    def flush(self, timeout: float, counts: bool) -> Flushed:
+        """Wait until all facts have an outcome that was told."""
+        with self._flushing(counts) as flush, self._changed:
+            self._changed.wait_for(lambda: self._is_over(flush), timeout)
+        return flush.flushed
+
+    async def flush_async(self, timeout: float) -> Flushed:
+        """Wait without blocking the loop. A flush that is cancelled counts nothing."""
+        with self._flushing() as flush:
+            await self._changed.wait_for_async(lambda: self._is_over(flush), timeout)
+        return flush.flushed
+
+    def _is_over(self, flush: _Flush) -> bool:
+        return flush.left <= 0 or self.are_final
+
+    @contextmanager
+    def _flushing(self, counts: bool = True) -> Iterator[_Flush]:
+        with self._changed:
+            flush = _Flush(self.last, self.waiting, self._telling, self._counted)
+            self._flushes.append(flush)
+        try:
+            yield flush
+            with self._changed:
+                (recorded, refused), now = flush.before, (self._recorded, self.refused)
+                flush.flushed = Flushed(now[0] - recorded, now[1] - refused, flush.waiting)
+                self._counted = now if counts else self._counted
+        finally:
+            with self._changed:
+                self._flushes.remove(flush)

@@ -1,0 +1,99 @@
+"""Refused facts: each is told to the caller's function, and the log names the first of a kind."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from execution_ledger.errors import Problem
+
+log = logging.getLogger("execution_ledger")
+
+Refusal = Callable[[dict[str, Any], Problem], object]
+"""Called with a fact that will not be recorded, and the reason, in the reporter's thread."""
+
+LINE_SECONDS = 60.0
+"""After a line in the log, further refusals of known codes are counted for so long."""
+
+
+class Refusals:
+    """Tells of facts that will not be recorded. Never raises.
+
+    The first refusal of each code is a line in the log at once. Later ones are counted: a line has
+    their number a minute after the first of them, and another one at the program's end.
+    """
+
+    def __init__(self, on_refused: Refusal | None) -> None:
+        self._on_refused = on_refused
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, as in the child of a fork."""
+        self._lock = threading.RLock()  # a signal's handler may report, too
+        self._here = threading.local()
+        self._known: set[str] = set()
+        self._more: Counter[str] = Counter()
+        self._since = ""
+        self._timer: threading.Timer | None = None
+
+    @property
+    def are_told_here(self) -> bool:
+        """Whether the calling function runs within ``on_refused``."""
+        return getattr(self._here, "depth", 0) > 0
+
+    def tell(self, refused: Iterable[tuple[dict[str, Any], Problem]]) -> None:
+        """Tell of facts, with the reason of each."""
+        for fact, problem in refused:
+            if self._is_first(problem.code or "problem"):
+                log.error("The ledger has refused %s: %s", _named(fact), problem)
+            if self._on_refused is not None:
+                self._here.depth = getattr(self._here, "depth", 0) + 1
+                try:
+                    self._on_refused(fact, problem)
+                except Exception:
+                    log.exception("on_refused has failed.")
+                finally:
+                    self._here.depth -= 1
+
+    def _is_first(self, code: str) -> bool:
+        with self._lock:
+            if code not in self._known:
+                self._known.add(code)
+                return True
+            self._more[code] += 1
+            if self._timer is None:
+                self._since = f"{datetime.now():%H:%M:%S}"
+                self._timer = threading.Timer(LINE_SECONDS, self.tell_more)
+                self._timer.daemon = True
+                atexit.register(self.tell_more)
+                with suppress(RuntimeError):  # the program ends, and begins no thread any more
+                    self._timer.start()
+            return False
+
+    def tell_more(self) -> None:
+        """Log the number of the refusals that no line has named or counted."""
+        with self._lock:
+            more, self._more = self._more, Counter()
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            atexit.unregister(self.tell_more)
+            count = more.total()
+            facts = "1 more fact was" if count == 1 else f"{count:,} more facts were"
+            codes = ", ".join(code for code, _ in more.most_common())
+            log.error("%s refused since %s: %s", facts, self._since, codes)
+
+
+def _named(fact: dict[str, Any]) -> str:
+    """A fact's type, its subject or line, and its id."""
+    data = fact.get("data")
+    line = data.get("service_line_id") if isinstance(data, dict) else None
+    subject = fact.get("subject") or line
+    about = f" about {subject}" if subject else ""
+    return f"{fact.get('type')}{about}" + (f" ({fact['id']})" if fact.get("id") else "")

@@ -1,0 +1,93 @@
+"""Sending the facts of a queue: batches that the service takes, and the outcome of each fact."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import httpx
+import msgspec
+
+from execution_ledger._requests import decoder, problem_of_answer
+from execution_ledger._spool import Queue, Waiting
+from execution_ledger.errors import Problem, problem_of
+from execution_ledger.types import FactItem
+
+BATCH_PATH, FACTS_PATH = "/v1/facts/batch", "/v1/facts"
+"""The route that takes an array of facts, and that of services that do not have it yet."""
+BATCH_FACTS, BATCH_BYTES = 1_000, 7 * 1024 * 1024
+"""A request has at most so much: the service takes 1,000 facts and 8 MiB."""
+
+HELD = frozenset({408, 429, 503})
+"""The statuses of an item that was not judged: it is sent again."""
+
+
+class _Items(msgspec.Struct):
+    data: list[FactItem]
+
+
+class Result(NamedTuple):
+    """A fact that will not be sent again: its outcome, or the reason."""
+
+    fact: Waiting
+    item: FactItem | None
+    problem: Problem | None
+
+
+class Sent(NamedTuple):
+    """The outcome of a request."""
+
+    results: list[Result]
+    held: Problem | None
+    """Why facts of the request were not judged, if the service says so of any."""
+
+
+class Sender:
+    """Sends batches, and remembers what the service takes."""
+
+    def __init__(self) -> None:
+        self._most, self._path = BATCH_FACTS, BATCH_PATH
+
+    def batch(self, queue: Queue) -> list[Waiting]:
+        """The first facts of a queue that fit into one request."""
+        facts = queue.first(self._most)
+        size = 0
+        for number, fact in enumerate(facts):
+            size += len(fact.text) + 1
+            if size > BATCH_BYTES and number:
+                return facts[:number]
+        return facts
+
+    def send(self, http: httpx.Client, batch: list[Waiting]) -> Sent:
+        """Send a batch once. Raises Problem, TransportError or DecodeError: no fact is judged.
+
+        Without results and without an error, the next batch is another one: it is smaller, to find
+        the fact that is at fault, or it takes another route.
+        """
+        body = b"[" + b",".join(fact.text for fact in batch) + b"]"
+        answer = http.post(self._path, content=body, headers={"content-type": "application/json"})
+        if answer.is_success:
+            return _sent(batch, decoder(_Items).decode(answer.content).data)
+        problem = problem_of_answer(answer)
+        if problem.status in (400, 413, 422):
+            if len(batch) == 1:
+                self._most = BATCH_FACTS
+                return Sent([Result(batch[0], None, problem)], None)
+            self._most = len(batch) // 2
+            return Sent([], None)
+        if problem.status in (404, 405) and self._path == BATCH_PATH:
+            self._path = FACTS_PATH
+            return Sent([], None)
+        raise problem
+
+
+def _sent(batch: list[Waiting], items: list[FactItem]) -> Sent:
+    """The facts of a batch that the service has judged."""
+    results, held = [], None
+    for fact, item in zip(batch, items, strict=True):
+        error = None if item.error is None else msgspec.to_builtins(item.error)
+        problem = None if error is None else problem_of(error["status"], error)
+        if problem is None or problem.status not in HELD:
+            results.append(Result(fact, item, problem))
+        else:
+            held = held or problem
+    return Sent(results, held)

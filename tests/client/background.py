@@ -1,0 +1,39 @@
+"""Facts that are reported in the background, to a stand-in that a test turns off and on."""
+
+from collections.abc import Callable
+
+from execution_ledger import Ledger
+
+from tests.client.support import Asked, Reply, StandIn, taken
+
+LINE = "LIN-26-000001"
+
+
+class Switch:
+    """A stand-in's answer that a test changes."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Asked], Reply] = taken
+
+    def __call__(self, asked: Asked) -> Reply:
+        return self.answer(asked)
+
+    def away(self) -> None:
+        """Close each connection without an answer."""
+        self.answer = lambda _: Reply(0)
+
+    def back(self) -> None:
+        """Record each fact."""
+        self.answer = taken
+
+
+def numbers(stand_in: StandIn) -> list[int]:
+    """The numbers of the facts that arrived in requests, in their order."""
+    batches = [asked.json for asked in stand_in.asked if asked.body]
+    return [fact["data"]["n"] for batch in batches for fact in batch]
+
+
+def report(ledger: Ledger, *of: int) -> None:
+    """Report numbered facts."""
+    for number in of:
+        ledger.report("execution.checked_in", LINE, {"n": number}, id=f"fact-{number}")
