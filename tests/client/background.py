@@ -37,3 +37,13 @@ def report(ledger: Ledger, *of: int) -> None:
     """Report numbered facts."""
     for number in of:
         ledger.report("execution.checked_in", LINE, {"n": number}, id=f"fact-{number}")
+
+
+def even_ones(asked: Asked) -> Reply:
+    """The answer that refuses facts with an odd number."""
+    reply = taken(asked)
+    for item, fact in zip(reply.body["data"], asked.json, strict=True):
+        if fact["data"]["n"] % 2:
+            error = {"status": 409, "code": "invalid_state", "detail": "Odd.", "errors": []}
+            item |= {"outcome": "refused", "error": error}
+    return reply

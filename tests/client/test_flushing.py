@@ -11,8 +11,8 @@ import pytest
 from execution_ledger import AsyncLedger, Flushed, Ledger, _refusals, reporter
 from execution_ledger.testing import FakeLedger
 
-from tests.client.background import LINE, Switch, numbers, report
-from tests.client.support import Asked, Refusals, Reply, StandIn, problem, taken
+from tests.client.background import LINE, Switch, even_ones, numbers, report
+from tests.client.support import Refusals, Reply, StandIn, problem, taken
 from tests.support.views import until
 
 
@@ -21,16 +21,6 @@ def ledger(stand_in: StandIn, refusals: Refusals) -> Iterator[Ledger]:
     ledger = Ledger(stand_in.address, "elk_test", source="/tests", on_refused=refusals)
     yield ledger
     ledger.close(1.0)
-
-
-def even_ones(asked: Asked) -> Reply:
-    """The answer that refuses facts with an odd number."""
-    reply = taken(asked)
-    for item, fact in zip(reply.body["data"], asked.json, strict=True):
-        if fact["data"]["n"] % 2:
-            error = {"status": 409, "code": "invalid_state", "detail": "Odd.", "errors": []}
-            item |= {"outcome": "refused", "error": error}
-    return reply
 
 
 def in_thread(function: Any, *arguments: Any) -> "tuple[threading.Thread, list[Any]]":

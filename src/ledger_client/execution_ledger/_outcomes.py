@@ -35,9 +35,9 @@ class _Flush:
         """The numbers that an earlier flush has counted: recorded and refused facts."""
         self.flushed = Flushed(0, 0, waiting)
 
-    def among(self, results: Sequence[Result]) -> int:
-        """The number of results that are waited for."""
-        return sum(each.fact.number <= self.last for each in results)
+    def among(self, results: Sequence[Result], are_left: bool) -> int:
+        """The number of results that are waited for: among them all of facts that were left."""
+        return sum(are_left or each.fact.number <= self.last for each in results)
 
 
 class Outcomes:
@@ -48,6 +48,8 @@ class Outcomes:
         self._flushes: list[_Flush] = []
         self.last = 0
         """The number of the newest fact."""
+        self._left = 0
+        """The facts that other processes have left, without an outcome."""
         self._judged = self._telling = self._recorded = 0
         self.refused = 0
         self._counted = (0, 0)
@@ -58,7 +60,16 @@ class Outcomes:
     @property
     def waiting(self) -> int:
         """The number of facts without an outcome."""
-        return self.last - self._judged
+        return self.last - self._judged + self._left
+
+    def take(self, left: int) -> None:
+        """Count facts that another process has left; a negative number gives them up."""
+        with self._changed:
+            self._left += left
+            for flush in self._flushes:
+                flush.waiting += left
+                flush.left += left
+            self._changed.notify_all()
 
     def refuse(self) -> None:
         """Count a fact that the queue has not taken."""
@@ -66,23 +77,26 @@ class Outcomes:
             self.refused += 1
 
     @contextmanager
-    def counting(self, results: Sequence[Result]) -> Iterator[None]:
+    def counting(self, results: Sequence[Result], are_left: bool) -> Iterator[None]:
         """Count outcomes, and let flushes go on when the block has told them."""
         refused = sum(each.problem is not None for each in results)
         with self._changed:
             self.refused += refused
             self._recorded += len(results) - refused
-            self._judged += len(results)
+            if are_left:
+                self._left -= len(results)
+            else:
+                self._judged += len(results)
             self._telling += len(results)
             for flush in self._flushes:
-                flush.waiting -= flush.among(results)
+                flush.waiting -= flush.among(results, are_left)
         try:
             yield
         finally:
             with self._changed:
                 self._telling -= len(results)
                 for flush in self._flushes:
-                    flush.left -= flush.among(results)
+                    flush.left -= flush.among(results, are_left)
                 self._changed.notify_all()
 
     def flush(self, timeout: float, counts: bool) -> Flushed:

@@ -1,15 +1,18 @@
 """Queues of facts: in memory, and on the disk in a SQLite file for each process."""
 
+import logging
 import sqlite3
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+log = logging.getLogger("execution_ledger")
 
 MAX_PAGES = 262_144
 """A file has at most so many pages of 4 KiB: 1 GiB."""
@@ -79,6 +82,8 @@ class SpoolFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.left = 0
+        """The facts that another process has left here, and that are not judged."""
         self._mutex = threading.Lock()
         self._database = sqlite3.connect(
             path, timeout=0.0, isolation_level=None, check_same_thread=False
@@ -109,6 +114,11 @@ class SpoolFile:
                     self._database.execute("ROLLBACK")
                 raise
 
+    def count(self) -> int:
+        """The number of facts. Raises sqlite3.Error."""
+        with self._mutex:
+            return int(self._database.execute("SELECT count(*) FROM fact").fetchone()[0])
+
     def first(self, count: int) -> list[Waiting]:
         """The oldest facts."""
         with self._mutex:
@@ -123,6 +133,7 @@ class SpoolFile:
                 "DELETE FROM fact WHERE number = ?", [(fact.number,) for fact in facts]
             )
             self._database.execute("COMMIT")
+        self.left -= len(facts)
 
     def close(self) -> None:
         """Close the file, and remove it if no fact waits."""
@@ -135,12 +146,23 @@ class SpoolFile:
             self.path.unlink(missing_ok=True)
 
 
+def files_of(directory: Path) -> list[Path]:
+    """The files of a directory, the oldest first."""
+    return sorted(directory.glob("*.spool"))
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Whether a living process has the file that could not be opened."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 class Spool:
     """A directory of such files: the own one, and those that other processes left."""
 
     def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
         self._own: SpoolFile | None = None
+        self._taken: list[SpoolFile] = []
         self._parents: list[SpoolFile] = []
         """The files of the processes from which this one was forked. Closing one would write."""
 
@@ -157,17 +179,26 @@ class Spool:
     def _new(self) -> SpoolFile:
         return SpoolFile(self._directory / f"{time.time_ns():020}-{uuid.uuid4().hex}.spool")
 
-    def left(self) -> Iterator[SpoolFile]:
-        """The files of processes that have ended, each locked by this process."""
-        for path in sorted(self._directory.glob("*.spool")):
-            if self._own is None or path != self._own.path:
-                with suppress(sqlite3.Error):
-                    yield SpoolFile(path)
+    def take(self) -> list[SpoolFile]:
+        """The files with facts of processes that have ended, each locked by this process."""
+        for path in files_of(self._directory):
+            try:
+                file = SpoolFile(path)
+                file.left = file.count()
+            except sqlite3.Error as error:
+                if not is_locked(error):
+                    log.error("The facts in %s cannot be read: %s", path, error)
+                continue
+            if file.left:
+                self._taken.append(file)
+            else:
+                file.close()
+        return self._taken
 
     def after_fork(self) -> None:
         """Leave the parent's file alone."""
-        self._parents += [] if self._own is None else [self._own]
-        self._own = None
+        self._parents += [*self._taken, *([] if self._own is None else [self._own])]
+        self._own, self._taken = None, []
 
     def close(self) -> None:
         """Close the own file."""

@@ -6,7 +6,6 @@ import atexit
 import logging
 import random
 import sqlite3
-import sys
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from execution_ledger._forks import renewed_in_children
+from execution_ledger._forks import ended_with_children, renewed_in_children
 from execution_ledger._outcomes import Flushed, Outcomes
 from execution_ledger._refusals import Refusal, Refusals
 from execution_ledger._requests import (
@@ -96,7 +95,9 @@ class Reporter:
         """Connections of the processes from which this one was forked, which stay theirs."""
         self._begin()
         renewed_in_children(self)
-        atexit.register(self._at_exit)
+        atexit.register(self.at_exit)
+        if self._files():
+            self._start()
 
     def _begin(self) -> None:
         self._changed = Changed()
@@ -109,6 +110,8 @@ class Reporter:
         self._outcomes = Outcomes(self._changed)
         self._pause, self._failures = FIRST_PAUSE, 0
         self._is_hurried = self._is_closed = False
+        self._left: list[SpoolFile] | None = None
+        """The files of ended processes; None until they are looked for."""
 
     def after_fork(self) -> None:
         """Begin anew in a child, and leave the parent's connections and files alone."""
@@ -274,7 +277,10 @@ class Reporter:
                 thread.join(JOIN_SECONDS)
         if self._spool is not None:
             self._spool.close()
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self.at_exit)
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
         if self.waiting:
             place = "are lost" if self._spool is None else "stay in the spool"
             log.error("%d facts were not judged by the ledger, and %s.", self.waiting, place)
@@ -290,22 +296,34 @@ class Reporter:
         """The number of this process's facts that were refused."""
         return self._outcomes.refused
 
-    def _at_exit(self) -> None:
+    def at_exit(self) -> None:
+        """Flush for a bounded time, and end."""
         if self._threads:
             self.close(EXIT_SECONDS)
+
+    def terminate(self, seconds: float) -> None:
+        """Flush for so many seconds: a signal ends the process then."""
+        self._hurry()
+        self._outcomes.flush(seconds, counts=True)
+        self._tell_lost()
 
     def _start(self) -> None:
         if self._threads:
             return
+        self._files()
         works = [self._send_all] if self._spool is None else [self._keep_all, self._send_all]
         for work in works:
             thread = threading.Thread(target=work, name="execution-ledger", daemon=True)
             thread.start()
             self._threads.append(thread)
-        # A child of multiprocessing ends without atexit, by finalizers of its own.
-        children = sys.modules.get("multiprocessing.util")
-        if children is not None and sys.modules["multiprocessing"].parent_process() is not None:
-            children.Finalize(None, self._at_exit, exitpriority=100)
+        ended_with_children(self)
+
+    def _files(self) -> list[SpoolFile]:
+        """The files of processes that have ended, which are this one's from now on."""
+        if self._left is None:
+            self._left = [] if self._spool is None else self._spool.take()
+            self._outcomes.take(sum(file.left for file in self._left))
+        return self._left
 
     # The threads' side.
 
@@ -334,9 +352,8 @@ class Reporter:
         timeout = httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS)
         options = self._settings.options(self._transport)
         with httpx.Client(**options, timeout=timeout) as self._http:
-            if self._spool is not None:
-                for left in self._spool.left():
-                    self._send_left(left)
+            for left in self._files():
+                self._send_left(left)
             while self._has_work():
                 try:
                     self._round(self._memory if self._spool is None else self._spool.own())
@@ -347,10 +364,11 @@ class Reporter:
     def _send_left(self, left: SpoolFile) -> None:
         """Send the facts that another process has left."""
         try:
-            while not self._is_closed and self._round(left, is_own=False):
+            while not self._is_closed and self._round(left, are_left=True):
                 pass
         except Exception:
             log.exception("The facts in %s cannot be sent.", left.path)
+            self._outcomes.take(-left.left)
         finally:
             left.close()
 
@@ -365,7 +383,7 @@ class Reporter:
             self._changed.wait_for(found)
             return not self._is_closed
 
-    def _round(self, queue: Queue, *, is_own: bool = True) -> bool:
+    def _round(self, queue: Queue, *, are_left: bool = False) -> bool:
         """Send the first facts of a queue once; return whether there were any."""
         batch = self._sender.batch(queue)
         if not batch:
@@ -384,7 +402,7 @@ class Reporter:
                 log.info("The ledger takes facts again.")
             self._failures = 0
             queue.remove([result.fact for result in results])
-            self._settle(results, is_own=is_own)
+            self._settle(results, are_left=are_left)
         if held is not None:
             self._rest(0.0)
         return True
@@ -415,12 +433,12 @@ class Reporter:
             self._changed.wait_for(lambda: self._is_hurried or self._is_closed, seconds)
             self._is_hurried = False
 
-    def _settle(self, results: Sequence[Result], *, is_own: bool = True) -> None:
+    def _settle(self, results: Sequence[Result], *, are_left: bool = False) -> None:
         """Count the outcomes and tell them, then those who wait for them."""
         refused = [(msgspec.json.decode(f.text), p) for f, _, p in results if p is not None]
-        with self._outcomes.counting(results if is_own else []):
+        with self._outcomes.counting(results, are_left):
             for fact, item, problem in results:
-                judged = self._judging.pop(fact.number, None) if is_own else None
+                judged = None if are_left else self._judging.pop(fact.number, None)
                 if judged is not None:
                     judged(item, problem)
             self._refusals.tell(refused)

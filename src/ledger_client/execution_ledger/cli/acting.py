@@ -110,14 +110,15 @@ def send(show: Show, file: IO[bytes]) -> None:
         else:
             show.rows(rows, OUTCOMES)
     except LedgerError as error:
-        say(f"{_summary(counts)} before an error. Send the file again: each fact counts once.")
+        say(f"{summary(counts)} before an error. Send the file again: each fact counts once.")
         raise error
-    say(_summary(counts))
+    say(summary(counts))
     if counts["refused"]:
         click.get_current_context().exit(REFUSED)
 
 
-def _summary(counts: Counter[str]) -> str:
+def summary(counts: Counter[str]) -> str:
+    """The numbers of facts by their outcome."""
     return ", ".join(f"{counts[word]} {word}" for word in ("recorded", "duplicate", "refused"))
 
 

@@ -1,9 +1,9 @@
 """All commands of ``elk``."""
 
-from execution_ledger.cli import account, acting, assistants, following, reading, running
+from execution_ledger.cli import account, acting, assistants, following, reading, running, spooling
 from execution_ledger.cli.grammar import Elk, is_printing_version
 
-PARTS = (account, acting, assistants, following, reading, running)
+PARTS = (account, acting, assistants, following, reading, running, spooling)
 
 elk = Elk(
     "elk",

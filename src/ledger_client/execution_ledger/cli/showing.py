@@ -25,7 +25,7 @@ STYLES |= {"paused": "yellow", "idle": "yellow", "warning": "yellow", "acknowled
 STYLES |= {"running": "green", "completed": "green", "recorded": "green", "resolved": "green"}
 
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-TIMES, PERIODS = ("_at", "since", "until", "due"), ("from", "to")
+TIMES, PERIODS = ("_at", "since", "until", "due", "oldest"), ("from", "to")
 TABLE_ROWS = 100
 """A terminal shows so many rows, unless ``--limit`` asks for others."""
 GAP, NARROWEST, LONG_WORD = 2, 12, 24
