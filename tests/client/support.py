@@ -51,7 +51,7 @@ class Asked(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An answer of a stand-in; status 0 closes the connection without one."""
+    """An answer of a stand-in, in JSON unless it is bytes; status 0 closes the connection."""
 
     status: int
     body: Any = None
@@ -68,6 +68,7 @@ class StandIn:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one packet for each answer: else its body waits for an acknowledgement
 
             def handle_one(self) -> None:
                 size = int(self.headers.get("content-length", 0))
@@ -78,7 +79,8 @@ class StandIn:
                 if reply.status == 0:
                     self.close_connection = True
                     return
-                body = b"" if reply.body is None else msgspec.json.encode(reply.body)
+                body = b"" if reply.body is None else reply.body
+                body = body if isinstance(body, bytes) else msgspec.json.encode(body)
                 self.send_response(reply.status)
                 for name, value in {"content-type": "application/json", **reply.headers}.items():
                     self.send_header(name, value)

@@ -17,6 +17,7 @@ from execution_ledger import (
     Problem,
     RateLimited,
     Unavailable,
+    UnexpectedAnswer,
 )
 from execution_ledger._requests import Attempts
 from execution_ledger.errors import BY_STATUS, problem_of
@@ -77,12 +78,12 @@ def test_a_command_is_tried_again_under_one_key(
     replies += [passing, DONE]
     ledger.runs.heartbeat("RUN-26-000001")
     replies[:] = [passing, Reply(202, {"data": {}})]
-    with pytest.raises(Exception, match="missing required field"):
+    with pytest.raises(UnexpectedAnswer):
         ledger.webhooks.test("WHK-26-000001")
     keys = [asked.headers["idempotency-key"] for asked in stand_in.asked[2:]]
     assert len(keys) == 2
     assert keys[0] == keys[1]
-    with pytest.raises(Exception, match="missing required field"):
+    with pytest.raises(UnexpectedAnswer):
         ledger.webhooks.test("WHK-26-000001")
     assert stand_in.asked[-1].headers["idempotency-key"] != keys[0]
 
@@ -118,9 +119,8 @@ def test_a_delete_is_not_repeated_after_a_lost_answer(
         (problem(503, "read_only"), Unavailable),
         (problem(500, "internal_error"), Fault),
         (Reply(502, "<html>"), Fault),
-        (Reply(302, None, {"location": "http://elsewhere.test/"}), Problem),
     ],
-    ids=["403", "read_only", "500", "502", "302"],
+    ids=["403", "read_only", "500", "502"],
 )
 def test_other_refusals_are_raised_at_once(
     ledger: Ledger, stand_in: StandIn, replies: Any, reply: Reply, error: type[Problem]
@@ -191,7 +191,7 @@ def test_the_token_stays_with_its_origin(
 ) -> None:
     with StandIn(lambda _: DONE).serving() as elsewhere:
         replies.append(Reply(307, None, {"location": f"{elsewhere.address}/v1/runs"}))
-        with pytest.raises(Problem):
+        with pytest.raises(UnexpectedAnswer):
             ledger.runs.heartbeat("RUN-26-000001")
         assert elsewhere.asked == []
     assert stand_in.asked[0].headers["authorization"] == "Bearer elk_test"

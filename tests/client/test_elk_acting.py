@@ -11,7 +11,7 @@ import pytest
 from execution_ledger import Ledger, types, verify
 
 from tests.client.elk_program import Elk
-from tests.client.support import Asked, Reply, Service, StandIn, taken
+from tests.client.support import Asked, Reply, Service, StandIn, problem, taken
 from tests.support.facts import fact
 
 
@@ -147,7 +147,7 @@ def test_a_command_runs_although_nothing_can_be_reported(elk: Elk, anyone: Elk, 
     refused = elk.begin("run", "--line", "LIN-26-999999", *words)
     assert "404 not_found" in refused.communicate(timeout=20)[1]
     assert refused.returncode == 7
-    with StandIn(lambda _: Reply(401)).serving() as stand_in:
+    with StandIn(lambda _: problem(401, "unauthorized")).serving() as stand_in:
         away = elk.having(ELK_URL=stand_in.address)
         assert away("run", "--line", line, *words).code == 7
     elk("pause", line, "--reason", "Review")

@@ -11,7 +11,7 @@ import pytest
 from execution_ledger import AsyncLedger, Conflict, Ledger, current_run
 from execution_ledger.testing import AsyncFakeLedger, FakeLedger
 
-from tests.client.support import Asked, Refusals, Reply, Service, StandIn, taken
+from tests.client.support import Asked, Refusals, Reply, Service, StandIn, problem, taken
 from tests.support.views import until
 
 LINE = "LIN-26-000001"
@@ -419,7 +419,7 @@ class Beats:
         if not asked.path.endswith("/heartbeat"):
             return taken(asked)
         self.count += 1
-        return Reply(self.status)
+        return Reply(204) if self.status == 204 else problem(self.status, "ended")
 
 
 def test_heartbeats_keep_a_lease_while_the_function_holds_the_interpreter() -> None:

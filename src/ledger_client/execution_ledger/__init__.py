@@ -25,6 +25,7 @@ from execution_ledger.errors import (
     TooLarge,
     Unauthorized,
     Unavailable,
+    UnexpectedAnswer,
 )
 from execution_ledger.run import OpenRun, current_run
 from execution_ledger.why import Why
@@ -52,6 +53,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "Unavailable",
+    "UnexpectedAnswer",
     "Why",
     "__version__",
     "current_run",

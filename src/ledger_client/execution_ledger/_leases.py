@@ -10,7 +10,7 @@ from typing import Protocol
 import httpx
 
 from execution_ledger._forks import renewed_in_children
-from execution_ledger._requests import Settings
+from execution_ledger._requests import Settings, document_of
 
 log = logging.getLogger("execution_ledger")
 
@@ -105,19 +105,20 @@ class Leases:
     def _renew(self, run: Leased, interval: float) -> None:
         next_in = min(interval, SOON_SECONDS)
         try:
-            status = self._sent(run.id, min(interval, ATTEMPT_SECONDS)) if run.id else None
-            if status is not None and status < 300:
+            answer = self._sent(run.id, min(interval, ATTEMPT_SECONDS)) if run.id else None
+            if answer is not None and answer.is_success and not answer.content:
                 next_in = interval
         except Exception as error:
             log.debug("No heartbeat of %s arrived: %s", run.id, error)
-            status = None
+            answer = None
+        is_known = answer is None or answer.status_code not in OVER or document_of(answer) is None
         with self._changed:
-            if run.is_over or status in OVER:
+            if run.is_over or not is_known:
                 self._due.pop(run, None)
             elif run in self._due:
                 self._due[run] = (time.monotonic() + next_in, interval)
 
-    def _sent(self, run_id: str, timeout: float) -> int:
+    def _sent(self, run_id: str, timeout: float) -> httpx.Response:
         if self._http is None:
             self._http = httpx.Client(**self._settings.options(self._transport))
-        return self._http.post(f"/v1/runs/{run_id}/heartbeat", timeout=timeout).status_code
+        return self._http.post(f"/v1/runs/{run_id}/heartbeat", timeout=timeout)

@@ -20,7 +20,14 @@ import msgspec
 
 from execution_ledger import types
 from execution_ledger._operation import Answer, Command, File, Listing, Operation, Text
-from execution_ledger.errors import NotConfigured, NotReachable, Problem, Unavailable, problem_in
+from execution_ledger.errors import (
+    NotConfigured,
+    NotReachable,
+    Problem,
+    Unavailable,
+    UnexpectedAnswer,
+    problem_of,
+)
 
 T = TypeVar("T")
 
@@ -191,8 +198,9 @@ def _event(kind: type, told: Any) -> Any:
     """An event of its own class; of an unknown type, or of an unknown form, an ``OtherEvent``."""
     if kind is not _EVENT:
         raise NotImplementedError
+    word = told.get("type") if isinstance(told, dict) else None
     try:
-        return msgspec.convert(told, types.EVENTS.get(told["type"], types.OtherEvent))
+        return msgspec.convert(told, types.EVENTS.get(str(word), types.OtherEvent))
     except msgspec.ValidationError:
         return msgspec.convert(told, types.OtherEvent)
 
@@ -209,25 +217,75 @@ def event_of(body: bytes) -> types.Event:
     return event
 
 
-def answer_of(operation: Operation[T], answer: httpx.Response) -> T:
-    """The value of a successful answer. Raises Problem for any other answer."""
-    if not answer.is_success:
-        raise problem_of_answer(answer)
+BROKEN = (
+    msgspec.MsgspecError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""The errors of reading an answer that has another form than its route's."""
+
+
+def unexpected(answer: httpx.Response, url: str) -> UnexpectedAnswer:
+    """The error of an answer that is none of a ledger's; ``url`` is the ledger's address."""
+    return UnexpectedAnswer(url, answer.status_code, media_of(answer) or None)
+
+
+def media_of(answer: httpx.Response) -> str:
+    """The media type of an answer, in small letters; empty if it names none."""
+    told: str = answer.headers.get("content-type", "")
+    return told.partition(";")[0].strip().lower()
+
+
+def decoded(kind: Any, answer: httpx.Response, url: str) -> Any:
+    """The JSON of an answer, as an object of a type. Raises UnexpectedAnswer."""
+    try:
+        return decoder(kind).decode(answer.content)
+    except BROKEN:
+        raise unexpected(answer, url) from None
+
+
+def answer_of(operation: Operation[T], answer: httpx.Response, url: str) -> T:
+    """The value of a successful answer. Raises UnexpectedAnswer."""
     kind: Any = operation.type
-    if kind is None:
-        return None  # type: ignore[return-value]
     if isinstance(operation, Text | File):
+        if media_of(answer) == PAGE:
+            raise unexpected(answer, url)
         return answer.text if kind is str else answer.content  # type: ignore[return-value]
+    if kind is None:
+        if answer.content:
+            raise unexpected(answer, url)
+        return None  # type: ignore[return-value]
     if isinstance(operation, Listing):
         kind = types.Page[kind]
     is_wrapped = isinstance(operation, Answer | Command)
-    value = decoder(_Data[kind] if is_wrapped else kind).decode(answer.content)
+    value = decoded(_Data[kind] if is_wrapped else kind, answer, url)
     return value.data if is_wrapped else value  # type: ignore[no-any-return]
 
 
-def problem_of_answer(answer: httpx.Response) -> Problem:
-    """The error of an answer whose body was read."""
-    return problem_in(answer.status_code, answer.content, answer.headers.get("retry-after"))
+PAGE = "text/html"
+"""The media type of a page for people, which no route of the API answers."""
+
+
+def error_of(answer: httpx.Response, url: str) -> Problem | UnexpectedAnswer:
+    """The error of an answer without success, whose body was read."""
+    told, status = document_of(answer), answer.status_code
+    if 300 <= status < 400 or (told is None and status in (401, 403, 404)):
+        return unexpected(answer, url)
+    return problem_of(status, told, answer.headers.get("retry-after"))
+
+
+def document_of(answer: httpx.Response) -> dict[str, Any] | None:
+    """The problem document of an answer, which has a code or its own media type; else None."""
+    try:
+        told = msgspec.json.decode(answer.content)
+    except BROKEN:
+        told = None
+    members = told if isinstance(told, dict) else {}
+    is_document = media_of(answer) == "application/problem+json"
+    return members if is_document or isinstance(members.get("code"), str) else None
 
 
 class Attempts:
@@ -246,8 +304,10 @@ class Attempts:
         left = max(self._end - self._clock(), 0.001)
         return httpx.Timeout(left, connect=min(left, CONNECT_SECONDS))
 
-    def again(self, failure: Problem | httpx.TransportError) -> float:
+    def again(self, failure: Problem | UnexpectedAnswer | httpx.TransportError) -> float:
         """The seconds until the next attempt. Raises the error if there is none."""
+        if isinstance(failure, UnexpectedAnswer):
+            raise failure
         if isinstance(failure, Problem):
             error: Problem | NotReachable = failure
             asked = failure.retry_after or 0.0

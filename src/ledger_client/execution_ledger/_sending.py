@@ -7,9 +7,9 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
-from execution_ledger._requests import decoder, problem_of_answer
+from execution_ledger._requests import BROKEN, decoded, error_of, unexpected
 from execution_ledger._spool import Queue, Waiting
-from execution_ledger.errors import Problem, problem_of
+from execution_ledger.errors import Problem, UnexpectedAnswer, problem_of
 from execution_ledger.types import FactItem
 
 BATCH_PATH, FACTS_PATH = "/v1/facts/batch", "/v1/facts"
@@ -58,16 +58,27 @@ class Sender:
         return facts
 
     def send(self, http: httpx.Client, batch: list[Waiting]) -> Sent:
-        """Send a batch once. Raises Problem, TransportError or DecodeError: no fact is judged.
+        """Send a batch once. Raises LedgerError or TransportError: no fact is judged.
 
         Without results and without an error, the next batch is another one: it is smaller, to find
         the fact that is at fault, or it takes another route.
         """
         body = b"[" + b",".join(fact.text for fact in batch) + b"]"
-        answer = http.post(self._path, content=body, headers={"content-type": "application/json"})
+        headers, url = {"content-type": "application/json"}, str(http.base_url).rstrip("/")
+        with http.stream("POST", self._path, content=body, headers=headers) as answer:
+            try:
+                answer.read()
+            except httpx.DecodingError:
+                raise unexpected(answer, url) from None
         if answer.is_success:
-            return _sent(batch, decoder(_Items).decode(answer.content).data)
-        problem = problem_of_answer(answer)
+            items = decoded(_Items, answer, url).data
+            try:
+                return _sent(batch, items)
+            except BROKEN:
+                raise unexpected(answer, url) from None
+        problem = error_of(answer, url)
+        if isinstance(problem, UnexpectedAnswer):
+            raise problem
         if problem.status in (400, 413, 422):
             if len(batch) == 1:
                 self._most = BATCH_FACTS

@@ -5,6 +5,7 @@
     LedgerError
     ├── NotConfigured       no address or no token was given
     ├── NotReachable        no answer came in time
+    ├── UnexpectedAnswer    something else than a ledger answered
     ├── NotVerified         a signature or a proof does not hold
     └── Problem             the service refused; ``status``, ``code``, ``detail``, ``errors``
         ├── BadRequest      400   ├── Conflict       409   ├── RateLimited  429
@@ -13,10 +14,9 @@
         └── NotFound        404
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-import msgspec
 
 
 class LedgerError(Exception):
@@ -29,6 +29,21 @@ class NotConfigured(LedgerError, ValueError):
 
 class NotReachable(LedgerError):
     """No answer came in time. A write may have been recorded all the same: send it again."""
+
+
+class UnexpectedAnswer(LedgerError):
+    """The answer is none of a ledger's: the address is wrong, or something stands before it."""
+
+    def __init__(self, url: str, status: int, content_type: str | None) -> None:
+        super().__init__(url, status, content_type)
+        self.url, self.status = url, status
+        """``url`` is the address of the ledger."""
+        self.content_type = content_type
+        """The media type of the answer, such as ``text/html``; None if it names none."""
+
+    def __str__(self) -> str:
+        told = f"{self.status}, {self.content_type}" if self.content_type else f"{self.status}"
+        return f"{self.url} has not answered as a ledger does ({told}): is the address right?"
 
 
 class NotVerified(LedgerError, ValueError):
@@ -129,21 +144,14 @@ def problem_of(status: int, told: Any, retry_after: str | None = None) -> Proble
     """The error of a problem document, or of the error of an item in a batch."""
     if not isinstance(told, dict):
         told = {}
+    given = told.get("errors")
     errors = [
         Place(str(each.get("pointer", "")), str(each.get("detail", "")))
-        for each in told.get("errors") or ()
+        for each in (given if isinstance(given, list) else ())
+        if isinstance(each, dict)
     ]
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+    seconds = float(retry_after) if retry_after and re.fullmatch("[0-9]+", retry_after) else None
     detail = str(told.get("detail") or "The answer has no problem document of the ledger.")
     return BY_STATUS.get(status, Problem)(
         status, told.get("code"), detail, errors, told.get("request_id"), seconds
     )
-
-
-def problem_in(status: int, body: bytes, retry_after: str | None) -> Problem:
-    """The error of an answer, whoever gave it."""
-    try:
-        told = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        told = None
-    return problem_of(status, told, retry_after)

@@ -31,7 +31,7 @@ from execution_ledger._requests import (
 from execution_ledger._sending import Result, Sender
 from execution_ledger._spool import Memory, Queue, Spool, SpoolFile, Waiting
 from execution_ledger._wait import DONE, Changed
-from execution_ledger.errors import Problem
+from execution_ledger.errors import Problem, UnexpectedAnswer
 from execution_ledger.types import FactItem
 
 log = logging.getLogger("execution_ledger")
@@ -393,7 +393,7 @@ class Reporter:
             results, held = self._sender.send(self._http, batch)
         except Problem as problem:
             results, held = self._unjudged(batch, problem), None
-        except (httpx.TransportError, msgspec.DecodeError, ValueError) as error:
+        except (httpx.TransportError, UnexpectedAnswer) as error:
             self._wait_for_service(error, 0.0)
             return True
         if results:

@@ -12,10 +12,18 @@ import msgspec
 from execution_ledger import _operations as routes
 from execution_ledger import types
 from execution_ledger._async.transport import AsyncTransport
-from execution_ledger._requests import Rows, decoder, event_of, is_lost, request_of
+from execution_ledger._requests import (
+    BROKEN,
+    Rows,
+    decoded,
+    event_of,
+    is_lost,
+    request_of,
+    unexpected,
+)
 from execution_ledger._wait import pause_async
 from execution_ledger.cursors import Store
-from execution_ledger.errors import LedgerError
+from execution_ledger.errors import LedgerError, UnexpectedAnswer
 
 SILENCE_SECONDS = 40.0
 """The service sends a comment every 15 s: a longer silence is a lost connection."""
@@ -33,7 +41,8 @@ class AsyncFollow:
     was interrupted comes again: at least once. With ``SqliteCursor``, or any store whose ``save``
     commits the handler's own transaction, each event is handled once.
 
-    A service that is away is waited for. A refusal, such as a revoked key, is raised.
+    A service that is away is waited for. A refusal, such as a revoked key, is raised; so is an
+    answer of something else than a ledger, before the first right one.
     """
 
     def __init__(
@@ -48,6 +57,8 @@ class AsyncFollow:
         self._after: object = self._filters.pop("after", None)
         self.complete_to: int | None = None
         """The log's position up to which all events were given; None before that is known."""
+        self._is_answered = False
+        """Whether a ledger has answered."""
         self._told: list[Callable[[int], object]] = []
 
     def on_complete(self, function: Callable[[int], object]) -> AsyncFollow:
@@ -69,7 +80,8 @@ class AsyncFollow:
                     async for event in events:
                         yield event
             except LedgerError as error:
-                if not is_lost(error):
+                is_other = isinstance(error, UnexpectedAnswer) and self._is_answered
+                if not is_other and not is_lost(error):
                     raise
             await pause_async(RETURN_SECONDS * random.uniform(0.5, 1.0))
 
@@ -81,13 +93,18 @@ class AsyncFollow:
             if self._after is not None:
                 given["after"] = self._after
             answer = await self._transport.attempt(request_of(routes.LIST_EVENTS, (), given))
-            page: Any = decoder(types.Page[msgspec.Raw]).decode(answer.content)
-            for text in page.data:
-                event = self._read(bytes(text))
+            page = decoded(types.Page[msgspec.Raw], answer, self._transport.settings.url)
+            try:
+                events = [self._read(bytes(text)) for text in page.data]
+                position = 0 if page.meta.has_more else int(answer.headers["ledger-position"])
+            except BROKEN:
+                raise unexpected(answer, self._transport.settings.url) from None
+            self._is_answered = True
+            for event in events:
                 yield event
                 self._handled(event.id)
             if not page.meta.has_more:
-                self._complete(int(answer.headers["ledger-position"]))
+                self._complete(position)
                 return
 
     async def _streamed(self) -> AsyncGenerator[types.Event, None]:
@@ -104,10 +121,17 @@ class AsyncFollow:
             async for piece in pieces:
                 for row in rows.feed(piece):
                     if row.startswith(b"data:") and row[5:].strip():
-                        event = self._read(row[5:])
+                        event = self._event(row[5:])
                         yield event
                         self._handled(event.id)
                         self.complete_to = event.position
+
+    def _event(self, text: bytes) -> Any:
+        try:
+            return self._read(text)
+        except BROKEN:
+            url = self._transport.settings.url
+            raise UnexpectedAnswer(url, 200, "text/event-stream") from None
 
     def _handled(self, event_id: str) -> None:
         self._store.save(event_id)

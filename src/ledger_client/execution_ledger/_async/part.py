@@ -48,4 +48,4 @@ class AsyncRoutes:
     ) -> FactItem:
         fact = fact_of(kind, subject, given, self._transport.settings.source)
         fact["data"] |= more
-        return msgspec.json.decode(await self._transport.facts(fact), type=_Outcome).data
+        return (await self._transport.facts(fact, _Outcome)).data

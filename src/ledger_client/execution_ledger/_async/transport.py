@@ -13,14 +13,18 @@ from execution_ledger._forks import renewed_in_children
 from execution_ledger._operation import Bare, File, Listing, Operation
 from execution_ledger._requests import (
     ENCODER,
+    PAGE,
     Attempts,
     Outgoing,
     Rows,
     Settings,
     answer_of,
+    decoded,
+    error_of,
+    media_of,
     not_reachable,
-    problem_of_answer,
     request_of,
+    unexpected,
 )
 from execution_ledger._wait import pause_async
 from execution_ledger.types import Page
@@ -52,28 +56,43 @@ class AsyncTransport:
     async def call(
         self, operation: Operation[T], *ids: object, arguments: Mapping[str, object]
     ) -> T:
-        """Send a request until it is answered. Raises Problem or NotReachable."""
+        """Send a request until it is answered. Raises LedgerError."""
         request = request_of(operation, ids, arguments)
-        return answer_of(operation, await self.attempt(request))
+        return answer_of(operation, await self.attempt(request), self.settings.url)
 
-    async def facts(self, facts: object) -> bytes:
-        """Send a fact, or an array of facts; return the answer. Raises as ``call``."""
+    async def facts(self, facts: object, kind: type[T]) -> T:
+        """Send a fact, or an array of facts; return the answer as an object. Raises LedgerError."""
         headers = {"content-type": "application/json"}
-        body = ENCODER.encode(facts)
-        return (await self.attempt(Outgoing("POST", "/v1/facts", {}, headers, body))).content
+        request = Outgoing("POST", "/v1/facts", {}, headers, ENCODER.encode(facts))
+        told: T = decoded(kind, await self.attempt(request), self.settings.url)
+        return told
 
     async def attempt(self, request: Outgoing) -> httpx.Response:
-        """The successful answer to a request. Raises Problem or NotReachable."""
+        """The successful answer to a request. Raises LedgerError."""
         attempts = Attempts(request.method, self.settings.timeout)
         while True:
             try:
-                answer = await self._http.send(self._built(request, attempts.timeout))
+                answer = await self.whole(self._built(request, attempts.timeout))
             except httpx.TransportError as error:
                 await pause_async(attempts.again(error))
                 continue
             if answer.is_success:
                 return answer
-            await pause_async(attempts.again(problem_of_answer(answer)))
+            await pause_async(attempts.again(error_of(answer, self.settings.url)))
+
+    async def whole(self, request: httpx.Request) -> httpx.Response:
+        """The answer to a request, once. Raises TransportError or UnexpectedAnswer."""
+        answer = await self._http.send(request, stream=True)
+        return await self._read(answer)
+
+    async def _read(self, answer: httpx.Response) -> httpx.Response:
+        try:
+            await answer.aread()
+        except httpx.DecodingError:
+            raise unexpected(answer, self.settings.url) from None
+        finally:
+            await answer.aclose()
+        return answer
 
     @asynccontextmanager
     async def stream(
@@ -84,7 +103,7 @@ class AsyncTransport:
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The pieces of a long answer. Raises Problem, or NotReachable, also where it breaks off.
+        """The pieces of a long answer. Raises LedgerError, also where it breaks off.
 
         ``silence`` is the longest time between two pieces, in seconds; by default the timeout.
         """
@@ -96,17 +115,21 @@ class AsyncTransport:
             sent = self._built(request, timeout)
             try:
                 answer = await self._http.send(sent, stream=True)
+                if answer.is_success:
+                    break
+                await self._read(answer)
             except httpx.TransportError as error:
                 await pause_async(attempts.again(error))
                 continue
-            if answer.is_success:
-                break
-            await answer.aread()
-            await pause_async(attempts.again(problem_of_answer(answer)))
+            await pause_async(attempts.again(error_of(answer, self.settings.url)))
         try:
+            if media_of(answer) == PAGE:
+                raise unexpected(answer, self.settings.url)
             yield answer.aiter_bytes()
         except httpx.TransportError as error:
             raise not_reachable(error) from error
+        except httpx.DecodingError:
+            raise unexpected(answer, self.settings.url) from None
         finally:
             await answer.aclose()
 

@@ -135,8 +135,8 @@ class Ledger(Reports):
         items: list[FactItem] = []
         for first in range(0, len(facts), BATCH_FACTS):
             batch = [encoded(fact, self._settings.source) for fact in facts[first:][:BATCH_FACTS]]
-            answer = self._transport.facts(list(map(msgspec.Raw, batch)))
-            items += msgspec.json.decode(answer, type=_Outcomes).data
+            answer = self._transport.facts(list(map(msgspec.Raw, batch)), _Outcomes)
+            items += answer.data
         return items
 
     def run(

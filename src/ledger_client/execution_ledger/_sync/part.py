@@ -45,4 +45,4 @@ class Routes:
     ) -> FactItem:
         fact = fact_of(kind, subject, given, self._transport.settings.source)
         fact["data"] |= more
-        return msgspec.json.decode(self._transport.facts(fact), type=_Outcome).data
+        return (self._transport.facts(fact, _Outcome)).data

@@ -14,14 +14,18 @@ from execution_ledger._forks import renewed_in_children
 from execution_ledger._operation import Bare, File, Listing, Operation
 from execution_ledger._requests import (
     ENCODER,
+    PAGE,
     Attempts,
     Outgoing,
     Rows,
     Settings,
     answer_of,
+    decoded,
+    error_of,
+    media_of,
     not_reachable,
-    problem_of_answer,
     request_of,
+    unexpected,
 )
 from execution_ledger._wait import pause
 from execution_ledger.types import Page
@@ -49,28 +53,43 @@ class Transport:
         self._http.close()
 
     def call(self, operation: Operation[T], *ids: object, arguments: Mapping[str, object]) -> T:
-        """Send a request until it is answered. Raises Problem or NotReachable."""
+        """Send a request until it is answered. Raises LedgerError."""
         request = request_of(operation, ids, arguments)
-        return answer_of(operation, self.attempt(request))
+        return answer_of(operation, self.attempt(request), self.settings.url)
 
-    def facts(self, facts: object) -> bytes:
-        """Send a fact, or an array of facts; return the answer. Raises as ``call``."""
+    def facts(self, facts: object, kind: type[T]) -> T:
+        """Send a fact, or an array of facts; return the answer as an object. Raises LedgerError."""
         headers = {"content-type": "application/json"}
-        body = ENCODER.encode(facts)
-        return (self.attempt(Outgoing("POST", "/v1/facts", {}, headers, body))).content
+        request = Outgoing("POST", "/v1/facts", {}, headers, ENCODER.encode(facts))
+        told: T = decoded(kind, self.attempt(request), self.settings.url)
+        return told
 
     def attempt(self, request: Outgoing) -> httpx.Response:
-        """The successful answer to a request. Raises Problem or NotReachable."""
+        """The successful answer to a request. Raises LedgerError."""
         attempts = Attempts(request.method, self.settings.timeout)
         while True:
             try:
-                answer = self._http.send(self._built(request, attempts.timeout))
+                answer = self.whole(self._built(request, attempts.timeout))
             except httpx.TransportError as error:
                 pause(attempts.again(error))
                 continue
             if answer.is_success:
                 return answer
-            pause(attempts.again(problem_of_answer(answer)))
+            pause(attempts.again(error_of(answer, self.settings.url)))
+
+    def whole(self, request: httpx.Request) -> httpx.Response:
+        """The answer to a request, once. Raises TransportError or UnexpectedAnswer."""
+        answer = self._http.send(request, stream=True)
+        return self._read(answer)
+
+    def _read(self, answer: httpx.Response) -> httpx.Response:
+        try:
+            answer.read()
+        except httpx.DecodingError:
+            raise unexpected(answer, self.settings.url) from None
+        finally:
+            answer.close()
+        return answer
 
     @contextmanager
     def stream(
@@ -81,7 +100,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
     ) -> Iterator[Iterator[bytes]]:
-        """The pieces of a long answer. Raises Problem, or NotReachable, also where it breaks off.
+        """The pieces of a long answer. Raises LedgerError, also where it breaks off.
 
         ``silence`` is the longest time between two pieces, in seconds; by default the timeout.
         """
@@ -93,17 +112,21 @@ class Transport:
             sent = self._built(request, timeout)
             try:
                 answer = self._http.send(sent, stream=True)
+                if answer.is_success:
+                    break
+                self._read(answer)
             except httpx.TransportError as error:
                 pause(attempts.again(error))
                 continue
-            if answer.is_success:
-                break
-            answer.read()
-            pause(attempts.again(problem_of_answer(answer)))
+            pause(attempts.again(error_of(answer, self.settings.url)))
         try:
+            if media_of(answer) == PAGE:
+                raise unexpected(answer, self.settings.url)
             yield answer.iter_bytes()
         except httpx.TransportError as error:
             raise not_reachable(error) from error
+        except httpx.DecodingError:
+            raise unexpected(answer, self.settings.url) from None
         finally:
             answer.close()
 

@@ -25,6 +25,10 @@ ACKNOWLEDGED = columns("ALERT=id OUTCOME=outcome CODE=code")
 UNTIL = click.Option(["--until"], type=when, help="Until this instant, such as 'in 2h'.")
 
 
+class _Items(msgspec.Struct):
+    data: list[dict[str, Any]]
+
+
 class Written(NamedTuple):
     """A fact in its file."""
 
@@ -137,15 +141,16 @@ def _judged(ledger: Asking, file: IO[bytes], counts: Counter[str]) -> Iterator[d
 def _outcomes(ledger: Asking, batch: list[Written]) -> Iterator[tuple[int, dict[str, Any]]]:
     sent = [place for place in batch if place.is_json]
     try:
-        answer = (
-            ledger.facts([msgspec.Raw(place.text) for place in sent]) if sent else b'{"data":[]}'
-        )
-        items = iter(msgspec.json.decode(answer)["data"])
+        texts = [msgspec.Raw(place.text) for place in sent]
+        items = ledger.facts(texts, _Items).data if sent else []
     except TooLarge as problem:
-        items = iter([_refusal(problem.code, problem.detail) for _ in sent])
+        items = [_refusal(problem.code, problem.detail) for _ in sent]
+    judged = {place.number: item for place, item in zip(sent, items, strict=True)}
     for place in batch:
-        unreadable = _refusal("not_json", "This is not valid JSON.")
-        yield place.number, next(items) if place.is_json else unreadable
+        yield (
+            place.number,
+            judged.get(place.number) or _refusal("not_json", "This is not valid JSON."),
+        )
 
 
 def _refusal(code: str | None, detail: str) -> dict[str, Any]:

@@ -2,13 +2,21 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, get_args, get_origin
 
 import httpx
 import msgspec
 
-from execution_ledger._operation import Operation
-from execution_ledger._requests import Attempts, Outgoing, problem_of_answer, request_of
+from execution_ledger._operation import Bare, Listing, Operation
+from execution_ledger._requests import (
+    BROKEN,
+    Attempts,
+    Outgoing,
+    error_of,
+    request_of,
+    unexpected,
+)
 from execution_ledger._sync.transport import Transport
 from execution_ledger._wait import pause
 from execution_ledger.errors import LedgerError, Problem
@@ -24,8 +32,11 @@ class TooOld(LedgerError):
 class Asking(Transport):
     """The connections to one service."""
 
+    answer: httpx.Response | None = None
+    """The last successful answer."""
+
     def attempt(self, request: Outgoing, is_ours: bool = True) -> httpx.Response:
-        """The successful answer to a request. Raises Problem, NotReachable or TooOld.
+        """The successful answer to a request. Raises LedgerError.
 
         A route that a person has typed is not ``ours``: the service need not be too old for it.
         """
@@ -33,7 +44,7 @@ class Asking(Transport):
         attempts = Attempts(request.method, self.settings.timeout)
         while True:
             try:
-                answer = self._http.send(self._built(request, attempts.timeout))
+                answer = self.whole(self._built(request, attempts.timeout))
             except httpx.ConnectError as error:
                 pause(connects.again(error))
                 continue
@@ -41,16 +52,17 @@ class Asking(Transport):
                 pause(attempts.again(error))
                 continue
             if answer.is_success:
+                self.answer = answer
                 return answer
-            problem = problem_of_answer(answer)
-            if is_ours and answer.status_code in (404, 405, 422):
+            problem = error_of(answer, self.settings.url)
+            if is_ours and isinstance(problem, Problem) and problem.status in (404, 405, 422):
                 self._is_known(request, problem)
             pause(attempts.again(problem))
 
     def ask(self, operation: Operation[Any], *ids: object, **given: object) -> Any:
         """The answer of a route: its ``data``, or the whole if it has none."""
-        answer = _read(self.attempt(request_of(operation, ids, given)))
-        return answer.get("data", answer)
+        told = self.told(operation, self.attempt(request_of(operation, ids, given)))
+        return told.get("data", told)
 
     def rows(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
         """The rows of a list, over all its pages."""
@@ -60,11 +72,22 @@ class Asking(Transport):
     def pages(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
         """The ``data`` of each page of a list."""
         while True:
-            answer = _read(self.attempt(request_of(operation, (), given)), "data", "meta")
-            yield answer["data"]
-            if not answer["meta"]["has_more"]:
+            told = self.told(operation, self.attempt(request_of(operation, (), given)))
+            yield told["data"]
+            if not told["meta"]["has_more"]:
                 return
-            given["cursor"] = answer["meta"]["cursor"]
+            given["cursor"] = told["meta"]["cursor"]
+
+    def told(self, operation: Operation[Any], answer: httpx.Response) -> dict[str, Any]:
+        """The object that a route has answered. Raises UnexpectedAnswer."""
+        kind = operation.type
+        with suppress(*BROKEN):
+            told = msgspec.json.decode(answer.content, type=dict[str, Any])
+            data = told if isinstance(operation, Bare) else told["data"]
+            rows = data if isinstance(operation, Listing) else [data]
+            if isinstance(rows, list) and all(_has_form(row, kind) for row in rows):
+                return told
+        raise unexpected(answer, self.settings.url)
 
     def _is_known(self, request: Outgoing, problem: Problem) -> None:
         """Raise TooOld if the service has no such route or parameter."""
@@ -84,15 +107,12 @@ class Asking(Transport):
             raise TooOld(f"{told} no parameter {', '.join(sorted(unknown))} there.") from problem
 
 
-def _read(answer: httpx.Response, *members: str) -> dict[str, Any]:
-    """An answer's object. Raises LedgerError if another service has answered."""
-    try:
-        told = msgspec.json.decode(answer.content, type=dict[str, Any])
-    except msgspec.DecodeError:
-        told = {}
-    if not told or set(members) - told.keys():
-        raise LedgerError(f"{answer.url} has not answered as a ledger does: is the address right?")
-    return told
+def _has_form(told: Any, kind: Any) -> bool:
+    """Whether JSON may be of a type, of a newer or older service too: it has one of its fields."""
+    if get_origin(kind) is list:
+        return isinstance(told, list) and all(_has_form(each, get_args(kind)[0]) for each in told)
+    fields = getattr(kind, "__struct_encode_fields__", None)
+    return isinstance(told, dict) and (fields is None or not told.keys().isdisjoint(fields))
 
 
 def _matches(template: str, path: str) -> bool:

@@ -60,7 +60,7 @@ def _followed(ledger: Asking, since: str | None, given: dict[str, Any]) -> Itera
     else:
         period = {} if since is None else {"from_": since}
         answer = ledger.attempt(request_of(LIST_EVENTS, (), {**period, "limit": 1}))
-        found = msgspec.json.decode(answer.content)["data"] if since is not None else []
+        found = ledger.told(LIST_EVENTS, answer)["data"] if since is not None else []
         position = found[0]["position"] - 1 if found else int(answer.headers["ledger-position"])
         after = f"EVT-00-{position:06}"  # only the number counts
     follow: Any = Follow(ledger, Nowhere(), {**parameters(given), "after": after}, _told)

@@ -17,7 +17,8 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from execution_ledger import types
-from execution_ledger._requests import VERSION, instant
+from execution_ledger._requests import BROKEN, VERSION, instant, unexpected
+from execution_ledger.cli.asking import Asking
 from execution_ledger.cli.showing import Show, say
 from execution_ledger.errors import (
     Fault,
@@ -28,13 +29,14 @@ from execution_ledger.errors import (
     NotReachable,
     Unauthorized,
     Unavailable,
+    UnexpectedAnswer,
 )
 
 REFUSED, USAGE, NOT_FOUND, NO_ACCESS, NOT_REACHABLE, INTERRUPTED = 1, 2, 3, 4, 5, 130
 EXIT_CODES: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], int]] = (
     (NotFound, NOT_FOUND),
     ((NotConfigured, Unauthorized, Forbidden), NO_ACCESS),
-    ((NotReachable, Unavailable, Fault), NOT_REACHABLE),
+    ((NotReachable, UnexpectedAnswer, Unavailable, Fault), NOT_REACHABLE),
     ((LedgerError, OSError, ImportError, msgspec.MsgspecError), REFUSED),
     ((ValueError, httpx.InvalidURL), USAGE),
 )
@@ -59,11 +61,20 @@ class Elk(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:
-            code = next((code for kinds, code in EXIT_CODES if isinstance(error, kinds)), None)
+            told = _told(error, ctx.obj)
+            code = next((code for kinds, code in EXIT_CODES if isinstance(told, kinds)), None)
             if code is None:
                 raise
-            say(f"elk: {error}")
+            say(f"elk: {told}")
             ctx.exit(code)
+
+
+def _told(error: Exception, ledger: Asking | None) -> Exception:
+    """The error to tell: of reading an answer that has parts of another form, an own one."""
+    is_ours = not isinstance(error, BROKEN) or isinstance(error, LedgerError | httpx.InvalidURL)
+    if is_ours or ledger is None or ledger.answer is None:
+        return error
+    return unexpected(ledger.answer, ledger.settings.url)
 
 
 def when(value: str) -> str:

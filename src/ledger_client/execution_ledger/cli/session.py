@@ -42,8 +42,9 @@ def connected() -> Asking:
 
 def asking(settings: Settings) -> Asking:
     """Connections that are closed when the command ends."""
-    ledger = Asking(settings)
-    click.get_current_context().call_on_close(ledger.close)
+    ledger, context = Asking(settings), click.get_current_context()
+    context.call_on_close(ledger.close)
+    context.find_root().obj = ledger  # to tell of an answer that a command cannot read
     return ledger
 
 

@@ -23,6 +23,7 @@ from execution_ledger.errors import (
     Problem,
     RateLimited,
     Unauthorized,
+    UnexpectedAnswer,
 )
 from execution_ledger.mcp.answers import ToolAnswer
 from execution_ledger.mcp.arguments import ManyArguments
@@ -157,7 +158,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, NotFitting):
         return str(error)
     is_foreign = isinstance(error, Problem) and error.code is None and error.status < 500
-    if is_foreign or not isinstance(error, LedgerError):
+    if is_foreign or isinstance(error, UnexpectedAnswer) or not isinstance(error, LedgerError):
         return "The address has not answered as a ledger does: is it the right one?"
     for kind, words in _REFUSED.items():
         if isinstance(error, kind):
