@@ -316,7 +316,7 @@ def test_most_runs_of_agents_name_their_models_and_some_are_corrected_once_or_tw
     assert {len(run.token_usage or ()) for run in named} == {1, 2}
     assert any(run.status == "cancelled" for run in named)
     corrected = Counter(f["subject"] for f in facts if f["type"] == "run.usage_corrected")
-    assert 30 < len(corrected) < 90
+    assert 0.01 < len(corrected) / len(counted) < 0.025
     assert set(corrected.values()) == {1, 2}
 
 

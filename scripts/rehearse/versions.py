@@ -11,12 +11,13 @@ _MIGRATIONS = "src/ledger/log/migrations"
 def version_before(commit: str | None, folder: Path) -> Path:
     """A work tree of a commit, below the folder.
 
-    Unless given, the commit is the newest one whose schema is older than this one's. Raises
+    Unless given, the commit is the newest one without the newest migration. A commit that only
+    edits a migration before its release is no version: its ledgers cannot be upgraded. Raises
     CalledProcessError.
     """
     if commit is None:
-        migrated = _git("log", "-1", "--format=%H", "--", _MIGRATIONS)
-        commit = f"{migrated}^"
+        added = _git("log", "-1", "--diff-filter=A", "--format=%H", "--", _MIGRATIONS)
+        commit = f"{added}^"
     tree = folder / "before"
     tree.mkdir()
     archive = subprocess.run(
