@@ -68,8 +68,9 @@ REQUIRED = {
     "/v1/audit-logs/export": {"organization_id": ORGANIZATION},
     "/v1/compare": {"then": "2026-04-01"},
     "/v1/compare/export": {"then": "2026-04-01"},
+    "/v1/credential": {"service_line_id": "{line_id}"},
 }
-"""Parameters without which a read is a 422."""
+"""Parameters without which a read is a 422, or reads no view. Braces are those of paths."""
 
 _VIEWS = {table.name: view.name for view in projections() for table in view.tables}
 
@@ -85,6 +86,10 @@ class Target(NamedTuple):
 
     def path(self, route: LeanRoute) -> str:
         return route.path.format(**self.names)
+
+    def query(self, route: LeanRoute) -> dict[str, str]:
+        required = REQUIRED.get(route.path, {}).items()
+        return {name: value.format(**self.names) for name, value in required}
 
     def token(self, *permissions: str, **tenant: str | None) -> str:
         """The token of these permissions, of another tenant if one is given: one for all tests."""
@@ -111,7 +116,7 @@ def label(route: LeanRoute) -> str:
 
 def reads_views(route: LeanRoute) -> bool:
     # Keys and sessions are read from the tables that authentication reads, which need no view.
-    without = ("/v1/event-types", "/v1/log/", "/v1/keys", "/v1/sessions", "/v1/credential")
+    without = ("/v1/event-types", "/v1/log/", "/v1/keys", "/v1/sessions")
     return not route.path.startswith(without)
 
 
@@ -263,7 +268,7 @@ def test_a_read_names_the_views_whose_rows_its_statement_reads(
 ) -> None:
     if route.path == ENDLESS or (past and not takes_as_of(route)):
         return
-    query = dict(REQUIRED.get(route.path, {}))
+    query = target.query(route)
     if past:
         query["as_of"] = target.edge.clock().isoformat()
     target.edge.get(target.path(route), target.holder(route), params=query)
@@ -292,9 +297,9 @@ def test_no_read_shows_anything_of_another_tenant(
         return
     organization, workspace = tenant
     token = target.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
-    query = REQUIRED.get(route.path, {})
-    answer = target.edge.get(target.path(route), token, params=query)
-    if any(f"{{{name}}}" in route.path for name in OWNED):
+    answer = target.edge.get(target.path(route), token, params=target.query(route))
+    asked = (route.path, *REQUIRED.get(route.path, {}).values())
+    if any(f"{{{name}}}" in part for name in OWNED for part in asked):
         assert_problem(answer, 404, "not_found")
     assert not any(target.names[name] in answer.text for name in OWNED), "where_tenant is missing"
 
@@ -341,7 +346,7 @@ def test_a_read_of_views_waits_for_the_requested_position(
 ) -> None:
     if route.path == ENDLESS:
         return
-    headers, query = {"ledger-min-position": "1"}, REQUIRED.get(route.path, {})
+    headers, query = {"ledger-min-position": "1"}, target.query(route)
     target.edge.get(target.path(route), target.holder(route), headers=headers, params=query)
     expected = {1} if reads_views(route) else set()
     assert {least for _, least in questions} == expected, "the route takes asking: Asking"

@@ -122,6 +122,7 @@ def send_facts(edge: Edge, requests: Requests) -> None:
     requests.ask("post", "/v1/facts/batch", content=b"[]", headers=BATCH)
     requests.ask("post", "/v1/otlp/v1/traces", json={"resourceSpans": []})
     requests.ask("get", "/v1/credential")
+    requests.ask("get", "/v1/credential", params={"service_line_id": requests.ids["line_id"]})
 
 
 def manage_webhooks(requests: Requests) -> None:

@@ -315,6 +315,15 @@ def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_wall(
             assert (f'"{identifier}"' in answer.text) == (whose is street.own), LACKS[wall]
 
 
+def test_a_credential_is_told_of_no_line_of_a_neighbours_behind_one_wall(
+    street: Street, behind: Edge, wall: str, token: str, strangers: list[Neighbour]
+) -> None:
+    for whose in (street.own, *strangers):
+        asked = {"service_line_id": whose.names["line_id"]}
+        answer = behind.get("/v1/credential", token, params=asked)
+        assert answer.status_code == (200 if whose is street.own else 404), LACKS[wall]
+
+
 @pytest.fixture(scope="module")
 def session(street: Street) -> Iterator[psycopg.Connection[Any]]:
     """A session of the role of reads."""

@@ -1308,6 +1308,10 @@ class ListSources(TypedDict, total=False):
 class ShowCredential(TypedDict, total=False):
     """Arguments: show the credential."""
 
+    service_line_id: str
+    """A LIN id: the answer has the line's state as of now. The credential then needs `read` or
+    `write`. For example `LIN-26-084729`.
+    """
     min_position: int
 
 

@@ -1524,6 +1524,13 @@ class RunUsageCorrectedPayload(_Answer, frozen=True, kw_only=True):
     external_id: str | None = None
 
 
+class ServiceLine(_Answer, frozen=True, kw_only=True):
+    """A line that a credential sees."""
+
+    service_line_id: str
+    state: State
+
+
 class Acknowledgement(_Answer, frozen=True, kw_only=True):
     """The latest acknowledgement of an alert."""
 
@@ -1620,6 +1627,8 @@ class Credential(_Answer, frozen=True, kw_only=True):
     """From then on the credential is refused. Null: it does not end."""
     version: str
     """The version of the service."""
+    service_line: ServiceLine | None = None
+    """Null: the request names no `service_line_id`."""
 
 
 class Delivery(_Answer, frozen=True, kw_only=True):

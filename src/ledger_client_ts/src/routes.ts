@@ -755,8 +755,11 @@ export class Proofs extends Routes {
 /** The service itself, and the credential. All but the latter need no token. */
 export class Service extends Routes {
   /** Show who asks: the tenant and the permissions of the token, and when it ends. */
-  credential(options: Options = {}): Promise<types.Credential> {
-    return this.transport.data("GET", path`/v1/credential`, undefined, options);
+  credential(
+    query: Filters<types.ShowCredentialQuery> = {},
+    options: Options = {},
+  ): Promise<types.Credential> {
+    return this.transport.data("GET", path`/v1/credential`, query, options);
   }
 
   /** Always 200 while the process can answer. */

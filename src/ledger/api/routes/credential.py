@@ -1,21 +1,48 @@
-"""The credential of the request itself (contract, Access)."""
+"""The credential of the request itself, and a line that it sees (contract, Access)."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Response
+from pydantic import Field
 
 from ledger import __version__
 from ledger.api.lean import LeanRoute, read_route
-from ledger.api.reading import Asking, Present
+from ledger.api.problems import FEED_ERRORS
+from ledger.api.reading import Asking, Present, Query
 from ledger.api.replies import AnswerOf, answer
+from ledger.api.routes.executions import line_reply, line_rows
 from ledger.api.routes.keys import read_keys
 from ledger.domain.api_key import Permission
-from ledger.domain.values import ActorType
+from ledger.domain.errors import Invalid
+from ledger.domain.values import LINE_ID, ActorType, State
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 
 router = APIRouter(prefix="/v1", tags=["keys"], route_class=LeanRoute)
+
+
+class CredentialQuery(Present):
+    """The line that the credential means to report about."""
+
+    service_line_id: Annotated[
+        str | None,
+        Field(
+            description="A LIN id: the answer has the line's state as of now. The credential then"
+            " needs `read` or `write`.",
+            examples=["LIN-26-084729"],
+            # In the document only: 403 comes before 422.
+            json_schema_extra={"pattern": LINE_ID},
+        ),
+    ] = None
+
+
+class ServiceLine(msgspec.Struct):
+    """A line that a credential sees."""
+
+    service_line_id: Annotated[str, msgspec.Meta(pattern=LINE_ID)]
+    state: State
 
 
 class ShownCredential(msgspec.Struct):
@@ -31,21 +58,30 @@ class ShownCredential(msgspec.Struct):
         ShownInstant | None, doc("From then on the credential is refused. Null: it does not end.")
     ]
     version: Annotated[str, doc("The version of the service.")]
+    service_line: Annotated[
+        ServiceLine | None, doc("Null: the request names no `service_line_id`.")
+    ]
+
+
+_line_in = msgspec.json.Decoder(AnswerOf[ServiceLine]).decode
 
 
 @read_route(
     router,
     "/credential",
     AnswerOf[ShownCredential],
+    FEED_ERRORS,
     summary="Show the credential",
     permission=None,
 )
-async def show_credential(asking: Asking, query: Present) -> Response:
+async def show_credential(asking: Asking, query: CredentialQuery) -> Response:
     """Show who asks: the tenant and the permissions of the token, and when it ends.
 
-    Any valid token may ask, whatever its permissions.
+    Any valid token may ask, whatever its permissions. A program that will report about a line
+    names the line, and learns whether the credential sees it and whether it is closed.
     """
     principal = asking.principal
+    line, line_position = await _line(asking, query.service_line_id)
     rows = await read_keys(asking, asking.tenant | {"key_id": principal.id}, 1)
     _, _, name, *_, key_ends_at, _, _ = rows[0]
     grant = principal.grant
@@ -59,5 +95,19 @@ async def show_credential(asking: Asking, query: Present) -> Response:
         sorted(principal.permissions),  # type: ignore[arg-type]
         time_text(ends_at),
         __version__,
+        line,
     )
-    return answer(f'{{"data":{json_text(shown)}}}', rows.position)
+    position = rows.position if line_position is None else min(rows.position, line_position)
+    return answer(f'{{"data":{json_text(shown)}}}', position)
+
+
+async def _line(asking: Asking, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
+    """The line, and the position of its row. Raises Forbidden, Invalid, NotFound."""
+    if line_id is None:
+        return None, None
+    if not asking.principal.may("read"):
+        asking.principal.require("write")
+    if not re.fullmatch(LINE_ID, line_id):
+        raise Invalid.at("/service_line_id", "must be a LIN id")
+    reply = (await line_rows(asking, line_id, Query())).once(line_reply, False)
+    return _line_in(reply.body).data, reply.position
