@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from execution_ledger import Conflict, NotFound
+from execution_ledger import Conflict, Forbidden, NotFound
 from execution_ledger.testing import AsyncFakeLedger, FakeLedger
 
 from tests.client.support import CLIENT, ENVIRONMENT, Service
@@ -53,6 +53,16 @@ def test_a_fake_ledger_refuses_and_answers_as_the_test_says() -> None:
         ledger.answers("/v1/event-types", {"data": []})
         assert ledger.events.types() == []
         assert ledger.reported_runs == []
+
+
+def test_a_fake_ledger_passes_a_check_unless_the_test_says_otherwise() -> None:
+    with FakeLedger() as ledger:
+        line = ledger.check(LINE).service_line
+        assert (line and line.state, ledger.check().service_line) == ("running", None)
+        told = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read"], "version": "0"}
+        ledger.answers("/v1/credential", {"data": told})
+        with pytest.raises(Forbidden):
+            ledger.check()
 
 
 def test_a_fake_ledger_works_on_a_loop() -> None:

@@ -18,6 +18,7 @@ from execution_ledger import (
     LedgerError,
     NotConfigured,
     NotFound,
+    NotReachable,
     Unauthorized,
     types,
 )
@@ -25,6 +26,7 @@ from execution_ledger._requests import event_of
 
 from tests.client.support import Service
 from tests.support.facts import ORGANIZATION, WORKSPACE
+from tests.support.served import free_port
 from tests.support.traces import agent, as_json, exported, name_of
 
 
@@ -223,6 +225,34 @@ def test_sums_search_audit_and_events_are_read(
     assert (tmp_path / "events.csv").read_text().startswith("id,type,")
     assert ledger.service.health() == {"status": "ok"}
     assert "ledger_" in ledger.service.metrics()
+
+
+def test_a_program_checks_its_token_and_its_line_before_it_starts(
+    ledger: Ledger, service: Service, options: dict[str, Any]
+) -> None:
+    line, closed = activated(ledger, service), activated(ledger, service)
+    ledger.lines.close(closed)
+    assert ledger.check().service_line is None
+    shown = ledger.check(line).service_line
+    assert shown is not None
+    assert (shown.service_line_id, shown.state) == (line, "running")
+    wrong = {closed: Conflict, "LIN-26-999999": NotFound, "LIN-26-00052": Invalid, "": Invalid}
+    for name, error in wrong.items():
+        with pytest.raises(error):
+            ledger.check(name)
+    tokens = {"elk_unknown": Unauthorized, service.edge.token("read"): Forbidden}
+    for token, error in tokens.items():
+        with Ledger(**options | {"token": token}) as other, pytest.raises(error):
+            other.check(line)
+    nowhere = {"url": f"http://127.0.0.1:{free_port()}", "timeout": 0.2}
+    with Ledger(**options | nowhere) as other, pytest.raises(NotReachable):
+        other.check(line)
+
+    async def work() -> str:
+        async with AsyncLedger(**options) as loop:
+            return (await loop.check(line)).id
+
+    assert asyncio.run(work()) == ledger.check(line).id
 
 
 def test_many_lines_are_paused_by_one_command(ledger: Ledger, service: Service) -> None:

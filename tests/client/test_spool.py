@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from execution_ledger import Ledger, reporter
+from execution_ledger.cli import spooling
 
 from tests.client.background import LINE, Switch, even_ones, numbers, report
 from tests.client.elk_program import Elk
@@ -131,8 +132,9 @@ def left(stand_in: StandIn, switch: Switch, folder: Path, *of: int) -> None:
 
 
 def test_elk_shows_and_sends_what_is_left(
-    anyone: Elk, stand_in: StandIn, switch: Switch, tmp_path: Path
+    anyone: Elk, stand_in: StandIn, switch: Switch, tmp_path: Path, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(spooling, "CONNECT_SECONDS", 0.1)
     folder = tmp_path / "spool"
     assert anyone("spool", folder).code == 2
     left(stand_in, switch, folder, 1)

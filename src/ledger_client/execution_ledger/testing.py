@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from execution_ledger._async.client import AsyncLedger
+from execution_ledger._requests import VERSION
 from execution_ledger._sync.client import Ledger
 
 URL, TOKEN, SOURCE = "http://ledger.test", "elk_test", "/tests"
@@ -50,6 +51,8 @@ class Received:
                 return self._taken(msgspec.json.decode(request.content))
             if path in self._answers:
                 return httpx.Response(200, json=self._answers[path])
+            if path == "/v1/credential":
+                return httpx.Response(200, json={"data": _credential(request)})
         detail = f'The fake ledger has no answer: give one by answers("{path}", …).'
         return _refused(404, "not_found", detail)
 
@@ -144,6 +147,14 @@ class AsyncFakeLedger(AsyncLedger):
         self.received = Received()
         transport = httpx.MockTransport(self.received.answer)
         super().__init__(URL, TOKEN, source=source, transport=transport, **options)
+
+
+def _credential(request: httpx.Request) -> dict[str, Any]:
+    """A credential that may read and write, and a line that runs."""
+    line = request.url.params.get("service_line_id")
+    shown = None if line is None else {"service_line_id": line, "state": "running"}
+    told = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read", "write"]}
+    return told | {"version": VERSION, "service_line": shown}
 
 
 def _refused(status: int, code: str, detail: str) -> httpx.Response:

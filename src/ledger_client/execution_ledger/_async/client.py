@@ -32,15 +32,17 @@ from execution_ledger._async.routes import (
 )
 from execution_ledger._async.transport import AsyncTransport
 from execution_ledger._leases import Leases
+from execution_ledger._operations import SHOW_CREDENTIAL
 from execution_ledger._outcomes import Flushed
 from execution_ledger._refusals import Refusal
 from execution_ledger._reporting import AsyncReports
 from execution_ledger._requests import settings_of
 from execution_ledger._sending import BATCH_FACTS
 from execution_ledger._wait import call_async
+from execution_ledger.errors import Conflict, Forbidden
 from execution_ledger.reporter import Reporter, encoded
 from execution_ledger.run import Hosting, Plan, RunScope
-from execution_ledger.types import FactItem
+from execution_ledger.types import Credential, FactItem
 
 
 class _Outcomes(msgspec.Struct):
@@ -112,6 +114,24 @@ class AsyncLedger(AsyncReports):
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def check(self, line: str | None = None) -> Credential:
+        """Check before a program starts that it may report, and that it may about a line.
+
+        Sends one request, and returns the credential. Raises Unauthorized for a token that is
+        unknown, revoked or expired, Forbidden for a credential without ``write``, NotFound for a
+        line that is unknown or of another tenant, Conflict for one that is closed, and Invalid for
+        a word that is no id of a line; NotReachable without an answer, and UnexpectedAnswer for one
+        of something else.
+        """
+        asked = {"service_line_id": line}
+        credential = await self._transport.call(SHOW_CREDENTIAL, arguments=asked)
+        if "write" not in credential.permissions:
+            raise Forbidden(403, "forbidden", "The credential lacks the permission write.")
+        shown = credential.service_line
+        if shown is not None and shown.state == "closed":
+            raise Conflict(409, "invalid_state", "The line is closed.")
+        return credential
 
     async def aclose(self, timeout: float = 10.0) -> Flushed:
         """Flush for at most so many seconds, and close the connections; return as ``flush``."""
