@@ -17,7 +17,7 @@ from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
 from ledger.domain.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.domain.errors import Behind, Invalid, Refused
-from ledger.domain.values import day_of, parse_bound, week_of
+from ledger.domain.values import day_of, id_of_key, parse_bound, sort_key, week_of
 from ledger.intake.principal import Principal
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import INSTANT, Read
@@ -379,3 +379,24 @@ def paged(
     if shown:
         cursor = cursor_after(shown[-1])
     return page(items, cursor, len(found) > len(shown), rows.position, tagged=tagged)
+
+
+async def paged_by_id(
+    asking: Asking,
+    query: Page,
+    chosen: Mapping[str, Any],
+    prefix: str,
+    pattern: str,
+    read: Callable[[frozenset[str]], Read],
+) -> Reply:
+    """Return a page of the tenant's things that match what was chosen, the newest id first."""
+    filters: dict[str, Any] = {**asking.tenant, **chosen}
+    if query.cursor is not None:
+        last = str(decode_cursor(query.cursor, chosen).get("id"))
+        if not re.fullmatch(pattern, last):
+            raise InvalidCursor
+        filters["after"] = sort_key(last)
+    rows = await asking.rows(read(frozenset(filters)), {**filters, "limit": query.limit + 1})
+    return paged(
+        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key(prefix, row[1])}, chosen)
+    )

@@ -6,7 +6,7 @@ nothing else.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import ClassVar, Protocol
 
@@ -32,6 +32,8 @@ from ledger.intake.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.log.decisions import First
 from ledger.log.vault import content_digest
+
+OTHER_TENANT = "The credential may not act for this organization or workspace."
 
 
 class Command(Request, Protocol):
@@ -102,17 +104,38 @@ class SubjectCommand(OwnCommand):
         return Receipt(self.subject_id, (), 0, duplicate=True)
 
 
+@dataclass(eq=False, repr=False)
 class NewCommand(OwnCommand):
-    """A command that makes something for a tenant."""
+    """A command that makes something for a tenant. Subclasses are dataclasses too."""
 
+    principal: Principal
+    request_id: str | None = None
+    _: KW_ONLY
     organization_id: str | None
+    """None: the credential's own; likewise the workspace."""
     workspace_id: str | None
+    fault: Invalid | None = None
+    idempotency: IdempotencyKey | None = None
 
     def about(self) -> About:
         """The action, and the named tenant of what does not exist yet."""
         organization_id = self.organization_id
         tenant = None if organization_id is None else (organization_id, self.workspace_id)
         return About(self.action, tenant=tenant)
+
+    def require_seen(self) -> None:
+        """Raise Forbidden for another tenant."""
+        organization_id = self.organization_id
+        if organization_id and not self.principal.sees(organization_id, self.workspace_id):
+            raise Forbidden(OTHER_TENANT)
+
+    def require_tenant(self) -> str:
+        """The organization of a request without a fault. Raises Invalid."""
+        if self.fault is not None:
+            raise self.fault
+        if self.organization_id is None:
+            raise Invalid.at("/organization_id", "is required")
+        return self.organization_id
 
 
 class TurnDown(OwnCommand):

@@ -38,8 +38,8 @@ from ledger.api.writing import (
     turn_down,
     with_secret,
 )
+from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
-from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.values import (

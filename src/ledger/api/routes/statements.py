@@ -20,7 +20,7 @@ from ledger.api.corners import corner_at, corner_of, present_corner, require_dat
 from ledger.api.exports import Cut, Exported, answers, begin_export
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.models import CommandBody, Reason
-from ledger.api.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS, InvalidCursor
+from ledger.api.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
 from ledger.api.reading import (
     Asking,
     Bound,
@@ -29,9 +29,7 @@ from ledger.api.reading import (
     RangeParameters,
     TenantQuery,
     TimeZone,
-    decode_cursor,
-    encode_cursor,
-    paged,
+    paged_by_id,
     path_id,
     read_at,
 )
@@ -56,8 +54,6 @@ from ledger.domain.values import (
     TEXT,
     WORKSPACE_ID,
     id_named,
-    id_of_key,
-    sort_key,
 )
 from ledger.intake.fact_types import Characters
 from ledger.language.rendering import ShownInstant, StatementAsIssued, doc, json_text
@@ -329,19 +325,7 @@ async def list_statements(asking: Asking, query: StatementsQuery) -> Response:
     chosen: dict[str, Any] = query.chosen()
     chosen |= {"from": start} if start is not None else {}
     chosen |= {"to": end} if end is not None else {}
-    filters = asking.tenant | chosen
-    if query.cursor is not None:
-        filters["after"] = _key_in(decode_cursor(query.cursor, chosen))
-    rows = await asking.rows(list_read(frozenset(filters)), {**filters, "limit": query.limit + 1})
-    return paged(
-        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key("STM", row[1])}, chosen)
-    )
-
-
-def _key_in(key: Mapping[str, Any]) -> int:
-    if not re.fullmatch(STATEMENT_ID, str(key.get("id"))):
-        raise InvalidCursor
-    return sort_key(key["id"])
+    return await paged_by_id(asking, query, chosen, "STM", STATEMENT_ID, list_read)
 
 
 class FoundStatement(NamedTuple):

@@ -20,14 +20,12 @@ from ledger.api.corners import present_corner
 from ledger.api.exports import PORTION
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.models import Changes
-from ledger.api.problems import FEED_ERRORS, WRITE_ERRORS, InvalidCursor
+from ledger.api.problems import FEED_ERRORS, WRITE_ERRORS
 from ledger.api.reading import (
     Asking,
     Present,
     TenantQuery,
-    decode_cursor,
-    encode_cursor,
-    paged,
+    paged_by_id,
     path_id,
     read_at,
 )
@@ -46,6 +44,7 @@ from ledger.api.watch_settings import (
     values_of,
 )
 from ledger.api.writing import Sent, deleted, execute, execute_on
+from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.watches import (
     CreateWatch,
     DeleteWatch,
@@ -53,11 +52,10 @@ from ledger.application.commands.watches import (
     WatchCounters,
     require_consistent,
 )
-from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.domain.alert import AlertSubject
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.stretch import sentence, silence
-from ledger.domain.values import WATCH_ID, id_of_key, parse_bound, sort_key
+from ledger.domain.values import WATCH_ID, parse_bound
 from ledger.domain.watch import (
     BlockerOpen,
     InState,
@@ -153,21 +151,7 @@ async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
 @read_route(router, "", PageOf[ShownWatch], summary="List watches")
 async def list_watches(asking: Asking, query: TenantQuery) -> Response:
     """List the watches of the credential's tenant, newest first."""
-    chosen = query.chosen()
-    filters = asking.tenant | chosen
-    if query.cursor is not None:
-        filters["after"] = _key_in(decode_cursor(query.cursor, chosen))
-    parameters = {**filters, "limit": query.limit + 1}
-    rows = await asking.rows(watches_read(frozenset(filters)), parameters)
-    return paged(
-        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key("WCH", row[1])}, chosen)
-    )
-
-
-def _key_in(key: Mapping[str, Any]) -> int:
-    if not re.fullmatch(WATCH_ID, str(key.get("id"))):
-        raise InvalidCursor
-    return sort_key(key["id"])
+    return await paged_by_id(asking, query, query.chosen(), "WCH", WATCH_ID, watches_read)
 
 
 async def _found(asking: Asking, watch_id: str) -> Answer:

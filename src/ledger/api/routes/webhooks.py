@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ledger.api.lean import LeanRoute, command_route, read_route
 from ledger.api.models import EmptyBody
-from ledger.api.problems import FEED_ERRORS, STORY_ERRORS, InvalidCursor
+from ledger.api.problems import FEED_ERRORS, STORY_ERRORS
 from ledger.api.reading import (
     OR,
     Asking,
@@ -23,6 +23,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     paged,
+    paged_by_id,
     path_id,
     read_at,
     services_of,
@@ -41,8 +42,8 @@ from ledger.api.writing import (
     turn_down,
     with_secret,
 )
+from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.webhooks import (
-    OTHER_TENANT,
     CreateEndpoint,
     DeleteEndpoint,
     EndpointSettings,
@@ -53,7 +54,7 @@ from ledger.application.commands.webhooks import (
     UpdateEndpoint,
 )
 from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.values import ENDPOINT_ID, EVENT_ID, id_of_key, parse_bound, sort_key
+from ledger.domain.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import ForbiddenTarget
 from ledger.intake.request import Receipt
@@ -112,21 +113,9 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
 @read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
 async def list_webhooks(asking: Asking, query: TenantQuery) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
-    chosen = query.chosen()
-    filters = asking.tenant | chosen
-    if query.cursor is not None:
-        filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
-    parameters = {**filters, "limit": query.limit + 1}
-    rows = await asking.rows(statements.list_read(frozenset(filters)), parameters)
-    return paged(
-        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key("WHK", row[1])}, chosen)
+    return await paged_by_id(
+        asking, query, query.chosen(), "WHK", ENDPOINT_ID, statements.list_read
     )
-
-
-def _endpoint_key(key: dict[str, Any]) -> int:
-    if not re.fullmatch(ENDPOINT_ID, str(key.get("id"))):
-        raise InvalidCursor
-    return sort_key(key["id"])
 
 
 @read_route(

@@ -10,9 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.application.command import OwnCommand
+from ledger.application.command import OTHER_TENANT, OwnCommand
 from ledger.application.commands.lines import Pause, Resume, require_end
-from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.application.group import Group
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.execution import Execution, Hold

@@ -20,8 +20,8 @@ from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.recorded import Event
 from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
-from ledger.intake.principal import HOUSEKEEPER, Principal
-from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.intake.principal import HOUSEKEEPER
+from ledger.intake.request import Receipt
 from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.rendering import ShownKey, shown_as
 
@@ -37,17 +37,12 @@ class CreateApiKey(NewCommand):
     action = "key.create"
     issues = "KEY"
 
-    principal: Principal
     token: str
+    request_id: str | None = field(default=None, kw_only=True)
     _: KW_ONLY
     name: str | None
-    organization_id: str | None
-    workspace_id: str | None
     permissions: Collection[Permission]
     expires_at: datetime | None = None
-    request_id: str | None = None
-    fault: Invalid | None = None
-    idempotency: IdempotencyKey | None = None
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for more than the credential has, or Invalid."""

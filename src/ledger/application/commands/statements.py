@@ -15,13 +15,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from ledger.application.command import NewCommand, SubjectCommand, receipt
-from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.application.group import Group
-from ledger.domain.errors import Forbidden, Invalid, InvalidState, Unavailable
+from ledger.domain.errors import Invalid, InvalidState, Unavailable
 from ledger.domain.recorded import Identity
 from ledger.domain.statement import StatementIssued, UsageStatement
-from ledger.intake.principal import Principal
-from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
+from ledger.intake.request import Receipt, TenantOf
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,17 +39,11 @@ class IssueStatement(NewCommand):
     action = "statement.issue"
     issues = "STM"
 
-    principal: Principal
-    request_id: str | None
     _: KW_ONLY
-    organization_id: str | None
-    workspace_id: str | None
     replaces: str | None
     """The statement that the request names, also where it has a fault."""
     numbers: StatementNumbers | None
     """None: the request has a fault, or its tenant is another one."""
-    fault: Invalid | None = None
-    idempotency: IdempotencyKey | None = None
 
     def streams(self) -> Sequence[str]:
         return () if self.replaces is None else (self.replaces,)
@@ -63,23 +55,18 @@ class IssueStatement(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden, NotFound, Invalid or InvalidState; Unavailable for an early event."""
-        organization_id, workspace_id = self.organization_id, self.workspace_id
-        if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
-            raise Forbidden(OTHER_TENANT)
+        self.require_seen()
         replaced = None
         if self.replaces is not None:
             replaced = group.memory.statement(self.replaces, self.principal)
-        if self.fault is not None:
-            raise self.fault
-        if organization_id is None:
-            raise Invalid.at("/organization_id", "is required")
+        organization_id = self.require_tenant()
         if replaced is not None:
             self._require_replaceable(replaced, group)
         assert self.numbers is not None
         event = self.numbers.event
         self._require_final(group, self.numbers.as_of, event.position)
         statement = UsageStatement(group.issue("STM"))
-        tenant = (organization_id, workspace_id, None)
+        tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(statement, event, group.now, self, tenant=tenant)
         answer = {
             "id": statement.id,

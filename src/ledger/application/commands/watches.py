@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.application.command import NewCommand, SubjectCommand, receipt
-from ledger.application.commands.webhooks import OTHER_TENANT
 from ledger.application.group import Group
-from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.errors import Invalid
 from ledger.domain.watch import (
     KEEPING,
     LineChoice,
@@ -23,8 +22,7 @@ from ledger.domain.watch import (
     WatchDeleted,
     WatchSettings,
 )
-from ledger.intake.principal import Principal
-from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownWatch, json_text, shown_as
 from ledger.log.tables import WATCH
 
@@ -59,33 +57,21 @@ class CreateWatch(NewCommand):
     action = "watch.create"
     issues = "WCH"
 
-    principal: Principal
-    request_id: str | None
     _: KW_ONLY
-    organization_id: str | None
-    """None: the credential's own; likewise the workspace."""
-    workspace_id: str | None
     settings: WatchSettings | None
     """None: the request has a fault."""
     endpoints: int = 0
     """The endpoints that the watch will tell."""
-    fault: Invalid | None = None
-    idempotency: IdempotencyKey | None = None
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many watches."""
-        organization_id, workspace_id = self.organization_id, self.workspace_id
-        if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
-            raise Forbidden(OTHER_TENANT)
-        if self.fault is not None:
-            raise self.fault
-        if organization_id is None:
-            raise Invalid.at("/organization_id", "is required")
+        self.require_seen()
+        organization_id = self.require_tenant()
         assert self.settings is not None, "a request without a fault has settings"
         require_consistent(self.settings)
         Watch.require_room(group.owned(WATCH, organization_id))
         watch, body = Watch(group.issue("WCH")), WatchCreated(settings=self.settings)
-        tenant = (organization_id, workspace_id, None)
+        tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(watch, body, group.now, self, tenant=tenant)
         beside = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
         return receipt(recorded, _answer(watch, beside))

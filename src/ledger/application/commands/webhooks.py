@@ -37,16 +37,14 @@ from ledger.domain.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
+from ledger.domain.errors import Invalid, InvalidState, NotFound
 from ledger.domain.recorded import Event, Identity
 from ledger.domain.watch import Severity
-from ledger.intake.principal import DISPATCHER, Principal
-from ledger.intake.request import IdempotencyKey, Receipt, TenantOf
+from ledger.intake.principal import DISPATCHER
+from ledger.intake.request import Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
 from ledger.log.tables import ENDPOINT
 from ledger.log.vault import Vault
-
-OTHER_TENANT = "The credential may not act for this organization or workspace."
 
 _encode = msgspec.json.Encoder().encode
 
@@ -89,28 +87,16 @@ class CreateEndpoint(NewCommand):
     action = "webhook.create"
     issues = "WHK"
 
-    principal: Principal
-    request_id: str | None
     _: KW_ONLY
     secret: str
     """Signs, except where the address has a secret of its own."""
     settings: EndpointSettings
-    organization_id: str | None
-    workspace_id: str | None
-    """None: all workspaces of the organization."""
     rules: ChannelRules = STRICT
-    fault: Invalid | None = None
-    idempotency: IdempotencyKey | None = None
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
-        organization_id, workspace_id = self.organization_id, self.workspace_id
-        if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
-            raise Forbidden(OTHER_TENANT)
-        if self.fault is not None:
-            raise self.fault
-        if organization_id is None:
-            raise Invalid.at("/organization_id", "is required")
+        self.require_seen()
+        organization_id = self.require_tenant()
         if group.owned(ENDPOINT, organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
@@ -127,7 +113,7 @@ class CreateEndpoint(NewCommand):
         endpoint = Endpoint(group.issue("WHK"))
         sealed = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
         body = WebhookCreated(**given, url=url, secret=sealed)
-        tenant = (organization_id, workspace_id, None)
+        tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
         return receipt(recorded, _answer(endpoint, secret=secret if signs else None))
 
