@@ -86,7 +86,6 @@ AlertEvent = AlertOpened | AlertReminded | AlertAcknowledged | AlertResolved
 
 _ABOUT = ("alert_id", "watch_id", "watch_name", "severity", "subject")
 _OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "text")
-_FOLLOWING = (*_ABOUT, "text")
 
 # Columns: event, published type, published payload, fact, command, note.
 ALERT_TABLE: tuple[EventRow, ...] = (

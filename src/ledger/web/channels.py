@@ -32,7 +32,7 @@ from ledger.web.addresses import with_parameter
 from ledger.web.managed import Managed, RefusedForm
 from ledger.web.names import names_of_watches
 from ledger.web.pages import Form, PageRoute, Typed, gathered, go, idempotency_of, read_answer
-from ledger.web.webhook_forms import SettingsForm, nothing
+from ledger.web.webhook_forms import SettingsForm
 
 PATH = "/ui/webhooks"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
@@ -182,11 +182,9 @@ async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Res
 
 
 @command_route(router, "/{endpoint_id}/tested", TestEndpoint, _PERMISSION)
-async def try_again(asking: Asking, endpoint_id: str, form: Form) -> Response:
+async def try_again(asking: Asking, form: Form) -> Response:
     """Send a test again."""
-    sent = nothing(idempotency_of(asking, form))
-    command = api.send_webhook_test(asking, endpoint_id, sent)
-    return await _CHANNELS.carry_out(asking, form, command, partial(_follow, asking))
+    return await _CHANNELS.send(asking, form, api.send_webhook_test, partial(_follow, asking))
 
 
 def _follow(asking: Asking, made: Response) -> Response:
@@ -209,7 +207,7 @@ async def _try(
             error.errors = tuple((named.get(at, at), said) for at, said in error.errors)
             raise
         own = msgspec.structs.replace(key, key=f"{key.key}-test")
-        return await api.send_webhook_test(asking, endpoint.id, nothing(own))
+        return await api.send_webhook_test(asking, endpoint.id, Form.sent(form, own))
 
     return await _CHANNELS.carry_out(asking, form, commands(), partial(_follow, asking))
 

@@ -88,7 +88,7 @@ class NewKeyForm(_ExpiryForm):
             return ["admin"]
         return self.permissions.split(",") if self.permissions else []
 
-    def sent(
+    def sent_at(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[api.NewKey]:
         said: dict[str, Any] = {
@@ -110,7 +110,7 @@ class ChangeKeyForm(_ExpiryForm):
 
     name: Typed = None
 
-    def sent(
+    def sent_at(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[api.KeyChanges]:
         said = {"name": self.name}

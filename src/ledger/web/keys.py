@@ -90,6 +90,11 @@ async def _own_end(asking: Asking) -> datetime | None:
     return shown.expires_at
 
 
+async def _sent(asking: Asking, form: NewKeyForm | ChangeKeyForm) -> Sent[Any]:
+    key, zone = idempotency_of(asking, form), zone_of(asking.request)
+    return form.sent_at(key, zone, asking.services.clock(), await _own_end(asking))
+
+
 async def _key(asking: Asking, key_id: str) -> ShownKey:
     shown = api.show_api_key(asking, key_id, Present())
     return (await read_answer(shown, AnswerOf[ShownKey])).data
@@ -98,14 +103,10 @@ async def _key(asking: Asking, key_id: str) -> ShownKey:
 @command_route(router, "", CreateApiKey, _PERMISSION)
 async def add_key(asking: Asking, form: NewKeyForm) -> Response:
     """Create a key; the answer contains its secret."""
-    sent = form.sent(
-        idempotency_of(asking, form),
-        zone_of(asking.request),
-        asking.services.clock(),
-        await _own_end(asking),
+    sent = await _sent(asking, form)
+    return await _KEYS.send(
+        asking, form, api.create_api_key, partial(_secret, asking.request), sent
     )
-    command = api.create_api_key(asking, sent)
-    return await _KEYS.carry_out(asking, form, command, partial(_secret, asking.request))
 
 
 def _secret(
@@ -161,35 +162,25 @@ async def show_key(
 
 
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
-async def change_key(asking: Asking, key_id: str, form: ChangeKeyForm) -> Response:
+async def change_key(asking: Asking, form: ChangeKeyForm) -> Response:
     """Change the key's name and expiry."""
-    sent = form.sent(
-        idempotency_of(asking, form),
-        zone_of(asking.request),
-        asking.services.clock(),
-        await _own_end(asking),
-    )
-    command = api.update_api_key(asking, key_id, sent)
-    return await _KEYS.carry_out(asking, form, command, "change")
+    sent = await _sent(asking, form)
+    return await _KEYS.send(asking, form, api.update_api_key, "change", sent)
 
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
 async def rotate_key(asking: Asking, key_id: str, form: RotateForm) -> Response:
     """Replace the key's secret; the answer contains the new one."""
-    sent = form.sent(idempotency_of(asking, form))
-    command = api.rotate_api_key(asking, key_id, sent)
     then = partial(
         _secret, asking.request, grace=form.grace_seconds, is_own=asking.principal.id == key_id
     )
-    return await _KEYS.carry_out(asking, form, command, then)
+    return await _KEYS.send(asking, form, api.rotate_api_key, then)
 
 
 @command_route(router, "/{key_id}/revoke", RevokeApiKey, _PERMISSION)
-async def revoke_key(asking: Asking, key_id: str, form: Form) -> Response:
+async def revoke_key(asking: Asking, form: Form) -> Response:
     """Revoke the key for good."""
-    sent: Sent[Any] = Sent(None, idempotency_of(asking, form), None)
-    command = api.revoke_api_key(asking, key_id, sent)
-    return await _KEYS.carry_out(asking, form, command, "revoke")
+    return await _KEYS.send(asking, form, api.revoke_api_key, "revoke")
 
 
 _KEYS = Managed(

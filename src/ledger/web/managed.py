@@ -14,11 +14,12 @@ from fastapi import APIRouter, Request, Response
 from ledger.api.lean import needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking
+from ledger.api.writing import Sent
 from ledger.domain.errors import ChangedTooOften, NotFound, Refused
 from ledger.domain.recorded import Actor
 from ledger.web.addresses import here, with_parameter
 from ledger.web.names import names_of_actors, names_of_scopes
-from ledger.web.pages import Form, go, show
+from ledger.web.pages import Form, go, idempotency_of, show
 
 
 def _creators(things: Sequence[Any]) -> list[Actor]:
@@ -72,6 +73,19 @@ class Managed(NamedTuple):
             here=here(asking.request) if form is None else self._address(asking.request),
             **context,
         )
+
+    async def send(
+        self,
+        asking: Asking,
+        form: Form,
+        command: Callable[..., Awaitable[Response]],
+        then: str | Callable[[Response], Response],
+        sent: Sent[Any] | None = None,
+    ) -> Response:
+        """Carry out the command that the form sends, about the thing of the request's path."""
+        sent = form.sent(idempotency_of(asking, form)) if sent is None else sent
+        things = asking.request.path_params.values()
+        return await self.carry_out(asking, form, command(asking, *things, sent), then)
 
     async def carry_out(
         self,

@@ -24,6 +24,7 @@ from ledger.api.lean import LeanRoute, is_model, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.api.machinery.shares import LARGE_PAGE
+from ledger.api.models import EmptyBody
 from ledger.api.problems import (
     REFUSALS,
     STATUS,
@@ -34,6 +35,7 @@ from ledger.api.problems import (
     status_of,
 )
 from ledger.api.reading import Asking, services_of
+from ledger.api.writing import Sent
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
@@ -119,6 +121,10 @@ class Form(BaseModel):
     form_key: str = Field(max_length=100)
     request_key: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
     """An idempotency key: a form sent twice is carried out once (contract, Access)."""
+
+    def sent(self, key: IdempotencyKey) -> Sent[Any]:
+        """The command for the API. A form without fields of its own has an empty one."""
+        return Sent(EmptyBody(), key, None)
 
 
 # Longer than the API's models allow: those refuse a value that is too long, and the page keeps it.

@@ -1,7 +1,7 @@
 """Parts that the pages across lines share: which lines they are about, and what leads elsewhere."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,8 +26,6 @@ PAGE = 1000
 """The most rows of a page of the API."""
 PAGES = 10
 """The most pages of the API that are read, so that rows can be sorted; a file has all rows."""
-
-_TICK = timedelta(microseconds=1)
 
 
 def organization_first(asking: Asking, query: LineFilters) -> Response | None:

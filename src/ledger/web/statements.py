@@ -172,13 +172,12 @@ async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
 @command_route(router, "", IssueStatement, _PERMISSION)
 async def issue_statement(asking: Asking, form: IssueForm) -> Response:
     """Issue a statement, and lead to its page."""
-    command = api.issue_statement(asking, form.sent(idempotency_of(asking, form)))
 
     def then(made: Response) -> Response:
         issued = msgspec.json.decode(made.body, type=AnswerOf[api.Issued]).data
         return go(with_parameter(f"{PATH}/{issued.id}", "done", "issue"))
 
-    return await _STATEMENTS.carry_out(asking, form, command, then)
+    return await _STATEMENTS.send(asking, form, api.issue_statement, then)
 
 
 @router.get("/{statement_id}", openapi_extra=needs("read"))
@@ -285,13 +284,12 @@ def _bundle_file(statement_id: str) -> str:
 
 
 @command_route(router, "/{statement_id}/withdraw", WithdrawStatement, _PERMISSION)
-async def withdraw_statement(asking: Asking, statement_id: str, form: WithdrawForm) -> Response:
+async def withdraw_statement(asking: Asking, form: WithdrawForm) -> Response:
     """Withdraw the statement for good."""
     reason = reason_of(form.reason)
     said = {} if reason is None else {"reason": reason}
     sent = checked(said, Reason, idempotency_of(asking, form))
-    command = api.withdraw_statement(asking, statement_id, sent)
-    return await _STATEMENTS.carry_out(asking, form, command, "withdraw")
+    return await _STATEMENTS.send(asking, form, api.withdraw_statement, "withdraw", sent)
 
 
 _STATEMENTS = Managed(

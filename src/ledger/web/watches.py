@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from fastapi import APIRouter, Response
@@ -14,7 +14,7 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import watches as api
 from ledger.api.routes.directory import ShownName
 from ledger.api.watch_settings import WatchToTry
-from ledger.api.writing import Sent, checked
+from ledger.api.writing import checked
 from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.domain.starter_watches import STARTERS
@@ -266,32 +266,29 @@ async def ask_change(asking: Asking, watch_id: str, query: NewWatchQuery) -> Res
 
 
 @command_route(router, "/{watch_id}/change", UpdateWatch, _PERMISSION)
-async def change_watch(asking: Asking, watch_id: str, form: WatchForm) -> Response:
+async def change_watch(asking: Asking, form: WatchForm) -> Response:
     """Replace the settings of the watch."""
     # The tenant of a watch stays; the form has it for its preview.
     fields = api.WatchChanges.model_fields.keys()
     changes = {name: value for name, value in form.settings().items() if name in fields}
     sent = checked(changes, api.WatchChanges, idempotency_of(asking, form))
-    command = api.update_watch(asking, watch_id, sent)
-    return await _WATCHES.carry_out(asking, form, command, "change")
+    return await _WATCHES.send(asking, form, api.update_watch, "change", sent)
 
 
 @command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
-async def switch_watch(asking: Asking, watch_id: str, form: SwitchWatchForm) -> Response:
+async def switch_watch(asking: Asking, form: SwitchWatchForm) -> Response:
     """Enable or disable the watch."""
     is_on = form.enabled == "true"
     sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
-    command = api.update_watch(asking, watch_id, sent)
-    return await _WATCHES.carry_out(asking, form, command, "enable" if is_on else "disable")
+    then = "enable" if is_on else "disable"
+    return await _WATCHES.send(asking, form, api.update_watch, then, sent)
 
 
 @command_route(router, "/{watch_id}/remove", DeleteWatch, _PERMISSION)
-async def remove_watch(asking: Asking, watch_id: str, form: Form) -> Response:
+async def remove_watch(asking: Asking, form: Form) -> Response:
     """Delete the watch for good."""
-    sent: Sent[Any] = Sent(None, idempotency_of(asking, form), None)
-    command = api.delete_watch(asking, watch_id, sent)
     then = go(with_parameter(PATH, "done", "remove"))
-    return await _WATCHES.carry_out(asking, form, command, lambda _: then)
+    return await _WATCHES.send(asking, form, api.delete_watch, lambda _: then)
 
 
 _WATCHES = Managed(

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ledger.api.models import EmptyBody
 from ledger.api.routes import webhook_bodies as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
@@ -90,18 +89,13 @@ class RecoverForm(Form):
 
     since: Annotated[str | None, Field(max_length=40)] = None
 
-    def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[api.Recovery]:
+    def sent_in(self, zone: Zone, key: IdempotencyKey) -> Sent[api.Recovery]:
         """The recovery for the API; its start is read in the page's zone."""
         try:
             since = zone.meant("since", self.since or "")
         except Invalid as error:
             return Sent(None, key, error)
         return checked({"since": since}, api.Recovery, key)
-
-
-def nothing(key: IdempotencyKey) -> Sent[EmptyBody]:
-    """A command without any fields."""
-    return Sent(EmptyBody(), key, None)
 
 
 def typed(form: Form | None, endpoint: ShownEndpoint | None = None) -> Mapping[str, Any]:

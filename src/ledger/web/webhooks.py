@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -37,7 +37,6 @@ from ledger.web.webhook_forms import (
     NewForm,
     RecoverForm,
     SwitchForm,
-    nothing,
     since_when,
     typed,
 )
@@ -135,9 +134,8 @@ async def _watches_of(asking: Asking, shown: Sequence[ShownEndpoint]) -> Mapping
 @command_route(router, "", CreateEndpoint, _PERMISSION)
 async def add_webhook(asking: Asking, form: NewForm) -> Response:
     """Create an endpoint; the answer contains its secret."""
-    command = api.create_webhook(asking, form.sent(idempotency_of(asking, form)))
     then = partial(_secret, asking.request, is_new=True)
-    return await _ENDPOINTS.carry_out(asking, form, command, then)
+    return await _ENDPOINTS.send(asking, form, api.create_webhook, then)
 
 
 def _secret(request: Request, made: Response, is_new: bool) -> Response:
@@ -209,64 +207,49 @@ async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> i
 
 
 @command_route(router, "/{endpoint_id}/change", UpdateEndpoint, _PERMISSION)
-async def change_webhook(asking: Asking, endpoint_id: str, form: ChangeForm) -> Response:
+async def change_webhook(asking: Asking, form: ChangeForm) -> Response:
     """Replace the endpoint's settings."""
-    sent = form.sent(idempotency_of(asking, form))
-    command = api.update_webhook(asking, endpoint_id, sent)
-    return await _ENDPOINTS.carry_out(asking, form, command, "change")
+    return await _ENDPOINTS.send(asking, form, api.update_webhook, "change")
 
 
 @command_route(router, "/{endpoint_id}/switch", UpdateEndpoint, _PERMISSION)
-async def switch_webhook(asking: Asking, endpoint_id: str, form: SwitchForm) -> Response:
+async def switch_webhook(asking: Asking, form: SwitchForm) -> Response:
     """Enable or disable the endpoint."""
-    sent = form.sent(idempotency_of(asking, form))
-    command = api.update_webhook(asking, endpoint_id, sent)
     done: Done = "enable" if form.enabled == "true" else "disable"
-    return await _ENDPOINTS.carry_out(asking, form, command, done)
+    return await _ENDPOINTS.send(asking, form, api.update_webhook, done)
 
 
 @command_route(router, "/{endpoint_id}/recover", RecoverEndpoint, _PERMISSION)
-async def recover_webhook(asking: Asking, endpoint_id: str, form: RecoverForm) -> Response:
+async def recover_webhook(asking: Asking, form: RecoverForm) -> Response:
     """Send undelivered events again."""
-    sent = form.sent(idempotency_of(asking, form), zone_of(asking.request))
-    command = api.recover_webhook(asking, endpoint_id, sent)
-    return await _ENDPOINTS.carry_out(asking, form, command, "recover")
+    sent = form.sent_in(zone_of(asking.request), idempotency_of(asking, form))
+    return await _ENDPOINTS.send(asking, form, api.recover_webhook, "recover", sent)
 
 
 @command_route(router, "/{endpoint_id}/deliveries/{event_id}/resend", ResendDelivery, _PERMISSION)
-async def send_delivery_again(
-    asking: Asking, endpoint_id: str, event_id: str, form: Form
-) -> Response:
+async def send_delivery_again(asking: Asking, form: Form) -> Response:
     """Send one event again."""
-    sent = nothing(idempotency_of(asking, form))
-    command = api.send_delivery_again(asking, endpoint_id, event_id, sent)
-    return await _ENDPOINTS.carry_out(asking, form, command, "resend")
+    return await _ENDPOINTS.send(asking, form, api.send_delivery_again, "resend")
 
 
 @command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
-async def send_test(asking: Asking, endpoint_id: str, form: Form) -> Response:
+async def send_test(asking: Asking, form: Form) -> Response:
     """Send a test; the deliveries show its result."""
-    sent = nothing(idempotency_of(asking, form))
-    command = api.send_webhook_test(asking, endpoint_id, sent)
-    return await _ENDPOINTS.carry_out(asking, form, command, "test")
+    return await _ENDPOINTS.send(asking, form, api.send_webhook_test, "test")
 
 
 @command_route(router, "/{endpoint_id}/remove", DeleteEndpoint, _PERMISSION)
-async def remove_webhook(asking: Asking, endpoint_id: str, form: Form) -> Response:
+async def remove_webhook(asking: Asking, form: Form) -> Response:
     """Delete the endpoint for good."""
-    sent: Any = nothing(idempotency_of(asking, form))
-    command = api.delete_webhook(asking, endpoint_id, sent)
     then = go(with_parameter(PATH, "done", "remove"))
-    return await _ENDPOINTS.carry_out(asking, form, command, lambda _: then)
+    return await _ENDPOINTS.send(asking, form, api.delete_webhook, lambda _: then)
 
 
 @command_route(router, "/{endpoint_id}/rotate-secret", RotateSecret, _PERMISSION)
-async def rotate_secret(asking: Asking, endpoint_id: str, form: Form) -> Response:
+async def rotate_secret(asking: Asking, form: Form) -> Response:
     """Replace the endpoint's secret; the answer contains the new one."""
-    sent = nothing(idempotency_of(asking, form))
-    command = api.rotate_webhook_secret(asking, endpoint_id, sent)
     then = partial(_secret, asking.request, is_new=False)
-    return await _ENDPOINTS.carry_out(asking, form, command, then)
+    return await _ENDPOINTS.send(asking, form, api.rotate_webhook_secret, then)
 
 
 _ENDPOINTS = Managed(
