@@ -38,7 +38,7 @@ PINNED = {
     "directory": (2, "b608a67a2987d3eb"),
     "search": (2, "5bc92d201158b429"),
     "statement": (1, "10f61e718133d7e4"),
-    "watch": (1, "e54a26b2beb3e306"),
+    "watch": (2, "05bc90b4cf4b8f09"),
     "source": (1, "bd81f9c9548fdc01"),
 }
 
