@@ -131,7 +131,7 @@ def test_more_than_a_thousand_rows_are_counted(watcher: Watcher) -> None:
         fact("execution.blocked", line, {"blocker_id": f"b{n}", "cause": "approval_gap"})
         for n in range(1_001)
     ]
-    for some in (blockers[:900], blockers[900:]):
+    for some in (blockers[:250], blockers[250:500], blockers[500:750], blockers[750:]):
         watcher.edge.accept(*some, token=watcher.token)
     answer = ask(watcher, condition=BLOCKER).json()
     assert answer["meta"] == {"count": 1_001, "truncated": True}
