@@ -93,11 +93,16 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_w
     assert {each["reason"] for each in told(own_ledger, "resolved")} == {"disabled"}
 
 
+@pytest.mark.parametrize(
+    "bound", [{"_TURNS": 1}, {"_JUDGING_SECONDS": 0}, {"_DECIDING_SECONDS": 0}]
+)
 def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_oldest_due_first(
-    own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch, bound: dict[str, int]
 ) -> None:
-    monkeypatch.setattr(loop, "_TURNS", 1)
+    for name, value in bound.items():
+        monkeypatch.setattr(loop, name, value)
     monkeypatch.setattr(loop, "TURN_FACTS", 10)
+    monkeypatch.setattr(loop, "TURN_SECONDS", 60)
     monkeypatch.setattr(looks, "MOST_DUE", 25)
     lines = many(own_ledger, 60)
     own_ledger.watch(BLOCKED)
@@ -110,7 +115,7 @@ def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_
     for _ in range(2):
         # Another leader goes on where the last one has stopped.
         done, has_more = own_ledger.watch_loop._round()
-        assert has_more
+        assert (done, has_more) in {(11, True), (10, True)}
         own_ledger.watch_loop.disconnect()
         own_ledger.catch_up()
     assert [line for _, line in alerts(own_ledger)].index(mine) <= 10
