@@ -26,7 +26,7 @@ WORK = """async ([url, token, line]) => {
   ledger.report("execution.checked_in", line, { note: "one" });
   const value = await ledger.run(line, { name: "whole" }, (whole) =>
     ledger.run(line, { name: "part", parent: whole.name }, (run) => (run.tokens(7), 42)));
-  if (!(await ledger.flush())) throw new Error("not flushed");
+  if (!(await ledger.flush()).ok) throw new Error("not flushed");
   const states = [];
   for await (const each of ledger.lines.list({ limit: 1 })) states.push(each.state);
   const types = [];

@@ -38,7 +38,7 @@ def test_every_route_of_the_document_has_a_method(described: dict[str, Any]) -> 
         for method in methods
     }
     text = "".join(path.read_text() for path in SOURCES)
-    calls = re.findall(r'\w+\((?:"([A-Z]+)", )?path`([^`]+)`', text)
+    calls = re.findall(r'\w+\(\s*(?:"([A-Z]+)",\s*)?path`([^`]+)`', text)
     called = {f"{verb or 'GET'} {re.sub(r'[$]{.*?}', '{}', path)}" for verb, path in calls}
     # Facts are sent by verbs, by `send` and by the reporter; the stream is followed.
     others = {"POST /v1/facts", "POST /v1/facts/batch", "GET /v1/events/stream"}

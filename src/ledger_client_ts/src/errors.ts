@@ -3,6 +3,7 @@
 //   LedgerError
 //   ├── NotConfigured       no address or no token was given
 //   ├── NotReachable        no answer came in time
+//   ├── UnexpectedAnswer    something else than a ledger answered; `status`, `contentType`
 //   ├── NotVerified         a signature does not hold
 //   └── Problem             the service refused; `status`, `code`, `detail`, `errors`
 //       ├── BadRequest      400   ├── Conflict       409   ├── RateLimited  429
@@ -25,6 +26,23 @@ export class NotConfigured extends LedgerError {
 /** No answer came within the timeout. A command may have been done all the same: send it again. */
 export class NotReachable extends LedgerError {
   override name = "NotReachable";
+}
+
+/** The answer is none of a ledger's: the address is wrong, or something stands before it. */
+export class UnexpectedAnswer extends LedgerError {
+  override name = "UnexpectedAnswer";
+
+  constructor(
+    /** The address of the ledger. */
+    readonly url: string,
+    /** 0 for a redirect in a browser, which does not tell. */
+    readonly status: number,
+    /** The media type of the answer, such as `text/html`; null if it names none. */
+    readonly contentType: string | null,
+  ) {
+    const told = [status || "a redirect", contentType].filter(Boolean).join(", ");
+    super(`${url} has not answered as a ledger does (${told}): is the address right?`);
+  }
 }
 
 /** A signature does not hold. */

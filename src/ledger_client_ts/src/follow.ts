@@ -1,7 +1,8 @@
 // Following the feed: pages until they are complete, then the stream, and over again.
 
+import { UnexpectedAnswer } from "./errors.js";
 import type { Filters } from "./part.js";
-import { isLost, lines, outgoing, sleep } from "./transport.js";
+import { has, isLost, isPage, lines, outgoing, parsed, sleep } from "./transport.js";
 import type { Transport } from "./transport.js";
 import type { Event, EventPage, StreamEventsQuery } from "./types.js";
 
@@ -33,7 +34,8 @@ const PAGE = 100;
  *
  * The position of an event is stored when the next event is asked for, so an event whose handler
  * was interrupted comes again: at least once. A service that is away is waited for. A refusal, such
- * as a revoked key, is thrown.
+ * as a revoked key, is thrown; so is an answer of something else than a ledger, before the first
+ * right one.
  */
 export class Follow<E extends Event> implements AsyncIterable<E> {
   /** The log's position up to which all events were given; null before that is known. */
@@ -44,6 +46,8 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
   readonly #signal: AbortSignal | undefined;
   readonly #told: ((position: number) => void)[] = [];
   #after: string | undefined;
+  /** Whether a ledger has answered. */
+  #isAnswered = false;
 
   constructor(transport: Transport, options: FollowOptions<E["type"]>) {
     const { store, signal, after, ...filters } = options;
@@ -69,7 +73,8 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
         yield* this.#pulled();
         yield* this.#streamed();
       } catch (error) {
-        if (!isLost(error) && error !== this.#signal?.reason) throw error;
+        const isOther = error instanceof UnexpectedAnswer && this.#isAnswered;
+        if (!isOther && !isLost(error) && error !== this.#signal?.reason) throw error;
       }
       await sleep(RETURN_MS * (0.5 + Math.random() / 2), this.#signal).catch(() => {});
     }
@@ -89,10 +94,12 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
     for (;;) {
       const query = { ...this.#filters, limit: PAGE, after: this.#after };
       const sent = outgoing("GET", "/v1/events", query, {});
-      const [page, position] = await this.#transport.attempt(sent, this.#signal, async (answer) => [
-        (await answer.json()) as EventPage,
-        Number(answer.headers.get("ledger-position")),
-      ]);
+      const [page, position] = await this.#transport.attempt(sent, this.#signal, async (answer) => {
+        const told = answer.headers.get("ledger-position");
+        const isForm = (page: unknown) => told !== null && isPageOfEvents(page);
+        return [await this.#transport.json<EventPage>(answer, isForm), Number(told)];
+      });
+      this.#isAnswered = true;
       for (const event of page.data) yield* this.#given(event);
       if (page.meta.has_more) continue;
       this.completeTo = position;
@@ -108,7 +115,10 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
     sent.headers = { "last-event-id": `EVT-00-${`${this.completeTo}`.padStart(6, "0")}` };
     for await (const line of lines(this.#transport.stream(sent, this.#signal, SILENCE))) {
       if (!line.startsWith("data:") || !line.slice(5).trim()) continue;
-      const event = JSON.parse(line.slice(5)) as Event;
+      const event = parsed(line.slice(5)) as Event;
+      if (false) {
+        throw new UnexpectedAnswer(this.#transport.settings.url, 200, "text/event-stream");
+      }
       yield* this.#given(event);
       this.completeTo = event.position;
     }
@@ -121,4 +131,12 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
     this.#after = event.id;
     this.#signal?.throwIfAborted();
   }
+}
+
+function isEvent(told: unknown): boolean {
+  return has(told, "id type position payload");
+}
+
+function isPageOfEvents(told: unknown): boolean {
+  return isPage(told) && (told as EventPage).data.every(isEvent);
 }

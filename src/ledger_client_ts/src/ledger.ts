@@ -1,11 +1,12 @@
 // The client: routes by group, reporting in the background, and runs.
 
-import { NotConfigured } from "./errors.js";
+import { Conflict, Forbidden, NotConfigured } from "./errors.js";
 import { Compare, Events, Lines, Usage, Webhooks } from "./groups.js";
 import { program, variable } from "./host.js";
-import type { Attributes } from "./part.js";
+import type { Attributes, Patience } from "./part.js";
+import type { Refusal, Reported } from "./refusals.js";
 import { BATCH_FACTS, Reporter } from "./reporter.js";
-import type { Refusal, Reported } from "./reporter.js";
+import type { Flushed } from "./reporter.js";
 import {
   Alerts,
   Audit,
@@ -24,7 +25,7 @@ import { Run } from "./run.js";
 import type { RunOptions } from "./run.js";
 import { encoded, Transport } from "./transport.js";
 import type { Options, Settings } from "./transport.js";
-import type { Fact, FactItem } from "./types.js";
+import type { Credential, Fact, FactItem } from "./types.js";
 
 /** The types of facts. */
 export type FactType = keyof FactData;
@@ -102,31 +103,79 @@ export class Ledger {
    * `onRefused` and to the console. With an `id` of your own the fact is recorded once, however
    * often it is reported; it happened when it arrives, unless you give its `time`. A process that
    * is killed loses at most the facts that `flush` had not confirmed.
+   *
+   * Where too much waits already, the fact is refused as `queue_full`. With `wait` it waits for
+   * room instead, for some seconds or, if true, until there is some. The promise resolves when the
+   * fact is queued or refused, and is never rejected.
    */
+  report<T extends FactType>(
+    type: T,
+    subject: string | null,
+    data: FactData[T] | undefined,
+    attributes: Attributes & Patience,
+  ): Promise<void>;
   report<T extends FactType>(
     type: T,
     subject: string | null,
     data?: FactData[T],
     attributes?: Attributes,
   ): void;
+  report(fact: NewFact, patience: Patience): Promise<void>;
   report(fact: NewFact): void;
   report(
     fact: string | object,
-    subject?: string | null,
+    subject?: string | Patience | null,
     data: object = {},
-    attributes: Attributes = {},
-  ): void {
-    const given = typeof fact === "string" ? { type: fact, subject, data, ...attributes } : fact;
-    this.#reporter.report(given as Reported);
+    attributes: Attributes & Partial<Patience> = {},
+  ): Promise<void> {
+    if (typeof fact !== "string") {
+      return this.#reporter.report(fact as Reported, (Object(subject) as Patience).wait);
+    }
+    const { wait, ...others } = Object(attributes) as Attributes & Partial<Patience>;
+    return this.#reporter.report({ type: fact, subject, data, ...others }, wait);
   }
 
   /**
-   * Wait for at most so many seconds until the ledger has judged all facts reported so far.
+   * Wait for at most so many seconds until all facts reported so far have an outcome.
    *
-   * Gives whether it has: each of them is then recorded, or was told as refused.
+   * Gives the numbers of the recorded and refused facts since the last flush, and of those that
+   * still wait. Its `ok` says whether none was refused, and none waits.
    */
-  flush(seconds = 10): Promise<boolean> {
+  flush(seconds = 10): Promise<Flushed> {
     return this.#reporter.flush(seconds);
+  }
+
+  /** The number of reported facts that have no outcome now. */
+  get waiting(): number {
+    return this.#reporter.waiting;
+  }
+
+  /** The number of facts that were refused since the client was made. */
+  get refused(): number {
+    return this.#reporter.refused;
+  }
+
+  /**
+   * Check before a program starts that it may report, and that it may about a line.
+   *
+   * Sends one request, and gives the credential. Throws Unauthorized for a token that is unknown,
+   * revoked or expired, Forbidden for a credential without `write`, NotFound for a line that is
+   * unknown or of another tenant, Conflict for one that is closed, and Invalid for a word that is
+   * no id of a line; NotReachable without an answer, and UnexpectedAnswer for one that is none of
+   * a ledger's.
+   */
+  async check(line?: string | null, options: Options = {}): Promise<Credential> {
+    const credential = await this.service.credential(
+      line === undefined || line === null ? {} : { service_line_id: line },
+      options,
+    );
+    if (!credential.permissions.some((each) => each === "write" || each === "admin")) {
+      throw new Forbidden(403, "forbidden", "The credential lacks the permission write.");
+    }
+    if (credential.service_line?.state === "closed") {
+      throw new Conflict(409, "invalid_state", "The line is closed.");
+    }
+    return credential;
   }
 
   /** Send CloudEvents now, in their order; give the outcome of each. Throws LedgerError. */
@@ -134,10 +183,8 @@ export class Ledger {
     const items: FactItem[] = [];
     const texts = facts.map((fact) => encoded(fact, this.#transport.settings.source));
     for (let first = 0; first < texts.length; first += BATCH_FACTS) {
-      const body = `[${texts.slice(first, first + BATCH_FACTS).join(",")}]`;
-      items.push(
-        ...(await this.#transport.facts<FactItem[]>("/v1/facts/batch", body, options.signal)),
-      );
+      const batch = texts.slice(first, first + BATCH_FACTS);
+      items.push(...(await this.#transport.facts(batch, options.signal)));
     }
     return items;
   }

@@ -31,6 +31,12 @@ export interface Attributes {
   traceparent?: string | undefined;
 }
 
+/** How long a reported fact waits for room, where too much waits already. */
+export interface Patience {
+  /** True: until there is room. A number: seconds; the fact is then refused as `queue_full`. */
+  wait: boolean | number;
+}
+
 /** The attributes of a fact that is sent now. */
 export type About = Attributes & Pick<Options, "signal">;
 

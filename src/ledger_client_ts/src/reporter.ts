@@ -3,15 +3,11 @@
 import { causeOf, Problem, problemOf } from "./errors.js";
 import { done, keep, later, timer } from "./host.js";
 import type { Unfinished } from "./host.js";
-import { encoded, FIRST_PAUSE, LONGEST_PAUSE } from "./transport.js";
+import { Refusals } from "./refusals.js";
+import type { Refusal, Reported } from "./refusals.js";
+import { batchOf, encoded, FIRST_PAUSE, LONGEST_PAUSE } from "./transport.js";
 import type { Transport } from "./transport.js";
 import type { FactItem } from "./types.js";
-
-/** A fact as it was reported. */
-export type Reported = Record<string, unknown>;
-
-/** Called with a fact that will not be recorded, and the reason. */
-export type Refusal = (fact: Reported, problem: Problem) => unknown;
 
 /** Called with the outcome of one fact, or with the reason why it will not be recorded. */
 export type Judged = (item: FactItem | null, problem: Problem | null) => void;
@@ -34,6 +30,21 @@ const TOLD_FAILURES = 2;
 /** The statuses of an item that was not judged: it is sent again. */
 const HELD = [408, 429, 503];
 
+/** The outcomes of reported facts. */
+export interface Flushed {
+  /** Facts that were recorded since the last flush, duplicates too. */
+  readonly recorded: number;
+  /** Facts that were refused since the last flush, by the ledger or by the client. */
+  readonly refused: number;
+  /** Facts reported before the flush that have no outcome yet. */
+  readonly waiting: number;
+  /** Whether no fact was refused, and none waits. */
+  readonly ok: boolean;
+}
+
+const DONE = Promise.resolve();
+const OCTETS = new TextEncoder();
+
 interface Waiting {
   /** The place in the order of this ledger's facts. */
   number: number;
@@ -41,6 +52,13 @@ interface Waiting {
   text: string;
   size: number;
   judged: Judged | undefined;
+}
+
+/** A fact that the queue takes as soon as there is room. */
+interface Offer {
+  fact: Waiting;
+  /** The caller waits no longer. */
+  resolve: () => void;
 }
 
 interface Result {
@@ -52,43 +70,64 @@ interface Result {
 /**
  * A queue of facts and the loop that sends them.
  *
- * - `put` returns at once and never throws.
+ * - `put` returns at once and never throws. A fact beyond the bounds of memory waits for room if
+ *   the caller does; else it is refused.
+ * - A `flush` counts the outcomes since the last one that had returned before it began.
  * - Facts are sent in the order of `put`, one batch after the other, each until it is judged. A
  *   fact that is sent again has the same bytes and the same id, so it is recorded once.
  * - The loop keeps a program alive while a request is under way, and not between two attempts.
  */
 export class Reporter implements Unfinished {
   readonly #transport: Transport;
-  readonly #onRefused: Refusal | undefined;
-  readonly #flushes = new Set<{ last: number; resolve: (isFlushed: boolean) => void }>();
+  readonly #refusals: Refusals;
+  readonly #flushes = new Set<{ last: number; resolve: () => void }>();
+  readonly #offers = new Set<Offer>();
   #queue: Waiting[] = [];
   #bytes = 0;
+  #recorded = 0;
+  #refused = 0;
+  /** The recorded and the refused facts when the last flush returned. */
+  #counted: readonly [number, number] = [0, 0];
   #last = 0;
   #most = BATCH_FACTS;
   #pause = FIRST_PAUSE;
   #failures = 0;
   #isSending = false;
-  #isRefusing = false;
   #isHurried = false;
   #wake = () => {};
   #stop = new AbortController();
 
   constructor(transport: Transport, onRefused: Refusal | undefined) {
     this.#transport = transport;
-    this.#onRefused = onRefused;
+    this.#refusals = new Refusals(onRefused);
   }
 
-  /** Queue a fact. Never throws: a fact that is no JSON is told as refused. */
-  report(fact: Reported): void {
+  /** The number of facts that have no outcome. */
+  get waiting(): number {
+    return this.#queue.length + this.#offers.size;
+  }
+
+  /** The number of facts that were refused. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /**
+   * Queue a fact. Never throws: a fact that is no JSON is told as refused.
+   *
+   * The promise resolves when the fact is queued or refused, and is never rejected.
+   */
+  report(fact: Reported, wait: boolean | number | undefined): Promise<void> {
     let text;
     try {
       text = encoded(fact, this.#transport.settings.source);
     } catch (error) {
       const problem = new Problem(0, "not_sendable", `The fact cannot be sent: ${causeOf(error)}`);
-      this.#tell([[Object(fact) as Reported, problem]]); // callers without types give anything
-      return;
+      this.#refused += 1;
+      this.#refusals.tell(Object(fact) as Reported, problem); // callers without types give anything
+      return DONE;
     }
-    this.put(text);
+    return this.put(text, undefined, wait);
   }
 
   /** Queue a fact about a run. A payload that cannot be sent is left out: the rest counts. */
@@ -107,47 +146,86 @@ export class Reporter implements Unfinished {
       console.error(`The ${payload} of a run is not reported: ${problem}`);
       text = encoded({ type, data: { ...data, [payload]: undefined } }, source);
     }
-    this.put(text, judged);
+    void this.put(text, judged);
   }
 
-  /** Queue a fact in JSON. Never throws, and never waits. */
-  put(text: string, judged?: Judged): void {
-    const size = sizeOf(text);
-    const wasRefusing = this.#isRefusing;
-    this.#isRefusing = this.#queue.length >= MAX_FACTS || this.#bytes + size > MAX_BYTES;
-    if (this.#isRefusing) {
-      const detail = "The client takes no more facts for the ledger.";
-      const problem = new Problem(0, "queue_full", detail);
-      judged?.(null, problem);
-      this.#tell([[JSON.parse(text), problem]], !wasRefusing);
-      return;
+  /**
+   * Queue a fact in JSON. Never throws. The promise resolves at once if there is room, or if the
+   * caller does not wait for it.
+   */
+  put(text: string, judged?: Judged, wait: boolean | number = false): Promise<void> {
+    const fact = { number: ++this.#last, text, size: sizeOf(text), judged };
+    if (!this.#offers.size && this.#takes(fact)) return DONE;
+    const seconds = wait === true ? Infinity : Number(wait);
+    if (!seconds || fact.size > MAX_BYTES || this.#refusals.areToldHere) {
+      this.#refuse(fact);
+      return DONE;
     }
-    this.#queue.push({ number: ++this.#last, text, size, judged });
-    this.#bytes += size;
-    if (!this.#isSending) void this.#sendAll();
+    return new Promise<void>((resolve) => {
+      const ending = timer(seconds * 1000, () => {
+        this.#offers.delete(offer);
+        this.#refuse(fact);
+        this.#release();
+        resolve();
+      });
+      const offer = { fact, resolve: () => (clearTimeout(ending), resolve()) };
+      this.#offers.add(offer);
+    });
   }
 
-  /** Wait until all facts put before are judged, for some seconds; give whether they are. */
-  async flush(seconds: number): Promise<boolean> {
-    if (!this.#queue.length) return true;
+  /** Queue a fact, if there is room. */
+  #takes(fact: Waiting): boolean {
+    if (this.#queue.length >= MAX_FACTS || this.#bytes + fact.size > MAX_BYTES) return false;
+    this.#queue.push(fact);
+    this.#bytes += fact.size;
+    if (!this.#isSending) void this.#sendAll();
+    return true;
+  }
+
+  #refuse({ text, judged }: Waiting): void {
+    const detail = "The client takes no more facts for the ledger.";
+    const problem = new Problem(0, "queue_full", detail);
+    this.#refused += 1;
+    judged?.(null, problem);
+    this.#refusals.tell(JSON.parse(text) as Reported, problem);
+  }
+
+  /**
+   * Wait until all facts put before have an outcome, for some seconds, and count the outcomes.
+   *
+   * Within `onRefused` nothing is waited for.
+   */
+  async flush(seconds: number): Promise<Flushed> {
+    const last = this.#last;
+    const [recordedBefore, refusedBefore] = this.#counted;
+    if (!this.#refusals.areToldHere) await this.#judged(last, seconds);
+    this.#counted = [this.#recorded, this.#refused];
+    const recorded = this.#recorded - recordedBefore;
+    const refused = this.#refused - refusedBefore;
+    const offered = [...this.#offers].map(({ fact }) => fact);
+    const waiting = [...this.#queue, ...offered].filter(({ number }) => number <= last).length;
+    return { recorded, refused, waiting, ok: !refused && !waiting };
+  }
+
+  /** Wait until all facts up to a number have an outcome, for some seconds. */
+  async #judged(last: number, seconds: number): Promise<void> {
+    if (!this.waiting) return;
     this.#isHurried = true;
     this.#wake();
-    let ending;
-    const isFlushed = await new Promise<boolean>((resolve) => {
-      const flush = { last: this.#last, resolve };
-      this.#flushes.add(flush);
-      ending = timer(seconds * 1000, () => {
+    await new Promise<void>((resolve) => {
+      const ending = timer(seconds * 1000, () => {
         this.#flushes.delete(flush);
-        resolve(false);
+        resolve();
       });
+      const flush = { last, resolve: () => (clearTimeout(ending), resolve()) };
+      this.#flushes.add(flush);
     });
-    clearTimeout(ending);
-    return isFlushed;
   }
 
   /** The program has nothing else to do: send what waits, or tell that it is lost. */
   async finish(): Promise<void> {
-    if (await this.flush(EXIT_SECONDS)) return;
+    await this.#judged(this.#last, EXIT_SECONDS);
+    if (!this.waiting) return;
     this.leave(false);
     this.#queue = [];
     this.#bytes = 0;
@@ -157,7 +235,7 @@ export class Reporter implements Unfinished {
 
   /** Tell of facts that are lost. The browser sends the first of them after a page has ended. */
   leave(isPage: boolean): void {
-    const count = this.#queue.length;
+    const count = this.waiting;
     if (!count) return;
     if (isPage)
       this.#send(within(this.#queue, LEFT_BYTES), true).catch(() => {}); // nobody is left
@@ -186,10 +264,10 @@ export class Reporter implements Unfinished {
     let results: Result[];
     let isHeld = false;
     try {
-      results = judgedOf(batch, await this.#send(batch));
+      results = await this.#send(batch);
       isHeld = results.length < batch.length;
     } catch (error) {
-      results = await this.#refused(batch, error);
+      results = await this.#unjudged(batch, error);
     }
     if (results.length) {
       this.#pause = FIRST_PAUSE;
@@ -200,17 +278,17 @@ export class Reporter implements Unfinished {
     if (isHeld) await this.#rest(0);
   }
 
-  async #send(batch: Waiting[], keepalive = false): Promise<FactItem[]> {
-    const body = `[${batch.map((fact) => fact.text).join(",")}]`;
-    const headers = { "content-type": "application/json" };
-    const sent = { method: "POST", path: "/v1/facts/batch", headers, body, keepalive };
+  /** Send facts once, and give the results of those that were judged. */
+  async #send(batch: Waiting[], keepalive = false): Promise<Result[]> {
+    const sent = { ...batchOf(batch.map(({ text }) => text)), keepalive };
     return this.#transport.once(sent, ATTEMPT_MS, this.#stop.signal, async (answer) => {
-      return ((await answer.json()) as { data: FactItem[] }).data;
+      const items = await this.#transport.outcomes(answer, batch.length);
+      return judgedOf(batch, items, answer.headers.get("x-request-id"));
     });
   }
 
   /** The results of an answer that refuses a whole request; none if the facts are sent again. */
-  async #refused(batch: Waiting[], error: unknown): Promise<Result[]> {
+  async #unjudged(batch: Waiting[], error: unknown): Promise<Result[]> {
     const refusal = error instanceof Problem ? error : null;
     const all = batch.map((fact) => ({ fact, item: null, problem: refusal }));
     switch (refusal?.status) {
@@ -251,54 +329,41 @@ export class Reporter implements Unfinished {
     this.#isHurried = false;
   }
 
-  /** Tell the outcomes, then those who wait for them. */
+  /** Tell the outcomes, then those who wait for them or for room. */
   #settle(results: Result[]): void {
     const settled = new Set(results.map(({ fact }) => fact));
     this.#queue = this.#queue.filter((fact) => !settled.has(fact));
     results.forEach(({ fact }) => (this.#bytes -= fact.size));
-    for (const { fact, item, problem } of results) fact.judged?.(item, problem);
-    this.#tell(results.flatMap(({ fact, problem }) => (problem ? [[fact.text, problem]] : [])));
-    const next = this.#queue[0]?.number ?? Infinity;
+    for (const offer of this.#offers) {
+      if (!this.#takes(offer.fact)) break;
+      this.#offers.delete(offer);
+      offer.resolve();
+    }
+    for (const { fact, item, problem } of results) {
+      if (problem) this.#refused += 1;
+      else this.#recorded += 1;
+      fact.judged?.(item, problem);
+    }
+    for (const { fact, problem } of results) {
+      if (problem) this.#refusals.tell(JSON.parse(fact.text) as Reported, problem);
+    }
+    this.#release();
+  }
+
+  /** Resolve the flushes whose facts all have an outcome. */
+  #release(): void {
+    const [offer] = this.#offers;
+    const next = this.#queue[0]?.number ?? offer?.fact.number ?? Infinity;
     for (const flush of this.#flushes) {
       if (next <= flush.last) continue;
       this.#flushes.delete(flush);
-      flush.resolve(true);
-    }
-  }
-
-  /**
-   * Tell of facts that will not be recorded. Never throws.
-   *
-   * The console names the first fact of each reason: a thousand at once would fill it.
-   */
-  #tell(refused: [Reported | string, Problem][], isLogged = true): void {
-    const counts = new Map<string | null, number>();
-    for (const [, { code }] of refused) counts.set(code, (counts.get(code) ?? 0) + 1);
-    for (const [told, problem] of refused) {
-      const fact: Reported = typeof told === "string" ? JSON.parse(told) : told;
-      const alike = counts.get(problem.code);
-      counts.delete(problem.code);
-      const more = alike && alike > 1 ? ` (${alike - 1} more were refused likewise)` : "";
-      void this.#told(fact, problem, isLogged && alike ? more : null);
-    }
-  }
-
-  async #told(fact: Reported, problem: Problem, more: string | null): Promise<void> {
-    try {
-      if (more !== null) {
-        const about = String(fact.subject ?? fact.id);
-        const told = `${problem.message}${more}`;
-        console.error(`The ledger has refused ${String(fact.type)} about ${about}: ${told}`);
-      }
-      await this.#onRefused?.(fact, problem);
-    } catch (error) {
-      console.error("A refusal could not be told.", error);
+      flush.resolve();
     }
   }
 }
 
 function sizeOf(text: string): number {
-  return new TextEncoder().encode(text).length;
+  return OCTETS.encode(text).length;
 }
 
 /** The first facts that fit into one request. */
@@ -309,11 +374,10 @@ function within(facts: Waiting[], bytes: number): Waiting[] {
 }
 
 /** The facts of a batch that the service has judged. */
-function judgedOf(batch: Waiting[], items: FactItem[]): Result[] {
-  if (items.length !== batch.length) throw new Error("The answer is not about these facts.");
+function judgedOf(batch: Waiting[], items: FactItem[], request_id: string | null): Result[] {
   return batch.flatMap((fact, at) => {
     const item = items[at] as FactItem;
-    const problem = item.error && problemOf(item.error.status, item.error);
+    const problem = item.error && problemOf(item.error.status, { request_id, ...item.error });
     return problem && HELD.includes(problem.status) ? [] : [{ fact, item, problem }];
   });
 }

@@ -40,6 +40,36 @@ export interface FactData {
   "run.usage_corrected": types.RunUsageCorrected;
 }
 
+/** Fields by which answers are known. */
+const FIELDS = {
+  Alert: "id watch_id watch_name",
+  Bundle: "document stored leaf",
+  Changes: "changed total rows",
+  ComparePage: "data meta",
+  Consistency: "from to hashes",
+  Credential: "id type permissions",
+  Endpoint: "id format url",
+  EndpointWithSecret: "id format url",
+  Event: "id type occurred_at",
+  Inclusion: "leaf_index leaf_hash tree_size",
+  Issued: "id document_sha256 position",
+  Key: "id permissions created_at",
+  KeyWithSecret: "id permissions created_at",
+  LineCounts: "total by_state by_execution_model",
+  LineDetail: "id service_line_id execution_model",
+  LineOutcomes: "data meta",
+  Proof: "leaf stored leaf_index",
+  Run: "id service_line_id status",
+  Statement: "id organization_id from",
+  StatementDocument: "organization_id from to",
+  Timeline: "intervals totals",
+  TracesTaken: "",
+  Usage: "from to total",
+  UsagePage: "data meta",
+  Watch: "id name organization_id",
+  WatchPreview: "data meta",
+};
+
 /** Service lines: reads, the operator's commands, and facts by verb. */
 export class LineRoutes extends Routes {
   /** List the lines of the credential's tenant, closed lines too. */
@@ -53,7 +83,13 @@ export class LineRoutes extends Routes {
     query: Filters<types.ShowExecutionQuery> = {},
     options: Options = {},
   ): Promise<types.LineDetail> {
-    return this.transport.data("GET", path`/v1/execution/${line}`, query, options);
+    return this.transport.data(
+      "GET",
+      path`/v1/execution/${line}`,
+      query,
+      options,
+      FIELDS.LineDetail,
+    );
   }
 
   /** Count lines by state, model, product line and open cause, zero-filled. */
@@ -61,7 +97,13 @@ export class LineRoutes extends Routes {
     query: Filters<types.SummarizeExecutionsQuery> = {},
     options: Options = {},
   ): Promise<types.LineCounts> {
-    return this.transport.data("GET", path`/v1/execution/summary`, query, options);
+    return this.transport.data(
+      "GET",
+      path`/v1/execution/summary`,
+      query,
+      options,
+      FIELDS.LineCounts,
+    );
   }
 
   /** Export the list as one file, as it was at `Ledger-Position`, in the order of that moment. */
@@ -84,7 +126,13 @@ export class LineRoutes extends Routes {
     query: Filters<types.ShowTimelineQuery> = {},
     options: Options = {},
   ): Promise<types.Timeline> {
-    return this.transport.data("GET", path`/v1/execution/${line}/timeline`, query, options);
+    return this.transport.data(
+      "GET",
+      path`/v1/execution/${line}/timeline`,
+      query,
+      options,
+      FIELDS.Timeline,
+    );
   }
 
   /** Show hours by resource, runs by status and tokens, in total and by day. */
@@ -93,7 +141,13 @@ export class LineRoutes extends Routes {
     query: Filters<types.ShowUsageQuery> = {},
     options: Options = {},
   ): Promise<types.Usage> {
-    return this.transport.data("GET", path`/v1/execution/${line}/usage`, query, options);
+    return this.transport.data(
+      "GET",
+      path`/v1/execution/${line}/usage`,
+      query,
+      options,
+      FIELDS.Usage,
+    );
   }
 
   /** List the runs of an agent_runtime or timeboxed_outcome line, newest request first. */
@@ -107,7 +161,13 @@ export class LineRoutes extends Routes {
 
   /** Put the operator's hold on a line: the line stays active, but work stops. */
   pause(line: string, body: types.Pausing, options: Options = {}): Promise<types.LineDetail> {
-    return this.transport.data("POST", path`/v1/execution/${line}/pause`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/execution/${line}/pause`,
+      body,
+      options,
+      FIELDS.LineDetail,
+    );
   }
 
   /** Lift the operator's hold. A hold by the service line stays. */
@@ -116,17 +176,35 @@ export class LineRoutes extends Routes {
     body: types.OptionalReason = {},
     options: Options = {},
   ): Promise<types.LineDetail> {
-    return this.transport.data("POST", path`/v1/execution/${line}/resume`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/execution/${line}/resume`,
+      body,
+      options,
+      FIELDS.LineDetail,
+    );
   }
 
   /** Put the operator's hold on each line that the filter matches, but for closed lines. */
   pauseMany(body: types.LinesToPause, options: Options = {}): Promise<types.LineOutcomes> {
-    return this.transport.bare("POST", path`/v1/execution/pause`, body, options);
+    return this.transport.bare(
+      "POST",
+      path`/v1/execution/pause`,
+      body,
+      options,
+      FIELDS.LineOutcomes,
+    );
   }
 
   /** Lift the operator's hold of each line that the filter matches, but for closed lines. */
   resumeMany(body: types.LinesToResume, options: Options = {}): Promise<types.LineOutcomes> {
-    return this.transport.bare("POST", path`/v1/execution/resume`, body, options);
+    return this.transport.bare(
+      "POST",
+      path`/v1/execution/resume`,
+      body,
+      options,
+      FIELDS.LineOutcomes,
+    );
   }
 
   /** Report `service_line.activated`: a service line became active: its execution record begins. */
@@ -264,7 +342,7 @@ export class Runs extends Routes {
     query: Filters<types.ShowRunQuery> = {},
     options: Options = {},
   ): Promise<types.Run> {
-    return this.transport.data("GET", path`/v1/runs/${run}`, query, options);
+    return this.transport.data("GET", path`/v1/runs/${run}`, query, options, FIELDS.Run);
   }
 
   /** Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export. */
@@ -274,7 +352,7 @@ export class Runs extends Routes {
 
   /** Make an ended run's input, output and error unreadable everywhere and for ever. */
   erase(run: string, body: types.ErasureReason, options: Options = {}): Promise<types.Run> {
-    return this.transport.data("POST", path`/v1/runs/${run}/erase`, body, options);
+    return this.transport.data("POST", path`/v1/runs/${run}/erase`, body, options, FIELDS.Run);
   }
 
   /** Begin an open run's lease anew. */
@@ -347,7 +425,7 @@ export class Runs extends Routes {
 export class Traces extends Routes {
   /** Record the spans of a trace that are runs; others tell tokens and parents. */
   report(body: types.ExportedTraces = {}, options: Options = {}): Promise<types.TracesTaken> {
-    return this.transport.bare("POST", path`/v1/otlp/v1/traces`, body, options);
+    return this.transport.bare("POST", path`/v1/otlp/v1/traces`, body, options, FIELDS.TracesTaken);
   }
 }
 
@@ -358,7 +436,7 @@ export class SumRoutes extends Routes {
     query: Filters<types.ShowUsageOfLinesQuery> = {},
     options: Options = {},
   ): Promise<types.UsagePage> {
-    return this.transport.bare("GET", path`/v1/usage`, query, options);
+    return this.transport.bare("GET", path`/v1/usage`, query, options, FIELDS.UsagePage);
   }
 
   /** Export all rows of usage as one file of one position and one clock. */
@@ -374,7 +452,7 @@ export class CompareRoutes extends Routes {
     query: Filters<types.ShowComparisonQuery>,
     options: Options = {},
   ): Promise<types.ComparePage> {
-    return this.transport.bare("GET", path`/v1/compare`, query, options);
+    return this.transport.bare("GET", path`/v1/compare`, query, options, FIELDS.ComparePage);
   }
 
   /** Export all lines of a comparison as one file. */
@@ -395,12 +473,18 @@ export class Statements extends Routes {
 
   /** Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`. */
   get(statement: string, options: Options = {}): Promise<types.StatementDocument> {
-    return this.transport.bare("GET", path`/v1/statements/${statement}`, undefined, options);
+    return this.transport.bare(
+      "GET",
+      path`/v1/statements/${statement}`,
+      undefined,
+      options,
+      FIELDS.StatementDocument,
+    );
   }
 
   /** Issue the usage of a scope and period, as it is known now, as a document that stays. */
   issue(body: types.NewStatement, options: Options = {}): Promise<types.Issued> {
-    return this.transport.data("POST", path`/v1/statements`, body, options);
+    return this.transport.data("POST", path`/v1/statements`, body, options, FIELDS.Issued);
   }
 
   /** Withdraw a statement for good. Its document stays readable. */
@@ -409,7 +493,13 @@ export class Statements extends Routes {
     body: types.Reason,
     options: Options = {},
   ): Promise<types.Statement> {
-    return this.transport.data("POST", path`/v1/statements/${statement}/withdraw`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/statements/${statement}/withdraw`,
+      body,
+      options,
+      FIELDS.Statement,
+    );
   }
 
   /** Compare the numbers of a statement's period, as it has them, with those known now. */
@@ -418,12 +508,24 @@ export class Statements extends Routes {
     query: Filters<types.ShowStatementChangesQuery> = {},
     options: Options = {},
   ): Promise<types.Changes> {
-    return this.transport.data("GET", path`/v1/statements/${statement}/changes`, query, options);
+    return this.transport.data(
+      "GET",
+      path`/v1/statements/${statement}/changes`,
+      query,
+      options,
+      FIELDS.Changes,
+    );
   }
 
   /** Show the document with all that proves it, for `verifier.py statement`. */
   bundle(statement: string, options: Options = {}): Promise<types.Bundle> {
-    return this.transport.bare("GET", path`/v1/statements/${statement}/bundle`, undefined, options);
+    return this.transport.bare(
+      "GET",
+      path`/v1/statements/${statement}/bundle`,
+      undefined,
+      options,
+      FIELDS.Bundle,
+    );
   }
 
   /** Export the document's rows and its total as a table. */
@@ -445,12 +547,12 @@ export class Watches extends Routes {
 
   /** Show a watch with its settings and the number of its open alerts. */
   get(watch: string, options: Options = {}): Promise<types.Watch> {
-    return this.transport.data("GET", path`/v1/watches/${watch}`, undefined, options);
+    return this.transport.data("GET", path`/v1/watches/${watch}`, undefined, options, FIELDS.Watch);
   }
 
   /** Set up a watch, which looks at all that holds now, and at all that follows. */
   create(body: types.NewWatch, options: Options = {}): Promise<types.Watch> {
-    return this.transport.data("POST", path`/v1/watches`, body, options);
+    return this.transport.data("POST", path`/v1/watches`, body, options, FIELDS.Watch);
   }
 
   /** Change the fields that the body names. */
@@ -459,7 +561,7 @@ export class Watches extends Routes {
     body: types.WatchChanges = {},
     options: Options = {},
   ): Promise<types.Watch> {
-    return this.transport.data("PATCH", path`/v1/watches/${watch}`, body, options);
+    return this.transport.data("PATCH", path`/v1/watches/${watch}`, body, options, FIELDS.Watch);
   }
 
   /** Remove a watch. Its alerts are resolved, and stay readable. */
@@ -469,7 +571,13 @@ export class Watches extends Routes {
 
   /** Show what a watch would have open now, or would have opened. Nothing is recorded. */
   preview(body: types.WatchToTry, options: Options = {}): Promise<types.WatchPreview> {
-    return this.transport.bare("POST", path`/v1/watches/preview`, body, options);
+    return this.transport.bare(
+      "POST",
+      path`/v1/watches/preview`,
+      body,
+      options,
+      FIELDS.WatchPreview,
+    );
   }
 }
 
@@ -486,7 +594,7 @@ export class Alerts extends Routes {
     query: Filters<types.ShowAlertQuery> = {},
     options: Options = {},
   ): Promise<types.Alert> {
-    return this.transport.data("GET", path`/v1/alerts/${alert}`, query, options);
+    return this.transport.data("GET", path`/v1/alerts/${alert}`, query, options, FIELDS.Alert);
   }
 
   /**
@@ -497,7 +605,13 @@ export class Alerts extends Routes {
     body: types.Acknowledging = {},
     options: Options = {},
   ): Promise<types.Alert> {
-    return this.transport.data("POST", path`/v1/alerts/${alert}/acknowledge`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/alerts/${alert}/acknowledge`,
+      body,
+      options,
+      FIELDS.Alert,
+    );
   }
 
   /** Take care of up to 1,000 alerts. Each has an outcome of its own. */
@@ -505,7 +619,7 @@ export class Alerts extends Routes {
     body: types.AlertsToAcknowledge,
     options: Options = {},
   ): Promise<types.AlertOutcome[]> {
-    return this.transport.data("POST", path`/v1/alerts/acknowledge`, body, options);
+    return this.transport.data("POST", path`/v1/alerts/acknowledge`, body, options, "length");
   }
 
   /** Export the list as one file, as it was at `Ledger-Position`. */
@@ -523,7 +637,7 @@ export class EventRoutes extends Routes {
 
   /** Show an event of the feed. */
   get(event: string, options: Options = {}): Promise<types.Event> {
-    return this.transport.data("GET", path`/v1/events/${event}`, undefined, options);
+    return this.transport.data("GET", path`/v1/events/${event}`, undefined, options, FIELDS.Event);
   }
 
   /** Export the feed as one file up to `Ledger-Position`; `after` resumes an export. */
@@ -533,7 +647,7 @@ export class EventRoutes extends Routes {
 
   /** List the event types of feeds and webhooks, with the paths of their JSON Schemas. */
   types(options: Options = {}): Promise<types.PublishedType[]> {
-    return this.transport.data("GET", path`/v1/event-types`, undefined, options);
+    return this.transport.data("GET", path`/v1/event-types`, undefined, options, "length");
   }
 
   /** Show a type's envelope and payload. Within a version fields are only added. */
@@ -554,12 +668,24 @@ export class Webhooks extends Routes {
 
   /** Show an endpoint and the state of its deliveries. */
   get(endpoint: string, options: Options = {}): Promise<types.Endpoint> {
-    return this.transport.data("GET", path`/v1/webhooks/${endpoint}`, undefined, options);
+    return this.transport.data(
+      "GET",
+      path`/v1/webhooks/${endpoint}`,
+      undefined,
+      options,
+      FIELDS.Endpoint,
+    );
   }
 
   /** Set up an endpoint for the events that are recorded from now on. */
   create(body: types.NewWebhook, options: Options = {}): Promise<types.EndpointWithSecret> {
-    return this.transport.data("POST", path`/v1/webhooks`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/webhooks`,
+      body,
+      options,
+      FIELDS.EndpointWithSecret,
+    );
   }
 
   /** Change the fields that the body names. */
@@ -568,7 +694,13 @@ export class Webhooks extends Routes {
     body: types.WebhookChanges = {},
     options: Options = {},
   ): Promise<types.Endpoint> {
-    return this.transport.data("PATCH", path`/v1/webhooks/${endpoint}`, body, options);
+    return this.transport.data(
+      "PATCH",
+      path`/v1/webhooks/${endpoint}`,
+      body,
+      options,
+      FIELDS.Endpoint,
+    );
   }
 
   /** Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries. */
@@ -578,17 +710,35 @@ export class Webhooks extends Routes {
 
   /** Replace the secret. The new secret is shown in this answer only. */
   rotateSecret(endpoint: string, options: Options = {}): Promise<types.EndpointWithSecret> {
-    return this.transport.data("POST", path`/v1/webhooks/${endpoint}/rotate-secret`, {}, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/webhooks/${endpoint}/rotate-secret`,
+      {},
+      options,
+      FIELDS.EndpointWithSecret,
+    );
   }
 
   /** Retry at once the deliveries since an instant that failed or wait for another attempt. */
   recover(endpoint: string, body: types.Recovery, options: Options = {}): Promise<types.Endpoint> {
-    return this.transport.data("POST", path`/v1/webhooks/${endpoint}/recover`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/webhooks/${endpoint}/recover`,
+      body,
+      options,
+      FIELDS.Endpoint,
+    );
   }
 
   /** Send a `webhook.test` event once, also to a disabled endpoint. */
   test(endpoint: string, options: Options = {}): Promise<types.Endpoint> {
-    return this.transport.data("POST", path`/v1/webhooks/${endpoint}/test`, {}, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/webhooks/${endpoint}/test`,
+      {},
+      options,
+      FIELDS.Endpoint,
+    );
   }
 
   /** List every event that the endpoint gets, and every test, newest first. */
@@ -602,7 +752,13 @@ export class Webhooks extends Routes {
 
   /** Send one event again at once, delivered or not, under the same id and number. */
   resend(endpoint: string, event: string, options: Options = {}): Promise<types.Endpoint> {
-    return this.transport.data("POST", path`/v1/webhooks/${endpoint}/deliveries/${event}/resend`, {}, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/webhooks/${endpoint}/deliveries/${event}/resend`,
+      {},
+      options,
+      FIELDS.Endpoint,
+    );
   }
 }
 
@@ -631,17 +787,17 @@ export class Keys extends Routes {
 
   /** Show a key. No answer shows its secret again. */
   get(key: string, options: Options = {}): Promise<types.Key> {
-    return this.transport.data("GET", path`/v1/keys/${key}`, undefined, options);
+    return this.transport.data("GET", path`/v1/keys/${key}`, undefined, options, FIELDS.Key);
   }
 
   /** Create a key within the credential's own permissions, tenant and expiry. */
   create(body: types.NewKey, options: Options = {}): Promise<types.KeyWithSecret> {
-    return this.transport.data("POST", path`/v1/keys`, body, options);
+    return this.transport.data("POST", path`/v1/keys`, body, options, FIELDS.KeyWithSecret);
   }
 
   /** Change the name or the expiry, as far as the body names them. */
   update(key: string, body: types.KeyChanges = {}, options: Options = {}): Promise<types.Key> {
-    return this.transport.data("PATCH", path`/v1/keys/${key}`, body, options);
+    return this.transport.data("PATCH", path`/v1/keys/${key}`, body, options, FIELDS.Key);
   }
 
   /** Give the key a new secret under the same id. The new secret is shown in this answer only. */
@@ -650,7 +806,13 @@ export class Keys extends Routes {
     body: types.Rotation = {},
     options: Options = {},
   ): Promise<types.KeyWithSecret> {
-    return this.transport.data("POST", path`/v1/keys/${key}/rotate`, body, options);
+    return this.transport.data(
+      "POST",
+      path`/v1/keys/${key}/rotate`,
+      body,
+      options,
+      FIELDS.KeyWithSecret,
+    );
   }
 
   /** Revoke a key for good, with all its secrets. Lists still show the key. */
@@ -709,7 +871,7 @@ export class Directory extends Routes {
 
   /** Search lines, runs, workspaces, projects, resources and open blockers, as they are now. */
   search(query: Filters<types.SearchNamesQuery>, options: Options = {}): Promise<types.Found[]> {
-    return this.transport.data("GET", path`/v1/search`, query, options);
+    return this.transport.data("GET", path`/v1/search`, query, options, "length");
   }
 }
 
@@ -732,7 +894,7 @@ export class Proofs extends Routes {
 
   /** Show an event as it is stored, its leaf, the proof, the latest checkpoint and the key. */
   get(query: Filters<types.ShowProofQuery>, options: Options = {}): Promise<types.Proof> {
-    return this.transport.bare("GET", path`/v1/log/proof`, query, options);
+    return this.transport.bare("GET", path`/v1/log/proof`, query, options, FIELDS.Proof);
   }
 
   /** Prove that the leaf of an event, which the credential sees, is in the tree of a size. */
@@ -740,7 +902,13 @@ export class Proofs extends Routes {
     query: Filters<types.ProveInclusionQuery>,
     options: Options = {},
   ): Promise<types.Inclusion> {
-    return this.transport.bare("GET", path`/v1/log/proof/inclusion`, query, options);
+    return this.transport.bare(
+      "GET",
+      path`/v1/log/proof/inclusion`,
+      query,
+      options,
+      FIELDS.Inclusion,
+    );
   }
 
   /** Prove that the tree of one size is the beginning of the tree of another size. */
@@ -748,7 +916,13 @@ export class Proofs extends Routes {
     query: Filters<types.ProveConsistencyQuery>,
     options: Options = {},
   ): Promise<types.Consistency> {
-    return this.transport.bare("GET", path`/v1/log/proof/consistency`, query, options);
+    return this.transport.bare(
+      "GET",
+      path`/v1/log/proof/consistency`,
+      query,
+      options,
+      FIELDS.Consistency,
+    );
   }
 }
 
@@ -759,7 +933,7 @@ export class Service extends Routes {
     query: Filters<types.ShowCredentialQuery> = {},
     options: Options = {},
   ): Promise<types.Credential> {
-    return this.transport.data("GET", path`/v1/credential`, query, options);
+    return this.transport.data("GET", path`/v1/credential`, query, options, FIELDS.Credential);
   }
 
   /** Always 200 while the process can answer. */

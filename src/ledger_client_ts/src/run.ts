@@ -2,7 +2,8 @@
 
 import { Problem } from "./errors.js";
 import { context, later, timer, unique } from "./host.js";
-import type { Judged, Reported, Reporter } from "./reporter.js";
+import type { Reported } from "./refusals.js";
+import type { Judged, Reporter } from "./reporter.js";
 import { outgoing } from "./transport.js";
 import type { Transport } from "./transport.js";
 import type { ModelTokens, TriggeredBy } from "./types.js";
@@ -190,7 +191,7 @@ export class Run {
     if (this.id === null) return "lost";
     const sent = outgoing("POST", `/v1/runs/${this.id}/heartbeat`, undefined, {});
     try {
-      await this.#transport.once(sent, ms, undefined, (answer) => answer.text());
+      await this.#transport.once(sent, ms, undefined, (answer) => this.#transport.empty(answer));
       return "renewed";
     } catch (error) {
       // The run has ended, or has no lease.

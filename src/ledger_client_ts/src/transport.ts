@@ -1,8 +1,15 @@
 // Sending: requests with their attempts, pages, and answers that come in pieces.
 
-import { causeOf, LedgerError, NotReachable, Problem, problemOf } from "./errors.js";
+import {
+  causeOf,
+  LedgerError,
+  NotReachable,
+  Problem,
+  problemOf,
+  UnexpectedAnswer,
+} from "./errors.js";
 import { AGENT, timer, unique } from "./host.js";
-import type { Meta } from "./types.js";
+import type { FactItem, Meta } from "./types.js";
 
 /** The service, and the credential for it. */
 export interface Settings {
@@ -44,35 +51,58 @@ const NOT_SENT = /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|UND_ERR_CONNECT_TIMEOUT/;
 export class Transport {
   constructor(readonly settings: Settings) {}
 
-  /** The `data` of an answer. Throws Problem or NotReachable, as all calls do. */
-  async data<T>(method: string, path: string, given?: object, options: Options = {}): Promise<T> {
-    return (await this.bare<{ data: T }>(method, path, given, options)).data;
+  /**
+   * The `data` of an answer, which has at least these fields, as words of a text.
+   *
+   * Throws Problem, NotReachable or UnexpectedAnswer, as all calls do.
+   */
+  async data<T>(
+    method: string,
+    path: string,
+    given?: object,
+    options: Options = {},
+    fields = "",
+  ): Promise<T> {
+    const sent = outgoing(method, path, given, options);
+    const read = (answer: Response) => this.json<{ data: T }>(answer, hasData(fields));
+    return (await this.attempt(sent, options.signal, read)).data;
   }
 
   /** A whole answer. */
-  bare<T>(method: string, path: string, given?: object, options: Options = {}): Promise<T> {
-    return this.attempt(outgoing(method, path, given, options), options.signal, json<T>);
+  bare<T>(
+    method: string,
+    path: string,
+    given?: object,
+    options: Options = {},
+    fields = "",
+  ): Promise<T> {
+    const sent = outgoing(method, path, given, options);
+    const read = (answer: Response) => this.json<T>(answer, (told) => has(told, fields));
+    return this.attempt(sent, options.signal, read);
   }
 
   text(method: string, path: string, given?: object, options: Options = {}): Promise<string> {
     const sent = outgoing(method, path, given, options);
-    return this.attempt(sent, options.signal, (answer) => answer.text());
+    return this.attempt(sent, options.signal, (answer) => this.#noPage(answer).text());
   }
 
   async bytes(method: string, path: string, given?: object, options: Options = {}) {
     const sent = outgoing(method, path, given, options);
-    return new Uint8Array(await this.attempt(sent, options.signal, (each) => each.arrayBuffer()));
+    const read = (answer: Response) => this.#noPage(answer).arrayBuffer();
+    return new Uint8Array(await this.attempt(sent, options.signal, read));
   }
 
   async nothing(method: string, path: string, given?: object, options: Options = {}) {
-    await this.text(method, path, given, options);
+    const sent = outgoing(method, path, given, options);
+    await this.attempt(sent, options.signal, (answer) => this.empty(answer));
   }
 
   /** The rows of a list, over all its pages. */
   pages<T>(path: string, query: object, options: Options): Pages<T> {
-    return new Pages((cursor) =>
-      this.bare("GET", path, cursor === null ? query : { ...query, cursor }, options),
-    );
+    return new Pages((cursor) => {
+      const sent = outgoing("GET", path, cursor === null ? query : { ...query, cursor }, options);
+      return this.attempt(sent, options.signal, (answer) => this.json(answer, isPage));
+    });
   }
 
   /** A file of any length. */
@@ -85,13 +115,24 @@ export class Transport {
     const { signal, ...attributes } = about as Options;
     const fact = { type, ...(subject === null ? {} : { subject }), ...attributes, data };
     const body = encoded(fact, this.settings.source);
-    return this.facts("/v1/facts", body, signal);
+    const sent = { method: "POST", path: "/v1/facts", headers: JSON_BODY, body };
+    const read = (answer: Response) => this.json<{ data: T }>(answer, hasData("outcome"));
+    return (await this.attempt(sent, signal, read)).data;
   }
 
-  /** Send a fact, or an array of facts, in JSON. */
-  async facts<T>(path: string, body: string, signal: AbortSignal | undefined): Promise<T> {
-    const sent = { method: "POST", path, headers: JSON_BODY, body };
-    return (await this.attempt(sent, signal, json<{ data: T }>)).data;
+  /** Send facts in JSON now, and give the outcome of each. */
+  async facts(texts: readonly string[], signal: AbortSignal | undefined): Promise<FactItem[]> {
+    const read = (answer: Response) => this.outcomes(answer, texts.length);
+    return this.attempt(batchOf(texts), signal, read);
+  }
+
+  /** The outcomes in the answer to some facts, in their order. */
+  async outcomes(answer: Response, count: number): Promise<FactItem[]> {
+    const isForm = (told: unknown) => {
+      const items = (Object(told) as { data?: unknown }).data;
+      return Array.isArray(items) && items.length === count && items.every(isItem);
+    };
+    return (await this.json<{ data: FactItem[] }>(answer, isForm)).data;
   }
 
   /** Send a request until it is answered, and read the answer. */
@@ -144,7 +185,35 @@ export class Transport {
     } finally {
       clearTimeout(ending);
     }
-    throw problemOf(answer.status, parsed(refused), answer.headers.get("retry-after"));
+    const told = problemIn(answer, refused);
+    const { status } = answer; // of a redirect 0, where a browser does not tell it
+    if (status < 400 || (told === null && [401, 403, 404].includes(status))) {
+      throw this.unexpected(answer);
+    }
+    throw problemOf(status, told, answer.headers.get("retry-after"));
+  }
+
+  /** The JSON of an answer. Throws UnexpectedAnswer if it is none, or has another form. */
+  async json<T>(answer: Response, isForm: (told: unknown) => boolean): Promise<T> {
+    const told = parsed(await answer.text());
+    if (!isForm(told)) throw this.unexpected(answer);
+    return told as T;
+  }
+
+  /** Read an answer that has no body. */
+  async empty(answer: Response): Promise<void> {
+    if (await answer.text()) throw this.unexpected(answer);
+  }
+
+  /** The error of an answer that is none of a ledger's. */
+  unexpected(answer: Response): UnexpectedAnswer {
+    return new UnexpectedAnswer(this.settings.url, answer.status, mediaOf(answer));
+  }
+
+  /** An answer that is no page for people: no route of the API answers one. */
+  #noPage(answer: Response): Response {
+    if (mediaOf(answer) === "text/html") throw this.unexpected(answer);
+    return answer;
   }
 
   /** The pieces of a long answer; `silence` is the longest time between two, in seconds. */
@@ -153,7 +222,9 @@ export class Transport {
     signal: AbortSignal | undefined,
     silence = this.settings.timeout,
   ): AsyncGenerator<Uint8Array, void, undefined> {
-    const [answer, stop] = await this.attempt(sent, signal, async (...opened) => opened);
+    const [answer, stop] = await this.attempt(sent, signal, async (answer, stop) => {
+      return [this.#noPage(answer), stop] as const;
+    });
     const reader = answer.body?.getReader();
     try {
       while (reader) {
@@ -213,14 +284,50 @@ export function encoded(fact: object, source: string): string {
   return JSON.stringify("id" in own ? own : { id: unique(), time: new Date(), ...own });
 }
 
-async function json<T>(answer: Response): Promise<T> {
-  const told = parsed(await answer.text());
-  if (told === undefined)
-    throw new LedgerError("The answer is no JSON: is this a ledger's address?");
-  return told as T;
+/** The request that sends facts in JSON. */
+export function batchOf(texts: readonly string[]): Outgoing {
+  const body = `[${texts.join(",")}]`;
+  return { method: "POST", path: "/v1/facts/batch", headers: JSON_BODY, body };
 }
 
-function parsed(text: string): unknown {
+/** Whether a part of an answer is an object with these fields, the words of a text. */
+export function has(told: unknown, fields: string): boolean {
+  return told instanceof Object && (fields.match(/\w+/g) ?? []).every((field) => field in told);
+}
+
+function hasData(fields: string): (told: unknown) => boolean {
+  return (told) => has(told, "data") && has((told as { data: unknown }).data, fields);
+}
+
+/** Whether an answer is a page of a list. */
+export function isPage(told: unknown): boolean {
+  const { data, meta } = Object(told) as { data?: unknown; meta?: unknown };
+  const rows = Array.isArray(data) ? data : (Object(data) as { rows?: unknown }).rows;
+  return Array.isArray(rows) && has(meta, "has_more cursor");
+}
+
+/** Whether a part of an answer is the outcome of a fact. */
+function isItem(item: unknown): boolean {
+  const { outcome, error } = Object(item) as Partial<Record<keyof FactItem, unknown>>;
+  return typeof outcome === "string" && (has(error, "status") || !error);
+}
+
+/** The problem document in an answer, which has a code or its own media type; else null. */
+function problemIn(answer: Response, text: string): object | null {
+  const told = parsed(text);
+  const isDocument = mediaOf(answer) === "application/problem+json";
+  const { code } = Object(told) as { code?: unknown };
+  return told instanceof Object && (isDocument || typeof code === "string") ? told : null;
+}
+
+/** The media type of an answer, in small letters; null if it names none. */
+function mediaOf(answer: Response): string | null {
+  const [media] = (answer.headers.get("content-type") ?? "").split(";");
+  return media?.trim().toLowerCase() || null;
+}
+
+/** The value of a text in JSON; undefined if it is none. */
+export function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

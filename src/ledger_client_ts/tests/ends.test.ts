@@ -55,3 +55,15 @@ test("a program with an idle ledger, or an open lease, ends at once", async () =
   assert.equal(code, 0);
   assert.ok(took < 4, `${took} s`);
 });
+
+test("a program's end tells the number of refusals that no line has named", async () => {
+  const server = await new Server(taken).start();
+  const refuse = `for (let at = 0; at < 3; at += 1) ledger.report("run.failed", null, 1n);`;
+  for (const end of ["", "process.exit();"]) {
+    const { output } = await program(`${refuse}\n${end}`, server.url);
+    const [first, ...others] = output.trim().split("\n");
+    assert.match(first ?? "", /^The ledger has refused run.failed: not_sendable: /);
+    assert.equal(others.length, 1);
+    assert.match(others[0] ?? "", /^2 more facts were refused since \d\d:\d\d:\d\d: not_sendable$/);
+  }
+});

@@ -51,7 +51,14 @@ export interface Asked {
 }
 
 /** An answer: null closes the connection without one. */
-export type Reply = { status: number; body?: unknown; headers?: Record<string, string> } | null;
+export interface Told {
+  status: number;
+  body?: unknown;
+  headers?: Record<string, string>;
+  /** The body to the letter, in place of JSON. */
+  text?: string;
+}
+export type Reply = Told | null;
 
 type Answer = Reply | void | Promise<Reply | void>;
 
@@ -111,7 +118,7 @@ export class Server {
     if (reply === null) request.socket.destroy();
     if (!reply) return;
     response.writeHead(reply.status, { "content-type": "application/json", ...reply.headers });
-    response.end(JSON.stringify(reply.body));
+    response.end(reply.text ?? JSON.stringify(reply.body));
   }
 }
 
@@ -120,6 +127,35 @@ export function problem(status: number, code: string, headers: Record<string, st
   const body = { type: "about:blank", title: "No", status, detail: "No.", code, request_id: "r-1" };
   return { status, body, headers };
 }
+
+/** An answer of something else than a ledger. */
+export interface Strange extends Told {
+  text: string;
+  /** The media type that its error names. */
+  media: string | null;
+}
+
+function strange(status: number, media: string | null, text: string, more = {}): Strange {
+  const headers = { "content-type": media ? `${media}; charset=utf-8` : "", ...more };
+  return { status, media, text, headers };
+}
+
+const SECRET = "<!doctype html><p>secret words</p>";
+
+/** Answers that no route of a ledger gives. */
+export const STRANGE: readonly Strange[] = [
+  strange(200, "text/html", SECRET),
+  strange(200, "application/json", SECRET),
+  strange(200, "application/json", '{"data": {"id": "secret words'),
+  strange(200, "application/json", '{"data": {"id": 7, "name": "secret words"}}'),
+  strange(200, "application/json", '["secret words"]'),
+  strange(200, null, ""),
+  strange(302, "text/html", SECRET, { location: `${url}/v1/execution/summary` }),
+  strange(307, null, "", { location: "http://127.0.0.1:9/" }),
+  strange(401, "text/html", SECRET),
+  strange(403, "application/json", '{"message": "secret words"}'),
+  strange(404, "text/plain", "secret words"),
+];
 
 /** The answer to facts that are all recorded. */
 export function taken({ body }: Asked): Reply {
