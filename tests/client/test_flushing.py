@@ -231,7 +231,7 @@ def test_a_loop_goes_on_while_a_report_waits_for_room(
             cancelled.cancel()
             assert ledger.waiting == 10
             switch.back()
-            await asyncio.gather(*waiting)
+            await asyncio.wait_for(asyncio.gather(*waiting), 20)
             return await ledger.flush(10.0)
 
     assert asyncio.run(work()) == (100, 1, 0)

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -63,37 +64,75 @@ def test_the_workers_of_a_pool_that_is_terminated_lose_nothing(
     assert len(numbers(stand_in)) > 8
 
 
-def _wait_for_a_signal(address: str, spool: Path, pipe: Any, handled: bool) -> None:
-    is_told = threading.Event()
-    if handled:
-        signal.signal(signal.SIGTERM, lambda *_: is_told.set())
+def stay() -> None:
+    """Wait for a signal, and end without one as a process that is killed."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    os._exit(1)
+
+
+def _handled(address: str, spool: Path, pipe: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    _left_alone(address, spool, pipe)
+
+
+def _left_alone(address: str, spool: Path, pipe: Any) -> None:
     report(ledger_at(address, spool), 1, 2, 3)
     pipe.send("reported")
-    is_told.wait(20)
-    os._exit(7)
+    stay()
 
 
-@pytest.mark.parametrize(("handled", "code"), [(False, -signal.SIGTERM), (True, 7)])
+def _within_c(address: str, spool: Path, pipe: Any) -> None:
+    report(ledger_at(address, spool), 1, 2, 3)
+    pipe.send("reported")
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(endless).fetchone()
+
+
+def _within_a_fork(address: str, spool: Path, pipe: Any) -> None:
+    report(ledger_at(address, spool), 1, 2, 3)
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writes, b"r")
+        stay()
+    os.read(reads, 1)
+    os.kill(child, signal.SIGTERM)
+    pipe.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    stay()
+
+
+@pytest.mark.parametrize(
+    ("job", "told", "code"),
+    [
+        (_left_alone, "reported", -signal.SIGTERM),
+        (_within_c, "reported", -signal.SIGTERM),
+        (_within_a_fork, -signal.SIGTERM, -signal.SIGTERM),
+        (_handled, "reported", 7),
+    ],
+)
 def test_a_terminated_child_ends_by_the_signal_after_a_bounded_flush(
     stand_in: StandIn,
     switch: Switch,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    handled: bool,
+    job: Any,
+    told: Any,
     code: int,
 ) -> None:
-    monkeypatch.setattr(_forks, "TERMINATED_SECONDS", 0.3)
+    monkeypatch.setattr(_forks, "TERMINATED_SECONDS", 0.2)
     switch.away()
     ours, theirs = FORK.Pipe()
-    child = FORK.Process(
-        target=_wait_for_a_signal, args=(stand_in.address, tmp_path, theirs, handled)
-    )
+    child = FORK.Process(target=job, args=(stand_in.address, tmp_path, theirs))
     child.start()
-    ours.recv()
+    assert ours.poll(20)
+    assert ours.recv() == told
     child.terminate()
     child.join(20)
     assert child.exitcode == code
-    if not handled:
+    if code != 7:
         (file,) = tmp_path.glob("*.spool")
         with closing(sqlite3.connect(file)) as database:
             assert database.execute("SELECT count(*) FROM fact").fetchone() == (3,)
@@ -106,13 +145,13 @@ def _handlers(address: str, pipe: Any) -> None:
     thread.join()
     is_left_by_threads = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     report(ledger_at(address), 2)
-    pipe.send([is_left_by_threads, signal.getsignal(signal.SIGTERM) is _forks._terminate])
+    pipe.send([is_left_by_threads, signal.getsignal(signal.SIGTERM) is _forks._on_sigterm])
 
 
 def test_the_signal_is_handled_only_in_the_main_thread_of_such_a_child(stand_in: StandIn) -> None:
     with ledger_at(stand_in.address) as ledger:
         report(ledger, 0)
-        assert signal.getsignal(signal.SIGTERM) is not _forks._terminate
+        assert signal.getsignal(signal.SIGTERM) is not _forks._on_sigterm
     ours, theirs = FORK.Pipe()
     child = FORK.Process(target=_handlers, args=(stand_in.address, theirs))
     child.start()

@@ -1,5 +1,6 @@
 """Processes: parts begin anew in the child of a fork, and end with a child of multiprocessing."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -40,7 +41,9 @@ def renewed_in_children(part: Forking) -> None:
 
 
 def _renew() -> None:
-    _ENDING.clear()
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:  # its thread is the parent's
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for part in list(_PARTS):
         part.after_fork()
 
@@ -61,13 +64,40 @@ def ended_with_children(part: Ending) -> None:
     children.Finalize(None, part.at_exit, exitpriority=100)
     _ENDING.add(part)
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+    if is_main and os.name == "posix" and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        _handle_sigterm()
 
 
-def _terminate(number: int, _: FrameType | None) -> None:
+_pipe = (0, 0)
+"""To the thread that ends the process."""
+
+
+def _handle_sigterm() -> None:
+    """Let a thread flush and end the process, whatever the main thread does.
+
+    A handler alone would run when the main thread comes back to Python: after a call in C perhaps
+    never, nor after a call that the thread was about to begin. The pool waits for its workers.
+    """
+    global _pipe
+    _pipe = os.pipe()
+    os.set_blocking(_pipe[1], False)
+    before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)  # written at once, by C
+    if before != -1:  # somebody else's, as of an event loop
+        signal.set_wakeup_fd(before)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    threading.Thread(target=_terminate, args=(_pipe[0],), daemon=True).start()
+
+
+def _on_sigterm(number: int, _: FrameType | None) -> None:
+    os.write(_pipe[1], bytes([number]))
+
+
+def _terminate(pipe: int) -> None:
+    """Wait for the signal, flush, and end the process by it."""
+    while signal.SIGTERM not in os.read(pipe, 512):
+        pass
     end = time.monotonic() + TERMINATED_SECONDS
     for part in list(_ENDING):
         part.terminate(max(end - time.monotonic(), 0.0))
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    ctypes.CDLL(None).signal(signal.SIGTERM, None)  # the default; Python's is the main thread's
+    os.kill(os.getpid(), signal.SIGTERM)
