@@ -116,7 +116,7 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
     for await (const line of lines(this.#transport.stream(sent, this.#signal, SILENCE))) {
       if (!line.startsWith("data:") || !line.slice(5).trim()) continue;
       const event = parsed(line.slice(5)) as Event;
-      if (false) {
+      if (!isEvent(event)) {
         throw new UnexpectedAnswer(this.#transport.settings.url, 200, "text/event-stream");
       }
       yield* this.#given(event);

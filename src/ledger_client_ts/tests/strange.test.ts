@@ -5,6 +5,7 @@ import {
   client,
   Door,
   freshLine,
+  passOn,
   problem,
   quiet,
   Server,
@@ -133,4 +134,27 @@ test("a follower throws for its first answer, and waits at later ones", async ()
     if (event.type === "execution.checked_in") stop.abort();
   }
   assert.equal(door.shut, null);
+});
+
+test("a stream whose data is no event is an answer of something else, and is waited out", async () => {
+  const line = await freshLine();
+  const door = await new Door().start();
+  const strange = ["{}", "no JSON"].map((data) => ({
+    status: 200,
+    text: `data: ${data}\n\n`,
+    headers: { "content-type": "text/event-stream" },
+  }));
+  door.shut = (asked, response) => {
+    const reply = asked.path.startsWith("/v1/events/stream") ? strange.shift() : undefined;
+    if (reply && !strange.length) void client().ledger.lines.checkIn(line, { note: "after" });
+    return reply ?? passOn(asked, response);
+  };
+  const types: string[] = [];
+  for await (const event of client({ url: door.url }).ledger.events.follow({
+    service_line_id: line,
+  })) {
+    types.push(event.type);
+    if (event.type === "execution.checked_in") break;
+  }
+  assert.deepEqual(types, ["execution.started", "execution.checked_in"]);
 });
