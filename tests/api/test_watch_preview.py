@@ -133,6 +133,7 @@ def test_more_than_a_thousand_rows_are_counted(watcher: Watcher) -> None:
     ]
     for some in (blockers[:250], blockers[250:500], blockers[500:750], blockers[750:]):
         watcher.edge.accept(*some, token=watcher.token)
+    watcher.edge.run(watcher.edge.service.shown())
     answer = ask(watcher, condition=BLOCKER).json()
     assert answer["meta"] == {"count": 1_001, "truncated": True}
     assert len(answer["data"]) == 1_000
