@@ -176,15 +176,31 @@ def test_a_report_waits_for_room_where_it_is_asked_to(
     assert list(dict.fromkeys(numbers(stand_in))) == list(range(100))
 
 
+def test_a_flush_waits_for_a_report_that_waits_for_room(full: Ledger, switch: Switch) -> None:
+    arguments = ("execution.checked_in", LINE, {"n": 10})
+    reporting, _ = in_thread(lambda: full.report(*arguments, wait=60))
+    until(lambda: full.waiting == 11, "the report")
+    assert full.flush(0.0) == (0, 0, 11)
+    flushing, told = in_thread(full.flush, 20.0)
+    until(lambda: full._reporter._outcomes._flushes, "the flush")
+    switch.back()
+    reporting.join()
+    flushing.join()
+    assert (told, full.waiting) == ([(11, 0, 0)], 0)
+
+
 def test_a_client_that_is_closed_refuses_what_waits_for_room(
-    full: Ledger, refusals: Refusals
+    full: Ledger, refusals: Refusals, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reporter, "JOIN_SECONDS", 0.0)
     arguments = ("execution.checked_in", LINE, {"n": 10})
     thread, _ = in_thread(lambda: full.report(*arguments, wait=60))
-    until(lambda: full._reporter._changed._waiters, "the report")  # type: ignore[attr-defined]
-    full.close(0.0)
+    until(lambda: full.waiting == 11, "the report")
+    with full._reporter._changed:  # the log counts before the report is refused
+        assert full.close(0.0) == (0, 0, 11)
     thread.join()
-    assert refusals.codes == ["closed"]
+    assert (refusals.codes, full.refused, full.waiting) == (["closed"], 1, 10)
+    assert "10 facts were not judged by the ledger, and are lost." in caplog.text
 
 
 def test_nothing_waits_within_the_callback_or_where_a_run_reports(
@@ -228,8 +244,10 @@ def test_a_loop_goes_on_while_a_report_waits_for_room(
             waiting = [asyncio.create_task(wait(number)) for number in range(10, 100)]
             cancelled = asyncio.create_task(wait(100))
             await asyncio.sleep(0)
+            assert ledger.waiting == 10 + 90 + 1
             cancelled.cancel()
-            assert ledger.waiting == 10
+            await asyncio.wait([cancelled])
+            assert ledger.waiting == 10 + 90
             switch.back()
             await asyncio.wait_for(asyncio.gather(*waiting), 20)
             return await ledger.flush(10.0)

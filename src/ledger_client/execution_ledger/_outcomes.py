@@ -48,6 +48,8 @@ class Outcomes:
         self._flushes: list[_Flush] = []
         self.last = 0
         """The number of the newest fact."""
+        self.offered: set[int] = set()
+        """The numbers of the facts that the queue has not taken yet."""
         self._left = 0
         """The facts that other processes have left, without an outcome."""
         self._judged = self._telling = self._recorded = 0
@@ -62,6 +64,18 @@ class Outcomes:
         """The number of facts without an outcome."""
         return self.last - self._judged + self._left
 
+    @property
+    def queued(self) -> int:
+        """The number of facts without an outcome that the queue has taken."""
+        return self.waiting - len(self.offered)
+
+    def offer(self) -> int:
+        """Count a fact, which has no outcome yet, and return its number."""
+        with self._changed:
+            self.last += 1
+            self.offered.add(self.last)
+            return self.last
+
     def take(self, left: int) -> None:
         """Count facts that another process has left; a negative number gives them up."""
         with self._changed:
@@ -72,7 +86,7 @@ class Outcomes:
             self._changed.notify_all()
 
     def refuse(self) -> None:
-        """Count a fact that the queue has not taken."""
+        """Count a fact that cannot be sent."""
         with self._changed:
             self.refused += 1
 
@@ -82,11 +96,12 @@ class Outcomes:
         refused = sum(each.problem is not None for each in results)
         with self._changed:
             self.refused += refused
-            self._recorded += len(results) - refused
+            self._recorded += sum(not (each.problem or each.item is None) for each in results)
             if are_left:
                 self._left -= len(results)
             else:
                 self._judged += len(results)
+                self.offered.difference_update(each.fact.number for each in results)
             self._telling += len(results)
             for flush in self._flushes:
                 flush.waiting -= flush.among(results, are_left)

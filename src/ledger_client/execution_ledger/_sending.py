@@ -26,7 +26,7 @@ class _Items(msgspec.Struct):
 
 
 class Result(NamedTuple):
-    """A fact that will not be sent again: its outcome, or the reason."""
+    """A fact that is not sent again: its outcome, the reason, or neither if it was given up."""
 
     fact: Waiting
     item: FactItem | None

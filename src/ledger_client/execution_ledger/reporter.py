@@ -8,9 +8,9 @@ import random
 import sqlite3
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class _Offer:
 
     def __init__(self, text: bytes, judged: Judged | None) -> None:
         self.text, self.judged = text, judged
+        self.number = 0
+        """Its place in the order of facts, once it waits for room."""
         self.code: str | None = None
         """Why the queue does not take the fact; None once it has."""
 
@@ -106,7 +108,6 @@ class Reporter:
         self._threads: list[threading.Thread] = []
         self._http: httpx.Client | None = None
         self._sender = Sender()
-        self._numbers = count(1)
         self._outcomes = Outcomes(self._changed)
         self._pause, self._failures = FIRST_PAUSE, 0
         self._is_hurried = self._is_closed = False
@@ -153,7 +154,8 @@ class Reporter:
         return DONE
 
     async def _taken(self, offer: _Offer, seconds: float | None) -> None:
-        await self._changed.wait_for_async(lambda: self._takes(offer), seconds)
+        with self._offering(offer):
+            await self._changed.wait_for_async(lambda: self._takes(offer), seconds)
         self._refuse(offer)
 
     def _made(
@@ -199,10 +201,21 @@ class Reporter:
         """
         offer = _Offer(text, judged)
         if not self._takes(offer) and wait and not self._refusals.are_told_here:
-            with self._changed:
-                seconds = None if wait is True else float(wait)
+            seconds = None if wait is True else float(wait)
+            with self._offering(offer), self._changed:
                 self._changed.wait_for(lambda: self._takes(offer), seconds)
         self._refuse(offer)
+
+    @contextmanager
+    def _offering(self, offer: _Offer) -> Iterator[None]:
+        """Count a fact that waits for room. A wait that breaks off gives the fact up."""
+        offer.number = self._outcomes.offer()
+        try:
+            yield
+        except BaseException:  # as of a task that is cancelled
+            if offer.code is not None:
+                self._settle([Result(Waiting(offer.number, offer.text), None, None)])
+            raise
 
     def _takes(self, offer: _Offer) -> bool:
         """Queue a fact, or note why not. Returns False if there may be room later."""
@@ -220,11 +233,12 @@ class Reporter:
                     log.exception("A fact cannot be sent to the ledger.")
                     offer.code = "not_sendable"
                     return True
-                number = next(self._numbers)
+                number = offer.number or self._outcomes.offer()
                 if offer.judged is not None and len(self._judging) < MAX_FACTS:
                     self._judging[number] = offer.judged
                 self._memory.append(Waiting(number, text))
-                self._outcomes.last, offer.code = number, None
+                self._outcomes.offered.remove(number)
+                offer.code = None
                 self._changed.notify_all()
             return True
 
@@ -233,10 +247,10 @@ class Reporter:
         if offer.code is None:
             return
         problem = Problem(0, offer.code, "The client takes no more facts for the ledger.")
-        self._outcomes.refuse()
         if offer.judged is not None:
             offer.judged(None, problem)
-        self._refusals.tell([(msgspec.json.decode(offer.text), problem)])
+        number = offer.number or self._outcomes.offer()
+        self._settle([Result(Waiting(number, offer.text), None, problem)])
 
     def flush(self, timeout: float, *, counts: bool = True) -> Flushed:
         """Wait until the service has judged all facts put before, for at most so many seconds.
@@ -281,9 +295,9 @@ class Reporter:
         self._tell_lost()
 
     def _tell_lost(self) -> None:
-        if self.waiting:
+        if queued := self._outcomes.queued:
             place = "are lost" if self._spool is None else "stay in the spool"
-            log.error("%d facts were not judged by the ledger, and %s.", self.waiting, place)
+            log.error("%d facts were not judged by the ledger, and %s.", queued, place)
         self._refusals.tell_more()
 
     @property
@@ -377,7 +391,7 @@ class Reporter:
 
         def found() -> bool:
             elsewhere = 0 if self._spool is None else len(self._memory)
-            return self._is_closed or self.waiting > elsewhere
+            return self._is_closed or self._outcomes.queued > elsewhere
 
         with self._changed:
             self._changed.wait_for(found)
