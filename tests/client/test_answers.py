@@ -1,6 +1,8 @@
 """Answers of something else than a ledger: of a wrong address, or of what stands before one."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +24,7 @@ from execution_ledger.cli.commands import elk as root
 
 from tests.client.background import LINE, Switch, numbers, report
 from tests.client.elk_program import Elk
-from tests.client.support import Asked, Refusals, Reply, StandIn, problem, taken
+from tests.client.support import ENVIRONMENT, Asked, Refusals, Reply, StandIn, problem, taken
 from tests.client.test_following import Kept, page
 from tests.support.views import until
 
@@ -213,3 +215,45 @@ def test_each_command_of_elk_tells_it_in_a_line(
             if command != "export":
                 said = elk(command, *(str(w).format(**places) for w in words), given="elk_test")
                 assert said.code in (0, 5), (body, command, said)
+
+
+TWO_READERS = """
+import threading
+import msgspec
+from execution_ledger._requests import decoder
+
+is_reading, may_go_on = threading.Event(), threading.Event()
+
+def slow():
+    is_reading.set()
+    may_go_on.wait()
+    return int
+
+class Item(msgspec.Struct):
+    number: "slow()"
+
+class Answer(msgspec.Struct):
+    data: Item
+
+def read():
+    found.append(decoder(Answer).decode(b'{"data": {"number": 1}}').data.number)
+
+found = []
+first, second = threading.Thread(target=read), threading.Thread(target=read)
+first.start()
+is_reading.wait()
+second.start()
+second.join(0.2)
+may_go_on.set()
+first.join()
+second.join()
+print(found)
+"""
+
+
+def test_two_threads_may_read_the_first_answers_of_a_type_at_once() -> None:
+    """The second one decoded by a type that msgspec had half read, and the process died."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_READERS], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"[1, 1]\n")

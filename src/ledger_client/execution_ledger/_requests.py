@@ -6,6 +6,7 @@ import keyword
 import os
 import random
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -199,16 +200,30 @@ def _event(kind: type, told: Any) -> Any:
     if kind is not _EVENT:
         raise NotImplementedError
     word = told.get("type") if isinstance(told, dict) else None
-    try:
-        return msgspec.convert(told, types.EVENTS.get(str(word), types.OtherEvent))
-    except msgspec.ValidationError:
-        return msgspec.convert(told, types.OtherEvent)
+    with _reading_types:
+        try:
+            return msgspec.convert(told, types.EVENTS.get(str(word), types.OtherEvent))
+        except msgspec.ValidationError:
+            return msgspec.convert(told, types.OtherEvent)
+
+
+_reading_types = threading.RLock()
+"""Held while msgspec may read the annotations of a type for the first time. Meanwhile other threads
+run, and one that decodes by the half-read type ends the process by SIGSEGV (msgspec 0.22). No fork
+comes between either, since its child would have the half-read type for ever."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_reading_types.acquire,
+        after_in_parent=_reading_types.release,
+        after_in_child=_reading_types.release,
+    )
 
 
 @functools.cache
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     """The decoder of a type."""
-    return msgspec.json.Decoder(kind, dec_hook=_event)
+    with _reading_types:
+        return msgspec.json.Decoder(kind, dec_hook=_event)
 
 
 def event_of(body: bytes) -> types.Event:
