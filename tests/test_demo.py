@@ -20,7 +20,7 @@ from ledger.demo.closing import Closer
 from ledger.demo.people import SignIns
 from ledger.demo.telling import tell
 from ledger.demo.watching import watch_acts
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
+from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
 from ledger.postgres.embedded import EmbeddedPostgres

@@ -11,7 +11,7 @@ from ledger.api.app import ROUTED
 from ledger.domain.api_key import Permission
 from ledger.domain.events import EVENTS
 from ledger.domain.health import SignalName, SignalStatus
-from ledger.domain.values import (
+from ledger.engine.values.values import (
     ActorType,
     Cause,
     ExecutionModel,

@@ -16,10 +16,10 @@ from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 
 LEFT_OUT = {
-    "ledger.domain.errors",
-    "ledger.domain.recorded",
-    "ledger.domain.values",
-    "ledger.intake.principal",
+    "ledger.engine.values.errors",
+    "ledger.engine.values.recorded",
+    "ledger.engine.values.values",
+    "ledger.engine.values.principal",
     "ledger.intake.request",
     "ledger.postgres.scope",
     "ledger.reads.question",

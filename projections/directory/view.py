@@ -15,7 +15,7 @@ import msgspec
 
 from ledger.domain import execution_events as lines
 from ledger.domain.directory import DirectoryNamed, id_of
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.postgres.table import Table
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation

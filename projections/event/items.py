@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.language.envelopes import Envelope, States, delivery_of, envelope_of, history_item_of
 from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper, StoredBeginning

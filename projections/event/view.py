@@ -15,7 +15,7 @@ import msgspec
 from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import CHECK_INS, Activated, HealthSignalReported
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.language.audited import about_line_of, write_of
 from ledger.language.envelopes import line_of
 from ledger.language.published import PUBLISHED, UNCHANGED_HEALTH, changes_health

@@ -17,9 +17,9 @@ from ledger.domain import execution_events as lines
 from ledger.domain import health
 from ledger.domain import run as runs
 from ledger.domain.execution import Began, Execution
-from ledger.domain.recorded import Event, Recorded
 from ledger.domain.stretch import LineNow, OpenRun
-from ledger.domain.values import MODELS_WITH_RUNS, day_of, week_of
+from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.values import MODELS_WITH_RUNS, day_of, week_of
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):

@@ -9,7 +9,7 @@ or health score change.
 from typing import NamedTuple
 
 from ledger.domain import health
-from ledger.domain.values import LATEST, sort_key
+from ledger.engine.values.values import LATEST, sort_key
 from ledger.postgres.table import BigInt, Bool, Index, Instant, Int, Table, Text, Texts
 from projections.execution.line import LineFold
 

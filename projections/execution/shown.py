@@ -17,8 +17,8 @@ from ledger.domain import health
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import SignalName, SignalStatus
-from ledger.domain.recorded import Actor
-from ledger.domain.values import (
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import (
     LINE_ID,
     RUN_ID,
     Cause,

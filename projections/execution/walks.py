@@ -5,7 +5,7 @@ from itertools import product
 from math import prod
 from types import MappingProxyType
 
-from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
+from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
 from projections.execution.statements import where_line
 
 MOST_WALKS = 40

@@ -12,8 +12,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ledger.domain.values import id_of_key, sort_key
 from ledger.domain.watch import UsageOver
+from ledger.engine.values.values import id_of_key, sort_key
 from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.domain import run as runs
-from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import id_of_key, sort_key
+from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.values import id_of_key, sort_key
 from ledger.language.rendering import json_text
 from ledger.postgres.table import (
     BigInt,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ledger.domain.directory import id_of
 from ledger.domain.events import EVENT_TABLE
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.language.audited import write_of
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Index, Instant, Int, Table, Text

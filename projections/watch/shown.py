@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger.domain.alert import AlertSubject, ResolvedReason
-from ledger.domain.recorded import Actor
-from ledger.domain.values import ALERT_ID
 from ledger.domain.watch import Severity
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import ALERT_ID
 from ledger.language.rendering import ShownInstant, doc
 
 AlertStatus = Literal["open", "acknowledged", "resolved"]

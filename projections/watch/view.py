@@ -11,9 +11,9 @@ import msgspec
 
 from ledger.domain import alert as alerts
 from ledger.domain.alert import ALERT_EVENTS, Alert
-from ledger.domain.recorded import Event, Recorded
-from ledger.domain.values import sort_key
 from ledger.domain.watch import WATCH_EVENTS, Watch
+from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.values import sort_key
 from ledger.language.rendering import json_text, members, time_text, watch_set_up
 from ledger.postgres.table import BigInt, Bool, Index, Instant, Int, Octets, Table, Text
 from ledger.views.folds import Folds, Remembering

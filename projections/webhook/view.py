@@ -24,8 +24,8 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
-from ledger.domain.recorded import Event, Recorded
-from ledger.domain.values import sort_key
+from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.values import sort_key
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import EndpointSetUp, json_text, members, shown_as, time_text
 from ledger.postgres.exchange import Rows

@@ -13,11 +13,11 @@ import msgspec
 from story import line_id
 
 from ledger.domain.execution_events import WentIdle
-from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
-from ledger.domain.values import format_id, format_instant
-from ledger.intake.json_gate import canonical
-from ledger.intake.principal import COMMAND_LINE, SWEEPER
+from ledger.engine.values.json_gate import canonical
+from ledger.engine.values.principal import COMMAND_LINE, SWEEPER
+from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.engine.values.values import format_id, format_instant
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
 from ledger.log.tables import LineActivityRow

@@ -17,7 +17,7 @@ from story import ORGANIZATION, line_id
 
 from ledger.api.reading import encode_cursor
 from ledger.api.routes.executions import LinesQuery
-from ledger.domain.values import (
+from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,
     PRODUCT_LINES,

@@ -10,7 +10,7 @@ from math import gcd
 
 from story import MODELS, ORGANIZATION, line_id
 
-from ledger.domain.values import CAUSES, MODELS_WITH_RUNS
+from ledger.engine.values.values import CAUSES, MODELS_WITH_RUNS
 
 OTHER_ORGANIZATION = "ORG-26-000002"
 WORKSPACES = 20  # of the first organization; the other has two more

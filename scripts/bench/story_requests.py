@@ -8,7 +8,7 @@ from chronicle import BEGINS, SPAN
 from population import Population
 from story import ORGANIZATION, line_id
 
-from ledger.domain.values import format_id, format_instant
+from ledger.engine.values.values import format_id, format_instant
 
 PAGE = 100
 

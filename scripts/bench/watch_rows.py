@@ -34,8 +34,8 @@ from ledger.domain.watch import (
     RunsFailing,
     WatchSettings,
 )
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.envelope import from_structured
-from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log

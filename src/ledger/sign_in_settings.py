@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from ledger.origins import is_guarded
+from ledger.engine.values.origins import is_guarded
 
 
 class OpenId(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.api import exports
 from ledger.api.routes import runs as routes
-from ledger.domain.values import RUN_STATUSES, sort_key
+from ledger.engine.values.values import RUN_STATUSES, sort_key
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.service import BATCH

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.reads.answers import Answers, Reads
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings

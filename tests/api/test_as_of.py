@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.support.databases import copied

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.api.replies import PageOf
 from ledger.application.commands.keys import RevokeApiKey
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.language.envelopes import AuditEntry
 from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem

@@ -7,8 +7,8 @@ from datetime import datetime
 import pytest
 
 from ledger.application.commands.keys import RevokeApiKey
-from ledger.domain.values import format_instant
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import format_instant
 from tests.support.audits import BESIDE, Entry, Tenant, short
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact

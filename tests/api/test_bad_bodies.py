@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.intake import json_gate
+from ledger.engine.values import json_gate
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import encode, fact
 from tests.support.growth import assert_linear

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import RUN, activation, encode, fact
 

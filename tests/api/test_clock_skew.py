@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from ledger.application.report import command_of
-from ledger.domain.errors import ClockSkew
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.errors import ClockSkew
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
 from ledger.service.composition.database import prepare_database

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.log.vault import CannotOpen, RunKey, Vault
 from tests.api.test_answers import beside
 from tests.conftest import MASTER_KEY

@@ -12,7 +12,7 @@ import pytest
 from ledger.api import routes
 from ledger.api.app import ROUTED
 from ledger.api.lean import LeanRoute
-from ledger.domain.values import format_id
+from ledger.engine.values.values import format_id
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections import projections

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.application.commands.keys import RevokeApiKey
 from ledger.domain.execution_events import CheckedIn
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper
 from ledger.settings import Settings

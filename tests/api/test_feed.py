@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ledger.api.replies import PageOf
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem

@@ -7,10 +7,10 @@ import re
 import pytest
 from msgspec.structs import fields
 
-from ledger.domain.event_table import EventRow
-from ledger.domain.recorded import Identity
 from ledger.domain.run import RUN_TABLE, Awaited, Run, Trigger
 from ledger.domain.token_usage import TokenUsage
+from ledger.engine.values.event_table import EventRow
+from ledger.engine.values.recorded import Identity
 from ledger.intake.fact_types import FACT_TYPES, NAME_OF_RUN
 from ledger.language.published import PUBLISHED
 from projections.run.shown import ShownRun

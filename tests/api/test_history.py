@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.api.replies import PageOf
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.language.envelopes import HistoryItem
 from projections.event import statements
 from tests.support.edge import Edge, assert_problem

@@ -19,7 +19,7 @@ from ledger.api.access.key_set import (
     UnusableAnswer,
     parse_keys,
 )
-from ledger.domain.errors import Unavailable
+from ledger.engine.values.errors import Unavailable
 from tests.support.provider import Provider, jwk, private_key
 from tests.support.receiver import Answer
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import parse_instant
+from ledger.engine.values.values import parse_instant
 from ledger.intake.tokens import is_well_formed
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE

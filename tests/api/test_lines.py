@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, STATES
+from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, STATES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import activation, fact
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from tests.api.test_cursors import walk
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact

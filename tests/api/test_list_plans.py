@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
+from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from projections.execution import lists
 from projections.execution.orders import Sort

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ledger.api.routes import feeds
 from ledger.application.report import MAX_AHEAD
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.feeds import BESIDE, OTHER, pages_of, readers

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from tests.api.test_bad_bodies import BROKEN, CANARY, HAZARDS, planted
 from tests.support.audits import Tenant
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.domain.values import sort_key
+from ledger.engine.values.values import sort_key
 from ledger.postgres.embedded import EmbeddedPostgres
 from projections.run.statements import all_runs_read, later_runs_read
 from tests.support.facts import ORGANIZATION, activation, fact

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import EXECUTION_MODELS, MODELS_WITH_RUNS, RUN_STATUSES
+from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS, RUN_STATUSES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import activation, fact
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from ledger.api.machinery.shares import Share, Shares
-from ledger.domain.errors import RateLimited
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import RateLimited
+from ledger.engine.values.principal import Principal
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import encode, fact
 from tests.support.service import BATCH, STRUCTURED

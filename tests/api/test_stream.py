@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ledger.application.commands.keys import RevokeApiKey
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
-from ledger.intake.principal import COMMAND_LINE
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.random_life import Life

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ledger.domain.calendar import zone_names
+from ledger.engine.values.calendar import zone_names
 from tests.api.usage_answers import ask, check_in
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownTimeline
-from ledger.domain.values import sort_key
+from ledger.engine.values.values import sort_key
 from projections.execution import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ledger.api.routes import stories
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from tests.api.usage_answers import APRIL, NO_PARTS, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

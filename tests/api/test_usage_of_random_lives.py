@@ -7,8 +7,8 @@ import pytest
 
 from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownUsage
-from ledger.domain.timeline import Stretches
-from ledger.domain.values import format_instant
+from ledger.engine.values.timeline import Stretches
+from ledger.engine.values.values import format_instant
 from projections.run.usage import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge

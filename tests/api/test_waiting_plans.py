@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.domain.values import day_of, format_instant, week_of
+from ledger.engine.values.values import day_of, format_instant, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from projections.execution import lists
 from projections.execution.orders import Sort

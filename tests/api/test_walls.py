@@ -14,7 +14,7 @@ import pytest
 
 from ledger.api import reading
 from ledger.api.lean import LeanRoute
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.postgres.door import Door
 from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant

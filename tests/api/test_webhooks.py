@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import parse_instant
+from ledger.engine.values.values import parse_instant
 from tests.api.test_bad_bodies import BROKEN, CANARY, HAZARDS, planted
 from tests.feed.targets import FORBIDDEN_HOSTS
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps

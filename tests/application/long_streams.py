@@ -15,10 +15,10 @@ from ledger.application.group import Group
 from ledger.application.memory import Memory
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import STREAM_PREFIX
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.recorded import Recorded
 from ledger.intake import envelope
-from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.append import Append
 from ledger.log.codec import EnvelopeMapper

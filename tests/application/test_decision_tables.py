@@ -8,8 +8,8 @@ from ledger.application.command import Command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.application.commands.watches import CreateWatch, DeleteWatch
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
-from ledger.domain.recorded import Identity
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.recorded import Identity
 from ledger.intake.request import Receipt
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, fact

@@ -9,19 +9,14 @@ from datetime import timedelta
 import pytest
 
 from ledger.application.command import Command, OwnCommand, TurnDown
-from ledger.application.commands.keys import (
-    CreateApiKey,
-    RevokeApiKey,
-    RotateApiKey,
-    UpdateApiKey,
-)
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.application.read_notes import NoteRead, SeenLine
 from ledger.application.report_spans import GiveParent
 from ledger.domain.api_key import Permission
-from ledger.intake.principal import COMMAND_LINE, Principal
+from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.intake.request import IdempotencyKey
 from ledger.intake.tokens import create_token, hash_token
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact

@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from ledger.application.commands.lines import Pause
-from ledger.domain.errors import Invalid
-from ledger.intake.principal import COMMAND_LINE, Principal
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.principal import COMMAND_LINE, Principal
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, new_id
 

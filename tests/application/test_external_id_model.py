@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import WORKSPACE, activation, fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id

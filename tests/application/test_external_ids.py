@@ -8,9 +8,9 @@ import pytest
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.recorded import Identity
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Identity
 from ledger.intake import envelope
-from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer

@@ -10,8 +10,8 @@ from ledger.application import group
 from ledger.application.command import Command
 from ledger.application.commands.lines import LiftHold, Pause, Resume
 from ledger.application.periodic import sweepers_kept_away
-from ledger.domain.errors import InvalidState
-from ledger.domain.values import format_instant
+from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.values import format_instant
 from ledger.intake.request import Receipt
 from ledger.settings import Settings
 from tests.support.facts import activation, fact

@@ -15,8 +15,8 @@ from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.group import KEPT_FOR, Group
 from ledger.application.loops import DROP_EXPIRED, Housekeeper
-from ledger.domain.errors import Invalid, LedgerError, Refused
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Invalid, LedgerError, Refused
+from ledger.engine.values.principal import Principal
 from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.service.composition.writing import writing
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id

@@ -5,8 +5,8 @@ import pytest
 
 from ledger import __version__
 from ledger.domain.directory import DirectoryNamed
-from ledger.domain.event_table import LANGUAGE
 from ledger.domain.events import EVENT_TABLE, SINCE
+from ledger.engine.values.event_table import LANGUAGE
 from ledger.log.nodes import beat
 from ledger.postgres.timing import LIVING_SECONDS
 from tests.support.facts import fact
@@ -31,7 +31,7 @@ def test_an_event_that_is_not_of_the_first_language_says_since_when_it_is() -> N
     )
     assert set(FIRST.split()) - first == set(), "an event of the first language stays one"
     assert max(row.since for row in EVENT_TABLE) == LANGUAGE, (
-        "Raise LANGUAGE in domain/event_table.py once for a release's new events, to their `since`."
+        "Raise LANGUAGE in engine/values/event_table.py once for a release's new events, to their `since`."
     )
 
 

@@ -10,7 +10,7 @@ from ledger.application.commands.keys import RevokeApiKey, UpdateApiKey
 from ledger.application.commands.lines import Pause
 from ledger.application.commands.runs import ExpireLease
 from ledger.application.commands.webhooks import DeleteEndpoint
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import IdempotencyKey
 from tests.application.test_decision_tables import create_endpoint, create_key, rotate_key
 from tests.support.facts import fact

@@ -17,9 +17,9 @@ from ledger.application.group import Group
 from ledger.application.loops import Housekeeper
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.errors import InvalidState, NotFound
 from ledger.domain.refusals import DAILY, stream_of
-from ledger.intake.principal import HOUSEKEEPER, Principal
+from ledger.engine.values.errors import InvalidState, NotFound
+from ledger.engine.values.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing

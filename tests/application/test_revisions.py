@@ -2,9 +2,9 @@
 
 from ledger.application.command import Command
 from ledger.application.commands.watches import UpdateWatch
-from ledger.domain.errors import ChangedTooOften
 from ledger.domain.watch import InState
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.errors import ChangedTooOften
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.log import snapshots
 from ledger.log.event_log import Log

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.application import turns
 from ledger.application.commands.keys import CreateApiKey
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import IdempotencyKey
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, activation, fact

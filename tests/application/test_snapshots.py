@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from ledger.domain.api_key import API_KEY_TABLE
-from ledger.domain.errors import Unavailable
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.domain.health import Signal
-from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
+from ledger.engine.values.errors import Unavailable
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.log import snapshots
 from ledger.log.migrate import migrate
 from ledger.log.snapshots import EVERY, FOLD, KINDS, restore, row_of

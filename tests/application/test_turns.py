@@ -2,7 +2,7 @@
 
 from ledger.application.command import OwnCommand
 from ledger.application.turns import GROUP, TURN_FACTS, Neighbours, Ticket, Turns
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from tests.support.racing_writers import principal
 
 ALONE = principal("alone")

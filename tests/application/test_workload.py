@@ -12,8 +12,8 @@ from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
-from ledger.domain.recorded import Identity
-from ledger.domain.values import format_instant
+from ledger.engine.values.recorded import Identity
+from ledger.engine.values.values import format_instant
 from ledger.intake import envelope
 from ledger.settings import Settings
 from tests.support.decision_tables import assert_decision_tables_match_log

@@ -16,7 +16,7 @@ from ledger.cli.arguments import main
 from ledger.cli.files.map_file import FlowMap
 from ledger.cli.files.prefect import FlowRuns, Item
 from ledger.cli.line_parser import Chunk, fact_of
-from ledger.domain.values import parse_instant
+from ledger.engine.values.values import parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.settings import Settings
 from tests.cli.conftest import Ledger

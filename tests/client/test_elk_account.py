@@ -14,7 +14,7 @@ from execution_ledger import Ledger
 from execution_ledger.cli.commands import elk as root
 from execution_ledger.cli.grammar import WORDS
 
-from ledger.domain.values import Cause, ExecutionModel, ProductLine, RunStatus, State
+from ledger.engine.values.values import Cause, ExecutionModel, ProductLine, RunStatus, State
 from tests.client.elk_program import Elk
 from tests.client.support import Asked, Reply, Service, StandIn, problem
 from tests.support.documents import CONTRACT

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.domain.calendar import UTC_CALENDAR, Calendar, calendar_of, zone_names
-from ledger.domain.errors import Invalid
-from ledger.domain.values import EARLIEST, parse_bound, parse_instant
+from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of, zone_names
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import EARLIEST, parse_bound, parse_instant
 
 DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
 

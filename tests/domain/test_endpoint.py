@@ -18,7 +18,7 @@ from ledger.domain.endpoint import (
     WebhookTestRequested,
     WebhookUpdated,
 )
-from ledger.domain.errors import InvalidState
+from ledger.engine.values.errors import InvalidState
 from tests.support.domain import after, given, minute, recorded
 
 ORGANIZATION, WORKSPACE = "ORG-26-000001", "WS-26-000001"

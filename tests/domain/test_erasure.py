@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.errors import InvalidState
 from ledger.domain.run import (
     Run,
     RunCancelled,
@@ -15,6 +14,7 @@ from ledger.domain.run import (
     RunStarted,
 )
 from ledger.domain.token_usage import Used
+from ledger.engine.values.errors import InvalidState
 from tests.support.domain import NOTHING, Past, after, at_minute, given, minute
 
 REQUESTED = RunRequested(run_id_origin="supplied", input=b"i")

@@ -11,13 +11,13 @@ import pytest
 from ledger.domain import alert, endpoint, run, statement, watch
 from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.event_table import EventRow, Note, Part
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
-from ledger.domain.recorded import Event, Recorded
 from ledger.domain.refusals import REFUSAL_TABLE, Refusals
 from ledger.domain.run import Run
+from ledger.engine.values.event_table import EventRow, Note, Part
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.language import audited
 from ledger.log.codec import UPCASTERS

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from ledger.domain import execution_events as e
-from ledger.domain.errors import InvalidState, RunsNotSupported
 from ledger.domain.execution import Execution
 from ledger.domain.health import Signal
-from ledger.domain.recorded import Actor, Event
+from ledger.engine.values.errors import InvalidState, RunsNotSupported
+from ledger.engine.values.recorded import Actor, Event
 from tests.support.domain import (
     ACTIVATED,
     NOTHING,

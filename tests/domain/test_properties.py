@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Event, FactIdentity, Recorded
 from ledger.domain.run import Run
+from ledger.engine.values.recorded import Event, FactIdentity, Recorded
 from ledger.log.codec import EnvelopeMapper
 from tests.support.domain import START, activated, recorded
 from tests.support.model import Line, Model

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.refusals import DAILY, Refusals, RefusalsOmitted, WriteRefused, stream_of
-from ledger.domain.values import day_of
+from ledger.engine.values.values import day_of
 from tests.support.domain import START, recorded
 
 REFUSED = WriteRefused(action="run.started", code="invalid_state")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, ApiKeyRevoked
-from ledger.domain.errors import InvalidState
 from ledger.domain.run import (
     Run,
     RunCancelled,
@@ -18,6 +17,7 @@ from ledger.domain.run import (
     Trigger,
 )
 from ledger.domain.token_usage import TokenUsage, Used
+from ledger.engine.values.errors import InvalidState
 from tests.support.domain import Past, after, at_minute, given, minute
 
 USER, API = Trigger("user", "u"), Trigger("api")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.domain.timeline import StateInterval, TurningPoint, intervals, totals
-from ledger.domain.values import CAUSES, STATES
+from ledger.engine.values.timeline import StateInterval, TurningPoint, intervals, totals
+from ledger.engine.values.values import CAUSES, STATES
 from tests.support.domain import START, minute
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.domain.timeline import Amounts, Stretches
-from ledger.domain.values import RUN_STATUSES
+from ledger.engine.values.timeline import Amounts, Stretches
+from ledger.engine.values.values import RUN_STATUSES
 
 DAY = timedelta(days=1)
 SECONDS_OF_DAY = st.sampled_from([0, 0, 1, 12, 86_399])

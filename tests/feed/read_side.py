@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 
 from ledger.application.writer import Writer
-from ledger.domain.values import format_id
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import format_id
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import Selection, Tail
-from ledger.intake.principal import Principal
 from ledger.postgres.door import Door
 from ledger.postgres.scope import Planning, Tenant
 from ledger.reads.positions import ViewPositions

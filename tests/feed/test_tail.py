@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.domain.errors import Unavailable
+from ledger.engine.values.errors import Unavailable
+from ledger.engine.values.principal import Principal
 from ledger.feed.tail import CHUNK, Selection
-from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Planning
 from ledger.reads import positions
 from projections import projections

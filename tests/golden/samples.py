@@ -25,7 +25,6 @@ from ledger.domain.alert import (
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.domain.directory import DirectoryNamed
 from ledger.domain.reads import RunDataRead
-from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.domain.session import SessionBegun, SessionEnded
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
@@ -38,6 +37,7 @@ from ledger.domain.watch import (
     WatchUpdated,
 )
 from ledger.domain.watch_hours import WatchHours
+from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.log.codec import EnvelopeMapper
 
 FIRST = Path(__file__).parent

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ledger.domain.events import EVENTS
 from ledger.domain.execution_events import Woken
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.log.codec import UPCASTERS, EnvelopeMapper
 from tests.golden.samples import (
     BODIES,

@@ -12,8 +12,8 @@ import pytest
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.commands.webhooks import CreateEndpoint, EndpointSettings
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.feed import signing
-from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.tokens import create_token
 from ledger.log.documents import Documents
 from ledger.log.tables import ID_COUNTER, LEASE, DocumentRow

@@ -15,18 +15,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.errors import ClockSkew, InvalidState
-from ledger.domain.values import EVENT_ID, format_id
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.errors import ClockSkew, InvalidState
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import EVENT_ID, format_id
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.append import Wanted
 from ledger.log.event_log import Log
-from ledger.log.lineage import (
-    _IDS_A_SECOND,
-    _POSITIONS_A_SECOND,
-    IDS_MOVED,
-    POSITIONS_MOVED,
-)
+from ledger.log.lineage import _IDS_A_SECOND, _POSITIONS_A_SECOND, IDS_MOVED, POSITIONS_MOVED
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.programs import find_programs
 from ledger.service.composition.database import prepare_database

@@ -9,7 +9,7 @@ from msgspec import json
 from psycopg.rows import tuple_row
 
 from ledger.domain.execution_events import CheckedIn
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.scope import ANY, EVERYONE, Tenant
 from tests.golden.samples import envelope

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import STATES
+from ledger.engine.values.values import STATES
 from projections.execution import statements
 from tests.support.ledger import Ledger
 from tests.support.random_lines import (

@@ -7,8 +7,8 @@ import pytest
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyRevoked
-from ledger.domain.recorded import FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
+from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.language.envelopes import audit_entry_of
 from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper

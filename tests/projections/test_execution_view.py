@@ -5,7 +5,7 @@ from typing import Any
 
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from projections.execution.counts import COUNT, CountRow
 from projections.execution.hours import DAY, DayRow
 from projections.execution.rank import NEVER_DUE, NO_SCORE, RANK, RankRow

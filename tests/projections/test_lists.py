@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import day_of, parse_instant, week_of
+from ledger.engine.values.values import day_of, parse_instant, week_of
 from projections.execution import lists, orders
 from tests.support.ledger import Ledger
 from tests.support.random_lines import (

@@ -4,7 +4,7 @@ from datetime import date
 from typing import Any
 
 from ledger.domain import run as r
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.values.recorded import Event, Recorded
 from projections.run.days import DAY, DayRow
 from projections.run.view import (
     FORMER_USAGE,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ledger.domain.execution_events import CheckedIn
-from ledger.domain.recorded import FactIdentity, Recorded
+from ledger.engine.values.recorded import FactIdentity, Recorded
 from projections.source import view
 from projections.source.view import SOURCE, SourceRow, SourceView
 from tests.support.domain import START, recorded

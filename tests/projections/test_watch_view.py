@@ -12,9 +12,9 @@ from ledger.domain.alert import (
     AlertResolved,
     AlertSubject,
 )
-from ledger.domain.recorded import Recorded
-from ledger.domain.values import sort_key
 from ledger.domain.watch import BlockerOpen, WatchCreated, WatchDeleted, WatchUpdated
+from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.values import sort_key
 from projections.watch.view import (
     ACKNOWLEDGEMENT,
     ALERT,

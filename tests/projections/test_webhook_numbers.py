@@ -12,7 +12,7 @@ from ledger.application.command import Command
 from ledger.application.commands import webhooks
 from ledger.application.report import command_of
 from ledger.domain.endpoint import WebhookDeliveryFailed
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.language.published import TYPES
 from tests.support.facts import activation, fact

@@ -4,7 +4,7 @@ from typing import Any
 
 from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.values.recorded import Event, Recorded
 from projections.webhook.view import (
     HEALTH,
     MESSAGE,

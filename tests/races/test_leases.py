@@ -21,7 +21,7 @@ from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.application.loops import LeaseWatch
 from ledger.application.report import ReportFact, command_of
 from ledger.application.writer import Writer
-from ledger.domain.errors import LedgerError
+from ledger.engine.values.errors import LedgerError
 from ledger.log import leases
 from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer, running

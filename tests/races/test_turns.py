@@ -17,8 +17,8 @@ from ledger.application.report import command_of
 from ledger.application.turns import Neighbours, create_board
 from ledger.application.writer import Writer
 from ledger.cli import load
-from ledger.domain.errors import NotFound, RateLimited
-from ledger.intake.principal import COMMAND_LINE, Principal
+from ledger.engine.values.errors import NotFound, RateLimited
+from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault

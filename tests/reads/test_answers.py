@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger.api.replies import Reply, answer
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.reads.answers import Answers, Reads
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import read_of

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger.cli.verify import verify
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at

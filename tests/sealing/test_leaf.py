@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.execution_events import CheckedIn, Woken
-from ledger.domain.recorded import Actor
-from ledger.domain.values import format_instant, micros_of
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import format_instant, micros_of
 from ledger.log.codec import EnvelopeMapper
 from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
 from tests.golden.samples import envelope, file_of

@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.domain.values import format_id, format_instant
+from ledger.engine.values.values import format_id, format_instant
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import options_of
 from ledger.views.statements import position_of

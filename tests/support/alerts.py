@@ -7,7 +7,7 @@ from typing import Any
 from ledger.application.commands.alerts import Acknowledge
 from ledger.application.commands.watches import CreateWatch
 from ledger.domain.watch import InState, WatchSettings
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.watching.loop import WatchLoop
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import new_id

@@ -17,7 +17,7 @@ import psycopg
 from fastapi import FastAPI
 
 from ledger.application.commands.keys import RevokeApiKey
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.settings import Settings
 from tests.support.databases import query
 from tests.support.facts import activation, encode

@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.event_table import EventRow, Part
 from ledger.domain.events import EVENT_TABLE
-from ledger.domain.recorded import Event
+from ledger.engine.values.event_table import EventRow, Part
+from ledger.engine.values.recorded import Event
 from ledger.intake.fact_types import FACT_TYPES
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 

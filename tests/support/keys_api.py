@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE
 

@@ -24,11 +24,11 @@ from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
-from ledger.domain.errors import LedgerError
-from ledger.domain.values import day_of, format_instant, week_of
 from ledger.domain.watch import Condition, WatchSettings
+from ledger.engine.values.errors import LedgerError
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import day_of, format_instant, week_of
 from ledger.intake import envelope
-from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.language.rendering import json_text
 from ledger.log.event_log import Log

@@ -17,10 +17,10 @@ from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle, LiftHold, Pause, Resume
 from ledger.application.report import ReportFact, command_of
 from ledger.application.writer import Writer
-from ledger.domain.errors import LedgerError
+from ledger.engine.values.errors import LedgerError
+from ledger.engine.values.principal import Principal
 from ledger.intake import envelope
 from ledger.intake.envelope import Fact
-from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.append import Append, Loaded, Wanted
 from ledger.log.event_log import Log

@@ -5,7 +5,13 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, STATES, parse_instant
+from ledger.engine.values.values import (
+    CAUSES,
+    EXECUTION_MODELS,
+    PRODUCT_LINES,
+    STATES,
+    parse_instant,
+)
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 

@@ -12,7 +12,7 @@ import httpx
 from ledger.api.gauges import SharedText
 from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.intake.tokens import create_token
 from ledger.postgres.scope import EVERYONE

@@ -10,8 +10,8 @@ import psycopg
 
 from ledger.application.commands.statements import IssueStatement, StatementNumbers
 from ledger.domain.statement import InstantText, StatementIssued
-from ledger.domain.values import format_instant
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import format_instant
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from ledger.domain.values import (
+from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,
     MODELS_WITH_RUNS,

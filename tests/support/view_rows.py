@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.postgres.table import Table
 from ledger.views.contract import Projection, take
 from ledger.views.folds import Folds

@@ -15,9 +15,9 @@ from ledger.application.periodic import LedSession
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.recorded import Recorded
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres import locks

@@ -10,9 +10,9 @@ from ledger.application.commands.watches import CreateWatch, DeleteWatch, Update
 from ledger.application.group import Group
 from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertOpened, AlertSubject
-from ledger.domain.values import EARLIEST
 from ledger.domain.watch import InState, WatchSettings
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import EARLIEST
 from ledger.intake.request import Receipt
 from tests.support.facts import LINE, ORGANIZATION, WORKSPACE
 

@@ -10,8 +10,8 @@ from ledger.application.commands.statements import WithdrawStatement
 from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookDeliveryFailed
-from ledger.domain.values import EARLIEST
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import EARLIEST
 from ledger.intake.request import Receipt
 from ledger.language.published import TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE

@@ -11,8 +11,8 @@ import pytest
 
 from ledger.application.report import command_of
 from ledger.demo import story
-from ledger.domain.recorded import Recorded
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.recorded import Recorded
 from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import psycopg
 
-from ledger.domain.values import EARLIEST, LATEST
+from ledger.engine.values.values import EARLIEST, LATEST
 from ledger.language.rendering import json_text, time_text
 from ledger.views.statements import json_of_instant
 

@@ -7,7 +7,7 @@ import pytest
 from eventsourcing.persistence import MapperDeserialisationError
 
 from ledger.domain.execution_events import CheckedIn, Woken
-from ledger.domain.recorded import Event
+from ledger.engine.values.recorded import Event
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate

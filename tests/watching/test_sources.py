@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from ledger.application.commands.watches import DeleteWatch
-from ledger.domain.values import format_instant
 from ledger.domain.watch import SourceSilent
+from ledger.engine.values.values import format_instant
 from tests.support.facts import fact
 from tests.support.ledger import ADMIN, Ledger
 from tests.watching.test_rounds import ends, opened, say

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.intake.principal import COMMAND_LINE, SWEEPER
+from ledger.engine.values.principal import COMMAND_LINE, SWEEPER
 from ledger.web.showing import actor
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.intake.tokens import is_well_formed
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE

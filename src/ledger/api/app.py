@@ -45,7 +45,7 @@ from ledger.api.routes import (
     webhooks,
 )
 from ledger.api.services import ApiServices
-from ledger.domain.errors import Behind, LedgerError, NotFound, ReadOnly
+from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 
 if TYPE_CHECKING:
     # Only loaded where assistants are served.

@@ -43,7 +43,7 @@ from ledger.api.problems import (
     as_refusal,
     problem,
 )
-from ledger.domain.errors import Forbidden, NotFound
+from ledger.engine.values.errors import Forbidden, NotFound
 
 PATH = "/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource"

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from ledger.api.models import TEMPLATE, camel, one_of, reference
-from ledger.domain.values import LABEL, ActorType
+from ledger.engine.values.values import LABEL, ActorType
 from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
 from ledger.intake.fact_types import ALIASES, FACT_TYPES, NAME_OF_RUN, FactType
 

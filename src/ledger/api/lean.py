@@ -42,9 +42,9 @@ from ledger.api.writing import (
     turn_down,
 )
 from ledger.application.command import OwnCommand
-from ledger.domain.errors import Invalid, LedgerError, Refused
-from ledger.intake.places import pointers
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Invalid, LedgerError, Refused
+from ledger.engine.values.places import pointers
+from ledger.engine.values.principal import Principal
 
 F = TypeVar("F", bound=Callable[..., Any])
 

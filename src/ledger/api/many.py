@@ -14,8 +14,8 @@ from ledger.api.reading import Asking
 from ledger.api.services import last_position
 from ledger.application.command import Command
 from ledger.application.turns import TURN_FACTS
-from ledger.domain.errors import Refused, Unavailable
-from ledger.domain.values import format_instant
+from ledger.engine.values.errors import Refused, Unavailable
+from ledger.engine.values.values import format_instant
 from ledger.intake.request import IdempotencyKey, Receipt
 
 

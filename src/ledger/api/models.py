@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from ledger.domain.values import TEXT
 from ledger.domain.watch import Condition
+from ledger.engine.values.values import TEXT
 from ledger.intake.fact_types import Characters, Instant
 
 W = TypeVar("W", bound=str)

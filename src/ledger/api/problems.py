@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ledger.domain.errors import (
+from ledger.engine.values.errors import (
     Behind,
     Invalid,
     LedgerError,

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ledger.api.problems import InvalidCursor
 from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
-from ledger.domain.calendar import UTC_CALENDAR, Calendar, calendar_of
-from ledger.domain.errors import Behind, Invalid, Refused
-from ledger.domain.values import day_of, id_of_key, parse_bound, sort_key, week_of
-from ledger.intake.principal import Principal
+from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
+from ledger.engine.values.errors import Behind, Invalid, Refused
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import day_of, id_of_key, parse_bound, sort_key, week_of
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import INSTANT, Read
 

@@ -23,10 +23,10 @@ from ledger.application.command import Command
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
 from ledger.domain.channel import STRICT, ChannelRules
-from ledger.domain.errors import ReadOnly, Unavailable
+from ledger.engine.values.errors import ReadOnly, Unavailable
+from ledger.engine.values.principal import Principal
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
-from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.documents import Documents
 from ledger.log.event_log import Log

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.api.exports import Cells, Cut, harmless
-from ledger.domain.values import CAUSES, RUN_STATUSES, STATES
+from ledger.engine.values.values import CAUSES, RUN_STATUSES, STATES
 
 TOTAL = "TOTAL"
 """The first key of the last row."""

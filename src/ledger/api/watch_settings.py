@@ -19,7 +19,10 @@ from pydantic import (
 
 from ledger.api.models import CommandBody
 from ledger.api.reading import Bound, TimeZone
-from ledger.domain.values import (
+from ledger.domain.watch import Condition, LineChoice
+from ledger.domain.watch_hours import WEEKDAYS, WatchHours, Weekday
+from ledger.engine.values.json_gate import MAX_INTEGER, by_value
+from ledger.engine.values.values import (
     CAUSES,
     LABEL,
     ORGANIZATION_ID,
@@ -28,10 +31,7 @@ from ledger.domain.values import (
     ExecutionModel,
     ProductLine,
 )
-from ledger.domain.watch import Condition, LineChoice
-from ledger.domain.watch_hours import WEEKDAYS, WatchHours, Weekday
 from ledger.intake.fact_types import Characters, Label
-from ledger.intake.json_gate import MAX_INTEGER, by_value
 
 W = TypeVar("W", bound=str)
 

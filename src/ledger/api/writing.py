@@ -18,8 +18,11 @@ from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import Reply
 from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
-from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
-from ledger.domain.values import (
+from ledger.engine.values import json_gate
+from ledger.engine.values.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
+from ledger.engine.values.places import pointers
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import (
     ALERT_ID,
     ENDPOINT_ID,
     KEY_ID,
@@ -30,9 +33,6 @@ from ledger.domain.values import (
     WATCH_ID,
     format_instant,
 )
-from ledger.intake import json_gate
-from ledger.intake.places import pointers
-from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.postgres.scope import EVERYONE
 from ledger.postgres.timing import ANSWER_SECONDS

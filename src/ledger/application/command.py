@@ -15,7 +15,10 @@ import msgspec
 from ledger.application.group import EventTenant, Group
 from ledger.application.memory import sees
 from ledger.domain.directory import DirectoryEntry, id_of
-from ledger.domain.errors import (
+from ledger.domain.execution import Execution
+from ledger.domain.refusals import Refusals, WriteRefused, stream_of
+from ledger.domain.run import Run
+from ledger.engine.values.errors import (
     ChangedTooOften,
     CredentialEnded,
     Forbidden,
@@ -23,12 +26,9 @@ from ledger.domain.errors import (
     Invalid,
     Refused,
 )
-from ledger.domain.execution import Execution
-from ledger.domain.recorded import Event, FactIdentity, Identity, Recorded
-from ledger.domain.refusals import Refusals, WriteRefused, stream_of
-from ledger.domain.run import Run
+from ledger.engine.values.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
+from ledger.engine.values.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.intake.envelope import Fact
-from ledger.intake.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.log.decisions import First
 from ledger.log.vault import content_digest

@@ -16,14 +16,14 @@ from functools import cached_property
 import msgspec
 
 from ledger.application.memory import Memory
-from ledger.domain import errors
 from ledger.domain.api_key import ApiKey
-from ledger.domain.errors import Invalid, Refused, Unavailable
 from ledger.domain.events import SINCE
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Actor, Event, FactIdentity, Identity, Recorded
-from ledger.domain.values import EARLIEST, format_id
-from ledger.intake.principal import Principal
+from ledger.engine.values import errors
+from ledger.engine.values.errors import Invalid, Refused, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, Recorded
+from ledger.engine.values.values import EARLIEST, format_id
 from ledger.intake.request import IdempotencyKey, Outcome, Receipt, Request
 from ledger.log.append import Append, Numbers, Wanted, Window
 from ledger.log.codec import EnvelopeMapper

@@ -19,7 +19,7 @@ from ledger.application.commands.runs import ExpireLease
 from ledger.application.group import KEPT_FOR
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
 from ledger.application.writer import Writer
-from ledger.domain.values import EARLIEST
+from ledger.engine.values.values import EARLIEST
 from ledger.intake.request import Receipt
 from ledger.log import sessions
 from ledger.log.documents import DROP_UNISSUED

@@ -14,13 +14,13 @@ import msgspec
 from ledger.domain.alert import Alert
 from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import MAX_ABOVE, Run
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Identity, Recorded
 from ledger.log.append import Append, Loaded, Wanted, Window
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables, First

@@ -10,8 +10,8 @@ from ledger.application.command import Command, TurnDown
 from ledger.application.report import ReportFact
 from ledger.application.report_spans import ReportSpan
 from ledger.application.writer import Observer
-from ledger.domain.errors import Unavailable
 from ledger.domain.refusals import UNKNOWN_ACTION
+from ledger.engine.values.errors import Unavailable
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
 

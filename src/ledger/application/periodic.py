@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.background import BackgroundLoop
-from ledger.domain.errors import ClockSkew, LedgerError
+from ledger.engine.background import BackgroundLoop
+from ledger.engine.values.errors import ClockSkew, LedgerError
 from ledger.intake.request import Outcome
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate, assert_alive

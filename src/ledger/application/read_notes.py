@@ -17,11 +17,11 @@ from typing import NamedTuple
 from ledger.application.command import OwnCommand, receipt
 from ledger.application.group import Group
 from ledger.application.writer import Writer
-from ledger.background import BackgroundLoop
-from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.reads import RunDataRead, RunDataReads, stream_of
-from ledger.domain.values import EARLIEST, day_of
-from ledger.intake.principal import Principal
+from ledger.engine.background import BackgroundLoop
+from ledger.engine.values.errors import LedgerError, NotCarriedOut, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import EARLIEST, day_of
 from ledger.intake.request import Receipt
 from ledger.language.audited import READ_ACTION
 

@@ -19,17 +19,17 @@ from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.domain import execution_events as events
 from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
-from ledger.domain.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
-from ledger.domain.recorded import Identity
 from ledger.domain.run import Run
-from ledger.domain.values import Origin
+from ledger.engine.values import json_gate
+from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Identity
+from ledger.engine.values.values import Origin
 from ledger.intake import fact_types as types
-from ledger.intake import json_gate
 from ledger.intake.envelope import Fact, Rejected
-from ledger.intake.principal import Principal
 from ledger.intake.request import About, Receipt, TenantOf
 from ledger.log.decisions import First
 from ledger.log.snapshots import Aggregate

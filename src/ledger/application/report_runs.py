@@ -14,14 +14,14 @@ import msgspec
 from ledger.application.command import Recording
 from ledger.application.group import Group
 from ledger.application.memory import NEXT, sees
-from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Identity
 from ledger.domain.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
-from ledger.domain.values import MAX_OPEN_RUNS, Origin
+from ledger.engine.values.errors import IdTaken, Invalid, InvalidState, NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Identity
+from ledger.engine.values.values import MAX_OPEN_RUNS, Origin
 from ledger.intake import fact_types as types
 from ledger.intake.envelope import Fact
-from ledger.intake.principal import Principal
 from ledger.log.snapshots import Aggregate
 from ledger.log.vault import RunKey
 

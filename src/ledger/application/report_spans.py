@@ -10,10 +10,10 @@ from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.application.report import ReportFact
 from ledger.application.report_runs import run_of
-from ledger.domain.errors import FactConflict, Refused
-from ledger.domain.recorded import Identity
+from ledger.engine.values.errors import FactConflict, Refused
+from ledger.engine.values.principal import PARENT_BY_TRACE, Principal
+from ledger.engine.values.recorded import Identity
 from ledger.intake.envelope import Fact
-from ledger.intake.principal import PARENT_BY_TRACE, Principal
 from ledger.intake.request import About, Receipt, TenantOf
 from ledger.log.decisions import First
 

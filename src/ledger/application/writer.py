@@ -31,8 +31,8 @@ from ledger.application.command import Command, carry_out
 from ledger.application.group import Group
 from ledger.application.memory import Memory
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
-from ledger.background import BackgroundLoop
-from ledger.domain.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
+from ledger.engine.background import BackgroundLoop
+from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.intake.request import Outcome
 from ledger.log.append import Append
 from ledger.log.event_log import Log

@@ -16,7 +16,14 @@ from typing import Any, Literal
 
 from ledger import __version__
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
-from ledger.domain.values import LINE_ID, ORGANIZATION_ID, TEXT, WORKSPACE_ID, is_plain, parse_bound
+from ledger.engine.values.values import (
+    LINE_ID,
+    ORGANIZATION_ID,
+    TEXT,
+    WORKSPACE_ID,
+    is_plain,
+    parse_bound,
+)
 from ledger.service import ROLES
 
 _LONGEST_REASON = 500

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ledger.cli.arguments import ShellCommand
-from ledger.domain.errors import LedgerError
-from ledger.domain.values import escaped
-from ledger.intake.places import full_detail
+from ledger.engine.values.errors import LedgerError
+from ledger.engine.values.places import full_detail
+from ledger.engine.values.values import escaped
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import (
     EmbeddedPostgresError,

@@ -10,9 +10,9 @@ import msgspec
 
 from ledger.application.commands.runs import EraseRun
 from ledger.cli.input import opened
-from ledger.domain.errors import LedgerError, Unavailable
-from ledger.domain.values import RUN_ID
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.errors import LedgerError, Unavailable
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import RUN_ID
 from ledger.intake.request import Receipt
 from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import writing

@@ -13,9 +13,9 @@ from ledger.application.commands import keys
 from ledger.application.writer import Writer
 from ledger.cli.printing import Row, print_json, print_rows
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import LedgerError, NotFound
-from ledger.domain.values import KEY_ID, escaped
-from ledger.intake.principal import COMMAND_LINE
+from ledger.engine.values.errors import LedgerError, NotFound
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import KEY_ID, escaped
 from ledger.intake.request import Outcome
 from ledger.intake.tokens import create_token
 from ledger.service.composition.database import ConfigurationError

@@ -16,8 +16,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol, TypeVar
 
-from ledger.domain.errors import Invalid, TooLarge, Unavailable
-from ledger.intake import envelope, json_gate
+from ledger.engine.values import json_gate
+from ledger.engine.values.errors import Invalid, TooLarge, Unavailable
+from ledger.intake import envelope
 from ledger.intake.envelope import MAX_FACT_BYTES, MAX_ITEMS, TOO_LARGE, Fact, Rejected
 from ledger.service.processes import Lifeline, calm_collector, show_name
 

@@ -29,11 +29,17 @@ from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.cast import KEYS, LEAD, closing_of, people_of
 from ledger.demo.telling import Act, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
-from ledger.domain.errors import ClockSkew, LedgerError, NotCarriedOut, RateLimited, Unavailable
-from ledger.domain.values import escaped, format_instant, parse_instant
+from ledger.engine.values.errors import (
+    ClockSkew,
+    LedgerError,
+    NotCarriedOut,
+    RateLimited,
+    Unavailable,
+)
+from ledger.engine.values.places import full_detail
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import escaped, format_instant, parse_instant
 from ledger.intake.envelope import Fact, Rejected
-from ledger.intake.places import full_detail
-from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.tokens import create_token
 from ledger.reads.positions import ViewFollower

@@ -6,7 +6,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ledger.cli.printing import print_json, print_rows
-from ledger.domain.errors import NotFound
+from ledger.engine.values.errors import NotFound
 from ledger.settings import Settings
 
 _PERSONS = """

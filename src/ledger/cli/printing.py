@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ledger.domain.values import escaped, format_instant
+from ledger.engine.values.values import escaped, format_instant
 
 ShowProgress = Callable[[int, int], None]
 """Gets the present position, and the last one."""

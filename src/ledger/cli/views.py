@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.cli.printing import print_json, print_rows, progress_bars
-from ledger.domain.values import escaped
+from ledger.engine.values.values import escaped
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.migrate import migrate
 from ledger.postgres.embedded import temporary_server

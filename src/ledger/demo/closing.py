@@ -13,7 +13,7 @@ from ledger.application.commands.statements import IssueStatement, StatementNumb
 from ledger.demo.cast import Closing
 from ledger.demo.telling import Stage
 from ledger.demo.views import later, views_at_end
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.log.documents import Documents
 from ledger.postgres.door import Door
 from ledger.reads.statement import Document, compose, scope_of

@@ -21,10 +21,10 @@ from ledger.application.group import Group
 from ledger.application.report import command_of
 from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
-from ledger.domain.errors import Unavailable
-from ledger.domain.values import parse_instant
+from ledger.engine.values.errors import Unavailable
+from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.values import parse_instant
 from ledger.intake import envelope
-from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.leases import EndedLease
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.domain.errors import Unavailable
+from ledger.engine.values.errors import Unavailable
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate

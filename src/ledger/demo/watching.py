@@ -12,7 +12,7 @@ from ledger.demo.cast import cast
 from ledger.demo.telling import Stage
 from ledger.demo.views import await_end, views_at_end
 from ledger.domain.starter_watches import STARTERS
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.watching.loop import Rounds
 
 _FIRST = timedelta(days=14)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from ledger.domain.errors import InvalidState
-from ledger.domain.event_table import PASSES, SAME, EventRow, Note
-from ledger.domain.recorded import Event, Folded, Identity, Recorded
-from ledger.domain.values import EARLIEST
 from ledger.domain.watch import Condition, Severity, Watch
+from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
+from ledger.engine.values.values import EARLIEST
 
 SubjectType = Literal["service_line", "blocker", "run", "source"]
 

@@ -6,9 +6,9 @@ The file has, in this order: events, state, decisions, fold.
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal, get_args
 
-from ledger.domain.errors import InvalidState
-from ledger.domain.event_table import EventRow, Note
-from ledger.domain.recorded import Actor, Event, Folded, Recorded
+from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.event_table import EventRow, Note
+from ledger.engine.values.recorded import Actor, Event, Folded, Recorded
 
 Permission = Literal[
     "read",

@@ -7,8 +7,8 @@ its decision, the fold.
 
 from typing import ClassVar
 
-from ledger.domain.event_table import PASSES, SAME, EventRow
-from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.engine.values.event_table import PASSES, SAME, EventRow
+from ledger.engine.values.recorded import Event, Folded, Recorded
 
 STREAM_PREFIX = "DIR-"
 

@@ -18,10 +18,10 @@ from ledger.domain.channel import (
     HIDDEN,
     Format,
 )
-from ledger.domain.errors import InvalidState
-from ledger.domain.event_table import PASSES, SAME, EventRow, Note
-from ledger.domain.recorded import Event, Folded, Recorded
 from ledger.domain.watch import Severity
+from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.recorded import Event, Folded, Recorded
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:

@@ -16,11 +16,11 @@ from msgspec import field
 
 from ledger.domain import execution_events as events
 from ledger.domain import health
-from ledger.domain.errors import InvalidState, RunsNotSupported
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import HealthLevel, Signal
-from ledger.domain.recorded import Actor, Event, Folded, Recorded
-from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
+from ledger.engine.values.errors import InvalidState, RunsNotSupported
+from ledger.engine.values.recorded import Actor, Event, Folded, Recorded
+from ledger.engine.values.values import MODELS_WITH_RUNS, Cause, HoldName, State
 
 MOST_BYTES = 512 * 1024
 """The most bytes of a line's state as JSON: each change of a line stores the whole state anew."""

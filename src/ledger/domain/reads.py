@@ -9,8 +9,8 @@ event, state, fold.
 from datetime import date
 from typing import ClassVar
 
-from ledger.domain.event_table import PASSES, EventRow
-from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.engine.values.event_table import PASSES, EventRow
+from ledger.engine.values.recorded import Event, Folded, Recorded
 
 STREAM_PREFIX = "READ-"
 

@@ -8,9 +8,9 @@ count. The file has, in this order: events, state, decision, fold.
 from datetime import date, datetime
 from typing import ClassVar
 
-from ledger.domain.event_table import PASSES, EventRow
-from ledger.domain.recorded import Event, Folded, Recorded
-from ledger.domain.values import day_of
+from ledger.engine.values.event_table import PASSES, EventRow
+from ledger.engine.values.recorded import Event, Folded, Recorded
+from ledger.engine.values.values import day_of
 
 DAILY = 10_000
 """The most refusals of a credential recorded one by one on a UTC day: some 10 MB, a few times as

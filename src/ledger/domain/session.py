@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar, Literal, NamedTuple
 
-from ledger.domain.event_table import PASSES, EventRow
-from ledger.domain.recorded import Event, Folded, Recorded
+from ledger.engine.values.event_table import PASSES, EventRow
+from ledger.engine.values.recorded import Event, Folded, Recorded
 
 SignedInBy = Literal["provider", "token"]
 """How a person signed in: at the identity provider, or with an API key or a token of their own."""

@@ -6,9 +6,9 @@ state, decisions, fold.
 
 from typing import ClassVar, NewType
 
-from ledger.domain.errors import InvalidState
-from ledger.domain.event_table import SAME, EventRow, Note
-from ledger.domain.recorded import Event, Folded, Recorded, outside
+from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.event_table import SAME, EventRow, Note
+from ledger.engine.values.recorded import Event, Folded, Recorded, outside
 
 InstantText = NewType("InstantText", str)
 """An instant as ``format_instant`` formats it: the same text in the event and in the document."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ledger.domain.alert import AlertOpened, AlertSubject
 from ledger.domain.execution import STUCK, Began, Execution
-from ledger.domain.values import RunStatus, format_instant
 from ledger.domain.watch import (
     BlockerOpen,
     Condition,
@@ -28,6 +27,7 @@ from ledger.domain.watch import (
     first_instant,
 )
 from ledger.domain.watch_hours import due_at
+from ledger.engine.values.values import RunStatus, format_instant
 
 
 class OpenRun(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.domain.timeline import Amounts
-from ledger.domain.values import CAUSES, RUN_STATUSES, STATES, sort_key
+from ledger.engine.values.timeline import Amounts
+from ledger.engine.values.values import CAUSES, RUN_STATUSES, STATES, sort_key
 
 Word = Literal[
     "workspace",

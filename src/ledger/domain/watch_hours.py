@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
-from ledger.domain.calendar import calendar_of
-from ledger.domain.recorded import outside
-from ledger.domain.values import LATEST, instant_of, micros_of
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.recorded import outside
+from ledger.engine.values.values import LATEST, instant_of, micros_of
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 

@@ -15,8 +15,8 @@ import psycopg
 import uvloop
 from psycopg.rows import TupleRow
 
-from ledger.background import BackgroundLoop
-from ledger.domain.errors import ClockSkew
+from ledger.engine.background import BackgroundLoop
+from ledger.engine.values.errors import ClockSkew
 from ledger.feed.deliveries import Deliveries, connect
 from ledger.feed.lead import Lead, Means
 from ledger.feed.sender import Sender

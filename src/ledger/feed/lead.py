@@ -23,7 +23,7 @@ from prometheus_client import Counter
 from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason, Endpoint
-from ledger.domain.errors import ClockSkew, Unavailable
+from ledger.engine.values.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
 from ledger.feed.formats.contents import content_of, is_final, without_secrets

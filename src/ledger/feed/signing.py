@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from ledger import __version__
 from ledger.domain.channel import CHANNELS
-from ledger.domain.values import EVENT_ID
+from ledger.engine.values.values import EVENT_ID
 from ledger.feed.formats import mail
 from ledger.feed.formats.contents import content_of
 from ledger.feed.formats.plain import Manner

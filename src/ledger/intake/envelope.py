@@ -17,10 +17,12 @@ import msgspec
 from pydantic import ValidationError
 
 from ledger.domain import directory
-from ledger.domain.errors import Invalid, Refused, TooLarge
-from ledger.domain.recorded import Actor
 from ledger.domain.refusals import UNKNOWN_ACTION
-from ledger.domain.values import (
+from ledger.engine.values import json_gate
+from ledger.engine.values.errors import Invalid, Refused, TooLarge
+from ledger.engine.values.places import TOLD, place_of, pointers
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import (
     LABEL,
     LINE_ID,
     ORGANIZATION_ID,
@@ -33,7 +35,6 @@ from ledger.domain.values import (
     is_plain,
     parse_instant,
 )
-from ledger.intake import json_gate
 from ledger.intake.fact_types import (
     ALIASES,
     ANY_JSON,
@@ -45,7 +46,6 @@ from ledger.intake.fact_types import (
     FactData,
     FactType,
 )
-from ledger.intake.places import TOLD, place_of, pointers
 from ledger.intake.request import About
 
 MAX_FACT_BYTES = 256 * 1024

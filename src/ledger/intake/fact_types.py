@@ -26,7 +26,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.token_usage import TokenUsage, Used
-from ledger.domain.values import (
+from ledger.engine.values.values import (
     LABEL,
     LEASE_SECONDS,
     LINE_ID,

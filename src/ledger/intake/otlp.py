@@ -32,7 +32,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from ledger.domain.errors import TooLarge
+from ledger.engine.values.errors import TooLarge
 
 JSON, PROTOBUF = ENCODINGS = ("application/json", "application/x-protobuf")
 """The media types of bodies and answers."""

@@ -6,9 +6,9 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from ledger.domain.errors import Refused, Unavailable
-from ledger.domain.recorded import Actor, Identity
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Refused, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Actor, Identity
 
 TenantOf = Callable[[str], str | None]
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from ledger.domain.errors import Invalid
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import escaped, is_plain, name_of_span
-from ledger.intake import json_gate
+from ledger.engine.values import json_gate
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import escaped, is_plain, name_of_span
 from ledger.intake.envelope import MAX_FACT_BYTES
 from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
 from ledger.intake.otlp import SentSpan

@@ -15,7 +15,7 @@ from ledger.domain import directory, reads, refusals, session
 from ledger.domain import execution_events as lines
 from ledger.domain import run as runs
 from ledger.domain.events import EVENT_TABLE
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
 EntryKind = Literal["fact", "command", "refused", "read"]

@@ -2,7 +2,7 @@
 
 The published language is not a dump of domain events: a field is published because consumers need
 it, and payloads never carry a run's input, output or error. The row of an event in its aggregate's
-table (``domain/event_table.py``) names the published fields; the event's docstring is the
+table (``engine/values/event_table.py``) names the published fields; the event's docstring is the
 description of the type. ``api/routes/event_types.py`` serves the payloads as JSON Schemas. Within a
 version of the language, fields are only added.
 """
@@ -15,13 +15,13 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from ledger.domain import execution_events as lines
-from ledger.domain.event_table import SAME, EventRow, Part
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.health import SignalStatus
-from ledger.domain.recorded import Event, outside
 from ledger.domain.statement import InstantText
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import State
+from ledger.engine.values.event_table import SAME, EventRow, Part
+from ledger.engine.values.recorded import Event, outside
+from ledger.engine.values.values import State
 from ledger.language.rendering import ShownTokenUsage, shown_tokens, time_text
 
 LANGUAGE_VERSION = 1

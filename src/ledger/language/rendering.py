@@ -15,9 +15,11 @@ from msgspec import Meta
 from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import DisabledReason
-from ledger.domain.recorded import Actor
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import (
+from ledger.domain.watch import Condition, Severity, Watch
+from ledger.domain.watch_hours import WatchHours
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import (
     ENDPOINT_ID,
     KEY_ID,
     STATEMENT_ID,
@@ -26,8 +28,6 @@ from ledger.domain.values import (
     ProductLine,
     format_instant,
 )
-from ledger.domain.watch import Condition, Severity, Watch
-from ledger.domain.watch_hours import WatchHours
 
 S = TypeVar("S", bound=msgspec.Struct)
 

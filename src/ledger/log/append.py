@@ -18,7 +18,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ledger.domain.recorded import Identity
+from ledger.engine.values.recorded import Identity
 from ledger.log import leases, snapshots
 from ledger.log.decisions import DecisionTables
 from ledger.log.leases import EndedLease

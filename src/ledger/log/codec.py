@@ -23,8 +23,8 @@ import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
 from ledger.domain.events import EVENTS
-from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
-from ledger.domain.values import ActorType, instant_of, micros_of
+from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.engine.values.values import ActorType, instant_of, micros_of
 
 B = TypeVar("B")
 

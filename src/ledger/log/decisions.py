@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from ledger.domain import alert, run, statement
 from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
-from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
-from ledger.domain.recorded import Event, Identity, Recorded
-from ledger.domain.values import sort_key
+from ledger.engine.values.event_table import Note
+from ledger.engine.values.recorded import Event, Identity, Recorded
+from ledger.engine.values.values import sort_key
 from ledger.log.tables import (
     API_KEY,
     ENDPOINT,

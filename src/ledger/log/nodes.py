@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import psycopg
 
 from ledger import __version__
-from ledger.domain.event_table import LANGUAGE
+from ledger.engine.values.event_table import LANGUAGE
 from ledger.postgres.timing import LIVING_SECONDS
 
 FORGET_SECONDS = 7 * 86_400.0

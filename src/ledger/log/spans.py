@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from ledger.domain.errors import Unavailable
-from ledger.domain.recorded import Identity
-from ledger.domain.values import name_of_span
+from ledger.engine.values.errors import Unavailable
+from ledger.engine.values.recorded import Identity
+from ledger.engine.values.values import name_of_span
 from ledger.log.event_log import planned_once
 from ledger.log.tables import SPAN, SpanRow
 from ledger.postgres.binary import array

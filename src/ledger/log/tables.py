@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ledger.domain.values import EARLIEST
+from ledger.engine.values.values import EARLIEST
 from ledger.postgres.table import BigInt, Bool, Instant, Int, Octets, Table, Text, Texts, Uuid
 
 

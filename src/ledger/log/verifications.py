@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 
-from ledger.domain.values import escaped
+from ledger.engine.values.values import escaped
 
 NEW = "new"
 """The events since the last nightly comparison, with their leaves and checkpoints."""

@@ -30,7 +30,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.background import BackgroundLoop
+from ledger.engine.background import BackgroundLoop
 from ledger.postgres import timing
 from ledger.postgres.clocks import is_wrong, skew
 from ledger.postgres.session import RoundConnection, options_of

@@ -32,7 +32,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from ledger.domain.errors import Behind, Invalid, Unavailable
+from ledger.engine.values.errors import Behind, Invalid, Unavailable
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from ledger.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.reads.positions import ViewPositions

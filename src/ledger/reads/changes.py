@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ledger.domain.errors import Invalid
 from ledger.domain.usage import LineInScope, Sums
-from ledger.domain.values import day_of, format_id
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import day_of, format_id
 from ledger.postgres.scope import Fetch
 from ledger.reads.statement import AHEAD, MAX_ROWS
 from ledger.reads.usage import SLICE, Corner, Summing, UsageScope, rows_at

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from ledger.domain import execution_events as events
 from ledger.domain.alert import AlertSubject
-from ledger.domain.errors import Invalid
 from ledger.domain.execution import Blocker, Execution, Hold
-from ledger.domain.recorded import Actor, Event
 from ledger.domain.stretch import LineNow, Stretch, due_of, sentence
-from ledger.domain.values import State
 from ledger.domain.watch import BlockerOpen, InState, Watch
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.recorded import Actor, Event
+from ledger.engine.values.values import State
 from ledger.log.codec import EnvelopeMapper
 from ledger.reads.preview import Ask, rows_since
 from ledger.reads.usage import Corner

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
-from ledger.background import BackgroundLoop
+from ledger.engine.background import BackgroundLoop
 from ledger.postgres import listening
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.scope import FOR_EVERYONE

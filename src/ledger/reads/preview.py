@@ -9,18 +9,10 @@ from datetime import date, timedelta
 from heapq import heappush, heappushpop
 from typing import Any, NamedTuple
 
-from ledger.domain.errors import Behind
-from ledger.domain.stretch import (
-    Due,
-    LineNow,
-    OpenRun,
-    due_for,
-    due_of,
-    over_since,
-    silent_since,
-)
-from ledger.domain.values import sort_key
+from ledger.domain.stretch import Due, LineNow, OpenRun, due_for, due_of, over_since, silent_since
 from ledger.domain.watch import Condition, InState, RunOpen, SourceSilent, UsageOver, Watch
+from ledger.engine.values.errors import Behind
+from ledger.engine.values.values import sort_key
 from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
 from ledger.views.statements import Read

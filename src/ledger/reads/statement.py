@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.domain.errors import Invalid
 from ledger.domain.statement import InstantText, StatementIssued
 from ledger.domain.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums
-from ledger.domain.values import format_instant
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import format_instant
 from ledger.log.tables import DocumentRow
 from ledger.postgres.scope import Fetch, Tenant
 from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope

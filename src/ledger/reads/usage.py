@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.domain.calendar import Calendar
-from ledger.domain.errors import Behind
-from ledger.domain.timeline import Stretches
 from ledger.domain.usage import Grouping, LineInScope, Sums
-from ledger.domain.values import sort_key
+from ledger.engine.values.calendar import Calendar
+from ledger.engine.values.errors import Behind
+from ledger.engine.values.timeline import Stretches
+from ledger.engine.values.values import sort_key
 from ledger.postgres.scope import Fetch, Tenant
 from ledger.views.statements import Read
 from projections.execution.scope import NAMES, SECONDS, scope_read

@@ -24,8 +24,8 @@ import hashlib
 
 import msgspec
 
-from ledger.domain.recorded import Actor
-from ledger.domain.values import format_instant, instant_of
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import format_instant, instant_of
 from ledger.log.codec import StoredArray
 
 

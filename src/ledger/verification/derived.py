@@ -17,7 +17,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.domain.recorded import Identity, Recorded
+from ledger.engine.values.recorded import Identity, Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
 from ledger.log.tables import (

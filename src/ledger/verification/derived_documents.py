@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ledger.domain.recorded import Recorded
 from ledger.domain.statement import StatementIssued
+from ledger.engine.values.recorded import Recorded
 from ledger.log.tables import STATEMENT_DOCUMENT
 from ledger.log.verifications import Report
 from ledger.sealing.shelf import Connection

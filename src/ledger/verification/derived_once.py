@@ -18,8 +18,8 @@ from ledger.domain.endpoint import (
     WebhookRecoveryRequested,
     WebhookResendRequested,
 )
-from ledger.domain.recorded import Identity, Recorded
 from ledger.domain.run import RunRequested, RunStarted
+from ledger.engine.values.recorded import Identity, Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
 from ledger.log.tables import (

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.log.snapshots import FOLD, KINDS, Aggregate, encode
 from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference, Report

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.datetime import TimestamptzBinaryLoader
 
-from ledger.domain.values import format_instant
+from ledger.engine.values.values import format_instant
 from ledger.log.lineage import IDS_MOVED
 from ledger.log.tables import ID_COUNTER, LEASE
 from ledger.log.verifications import Difference

@@ -11,7 +11,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 
 from ledger.domain.events import EVENTS as EVENT_CLASSES
-from ledger.domain.values import format_instant, instant_of
+from ledger.engine.values.values import format_instant, instant_of
 from ledger.log.codec import UPCASTERS
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf

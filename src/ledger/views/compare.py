@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.domain.values import format_id, id_of_key
+from ledger.engine.values.values import format_id, id_of_key
 from ledger.postgres.table import Table
 from ledger.views.contract import Projection
 from ledger.views.schema import table_of

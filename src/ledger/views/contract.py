@@ -11,7 +11,7 @@ from typing import Protocol
 
 import psycopg
 
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.postgres.table import Table
 from ledger.views.generation import Generation
 

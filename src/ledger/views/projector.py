@@ -18,8 +18,8 @@ import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import tuple_row
 
-from ledger.background import BackgroundLoop
-from ledger.domain.recorded import Event, Recorded
+from ledger.engine.background import BackgroundLoop
+from ledger.engine.values.recorded import Event, Recorded
 from ledger.log.append import StoredRow
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import is_full, planned_once, reading

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.background import BackgroundLoop
+from ledger.engine.background import BackgroundLoop
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres import locks
 from ledger.postgres.leadership import Candidate

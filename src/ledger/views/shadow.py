@@ -15,7 +15,7 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger import __version__
-from ledger.domain.recorded import Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import read_log
 from ledger.log.nodes import nodes

@@ -14,7 +14,6 @@ from ledger.domain import execution_events as lines
 from ledger.domain import health
 from ledger.domain.alert import AlertOpened
 from ledger.domain.execution import Execution
-from ledger.domain.values import sort_key
 from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
@@ -27,6 +26,7 @@ from ledger.domain.watch import (
     SourceSilent,
     UsageOver,
 )
+from ledger.engine.values.values import sort_key
 from ledger.log.codec import EnvelopeMapper
 from ledger.watching.sums import under_again
 

@@ -12,8 +12,8 @@ from ledger.application.commands.alerts import (
 )
 from ledger.domain.alert import AlertOpened, AlertSubject, ResolvedReason
 from ledger.domain.stretch import Due, LineNow, sentence, stretches
-from ledger.domain.values import LATEST, format_id
 from ledger.domain.watch import Condition
+from ledger.engine.values.values import LATEST, format_id
 from ledger.watching.looks import LineToSee
 
 Queue = dict[str, LineToSee]

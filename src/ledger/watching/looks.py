@@ -11,7 +11,6 @@ from psycopg.rows import TupleRow
 
 from ledger.domain.alert import Alert
 from ledger.domain.stretch import LineNow, OpenRun
-from ledger.domain.values import LATEST, day_of
 from ledger.domain.watch import (
     BlockerOpen,
     Condition,
@@ -26,6 +25,7 @@ from ledger.domain.watch import (
     WatchSettings,
     kinds_of,
 )
+from ledger.engine.values.values import LATEST, day_of
 from projections.event.view import EventView
 from projections.execution.view import ExecutionView
 from projections.execution.watched import decode_line

@@ -15,8 +15,8 @@ from psycopg.rows import TupleRow
 from ledger.application.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
 from ledger.domain.alert import Alert, left_by
 from ledger.domain.stretch import Due, due_of, silence, silent_since
-from ledger.domain.values import EARLIEST
 from ledger.domain.watch import MAX_UNRESOLVED, SourceSilent, Watch
+from ledger.engine.values.values import EARLIEST
 from ledger.watching.looks import RoundStart
 from projections.watch.view import decode_alert
 

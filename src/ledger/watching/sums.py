@@ -10,8 +10,8 @@ from psycopg.rows import TupleRow
 from ledger.domain.alert import AlertOpened
 from ledger.domain.execution import Execution
 from ledger.domain.stretch import Stretch, over_since
-from ledger.domain.values import sort_key
 from ledger.domain.watch import UsageOver, Watch, first_instant
+from ledger.engine.values.values import sort_key
 from projections.run.limits import above, crossings, passed, values_of
 
 Connection = psycopg.Connection[TupleRow]

@@ -15,9 +15,9 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import alerts as api
 from ledger.api.writing import checked
 from ledger.application.commands.alerts import AcknowledgeMany
-from ledger.domain.errors import Invalid, LedgerError, Unavailable
-from ledger.domain.recorded import Actor
 from ledger.domain.watch import Severity
+from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
+from ledger.engine.values.recorded import Actor
 from ledger.web.addresses import here, own_page, with_parameter
 from ledger.web.log import COUNTED, PAGE_ROWS, chips, stream_address
 from ledger.web.names import names_for, names_of_actors, names_of_lines, names_of_watches

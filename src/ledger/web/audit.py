@@ -9,7 +9,7 @@ from ledger.api.lean import needs
 from ledger.api.reading import Asking
 from ledger.api.replies import PageOf
 from ledger.api.routes import audit
-from ledger.domain.values import ActorType
+from ledger.engine.values.values import ActorType
 from ledger.language.audited import Outcome, actions_of
 from ledger.language.envelopes import AuditEntry
 from ledger.language.published import TYPES, UNCHANGED_HEALTH

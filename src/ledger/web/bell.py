@@ -5,7 +5,7 @@ from fastapi import Request
 from ledger.api.problems import REFUSALS
 from ledger.api.reading import Asking
 from ledger.api.routes import alerts as api
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 
 MOST = 99
 """The bell shows no greater number."""

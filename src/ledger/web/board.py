@@ -13,7 +13,7 @@ from ledger.api.reading import Asking
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
+from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of

@@ -13,7 +13,7 @@ from ledger.api.reading import Asking, split_words
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
-from ledger.domain.values import State
+from ledger.engine.values.values import State
 from ledger.web.pages import read_answer
 from projections.execution.orders import Sort
 from projections.execution.shown import LineDetail

@@ -22,9 +22,9 @@ from ledger.api.writing import checked
 from ledger.application.commands.webhooks import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.domain.channel import CHANNEL_TYPES, CHANNELS, DELIVERY_FAILED, PAGERDUTY, Channel
 from ledger.domain.endpoint import EVERY_TYPE
-from ledger.domain.errors import Invalid
-from ledger.domain.values import EVENT_ID
 from ledger.domain.watch import Severity
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import EVENT_ID
 from ledger.feed.signing import ShownDelivery
 from ledger.intake.request import IdempotencyKey
 from ledger.language.rendering import ShownEndpoint

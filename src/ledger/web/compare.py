@@ -16,13 +16,13 @@ from ledger.api.replies import PageOf
 from ledger.api.routes import compare, statements
 from ledger.api.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
 from ledger.api.routes.statements import ShownStatement
-from ledger.domain.calendar import Calendar, calendar_of
 from ledger.domain.comparison import STATES
-from ledger.domain.values import format_instant
+from ledger.engine.values.calendar import Calendar, calendar_of
+from ledger.engine.values.periods import Period, month_of, period_of
+from ledger.engine.values.values import format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.log import WrittenInstant, WrittenRange
 from ledger.web.pages import PageRoute, as_file, go, read_answer, show
-from ledger.web.periods import Period, month_of, period_of
 from ledger.web.scopes import all_compared, changed, exported, organization_first, scope_of
 from ledger.web.showing import Zone, zone_of
 from ledger.web.visits import last_visit

@@ -12,7 +12,7 @@ from ledger.api.lean import needs
 from ledger.api.reading import Asking, Present
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import feeds, proofs
-from ledger.domain.errors import Behind
+from ledger.engine.values.errors import Behind
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.web.log import COUNTED, PAGE_ROWS, WrittenInstant, WrittenRange, chips, stream_address

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from ledger.api.reading import services_of
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 
 
 class FirstSteps(NamedTuple):

@@ -9,8 +9,8 @@ import msgspec
 from ledger.api.reading import Asking, Query, read_at
 from ledger.api.routes.executions import require_line_id
 from ledger.api.routes.stories import require_line
-from ledger.domain.errors import NotFound
-from ledger.domain.values import STATES, State, format_instant
+from ledger.engine.values.errors import NotFound
+from ledger.engine.values.values import STATES, State, format_instant
 from ledger.language.envelopes import HistoryItem
 from ledger.language.rendering import ShownInstant
 from ledger.web import charts

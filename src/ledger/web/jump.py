@@ -15,8 +15,9 @@ from ledger.api.lean import needs
 from ledger.api.reading import Asking, encode_cursor
 from ledger.api.replies import PageOf
 from ledger.api.routes import executions
-from ledger.domain.errors import Invalid
-from ledger.domain.values import (
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import (
     ALERT_ID,
     ENDPOINT_ID,
     EVENT_ID,
@@ -28,22 +29,9 @@ from ledger.domain.values import (
     format_id,
     sort_key,
 )
-from ledger.intake.principal import Principal
 from ledger.web.addresses import HOME, own_page, with_parameter
-from ledger.web.pages import (
-    PageRoute,
-    gathered,
-    go,
-    read_answer,
-)
-from ledger.web.showing import (
-    COLUMNS,
-    COLUMNS_COOKIE,
-    THEME_COOKIE,
-    ZONE_COOKIE,
-    Zone,
-    zone_of,
-)
+from ledger.web.pages import PageRoute, gathered, go, read_answer
+from ledger.web.showing import COLUMNS, COLUMNS_COOKIE, THEME_COOKIE, ZONE_COOKIE, Zone, zone_of
 from projections.execution.shown import ShownLine
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)

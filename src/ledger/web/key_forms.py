@@ -9,8 +9,8 @@ from pydantic import model_validator
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import Invalid
-from ledger.domain.values import format_instant
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import format_instant
 from ledger.intake.request import IdempotencyKey
 from ledger.web.pages import Form, Typed, gathered
 from ledger.web.showing import Zone

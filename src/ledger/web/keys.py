@@ -15,7 +15,7 @@ from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.language.rendering import KeyWithSecret, ShownKey
 from ledger.web.first_steps import FirstSteps, address_of_visit
 from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 
 from ledger.api.reading import Asking, services_of
 from ledger.domain import execution_events as lines
-from ledger.domain.values import format_id
+from ledger.engine.values.values import format_id
 from ledger.intake.request import Receipt
 from ledger.postgres.scope import EVERYONE
 from ledger.reads.question import Answer, Question

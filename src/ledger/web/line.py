@@ -19,10 +19,10 @@ from ledger.api.routes.executions import AnyLineId, Filters
 from ledger.api.routes.stories import ShownUsage, UsageQuery
 from ledger.api.writing import checked, execute_on
 from ledger.application.commands.lines import Pause, Resume
-from ledger.domain.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
-from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.language.envelopes import Envelope, HistoryItem
 from ledger.web.addresses import HOME, here, sender, with_parameter
 from ledger.web.alerts import alerts_of_line, keepers_of
@@ -31,15 +31,7 @@ from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.lag import unshown_hold
 from ledger.web.names import name_of_line, names_for, names_of_actors
-from ledger.web.pages import (
-    Form,
-    PageRoute,
-    go,
-    idempotency_of,
-    read_answer,
-    reason_of,
-    show,
-)
+from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, reason_of, show
 from ledger.web.run import RunsChart, chart_of
 from ledger.web.showing import summary, zone_of
 from ledger.web.standing import contrast, says

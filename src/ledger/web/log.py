@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.web.addresses import here, with_parameter
 from ledger.web.showing import zone_of
 

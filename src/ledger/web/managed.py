@@ -15,8 +15,8 @@ from ledger.api.lean import needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Asking
 from ledger.api.writing import Sent
-from ledger.domain.errors import ChangedTooOften, NotFound, Refused
-from ledger.domain.recorded import Actor
+from ledger.engine.values.errors import ChangedTooOften, NotFound, Refused
+from ledger.engine.values.recorded import Actor
 from ledger.web.addresses import here, with_parameter
 from ledger.web.names import names_of_actors, names_of_scopes
 from ledger.web.pages import Form, go, idempotency_of, show

@@ -14,8 +14,8 @@ from ledger.api.routes.executions import Filters
 from ledger.api.routes.holds import LineOutcomes, LinesToPause, LinesToResume
 from ledger.api.writing import Sent, checked
 from ledger.application.commands.holds import PauseMany, ResumeMany
-from ledger.domain.errors import Invalid, LedgerError, Refused, Unavailable
-from ledger.domain.values import STATES
+from ledger.engine.values.errors import Invalid, LedgerError, Refused, Unavailable
+from ledger.engine.values.values import STATES
 from ledger.web.addresses import HOME, own_page
 from ledger.web.board import BoardQuery, query_of
 from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, reason_of, show

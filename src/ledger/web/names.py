@@ -11,9 +11,9 @@ from ledger.api.problems import UNBUILT
 from ledger.api.reading import Asking, Query, TenantQuery
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import audit, executions, watches
-from ledger.domain.errors import Behind
-from ledger.domain.recorded import Actor
-from ledger.domain.values import KEY_ID
+from ledger.engine.values.errors import Behind
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import KEY_ID
 from ledger.language.rendering import ShownWatch
 from ledger.web.pages import read_answer
 from ledger.web.persons import persons_of

@@ -1,6 +1,6 @@
 """The pages that the frame of each page leads to, and the first one of a credential."""
 
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.web.addresses import HOME, START
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (

@@ -25,9 +25,9 @@ from ledger.api.reading import services_of
 from ledger.api.writing import submit
 from ledger.application.command import TurnDown
 from ledger.application.commands.sessions import EndSessionsOfProvider
-from ledger.domain.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
 from ledger.domain.session import REFUSED_ACTION
-from ledger.intake.principal import person
+from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
+from ledger.engine.values.principal import person
 from ledger.intake.request import About
 from ledger.log.vault import CannotOpen
 from ledger.web import session

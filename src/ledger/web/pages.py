@@ -36,9 +36,9 @@ from ledger.api.problems import (
 )
 from ledger.api.reading import Asking, services_of
 from ledger.api.writing import Sent
-from ledger.domain.errors import Invalid, LedgerError
-from ledger.domain.values import parse_bound
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Invalid, LedgerError
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import parse_bound
 from ledger.intake.request import IdempotencyKey
 from ledger.web import session, showing
 from ledger.web.addresses import HOME, here, own_page, with_parameter

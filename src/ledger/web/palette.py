@@ -19,17 +19,11 @@ from ledger.api.routes.search import (
     search_names,
 )
 from ledger.api.routes.sources import ShownSource, SourcesQuery, list_sources
-from ledger.domain.errors import Behind, Forbidden, Invalid
+from ledger.engine.values.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
 from ledger.web.navigation import BESIDE_ALERTS, places_of
-from ledger.web.pages import (
-    PageRoute,
-    go,
-    of_organization,
-    read_answer,
-    show,
-)
+from ledger.web.pages import PageRoute, go, of_organization, read_answer, show
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
 from projections.search.words import fold, folded_name, sought

@@ -13,8 +13,8 @@ from fastapi import Request
 
 from ledger.api.problems import REFUSALS
 from ledger.api.reading import services_of
-from ledger.domain.recorded import Actor
-from ledger.intake.principal import USER, Principal
+from ledger.engine.values.principal import USER, Principal
+from ledger.engine.values.recorded import Actor
 
 # The names that the latest sign-ins of these persons told.
 _PERSONS = "SELECT sub, name, email FROM ledger.person WHERE sub = ANY(%(subs)s)"

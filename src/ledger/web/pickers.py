@@ -21,7 +21,7 @@ from ledger.api.routes.directory import (
     ShownOrganization,
 )
 from ledger.api.routes.search import MOST_CHARACTERS, SearchQuery, SearchResults, search_names
-from ledger.domain.errors import Invalid
+from ledger.engine.values.errors import Invalid
 from ledger.web.addresses import HOME, own_page, with_parameter
 from ledger.web.pages import PageRoute, read_answer, show
 from projections.execution.statements import assignees_read

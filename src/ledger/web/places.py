@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api.access.sessions import principal_in
 from ledger.api.problems import REFUSALS, as_refusal
 from ledger.api.reading import services_of
-from ledger.domain.errors import NotFound
+from ledger.engine.values.errors import NotFound
 from ledger.web import session
 from ledger.web.addresses import HOME, own_page
 from ledger.web.navigation import home_of

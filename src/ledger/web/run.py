@@ -12,7 +12,7 @@ from ledger.api.reading import Asking, Identifier, Query, services_of
 from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs
 from ledger.api.routes.executions import AnyLineId
-from ledger.domain.values import ENDED, RUN_STATUSES
+from ledger.engine.values.values import ENDED, RUN_STATUSES
 from ledger.web import charts
 from ledger.web.addresses import with_parameter
 from ledger.web.charts import Bar, Level

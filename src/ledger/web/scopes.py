@@ -12,7 +12,7 @@ from ledger.api.reading import Asking, Query
 from ledger.api.routes import compare
 from ledger.api.routes.compare import ComparePage, ComparePageQuery, CompareQuery
 from ledger.api.routes.usage import UsagePage
-from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
+from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.filters import chips_of
 from ledger.web.names import names_for, names_of_lines

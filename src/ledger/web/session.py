@@ -16,8 +16,8 @@ from ledger.api.access.authentication import address_of
 from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret
 from ledger.api.problems import Unauthorized
 from ledger.api.reading import services_of
-from ledger.domain.errors import Forbidden
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Forbidden
+from ledger.engine.values.principal import Principal
 
 COOKIE = "ledger_session"
 

@@ -18,10 +18,9 @@ from urllib.parse import unquote
 from fastapi import Request
 from markupsafe import Markup
 
-from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import ChangedTooOften, Invalid, LedgerError
-from ledger.domain.values import TEXT, escaped, format_instant, parse_bound, parse_instant
-from ledger.intake.principal import (
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import ChangedTooOften, Invalid, LedgerError
+from ledger.engine.values.principal import (
     DISPATCHER,
     HOUSEKEEPER,
     LEASE_WATCH,
@@ -31,6 +30,7 @@ from ledger.intake.principal import (
     SWEEPER,
     WATCHER,
 )
+from ledger.engine.values.values import TEXT, escaped, format_instant, parse_bound, parse_instant
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"

@@ -8,7 +8,7 @@ from ledger.api.lean import needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal, status_of
 from ledger.api.reading import Asking, Present, services_of
-from ledger.domain.errors import RateLimited
+from ledger.engine.values.errors import RateLimited
 from ledger.web import session
 from ledger.web.addresses import HOME, START, own_page
 from ledger.web.key_forms import PERMISSIONS

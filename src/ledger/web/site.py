@@ -5,7 +5,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from ledger.api.app import LedgerApi
-from ledger.domain.errors import LedgerError, NotFound
+from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.web import (
     alerts,
     audit,

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from ledger.api.reading import Identifier, Present
 from ledger.api.routes.statements import NewStatement, StatementDocument, ThenAndNow
 from ledger.api.writing import Sent, checked
-from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import Invalid
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.periods import month_of, period_of
 from ledger.intake.request import IdempotencyKey
 from ledger.web.pages import Form, Typed
-from ledger.web.periods import month_of, period_of
 from ledger.web.showing import Zone, duration, number, words
 
 _DAY = timedelta(days=1)

@@ -18,9 +18,9 @@ from ledger.api.routes import statements as api
 from ledger.api.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
 from ledger.api.writing import checked
 from ledger.application.commands.statements import IssueStatement, WithdrawStatement
-from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited
-from ledger.domain.values import format_id, format_instant
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
+from ledger.engine.values.values import format_id, format_instant
 from ledger.language.envelopes import Envelope
 from ledger.web.addresses import with_parameter
 from ledger.web.board_pages import LongLinesQuery

@@ -8,9 +8,9 @@ from ledger.api.reading import Asking, Query
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import stories
 from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
-from ledger.domain.errors import Invalid
-from ledger.domain.values import STATES, format_instant
 from ledger.domain.watch import Severity
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import STATES, format_instant
 from ledger.web import charts
 from ledger.web.alerts import SEVERITIES
 from ledger.web.charts import AlertStretch, Label, Piece, TimeSpan

@@ -17,13 +17,13 @@ from ledger.api.routes.compare import CompareQuery
 from ledger.api.routes.executions import Filters
 from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
 from ledger.domain.comparison import OF_PERIOD
-from ledger.domain.errors import Invalid, NotFound
-from ledger.domain.values import STATES
+from ledger.engine.values.errors import Invalid, NotFound
+from ledger.engine.values.periods import Period, common_periods, period_of
+from ledger.engine.values.values import STATES
 from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import LongLinesQuery
 from ledger.web.month_rows import HEADS, MonthRow, Rows, amounts_of, bars_of, place_of
 from ledger.web.pages import PageRoute, as_file, go, read_answer, show
-from ledger.web.periods import Period, common_periods, period_of
 from ledger.web.scopes import (
     PAGE,
     all_compared,

@@ -21,7 +21,7 @@ from ledger.api.reading import Asking
 from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts
-from ledger.domain.errors import Invalid
+from ledger.engine.values.errors import Invalid
 from ledger.web.addresses import HOME, own_page, with_parameter
 from ledger.web.pages import PageRoute, go, read_answer
 

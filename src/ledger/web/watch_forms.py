@@ -15,9 +15,9 @@ from ledger.api.reading import Identifier, Present
 from ledger.api.watch_settings import AnyCondition
 from ledger.domain import watch as domain
 from ledger.domain.stretch import length_text
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.domain.watch import KEEPING, Severity
 from ledger.domain.watch_hours import WEEKDAYS
+from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.language.rendering import ShownWatch
 from ledger.web.addresses import with_parameter
 from ledger.web.pages import Form, Typed

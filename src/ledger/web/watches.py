@@ -16,10 +16,10 @@ from ledger.api.routes.directory import ShownName
 from ledger.api.watch_settings import WatchToTry
 from ledger.api.writing import checked
 from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
-from ledger.domain.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.domain.starter_watches import STARTERS
-from ledger.domain.values import format_instant
 from ledger.domain.watch_hours import WEEKDAYS
+from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
+from ledger.engine.values.values import format_instant
 from ledger.language.rendering import ShownWatch
 from ledger.web.addresses import with_parameter
 from ledger.web.alerts import SEVERITIES

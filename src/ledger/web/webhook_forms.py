@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ledger.api.routes import webhook_bodies as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
-from ledger.domain.errors import Invalid
+from ledger.engine.values.errors import Invalid
 from ledger.intake.request import IdempotencyKey
 from ledger.language.rendering import ShownEndpoint
 from ledger.web.pages import Form, Typed, gathered

@@ -22,7 +22,7 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.values import parse_bound
+from ledger.engine.values.values import parse_bound
 from ledger.feed.signing import ShownDelivery
 from ledger.language.published import TYPES
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
@@ -32,14 +32,7 @@ from ledger.web.managed import Managed, RefusedForm
 from ledger.web.names import names_of_watches
 from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, show
 from ledger.web.showing import zone_of
-from ledger.web.webhook_forms import (
-    ChangeForm,
-    NewForm,
-    RecoverForm,
-    SwitchForm,
-    since_when,
-    typed,
-)
+from ledger.web.webhook_forms import ChangeForm, NewForm, RecoverForm, SwitchForm, since_when, typed
 from projections.webhook import statements
 
 PATH = "/ui/webhooks"

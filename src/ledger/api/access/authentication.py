@@ -22,7 +22,7 @@ from ledger.api.access.failures import Failures
 from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.api.machinery.headers import count, header
 from ledger.api.problems import Unauthorized
-from ledger.intake.principal import Principal
+from ledger.engine.values.principal import Principal
 from ledger.intake.tokens import hash_token, is_well_formed
 from ledger.postgres.door import Door
 from ledger.postgres.exchange import Rows

@@ -28,9 +28,9 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import Unavailable
 from ledger.domain.session import Place
-from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
+from ledger.engine.values.errors import Unavailable
+from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 
 _logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.api.access.key_set import ALGORITHMS, KeySet, SigningKey
 from ledger.domain.api_key import Permission
-from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
-from ledger.intake.principal import Grant, Principal, person
+from ledger.engine.values.principal import Grant, Principal, person
+from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 
 LONGEST = 8 * 1024
 """Characters of a token."""

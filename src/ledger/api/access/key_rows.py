@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from ledger.domain.api_key import ApiKey
-from ledger.domain.recorded import Actor
+from ledger.engine.values.recorded import Actor
 from ledger.language.rendering import ShownKey, json_text, shown_as, time_text
 from ledger.postgres.door import Door
 from ledger.postgres.scope import Tenant

@@ -28,7 +28,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledger import __version__
-from ledger.domain.errors import Unavailable
+from ledger.engine.values.errors import Unavailable
 
 _logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from ledger.background import BackgroundLoop
+from ledger.engine.background import BackgroundLoop
 from ledger.postgres.session import RoundConnection
 
 _logger = logging.getLogger(__name__)

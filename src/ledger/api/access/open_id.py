@@ -30,8 +30,8 @@ from joserfc.errors import JoseError
 from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedToken, verified
 from ledger.api.access.key_set import KeySet, UnusableAnswer, download, read_bounded
 from ledger.api.problems import BadRequest
-from ledger.domain.errors import LedgerError, Unavailable
-from ledger.origins import is_guarded
+from ledger.engine.values.errors import LedgerError, Unavailable
+from ledger.engine.values.origins import is_guarded
 from ledger.sign_in_settings import OpenId
 
 _logger = logging.getLogger(__name__)

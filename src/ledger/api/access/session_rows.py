@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from ledger.domain.api_key import Permission
 from ledger.domain.session import SignedInBy
-from ledger.domain.values import SESSION_ID
-from ledger.intake.principal import USER
+from ledger.engine.values.principal import USER
+from ledger.engine.values.values import SESSION_ID
 from ledger.language.rendering import ShownInstant, doc, time_text
 from ledger.views.statements import tenant_conditions, where
 

@@ -11,9 +11,9 @@ from ledger.api.access.grants import Grants
 from ledger.api.problems import Unauthorized
 from ledger.application.command import Command
 from ledger.application.commands.sessions import EndSession
-from ledger.domain.errors import LedgerError, ReadOnly
 from ledger.domain.session import EndedBy
-from ledger.intake.principal import SIGN_IN
+from ledger.engine.values.errors import LedgerError, ReadOnly
+from ledger.engine.values.principal import SIGN_IN
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.tables import SESSION, SessionRow
 from ledger.log.vault import CannotOpen, Vault

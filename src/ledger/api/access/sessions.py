@@ -27,16 +27,11 @@ from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.api.access.refreshing import UNREFRESHED_SECONDS, Refresher
 from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
 from ledger.api.problems import Unauthorized
-from ledger.application.commands.sessions import (
-    BeginSession,
-    EndSession,
-    EnterPlace,
-    in_place,
-)
-from ledger.domain.errors import LedgerError, RateLimited, Unavailable
+from ledger.application.commands.sessions import BeginSession, EndSession, EnterPlace, in_place
 from ledger.domain.session import NOWHERE, Place
-from ledger.domain.values import EARLIEST
-from ledger.intake.principal import Principal, person
+from ledger.engine.values.errors import LedgerError, RateLimited, Unavailable
+from ledger.engine.values.principal import Principal, person
+from ledger.engine.values.values import EARLIEST
 from ledger.log.tables import PersonRow, SessionRow
 
 if TYPE_CHECKING:

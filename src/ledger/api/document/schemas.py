@@ -19,7 +19,9 @@ from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.health import HealthLevel, SignalName, SignalStatus
-from ledger.domain.values import (
+from ledger.domain.watch import Severity
+from ledger.domain.watch_hours import Weekday
+from ledger.engine.values.values import (
     ActorType,
     Cause,
     ExecutionModel,
@@ -29,8 +31,6 @@ from ledger.domain.values import (
     State,
     TriggerType,
 )
-from ledger.domain.watch import Severity
-from ledger.domain.watch_hours import Weekday
 from ledger.language.published import TYPES
 from projections.watch.shown import AlertStatus
 

@@ -17,7 +17,7 @@ from starlette.types import Receive
 from ledger.api.machinery.headers import header, joined
 from ledger.api.machinery.shares import Bound, Share
 from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
-from ledger.domain.errors import TooLarge
+from ledger.engine.values.errors import TooLarge
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 
 import prometheus_client
 
-from ledger.domain.errors import RateLimited
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import RateLimited
+from ledger.engine.values.principal import Principal
 
 _CREDENTIALS = 16
 """The shares of so many credentials are the sum that all credentials of a worker may hold."""

@@ -38,8 +38,9 @@ from ledger.api.replies import AnswerOf, PageOf, Reply, answer
 from ledger.api.services import last_position
 from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.alerts import Acknowledge, AcknowledgeMany
-from ledger.domain.errors import NotFound, Refused, Unavailable
-from ledger.domain.values import (
+from ledger.domain.watch import Severity
+from ledger.engine.values.errors import NotFound, Refused, Unavailable
+from ledger.engine.values.values import (
     ALERT_ID,
     TEXT,
     format_instant,
@@ -47,7 +48,6 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
-from ledger.domain.watch import Severity
 from ledger.intake.fact_types import Characters, Instant, Label
 from ledger.intake.request import Receipt
 from ledger.language.rendering import json_text

@@ -33,10 +33,10 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import PageOf, Reply
 from ledger.api.routes.feeds import Walk, position_in, time_filters
-from ledger.domain.errors import Invalid
-from ledger.domain.recorded import Recorded
-from ledger.domain.values import AUDIT_ID, ActorType
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.values import AUDIT_ID, ActorType
 from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
 from ledger.language.envelopes import AuditEntry, audit_entry_of
 from ledger.language.published import TYPES

@@ -33,10 +33,10 @@ from ledger.api.replies import Meta, answer
 from ledger.api.routes.usage import EXPORT_LINES, whole
 from ledger.api.usage_rows import TOTAL
 from ledger.domain.comparison import NUMBERS, OF_PERIOD, OF_RUNS, BothSides, ChangeTotals, pair
-from ledger.domain.errors import Invalid
 from ledger.domain.health import SignalStatus
 from ledger.domain.usage import LineInScope
-from ledger.domain.values import EARLIEST, State, format_id, format_instant
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
 from ledger.language.rendering import ShownInstant, doc, json_text
 from ledger.reads.comparison import Comparing
 from ledger.reads.usage import Corner, Summing, UsageScope

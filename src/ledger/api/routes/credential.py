@@ -16,8 +16,8 @@ from ledger.api.replies import AnswerOf, answer
 from ledger.api.routes.executions import line_reply, line_rows
 from ledger.api.routes.keys import read_keys
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import Invalid
-from ledger.domain.values import LINE_ID, ActorType, State
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import LINE_ID, ActorType, State
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 
 router = APIRouter(prefix="/v1", tags=["keys"], route_class=LeanRoute)

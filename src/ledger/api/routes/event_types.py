@@ -11,9 +11,9 @@ from ledger.api.models import SCHEMAS, as_answer, camel, one_of, reference
 from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import services_of
 from ledger.api.replies import AnswerOf, answer
-from ledger.domain.errors import NotFound
-from ledger.domain.recorded import Actor
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Actor
 from ledger.language.envelopes import Envelope, FactReference, Subject
 from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
 from ledger.language.rendering import doc, json_text

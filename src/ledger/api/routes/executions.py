@@ -45,8 +45,8 @@ from ledger.api.reading import (
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.api.writing import Sent, as_left, execute_on
 from ledger.application.commands.lines import Pause, Resume
-from ledger.domain.errors import Behind, Invalid, NotFound
-from ledger.domain.values import (
+from ledger.engine.values.errors import Behind, Invalid, NotFound
+from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,
     LINE_ID,

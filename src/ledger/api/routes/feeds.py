@@ -9,15 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from ledger.api.exports import (
-    PAGE,
-    Exported,
-    Format,
-    answers,
-    begin_export,
-    cut_of,
-    log_pages,
-)
+from ledger.api.exports import PAGE, Exported, Format, answers, begin_export, cut_of, log_pages
 from ledger.api.lean import LeanRoute, needs, read_route
 from ledger.api.problems import FEED_ERRORS, InvalidCursor
 from ledger.api.reading import (
@@ -41,9 +33,9 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, page
 from ledger.application.report import MAX_AHEAD
-from ledger.domain.errors import NotFound
-from ledger.domain.values import EARLIEST, EVENT_ID, LATEST, micros_of
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import EARLIEST, EVENT_ID, LATEST, micros_of
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.language.rendering import json_text

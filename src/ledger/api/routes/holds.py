@@ -31,9 +31,9 @@ from ledger.application.commands.holds import (
     ResumeOne,
     Told,
 )
-from ledger.domain.errors import Invalid, InvalidState, Refused, Unavailable
-from ledger.domain.values import ORGANIZATION_ID, STATES, State, id_named
-from ledger.intake.json_gate import MAX_INTEGER, by_value
+from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavailable
+from ledger.engine.values.json_gate import MAX_INTEGER, by_value
+from ledger.engine.values.values import ORGANIZATION_ID, STATES, State, id_named
 from ledger.intake.request import Receipt
 from ledger.postgres.scope import Planning
 from ledger.postgres.timing import ANSWER_SECONDS

@@ -41,8 +41,9 @@ from ledger.api.writing import (
 from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
-from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.values import (
+from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import (
     KEY_ID,
     ORGANIZATION_ID,
     WORKSPACE_ID,
@@ -52,7 +53,6 @@ from ledger.domain.values import (
     parse_instant,
 )
 from ledger.intake.fact_types import Label
-from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.intake.tokens import create_token
 from ledger.language.rendering import KeyWithSecret, ShownKey, json_text, time_text

@@ -18,8 +18,8 @@ from ledger.api.lean import LARGEST_POSITION, LeanRoute, needs, read_route
 from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
-from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound
+from ledger.engine.values.principal import Principal
 from ledger.language.published import PUBLISHED
 from ledger.language.rendering import doc
 from ledger.postgres.timing import WAIT_SECONDS

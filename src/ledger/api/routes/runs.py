@@ -17,16 +17,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
-from ledger.api.exports import (
-    PAGE,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    pages,
-)
+from ledger.api.exports import PAGE, Exported, Format, Row, answers, begin_export, cut_of, pages
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.machinery.middleware import is_head
 from ledger.api.models import Reason
@@ -52,8 +43,9 @@ from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.read_notes import SeenLine
-from ledger.domain.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
-from ledger.domain.values import (
+from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import (
     LINE_ID,
     MODELS_WITH_RUNS,
     RUN_ID,
@@ -63,7 +55,6 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
-from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question

@@ -18,7 +18,7 @@ from ledger.api.reading import (
     paged,
 )
 from ledger.api.replies import PageOf
-from ledger.domain.values import format_instant, parse_instant
+from ledger.engine.values.values import format_instant, parse_instant
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from projections.source.statements import list_read
 

@@ -44,10 +44,10 @@ from ledger.application.commands.statements import (
     StatementNumbers,
     WithdrawStatement,
 )
-from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import DocumentAltered, Invalid, NotFound
 from ledger.domain.usage import OF_ALL
-from ledger.domain.values import (
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
+from ledger.engine.values.values import (
     LABEL,
     ORGANIZATION_ID,
     STATEMENT_ID,

@@ -27,8 +27,8 @@ from ledger.api.reading import (
 from ledger.api.replies import AnswerOf, PageOf, answer, keyed
 from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
-from ledger.domain.errors import Invalid, NotFound
-from ledger.domain.timeline import (
+from ledger.engine.values.errors import Invalid, NotFound
+from ledger.engine.values.timeline import (
     Amounts,
     StateInterval,
     Stretches,
@@ -36,7 +36,7 @@ from ledger.domain.timeline import (
     intervals,
     totals,
 )
-from ledger.domain.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
+from ledger.engine.values.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
 from ledger.language.envelopes import HistoryItem
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from ledger.reads.question import Answer

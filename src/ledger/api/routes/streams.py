@@ -13,10 +13,10 @@ from ledger.api.lean import LeanRoute, needs
 from ledger.api.problems import refusals
 from ledger.api.reading import Present, services_of, tenant_filters
 from ledger.api.routes.feeds import EventFilters, position_in
-from ledger.domain.errors import Invalid
-from ledger.domain.values import EVENT_ID
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import EVENT_ID
 from ledger.feed.stream import Stream, Streams
-from ledger.intake.principal import Principal
 from projections.event.feeds import feed_read
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)

@@ -24,13 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.parsing import Steps
-from ledger.api.problems import (
-    BadRequest,
-    UnsupportedMediaType,
-    count_refusal,
-    problem,
-    refusals,
-)
+from ledger.api.problems import BadRequest, UnsupportedMediaType, count_refusal, problem, refusals
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
 from ledger.api.services import last_position
@@ -39,12 +33,12 @@ from ledger.application.command import Command, TurnDown
 from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
 from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.application.turns import TURN_FACTS
-from ledger.domain.errors import LedgerError, Unavailable
 from ledger.domain.token_usage import TokenUsage
-from ledger.domain.values import LINE_ID, escaped, name_of_span
+from ledger.engine.values.errors import LedgerError, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import LINE_ID, escaped, name_of_span
 from ledger.intake import otlp
 from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
-from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import READ, Attributes, Span, read, resource_of

@@ -21,14 +21,7 @@ from ledger.api.exports import PORTION
 from ledger.api.lean import LeanRoute, command_route, needs, read_route
 from ledger.api.models import Changes
 from ledger.api.problems import FEED_ERRORS, WRITE_ERRORS
-from ledger.api.reading import (
-    Asking,
-    Present,
-    TenantQuery,
-    paged_by_id,
-    path_id,
-    read_at,
-)
+from ledger.api.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
 from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes.keys import named_tenant
 from ledger.api.watch_settings import (
@@ -53,19 +46,12 @@ from ledger.application.commands.watches import (
     require_consistent,
 )
 from ledger.domain.alert import AlertSubject
-from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.stretch import sentence, silence
-from ledger.domain.values import WATCH_ID, parse_bound
-from ledger.domain.watch import (
-    BlockerOpen,
-    InState,
-    Severity,
-    SourceSilent,
-    Watch,
-    WatchSettings,
-)
+from ledger.domain.watch import BlockerOpen, InState, Severity, SourceSilent, Watch, WatchSettings
+from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.intake.fact_types import Label
-from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.postgres.timing import ANSWER_SECONDS

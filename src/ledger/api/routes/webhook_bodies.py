@@ -8,8 +8,8 @@ from ledger.api.models import Changes, CommandBody, distinct, set_of
 from ledger.api.reading import Bound
 from ledger.domain.channel import ROUTING_KEY, Format
 from ledger.domain.endpoint import EVERY_TYPE, MAX_WATCH_IDS
-from ledger.domain.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
 from ledger.domain.watch import Severity
+from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
 from ledger.feed.target import LONGEST_URL
 from ledger.intake.fact_types import Characters
 from ledger.language.published import TYPES

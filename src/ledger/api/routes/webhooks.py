@@ -53,8 +53,8 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.values import ENDPOINT_ID, EVENT_ID, parse_bound
+from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import ForbiddenTarget
 from ledger.intake.request import Receipt

@@ -14,14 +14,14 @@ import msgspec
 from ledger.application.command import OwnCommand, SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.alert import Alert, AlertOpened, ResolvedReason, identity_of
-from ledger.domain.errors import Invalid
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Identity
 from ledger.domain.run import Run
 from ledger.domain.stretch import LineNow, OpenRun, Stretch, stretches
-from ledger.domain.values import EARLIEST, ENDED
 from ledger.domain.watch import Condition, RunOpen, RunsFailing, UsageOver, Watch
-from ledger.intake.principal import WATCHER, Principal
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.principal import WATCHER, Principal
+from ledger.engine.values.recorded import Identity
+from ledger.engine.values.values import EARLIEST, ENDED
 from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
 
 _UNCHANGED = Receipt("", (), 0, duplicate=True)

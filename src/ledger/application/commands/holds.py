@@ -13,10 +13,10 @@ import msgspec
 from ledger.application.command import OTHER_TENANT, OwnCommand
 from ledger.application.commands.lines import Pause, Resume, require_end
 from ledger.application.group import Group
-from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.execution import Execution, Hold
-from ledger.domain.values import HoldName, State
-from ledger.intake.principal import Principal
+from ledger.engine.values.errors import Forbidden, Invalid, InvalidState
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import HoldName, State
 from ledger.intake.request import About, IdempotencyKey, Receipt
 
 _encode = msgspec.json.Encoder().encode

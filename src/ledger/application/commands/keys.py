@@ -17,10 +17,10 @@ import msgspec
 from ledger.application.command import NewCommand, SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
-from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.recorded import Event
 from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
-from ledger.intake.principal import HOUSEKEEPER
+from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.principal import HOUSEKEEPER
+from ledger.engine.values.recorded import Event
 from ledger.intake.request import Receipt
 from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.rendering import ShownKey, shown_as

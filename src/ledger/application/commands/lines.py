@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 from ledger.application.command import SubjectCommand, lift_due, receipt
 from ledger.application.group import Group
-from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Event
-from ledger.intake.principal import PAUSE_UNTIL, SWEEPER
+from ledger.engine.values.errors import Invalid, NotFound
+from ledger.engine.values.principal import PAUSE_UNTIL, SWEEPER
+from ledger.engine.values.recorded import Event
 from ledger.intake.request import Receipt
 
 _LONGEST = timedelta(days=400)

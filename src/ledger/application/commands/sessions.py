@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 
 from ledger.application.command import OwnCommand, SubjectCommand
 from ledger.application.group import Group
-from ledger.domain.errors import Forbidden, NotFound
 from ledger.domain.session import EndedBy, Place, Session, SessionBegun, SessionEnded, SignedInBy
-from ledger.domain.values import EARLIEST
-from ledger.intake.principal import SIGN_IN, Principal
+from ledger.engine.values.errors import Forbidden, NotFound
+from ledger.engine.values.principal import SIGN_IN, Principal
+from ledger.engine.values.values import EARLIEST
 from ledger.intake.request import About, Receipt
 from ledger.log.tables import PersonRow, SessionRow
 

@@ -16,9 +16,9 @@ import msgspec
 
 from ledger.application.command import NewCommand, SubjectCommand, receipt
 from ledger.application.group import Group
-from ledger.domain.errors import Invalid, InvalidState, Unavailable
-from ledger.domain.recorded import Identity
 from ledger.domain.statement import StatementIssued, UsageStatement
+from ledger.engine.values.errors import Invalid, InvalidState, Unavailable
+from ledger.engine.values.recorded import Identity
 from ledger.intake.request import Receipt, TenantOf
 
 _encode = msgspec.json.Encoder().encode

@@ -11,7 +11,6 @@ import msgspec
 
 from ledger.application.command import NewCommand, SubjectCommand, receipt
 from ledger.application.group import Group
-from ledger.domain.errors import Invalid
 from ledger.domain.watch import (
     KEEPING,
     LineChoice,
@@ -22,6 +21,7 @@ from ledger.domain.watch import (
     WatchDeleted,
     WatchSettings,
 )
+from ledger.engine.values.errors import Invalid
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownWatch, json_text, shown_as
 from ledger.log.tables import WATCH

@@ -37,10 +37,10 @@ from ledger.domain.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.domain.errors import Invalid, InvalidState, NotFound
-from ledger.domain.recorded import Event, Identity
 from ledger.domain.watch import Severity
-from ledger.intake.principal import DISPATCHER
+from ledger.engine.values.errors import Invalid, InvalidState, NotFound
+from ledger.engine.values.principal import DISPATCHER
+from ledger.engine.values.recorded import Event, Identity
 from ledger.intake.request import Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
 from ledger.log.tables import ENDPOINT

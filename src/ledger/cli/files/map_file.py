@@ -17,9 +17,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import Invalid
-from ledger.domain.values import LINE_ID, escaped
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import LINE_ID, escaped
 from ledger.intake.fact_types import ALIASES, FACT_TYPES
 
 T = TypeVar("T")

@@ -28,10 +28,10 @@ from ledger.cli.files.map_file import (
     nearest,
 )
 from ledger.cli.line_parser import CHUNK_BYTES, MAX_LINE, Chunk, fact_of
-from ledger.domain.calendar import calendar_of
-from ledger.domain.errors import Invalid, TooLarge
-from ledger.domain.values import escaped, format_instant
-from ledger.intake import json_gate
+from ledger.engine.values import json_gate
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import Invalid, TooLarge
+from ledger.engine.values.values import escaped, format_instant
 from ledger.intake.envelope import MAX_ITEMS, TOO_LARGE, Fact, Rejected
 from ledger.service.composition.database import ConfigurationError
 

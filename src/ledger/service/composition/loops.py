@@ -14,7 +14,7 @@ from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
 from ledger.application.periodic import LedSession
 from ledger.application.writer import Writer
-from ledger.background import Parts
+from ledger.engine.background import Parts
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
 from ledger.feed.mailer import Mailer

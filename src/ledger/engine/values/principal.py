@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 import msgspec
 
-from ledger.domain.errors import Forbidden
-from ledger.domain.recorded import Actor
-from ledger.domain.values import ActorType
+from ledger.engine.values.errors import Forbidden
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import ActorType
 from ledger.postgres.scope import ANY, EVERYONE, Tenant
 
 USER = "user:"

@@ -11,8 +11,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-from ledger.domain.errors import Invalid
-from ledger.domain.values import EARLIEST, is_date, parse_bound
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import EARLIEST, is_date, parse_bound
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)

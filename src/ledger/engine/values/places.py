@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
-from ledger.domain.errors import Invalid, LedgerError
+from ledger.engine.values.errors import Invalid, LedgerError
 
 TOLD = 50
 """The most wrong places in one answer.

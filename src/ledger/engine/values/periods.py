@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from ledger.domain.calendar import Calendar
+from ledger.engine.values.calendar import Calendar
 
 _DAY = timedelta(days=1)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
-from ledger.domain.recorded import Event
+from ledger.engine.values.recorded import Event
 
 LANGUAGE = 3
 """The number of the language of events that this version understands: the highest ``since``."""

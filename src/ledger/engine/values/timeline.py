@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain.values import CAUSES, RUN_STATUSES, STATES, Cause, State, day_of
+from ledger.engine.values.values import CAUSES, RUN_STATUSES, STATES, Cause, State, day_of
 
 
 class TurningPoint(NamedTuple):

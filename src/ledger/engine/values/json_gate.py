@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.errors import Invalid
+from ledger.engine.values.errors import Invalid
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1

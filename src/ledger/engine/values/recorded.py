@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
-from ledger.domain.values import ActorType, format_id
+from ledger.engine.values.values import ActorType, format_id
 
 
 def outside(name: str) -> str:
