@@ -25,7 +25,7 @@ import psycopg
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.reads import positions
 from ledger.settings import Settings
 from tests.support.data_dirs import QUICK, copy_of, made_once

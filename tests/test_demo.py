@@ -20,10 +20,10 @@ from ledger.demo.closing import Closer
 from ledger.demo.people import SignIns
 from ledger.demo.telling import tell
 from ledger.demo.watching import watch_acts
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.intake.request import Outcome, Receipt
-from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_reading
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

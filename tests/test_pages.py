@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.programs import find_programs
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.programs import find_programs
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied, empty, execute
 from tests.support.documents import CONTRACT, README, ROOT, Step, fences, pages, steps

@@ -21,17 +21,17 @@ LEFT_OUT = {
     "ledger.engine.values.values",
     "ledger.engine.values.principal",
     "ledger.intake.request",
-    "ledger.postgres.scope",
+    "ledger.engine.postgres.scope",
     "ledger.reads.question",
     "ledger.settings",
 }
-OF_THE_LISTENER = {"ledger.postgres.listening", "ledger.postgres.session"}
+OF_THE_LISTENER = {"ledger.engine.postgres.listening", "ledger.engine.postgres.session"}
 """The modules of the listener, which wakes at any moment."""
 AFTER_THE_COMMIT = OF_THE_LISTENER | {
     "ledger.api.replies",
-    "ledger.postgres.door",
-    "ledger.postgres.lane",
-    "ledger.postgres.waiting",
+    "ledger.engine.postgres.door",
+    "ledger.engine.postgres.lane",
+    "ledger.engine.postgres.waiting",
     "ledger.reads.answers",
     "ledger.reads.positions",
 }

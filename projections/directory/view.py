@@ -15,8 +15,8 @@ import msgspec
 
 from ledger.domain import execution_events as lines
 from ledger.domain.directory import DirectoryNamed, id_of
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.postgres.table import Table
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.directory.rows import (

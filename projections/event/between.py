@@ -2,8 +2,8 @@
 
 from functools import cache
 
+from ledger.engine.postgres.scope import Planning
 from ledger.language.published import TYPES
-from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, position_of_page, read_of
 from projections.event.view import key_of
 

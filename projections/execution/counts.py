@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.domain.execution import Execution
-from ledger.postgres.table import BigInt, Table, Text, Texts
+from ledger.engine.postgres.table import BigInt, Table, Text, Texts
 from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 from projections.execution.line import Interval

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from ledger.postgres.scope import Planning
+from ledger.engine.postgres.scope import Planning
 from ledger.views.statements import Read, position_of_page, read_of
 from projections.execution.orders import Sort, ranked_read
 from projections.execution.rank import NO_SCORE

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from ledger.domain import health
-from ledger.postgres.scope import Planning
+from ledger.engine.postgres.scope import Planning
 from ledger.views.statements import Read, read_of, where
 from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
 from projections.execution.statements import COUNTS, METRICS, OF_BLOCKERS, RANK_FILTERS

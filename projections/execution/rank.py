@@ -9,8 +9,8 @@ or health score change.
 from typing import NamedTuple
 
 from ledger.domain import health
+from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Table, Text, Texts
 from ledger.engine.values.values import LATEST, sort_key
-from ledger.postgres.table import BigInt, Bool, Index, Instant, Int, Table, Text, Texts
 from projections.execution.line import LineFold
 
 NO_SCORE = 101

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ledger.postgres.table import (
+from ledger.engine.postgres.table import (
     BigInt,
     Bool,
     Date,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.domain.health import LEAST
-from ledger.postgres.scope import Planning
+from ledger.engine.postgres.scope import Planning
 from ledger.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
 from projections.execution.rank import NO_STATUS
 

@@ -23,10 +23,10 @@ import msgspec
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
 from ledger.domain.run import RUN_EVENTS
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import sort_key
 from ledger.language.rendering import json_text, time_text
-from ledger.postgres.table import Table
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.execution import counts, line, shown

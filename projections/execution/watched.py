@@ -20,7 +20,7 @@ from ledger.domain.watch import (
     RunsFailing,
     UsageOver,
 )
-from ledger.postgres.scope import Planning
+from ledger.engine.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
 from projections.execution.line import LineFold
 from projections.execution.statements import where_line

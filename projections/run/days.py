@@ -12,9 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.domain.run import Run
+from ledger.engine.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
-from ledger.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 

@@ -13,8 +13,8 @@ from operator import itemgetter
 from typing import Any
 
 from ledger.domain.watch import UsageOver
+from ledger.engine.postgres.scope import Planning
 from ledger.engine.values.values import id_of_key, sort_key
-from ledger.postgres.scope import Planning
 from ledger.views.statements import Read, read_of
 
 # The sum of each line over some days: of each day and resource the latest totals.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
-from ledger.postgres.scope import Planning
+from ledger.engine.postgres.scope import Planning
 from ledger.views.statements import Read, position_of_page, read_of, where, where_tenant
 from projections.run.shown import RunColumns
 

@@ -11,7 +11,7 @@ themselves, since few runs name models.
 from collections.abc import Sequence
 from functools import cache
 
-from ledger.postgres.scope import Planning
+from ledger.engine.postgres.scope import Planning
 from ledger.views.statements import Read, position_of_page, read_of, where_tenant
 from projections.run.statements import used_then
 from projections.run.view import USED_BY_MODEL

@@ -16,10 +16,7 @@ import msgspec
 from ledger.domain import run as runs
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.token_usage import TokenUsage
-from ledger.engine.values.recorded import Recorded
-from ledger.engine.values.values import id_of_key, sort_key
-from ledger.language.rendering import json_text
-from ledger.postgres.table import (
+from ledger.engine.postgres.table import (
     BigInt,
     Bool,
     Index,
@@ -32,7 +29,10 @@ from ledger.postgres.table import (
     Table,
     Text,
 )
-from ledger.postgres.walls import of_tenant
+from ledger.engine.postgres.walls import of_tenant
+from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.values import id_of_key, sort_key
+from ledger.language.rendering import json_text
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.run.days import DAY, Before, Days, Move, moves

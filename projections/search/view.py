@@ -15,9 +15,9 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain.directory import DirectoryNamed, id_of, kind_of
 from ledger.domain.run import RunRequested, RunStarted
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 from projections.search.words import LONGEST, folded_name, leading, number_of

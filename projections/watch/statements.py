@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.watch import Severity
+from ledger.engine.postgres.scope import Planning
 from ledger.language.published import TYPES
-from ledger.postgres.scope import Planning
 from ledger.views.statements import (
     Read,
     position_of_page,

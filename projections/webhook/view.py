@@ -24,12 +24,12 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import EndpointSetUp, json_text, members, shown_as, time_text
-from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 

@@ -15,7 +15,7 @@ from product import Product, UnmeasuredError, serving
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from story import BATCH, ORGANIZATION, story_of_new
 
-from ledger.postgres.embedded import running
+from ledger.engine.postgres.embedded import running
 
 DISTANCES = (0, 1, 5, 10)  # ms of a round trip
 CLIENTS = (32, 256)

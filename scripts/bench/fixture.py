@@ -31,7 +31,7 @@ from told_ledgers import tale_of
 from versions import HERE, OLD, ROOT, Version, version_of
 
 from ledger import __version__
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_place
 
 FOLDER = ROOT / "tests" / "fixtures"
 

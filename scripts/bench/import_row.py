@@ -15,7 +15,7 @@ from processes import Watched
 from product import LEDGER, UnmeasuredError, run_ledger
 from story import story_of_new
 
-from ledger.postgres.embedded import running
+from ledger.engine.postgres.embedded import running
 
 FACTS_A_LINE = 20  # of the file: four begin it
 COPIES = 3  # rounds of COPY, for a file with fewer facts than MANY

@@ -24,7 +24,7 @@ import psycopg
 from measure import Bench
 from product import UnmeasuredError
 
-from ledger.postgres.embedded import running
+from ledger.engine.postgres.embedded import running
 
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE.parents[1] / "build" / "peers"

@@ -17,7 +17,7 @@ import limits
 import loadgen
 from story import batch_of
 
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_place
 
 LEDGER = str(Path(sys.executable).with_name("ledger"))
 HELD = 40  # batches encoded at a time while loading

@@ -14,7 +14,7 @@ import tale_webhooks
 from product import serving
 from versions import HERE, OLD, Version
 
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_place
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from ledger.postgres.embedded.account import default_account
-from ledger.postgres.embedded.programs import find_programs
+from ledger.engine.postgres.embedded.account import default_account
+from ledger.engine.postgres.embedded.programs import find_programs
 
 _PACKAGES = {
     "patroni": "patroni",

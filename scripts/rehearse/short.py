@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from scripts.rehearse.hosts import Host
 from scripts.rehearse.report import print_outcome, print_table
 from scripts.rehearse.scenario import Outcome, Scenario, perform

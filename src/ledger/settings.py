@@ -21,10 +21,10 @@ from ledger.domain.channel import (
     MailServer,
     is_mail_address,
 )
+from ledger.engine.telemetry.lines import LogFormat
 from ledger.engine.values.origins import ORIGIN, is_guarded, is_origin, is_this_machine
 from ledger.engine.values.values import escaped
 from ledger.sign_in_settings import SignInSettings, read_secret
-from ledger.telemetry.lines import LogFormat
 
 _PREFIX = "LEDGER_"
 

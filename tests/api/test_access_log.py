@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.machinery import access_log
 from ledger.api.machinery.access_log import AccessLog, shown_credential, shown_path
+from ledger.engine.telemetry.lines import Line, LineFormatter, LogFormat, as_json
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.telemetry.lines import Line, LineFormatter, LogFormat, as_json
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.relay import Relay

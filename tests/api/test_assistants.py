@@ -11,7 +11,7 @@ import pytest
 from execution_ledger.mcp import arguments
 from execution_ledger.mcp.tools import TOOLS
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.database import prepare_reading
 from ledger.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from execution_ledger.mcp.texts import FREE
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from scripts.python_client.__main__ import document
 from tests.support.assistants import Assistant, assisting
 from tests.support.edge import Edge

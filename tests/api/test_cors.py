@@ -7,8 +7,8 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.walls import reader_of
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.walls import reader_of
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

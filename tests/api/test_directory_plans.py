@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from projections.directory.statements import SCOPES, names_read, page_read
 from projections.execution.statements import organizations_read
 from tests.support.facts import ORGANIZATION, activation

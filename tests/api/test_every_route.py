@@ -12,8 +12,8 @@ import pytest
 from ledger.api import routes
 from ledger.api.app import ROUTED
 from ledger.api.lean import LeanRoute
+from ledger.engine.postgres.scope import Planning
 from ledger.engine.values.values import format_id
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections import projections
 from tests.support.edge import Edge, assert_problem

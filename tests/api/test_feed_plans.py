@@ -12,11 +12,11 @@ from ledger.application.commands.lines import Pause
 from ledger.application.read_notes import NoteRead, SeenLine
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.audited import FACT_EVENT_TYPES, actions_of
-from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.views.statements import Read
 from projections import projections
 from projections.event import feeds, statements

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.edge import Edge, assert_problem
 from tests.support.provider import (
     AUDIENCE,

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.postgres.scope import ANY, Tenant
+from ledger.engine.postgres.scope import ANY, Tenant
 from projections.event import statements
 from tests.api.test_feed_plans import Past
 from tests.support.edge import Edge

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from ledger.api.routes import proofs
-from ledger.postgres.scope import EVERYONE
+from ledger.engine.postgres.scope import EVERYONE
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.reader import become_reader

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from projections.search.statements import CANDIDATES, FOUND, search_read
 from projections.search.words import sought
 from tests.support.facts import ORGANIZATION, activation, fact

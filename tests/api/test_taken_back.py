@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.reads.positions import ViewPositions
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem

@@ -13,7 +13,7 @@ import pytest
 from ledger.api.access import json_web_tokens
 from ledger.api.access.json_web_tokens import TokenVerifier
 from ledger.api.access.key_set import KeySet
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.api.test_access import PERMISSIONS, ROUTES, attempts, equal_except_for_request_id
 from tests.support.edge import PLAIN, Edge, assert_problem, edge_of

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ledger.engine.postgres.locks import SPANS
 from ledger.log.spans import MOST
-from ledger.postgres.locks import SPANS
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

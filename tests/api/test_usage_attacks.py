@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ledger.domain.usage import Grouping, LineInScope
+from ledger.engine.postgres.scope import ANY, Tenant
 from ledger.engine.values.values import micros_of, sort_key
-from ledger.postgres.scope import ANY, Tenant
 from ledger.reads.usage import Corner, Summing, UsageScope
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings

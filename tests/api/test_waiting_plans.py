@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import day_of, format_instant, week_of
-from ledger.postgres.embedded import EmbeddedPostgres
 from projections.execution import lists
 from projections.execution.orders import Sort
 from projections.execution.rank import NEVER_DUE

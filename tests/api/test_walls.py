@@ -14,10 +14,10 @@ import pytest
 
 from ledger.api import reading
 from ledger.api.lean import LeanRoute
+from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from ledger.engine.values.principal import Principal
-from ledger.postgres.door import Door
-from ledger.postgres.exchange import Rows
-from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from projections import projections

@@ -6,9 +6,9 @@ import pytest
 from ledger import __version__
 from ledger.domain.directory import DirectoryNamed
 from ledger.domain.events import EVENT_TABLE, SINCE
+from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.event_table import LANGUAGE
 from ledger.log.nodes import beat
-from ledger.postgres.timing import LIVING_SECONDS
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 

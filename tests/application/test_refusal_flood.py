@@ -18,10 +18,10 @@ from ledger.application.loops import Housekeeper
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.refusals import DAILY, stream_of
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt
-from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -16,6 +16,8 @@ from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.domain.health import Signal
 from ledger.domain.run import RUN_EVENTS
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.pipeline import Transaction, insert
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.log import snapshots
@@ -23,8 +25,6 @@ from ledger.log.migrate import migrate
 from ledger.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
 from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.pipeline import Transaction, insert
 from ledger.settings import Settings
 from ledger.verification.derived import compare
 from tests.application.long_streams import (

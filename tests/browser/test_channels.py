@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.browser import Watch, assert_accessible, enter, screenshot, show, sign_in
 from tests.support.edge import Edge
 from tests.support.mailbox import Mailbox, mail_server

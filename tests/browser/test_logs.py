@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.browser import Watch, assert_accessible, enter, screenshot, show
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact

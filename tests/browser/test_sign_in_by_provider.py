@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.browser import Watch, assert_accessible, screenshot, watched

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from scripts.typescript_client.modules import FOLDER
 from tests.browser.test_cors import Sites

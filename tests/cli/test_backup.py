@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.account import Account, command_as, default_account, give
-from ledger.postgres.embedded.programs import find_programs
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.account import Account, command_as, default_account, give
+from ledger.engine.postgres.embedded.programs import find_programs
 from scripts.rehearse.pages import commands
 from tests.conftest import MASTER_KEY
 from tests.log.test_migrate import NAMES

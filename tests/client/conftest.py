@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from execution_ledger import AsyncLedger, Ledger, reporter
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.client.background import Switch
 from tests.client.elk_program import Elk

@@ -19,7 +19,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_place
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import ORGANIZATION, activation, fact

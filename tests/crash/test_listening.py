@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.postgres import locks
+from ledger.engine.postgres import locks
 from tests.conftest import MASTER_KEY
 from tests.support.served import Served, free_port, is_refused
 from tests.support.views import until

@@ -15,9 +15,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 import ledger
 import projections
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.account import Account, default_account, service_account
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.account import Account, default_account, service_account
+from ledger.engine.postgres.embedded.place import find_place
 from ledger.service import privileges
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import folder_in_tmp

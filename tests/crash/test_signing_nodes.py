@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.postgres.timing import LIVING_SECONDS
+from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_place
 from ledger.verification.derived import compare
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp

@@ -7,12 +7,12 @@ from typing import Any
 import psycopg
 
 from ledger.application.writer import Writer
+from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.scope import Planning, Tenant
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import Selection, Tail
-from ledger.postgres.door import Door
-from ledger.postgres.scope import Planning, Tenant
 from ledger.reads.positions import ViewPositions
 from projections.event import feeds
 from tests.support.facts import LINE, ORGANIZATION, fact

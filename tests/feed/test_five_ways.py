@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.loops import Dispatching
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY, Databases

@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from ledger.api.gauges import DatabaseGauges
-from ledger.postgres.door import Door
+from ledger.engine.postgres.door import Door
 from tests.support.reader import reading
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import query, until

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.engine.postgres.scope import EVERYONE, Planning
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.feed.tail import CHUNK, Selection
-from ledger.postgres.scope import EVERYONE, Planning
 from ledger.reads import positions
 from projections import projections
 from tests.feed.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig

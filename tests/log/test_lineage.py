@@ -15,6 +15,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.programs import find_programs
 from ledger.engine.values.errors import ClockSkew, InvalidState
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EVENT_ID, format_id
@@ -22,8 +24,6 @@ from ledger.intake.request import Outcome, Receipt
 from ledger.log.append import Wanted
 from ledger.log.event_log import Log
 from ledger.log.lineage import _IDS_A_SECOND, _POSITIONS_A_SECOND, IDS_MOVED, POSITIONS_MOVED
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.programs import find_programs
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, running
 from ledger.settings import Settings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
 from tests.support.databases import empty

@@ -8,9 +8,9 @@ from importlib.resources import files
 import psycopg
 import pytest
 
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.walls import reader_of
 from ledger.log.migrate import SchemaError, migrate
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.walls import reader_of
 from ledger.service.composition.database import inspect_database, prepare_database
 from ledger.settings import Settings
 from tests.support.databases import drop, execute, named

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.postgres import locks
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Tenant
-from ledger.postgres.walls import POWERS
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.scope import Tenant
+from ledger.engine.postgres.walls import POWERS
 from ledger.service.composition.database import (
     ConfigurationError,
     prepare_database,

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.conftest import Databases
 from tests.support.databases import drop, named
 from tests.support.reader import become_reader

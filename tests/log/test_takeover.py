@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from ledger.domain.execution_events import Woken
+from ledger.engine.postgres.catalog import items, rights
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.migrate import SchemaError, migrate
 from ledger.log.walls import protect
-from ledger.postgres.catalog import items, rights
 from ledger.service.composition.database import inspect_database, migrate_database, prepare_database
 from ledger.settings import Settings
 from ledger.views.definitions import compare

@@ -9,9 +9,9 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.table import Table
 from ledger.log.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.table import Table
 from projections import projections
 from tests.support.databases import copied
 from tests.support.reader import reading

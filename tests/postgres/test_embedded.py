@@ -13,17 +13,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.postgres.embedded import (
+from ledger.engine.postgres.embedded import (
     AttachedPostgres,
     DirectoryInUse,
     EmbeddedPostgres,
     EmbeddedPostgresError,
     running,
 )
-from ledger.postgres.embedded.account import environment
-from ledger.postgres.embedded.lock import FileLock
-from ledger.postgres.embedded.place import ServerPlace, find_place
-from ledger.postgres.embedded.server import answers
+from ledger.engine.postgres.embedded.account import environment
+from ledger.engine.postgres.embedded.lock import FileLock
+from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.server import answers
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import (
     Command,

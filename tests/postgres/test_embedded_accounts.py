@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.postgres.embedded import account
-from ledger.postgres.embedded.account import EmbeddedPostgresError
-from ledger.postgres.embedded.place import ServerPlace, find_place
-from ledger.postgres.embedded.programs import SYSTEM_DIR
+from ledger.engine.postgres.embedded import account
+from ledger.engine.postgres.embedded.account import EmbeddedPostgresError
+from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
     Command,
     folder_in_tmp,
@@ -140,7 +140,7 @@ def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> 
     user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     try:
         subprocess.run(
-            [sys.executable, "-c", "import ledger.postgres.embedded"], **user, check=True
+            [sys.executable, "-c", "import ledger.engine.postgres.embedded"], **user, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("an ordinary user cannot reach this Python")

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import errors, pq
 
-from ledger.postgres.exchange import Exchange, StatementResult
-from ledger.postgres.session import RoundConnection
+from ledger.engine.postgres.exchange import Exchange, StatementResult
+from ledger.engine.postgres.session import RoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 import uvloop
 
-from ledger.postgres.exchange import SilentServer
-from ledger.postgres.lane import Asked, Lane
-from ledger.postgres.scope import EVERYONE, Planning
-from ledger.postgres.session import AsyncRoundConnection
+from ledger.engine.postgres.exchange import SilentServer
+from ledger.engine.postgres.lane import Asked, Lane
+from ledger.engine.postgres.scope import EVERYONE, Planning
+from ledger.engine.postgres.session import AsyncRoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.postgres import timing
-from ledger.postgres.clocks import skew
-from ledger.postgres.leadership import Candidate, LeadBeat, assert_alive, at_node
+from ledger.engine.postgres import timing
+from ledger.engine.postgres.clocks import skew
+from ledger.engine.postgres.leadership import Candidate, LeadBeat, assert_alive, at_node
 from tests.support.views import query, until
 
 Session = psycopg.Connection[Any]

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import uvloop
 
-from ledger.postgres.listening import listen
+from ledger.engine.postgres.listening import listen
 from tests.support.relay import Relay
 
 Loop = Callable[[], asyncio.AbstractEventLoop]

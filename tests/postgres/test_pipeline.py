@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ledger.postgres.binary import array
-from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Pipeline, Statement, named
-from ledger.postgres.session import RoundConnection
+from ledger.engine.postgres.binary import array
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.pipeline import Pipeline, Statement, named
+from ledger.engine.postgres.session import RoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 from tests.support.views import until

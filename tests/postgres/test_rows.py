@@ -6,8 +6,8 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger.postgres.pipeline import Pipeline, Statement, find, insert
-from ledger.postgres.table import BigInt, Instant, Table, Text, Texts
+from ledger.engine.postgres.pipeline import Pipeline, Statement, find, insert
+from ledger.engine.postgres.table import BigInt, Instant, Table, Text, Texts
 
 
 class Place(NamedTuple):

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from ledger.postgres.session import AsyncRoundConnection, RoundConnection
+from ledger.engine.postgres.session import AsyncRoundConnection, RoundConnection
 from tests.support.relay import Relay
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.postgres import timing
+from ledger.engine.postgres import timing
 
 IN_10_S = 10.0
 """A living node answers within these seconds (contract, Several nodes)."""

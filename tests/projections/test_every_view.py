@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from ledger.postgres.table import Table
+from ledger.engine.postgres.table import Table
 from ledger.views.contract import Projection
 from projections import projections
 from tests.support.documents import ROOT

@@ -16,8 +16,8 @@ from psycopg.rows import tuple_row
 
 from ledger.application.commands.webhooks import GiveUpDelivery
 from ledger.domain.endpoint import WebhookDeliveryFailed
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.log.verifications import Difference
-from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from ledger.verification.check import check
 from ledger.verification.derived import TABLES, compare

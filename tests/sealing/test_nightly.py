@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ledger.engine.postgres import locks
 from ledger.log.nodes import beat
 from ledger.log.verifications import NEW, OLD, SCHEMA, TABLES, Finding, findings
-from ledger.postgres import locks
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.verification import nightly

@@ -12,9 +12,9 @@ import httpx
 import psycopg
 import pytest
 
+from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.session import options_of
 from ledger.engine.values.values import format_id, format_instant
-from ledger.postgres.scope import FOR_EVERYONE
-from ledger.postgres.session import options_of
 from ledger.views.statements import position_of
 from tests.standby.conftest import Cluster
 from tests.support.facts import activation, fact

@@ -19,17 +19,17 @@ from typing import Any, Self
 
 import psycopg
 
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.account import give
-from ledger.postgres.embedded.place import ServerPlace
-from ledger.postgres.embedded.programs import SYSTEM_DIR
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.account import give
+from ledger.engine.postgres.embedded.place import ServerPlace
+from ledger.engine.postgres.embedded.programs import SYSTEM_DIR
 
 _ROOM = 4 * 1024**3
 
 # Another `ledger` command, which prints its progress and stops when its standard input ends.
 COMMAND = """
 import pathlib, sys
-from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, running
+from ledger.engine.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, running
 
 folder, purpose = pathlib.Path(sys.argv[1]), sys.argv[2]
 say = lambda line: print(line, flush=True)

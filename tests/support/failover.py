@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.data_dirs import QUICK, copy_of
 
 

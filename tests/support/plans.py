@@ -11,8 +11,8 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Literal
 
 from ledger.application.writer import Writer
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from ledger.views.statements import Read
 from tests.support.databases import copied
 from tests.support.edge import Edge

@@ -6,8 +6,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from ledger.postgres.scope import Tenant
-from ledger.postgres.walls import reader_of
+from ledger.engine.postgres.scope import Tenant
+from ledger.engine.postgres.walls import reader_of
 from ledger.service.composition.database import prepare_reading
 from ledger.settings import Settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ledger.postgres.embedded.programs import find_programs
+from ledger.engine.postgres.embedded.programs import find_programs
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from scripts.bench.corpus_request import Answer, Request, headers_of

@@ -12,10 +12,10 @@ import httpx
 from ledger.api.gauges import SharedText
 from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
+from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from ledger.intake.tokens import create_token
-from ledger.postgres.scope import EVERYONE
 from ledger.service.composition.api import create_api
 from ledger.service.composition.loops import Loops
 from ledger.settings import Settings

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.account import run
-from ledger.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.account import run
+from ledger.engine.postgres.embedded.place import find_place
 from tests.support.data_dirs import QUICK, copy_of
 from tests.support.embedded import make_private
 from tests.support.views import head, query, until

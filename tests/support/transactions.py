@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-from ledger.postgres.pipeline import Pipeline, Transaction
+from ledger.engine.postgres.pipeline import Pipeline, Transaction
 
 
 class _Undo(Exception):

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
-from ledger.postgres.table import Table
 from ledger.views.contract import Projection, take
 from ledger.views.folds import Folds
 

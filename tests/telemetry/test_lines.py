@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from ledger.telemetry.lines import REQUEST_ID, LineFormatter, LogFormat, for_nobody, working_for
+from ledger.engine.telemetry.lines import (
+    REQUEST_ID,
+    LineFormatter,
+    LogFormat,
+    for_nobody,
+    working_for,
+)
 
 DETAILED = """duplicate key
 DETAIL:  Key (name, note)=(Jane Doe, first line

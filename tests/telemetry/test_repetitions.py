@@ -8,7 +8,7 @@ from itertools import pairwise
 import psycopg
 import pytest
 
-from ledger.telemetry.repetitions import Repetitions
+from ledger.engine.telemetry.repetitions import Repetitions
 
 
 class Said:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import open_vault, prepare_database
 from tests.support.edge import Edge, edge_of
 from tests.support.openid import FINANCE, OpenIdProvider, Person, write_grants

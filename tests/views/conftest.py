@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.databases import copied
 from tests.support.rebuilding import work
 

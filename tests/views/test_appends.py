@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from ledger.postgres.pipeline import Pipeline
+from ledger.engine.postgres.pipeline import Pipeline
 from ledger.views import projector
 from ledger.views.projector import Appends
 

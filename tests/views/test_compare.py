@@ -7,7 +7,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.postgres.table import Table
+from ledger.engine.postgres.table import Table
 from ledger.views.compare import count_differing
 from ledger.views.contract import Projection
 from ledger.views.schema import create_tables, table_of

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ledger.domain.watch import InState
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_database
 from tests.support.ledger import working
 from tests.support.rebuilding import NAMES, rebuild, view

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.openid import Company, OpenIdProvider, signing_in
 from tests.support.visitor import Visitor, visitor
 from tests.support.webhook_api import Hooks, serving_webhooks

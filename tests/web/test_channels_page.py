@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.edge import Edge
 from tests.support.mailbox import Mailbox, mail_server
 from tests.support.receiver import Answer, Receiver, Request

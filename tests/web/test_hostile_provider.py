@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ledger.api.access.open_id import DEADLINE_SECONDS
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.openid import (
     CLIENT,
     FINANCE,

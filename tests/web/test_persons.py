@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.databases import execute
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact

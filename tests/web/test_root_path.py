@@ -6,7 +6,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 
 from ledger.api.app import LedgerApi
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.settings import OWN_PATHS, Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

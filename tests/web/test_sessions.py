@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ledger.domain import refusals
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE
 from tests.support.edge import Edge, assert_problem

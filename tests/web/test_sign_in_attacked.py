@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.api import create_reading_api
 from ledger.service.composition.database import prepare_reading
 from tests.support.facts import ORGANIZATION, fact

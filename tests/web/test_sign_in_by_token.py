@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from ledger.api.access.json_web_tokens import LONGEST
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.web.session import COOKIE
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

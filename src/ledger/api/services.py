@@ -23,6 +23,9 @@ from ledger.application.command import Command
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
 from ledger.domain.channel import STRICT, ChannelRules
+from ledger.engine.postgres.clocks import is_wrong
+from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
 from ledger.engine.values.errors import ReadOnly, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.feed.stream import Streams
@@ -32,9 +35,6 @@ from ledger.log.documents import Documents
 from ledger.log.event_log import Log
 from ledger.log.spans import Spans
 from ledger.log.vault import Vault
-from ledger.postgres.clocks import is_wrong
-from ledger.postgres.door import Door
-from ledger.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
 from ledger.reads.answers import Answers, Reads
 from ledger.reads.positions import ViewPositions
 

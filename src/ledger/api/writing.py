@@ -18,6 +18,8 @@ from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import Reply
 from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
+from ledger.engine.postgres.scope import EVERYONE
+from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.engine.values.places import pointers
@@ -34,8 +36,6 @@ from ledger.engine.values.values import (
     format_instant,
 )
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
-from ledger.postgres.scope import EVERYONE
-from ledger.postgres.timing import ANSWER_SECONDS
 from ledger.views.statements import RECORDED_AT
 
 M = TypeVar("M", bound=BaseModel)

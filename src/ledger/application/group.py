@@ -19,6 +19,7 @@ from ledger.application.memory import Memory
 from ledger.domain.api_key import ApiKey
 from ledger.domain.events import SINCE
 from ledger.domain.execution import Execution
+from ledger.engine.postgres.table import Table
 from ledger.engine.values import errors
 from ledger.engine.values.errors import Invalid, Refused, Unavailable
 from ledger.engine.values.principal import Principal
@@ -41,7 +42,6 @@ from ledger.log.tables import (
     RunKeyRow,
 )
 from ledger.log.vault import RunKey, Vault
-from ledger.postgres.table import Table
 
 EventTenant = tuple[str | None, str | None, str | None]
 """(organization, workspace, line)"""

@@ -18,6 +18,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.run import MAX_ABOVE, Run
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded
@@ -28,7 +29,6 @@ from ledger.log.parents import ABOVE
 from ledger.log.snapshots import EVERY, KINDS, Aggregate, row_of
 from ledger.log.tables import EXECUTION_RECORD, LINE_ACTIVITY, RUN_KEY, LineActivityRow, SnapshotRow
 from ledger.log.vault import RunKey, Vault
-from ledger.postgres.table import Table
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""

@@ -10,12 +10,12 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.leadership import Candidate, assert_alive
+from ledger.engine.postgres.session import RoundConnection
+from ledger.engine.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
 from ledger.engine.values.errors import ClockSkew, LedgerError
 from ledger.intake.request import Outcome
-from ledger.postgres import locks
-from ledger.postgres.leadership import Candidate, assert_alive
-from ledger.postgres.session import RoundConnection
-from ledger.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
 
 _logger = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from multiprocessing import RawArray
 from typing import NamedTuple
 
 from ledger.application.command import Command
+from ledger.engine.postgres.waiting import RoundRobin
 from ledger.intake.request import Outcome
-from ledger.postgres.waiting import RoundRobin
 
 TURN_FACTS = 100
 TURN_SECONDS = 0.1

@@ -32,14 +32,14 @@ from ledger.application.group import Group
 from ledger.application.memory import Memory
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.postgres.clocks import is_wrong
+from ledger.engine.postgres.timing import LISTENING_SECONDS
+from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.intake.request import Outcome
 from ledger.log.append import Append
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
-from ledger.postgres.clocks import is_wrong
-from ledger.postgres.timing import LISTENING_SECONDS
-from ledger.telemetry.lines import working_for
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""

@@ -14,8 +14,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.cli.printing import ShowProgress, progress_bars
-from ledger.postgres.session import pin
-from ledger.postgres.tools import ToolFailed, dump_program, running_tool
+from ledger.engine.postgres.session import pin
+from ledger.engine.postgres.tools import ToolFailed, dump_program, running_tool
 from ledger.service.composition.database import ConfigurationError
 from ledger.settings import Settings
 

@@ -13,9 +13,9 @@ from ledger.application.commands.statements import IssueStatement, StatementNumb
 from ledger.demo.cast import Closing
 from ledger.demo.telling import Stage
 from ledger.demo.views import later, views_at_end
+from ledger.engine.postgres.door import Door
 from ledger.engine.values.principal import Principal
 from ledger.log.documents import Documents
-from ledger.postgres.door import Door
 from ledger.reads.statement import Document, compose, scope_of
 from ledger.reads.usage import Corner
 

@@ -14,12 +14,12 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.channel import Format
+from ledger.engine.postgres.binary import array_text
+from ledger.engine.postgres.scope import ANY
+from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.feed.channel_statements import PLAN, TAKE
 from ledger.feed.signing import body_of
 from ledger.feed.verdict import Claimed, Result
-from ledger.postgres.binary import array_text
-from ledger.postgres.scope import ANY
-from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections.event import feeds
 from projections.webhook.view import Standing, decode_standing
 

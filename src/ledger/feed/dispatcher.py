@@ -16,12 +16,12 @@ import uvloop
 from psycopg.rows import TupleRow
 
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew
 from ledger.feed.deliveries import Deliveries, connect
 from ledger.feed.lead import Lead, Means
 from ledger.feed.sender import Sender
-from ledger.postgres import locks
-from ledger.postgres.leadership import Candidate
 
 _logger = logging.getLogger(__name__)
 

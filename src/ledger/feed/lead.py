@@ -23,6 +23,7 @@ from prometheus_client import Counter
 from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason, Endpoint
+from ledger.engine.postgres.timing import CERTAIN_SECONDS, DISPATCH_SECONDS
 from ledger.engine.values.errors import ClockSkew, Unavailable
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
@@ -35,7 +36,6 @@ from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
 from ledger.feed.verdict import FAILING_FOR, AttemptVerdict, Claimed, Result
 from ledger.intake.request import Outcome, Receipt
-from ledger.postgres.timing import CERTAIN_SECONDS, DISPATCH_SECONDS
 
 _logger = logging.getLogger(__name__)
 

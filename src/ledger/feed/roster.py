@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
+from ledger.engine.postgres.waiting import RoundRobin
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.feed.verdict import Claimed
-from ledger.postgres.waiting import RoundRobin
 from projections.webhook.view import Standing
 
 IN_FLIGHT = 16

@@ -16,13 +16,13 @@ import anyio
 import psycopg
 from prometheus_client import Gauge
 
+from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
 from ledger.feed.roster import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
-from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from ledger.telemetry.lines import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
 

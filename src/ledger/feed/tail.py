@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from ledger.postgres.scope import EVERYONE, Fetch
-from ledger.telemetry.lines import for_nobody
+from ledger.engine.postgres.scope import EVERYONE, Fetch
+from ledger.engine.telemetry.lines import for_nobody
 from projections.event import feeds
 from projections.event.items import feed_item
 

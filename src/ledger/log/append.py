@@ -18,6 +18,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ledger.engine.postgres.binary import array
+from ledger.engine.postgres.clocks import Comparison
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.pipeline import Statement, Transaction, Value, find, insert, named
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Identity
 from ledger.log import leases, snapshots
 from ledger.log.decisions import DecisionTables
@@ -37,11 +42,6 @@ from ledger.log.tables import (
     OpenRunRow,
     RunKeyRow,
 )
-from ledger.postgres.binary import array
-from ledger.postgres.clocks import Comparison
-from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Statement, Transaction, Value, find, insert, named
-from ledger.postgres.table import Table
 
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.

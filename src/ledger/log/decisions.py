@@ -13,6 +13,7 @@ from ledger.domain import alert, run, statement
 from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
 from ledger.domain.events import EVENT_TABLE
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.event_table import Note
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
@@ -37,7 +38,6 @@ from ledger.log.tables import (
     OpenRunRow,
     OrganizationWatchRow,
 )
-from ledger.postgres.table import Table
 
 OwnedRow = EndpointRow | OrganizationWatchRow
 

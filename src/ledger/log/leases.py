@@ -14,7 +14,7 @@ With the note a writer beats: by the beat a standby knows up to which instant it
 from datetime import datetime
 from typing import NamedTuple
 
-from ledger.postgres.timing import GAP_SECONDS
+from ledger.engine.postgres.timing import GAP_SECONDS
 
 # Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
 # no heartbeat makes a lease end earlier. The second condition keeps it a look-up by key.

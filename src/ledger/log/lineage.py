@@ -15,8 +15,8 @@ recorded meanwhile, after an earlier skip or without one, lies before.
 import logging
 from typing import NamedTuple
 
-from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Pipeline, Statement, Transaction, named
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.pipeline import Pipeline, Statement, Transaction, named
 
 _logger = logging.getLogger(__name__)
 

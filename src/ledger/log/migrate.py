@@ -16,9 +16,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, dict_row, tuple_row
 
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.timing import LOCK_SECONDS
 from ledger.log import snapshots
-from ledger.postgres import locks
-from ledger.postgres.timing import LOCK_SECONDS
 
 _BASE = """
 CREATE SCHEMA IF NOT EXISTS ledger;

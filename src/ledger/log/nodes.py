@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, cast
 import psycopg
 
 from ledger import __version__
+from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.event_table import LANGUAGE
-from ledger.postgres.timing import LIVING_SECONDS
 
 FORGET_SECONDS = 7 * 86_400.0
 """A node that has not beaten for so long is forgotten."""

@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from ledger.engine.postgres.binary import array
+from ledger.engine.postgres.locks import SPANS
+from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
+from ledger.engine.postgres.session import DURABLE, AppendConnection
+from ledger.engine.postgres.timing import ANSWER_SECONDS, CANCEL_SECONDS
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import name_of_span
 from ledger.log.event_log import planned_once
 from ledger.log.tables import SPAN, SpanRow
-from ledger.postgres.binary import array
-from ledger.postgres.locks import SPANS
-from ledger.postgres.pipeline import Pipeline, Statement, Value, named
-from ledger.postgres.session import DURABLE, AppendConnection
-from ledger.postgres.timing import ANSWER_SECONDS, CANCEL_SECONDS
 
 T = TypeVar("T")
 

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from ledger.engine.postgres.table import (
+    BigInt,
+    Bool,
+    Instant,
+    Int,
+    Octets,
+    Table,
+    Text,
+    Texts,
+    Uuid,
+)
 from ledger.engine.values.values import EARLIEST
-from ledger.postgres.table import BigInt, Bool, Instant, Int, Octets, Table, Text, Texts, Uuid
 
 
 class Derived(Enum):

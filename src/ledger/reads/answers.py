@@ -32,9 +32,9 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
+from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.engine.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.engine.values.errors import Behind, Invalid, Unavailable
-from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from ledger.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.reads.positions import ViewPositions
 from ledger.reads.question import Answer, Question
 from ledger.views.statements import AWAIT_APPEND, INSTANT

@@ -9,8 +9,8 @@ from typing import Any
 
 from ledger.domain.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
 from ledger.domain.usage import LineInScope, Sums
+from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.values import sort_key
-from ledger.postgres.scope import Fetch, Tenant
 from ledger.reads.usage import Corner, Summing, rows_at
 from ledger.views.statements import Read
 from projections.event.between import YEARS, between_read

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 
 from ledger.engine.background import BackgroundLoop
-from ledger.postgres import listening
-from ledger.postgres.exchange import SilentServer
-from ledger.postgres.scope import FOR_EVERYONE
-from ledger.postgres.session import AsyncRoundConnection, options_of
-from ledger.postgres.timing import WAIT_SECONDS
+from ledger.engine.postgres import listening
+from ledger.engine.postgres.exchange import SilentServer
+from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.session import AsyncRoundConnection, options_of
+from ledger.engine.postgres.timing import WAIT_SECONDS
 
 _logger = logging.getLogger(__name__)
 

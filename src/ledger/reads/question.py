@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ledger.postgres.scope import Planning, Tenant
+from ledger.engine.postgres.scope import Planning, Tenant
 from ledger.views.statements import Read
 
 T = TypeVar("T")

@@ -17,11 +17,11 @@ from typing import Any
 
 import psycopg
 
-from ledger.postgres.clocks import is_wrong, skew
-from ledger.postgres.exchange import SilentServer
-from ledger.postgres.scope import FOR_EVERYONE
-from ledger.postgres.session import AsyncRoundConnection, options_of
-from ledger.postgres.timing import BEAT_ANSWER_SECONDS, LATE_SECONDS, WAIT_SECONDS
+from ledger.engine.postgres.clocks import is_wrong, skew
+from ledger.engine.postgres.exchange import SilentServer
+from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.session import AsyncRoundConnection, options_of
+from ledger.engine.postgres.timing import BEAT_ANSWER_SECONDS, LATE_SECONDS, WAIT_SECONDS
 from ledger.reads.positions import Versions, View, ViewPositions
 
 _logger = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ledger.domain.usage import Grouping, LineInScope, Sums
+from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import sort_key
-from ledger.postgres.scope import Fetch, Tenant
 from ledger.views.statements import Read
 from projections.execution.scope import NAMES, SECONDS, scope_read
 from projections.run.usage import models_read, sums_read

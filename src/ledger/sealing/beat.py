@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from ledger import __version__
-from ledger.postgres.leadership import LeadBeat
+from ledger.engine.postgres.leadership import LeadBeat
 from ledger.sealing import shelf
 from ledger.sealing.growth import compare_with_tree
 from ledger.sealing.note import BadNote

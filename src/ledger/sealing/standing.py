@@ -23,7 +23,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple
 
-from ledger.postgres.timing import LIVING_SECONDS
+from ledger.engine.postgres.timing import LIVING_SECONDS
 
 _DOUBLED_AFTER = 3
 """So many foreign beats under a node's id tell that another process beats as this node. A single

@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 
 import psycopg
 
-from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from ledger.postgres.embedded.account import Account
+from ledger.engine.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from ledger.engine.postgres.embedded.account import Account
 from ledger.service.composition.database import ConfigurationError
 from ledger.service.metrics import count_restart, forget_metrics
 from ledger.service.privileges import become

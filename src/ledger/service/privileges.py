@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psycopg
 
-from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from ledger.postgres.embedded.account import (
+from ledger.engine.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from ledger.engine.postgres.embedded.account import (
     Account,
     default_account,
     give,

@@ -36,10 +36,12 @@ from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.postgres.embedded.account import Account
+from ledger.engine.postgres.leadership import at_node
+from ledger.engine.telemetry.repetitions import Repetitions
+from ledger.engine.telemetry.setup import Announcing, configure_logging
 from ledger.log.nodes import node_id_in
-from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.embedded.account import Account
-from ledger.postgres.leadership import at_node
 from ledger.service import Role, leads, serves
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Database
@@ -53,8 +55,6 @@ from ledger.service.metrics import expect_restarts, metrics_folder
 from ledger.service.privileges import make_data_dir, unprivileged, user_before, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline
 from ledger.settings import Settings
-from ledger.telemetry.repetitions import Repetitions
-from ledger.telemetry.setup import Announcing, configure_logging
 
 _UNTAKEN_SECONDS = 10
 """A connection whose client acknowledges no sent data for so long is closed."""

@@ -19,12 +19,12 @@ from ledger.api.machinery.access_log import AccessLog
 from ledger.api.machinery.connection import Connection
 from ledger.application.turns import Board, Neighbours, create_board
 from ledger.engine.background import Parts
+from ledger.engine.telemetry.setup import begin_logging
 from ledger.service import Role, serves
 from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.loops import Dispatching, Loops, Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.settings import Settings
-from ledger.telemetry.setup import begin_logging
 from ledger.web import pages
 
 __all__ = ["create_board"]

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.engine.postgres.session import options_of
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Identity, Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
@@ -31,8 +33,6 @@ from ledger.log.tables import (
     IdentityRow,
 )
 from ledger.log.verifications import Difference, Progress, Report
-from ledger.postgres.session import options_of
-from ledger.postgres.table import Table
 from ledger.sealing.shelf import Connection
 from ledger.verification.derived_documents import IssuedDocuments
 from ledger.verification.derived_once import WrittenOnce

@@ -8,11 +8,11 @@ from uuid import UUID
 import psycopg
 from psycopg.types.datetime import TimestamptzBinaryLoader
 
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.values import format_instant
 from ledger.log.lineage import IDS_MOVED
 from ledger.log.tables import ID_COUNTER, LEASE
 from ledger.log.verifications import Difference
-from ledger.postgres.table import Table
 
 Columns = Mapping[str, Any]
 

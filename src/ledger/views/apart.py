@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.postgres.table import Table
+from ledger.engine.postgres.table import Table
 from ledger.views.compare import Difference, difference
 from ledger.views.contract import Projection
 from ledger.views.schema import table_of

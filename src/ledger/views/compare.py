@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.values import format_id, id_of_key
-from ledger.postgres.table import Table
 from ledger.views.contract import Projection
 from ledger.views.schema import table_of
 

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import psycopg
 
+from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.postgres.table import Table
 from ledger.views.generation import Generation
 
 _PASSING = ("08", "40", "53", "55", "57")

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import Connection
 
+from ledger.engine.postgres import catalog
+from ledger.engine.postgres.catalog import Item, Right
+from ledger.engine.postgres.walls import POWERS_OF, reader_of
 from ledger.log import walls
 from ledger.log.nodes import runs_other_version
 from ledger.log.verifications import Difference
-from ledger.postgres import catalog
-from ledger.postgres.catalog import Item, Right
-from ledger.postgres.walls import POWERS_OF, reader_of
 from ledger.views.contract import Projection
 from ledger.views.schema import readable
 

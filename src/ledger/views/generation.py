@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from ledger.postgres.binary import array_text, copy_rows
-from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Statement, Transaction, insert
-from ledger.postgres.table import Table
+from ledger.engine.postgres.binary import array_text, copy_rows
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.pipeline import Statement, Transaction, insert
+from ledger.engine.postgres.table import Table
 from ledger.views.folds import Folds
 from ledger.views.schema import of_generation
 

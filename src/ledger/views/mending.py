@@ -13,9 +13,9 @@ import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.catalog import Right
 from ledger.log.verifications import Difference
-from ledger.postgres import locks
-from ledger.postgres.catalog import Right
 from ledger.views.contract import Projection
 from ledger.views.definitions import MISSING, TRACKING, Differing, compare
 from ledger.views.schema import HOLD, expose

@@ -1,7 +1,7 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
 The projector's session leads for all loops of its process. When it dies or freezes, another process
-takes the lead (``postgres/leadership.py``). A transaction folds a batch of events into views and
+takes the lead (``engine/postgres/leadership.py``). A transaction folds a batch of events into views and
 moves their tracking, on condition that the tracking still has the old position. So no event is
 folded twice or skipped. If a fold fails at an event, only this view stops, with an error in the log
 and in ``ledger.projection``: the other views and the writers go on.
@@ -19,16 +19,16 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import tuple_row
 
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.postgres.binary import array
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.leadership import Candidate
+from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
+from ledger.engine.postgres.session import RoundConnection
+from ledger.engine.postgres.timing import LOOK_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.log.append import StoredRow
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import is_full, planned_once, reading
-from ledger.postgres.binary import array
-from ledger.postgres.exchange import Rows
-from ledger.postgres.leadership import Candidate
-from ledger.postgres.pipeline import Pipeline, Statement, Value, named
-from ledger.postgres.session import RoundConnection
-from ledger.postgres.timing import LOOK_SECONDS
 from ledger.views.contract import Projection, is_passing, told
 from ledger.views.generation import Generation, Writes
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.postgres import locks
-from ledger.postgres.table import Table
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.table import Table
 from ledger.views.contract import Projection
 from ledger.views.schema import (
     are_exposed,

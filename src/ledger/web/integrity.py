@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 
 from ledger.api.lean import needs
 from ledger.api.reading import Asking, Present
+from ledger.engine.postgres.scope import EVERYONE
+from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
-from ledger.postgres.scope import EVERYONE
-from ledger.postgres.timing import LIVING_SECONDS
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import FormerOrigin
 from ledger.verification.nightly import next_night

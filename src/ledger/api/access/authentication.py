@@ -22,11 +22,11 @@ from ledger.api.access.failures import Failures
 from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.api.machinery.headers import count, header
 from ledger.api.problems import Unauthorized
+from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import Principal
 from ledger.intake.tokens import hash_token, is_well_formed
-from ledger.postgres.door import Door
-from ledger.postgres.exchange import Rows
-from ledger.postgres.scope import EVERYONE
 
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.

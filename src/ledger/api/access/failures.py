@@ -10,7 +10,7 @@ from collections import Counter
 
 import prometheus_client
 
-from ledger.telemetry.lines import for_nobody
+from ledger.engine.telemetry.lines import for_nobody
 
 _logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 from ledger.domain.api_key import ApiKey
+from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.scope import Tenant
 from ledger.engine.values.recorded import Actor
 from ledger.language.rendering import ShownKey, json_text, shown_as, time_text
-from ledger.postgres.door import Door
-from ledger.postgres.scope import Tenant
 from ledger.views.statements import tenant_conditions, where, where_tenant
 
 _FILTERS: Mapping[str, str] = {

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psycopg
 
 from ledger.engine.background import BackgroundLoop
-from ledger.postgres.session import RoundConnection
+from ledger.engine.postgres.session import RoundConnection
 
 _logger = logging.getLogger(__name__)
 

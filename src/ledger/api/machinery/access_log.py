@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.telemetry.lines import FORMATS, Line, LogFormat, as_text, process_of, utc_time
+from ledger.engine.telemetry.lines import FORMATS, Line, LogFormat, as_text, process_of, utc_time
 
 _EVERY_SECONDS = 0.2
 _LAST_SECONDS = 2.0

@@ -20,7 +20,7 @@ from ledger.api.machinery.headers import Packed
 from ledger.api.problems import refusals
 from ledger.api.reading import services_of
 from ledger.api.services import ApiServices
-from ledger.postgres.scope import EVERYONE
+from ledger.engine.postgres.scope import EVERYONE
 from ledger.views.statements import LAG
 
 router = APIRouter(tags=["operations"])

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import msgspec
 
+from ledger.engine.postgres.scope import ANY, EVERYONE, Tenant
 from ledger.engine.values.errors import Forbidden
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import ActorType
-from ledger.postgres.scope import ANY, EVERYONE, Tenant
 
 USER = "user:"
 """Begins the id of a credential of a person; the provider's name of the person follows."""

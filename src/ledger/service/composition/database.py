@@ -11,6 +11,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.session import is_pinned, options_of, pin
 from ledger.log import walls
 from ledger.log.migrate import SchemaError, is_older, migrate, refuse_outdated
 from ledger.log.reader import (
@@ -25,8 +27,6 @@ from ledger.log.reader import (
 )
 from ledger.log.vault import Vault, load_master_key, parse_master_key
 from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
-from ledger.postgres import locks
-from ledger.postgres.session import is_pinned, options_of, pin
 from ledger.settings import Settings
 from ledger.views.definitions import compare as compare_definitions
 from ledger.views.mending import MENDED, mend

@@ -15,6 +15,8 @@ from ledger.application.metrics import WriterMetrics
 from ledger.application.periodic import LedSession
 from ledger.application.writer import Writer
 from ledger.engine.background import Parts
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
 from ledger.feed.mailer import Mailer
@@ -24,8 +26,6 @@ from ledger.feed.sender import DEADLINE_SECONDS, Sender
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
 from ledger.log.nodes import node_id_in
-from ledger.postgres import locks
-from ledger.postgres.leadership import Candidate, LeadBeat
 from ledger.sealing.beat import NodeBeat
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import WitnessWatch

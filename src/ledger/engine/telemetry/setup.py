@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Callable
 
-from ledger.telemetry.lines import LineFormatter, LogFormat
-from ledger.telemetry.repetitions import Repetitions
+from ledger.engine.telemetry.lines import LineFormatter, LogFormat
+from ledger.engine.telemetry.repetitions import Repetitions
 
 # The member `logger` of these lines as JSON.
 _logger = logging.getLogger("ledger.telemetry.announcing")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ctypes import c_longlong
 from multiprocessing.sharedctypes import RawArray
 
-from ledger.telemetry.lines import message_of
+from ledger.engine.telemetry.lines import message_of
 
 TELL_SECONDS = 60.0
 """The least time between two lines about the same fault."""

@@ -33,7 +33,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
-from ledger.postgres.embedded.account import (
+from ledger.engine.postgres.embedded.account import (
     ROOT,
     Account,
     EmbeddedPostgresError,
@@ -47,7 +47,7 @@ from ledger.postgres.embedded.account import (
     service_account,
     settle,
 )
-from ledger.postgres.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
+from ledger.engine.postgres.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
 
 PORT = 5432
 # The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.

@@ -29,7 +29,7 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow
 
-from ledger.postgres.session import patience_of
+from ledger.engine.postgres.session import patience_of
 
 _MOST_PREPARED = 100
 """The most prepared statements of a connection: each takes memory in PostgreSQL."""

@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from ledger.postgres.embedded.account import EmbeddedPostgresError
-from ledger.postgres.embedded.lock import FileLock, Holder
-from ledger.postgres.embedded.place import ServerPlace, find_place
-from ledger.postgres.embedded.server import SETTINGS, Server, answers, launch
+from ledger.engine.postgres.embedded.account import EmbeddedPostgresError
+from ledger.engine.postgres.embedded.lock import FileLock, Holder
+from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.server import SETTINGS, Server, answers, launch
 
 Announce = Callable[[str], None]
 

@@ -26,15 +26,15 @@ first.
       └── lock ──────────┴────────────────────────────────┘     (a process)
 """
 
-from ledger.postgres.embedded.account import EmbeddedPostgresError, forget_other_servers
-from ledger.postgres.embedded.owner import (
+from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, forget_other_servers
+from ledger.engine.postgres.embedded.owner import (
     AttachedPostgres,
     DirectoryInUse,
     EmbeddedPostgres,
     running,
     temporary_server,
 )
-from ledger.postgres.embedded.place import has_database
+from ledger.engine.postgres.embedded.place import has_database
 
 __all__ = [
     "AttachedPostgres",

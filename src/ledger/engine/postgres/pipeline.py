@@ -26,9 +26,9 @@ import psycopg
 from psycopg import Connection, Cursor, pq
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.postgres.binary import BinaryArray, array, unnested
-from ledger.postgres.exchange import Exchange, Rows, SilentServer, numbered
-from ledger.postgres.table import Table
+from ledger.engine.postgres.binary import BinaryArray, array, unnested
+from ledger.engine.postgres.exchange import Exchange, Rows, SilentServer, numbered
+from ledger.engine.postgres.table import Table
 
 Value = BinaryArray | int | str | None
 

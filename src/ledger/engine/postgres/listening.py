@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 
-from ledger.postgres.exchange import SilentServer
-from ledger.postgres.timing import ASK_SECONDS
+from ledger.engine.postgres.exchange import SilentServer
+from ledger.engine.postgres.timing import ASK_SECONDS
 
 
 async def listen(

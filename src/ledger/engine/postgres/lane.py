@@ -23,9 +23,9 @@ from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected, SerializationFailure
 
-from ledger.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
-from ledger.postgres.scope import Planning, Tenant
-from ledger.postgres.timing import ANSWER_SECONDS
+from ledger.engine.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
+from ledger.engine.postgres.scope import Planning, Tenant
+from ledger.engine.postgres.timing import ANSWER_SECONDS
 
 
 class LoopDriver:

@@ -31,9 +31,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.background import BackgroundLoop
-from ledger.postgres import timing
-from ledger.postgres.clocks import is_wrong, skew
-from ledger.postgres.session import RoundConnection, options_of
+from ledger.engine.postgres import timing
+from ledger.engine.postgres.clocks import is_wrong, skew
+from ledger.engine.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-from ledger.postgres.table import Table
+from ledger.engine.postgres.table import Table
 
 NOBODY = "false"
 """The condition of rows that no role but the owner sees."""

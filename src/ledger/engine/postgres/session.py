@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row, TupleRow
 
-from ledger.postgres.timing import ANSWER_SECONDS, CONNECT_SECONDS, ROUND_SECONDS
+from ledger.engine.postgres.timing import ANSWER_SECONDS, CONNECT_SECONDS, ROUND_SECONDS
 
 PINNED: Mapping[str, str] = MappingProxyType(
     {

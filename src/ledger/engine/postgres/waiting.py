@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from ledger.postgres.lane import Asked
+from ledger.engine.postgres.lane import Asked
 
 P = TypeVar("P", bound=Hashable)
 T = TypeVar("T", bound=Hashable)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ledger.postgres.embedded.account import Account, open_private
+from ledger.engine.postgres.embedded.account import Account, open_private
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 import psycopg
 
-from ledger.postgres.embedded.account import EmbeddedPostgresError, environment, one_line
-from ledger.postgres.embedded.leftovers import await_previous, disarm_pid_files
-from ledger.postgres.embedded.place import ServerPlace
+from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, environment, one_line
+from ledger.engine.postgres.embedded.leftovers import await_previous, disarm_pid_files
+from ledger.engine.postgres.embedded.place import ServerPlace
 
 # Settings for durability first, then for a machine that does other work too. The command line
 # sets them, which wins over postgresql.conf: a new version of the ledger brings its own.

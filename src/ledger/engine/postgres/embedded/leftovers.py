@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ledger.postgres.embedded.account import EmbeddedPostgresError, run
-from ledger.postgres.embedded.lock import FileLock
-from ledger.postgres.embedded.place import PORT, ServerPlace
+from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, run
+from ledger.engine.postgres.embedded.lock import FileLock
+from ledger.engine.postgres.embedded.place import PORT, ServerPlace
 
 _POLL = 0.01
 _PATIENCE = 2.0

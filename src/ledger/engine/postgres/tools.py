@@ -17,7 +17,7 @@ from typing import IO
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.postgres.embedded.programs import find_programs
+from ledger.engine.postgres.embedded.programs import find_programs
 
 
 class ToolFailed(Exception):

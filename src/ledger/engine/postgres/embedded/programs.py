@@ -11,7 +11,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from ledger.postgres.embedded.account import Account, EmbeddedPostgresError, command_as, run
+from ledger.engine.postgres.embedded.account import Account, EmbeddedPostgresError, command_as, run
 
 SYSTEM_DIR = Path("/var/lib/execution-ledger")
 _TRY = '"$1/bin/initdb" --version && "$1/bin/postgres" --version && test -r "$1/share/postgres.bki"'
