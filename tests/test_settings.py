@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ledger.cli import arguments as cli
-from ledger.log.vault import Vault
+from ledger.engine.log.vault import Vault
 from ledger.service.composition.database import ConfigurationError, open_vault
 from ledger.settings import Settings, unknown_settings
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import CHECK_INS, Activated, HealthSignalReported
 from ledger.engine.postgres.table import BigInt, Index, Octets, Table, Text
@@ -20,6 +19,7 @@ from ledger.engine.values.recorded import Recorded
 from ledger.language.audited import about_line_of, write_of
 from ledger.language.envelopes import line_of
 from ledger.language.published import PUBLISHED, UNCHANGED_HEALTH, changes_health
+from ledger.records import EVENTS
 from ledger.views.folds import Folds, Packing, Remembering
 from ledger.views.generation import Generation
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ledger.domain.directory import id_of
-from ledger.domain.events import EVENT_TABLE
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.language.audited import write_of
+from ledger.records import EVENT_TABLE
 from ledger.views.folds import Folds, Remembering
 from ledger.views.generation import Generation
 

@@ -14,14 +14,14 @@ from story import line_id
 
 from ledger.domain.execution_events import WentIdle
 from ledger.domain.run import Run
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.tables import LineActivityRow
+from ledger.engine.log.vault import RunKey, Vault, content_digest
 from ledger.engine.values.json_gate import canonical
 from ledger.engine.values.principal import COMMAND_LINE, SWEEPER
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.values.values import format_id, format_instant
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import DecisionTables
-from ledger.log.tables import LineActivityRow
-from ledger.log.vault import RunKey, Vault, content_digest
 
 BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
 SPAN = timedelta(weeks=6)

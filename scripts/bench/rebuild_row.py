@@ -13,9 +13,9 @@ from processes import Watched
 from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
 
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.event_log import read_log
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.event_log import read_log
 from ledger.views.statements import LAG
 
 FEW = 100_000  # events: a log with fewer is rebuilt several times

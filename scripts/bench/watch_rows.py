@@ -34,14 +34,14 @@ from ledger.domain.watch import (
     RunsFailing,
     WatchSettings,
 )
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.event_log import Log
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.envelope import from_structured
 from ledger.intake.request import Receipt
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.event_log import Log
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, utc_now
 from ledger.settings import Settings

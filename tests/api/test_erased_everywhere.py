@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ledger.engine.log.vault import CannotOpen, RunKey, Vault
 from ledger.engine.values.values import format_instant
-from ledger.log.vault import CannotOpen, RunKey, Vault
 from tests.api.test_answers import beside
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.log.event_log import Log
+from ledger.engine.log.event_log import Log
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.leases import listen

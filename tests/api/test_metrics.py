@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ledger.log import nodes
+from ledger.engine.log import nodes
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -16,16 +16,16 @@ from ledger.application.memory import Memory
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.refusals import STREAM_PREFIX
+from ledger.engine.log.append import Append
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.snapshots import KINDS, Aggregate
+from ledger.engine.log.vault import Vault
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt
-from ledger.log.append import Append
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import DecisionTables
-from ledger.log.event_log import Log
-from ledger.log.snapshots import KINDS, Aggregate
-from ledger.log.vault import Vault
 from ledger.service.composition.writing import create_writer
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.application import loops
 from ledger.application.commands.runs import ExpireLease, Heartbeat
-from ledger.log.leases import LOOK_AT_DUE
+from ledger.engine.log.leases import LOOK_AT_DUE
 from tests.support.facts import fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, instant, new_id
 from tests.support.log_checker import check

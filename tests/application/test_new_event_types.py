@@ -5,10 +5,10 @@ import pytest
 
 from ledger import __version__
 from ledger.domain.directory import DirectoryNamed
-from ledger.domain.events import EVENT_TABLE, SINCE
+from ledger.engine.log.nodes import beat
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.event_table import LANGUAGE
-from ledger.log.nodes import beat
+from ledger.records import EVENT_TABLE, SINCE
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 

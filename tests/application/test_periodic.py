@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from ledger.application.periodic import LedSession, Periodic, present, sweepers_kept_away
+from ledger.engine.log import nodes
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew, Unavailable
-from ledger.log import nodes
 from tests.support.views import led, query, until
 
 

@@ -3,11 +3,11 @@
 from ledger.application.command import Command
 from ledger.application.commands.watches import UpdateWatch
 from ledger.domain.watch import InState
+from ledger.engine.log import snapshots
+from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import ChangedTooOften
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
-from ledger.log import snapshots
-from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer
 from tests.support.ledger import Ledger
 

@@ -16,14 +16,14 @@ from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.domain.health import Signal
 from ledger.domain.run import RUN_EVENTS
+from ledger.engine.log import snapshots
+from ledger.engine.log.migrate import migrate
+from ledger.engine.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
+from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.pipeline import Transaction, insert
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.log import snapshots
-from ledger.log.migrate import migrate
-from ledger.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
-from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference
 from ledger.settings import Settings
 from ledger.verification.derived import compare
@@ -360,7 +360,7 @@ def test_a_changed_fold_needs_a_new_fold_version(prefix: str) -> None:
         f"The fold of {kind.__name__} or its fields changed, or a sample of its events. Is it the"
         " sample alone, of a new event that changes no kept field? Then pin the digest alone."
         " Otherwise snapshots made by the old fold would pass for snapshots of the new fold: raise"
-        f" FOLD in log/snapshots.py by one, then pin it with the digest {found!r}."
+        f" FOLD in engine/log/snapshots.py by one, then pin it with the digest {found!r}."
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ledger.application.span_tree import SpanTree, children_of, key_of
 from ledger.domain.token_usage import TokenUsage
-from ledger.log.tables import SpanRow
+from ledger.engine.log.tables import SpanRow
 from tests.support.audits import BESIDE
 from tests.support.facts import ORGANIZATION, WORKSPACE
 

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ledger.cli import load as loading
 from ledger.cli.arguments import main
-from ledger.log.event_log import Log
+from ledger.engine.log.event_log import Log
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.forked import CONTEXT, Forked

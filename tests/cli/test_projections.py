@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ledger.cli import arguments as cli
-from ledger.log.codec import EnvelopeMapper
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.settings import Settings
 from ledger.views.shadow import shadow
 from tests.cli.conftest import Ledger

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ledger.engine.log.vault import Vault, load_master_key
 from ledger.engine.postgres.embedded.place import find_place
-from ledger.log.vault import Vault, load_master_key
 from tests.support.facts import activation
 from tests.support.load import Load, recorded, total_hours
 from tests.support.log_checker import check

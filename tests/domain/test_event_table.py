@@ -11,17 +11,17 @@ import pytest
 from ledger.domain import alert, endpoint, run, statement, watch
 from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.refusals import REFUSAL_TABLE, Refusals
 from ledger.domain.run import Run
+from ledger.engine.log.codec import UPCASTERS
+from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.language import audited
-from ledger.log.codec import UPCASTERS
-from ledger.log.decisions import DecisionTables
+from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections
 from projections.execution.line import LineFold
 from tests.golden.samples import BODIES, WATCH, envelope
@@ -108,7 +108,7 @@ def test_each_fold_handles_all_of_its_events_and_no_other_event(fold: str) -> No
 @SAMPLED_ROWS
 def test_the_decision_tables_handle_every_event(row: EventRow) -> None:
     assert not is_unhandled(DecisionTables().note, SAMPLES[row.event]), (
-        "Give the row's note a case in log/decisions.py."
+        "Give the row's note a case in engine/log/decisions.py."
     )
 
 

@@ -11,8 +11,8 @@ from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.execution import Execution
 from ledger.domain.run import Run
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Event, FactIdentity, Recorded
-from ledger.log.codec import EnvelopeMapper
 from tests.support.domain import START, activated, recorded
 from tests.support.model import Line, Model
 from tests.support.stored import stored_object

@@ -37,8 +37,8 @@ from ledger.domain.watch import (
     WatchUpdated,
 )
 from ledger.domain.watch_hours import WatchHours
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
-from ledger.log.codec import EnvelopeMapper
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

@@ -3,7 +3,7 @@
 The ``.json`` files are stored ``state`` bytes, and each class encodes them. No file is EVER edited
 or written again. A change of an event class after which a file no longer decodes, or is encoded
 differently, breaks every existing ledger. Make a new class with the next version instead, add its
-sample to ``samples.py``, and an upcaster for the old class (``log/codec.py``).
+sample to ``samples.py``, and an upcaster for the old class (``engine/log/codec.py``).
 """
 
 import json
@@ -17,10 +17,10 @@ from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.events import EVENTS
 from ledger.domain.execution_events import Woken
+from ledger.engine.log.codec import UPCASTERS, EnvelopeMapper
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.log.codec import UPCASTERS, EnvelopeMapper
+from ledger.records import EVENTS
 from tests.golden.samples import (
     BODIES,
     FIRST,

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from ledger.log.append import Wanted
-from ledger.log.event_log import Log
+from ledger.engine.log.append import Wanted
+from ledger.engine.log.event_log import Log
 from tests.support.relay import Relay
 from tests.support.views import query, until
 

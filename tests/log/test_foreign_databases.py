@@ -9,9 +9,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.migrate import SchemaError
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.log.event_log import Log
-from ledger.log.migrate import SchemaError
 from ledger.service.composition.database import (
     ConfigurationError,
     prepare_database,

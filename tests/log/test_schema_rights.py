@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from ledger.engine.log.migrate import SchemaError
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.log.migrate import SchemaError
 from ledger.service.composition.database import (
     ConfigurationError,
     prepare_database,

@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.engine.log.tables import DECISION_TABLES, LOG, SNAPSHOT
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.table import Table
-from ledger.log.tables import DECISION_TABLES, LOG, SNAPSHOT
 from tests.conftest import Databases
 from tests.support.databases import drop, named
 

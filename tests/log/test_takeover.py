@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from ledger.domain.execution_events import Woken
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.migrate import SchemaError, migrate
+from ledger.engine.log.walls import protect
 from ledger.engine.postgres.catalog import items, rights
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.migrate import SchemaError, migrate
-from ledger.log.walls import protect
 from ledger.service.composition.database import inspect_database, migrate_database, prepare_database
 from ledger.settings import Settings
 from ledger.views.definitions import compare
@@ -201,7 +201,7 @@ def test_a_function_that_knows_the_format_before_is_mended_as_in_an_upgrade(
 
 
 def test_a_process_that_is_killed_in_the_midst_has_taken_over_nothing(up_to_date: str) -> None:
-    command = "import sys; from ledger.log.migrate import migrate; migrate(sys.argv[1])"
+    command = "import sys; from ledger.engine.log.migrate import migrate; migrate(sys.argv[1])"
     with psycopg.connect(up_to_date) as connection:
         connection.execute("SELECT FROM ledger.migration WHERE name > '0025' FOR UPDATE")
         process = subprocess.Popen([sys.executable, "-c", command, up_to_date])

@@ -19,10 +19,10 @@ import pytest
 from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
-from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS
+from ledger.records import EVENT_TABLE, EVENTS
 from ledger.views.contract import Projection, take
 from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_indexes, create_tables, table_of

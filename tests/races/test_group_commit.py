@@ -18,9 +18,9 @@ from ledger.application.group import Group
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.run import Run
+from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import InvalidState, NotFound, Unavailable
 from ledger.intake.request import Outcome, Receipt
-from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

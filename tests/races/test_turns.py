@@ -17,11 +17,11 @@ from ledger.application.report import command_of
 from ledger.application.turns import Neighbours, create_board
 from ledger.application.writer import Writer
 from ledger.cli import load
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.vault import Vault
 from ledger.engine.values.errors import NotFound, RateLimited
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.intake.request import Receipt
-from ledger.log.event_log import Log
-from ledger.log.vault import Vault
 from ledger.reads.positions import ViewFollower
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check

@@ -10,7 +10,7 @@ from itertools import groupby
 import psycopg
 import pytest
 
-from ledger.log.event_log import Log
+from ledger.engine.log.event_log import Log
 from tests.support.log_checker import LogChecker, check
 from tests.support.racing_writers import ForgetfulLog, StaleLog, UnlockedLog, race
 

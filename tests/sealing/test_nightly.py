@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ledger.engine.log.nodes import beat
 from ledger.engine.postgres import locks
-from ledger.log.nodes import beat
 from ledger.log.verifications import NEW, OLD, SCHEMA, TABLES, Finding, findings
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings

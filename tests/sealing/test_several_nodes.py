@@ -10,10 +10,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
+from ledger.engine.log import nodes
+from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.programs import find_programs
-from ledger.log import nodes
-from ledger.log.nodes import node_id_in
 from ledger.sealing import shelf
 from ledger.sealing.note import parse
 from ledger.sealing.standing import NO_WITNESS

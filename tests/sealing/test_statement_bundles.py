@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.log.codec import StoredArray
+from ledger.engine.log.codec import StoredArray
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.note import Checkpoint, Signer
 from ledger.sealing.tiles import GrowingTree, root_of

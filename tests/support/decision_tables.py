@@ -2,7 +2,7 @@
 
 import psycopg
 
-from ledger.log.tables import DECISION_TABLES, Derived
+from ledger.engine.log.tables import DECISION_TABLES, Derived
 from ledger.log.verifications import Difference
 from ledger.verification.derived import compare
 

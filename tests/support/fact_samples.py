@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.events import EVENT_TABLE
 from ledger.engine.values.event_table import EventRow, Part
 from ledger.engine.values.recorded import Event
 from ledger.intake.fact_types import FACT_TYPES
+from ledger.records import EVENT_TABLE
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 
 FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_BODIES)}

@@ -9,9 +9,9 @@ from typing import Any
 
 from ledger.application.command import Command
 from ledger.application.writer import Writer
-from ledger.log.append import Append
-from ledger.log.event_log import Log
-from ledger.log.vault import Vault
+from ledger.engine.log.append import Append
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.vault import Vault
 from tests.support.forked import CONTEXT
 
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from ledger.log.event_log import Log
+from ledger.engine.log.event_log import Log
 from tests.support.service import Clock
 
 

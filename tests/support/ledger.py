@@ -25,6 +25,7 @@ from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.watch import Condition, WatchSettings
+from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
@@ -32,7 +33,6 @@ from ledger.engine.values.values import day_of, format_instant, week_of
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt
 from ledger.language.rendering import json_text
-from ledger.log.event_log import Log
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings

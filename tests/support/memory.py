@@ -4,7 +4,7 @@ import base64
 import gc
 from typing import Any
 
-from ledger.log.vault import CannotOpen, RunKey
+from ledger.engine.log.vault import CannotOpen, RunKey
 
 
 def count_keys_of(first_event: Any) -> int:

@@ -5,7 +5,7 @@ import base64
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.log.codec import EnvelopeMapper
+from ledger.engine.log.codec import EnvelopeMapper
 
 _TABLES = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables

@@ -16,11 +16,11 @@ from psycopg.rows import tuple_row
 
 from ledger.application.report import command_of
 from ledger.demo import story
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key
-from ledger.log.codec import EnvelopeMapper
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.contract import Projection, take

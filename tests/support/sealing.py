@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.log.vault import Vault
+from ledger.engine.log.vault import Vault
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
 from ledger.sealing.beat import NodeBeat

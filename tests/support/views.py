@@ -16,12 +16,12 @@ from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
 from ledger.domain.run import RUN_EVENTS, Run
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.intake.request import Receipt
-from ledger.log.codec import EnvelopeMapper
 from ledger.views.contract import Projection
 from ledger.views.generation import Generation
 from ledger.views.projector import Projector

@@ -12,11 +12,11 @@ from ledger.application.command import Command
 from ledger.application.commands import webhooks
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.feed import signing
 from ledger.intake.request import Receipt
-from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.loops import Dispatching
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.migrate import migrate
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.migrate import migrate
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.shadow import CannotBuild

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.engine.log.migrate import migrate
+from ledger.engine.log.nodes import beat
+from ledger.engine.log.walls import protect
 from ledger.engine.postgres.catalog import Item
 from ledger.engine.postgres.embedded import EmbeddedPostgres, place, temporary_server
 from ledger.engine.postgres.session import pin
-from ledger.log.migrate import migrate
-from ledger.log.nodes import beat
 from ledger.log.verifications import SCHEMA, Difference, findings
-from ledger.log.walls import protect
 from ledger.service.composition.database import prepare_all, prepare_database
 from ledger.settings import Settings
 from ledger.views import definitions

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import timing
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.views import rebuilder as rebuilder_module

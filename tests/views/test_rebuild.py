@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.scope import EVERYONE
-from ledger.log.codec import EnvelopeMapper
 from ledger.views import rebuild as rebuilding
 from ledger.views.projector import LostLead
 from ledger.views.rebuilder import Rebuilder

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.scope import EVERYONE
-from ledger.log.codec import EnvelopeMapper
 from ledger.settings import Settings
 from ledger.views.compare import Difference
 from ledger.views.rebuild import verify

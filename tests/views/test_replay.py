@@ -11,11 +11,11 @@ import pytest
 
 from ledger.application.report import command_of
 from ledger.demo import story
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.intake.request import Receipt
-from ledger.log.codec import EnvelopeMapper
 from ledger.views import folds
 from ledger.views.contract import Projection, take
 from ledger.views.generation import Generation, Writes

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
+from ledger.engine.log import nodes
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.table import Text
-from ledger.log import nodes
-from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.views.contract import Projection

@@ -7,10 +7,10 @@ import pytest
 from eventsourcing.persistence import MapperDeserialisationError
 
 from ledger.domain.execution_events import CheckedIn, Woken
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.recorded import Event
-from ledger.log.codec import EnvelopeMapper
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.projector import Projector

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.log.codec import EnvelopeMapper
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.shadow import CannotBuild, shadow

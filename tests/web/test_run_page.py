@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.log.event_log import Log
+from ledger.engine.log.event_log import Log
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.leases import listen

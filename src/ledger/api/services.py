@@ -23,6 +23,8 @@ from ledger.application.command import Command
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
 from ledger.domain.channel import STRICT, ChannelRules
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
@@ -32,9 +34,7 @@ from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.documents import Documents
-from ledger.log.event_log import Log
 from ledger.log.spans import Spans
-from ledger.log.vault import Vault
 from ledger.reads.answers import Answers, Reads
 from ledger.reads.positions import ViewPositions
 

@@ -18,6 +18,8 @@ from ledger.domain.directory import DirectoryEntry, id_of
 from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals, WriteRefused, stream_of
 from ledger.domain.run import Run
+from ledger.engine.log.decisions import First
+from ledger.engine.log.vault import content_digest
 from ledger.engine.values.errors import (
     ChangedTooOften,
     CredentialEnded,
@@ -30,8 +32,6 @@ from ledger.engine.values.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principa
 from ledger.engine.values.recorded import Event, FactIdentity, Identity, Recorded
 from ledger.intake.envelope import Fact
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
-from ledger.log.decisions import First
-from ledger.log.vault import content_digest
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 

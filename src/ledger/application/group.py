@@ -17,22 +17,13 @@ import msgspec
 
 from ledger.application.memory import Memory
 from ledger.domain.api_key import ApiKey
-from ledger.domain.events import SINCE
 from ledger.domain.execution import Execution
-from ledger.engine.postgres.table import Table
-from ledger.engine.values import errors
-from ledger.engine.values.errors import Invalid, Refused, Unavailable
-from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, Recorded
-from ledger.engine.values.values import EARLIEST, format_id
-from ledger.intake.request import IdempotencyKey, Outcome, Receipt, Request
-from ledger.log.append import Append, Numbers, Wanted, Window
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import DecisionTables
-from ledger.log.leases import EndedLease
-from ledger.log.sessions import SessionRows
-from ledger.log.snapshots import Aggregate
-from ledger.log.tables import (
+from ledger.engine.log.append import Append, Numbers, Wanted, Window
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.leases import EndedLease
+from ledger.engine.log.snapshots import Aggregate
+from ledger.engine.log.tables import (
     OUTCOME,
     SNAPSHOT,
     LogRow,
@@ -41,7 +32,16 @@ from ledger.log.tables import (
     OutcomeRow,
     RunKeyRow,
 )
-from ledger.log.vault import RunKey, Vault
+from ledger.engine.log.vault import RunKey, Vault
+from ledger.engine.postgres.table import Table
+from ledger.engine.values import errors
+from ledger.engine.values.errors import Invalid, Refused, Unavailable
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, Recorded
+from ledger.engine.values.values import EARLIEST, format_id
+from ledger.intake.request import IdempotencyKey, Outcome, Receipt, Request
+from ledger.log.sessions import SessionRows
+from ledger.records import SINCE
 
 EventTenant = tuple[str | None, str | None, str | None]
 """(organization, workspace, line)"""

@@ -19,11 +19,11 @@ from ledger.application.commands.runs import ExpireLease
 from ledger.application.group import KEPT_FOR
 from ledger.application.periodic import LedSession, Periodic, assert_decided, present
 from ledger.application.writer import Writer
+from ledger.engine.log.leases import LOOK_AT_DUE
 from ledger.engine.values.values import EARLIEST
 from ledger.intake.request import Receipt
 from ledger.log import sessions
 from ledger.log.documents import DROP_UNISSUED
-from ledger.log.leases import LOOK_AT_DUE
 from ledger.log.spans import DROP_OLD
 
 _LINES_AT_ONCE = 500

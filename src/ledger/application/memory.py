@@ -18,17 +18,23 @@ from ledger.domain.execution import Execution
 from ledger.domain.run import MAX_ABOVE, Run
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
+from ledger.engine.log.append import Append, Loaded, Wanted, Window
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.decisions import DecisionTables, First
+from ledger.engine.log.snapshots import EVERY, KINDS, Aggregate, row_of
+from ledger.engine.log.tables import (
+    EXECUTION_RECORD,
+    LINE_ACTIVITY,
+    RUN_KEY,
+    LineActivityRow,
+    SnapshotRow,
+)
+from ledger.engine.log.vault import RunKey, Vault
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded
-from ledger.log.append import Append, Loaded, Wanted, Window
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import DecisionTables, First
 from ledger.log.parents import ABOVE
-from ledger.log.snapshots import EVERY, KINDS, Aggregate, row_of
-from ledger.log.tables import EXECUTION_RECORD, LINE_ACTIVITY, RUN_KEY, LineActivityRow, SnapshotRow
-from ledger.log.vault import RunKey, Vault
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""

@@ -23,6 +23,9 @@ from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
 from ledger.domain.run import Run
+from ledger.engine.log.decisions import First
+from ledger.engine.log.snapshots import Aggregate
+from ledger.engine.log.vault import content_digest
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
 from ledger.engine.values.principal import Principal
@@ -31,9 +34,6 @@ from ledger.engine.values.values import Origin
 from ledger.intake import fact_types as types
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.request import About, Receipt, TenantOf
-from ledger.log.decisions import First
-from ledger.log.snapshots import Aggregate
-from ledger.log.vault import content_digest
 
 MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future, since clocks differ a little."""

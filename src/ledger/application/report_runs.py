@@ -16,14 +16,14 @@ from ledger.application.group import Group
 from ledger.application.memory import NEXT, sees
 from ledger.domain.execution import Execution
 from ledger.domain.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
+from ledger.engine.log.snapshots import Aggregate
+from ledger.engine.log.vault import RunKey
 from ledger.engine.values.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import MAX_OPEN_RUNS, Origin
 from ledger.intake import fact_types as types
 from ledger.intake.envelope import Fact
-from ledger.log.snapshots import Aggregate
-from ledger.log.vault import RunKey
 
 _encode = msgspec.json.Encoder().encode
 

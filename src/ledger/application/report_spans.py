@@ -10,12 +10,12 @@ from ledger.application.group import Group
 from ledger.application.memory import sees
 from ledger.application.report import ReportFact
 from ledger.application.report_runs import run_of
+from ledger.engine.log.decisions import First
 from ledger.engine.values.errors import FactConflict, Refused
 from ledger.engine.values.principal import PARENT_BY_TRACE, Principal
 from ledger.engine.values.recorded import Identity
 from ledger.intake.envelope import Fact
 from ledger.intake.request import About, Receipt, TenantOf
-from ledger.log.decisions import First
 
 _PARENTAGE = OwnCommand(PARENT_BY_TRACE)
 """The ledger's own request by which runs get the parents that their traces show."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ledger.domain.token_usage import TokenUsage
-from ledger.log.tables import SpanRow
+from ledger.engine.log.tables import SpanRow
 
 SpanKey = tuple[bytes, bytes]
 """(trace, span)"""

@@ -10,7 +10,7 @@ of the group are carried out again one by one, so that only this command fails.
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
 nothing is written: each second the writer updates a probe row as an append would write. Such a
 writer also beats each second (contract, Several nodes), and notes that the service listens, if the
-process is able to take heartbeats (``log/leases.py``). Each append compares the machine's clock
+process is able to take heartbeats (``engine/log/leases.py``). Each append compares the machine's clock
 with the database's: a writer whose clock is wrong writes nothing.
 """
 
@@ -32,14 +32,14 @@ from ledger.application.group import Group
 from ledger.application.memory import Memory
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.log.append import Append
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.timing import LISTENING_SECONDS
 from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.intake.request import Outcome
-from ledger.log.append import Append
-from ledger.log.event_log import Log
-from ledger.log.vault import Vault
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ledger.cli.arguments import ShellCommand
+from ledger.engine.log.migrate import SchemaError
 from ledger.engine.postgres.embedded import (
     EmbeddedPostgresError,
     forget_other_servers,
@@ -25,7 +26,6 @@ from ledger.engine.postgres.embedded import (
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.places import full_detail
 from ledger.engine.values.values import escaped
-from ledger.log.migrate import SchemaError
 from ledger.service import Role
 from ledger.service.composition.database import (
     ConfigurationError,

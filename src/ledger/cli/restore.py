@@ -13,10 +13,10 @@ from ledger.cli import verify as log
 from ledger.cli import views
 from ledger.cli.input import opened
 from ledger.cli.printing import ShowProgress, progress_bars
+from ledger.engine.log.migrate import BEFORE_0_1_0
+from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, running_tool
-from ledger.log.migrate import BEFORE_0_1_0
-from ledger.log.vault import Vault
 from ledger.service.composition.database import (
     ConfigurationError,
     admit_reads,

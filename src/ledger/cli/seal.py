@@ -4,8 +4,8 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.cli.printing import Row, print_json, print_rows
+from ledger.engine.log.nodes import Node, node_id_in, nodes
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.log.nodes import Node, node_id_in, nodes
 from ledger.sealing.leaf import UnreadableEvent
 from ledger.sealing.note import BadNote, parse
 from ledger.sealing.origins import NothingIsWrong, adopt, former_origins

@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.cli.printing import progress_bars
+from ledger.engine.log.vault import Vault
 from ledger.engine.values.values import escaped
-from ledger.log.vault import Vault
 from ledger.log.verifications import Difference
 from ledger.sealing.note import BadNote
 from ledger.sealing.origins import former_origins

@@ -11,12 +11,12 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.cli.printing import print_json, print_rows, progress_bars
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.migrate import migrate
 from ledger.engine.postgres.embedded import temporary_server
 from ledger.engine.postgres.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import options_of, pin
 from ledger.engine.values.values import escaped
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.migrate import migrate
 from ledger.service.processes import Lifeline, calm_collector
 from ledger.settings import Settings
 from ledger.views import rebuild as rebuilding

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from ledger.application.commands.sessions import BeginSession, EndSession
 from ledger.demo.telling import Stage
+from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.principal import person
 from ledger.engine.values.values import EARLIEST
-from ledger.log.tables import PersonRow, SessionRow
 
 _ISSUER = "https://id.example.com"
 

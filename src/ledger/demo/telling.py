@@ -21,12 +21,12 @@ from ledger.application.group import Group
 from ledger.application.report import command_of
 from ledger.application.turns import Outcomes
 from ledger.application.writer import Writer
+from ledger.engine.log.leases import EndedLease
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import parse_instant
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt
-from ledger.log.leases import EndedLease
 
 _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""

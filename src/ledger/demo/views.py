@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import Unavailable
-from ledger.log.codec import EnvelopeMapper
 from ledger.reads.usage import Corner
 from ledger.views.projector import Projector
 from projections import projections

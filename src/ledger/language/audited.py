@@ -14,9 +14,9 @@ import msgspec
 from ledger.domain import directory, reads, refusals, session
 from ledger.domain import execution_events as lines
 from ledger.domain import run as runs
-from ledger.domain.events import EVENT_TABLE
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
+from ledger.records import EVENT_TABLE
 
 EntryKind = Literal["fact", "command", "refused", "read"]
 Outcome = Literal["succeeded", "refused", "read"]

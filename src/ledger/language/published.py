@@ -15,7 +15,6 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from ledger.domain import execution_events as lines
-from ledger.domain.events import EVENT_TABLE
 from ledger.domain.health import SignalStatus
 from ledger.domain.statement import InstantText
 from ledger.domain.token_usage import TokenUsage
@@ -23,6 +22,7 @@ from ledger.engine.values.event_table import SAME, EventRow, Part
 from ledger.engine.values.recorded import Event, outside
 from ledger.engine.values.values import State
 from ledger.language.rendering import ShownTokenUsage, shown_tokens, time_text
+from ledger.records import EVENT_TABLE
 
 LANGUAGE_VERSION = 1
 """The version of the language as a whole."""

@@ -1,7 +1,7 @@
 """The documents of statements, beside the log: stored before their events, never changed."""
 
+from ledger.engine.log.tables import STATEMENT_DOCUMENT, DocumentRow
 from ledger.engine.postgres.session import RoundConnection
-from ledger.log.tables import STATEMENT_DOCUMENT, DocumentRow
 
 _STORE = f"""
 INSERT INTO ledger.{STATEMENT_DOCUMENT.name} ({", ".join(STATEMENT_DOCUMENT.columns)})

@@ -7,10 +7,10 @@ one node at a time asks the provider for a session's claims, and a session ends 
 from collections.abc import Sequence
 from datetime import datetime
 
+from ledger.engine.log.append import Append, Wanted
+from ledger.engine.log.tables import PERSON, SESSION, PersonRow, SessionRow
 from ledger.engine.postgres.binary import array
 from ledger.engine.postgres.pipeline import Value
-from ledger.log.append import Append, Wanted
-from ledger.log.tables import PERSON, SESSION, PersonRow, SessionRow
 
 _COLUMNS = ", ".join(SESSION.columns)
 

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from ledger.engine.log.event_log import planned_once
+from ledger.engine.log.tables import SPAN, SpanRow
 from ledger.engine.postgres.binary import array
 from ledger.engine.postgres.locks import SPANS
 from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
@@ -20,8 +22,6 @@ from ledger.engine.postgres.timing import ANSWER_SECONDS, CANCEL_SECONDS
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import name_of_span
-from ledger.log.event_log import planned_once
-from ledger.log.tables import SPAN, SpanRow
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ import msgspec
 
 from ledger.domain.statement import InstantText, StatementIssued
 from ledger.domain.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums
+from ledger.engine.log.tables import DocumentRow
 from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import format_instant
-from ledger.log.tables import DocumentRow
 from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope
 
 MAX_ROWS = 20_000

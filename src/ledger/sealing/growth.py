@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from ledger.engine.log.append import StoredRow
+from ledger.engine.log.event_log import is_full, read_log
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.log.append import StoredRow
-from ledger.log.event_log import is_full, read_log
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.note import Checkpoint

@@ -2,7 +2,7 @@
 
 A leaf is the UTF-8 text of one JSON object without spaces, its keys in this order:
 
-    v               the format of the stored event, 2 (``log/codec.py``)
+    v               the format of the stored event, 2 (``engine/log/codec.py``)
     position        of the event in the log
     stream          the event's stream: LIN-…, RUN-…, KEY-…, WHK-…, STM-…, REF-…, DIR-…, READ-…,
                     SES-…
@@ -24,9 +24,9 @@ import hashlib
 
 import msgspec
 
+from ledger.engine.log.codec import StoredArray
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import format_instant, instant_of
-from ledger.log.codec import StoredArray
 
 
 class _Leaf(msgspec.Struct):

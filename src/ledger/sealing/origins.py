@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from ledger.engine.log import nodes
+from ledger.engine.log.append import StoredRow
+from ledger.engine.log.event_log import is_full, read_log
+from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.log import nodes
-from ledger.log.append import StoredRow
-from ledger.log.event_log import is_full, read_log
-from ledger.log.vault import CannotOpen, Vault
 from ledger.sealing import shelf
 from ledger.sealing.growth import AT_ONCE, Contradiction, Growth
 from ledger.sealing.leaf import UnreadableEvent, leaf_of

@@ -7,8 +7,8 @@ from typing import NamedTuple, Self
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.log.append import StoredRow
-from ledger.log.vault import Vault
+from ledger.engine.log.append import StoredRow
+from ledger.engine.log.vault import Vault
 from ledger.sealing.note import BadNote, Signer, Verifier
 from ledger.sealing.tiles import Tile
 

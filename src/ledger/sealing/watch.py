@@ -13,8 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from ledger.engine.log import nodes
 from ledger.engine.postgres.timing import LIVING_SECONDS
-from ledger.log import nodes
 from ledger.sealing import shelf
 from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier, number_of, parse
 from ledger.sealing.shelf import Mark, Sealed, State

@@ -36,12 +36,12 @@ from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.account import Account
 from ledger.engine.postgres.leadership import at_node
 from ledger.engine.telemetry.repetitions import Repetitions
 from ledger.engine.telemetry.setup import Announcing, configure_logging
-from ledger.log.nodes import node_id_in
 from ledger.service import Role, leads, serves
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.children import STOPS, AddressTaken, Child, ChildMain, Database

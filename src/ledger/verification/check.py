@@ -22,7 +22,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.log.vault import Vault
+from ledger.engine.log.vault import Vault
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.sealing import shelf
 from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile

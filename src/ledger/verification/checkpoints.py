@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ledger.log.vault import CannotOpen, Vault
+from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.log.verifications import Difference, Report
 from ledger.sealing import shelf
 from ledger.sealing.note import BadNote, Checkpoint, Verifier

@@ -17,12 +17,9 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.engine.postgres.session import options_of
-from ledger.engine.postgres.table import Table
-from ledger.engine.values.recorded import Identity, Recorded
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import DecisionTables
-from ledger.log.tables import (
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.tables import (
     DECISION_TABLES,
     EXECUTION_RECORD,
     IDENTITY,
@@ -32,6 +29,9 @@ from ledger.log.tables import (
     Derived,
     IdentityRow,
 )
+from ledger.engine.postgres.session import options_of
+from ledger.engine.postgres.table import Table
+from ledger.engine.values.recorded import Identity, Recorded
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.sealing.shelf import Connection
 from ledger.verification.derived_documents import IssuedDocuments

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from ledger.domain.statement import StatementIssued
+from ledger.engine.log.tables import STATEMENT_DOCUMENT
 from ledger.engine.values.recorded import Recorded
-from ledger.log.tables import STATEMENT_DOCUMENT
 from ledger.log.verifications import Report
 from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differs, missing

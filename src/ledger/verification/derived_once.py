@@ -19,16 +19,16 @@ from ledger.domain.endpoint import (
     WebhookResendRequested,
 )
 from ledger.domain.run import RunRequested, RunStarted
-from ledger.engine.values.recorded import Identity, Recorded
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.decisions import DecisionTables
-from ledger.log.tables import (
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.tables import (
     EXECUTION_RECORD,
     IDENTITY,
     RUN_KEY,
     ExecutionRecordRow,
     LineActivityRow,
 )
+from ledger.engine.values.recorded import Identity, Recorded
 from ledger.log.verifications import Report
 from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differs, extra, missing

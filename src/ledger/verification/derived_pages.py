@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
 from ledger.engine.postgres.table import Table
-from ledger.log.decisions import DecisionTables
-from ledger.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
 from ledger.log.verifications import Report
 from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differing, differs, extra, may_be_extra, missing, plain

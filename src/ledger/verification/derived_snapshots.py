@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from ledger.engine.log.snapshots import FOLD, KINDS, Aggregate, encode
+from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.values.recorded import Recorded
-from ledger.log.snapshots import FOLD, KINDS, Aggregate, encode
-from ledger.log.tables import SNAPSHOT
 from ledger.log.verifications import Difference, Report
 from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differs, extra, key_text

@@ -8,10 +8,10 @@ from uuid import UUID
 import psycopg
 from psycopg.types.datetime import TimestamptzBinaryLoader
 
+from ledger.engine.log.lineage import IDS_MOVED
+from ledger.engine.log.tables import ID_COUNTER, LEASE
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.values import format_instant
-from ledger.log.lineage import IDS_MOVED
-from ledger.log.tables import ID_COUNTER, LEASE
 from ledger.log.verifications import Difference
 
 Columns = Mapping[str, Any]

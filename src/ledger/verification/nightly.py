@@ -17,8 +17,8 @@ from pathlib import Path
 from time import monotonic
 
 from ledger.application.periodic import LedSession, Periodic
-from ledger.log.nodes import runs_other_version
-from ledger.log.vault import Vault
+from ledger.engine.log.nodes import runs_other_version
+from ledger.engine.log.vault import Vault
 from ledger.log.verifications import (
     NAMED,
     NEW,

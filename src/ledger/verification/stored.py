@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from ledger.domain.events import EVENTS as EVENT_CLASSES
+from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.values.values import format_instant, instant_of
-from ledger.log.codec import UPCASTERS
 from ledger.log.verifications import Difference
+from ledger.records import EVENTS as EVENT_CLASSES
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
 from ledger.sealing.tiles import WIDTH, Tile

@@ -19,6 +19,9 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import tuple_row
 
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.log.append import StoredRow
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.event_log import is_full, planned_once, reading
 from ledger.engine.postgres.binary import array
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.leadership import Candidate
@@ -26,9 +29,6 @@ from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.engine.postgres.session import RoundConnection
 from ledger.engine.postgres.timing import LOOK_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.log.append import StoredRow
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.event_log import is_full, planned_once, reading
 from ledger.views.contract import Projection, is_passing, told
 from ledger.views.generation import Generation, Writes
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.log.codec import EnvelopeMapper
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.views.apart import differences_apart
 from ledger.views.compare import Difference, count_differing, count_rows, differences
 from ledger.views.contract import Projection

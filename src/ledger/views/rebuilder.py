@@ -13,10 +13,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.timing import LOOK_SECONDS
-from ledger.log.codec import EnvelopeMapper
 from ledger.views.contract import Projection
 from ledger.views.rebuild import rebuild
 from ledger.views.shadow import CannotBuild, clean_up, connect, is_outdated

@@ -15,13 +15,13 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger import __version__
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.event_log import read_log
+from ledger.engine.log.nodes import nodes
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Recorded
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.event_log import read_log
-from ledger.log.nodes import nodes
 from ledger.views.contract import Projection, is_passing, take, told
 from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_indexes, create_tables, table_of, with_other_columns

@@ -26,8 +26,8 @@ from ledger.domain.watch import (
     SourceSilent,
     UsageOver,
 )
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.values import sort_key
-from ledger.log.codec import EnvelopeMapper
 from ledger.watching.sums import under_again
 
 # The changes of a line after a position, each with its event.

@@ -43,8 +43,8 @@ from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertSubject, left_by
 from ledger.domain.stretch import Due, due_for
 from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, first_instant, kinds_of
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.intake.request import Receipt
-from ledger.log.codec import EnvelopeMapper
 from ledger.watching.ends import Histories
 from ledger.watching.judged import End, Judged, Queue, WatchCommand, body_of, order_of, queues_of
 from ledger.watching.looks import FoundLine, LineToSee, Looks, RoundStart

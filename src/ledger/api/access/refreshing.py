@@ -18,9 +18,9 @@ from prometheus_client import Counter
 from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
 from ledger.api.problems import Unauthorized
 from ledger.application.commands.sessions import ASK_SECONDS, AskForClaims, KeepClaims
+from ledger.engine.log.tables import SessionRow
 from ledger.engine.values.errors import LedgerError, Refused, Unavailable
 from ledger.engine.values.values import EARLIEST
-from ledger.log.tables import SessionRow
 
 if TYPE_CHECKING:
     from ledger.api.access.open_id import Refreshed

@@ -12,13 +12,13 @@ from ledger.api.problems import Unauthorized
 from ledger.application.command import Command
 from ledger.application.commands.sessions import EndSession
 from ledger.domain.session import EndedBy
+from ledger.engine.log.tables import SESSION, SessionRow
+from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import SIGN_IN
 from ledger.intake.request import Outcome, Receipt
-from ledger.log.tables import SESSION, SessionRow
-from ledger.log.vault import CannotOpen, Vault
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.

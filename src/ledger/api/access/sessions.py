@@ -29,10 +29,10 @@ from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, 
 from ledger.api.problems import Unauthorized
 from ledger.application.commands.sessions import BeginSession, EndSession, EnterPlace, in_place
 from ledger.domain.session import NOWHERE, Place
+from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.errors import LedgerError, RateLimited, Unavailable
 from ledger.engine.values.principal import Principal, person
 from ledger.engine.values.values import EARLIEST
-from ledger.log.tables import PersonRow, SessionRow
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.

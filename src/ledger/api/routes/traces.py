@@ -34,6 +34,7 @@ from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
 from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.application.turns import TURN_FACTS
 from ledger.domain.token_usage import TokenUsage
+from ledger.engine.log.tables import SpanRow
 from ledger.engine.postgres.scope import EVERYONE, Planning
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
@@ -44,7 +45,6 @@ from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import READ, Attributes, Span, read, resource_of
 from ledger.language.rendering import doc
-from ledger.log.tables import SpanRow
 
 _MOST_TOLD = 10
 """The first reasons that an answer tells."""

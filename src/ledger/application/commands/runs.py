@@ -8,9 +8,9 @@ import msgspec
 from ledger.application.command import SubjectCommand, receipt
 from ledger.application.group import Group
 from ledger.domain.run import LEASE_EXPIRED, Run
+from ledger.engine.log.leases import EndedLease
 from ledger.engine.values.principal import LEASE_WATCH
 from ledger.intake.request import Receipt
-from ledger.log.leases import EndedLease
 
 _encode = msgspec.json.Encoder().encode
 

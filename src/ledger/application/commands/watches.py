@@ -21,10 +21,10 @@ from ledger.domain.watch import (
     WatchDeleted,
     WatchSettings,
 )
+from ledger.engine.log.tables import WATCH
 from ledger.engine.values.errors import Invalid
 from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownWatch, json_text, shown_as
-from ledger.log.tables import WATCH
 
 LEAST_QUIET_SECONDS = 300
 """The least ``for_seconds`` of a watch for lines without activity, or for silent sources."""

@@ -38,13 +38,13 @@ from ledger.domain.endpoint import (
     WebhookTestRequested,
 )
 from ledger.domain.watch import Severity
+from ledger.engine.log.tables import ENDPOINT
+from ledger.engine.log.vault import Vault
 from ledger.engine.values.errors import Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
 from ledger.intake.request import Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
-from ledger.log.tables import ENDPOINT
-from ledger.log.vault import Vault
 
 _encode = msgspec.json.Encoder().encode
 

@@ -20,7 +20,7 @@ LANGUAGE = 3
 
 
 class Note(Enum):
-    """The change that an event makes to the decision tables (``log/decisions.py``)."""
+    """The change that an event makes to the decision tables (``engine/log/decisions.py``)."""
 
     PASSES = auto()
     """No change."""

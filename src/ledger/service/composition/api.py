@@ -13,10 +13,10 @@ from ledger.api.app import LedgerApi, create_app
 from ledger.api.services import ApiServices, Writing
 from ledger.application.metrics import WriterMetrics
 from ledger.application.turns import Neighbours
+from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.door import Door
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
-from ledger.log.event_log import Log
 from ledger.log.spans import Spans
 from ledger.reads.positions import Versions, ViewPositions
 from ledger.reads.replicated import ReplicatedPositions

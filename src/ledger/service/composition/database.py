@@ -11,11 +11,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.engine.postgres import locks
-from ledger.engine.postgres.session import is_pinned, options_of, pin
-from ledger.log import walls
-from ledger.log.migrate import SchemaError, is_older, migrate, refuse_outdated
-from ledger.log.reader import (
+from ledger.engine.log import walls
+from ledger.engine.log.migrate import SchemaError, is_older, migrate, refuse_outdated
+from ledger.engine.log.reader import (
     BadReader,
     Reader,
     admit,
@@ -25,7 +23,9 @@ from ledger.log.reader import (
     refuse_unadmitted,
     tidy,
 )
-from ledger.log.vault import Vault, load_master_key, parse_master_key
+from ledger.engine.log.vault import Vault, load_master_key, parse_master_key
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.session import is_pinned, options_of, pin
 from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
 from ledger.settings import Settings
 from ledger.views.definitions import compare as compare_definitions

@@ -15,6 +15,9 @@ from ledger.application.metrics import WriterMetrics
 from ledger.application.periodic import LedSession
 from ledger.application.writer import Writer
 from ledger.engine.background import Parts
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.feed.dispatcher import Dispatcher
@@ -23,9 +26,6 @@ from ledger.feed.mailer import Mailer
 from ledger.feed.roster import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.event_log import Log
-from ledger.log.nodes import node_id_in
 from ledger.sealing.beat import NodeBeat
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import WitnessWatch

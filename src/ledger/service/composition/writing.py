@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ledger.application.turns import Neighbours
 from ledger.application.writer import Observer, Writer
-from ledger.log.event_log import Log
+from ledger.engine.log.event_log import Log
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 

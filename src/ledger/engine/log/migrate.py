@@ -16,9 +16,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, dict_row, tuple_row
 
+from ledger.engine.log import snapshots
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.timing import LOCK_SECONDS
-from ledger.log import snapshots
 
 _BASE = """
 CREATE SCHEMA IF NOT EXISTS ledger;
@@ -216,7 +216,7 @@ def _create_library_table(conninfo: str) -> None:
 
 
 def _files() -> list[tuple[str, str]]:
-    folder = files("ledger.log") / "migrations"
+    folder = files("ledger.engine.log") / "migrations"
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
     return [(name, (folder / name).read_text()) for name in names]
 

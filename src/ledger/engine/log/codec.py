@@ -22,9 +22,9 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
-from ledger.domain.events import EVENTS
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.values.values import ActorType, instant_of, micros_of
+from ledger.records import EVENTS
 
 B = TypeVar("B")
 

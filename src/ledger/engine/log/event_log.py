@@ -16,12 +16,12 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+from ledger.engine.log.append import Append, StoredRow
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.lineage import Follower, Lineage, ask
 from ledger.engine.postgres.pipeline import Pipeline, Statement
 from ledger.engine.postgres.session import DURABLE, AppendConnection, hosts_of, options_of
 from ledger.engine.postgres.timing import CONNECT_SECONDS, HELD_SECONDS, LOCK_SECONDS
-from ledger.log.append import Append, StoredRow
-from ledger.log.codec import EnvelopeMapper
-from ledger.log.lineage import Follower, Lineage, ask
 
 # The log in order, after a position: at most $2 events, and no further event after $3 bytes.
 _READ = b"""

@@ -27,7 +27,7 @@ from ledger.domain.run import Run
 from ledger.domain.session import Session
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
-from ledger.log.tables import SnapshotRow
+from ledger.engine.log.tables import SnapshotRow
 
 Aggregate = (
     Execution

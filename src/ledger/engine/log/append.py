@@ -18,18 +18,12 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ledger.engine.postgres.binary import array
-from ledger.engine.postgres.clocks import Comparison
-from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pipeline import Statement, Transaction, Value, find, insert, named
-from ledger.engine.postgres.table import Table
-from ledger.engine.values.recorded import Identity
-from ledger.log import leases, snapshots
-from ledger.log.decisions import DecisionTables
-from ledger.log.leases import EndedLease
-from ledger.log.nodes import SPOKEN
-from ledger.log.snapshots import FOLD, Aggregate
-from ledger.log.tables import (
+from ledger.engine.log import leases, snapshots
+from ledger.engine.log.decisions import DecisionTables
+from ledger.engine.log.leases import EndedLease
+from ledger.engine.log.nodes import SPOKEN
+from ledger.engine.log.snapshots import FOLD, Aggregate
+from ledger.engine.log.tables import (
     ENDPOINT,
     IDENTITY,
     LOG,
@@ -42,6 +36,12 @@ from ledger.log.tables import (
     OpenRunRow,
     RunKeyRow,
 )
+from ledger.engine.postgres.binary import array
+from ledger.engine.postgres.clocks import Comparison
+from ledger.engine.postgres.exchange import Rows
+from ledger.engine.postgres.pipeline import Statement, Transaction, Value, find, insert, named
+from ledger.engine.postgres.table import Table
+from ledger.engine.values.recorded import Identity
 
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.

@@ -12,12 +12,7 @@ from typing import Any, NamedTuple
 from ledger.domain import alert, run, statement
 from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
-from ledger.domain.events import EVENT_TABLE
-from ledger.engine.postgres.table import Table
-from ledger.engine.values.event_table import Note
-from ledger.engine.values.recorded import Event, Identity, Recorded
-from ledger.engine.values.values import sort_key
-from ledger.log.tables import (
+from ledger.engine.log.tables import (
     API_KEY,
     ENDPOINT,
     EXECUTION_RECORD,
@@ -38,6 +33,11 @@ from ledger.log.tables import (
     OpenRunRow,
     OrganizationWatchRow,
 )
+from ledger.engine.postgres.table import Table
+from ledger.engine.values.event_table import Note
+from ledger.engine.values.recorded import Event, Identity, Recorded
+from ledger.engine.values.values import sort_key
+from ledger.records import EVENT_TABLE
 
 OwnedRow = EndpointRow | OrganizationWatchRow
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
+from ledger.engine.log.tables import DECISION_TABLES, LOG, SNAPSHOT, SPAN, STATEMENT_DOCUMENT
 from ledger.engine.postgres import walls
 from ledger.engine.postgres.walls import EVERYONE_ONLY, condition_of, of_tenant
-from ledger.log.tables import DECISION_TABLES, LOG, SNAPSHOT, SPAN, STATEMENT_DOCUMENT
 
 
 class Wall(NamedTuple):
