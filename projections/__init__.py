@@ -1,6 +1,6 @@
 """The projections: each is a folder here (``view.py``, ``statements.py``) and is named below."""
 
-from ledger.views.contract import Projection
+from ledger.engine.views.contract import Projection
 from projections.directory.view import DirectoryView
 from projections.event.view import EventView
 from projections.execution.view import ExecutionView

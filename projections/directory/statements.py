@@ -7,7 +7,7 @@ each organization that has the id, in the order of the organizations' ids.
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.views.statements import Read, read_of, where
+from ledger.engine.views.statements import Read, read_of, where
 from projections.directory.rows import WHOLE
 
 _CONDITIONS: Mapping[str, str] = {

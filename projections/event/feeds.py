@@ -9,9 +9,9 @@ and returns them with the events as they are stored (``items.py``).
 from functools import cache
 
 from ledger.engine.postgres.scope import Planning
+from ledger.engine.views.statements import Read, read_of, where_tenant
 from ledger.language.audited import FACT_EVENT_TYPES
 from ledger.language.published import UNCHANGED_HEALTH
-from ledger.views.statements import Read, read_of, where_tenant
 from projections.event.items import with_stored
 from projections.event.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
 

@@ -8,7 +8,13 @@ belong to a run.
 
 from functools import cache
 
-from ledger.views.statements import POSITION_THEN, Read, json_of_instant, read_of, where_tenant
+from ledger.engine.views.statements import (
+    POSITION_THEN,
+    Read,
+    json_of_instant,
+    read_of,
+    where_tenant,
+)
 from projections.event.items import with_stored
 from projections.event.view import key_of
 

@@ -8,8 +8,8 @@ a certain line and a certain type, the shortest way to them depends on how rare 
 
 from collections.abc import Mapping, Sequence
 
+from ledger.engine.views.statements import where
 from ledger.language.audited import FACT_EVENT_TYPES
-from ledger.views.statements import where
 from projections.event.view import NO_FACTS, key_of
 
 # The types of events for the requested actions of facts.

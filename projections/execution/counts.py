@@ -15,8 +15,8 @@ import msgspec
 
 from ledger.domain.execution import Execution
 from ledger.engine.postgres.table import BigInt, Table, Text, Texts
-from ledger.views.folds import Folds, Remembering
-from ledger.views.generation import Generation
+from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.generation import Generation
 from projections.execution.line import Interval
 from projections.execution.rank import status_of
 

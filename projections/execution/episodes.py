@@ -6,7 +6,7 @@ All is told by effective time, as it is known now: a late fact counts when it ha
 from functools import cache
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, read_of
+from ledger.engine.views.statements import Read, read_of
 from projections.execution.statements import where_line
 
 # The changes of a page of lines from the last one by ``from`` before which nothing held. A line

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, position_of_page, read_of
+from ledger.engine.views.statements import Read, position_of_page, read_of
 from projections.execution.orders import Sort, ranked_read
 from projections.execution.rank import NO_SCORE
 from projections.execution.statements import (

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from ledger.domain import health
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, read_of, where
+from ledger.engine.views.statements import Read, read_of, where
 from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
 from projections.execution.statements import COUNTS, METRICS, OF_BLOCKERS, RANK_FILTERS
 from projections.execution.walks import ALL, TENANTS, Walks

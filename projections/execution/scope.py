@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, position_of_page, read_of, tenant_conditions, where
+from ledger.engine.views.statements import Read, position_of_page, read_of, tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("l"),

@@ -8,7 +8,7 @@ from functools import cache
 
 from ledger.domain.health import LEAST
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
+from ledger.engine.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
 from projections.execution.rank import NO_STATUS
 
 # Projects of the line now: a semijoin, too.

@@ -26,9 +26,9 @@ from ledger.domain.run import RUN_EVENTS
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import sort_key
+from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.generation import Generation
 from ledger.language.rendering import json_text, time_text
-from ledger.views.folds import Folds, Packing, Remembering
-from ledger.views.generation import Generation
 from projections.execution import counts, line, shown
 from projections.execution.counts import COUNT, Counts
 from projections.execution.hours import DAY, Hours

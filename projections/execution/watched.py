@@ -21,7 +21,7 @@ from ledger.domain.watch import (
     UsageOver,
 )
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, read_of
+from ledger.engine.views.statements import Read, read_of
 from projections.execution.line import LineFold
 from projections.execution.statements import where_line
 

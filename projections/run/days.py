@@ -15,8 +15,8 @@ from ledger.domain.run import Run
 from ledger.engine.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
-from ledger.views.folds import Folds, Remembering
-from ledger.views.generation import Generation
+from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.generation import Generation
 
 
 class DayRow(NamedTuple):

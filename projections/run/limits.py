@@ -15,7 +15,7 @@ from typing import Any
 from ledger.domain.watch import UsageOver
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.values.values import id_of_key, sort_key
-from ledger.views.statements import Read, read_of
+from ledger.engine.views.statements import Read, read_of
 
 # The sum of each line over some days: of each day and resource the latest totals.
 _HOURS = """

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Literal
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, position_of_page, read_of, where, where_tenant
+from ledger.engine.views.statements import Read, position_of_page, read_of, where, where_tenant
 from projections.run.shown import RunColumns
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, position_of_page, read_of, where_tenant
+from ledger.engine.views.statements import Read, position_of_page, read_of, where_tenant
 from projections.run.statements import used_then
 from projections.run.view import USED_BY_MODEL
 

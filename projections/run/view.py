@@ -32,9 +32,9 @@ from ledger.engine.postgres.table import (
 from ledger.engine.postgres.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key, sort_key
+from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.generation import Generation
 from ledger.language.rendering import json_text
-from ledger.views.folds import Folds, Packing, Remembering
-from ledger.views.generation import Generation
 from projections.run.days import DAY, Before, Days, Move, moves
 from projections.run.shown import tokens_by_model
 

@@ -18,8 +18,8 @@ from ledger.domain.run import RunRequested, RunStarted
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.views.folds import Folds, Packing, Remembering
-from ledger.views.generation import Generation
+from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.generation import Generation
 from projections.search.words import LONGEST, folded_name, leading, number_of
 
 WHOLE = ""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import Read, read_of, tenant_conditions, where
+from ledger.engine.views.statements import Read, read_of, tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("s"),

@@ -13,10 +13,10 @@ from ledger.domain.directory import id_of
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.generation import Generation
 from ledger.language.audited import write_of
 from ledger.records import EVENT_TABLE
-from ledger.views.folds import Folds, Remembering
-from ledger.views.generation import Generation
 
 MOST = 5_000
 """The most rows of an organization."""

@@ -5,7 +5,7 @@ no event is decoded.
 """
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import position_of_page, read_of
+from ledger.engine.views.statements import position_of_page, read_of
 
 MOST_EVENTS = 100
 """Events that are named of a line."""

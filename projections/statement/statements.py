@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.engine.postgres.scope import Planning
-from ledger.views.statements import (
+from ledger.engine.views.statements import (
     Read,
     json_of_instant,
     read_of,

@@ -7,8 +7,7 @@ from typing import Any, Literal, get_args
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.watch import Severity
 from ledger.engine.postgres.scope import Planning
-from ledger.language.published import TYPES
-from ledger.views.statements import (
+from ledger.engine.views.statements import (
     Read,
     position_of_page,
     read_of,
@@ -16,6 +15,7 @@ from ledger.views.statements import (
     where,
     where_tenant,
 )
+from ledger.language.published import TYPES
 from projections.watch.shown import AlertStatus
 
 # Watches.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from ledger.views.statements import Read, read_of, tenant_conditions, where
+from ledger.engine.views.statements import Read, read_of, tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("w"),

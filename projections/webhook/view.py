@@ -28,10 +28,10 @@ from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import sort_key
+from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.generation import Generation
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import EndpointSetUp, json_text, members, shown_as, time_text
-from ledger.views.folds import Folds, Remembering
-from ledger.views.generation import Generation
 
 
 class EndpointRow(NamedTuple):

@@ -41,13 +41,13 @@ from ledger.engine.postgres.embedded.place import find_place
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.locks import SEALING
 from ledger.engine.postgres.table import Table
+from ledger.engine.views.schema import index_statements, table_statements
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import WitnessWatch
 from ledger.service.composition.database import open_vault, prepare_database
 from ledger.service.composition.writing import utc_now
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
-from ledger.views.schema import index_statements, table_statements
 
 GENERATOR = 3
 """The generator's version: raise it with every change of the generated log."""

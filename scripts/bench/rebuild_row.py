@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.event_log import read_log
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.views.statements import LAG
+from ledger.engine.views.statements import LAG
 
 FEW = 100_000  # events: a log with fewer is rebuilt several times
 PAGE_OF_LOG = 2_000  # events per SELECT

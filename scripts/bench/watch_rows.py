@@ -40,12 +40,12 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.views.projector import Projector
 from ledger.intake.envelope import from_structured
 from ledger.intake.request import Receipt
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, utc_now
 from ledger.settings import Settings
-from ledger.views.projector import Projector
 from ledger.watching.loop import WatchLoop
 from projections import projections
 

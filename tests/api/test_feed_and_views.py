@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.engine.views.contract import Projection
 from ledger.reads import positions
 from ledger.service.composition.api import create_api
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
-from ledger.views.contract import Projection
 from projections import projections
 from projections.event.view import EventView
 from tests.support.edge import assert_problem

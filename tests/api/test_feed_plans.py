@@ -15,9 +15,9 @@ from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
+from ledger.engine.views.statements import Read
 from ledger.intake.request import Receipt
 from ledger.language.audited import FACT_EVENT_TYPES, actions_of
-from ledger.views.statements import Read
 from projections import projections
 from projections.event import feeds, statements
 from tests.support.facts import ORGANIZATION, activation, fact

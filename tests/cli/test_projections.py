@@ -12,8 +12,8 @@ import pytest
 
 from ledger.cli import arguments as cli
 from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.views.shadow import shadow
 from ledger.settings import Settings
-from ledger.views.shadow import shadow
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

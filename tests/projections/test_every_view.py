@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 from ledger.engine.postgres.table import Table
-from ledger.views.contract import Projection
+from ledger.engine.views.contract import Projection
 from projections import projections
 from tests.support.documents import ROOT
 

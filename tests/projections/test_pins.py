@@ -22,10 +22,10 @@ from ledger.domain import run as r
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS
+from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.generation import Generation, Writes
+from ledger.engine.views.schema import create_indexes, create_tables, table_of
 from ledger.records import EVENT_TABLE, EVENTS
-from ledger.views.contract import Projection, take
-from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, table_of
 from projections import projections
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone

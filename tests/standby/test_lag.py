@@ -15,7 +15,7 @@ import pytest
 from ledger.engine.postgres.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.values import format_id, format_instant
-from ledger.views.statements import position_of
+from ledger.engine.views.statements import position_of
 from tests.standby.conftest import Cluster
 from tests.support.facts import activation, fact
 from tests.support.served import post

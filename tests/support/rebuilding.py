@@ -21,13 +21,13 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key
-from ledger.views import rebuild as rebuilding
-from ledger.views.compare import Difference
-from ledger.views.contract import Projection, take
-from ledger.views.generation import Generation, Writes
-from ledger.views.rebuild import Rebuilt, Verified
-from ledger.views.rebuilder import Rebuilder
-from ledger.views.schema import create_tables, table_of
+from ledger.engine.views import rebuild as rebuilding
+from ledger.engine.views.compare import Difference
+from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.generation import Generation, Writes
+from ledger.engine.views.rebuild import Rebuilt, Verified
+from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.transactions import undone

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.engine.log.vault import Vault
+from ledger.engine.views.definitions import load
 from ledger.log.verifications import Difference
 from ledger.sealing import shelf
 from ledger.sealing.beat import NodeBeat
@@ -21,7 +22,6 @@ from ledger.sealing.witness import LineageFile, Witness
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from ledger.verification.check import Checked, check
-from ledger.views.definitions import load
 from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
@@ -141,7 +141,7 @@ def stop_reason(conninfo: str) -> str | None:
     return error
 
 
-OBJECTS = len(load((files("ledger.views") / "definitions.txt").read_text()))
+OBJECTS = len(load((files("ledger.engine.views") / "definitions.txt").read_text()))
 """The objects of the schema; where a service has started, its rights are compared too."""
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
-from ledger.views.contract import Projection, take
-from ledger.views.folds import Folds
+from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.folds import Folds
 
 Rows = dict[str, list[Any]]
 

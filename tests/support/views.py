@@ -21,10 +21,10 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.generation import Generation
+from ledger.engine.views.projector import Projector
 from ledger.intake.request import Receipt
-from ledger.views.contract import Projection
-from ledger.views.generation import Generation
-from ledger.views.projector import Projector
 from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RUN, RunFold, RunRow, RunView, row_of

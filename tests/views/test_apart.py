@@ -8,9 +8,9 @@ import pytest
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.migrate import migrate
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.views import rebuild as rebuilding
-from ledger.views.compare import Difference
-from ledger.views.shadow import CannotBuild
+from ledger.engine.views import rebuild as rebuilding
+from ledger.engine.views.compare import Difference
+from ledger.engine.views.shadow import CannotBuild
 from projections import projections
 from tests.support.databases import empty
 from tests.support.rebuilding import (

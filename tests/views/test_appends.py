@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.views import projector
-from ledger.views.projector import Appends
+from ledger.engine.views import projector
+from ledger.engine.views.projector import Appends
 
 APPEND = "SELECT pg_notify('ledger_events', n::text) FROM generate_series(1, %s) AS n"
 

@@ -8,9 +8,9 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres.table import Table
-from ledger.views.compare import count_differing
-from ledger.views.contract import Projection
-from ledger.views.schema import create_tables, table_of
+from ledger.engine.views.compare import count_differing
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.schema import create_tables, table_of
 from tests.support.rebuilding import NAMES, Vandal, view
 
 LIVE, COPY = 1, 7

@@ -18,13 +18,13 @@ from ledger.engine.log.walls import protect
 from ledger.engine.postgres.catalog import Item
 from ledger.engine.postgres.embedded import EmbeddedPostgres, place, temporary_server
 from ledger.engine.postgres.session import pin
+from ledger.engine.views import definitions
+from ledger.engine.views.definitions import Definitions, Object, load, objects_of, views_of
+from ledger.engine.views.registration import register
+from ledger.engine.views.schema import create_indexes, create_tables
 from ledger.log.verifications import SCHEMA, Difference, findings
 from ledger.service.composition.database import prepare_all, prepare_database
 from ledger.settings import Settings
-from ledger.views import definitions
-from ledger.views.definitions import Definitions, Object, load, objects_of, views_of
-from ledger.views.registration import register
-from ledger.views.schema import create_indexes, create_tables
 from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.support.databases import empty

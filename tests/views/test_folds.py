@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.views import folds
-from ledger.views.folds import Folds, Packing
+from ledger.engine.views import folds
+from ledger.engine.views.folds import Folds, Packing
 
 
 class Fold:

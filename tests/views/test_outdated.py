@@ -12,10 +12,10 @@ from ledger.application.writer import Writer
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import timing
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.views import rebuilder as rebuilder_module
+from ledger.engine.views.rebuilder import Rebuilder
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.views import rebuilder as rebuilder_module
-from ledger.views.rebuilder import Rebuilder
 from projections import projections
 from projections.run.view import RunView
 from tests.support.databases import copied
@@ -292,7 +292,7 @@ def test_a_rebuild_says_how_far_it_has_come(
         projector.catch_up()
     end = head(conninfo)
     monkeypatch.setattr(rebuilder_module, "_SAY_SECONDS", 0)
-    with caplog.at_level("INFO", "ledger.views.rebuilder"):
+    with caplog.at_level("INFO", "ledger.engine.views.rebuilder"):
         assert Rebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),)).run_once()
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"building run, version {NewerRunView.version}"

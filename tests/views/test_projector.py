@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.views.projector import LostLead, Projector
+from ledger.engine.views.projector import LostLead, Projector
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact

@@ -4,7 +4,7 @@ import threading
 
 import psycopg
 
-from ledger.views.registration import register
+from ledger.engine.views.registration import register
 from projections import projections
 from tests.support.views import query, until
 

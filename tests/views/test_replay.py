@@ -15,11 +15,11 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.views import folds
+from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.generation import Generation, Writes
+from ledger.engine.views.schema import create_tables, table_of
 from ledger.intake.request import Receipt
-from ledger.views import folds
-from ledger.views.contract import Projection, take
-from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.soak import repeated

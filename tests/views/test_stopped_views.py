@@ -12,8 +12,8 @@ from ledger.application.writer import Writer
 from ledger.cli.views import list_projections
 from ledger.domain.execution_events import Updated
 from ledger.domain.run import RunStarted
+from ledger.engine.views.contract import Projection
 from ledger.settings import Settings
-from ledger.views.contract import Projection
 from projections import projections
 from projections.execution.view import ExecutionView
 from tests.support.facts import LINE, activation, fact

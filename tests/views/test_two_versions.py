@@ -14,13 +14,13 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.table import Text
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.projector import Projector
+from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.registration import register
+from ledger.engine.views.shadow import CannotBuild, is_outdated
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.views.contract import Projection
-from ledger.views.projector import Projector
-from ledger.views.rebuilder import Rebuilder
-from ledger.views.registration import register
-from ledger.views.shadow import CannotBuild, is_outdated
 from projections import projections
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact

@@ -11,9 +11,9 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.recorded import Event
-from ledger.views import rebuild as rebuilding
-from ledger.views.compare import Difference
-from ledger.views.projector import Projector
+from ledger.engine.views import rebuild as rebuilding
+from ledger.engine.views.compare import Difference
+from ledger.engine.views.projector import Projector
 from projections import projections
 from tests.golden.samples import envelope, file_of
 from tests.support.facts import LINE, activation, fact

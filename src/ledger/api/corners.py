@@ -16,9 +16,9 @@ from ledger.api.reading import OR, Asking, Identifier, Words, Zoned, any_of, dig
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, instant_of, micros_of
+from ledger.engine.views.statements import Read, read_of
 from ledger.reads.question import Question
 from ledger.reads.usage import Corner, UsageScope
-from ledger.views.statements import Read, read_of
 from projections.directory.statements import NAMES_THEN, names_read
 
 MAX_DATES = 400

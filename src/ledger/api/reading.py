@@ -19,8 +19,8 @@ from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.engine.values.errors import Behind, Invalid, Refused
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import day_of, id_of_key, parse_bound, sort_key, week_of
+from ledger.engine.views.statements import INSTANT, Read
 from ledger.reads.question import Answer, Question
-from ledger.views.statements import INSTANT, Read
 
 R = TypeVar("R", bound=Refused)
 

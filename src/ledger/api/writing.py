@@ -35,8 +35,8 @@ from ledger.engine.values.values import (
     WATCH_ID,
     format_instant,
 )
+from ledger.engine.views.statements import RECORDED_AT
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
-from ledger.views.statements import RECORDED_AT
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])

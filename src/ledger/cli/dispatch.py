@@ -26,6 +26,7 @@ from ledger.engine.postgres.embedded import (
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.places import full_detail
 from ledger.engine.values.values import escaped
+from ledger.engine.views.shadow import CannotBuild
 from ledger.service import Role
 from ledger.service.composition.database import (
     ConfigurationError,
@@ -35,7 +36,6 @@ from ledger.service.composition.database import (
     prepare_database,
 )
 from ledger.settings import Settings, unknown_settings
-from ledger.views.shadow import CannotBuild
 
 
 def dispatch(command: ShellCommand, arguments: Mapping[str, Any]) -> int:

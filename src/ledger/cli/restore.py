@@ -17,6 +17,7 @@ from ledger.engine.log.migrate import BEFORE_0_1_0
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, running_tool
+from ledger.engine.views.shadow import connect, is_outdated
 from ledger.service.composition.database import (
     ConfigurationError,
     admit_reads,
@@ -25,7 +26,6 @@ from ledger.service.composition.database import (
     migrate_database,
 )
 from ledger.settings import Settings
-from ledger.views.shadow import connect, is_outdated
 from projections import projections
 
 _CHUNK = 1 << 18

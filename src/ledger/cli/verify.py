@@ -12,6 +12,8 @@ from psycopg.rows import tuple_row
 from ledger.cli.printing import progress_bars
 from ledger.engine.log.vault import Vault
 from ledger.engine.values.values import escaped
+from ledger.engine.views.definitions import Definitions
+from ledger.engine.views.definitions import compare as compare_definitions
 from ledger.log.verifications import Difference
 from ledger.sealing.note import BadNote
 from ledger.sealing.origins import former_origins
@@ -20,8 +22,6 @@ from ledger.service.processes import Lifeline
 from ledger.settings import Settings
 from ledger.verification.check import check
 from ledger.verification.derived import TABLES, Compared, compare
-from ledger.views.definitions import Definitions
-from ledger.views.definitions import compare as compare_definitions
 from projections import projections
 
 _PRINTED = 1000

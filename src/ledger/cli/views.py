@@ -17,14 +17,14 @@ from ledger.engine.postgres.embedded import temporary_server
 from ledger.engine.postgres.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import options_of, pin
 from ledger.engine.values.values import escaped
+from ledger.engine.views import rebuild as rebuilding
+from ledger.engine.views.compare import Difference
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.rebuild import Rebuilt
+from ledger.engine.views.shadow import CannotBuild
+from ledger.engine.views.statements import LAG
 from ledger.service.processes import Lifeline, calm_collector
 from ledger.settings import Settings
-from ledger.views import rebuild as rebuilding
-from ledger.views.compare import Difference
-from ledger.views.contract import Projection
-from ledger.views.rebuild import Rebuilt
-from ledger.views.shadow import CannotBuild
-from ledger.views.statements import LAG
 from projections import projections
 
 

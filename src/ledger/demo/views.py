@@ -13,8 +13,8 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import Unavailable
+from ledger.engine.views.projector import Projector
 from ledger.reads.usage import Corner
-from ledger.views.projector import Projector
 from projections import projections
 
 _PATIENCE_SECONDS = 60.0

@@ -35,9 +35,9 @@ from msgspec.structs import replace
 from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.engine.values.errors import Behind, Invalid, Unavailable
+from ledger.engine.views.statements import AWAIT_APPEND, INSTANT
 from ledger.reads.positions import ViewPositions
 from ledger.reads.question import Answer, Question
-from ledger.views.statements import AWAIT_APPEND, INSTANT
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from ledger.domain.comparison import MOST_EVENTS, BothSides, Events, KnownLine, 
 from ledger.domain.usage import LineInScope, Sums
 from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.values import sort_key
+from ledger.engine.views.statements import Read
 from ledger.reads.usage import Corner, Summing, rows_at
-from ledger.views.statements import Read
 from projections.event.between import YEARS, between_read
 from projections.execution.scope import KNOWN
 

@@ -13,9 +13,9 @@ from ledger.domain.stretch import Due, LineNow, OpenRun, due_for, due_of, over_s
 from ledger.domain.watch import Condition, InState, RunOpen, SourceSilent, UsageOver, Watch
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import sort_key
+from ledger.engine.views.statements import Read
 from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
-from ledger.views.statements import Read
 from projections.execution.line import LineFold
 from projections.execution.watched import decode_line, watched_read
 from projections.run.limits import INSTANTS, above_read, passed, values_of

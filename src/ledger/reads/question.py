@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ledger.engine.postgres.scope import Planning, Tenant
-from ledger.views.statements import Read
+from ledger.engine.views.statements import Read
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ from time import monotonic
 from ledger.application.periodic import LedSession, Periodic
 from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
+from ledger.engine.views.definitions import compare as compare_definitions
 from ledger.log.verifications import (
     NAMED,
     NEW,
@@ -35,7 +36,6 @@ from ledger.sealing.note import BadNote
 from ledger.sealing.shelf import Connection
 from ledger.verification.check import Scope, check
 from ledger.verification.derived import compare
-from ledger.views.definitions import compare as compare_definitions
 from projections import projections
 
 _EVERY_SECONDS = 30.0

@@ -12,8 +12,8 @@ from ledger.domain.api_key import ApiKey
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.scope import Tenant
 from ledger.engine.values.recorded import Actor
+from ledger.engine.views.statements import tenant_conditions, where, where_tenant
 from ledger.language.rendering import ShownKey, json_text, shown_as, time_text
-from ledger.views.statements import tenant_conditions, where, where_tenant
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("k"),

@@ -21,7 +21,7 @@ from ledger.api.problems import refusals
 from ledger.api.reading import services_of
 from ledger.api.services import ApiServices
 from ledger.engine.postgres.scope import EVERYONE
-from ledger.views.statements import LAG
+from ledger.engine.views.statements import LAG
 
 router = APIRouter(tags=["operations"])
 

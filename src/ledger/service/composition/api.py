@@ -15,6 +15,7 @@ from ledger.application.metrics import WriterMetrics
 from ledger.application.turns import Neighbours
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.door import Door
+from ledger.engine.views.shadow import live_generations
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans
@@ -24,7 +25,6 @@ from ledger.service.composition.database import open_vault, prepare_reading
 from ledger.service.composition.sign_in import create_rules
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
-from ledger.views.shadow import live_generations
 from ledger.web.site import add_pages
 from projections import projections
 

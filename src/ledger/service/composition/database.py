@@ -26,13 +26,13 @@ from ledger.engine.log.reader import (
 from ledger.engine.log.vault import Vault, load_master_key, parse_master_key
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.session import is_pinned, options_of, pin
+from ledger.engine.views.definitions import compare as compare_definitions
+from ledger.engine.views.mending import MENDED, mend
+from ledger.engine.views.registration import is_registered, register
+from ledger.engine.views.schema import grant
+from ledger.engine.views.shadow import live_generations
 from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
 from ledger.settings import Settings
-from ledger.views.definitions import compare as compare_definitions
-from ledger.views.mending import MENDED, mend
-from ledger.views.registration import is_registered, register
-from ledger.views.schema import grant
-from ledger.views.shadow import live_generations
 from projections import projections
 
 # The first process writes its master key's fingerprint; every later process compares its own.

@@ -20,6 +20,8 @@ from ledger.engine.log.event_log import Log
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, LeadBeat
+from ledger.engine.views.projector import Projector
+from ledger.engine.views.rebuilder import Rebuilder
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
 from ledger.feed.mailer import Mailer
@@ -35,8 +37,6 @@ from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
 from ledger.settings import Settings
 from ledger.verification.nightly import NightlyVerification
-from ledger.views.projector import Projector
-from ledger.views.rebuilder import Rebuilder
 from ledger.watching.loop import WatchLoop
 from projections import projections
 from projections.execution.statements import DUE_HOLDS, IDLE_CANDIDATES

@@ -29,8 +29,8 @@ from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.engine.postgres.session import RoundConnection
 from ledger.engine.postgres.timing import LOOK_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.views.contract import Projection, is_passing, told
-from ledger.views.generation import Generation, Writes
+from ledger.engine.views.contract import Projection, is_passing, told
+from ledger.engine.views.generation import Generation, Writes
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""

@@ -22,9 +22,9 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Recorded
-from ledger.views.contract import Projection, is_passing, take, told
-from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, table_of, with_other_columns
+from ledger.engine.views.contract import Projection, is_passing, take, told
+from ledger.engine.views.generation import Generation, Writes
+from ledger.engine.views.schema import create_indexes, create_tables, table_of, with_other_columns
 
 _CLEANING = "2s"
 """How long a builder waits for a process that cleans up."""

@@ -7,8 +7,8 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.table import Table
-from ledger.views.contract import Projection
-from ledger.views.schema import (
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.schema import (
     are_exposed,
     create_indexes,
     create_tables,

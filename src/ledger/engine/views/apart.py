@@ -13,9 +13,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.engine.postgres.table import Table
-from ledger.views.compare import Difference, difference
-from ledger.views.contract import Projection
-from ledger.views.schema import table_of
+from ledger.engine.views.compare import Difference, difference
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.schema import table_of
 
 # The keys of a table in order, each with a digest of its row, and the row's position.
 _WALK = "SELECT {key}, md5(ROW({columns})::text), position FROM {table} ORDER BY {order}"

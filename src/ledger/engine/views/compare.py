@@ -10,8 +10,8 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.values import format_id, id_of_key
-from ledger.views.contract import Projection
-from ledger.views.schema import table_of
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.schema import table_of
 
 DifferenceKind = Literal["missing", "extra", "differs"]
 

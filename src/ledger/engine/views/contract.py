@@ -13,7 +13,7 @@ import psycopg
 
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.views.generation import Generation
+from ledger.engine.views.generation import Generation
 
 _PASSING = ("08", "40", "53", "55", "57")
 """SQLSTATE classes of the connection or of the server's state, which no event causes."""

@@ -15,11 +15,11 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.views.apart import differences_apart
-from ledger.views.compare import Difference, count_differing, count_rows, differences
-from ledger.views.contract import Projection
-from ledger.views.schema import expose
-from ledger.views.shadow import (
+from ledger.engine.views.apart import differences_apart
+from ledger.engine.views.compare import Difference, count_differing, count_rows, differences
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.schema import expose
+from ledger.engine.views.shadow import (
     CannotBuild,
     Live,
     Progress,

@@ -11,8 +11,8 @@ from ledger.engine.postgres.binary import array_text, copy_rows
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, insert
 from ledger.engine.postgres.table import Table
-from ledger.views.folds import Folds
-from ledger.views.schema import of_generation
+from ledger.engine.views.folds import Folds
+from ledger.engine.views.schema import of_generation
 
 K = TypeVar("K")
 R = TypeVar("R")

@@ -26,9 +26,9 @@ from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.postgres import catalog
 from ledger.engine.postgres.catalog import Item, Right
 from ledger.engine.postgres.walls import POWERS_OF, reader_of
+from ledger.engine.views.contract import Projection
+from ledger.engine.views.schema import readable
 from ledger.log.verifications import Difference
-from ledger.views.contract import Projection
-from ledger.views.schema import readable
 
 _TRACKING = "SELECT name, version, generation FROM ledger.projection ORDER BY name"
 
@@ -188,7 +188,7 @@ def _told(item: Item, views: Views) -> Item:
 
 @cache
 def _made() -> Mapping[Object, Item]:
-    return load((files("ledger.views") / "definitions.txt").read_text())
+    return load((files("ledger.engine.views") / "definitions.txt").read_text())
 
 
 def _compare(
