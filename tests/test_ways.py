@@ -20,7 +20,7 @@ LEFT_OUT = {
     "ledger.engine.values.recorded",
     "ledger.engine.values.values",
     "ledger.engine.values.principal",
-    "ledger.intake.request",
+    "ledger.engine.writer.request",
     "ledger.engine.postgres.scope",
     "ledger.reads.question",
     "ledger.settings",

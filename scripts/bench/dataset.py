@@ -34,7 +34,6 @@ from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
 
 import projections
-from ledger.application.periodic import LedSession
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.place import find_place
@@ -42,6 +41,7 @@ from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.locks import SEALING
 from ledger.engine.postgres.table import Table
 from ledger.engine.views.schema import index_statements, table_statements
+from ledger.engine.writer.periodic import LedSession
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.watch import WitnessWatch
 from ledger.service.composition.database import open_vault, prepare_database

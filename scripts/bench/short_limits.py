@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 _HOUSEKEEPER = ("ledger.application.housekeeper", "ledger.application.loops")
 
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
-    ("DAILY", 20, ("ledger.domain.refusals",)),
+    ("DAILY", 20, ("ledger.engine.writer.refusals",)),
     ("_TELL_AFTER", timedelta(seconds=0.2), _HOUSEKEEPER),
     ("_EVERY_SECONDS", 0.5, _HOUSEKEEPER),
 )

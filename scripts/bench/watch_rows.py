@@ -20,9 +20,7 @@ from psycopg.rows import tuple_row
 from story import ORGANIZATION, line_id
 
 from ledger.application.commands.watches import CreateWatch, DeleteWatch
-from ledger.application.periodic import LedSession
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
 from ledger.domain.watch import (
     BlockerOpen,
     Condition,
@@ -41,8 +39,10 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.views.projector import Projector
+from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.intake.envelope import from_structured
-from ledger.intake.request import Receipt
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, utc_now
 from ledger.settings import Settings

@@ -6,13 +6,13 @@ from ledger.domain.directory import DIRECTORY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
 from ledger.domain.execution_events import EXECUTION_TABLE
 from ledger.domain.reads import READ_TABLE
-from ledger.domain.refusals import REFUSAL_TABLE
 from ledger.domain.run import RUN_TABLE
 from ledger.domain.session import SESSION_TABLE
 from ledger.domain.statement import STATEMENT_TABLE
 from ledger.domain.watch import WATCH_TABLE
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event
+from ledger.engine.writer.refusals import REFUSAL_TABLE
 
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,

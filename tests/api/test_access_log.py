@@ -317,7 +317,7 @@ def test_a_line_about_the_append_of_a_single_request_names_it(
         line = edge.fresh("capacity")
         body = json.dumps(fact("execution.checked_in", line, {"hours": 1}))
         headers = {"x-request-id": "req-2", "content-type": "application/cloudevents+json"}
-        with written("ledger.application.writer") as lines:
+        with written("ledger.engine.writer.writer") as lines:
             with psycopg.connect(conninfo) as other:
                 other.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
                 answer = edge.post("/v1/facts", content=body, headers=headers)

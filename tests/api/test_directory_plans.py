@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.writer.writer import Writer
 from projections.directory.statements import SCOPES, names_read, page_read
 from projections.execution.statements import organizations_read
 from tests.support.facts import ORGANIZATION, activation

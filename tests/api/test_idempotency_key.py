@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from ledger.api.problems import STATUS
-from ledger.application.group import LASTING
 from ledger.engine.values.errors import IdempotencyKeyReused, Refused
+from ledger.engine.writer.group import LASTING
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
+from ledger.engine.writer.writer import Writer
 from projections.execution import lists
 from projections.execution.orders import Sort
 from projections.run.statements import runs_read

@@ -12,8 +12,8 @@ from starlette.types import Message
 
 from ledger.api import parsing
 from ledger.api.parsing import Parsing, Steps
-from ledger.application.turns import TURN_FACTS
 from ledger.engine.values.errors import TooLarge
+from ledger.engine.writer.turns import TURN_FACTS
 from tests.support.door import until_async
 
 LARGE = parsing.SMALL_BYTES + 1

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.application import read_notes
 from ledger.application.read_notes import NoteRead, ReadNotes, SeenLine
-from ledger.application.writer import GROUP_FAILED
+from ledger.engine.writer.writer import GROUP_FAILED
 from ledger.settings import Settings
 from tests.support.audits import BESIDE, Entry, Tenant
 from tests.support.edge import Edge, assert_problem, edge_of

@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import sort_key
+from ledger.engine.writer.writer import Writer
 from projections.run.statements import all_runs_read, later_runs_read
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after

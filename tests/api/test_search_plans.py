@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.writer.writer import Writer
 from projections.search.statements import CANDIDATES, FOUND, search_read
 from projections.search.words import sought
 from tests.support.facts import ORGANIZATION, activation, fact

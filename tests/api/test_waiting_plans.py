@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import day_of, format_instant, week_of
+from ledger.engine.writer.writer import Writer
 from projections.execution import lists
 from projections.execution.orders import Sort
 from projections.execution.rank import NEVER_DUE

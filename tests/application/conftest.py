@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.application.writer import GROUP_FAILED
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.writer.writer import GROUP_FAILED
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

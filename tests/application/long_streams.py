@@ -8,14 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from ledger.application import memory
-from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import GoIdle, Pause
-from ledger.application.group import Group
-from ledger.application.memory import Memory
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
-from ledger.domain.refusals import STREAM_PREFIX
 from ledger.engine.log.append import Append
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
@@ -24,8 +18,14 @@ from ledger.engine.log.snapshots import KINDS, Aggregate
 from ledger.engine.log.vault import Vault
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.writer import memory
+from ledger.engine.writer.command import OwnCommand
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.memory import Memory
+from ledger.engine.writer.refusals import STREAM_PREFIX
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.intake import envelope
-from ledger.intake.request import Outcome, Receipt
 from ledger.service.composition.writing import create_writer
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact

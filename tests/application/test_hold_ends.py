@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from ledger.api.routes.holds import MOST_LINES
-from ledger.application import group
-from ledger.application.command import Command
 from ledger.application.commands.lines import LiftHold, Pause, Resume
-from ledger.application.periodic import sweepers_kept_away
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.values import format_instant
-from ledger.intake.request import Receipt
+from ledger.engine.writer import group
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.periodic import sweepers_kept_away
+from ledger.engine.writer.request import Receipt
 from ledger.settings import Settings
 from tests.support.facts import activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, new_id, working

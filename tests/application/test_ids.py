@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 import psycopg
 import pytest
 
-from ledger.application.group import windows_after
+from ledger.engine.writer.group import windows_after
 from tests.support.facts import activation, fact
 from tests.support.ledger import Item, Ledger, new_id
 

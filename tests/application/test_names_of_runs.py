@@ -10,8 +10,8 @@ from ledger.application.report_runs import MAX_AWAITING
 from ledger.domain.run import MAX_ABOVE
 from ledger.engine.log.append import Append, Loaded, Wanted
 from ledger.engine.log.event_log import Log
+from ledger.engine.writer.request import Receipt
 from ledger.intake import envelope
-from ledger.intake.request import Receipt
 from ledger.service.composition.writing import create_writer
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import encode, fact

@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.periodic import LedSession, Periodic, present, sweepers_kept_away
 from ledger.engine.log import nodes
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew, Unavailable
+from ledger.engine.writer.periodic import LedSession, Periodic, present, sweepers_kept_away
 from tests.support.views import led, query, until
 
 

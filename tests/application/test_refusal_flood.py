@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from ledger.application.command import Command, OwnCommand
 from ledger.application.commands.keys import TellOmitted
 from ledger.application.commands.lines import Pause
-from ledger.application.group import Group
 from ledger.application.loops import Housekeeper
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
-from ledger.domain.refusals import DAILY, stream_of
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER, Principal
-from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.engine.writer.command import Command, OwnCommand
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.refusals import DAILY, stream_of
+from ledger.engine.writer.request import IdempotencyKey, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from ledger.application.command import Command
 from ledger.application.commands.keys import RevokeApiKey
 from ledger.application.commands.lines import Pause
-from ledger.domain.refusals import stream_of
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import COMMAND_LINE, Principal
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.refusals import stream_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, instant, new_id
 

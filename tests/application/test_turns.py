@@ -1,8 +1,8 @@
 """The plan of an append: an organization that is alone needs no turns (contract, Access)."""
 
-from ledger.application.command import OwnCommand
-from ledger.application.turns import GROUP, TURN_FACTS, Neighbours, Ticket, Turns
 from ledger.engine.values.principal import Principal
+from ledger.engine.writer.command import OwnCommand
+from ledger.engine.writer.turns import GROUP, TURN_FACTS, Neighbours, Ticket, Turns
 from tests.support.racing_writers import principal
 
 ALONE = principal("alone")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ledger.application import group, memory
-from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import format_instant
+from ledger.engine.writer import group, memory
+from ledger.engine.writer.command import Command
 from ledger.intake import envelope
 from ledger.settings import Settings
 from tests.support.decision_tables import assert_decision_tables_match_log

@@ -13,12 +13,12 @@ from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
-from ledger.domain.refusals import REFUSAL_TABLE, Refusals
 from ledger.domain.run import Run
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.language import audited
 from ledger.records import EVENT_TABLE, EVENTS

@@ -6,11 +6,11 @@ from typing import Any
 
 import psycopg
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.scope import Planning, Tenant
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
+from ledger.engine.writer.writer import Writer
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import Selection, Tail
 from ledger.reads.positions import ViewPositions

@@ -12,10 +12,10 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.scope import EVERYONE, Planning
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
+from ledger.engine.writer.writer import Writer
 from ledger.feed.tail import CHUNK, Selection
 from ledger.reads import positions
 from projections import projections

@@ -25,7 +25,6 @@ from ledger.domain.alert import (
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.domain.directory import DirectoryNamed
 from ledger.domain.reads import RunDataRead
-from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.domain.session import SessionBegun, SessionEnded
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.domain.watch import (
@@ -39,6 +38,7 @@ from ledger.domain.watch import (
 from ledger.domain.watch_hours import WatchHours
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

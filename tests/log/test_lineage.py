@@ -14,7 +14,6 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
 from ledger.engine.log.append import Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.lineage import _IDS_A_SECOND, _POSITIONS_A_SECOND, IDS_MOVED, POSITIONS_MOVED
@@ -23,7 +22,8 @@ from ledger.engine.postgres.embedded.programs import find_programs
 from ledger.engine.values.errors import ClockSkew, InvalidState
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EVENT_ID, format_id
-from ledger.intake.request import Outcome, Receipt
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, running
 from ledger.settings import Settings

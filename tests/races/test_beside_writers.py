@@ -9,10 +9,10 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
 from ledger.engine.log.event_log import read_log
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.intake.request import Receipt
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.service.composition.loops import create_sweeper
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check

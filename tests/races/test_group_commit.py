@@ -12,15 +12,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application import group
-from ledger.application.command import Command, OwnCommand
-from ledger.application.group import Group
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
 from ledger.domain.run import Run
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import InvalidState, NotFound, Unavailable
-from ledger.intake.request import Outcome, Receipt
+from ledger.engine.writer import group
+from ledger.engine.writer.command import Command, OwnCommand
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

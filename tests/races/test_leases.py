@@ -16,14 +16,14 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.command import Command
 from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.application.loops import LeaseWatch
 from ledger.application.report import ReportFact, command_of
-from ledger.application.writer import Writer
 from ledger.engine.log import leases
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import LedgerError
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.writer import Writer
 from ledger.service.composition.writing import create_writer, running
 from ledger.settings import Settings
 from tests.support.facts import activation, fact

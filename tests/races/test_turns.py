@@ -10,18 +10,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application import turns
-from ledger.application.command import Command, OwnCommand
-from ledger.application.group import Group
 from ledger.application.report import command_of
-from ledger.application.turns import Neighbours, create_board
-from ledger.application.writer import Writer
 from ledger.cli import load
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.values.errors import NotFound, RateLimited
 from ledger.engine.values.principal import COMMAND_LINE, Principal
-from ledger.intake.request import Receipt
+from ledger.engine.writer import turns
+from ledger.engine.writer.command import Command, OwnCommand
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.turns import Neighbours, create_board
+from ledger.engine.writer.writer import Writer
 from ledger.reads.positions import ViewFollower
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check

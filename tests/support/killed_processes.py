@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from ledger.application.command import Command
-from ledger.application.writer import Writer
 from ledger.engine.log.append import Append
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.writer import Writer
 from tests.support.forked import CONTEXT
 
 

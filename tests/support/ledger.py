@@ -17,21 +17,21 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ledger.api.problems import status_of
-from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
 from ledger.domain.watch import Condition, WatchSettings
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import day_of, format_instant, week_of
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.intake import envelope
-from ledger.intake.request import Outcome, Receipt
 from ledger.language.rendering import json_text
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer

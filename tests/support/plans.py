@@ -10,10 +10,10 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Literal
 
-from ledger.application.writer import Writer
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from ledger.engine.views.statements import Read
+from ledger.engine.writer.writer import Writer
 from tests.support.databases import copied
 from tests.support.edge import Edge
 from tests.support.racing_writers import running_writer

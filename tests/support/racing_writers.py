@@ -13,10 +13,8 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle, LiftHold, Pause, Resume
 from ledger.application.report import ReportFact, command_of
-from ledger.application.writer import Writer
 from ledger.engine.log.append import Append, Loaded, Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.tables import OpenRunRow
@@ -24,9 +22,11 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.pipeline import Statement
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.intake import envelope
 from ledger.intake.envelope import Fact
-from ledger.intake.request import Outcome, Receipt
 from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
 from tests.support.forked import CONTEXT

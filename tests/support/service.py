@@ -14,7 +14,7 @@ from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.intake.request import Receipt
+from ledger.engine.writer.request import Receipt
 from ledger.intake.tokens import create_token
 from ledger.service.composition.api import create_api
 from ledger.service.composition.loops import Loops

@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger.application.periodic import LedSession
 from ledger.application.report import command_of
-from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.engine.log.codec import EnvelopeMapper
@@ -24,7 +22,9 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.generation import Generation
 from ledger.engine.views.projector import Projector
-from ledger.intake.request import Receipt
+from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.writer import Writer
 from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RUN, RunFold, RunRow, RunView, row_of

@@ -4,15 +4,15 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from ledger.application.command import Command
 from ledger.application.commands import webhooks
 from ledger.application.commands.statements import WithdrawStatement
-from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EARLIEST
-from ledger.intake.request import Receipt
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.language.published import TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.statements import issue_of

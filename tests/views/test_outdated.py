@@ -8,12 +8,12 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import timing
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.views import rebuilder as rebuilder_module
 from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.writer.writer import Writer
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from projections import projections

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.views.projector import LostLead, Projector
+from ledger.engine.writer.writer import Writer
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact

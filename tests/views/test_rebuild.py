@@ -8,7 +8,6 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.views import rebuild as rebuilding
@@ -16,6 +15,7 @@ from ledger.engine.views.projector import LostLead
 from ledger.engine.views.rebuilder import Rebuilder
 from ledger.engine.views.schema import create_tables
 from ledger.engine.views.shadow import CannotBuild, clean_up, shadow
+from ledger.engine.writer.writer import Writer
 from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer

@@ -19,7 +19,7 @@ from ledger.engine.views import folds
 from ledger.engine.views.contract import Projection, take
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_tables, table_of
-from ledger.intake.request import Receipt
+from ledger.engine.writer.request import Receipt
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.soak import repeated

@@ -8,11 +8,11 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.cli.views import list_projections
 from ledger.domain.execution_events import Updated
 from ledger.domain.run import RunStarted
 from ledger.engine.views.contract import Projection
+from ledger.engine.writer.writer import Writer
 from ledger.settings import Settings
 from projections import projections
 from projections.execution.view import ExecutionView

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ledger.application.writer import Writer
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.views import rebuild as rebuilding
 from ledger.engine.views.compare import Difference
 from ledger.engine.views.shadow import CannotBuild, shadow
+from ledger.engine.writer.writer import Writer
 from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.domain import refusals
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.engine.writer import refusals
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE
 from tests.support.edge import Edge, assert_problem

@@ -41,10 +41,10 @@ from ledger.api.writing import (
     refusals_of,
     turn_down,
 )
-from ledger.application.command import OwnCommand
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.places import pointers
 from ledger.engine.values.principal import Principal
+from ledger.engine.writer.command import OwnCommand
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,11 +12,11 @@ import msgspec
 
 from ledger.api.reading import Asking
 from ledger.api.services import last_position
-from ledger.application.command import Command
-from ledger.application.turns import TURN_FACTS
 from ledger.engine.values.errors import Refused, Unavailable
 from ledger.engine.values.values import format_instant
-from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import IdempotencyKey, Receipt
+from ledger.engine.writer.turns import TURN_FACTS
 
 
 def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> IdempotencyKey | None:

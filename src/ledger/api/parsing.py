@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from ledger.api.machinery.bodies import while_connected
-from ledger.application.turns import TURN_FACTS, TURN_SECONDS
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.postgres.waiting import RoundRobin
+from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS
 
 SMALL_BYTES = 16 * 1024
 """The largest body that is parsed at once, which usually takes a millisecond or two."""

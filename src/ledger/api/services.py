@@ -19,9 +19,7 @@ from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.loop_turns import LoopTurns
 from ledger.api.machinery.shares import Heavy, Shares
 from ledger.api.parsing import Parsing
-from ledger.application.command import Command
 from ledger.application.read_notes import ReadNotes
-from ledger.application.writer import Writer
 from ledger.domain.channel import STRICT, ChannelRules
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
@@ -30,9 +28,11 @@ from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
 from ledger.engine.values.errors import ReadOnly, Unavailable
 from ledger.engine.values.principal import Principal
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
-from ledger.intake.request import Outcome, Receipt
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans
 from ledger.reads.answers import Answers, Reads

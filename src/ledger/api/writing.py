@@ -17,7 +17,6 @@ from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Asking, Query, services_of
 from ledger.api.replies import Reply
-from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values import json_gate
@@ -36,7 +35,8 @@ from ledger.engine.values.values import (
     format_instant,
 )
 from ledger.engine.views.statements import RECORDED_AT
-from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
+from ledger.engine.writer.command import Command, OwnCommand, SubjectCommand, TurnDown
+from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])

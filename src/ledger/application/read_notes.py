@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
-from ledger.application.command import OwnCommand, receipt
-from ledger.application.group import Group
-from ledger.application.writer import Writer
 from ledger.domain.reads import RunDataRead, RunDataReads, stream_of
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.values.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, day_of
-from ledger.intake.request import Receipt
+from ledger.engine.writer.command import OwnCommand, receipt
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.writer import Writer
 from ledger.language.audited import READ_ACTION
 
 _EVERY_SECONDS = 3.0

@@ -14,9 +14,6 @@ from typing import Any, ClassVar
 import msgspec
 
 from ledger.application import report_runs
-from ledger.application.command import Command, Recording, TurnDown, receipt_of
-from ledger.application.group import Group
-from ledger.application.memory import sees
 from ledger.domain import execution_events as events
 from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
 from ledger.domain.execution import Execution
@@ -31,9 +28,12 @@ from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invali
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import Origin
+from ledger.engine.writer.command import Command, Recording, TurnDown, receipt_of
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.memory import sees
+from ledger.engine.writer.request import About, Receipt, TenantOf
 from ledger.intake import fact_types as types
 from ledger.intake.envelope import Fact, Rejected
-from ledger.intake.request import About, Receipt, TenantOf
 
 MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future, since clocks differ a little."""

@@ -11,9 +11,6 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from ledger.application.command import Recording
-from ledger.application.group import Group
-from ledger.application.memory import NEXT, sees
 from ledger.domain.execution import Execution
 from ledger.domain.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
 from ledger.engine.log.snapshots import Aggregate
@@ -22,6 +19,9 @@ from ledger.engine.values.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import MAX_OPEN_RUNS, Origin
+from ledger.engine.writer.command import Recording
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.memory import NEXT, sees
 from ledger.intake import fact_types as types
 from ledger.intake.envelope import Fact
 

@@ -5,17 +5,17 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from ledger.application.command import OwnCommand
-from ledger.application.group import Group
-from ledger.application.memory import sees
 from ledger.application.report import ReportFact
 from ledger.application.report_runs import run_of
 from ledger.engine.log.decisions import First
 from ledger.engine.values.errors import FactConflict, Refused
 from ledger.engine.values.principal import PARENT_BY_TRACE, Principal
 from ledger.engine.values.recorded import Identity
+from ledger.engine.writer.command import OwnCommand
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.memory import sees
+from ledger.engine.writer.request import About, Receipt, TenantOf
 from ledger.intake.envelope import Fact
-from ledger.intake.request import About, Receipt, TenantOf
 
 _PARENTAGE = OwnCommand(PARENT_BY_TRACE)
 """The ledger's own request by which runs get the parents that their traces show."""

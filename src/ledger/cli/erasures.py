@@ -13,7 +13,7 @@ from ledger.cli.input import opened
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import RUN_ID
-from ledger.intake.request import Receipt
+from ledger.engine.writer.request import Receipt
 from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

@@ -16,12 +16,8 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
-from ledger.application.command import Command
 from ledger.application.commands import keys
-from ledger.application.periodic import sweepers_kept_away
 from ledger.application.report import command_of
-from ledger.application.turns import Outcomes
-from ledger.application.writer import Writer
 from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import Format, ParsedLine, in_order, parsing
@@ -39,8 +35,12 @@ from ledger.engine.values.errors import (
 from ledger.engine.values.places import full_detail
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import escaped, format_instant, parse_instant
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.periodic import sweepers_kept_away
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.turns import Outcomes
+from ledger.engine.writer.writer import Writer
 from ledger.intake.envelope import Fact, Rejected
-from ledger.intake.request import Outcome, Receipt
 from ledger.intake.tokens import create_token
 from ledger.reads.positions import ViewFollower
 from ledger.service.address import address_kept

@@ -14,19 +14,19 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle
 from ledger.application.commands.runs import ExpireLease
-from ledger.application.group import Group
 from ledger.application.report import command_of
-from ledger.application.turns import Outcomes
-from ledger.application.writer import Writer
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import parse_instant
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.turns import Outcomes
+from ledger.engine.writer.writer import Writer
 from ledger.intake import envelope
-from ledger.intake.request import Outcome, Receipt
 
 _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import msgspec
 from prometheus_client import Counter
 
-from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason, Endpoint
 from ledger.engine.postgres.timing import CERTAIN_SECONDS, DISPATCH_SECONDS
 from ledger.engine.values.errors import ClockSkew, Unavailable
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome, Receipt
 from ledger.feed import verdict
 from ledger.feed.deliveries import Deliveries, News
 from ledger.feed.formats.contents import content_of, is_final, without_secrets
@@ -35,7 +36,6 @@ from ledger.feed.roster import Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
 from ledger.feed.verdict import FAILING_FOR, AttemptVerdict, Claimed, Result
-from ledger.intake.request import Outcome, Receipt
 
 _logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ import msgspec
 from pydantic import ValidationError
 
 from ledger.domain import directory
-from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import TOLD, place_of, pointers
@@ -35,6 +34,8 @@ from ledger.engine.values.values import (
     is_plain,
     parse_instant,
 )
+from ledger.engine.writer.refusals import UNKNOWN_ACTION
+from ledger.engine.writer.request import About
 from ledger.intake.fact_types import (
     ALIASES,
     ANY_JSON,
@@ -46,7 +47,6 @@ from ledger.intake.fact_types import (
     FactData,
     FactType,
 )
-from ledger.intake.request import About
 
 MAX_FACT_BYTES = 256 * 1024
 MAX_ITEMS = 1000

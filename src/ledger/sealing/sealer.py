@@ -20,11 +20,11 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from ledger.application.periodic import LedSession, Periodic
 from ledger.engine.log.append import StoredRow
 from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pipeline import Pipeline, Statement
 from ledger.engine.postgres.session import DURABLE
+from ledger.engine.writer.periodic import LedSession, Periodic
 from ledger.sealing import shelf
 from ledger.sealing.growth import Contradiction, Growth
 from ledger.sealing.leaf import UnreadableEvent

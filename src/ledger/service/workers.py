@@ -17,9 +17,9 @@ from fastapi import FastAPI
 
 from ledger.api.machinery.access_log import AccessLog
 from ledger.api.machinery.connection import Connection
-from ledger.application.turns import Board, Neighbours, create_board
 from ledger.engine.background import Parts
 from ledger.engine.telemetry.setup import begin_logging
+from ledger.engine.writer.turns import Board, Neighbours, create_board
 from ledger.service import Role, serves
 from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.loops import Dispatching, Loops, Sealing

@@ -16,10 +16,10 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 from time import monotonic
 
-from ledger.application.periodic import LedSession, Periodic
 from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
 from ledger.engine.views.definitions import compare as compare_definitions
+from ledger.engine.writer.periodic import LedSession, Periodic
 from ledger.log.verifications import (
     NAMED,
     NEW,

@@ -30,21 +30,21 @@ import prometheus_client as metrics
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.application.command import Command
 from ledger.application.commands.alerts import (
     OpenAlert,
     OpenSourceAlert,
     RemindOfAlert,
     ResolveAlert,
 )
-from ledger.application.periodic import LedSession, Periodic, assert_decided, present
-from ledger.application.turns import TURN_FACTS, TURN_SECONDS, Outcomes
-from ledger.application.writer import Writer
 from ledger.domain.alert import Alert, AlertSubject, left_by
 from ledger.domain.stretch import Due, due_for
 from ledger.domain.watch import MAX_UNRESOLVED, RunOpen, Watch, first_instant, kinds_of
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.intake.request import Receipt
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided, present
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS, Outcomes
+from ledger.engine.writer.writer import Writer
 from ledger.watching.ends import Histories
 from ledger.watching.judged import End, Judged, Queue, WatchCommand, body_of, order_of, queues_of
 from ledger.watching.looks import FoundLine, LineToSee, Looks, RoundStart

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ledger.domain.refusals import UNKNOWN_ACTION
+from ledger.engine.writer.refusals import UNKNOWN_ACTION
 from ledger.language.audited import OMITTED_ACTION, READ_ACTION, actions_of
 
 

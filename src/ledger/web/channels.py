@@ -25,8 +25,8 @@ from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.watch import Severity
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EVENT_ID
+from ledger.engine.writer.request import IdempotencyKey
 from ledger.feed.signing import ShownDelivery
-from ledger.intake.request import IdempotencyKey
 from ledger.language.rendering import ShownEndpoint
 from ledger.web.addresses import with_parameter
 from ledger.web.managed import Managed, RefusedForm

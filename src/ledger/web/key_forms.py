@@ -11,7 +11,7 @@ from ledger.api.writing import Sent, checked
 from ledger.domain.api_key import Permission
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import format_instant
-from ledger.intake.request import IdempotencyKey
+from ledger.engine.writer.request import IdempotencyKey
 from ledger.web.pages import Form, Typed, gathered
 from ledger.web.showing import Zone
 

@@ -23,13 +23,13 @@ from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, BadRequest, as_refusal
 from ledger.api.reading import services_of
 from ledger.api.writing import submit
-from ledger.application.command import TurnDown
 from ledger.application.commands.sessions import EndSessionsOfProvider
 from ledger.domain.session import REFUSED_ACTION
 from ledger.engine.log.vault import CannotOpen
 from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
 from ledger.engine.values.principal import person
-from ledger.intake.request import About
+from ledger.engine.writer.command import TurnDown
+from ledger.engine.writer.request import About
 from ledger.web import session
 from ledger.web.addresses import here, own_page, with_parameter
 from ledger.web.navigation import home_of

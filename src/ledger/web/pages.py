@@ -39,7 +39,7 @@ from ledger.api.writing import Sent
 from ledger.engine.values.errors import Invalid, LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import parse_bound
-from ledger.intake.request import IdempotencyKey
+from ledger.engine.writer.request import IdempotencyKey
 from ledger.web import session, showing
 from ledger.web.addresses import HOME, here, own_page, with_parameter
 from ledger.web.bell import bell_of

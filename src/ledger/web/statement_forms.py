@@ -13,7 +13,7 @@ from ledger.api.writing import Sent, checked
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.periods import month_of, period_of
-from ledger.intake.request import IdempotencyKey
+from ledger.engine.writer.request import IdempotencyKey
 from ledger.web.pages import Form, Typed
 from ledger.web.showing import Zone, duration, number, words
 

@@ -10,7 +10,7 @@ from ledger.api.routes import webhook_bodies as api
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.engine.values.errors import Invalid
-from ledger.intake.request import IdempotencyKey
+from ledger.engine.writer.request import IdempotencyKey
 from ledger.language.rendering import ShownEndpoint
 from ledger.web.pages import Form, Typed, gathered
 from ledger.web.showing import Zone

@@ -9,7 +9,6 @@ import msgspec
 
 from ledger.api.access.grants import Grants
 from ledger.api.problems import Unauthorized
-from ledger.application.command import Command
 from ledger.application.commands.sessions import EndSession
 from ledger.domain.session import EndedBy
 from ledger.engine.log.tables import SESSION, SessionRow
@@ -18,7 +17,8 @@ from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import SIGN_IN
-from ledger.intake.request import Outcome, Receipt
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome, Receipt
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.

@@ -49,8 +49,8 @@ from ledger.engine.values.values import (
     parse_instant,
     sort_key,
 )
+from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Characters, Instant, Label
-from ledger.intake.request import Receipt
 from ledger.language.rendering import json_text
 from ledger.reads.question import Question
 from projections.watch.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert

@@ -23,14 +23,14 @@ from ledger.api.problems import (
 from ledger.api.reading import services_of
 from ledger.api.replies import AnswerOf, Reply
 from ledger.api.writing import records_refusals, submit
-from ledger.application.command import Command, TurnDown
 from ledger.application.report import command_of
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import LedgerError, Refused, TooLarge
 from ledger.engine.values.principal import Principal
+from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.request import Outcome, Receipt
 from ledger.intake import envelope as parsing
 from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
-from ledger.intake.request import Outcome, Receipt
 
 router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)
 

@@ -36,7 +36,7 @@ from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavailable
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
 from ledger.engine.values.values import ORGANIZATION_ID, STATES, State, id_named
-from ledger.intake.request import Receipt
+from ledger.engine.writer.request import Receipt
 from projections.execution import lists, statements
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)

@@ -38,7 +38,6 @@ from ledger.api.writing import (
     turn_down,
     with_secret,
 )
-from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
@@ -52,8 +51,9 @@ from ledger.engine.values.values import (
     parse_bound,
     parse_instant,
 )
+from ledger.engine.writer.command import OTHER_TENANT
+from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Label
-from ledger.intake.request import Receipt
 from ledger.intake.tokens import create_token
 from ledger.language.rendering import KeyWithSecret, ShownKey, json_text, time_text
 from ledger.reads.question import Answer

@@ -29,19 +29,19 @@ from ledger.api.reading import services_of
 from ledger.api.replies import Reply
 from ledger.api.services import last_position
 from ledger.api.writing import submit
-from ledger.application.command import Command, TurnDown
 from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
 from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
-from ledger.application.turns import TURN_FACTS
 from ledger.domain.token_usage import TokenUsage
 from ledger.engine.log.tables import SpanRow
 from ledger.engine.postgres.scope import EVERYONE, Planning
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LINE_ID, escaped, name_of_span
+from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.turns import TURN_FACTS
 from ledger.intake import otlp
 from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
-from ledger.intake.request import Outcome, Receipt
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import READ, Attributes, Span, read, resource_of
 from ledger.language.rendering import doc

@@ -37,7 +37,6 @@ from ledger.api.watch_settings import (
     values_of,
 )
 from ledger.api.writing import Sent, deleted, execute, execute_on
-from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.watches import (
     CreateWatch,
     DeleteWatch,
@@ -52,8 +51,9 @@ from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import WATCH_ID, parse_bound
+from ledger.engine.writer.command import OTHER_TENANT
+from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Label
-from ledger.intake.request import Receipt
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.reads.episodes import episodes_of
 from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, DueLine, open_now, silent_now

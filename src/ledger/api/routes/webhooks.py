@@ -42,7 +42,6 @@ from ledger.api.writing import (
     turn_down,
     with_secret,
 )
-from ledger.application.command import OTHER_TENANT
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -55,9 +54,10 @@ from ledger.application.commands.webhooks import (
 )
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
+from ledger.engine.writer.command import OTHER_TENANT
+from ledger.engine.writer.request import Receipt
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import ForbiddenTarget
-from ledger.intake.request import Receipt
 from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 

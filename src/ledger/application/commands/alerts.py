@@ -11,8 +11,6 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.application.command import OwnCommand, SubjectCommand, receipt
-from ledger.application.group import Group
 from ledger.domain.alert import Alert, AlertOpened, ResolvedReason, identity_of
 from ledger.domain.execution import Execution
 from ledger.domain.run import Run
@@ -22,7 +20,9 @@ from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import WATCHER, Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import EARLIEST, ENDED
-from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
+from ledger.engine.writer.command import OwnCommand, SubjectCommand, receipt
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 
 _UNCHANGED = Receipt("", (), 0, duplicate=True)
 

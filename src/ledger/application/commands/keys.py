@@ -14,14 +14,14 @@ from typing import ClassVar
 
 import msgspec
 
-from ledger.application.command import NewCommand, SubjectCommand, receipt
-from ledger.application.group import Group
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
-from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
 from ledger.engine.values.recorded import Event
-from ledger.intake.request import Receipt
+from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
+from ledger.engine.writer.request import Receipt
 from ledger.intake.tokens import hash_token, prefix_of
 from ledger.language.rendering import ShownKey, shown_as
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ledger.application.command import OwnCommand, SubjectCommand
-from ledger.application.group import Group
 from ledger.domain.session import EndedBy, Place, Session, SessionBegun, SessionEnded, SignedInBy
 from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.errors import Forbidden, NotFound
 from ledger.engine.values.principal import SIGN_IN, Principal
 from ledger.engine.values.values import EARLIEST
-from ledger.intake.request import About, Receipt
+from ledger.engine.writer.command import OwnCommand, SubjectCommand
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import About, Receipt
 
 MOST = 100
 """Sessions of a person; the oldest one ends when a further one begins."""

@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ledger.application.command import NewCommand, SubjectCommand, receipt
-from ledger.application.group import Group
 from ledger.domain.statement import StatementIssued, UsageStatement
 from ledger.engine.values.errors import Invalid, InvalidState, Unavailable
 from ledger.engine.values.recorded import Identity
-from ledger.intake.request import Receipt, TenantOf
+from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt, TenantOf
 
 _encode = msgspec.json.Encoder().encode
 

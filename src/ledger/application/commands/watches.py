@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.application.command import NewCommand, SubjectCommand, receipt
-from ledger.application.group import Group
 from ledger.domain.watch import (
     KEEPING,
     LineChoice,
@@ -23,7 +21,9 @@ from ledger.domain.watch import (
 )
 from ledger.engine.log.tables import WATCH
 from ledger.engine.values.errors import Invalid
-from ledger.intake.request import Receipt
+from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt
 from ledger.language.rendering import ShownWatch, json_text, shown_as
 
 LEAST_QUIET_SECONDS = 300

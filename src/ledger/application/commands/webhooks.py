@@ -13,8 +13,6 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from ledger.application.command import NewCommand, SubjectCommand, receipt, receipt_of
-from ledger.application.group import Group
 from ledger.domain.channel import (
     CHANNEL_TYPES,
     CHANNELS,
@@ -43,7 +41,9 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.values.errors import Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
-from ledger.intake.request import Receipt, TenantOf
+from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, receipt_of
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt, TenantOf
 from ledger.language.rendering import ShownEndpoint, shown_as
 
 _encode = msgspec.json.Encoder().encode

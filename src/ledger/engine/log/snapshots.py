@@ -22,12 +22,12 @@ from ledger.domain.directory import DirectoryEntry
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.reads import RunDataReads
-from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
 from ledger.domain.session import Session
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
 from ledger.engine.log.tables import SnapshotRow
+from ledger.engine.writer.refusals import Refusals
 
 Aggregate = (
     Execution

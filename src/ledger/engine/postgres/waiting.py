@@ -19,7 +19,7 @@ class RoundRobin(Generic[P, T]):
     """Items that wait, by party. Iteration yields the parties in the order of their turns.
 
     The items of a party keep their order, and a party without items is forgotten. All that
-    organizations share is given out so: reads, appends (``application/turns.py``), the parsing of
+    organizations share is given out so: reads, appends (``engine/writer/turns.py``), the parsing of
     large bodies (``api/parsing.py``), the event loop (``api/machinery/loop_turns.py``), places for
     deliveries (``feed/roster.py``).
     """

@@ -12,10 +12,10 @@ from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import LedgerApi, create_app
 from ledger.api.services import ApiServices, Writing
 from ledger.application.metrics import WriterMetrics
-from ledger.application.turns import Neighbours
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.door import Door
 from ledger.engine.views.shadow import live_generations
+from ledger.engine.writer.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans

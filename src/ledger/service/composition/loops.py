@@ -12,8 +12,6 @@ from functools import partial
 from ledger.application.commands.webhooks import open_secret
 from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
-from ledger.application.periodic import LedSession
-from ledger.application.writer import Writer
 from ledger.engine.background import Parts
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.event_log import Log
@@ -22,6 +20,8 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.writer import Writer
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
 from ledger.feed.mailer import Mailer

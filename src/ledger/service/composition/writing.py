@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from ledger.application.turns import Neighbours
-from ledger.application.writer import Observer, Writer
 from ledger.engine.log.event_log import Log
+from ledger.engine.writer.turns import Neighbours
+from ledger.engine.writer.writer import Observer, Writer
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 

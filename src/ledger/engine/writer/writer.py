@@ -27,10 +27,6 @@ from functools import partial
 
 import psycopg
 
-from ledger.application.command import Command, carry_out
-from ledger.application.group import Group
-from ledger.application.memory import Memory
-from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.log.append import Append
 from ledger.engine.log.event_log import Log
@@ -39,7 +35,11 @@ from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.timing import LISTENING_SECONDS
 from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
-from ledger.intake.request import Outcome
+from ledger.engine.writer.command import Command, carry_out
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.memory import Memory
+from ledger.engine.writer.request import Outcome
+from ledger.engine.writer.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""

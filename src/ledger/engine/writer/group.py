@@ -15,7 +15,6 @@ from functools import cached_property
 
 import msgspec
 
-from ledger.application.memory import Memory
 from ledger.domain.api_key import ApiKey
 from ledger.domain.execution import Execution
 from ledger.engine.log.append import Append, Numbers, Wanted, Window
@@ -39,7 +38,8 @@ from ledger.engine.values.errors import Invalid, Refused, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, Recorded
 from ledger.engine.values.values import EARLIEST, format_id
-from ledger.intake.request import IdempotencyKey, Outcome, Receipt, Request
+from ledger.engine.writer.memory import Memory
+from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
 from ledger.log.sessions import SessionRows
 from ledger.records import SINCE
 

@@ -12,11 +12,8 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from ledger.application.group import EventTenant, Group
-from ledger.application.memory import sees
 from ledger.domain.directory import DirectoryEntry, id_of
 from ledger.domain.execution import Execution
-from ledger.domain.refusals import Refusals, WriteRefused, stream_of
 from ledger.domain.run import Run
 from ledger.engine.log.decisions import First
 from ledger.engine.log.vault import content_digest
@@ -30,8 +27,11 @@ from ledger.engine.values.errors import (
 )
 from ledger.engine.values.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
 from ledger.engine.values.recorded import Event, FactIdentity, Identity, Recorded
+from ledger.engine.writer.group import EventTenant, Group
+from ledger.engine.writer.memory import sees
+from ledger.engine.writer.refusals import Refusals, WriteRefused, stream_of
+from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.intake.envelope import Fact
-from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 

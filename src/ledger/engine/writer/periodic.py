@@ -15,7 +15,7 @@ from ledger.engine.postgres.leadership import Candidate, assert_alive
 from ledger.engine.postgres.session import RoundConnection
 from ledger.engine.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
 from ledger.engine.values.errors import ClockSkew, LedgerError
-from ledger.intake.request import Outcome
+from ledger.engine.writer.request import Outcome
 
 _logger = logging.getLogger(__name__)
 

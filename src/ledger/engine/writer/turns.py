@@ -25,9 +25,9 @@ from functools import cached_property
 from multiprocessing import RawArray
 from typing import NamedTuple
 
-from ledger.application.command import Command
 from ledger.engine.postgres.waiting import RoundRobin
-from ledger.intake.request import Outcome
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome
 
 TURN_FACTS = 100
 TURN_SECONDS = 0.1
