@@ -26,7 +26,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.reads import positions
+from ledger.engine.reads import positions
 from ledger.settings import Settings
 from tests.support.data_dirs import QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named

@@ -22,7 +22,7 @@ LEFT_OUT = {
     "ledger.engine.values.principal",
     "ledger.engine.writer.request",
     "ledger.engine.postgres.scope",
-    "ledger.reads.question",
+    "ledger.engine.reads.question",
     "ledger.settings",
 }
 OF_THE_LISTENER = {"ledger.engine.postgres.listening", "ledger.engine.postgres.session"}
@@ -32,8 +32,8 @@ AFTER_THE_COMMIT = OF_THE_LISTENER | {
     "ledger.engine.postgres.door",
     "ledger.engine.postgres.lane",
     "ledger.engine.postgres.waiting",
-    "ledger.reads.answers",
-    "ledger.reads.positions",
+    "ledger.engine.reads.answers",
+    "ledger.engine.reads.positions",
 }
 """Modules from the commit to the answer, which waits for the views, and modules that timers run."""
 MODULES_OF_A_FACT = 35

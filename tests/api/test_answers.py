@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.engine.reads.answers import Answers, Reads
 from ledger.engine.values.principal import Principal
-from ledger.reads.answers import Answers, Reads
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -13,8 +13,8 @@ from ledger.api import routes
 from ledger.api.app import ROUTED
 from ledger.api.lean import LeanRoute
 from ledger.engine.postgres.scope import Planning
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id
-from ledger.reads.question import Answer, Question
 from projections import projections
 from tests.support.edge import Edge, assert_problem
 from tests.support.fact_samples import ON_OPEN_LINES

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.engine.reads import positions
 from ledger.engine.views.contract import Projection
 from ledger.engine.writer.writer import Writer
-from ledger.reads import positions
 from ledger.service.composition.api import create_api
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.reads import positions
+from ledger.engine.reads import positions
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.visitor import visitor

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.reads.positions import ViewPositions
+from ledger.engine.reads.positions import ViewPositions
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

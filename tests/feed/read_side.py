@@ -8,12 +8,12 @@ import psycopg
 
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.scope import Planning, Tenant
+from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
 from ledger.engine.writer.writer import Writer
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import Selection, Tail
-from ledger.reads.positions import ViewPositions
 from projections.event import feeds
 from tests.support.facts import LINE, ORGANIZATION, fact
 from tests.support.reader import reading

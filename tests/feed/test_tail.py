@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from ledger.engine.postgres.scope import EVERYONE, Planning
+from ledger.engine.reads import positions
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.writer import Writer
 from ledger.feed.tail import CHUNK, Selection
-from ledger.reads import positions
 from projections import projections
 from tests.feed.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 from tests.support.door import until_async

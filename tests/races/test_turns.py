@@ -14,6 +14,7 @@ from ledger.application.report import command_of
 from ledger.cli import load
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
+from ledger.engine.reads.positions import ViewFollower
 from ledger.engine.values.errors import NotFound, RateLimited
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.engine.writer import turns
@@ -22,7 +23,6 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.turns import Neighbours, create_board
 from ledger.engine.writer.writer import Writer
-from ledger.reads.positions import ViewFollower
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import now, parsed, principal

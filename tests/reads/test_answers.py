@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from ledger.api.replies import Reply, answer
+from ledger.engine.reads.answers import Answers, Reads
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.principal import Principal
 from ledger.engine.views.statements import read_of
-from ledger.reads.answers import Answers, Reads
-from ledger.reads.question import Answer, Question
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.views import head, until

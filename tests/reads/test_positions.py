@@ -6,8 +6,8 @@ import time
 import psycopg
 import pytest
 
-from ledger.reads.positions import Versions, ViewPositions
-from ledger.reads.replicated import ReplicatedPositions
+from ledger.engine.reads.positions import Versions, ViewPositions
+from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.service.composition.writing import utc_now
 
 

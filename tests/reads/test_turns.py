@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.api import writing
-from ledger.reads import answers
-from ledger.reads.answers import Turns
+from ledger.engine.reads import answers
+from ledger.engine.reads.answers import Turns
 from tests.support.edge import Edge, assert_problem
 from tests.support.views import until
 

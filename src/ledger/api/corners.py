@@ -13,11 +13,11 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import OR, Asking, Identifier, Words, Zoned, any_of, digits, split_words
+from ledger.engine.reads.question import Question
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, instant_of, micros_of
 from ledger.engine.views.statements import Read, read_of
-from ledger.reads.question import Question
 from ledger.reads.usage import Corner, UsageScope
 from projections.directory.statements import NAMES_THEN, names_read
 

@@ -15,12 +15,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ledger.api.problems import InvalidCursor
 from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.engine.values.errors import Behind, Invalid, Refused
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import day_of, id_of_key, parse_bound, sort_key, week_of
 from ledger.engine.views.statements import INSTANT, Read
-from ledger.reads.question import Answer, Question
 
 R = TypeVar("R", bound=Refused)
 

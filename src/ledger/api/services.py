@@ -26,6 +26,8 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
+from ledger.engine.reads.answers import Answers, Reads
+from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.errors import ReadOnly, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command
@@ -35,8 +37,6 @@ from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans
-from ledger.reads.answers import Answers, Reads
-from ledger.reads.positions import ViewPositions
 
 if TYPE_CHECKING:
     from ledger.api.access.json_web_tokens import TokenVerifier

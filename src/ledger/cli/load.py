@@ -25,6 +25,7 @@ from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.cast import KEYS, LEAD, closing_of, people_of
 from ledger.demo.telling import Act, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
+from ledger.engine.reads.positions import ViewFollower
 from ledger.engine.values.errors import (
     ClockSkew,
     LedgerError,
@@ -42,7 +43,6 @@ from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.tokens import create_token
-from ledger.reads.positions import ViewFollower
 from ledger.service.address import address_kept
 from ledger.service.composition.database import prepare_reading
 from ledger.service.composition.writing import utc_now, writing

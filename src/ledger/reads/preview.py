@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from ledger.domain.stretch import Due, LineNow, OpenRun, due_for, due_of, over_since, silent_since
 from ledger.domain.watch import Condition, InState, RunOpen, SourceSilent, UsageOver, Watch
+from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
-from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
 from projections.execution.line import LineFold
 from projections.execution.watched import decode_line, watched_read

@@ -14,9 +14,9 @@ from fastapi import Request, Response
 from ledger.api.reading import Asking, services_of
 from ledger.domain import execution_events as lines
 from ledger.engine.postgres.scope import EVERYONE
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id
 from ledger.engine.writer.request import Receipt
-from ledger.reads.question import Answer, Question
 from ledger.web.actions import label_of
 
 COOKIE = "ledger_written"

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.headers import count, header, is_exact, is_of_the_api
 from ledger.api.problems import BadRequest, InternalError, problem
+from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.telemetry.lines import REQUEST_ID
-from ledger.reads.positions import ViewPositions
 
 _logger = logging.getLogger(__name__)
 

@@ -40,6 +40,7 @@ from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.alerts import Acknowledge, AcknowledgeMany
 from ledger.domain.watch import Severity
 from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import NotFound, Refused, Unavailable
 from ledger.engine.values.values import (
     ALERT_ID,
@@ -52,7 +53,6 @@ from ledger.engine.values.values import (
 from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Characters, Instant, Label
 from ledger.language.rendering import json_text
-from ledger.reads.question import Question
 from projections.watch.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
 from projections.watch.statements import AlertSort, alerts_read
 from projections.watch.view import RANKS

@@ -33,6 +33,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import PageOf, Reply
 from ledger.api.routes.feeds import Walk, position_in, time_filters
+from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Recorded
@@ -41,7 +42,6 @@ from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, a
 from ledger.language.envelopes import AuditEntry, audit_entry_of
 from ledger.language.published import TYPES
 from ledger.language.rendering import json_text
-from ledger.reads.question import Question
 from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)

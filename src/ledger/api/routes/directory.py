@@ -11,8 +11,8 @@ from ledger.api.lean import LeanRoute, read_route
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
 from ledger.api.replies import PageOf, Reply
+from ledger.engine.reads.question import Answer
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
-from ledger.reads.question import Answer
 from projections.directory.statements import page_read
 from projections.execution.statements import organizations_read
 

@@ -45,6 +45,7 @@ from ledger.api.reading import (
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.api.writing import Sent, as_left, execute_on
 from ledger.application.commands.lines import Pause, Resume
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid, NotFound
 from ledger.engine.values.values import (
     CAUSES,
@@ -63,7 +64,6 @@ from ledger.engine.values.values import (
     sort_key,
 )
 from ledger.language.rendering import doc, json_text
-from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
 from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE

@@ -33,13 +33,13 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import AnswerOf, PageOf, Reply, answer, page
 from ledger.application.report import MAX_AHEAD
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, EVENT_ID, LATEST, micros_of
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from ledger.language.rendering import json_text
-from ledger.reads.question import Answer, Question
 from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)

@@ -40,6 +40,7 @@ from ledger.api.writing import (
 )
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
+from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import (
@@ -56,7 +57,6 @@ from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Label
 from ledger.intake.tokens import create_token
 from ledger.language.rendering import KeyWithSecret, ShownKey, json_text, time_text
-from ledger.reads.question import Answer
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
 

@@ -19,11 +19,11 @@ from ledger.api.problems import FEED_ERRORS, refusals
 from ledger.api.reading import Asking, digits, read_at
 from ledger.api.replies import Reply
 from ledger.engine.postgres.timing import WAIT_SECONDS
+from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.language.published import PUBLISHED
 from ledger.language.rendering import doc
-from ledger.reads.question import Answer
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of

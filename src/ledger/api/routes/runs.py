@@ -44,6 +44,7 @@ from ledger.api.writing import Sent, as_left, execute, execute_on
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.read_notes import SeenLine
 from ledger.engine.log.vault import Vault
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import (
@@ -57,7 +58,6 @@ from ledger.engine.values.values import (
     sort_key,
 )
 from ledger.language.rendering import json_text
-from ledger.reads.question import Answer, Question
 from projections.run import statements
 from projections.run.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
 from projections.run.statements import Shows

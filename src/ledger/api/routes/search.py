@@ -10,9 +10,9 @@ from pydantic import Field
 from ledger.api.lean import LeanRoute, read_route
 from ledger.api.reading import Asking, Present
 from ledger.api.replies import Reply
+from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
 from ledger.language.rendering import doc, json_text
-from ledger.reads.question import Answer
 from projections.search.statements import FOUND, search_read
 from projections.search.words import Sought, folded_name, sought
 

@@ -45,6 +45,7 @@ from ledger.application.commands.statements import (
     WithdrawStatement,
 )
 from ledger.domain.usage import OF_ALL
+from ledger.engine.reads.question import Answer
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
 from ledger.engine.values.values import (
@@ -58,7 +59,6 @@ from ledger.engine.values.values import (
 from ledger.intake.fact_types import Characters
 from ledger.language.rendering import ShownInstant, StatementAsIssued, doc, json_text
 from ledger.reads.changes import ChangedLine, changes_of
-from ledger.reads.question import Answer
 from ledger.reads.statement import compose, scope_of
 from ledger.reads.usage import Corner
 from projections.statement.statements import list_read, statement_read

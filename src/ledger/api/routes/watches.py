@@ -48,6 +48,7 @@ from ledger.domain.alert import AlertSubject
 from ledger.domain.stretch import sentence, silence
 from ledger.domain.watch import BlockerOpen, InState, Severity, SourceSilent, Watch, WatchSettings
 from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import WATCH_ID, parse_bound
@@ -57,7 +58,6 @@ from ledger.intake.fact_types import Label
 from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.reads.episodes import episodes_of
 from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, DueLine, open_now, silent_now
-from ledger.reads.question import Answer
 from ledger.reads.usage import Corner
 from projections.watch.statements import endpoints_read, watches_read
 

@@ -14,13 +14,13 @@ from ledger.api.services import ApiServices, Writing
 from ledger.application.metrics import WriterMetrics
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.door import Door
+from ledger.engine.reads.positions import Versions, ViewPositions
+from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.shadow import live_generations
 from ledger.engine.writer.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans
-from ledger.reads.positions import Versions, ViewPositions
-from ledger.reads.replicated import ReplicatedPositions
 from ledger.service.composition.database import open_vault, prepare_reading
 from ledger.service.composition.sign_in import create_rules
 from ledger.service.composition.writing import Clock, create_writer, utc_now

@@ -34,10 +34,10 @@ from msgspec.structs import replace
 
 from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
+from ledger.engine.reads.positions import ViewPositions
+from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid, Unavailable
 from ledger.engine.views.statements import AWAIT_APPEND, INSTANT
-from ledger.reads.positions import ViewPositions
-from ledger.reads.question import Answer, Question
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from ledger.engine.postgres.exchange import SilentServer
 from ledger.engine.postgres.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.postgres.timing import BEAT_ANSWER_SECONDS, LATE_SECONDS, WAIT_SECONDS
-from ledger.reads.positions import Versions, View, ViewPositions
+from ledger.engine.reads.positions import Versions, View, ViewPositions
 
 _logger = logging.getLogger(__name__)
 
