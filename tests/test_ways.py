@@ -28,7 +28,7 @@ LEFT_OUT = {
 OF_THE_LISTENER = {"ledger.engine.postgres.listening", "ledger.engine.postgres.session"}
 """The modules of the listener, which wakes at any moment."""
 AFTER_THE_COMMIT = OF_THE_LISTENER | {
-    "ledger.api.replies",
+    "ledger.engine.http.replies",
     "ledger.engine.postgres.door",
     "ledger.engine.postgres.lane",
     "ledger.engine.postgres.waiting",

@@ -15,8 +15,8 @@ from limits import Query
 from population import TAGS, WORKSPACES, Population
 from story import ORGANIZATION, line_id
 
-from ledger.api.reading import encode_cursor
 from ledger.api.routes.executions import LinesQuery
+from ledger.engine.http.reading import encode_cursor
 from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,

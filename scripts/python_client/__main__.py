@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 from ledger.api.app import create_app
-from ledger.api.document.compose import compose
+from ledger.engine.http.document.compose import compose
 from scripts.python_client.modules import Schema, made
 
 STANDS_IN = SimpleNamespace(

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.api.machinery import access_log
-from ledger.api.machinery.access_log import AccessLog, shown_credential, shown_path
+from ledger.engine.http.machinery import access_log
+from ledger.engine.http.machinery.access_log import AccessLog, shown_credential, shown_path
 from ledger.engine.telemetry.lines import Line, LineFormatter, LogFormat, as_json
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
@@ -296,7 +296,7 @@ def written(logger: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
 
 
 def test_a_line_about_a_read_names_its_request(conninfo: str, settings: Settings) -> None:
-    with closing(Relay(conninfo)) as relay, written("ledger.api.problems") as lines:
+    with closing(Relay(conninfo)) as relay, written("ledger.engine.http.problems") as lines:
         made = prepare_database(settings, relay.conninfo)
         with edge_of(settings, made) as edge:
             relay.accepts_connections = False

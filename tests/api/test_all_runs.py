@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api import exports
 from ledger.api.routes import runs as routes
+from ledger.engine.http import exports
 from ledger.engine.values.values import RUN_STATUSES, sort_key
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact

@@ -9,8 +9,8 @@ import httpx
 import msgspec
 import pytest
 
-from ledger.api.replies import PageOf
 from ledger.application.commands.keys import RevokeApiKey
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.language.envelopes import AuditEntry
 from tests.support.audits import BESIDE, REASON, Tenant, short

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.api.exports import harmless, harmless_json
+from ledger.engine.http.exports import harmless, harmless_json
 from ledger.language.rendering import json_text
 
 SIGNS = "=+-@＝＋－＠"

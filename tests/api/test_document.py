@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from ledger.api.document.schemas import _NAMED, _UNIONS
+from ledger.engine.http.document.schemas import _NAMED, _UNIONS
 from projections.execution.shown import LineDetail, ShownLine
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.api import routes
 from ledger.api.app import ROUTED
-from ledger.api.lean import LeanRoute
+from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ledger.api.access.failures import Failures, network_of
+from ledger.engine.http.failures import Failures, network_of
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

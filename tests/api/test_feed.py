@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from ledger.api.replies import PageOf
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES

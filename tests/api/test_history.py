@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.api.replies import PageOf
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant
 from ledger.language.envelopes import HistoryItem
 from projections.event import statements

@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.api.problems import STATUS
+from ledger.engine.http.problems import STATUS
 from ledger.engine.values.errors import IdempotencyKeyReused, Refused
 from ledger.engine.writer.group import LASTING
 from ledger.service.composition.api import create_api

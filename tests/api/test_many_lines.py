@@ -10,9 +10,9 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.api.reading import Query
 from ledger.api.routes.executions import Filters
 from ledger.api.routes.holds import LineFilter
+from ledger.engine.http.reading import Query
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.api.test_idempotency_key import await_end, end

@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 from starlette.types import Scope
 
-from ledger.api.gauges import SharedText
-from ledger.api.machinery.headers import Packed
+from ledger.engine.http.gauges import SharedText
+from ledger.engine.http.machinery.headers import Packed
 from tests.support.edge import Edge
 
 PLAIN: Scope = {"type": "http", "headers": []}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger.api.machinery import bodies
+from ledger.engine.http.machinery import bodies
 from ledger.intake.envelope import MAX_BODY_BYTES
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import encode, fact

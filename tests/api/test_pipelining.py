@@ -15,8 +15,8 @@ from weakref import WeakSet
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from ledger.api.machinery.bodies import Pace
-from ledger.api.machinery.connection import MOST_WAITING, Connection
+from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.connection import MOST_WAITING, Connection
 from tests.support.edge import Edge
 from tests.support.streaming import STREAM, Address, listening
 from tests.support.views import until

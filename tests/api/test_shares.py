@@ -10,7 +10,7 @@ from http.client import HTTPResponse
 import httpx
 import pytest
 
-from ledger.api.machinery.shares import Share, Shares
+from ledger.engine.http.machinery.shares import Share, Shares
 from ledger.engine.values.errors import RateLimited
 from ledger.engine.values.principal import Principal
 from tests.support.edge import Edge, assert_problem

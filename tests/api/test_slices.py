@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from ledger.api import exports
-from ledger.api.machinery.loop_turns import LoopTurns
+from ledger.engine.http import exports
+from ledger.engine.http.machinery.loop_turns import LoopTurns
 from ledger.web import pages
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact

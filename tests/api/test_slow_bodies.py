@@ -11,8 +11,8 @@ from http.client import HTTPResponse
 
 import pytest
 
-from ledger.api.machinery.bodies import Pace
-from ledger.api.machinery.connection import Connection
+from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.connection import Connection
 from tests.support.edge import Edge
 from tests.support.facts import encode, fact
 from tests.support.streaming import Address, listening

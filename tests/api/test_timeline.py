@@ -9,8 +9,8 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownTimeline
+from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.values import sort_key
 from projections.execution import statements
 from tests.support.edge import Edge, assert_problem

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from ledger.api.replies import AnswerOf
 from ledger.api.routes.stories import ShownUsage
+from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import format_instant
 from projections.run.usage import usage_read

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger.api import reading
-from ledger.api.lean import LeanRoute
+from ledger.engine.http import reading
+from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.scope import ANY, EVERYONE, Planning, Tenant

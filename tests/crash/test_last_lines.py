@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.api.machinery import access_log
 from ledger.cli.arguments import main
+from ledger.engine.http.machinery import access_log
 from tests.conftest import MASTER_KEY
 from tests.support.served import Served, free_port
 from tests.support.soak import repeated

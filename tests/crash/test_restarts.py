@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from ledger.api.services import ApiServices
+from ledger.engine.http.services import ApiServices
 from ledger.service.workers import run_reading_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from ledger.api.gauges import DatabaseGauges
+from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.postgres.door import Door
 from tests.support.reader import reading
 from tests.support.receiver import Answer, Receiver

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.api.replies import Reply, answer
+from ledger.engine.http.replies import Reply, answer
 from ledger.engine.reads.answers import Answers, Reads
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.principal import Principal

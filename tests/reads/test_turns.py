@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.api import writing
+from ledger.engine.http import writing
 from ledger.engine.reads import answers
 from ledger.engine.reads.answers import Turns
 from tests.support.edge import Edge, assert_problem

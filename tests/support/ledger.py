@@ -16,13 +16,13 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.api.problems import status_of
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.application.report import command_of
 from ledger.domain.watch import Condition, WatchSettings
+from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError

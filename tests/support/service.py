@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from ledger.api.gauges import SharedText
 from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
+from ledger.engine.http.gauges import SharedText
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.request import Receipt

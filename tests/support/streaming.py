@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import anyio
 import uvicorn
 
-from ledger.api.machinery.connection import Connection
+from ledger.engine.http.machinery.connection import Connection
 from tests.support.edge import Edge
 
 STREAM = "/v1/events/stream"

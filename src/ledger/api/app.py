@@ -12,12 +12,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api import problems
-from ledger.api.document.compose import compose
-from ledger.api.lean import LeanRoute
-from ledger.api.machinery.cors import Cors
-from ledger.api.machinery.headers import Compression, Packed
-from ledger.api.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.api.routes import (
     alerts,
     audit,
@@ -44,7 +38,13 @@ from ledger.api.routes import (
     watches,
     webhooks,
 )
-from ledger.api.services import ApiServices
+from ledger.engine.http import problems
+from ledger.engine.http.document.compose import compose
+from ledger.engine.http.lean import LeanRoute
+from ledger.engine.http.machinery.cors import Cors
+from ledger.engine.http.machinery.headers import Compression, Packed
+from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
+from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 
 if TYPE_CHECKING:

@@ -31,10 +31,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
 from ledger.api.access.authentication import authenticate, token_of
-from ledger.api.machinery.bodies import media_type, read_capped, while_connected
-from ledger.api.machinery.headers import header, joined
-from ledger.api.machinery.shares import Share
-from ledger.api.problems import (
+from ledger.engine.http.machinery.bodies import media_type, read_capped, while_connected
+from ledger.engine.http.machinery.headers import header, joined
+from ledger.engine.http.machinery.shares import Share
+from ledger.engine.http.problems import (
     REFUSALS,
     MethodNotAllowed,
     Misdirected,

@@ -11,8 +11,17 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import OR, Asking, Identifier, Words, Zoned, any_of, digits, split_words
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import (
+    OR,
+    Asking,
+    Identifier,
+    Words,
+    Zoned,
+    any_of,
+    digits,
+    split_words,
+)
 from ledger.engine.reads.question import Question
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Behind, Invalid

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from ledger.api.models import TEMPLATE, camel, one_of, reference
+from ledger.engine.http.models import TEMPLATE, camel, one_of, reference
 from ledger.engine.values.values import LABEL, ActorType
 from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
 from ledger.intake.fact_types import ALIASES, FACT_TYPES, NAME_OF_RUN, FactType

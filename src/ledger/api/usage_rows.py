@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ledger.api.exports import Cells, Cut, harmless
+from ledger.engine.http.exports import Cells, Cut, harmless
 from ledger.engine.values.values import CAUSES, RUN_STATUSES, STATES
 
 TOTAL = "TOTAL"

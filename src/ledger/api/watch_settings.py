@@ -17,10 +17,10 @@ from pydantic import (
     field_validator,
 )
 
-from ledger.api.models import CommandBody
-from ledger.api.reading import Bound, TimeZone
 from ledger.domain.watch import Condition, LineChoice
 from ledger.domain.watch_hours import WEEKDAYS, WatchHours, Weekday
+from ledger.engine.http.models import CommandBody
+from ledger.engine.http.reading import Bound, TimeZone
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
 from ledger.engine.values.values import (
     CAUSES,

@@ -15,9 +15,9 @@ import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 from fastapi import FastAPI
 
-from ledger.api.machinery.access_log import AccessLog
-from ledger.api.machinery.connection import Connection
 from ledger.engine.background import Parts
+from ledger.engine.http.machinery.access_log import AccessLog
+from ledger.engine.http.machinery.connection import Connection
 from ledger.engine.telemetry.setup import begin_logging
 from ledger.engine.writer.turns import Board, Neighbours, create_board
 from ledger.service import Role, serves

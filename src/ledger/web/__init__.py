@@ -17,7 +17,7 @@
     templates/    their HTML            static/    style, script, and two unchanged libraries
 
 A request goes from cookie to principal to permission to query model, as in the API
-(``api/lean.py``). The page then calls the API's endpoint functions in this process, decodes their
+(``engine/http/lean.py``). The page then calls the API's endpoint functions in this process, decodes their
 answers into the structs that were rendered, and renders a template. So page and API cannot
 disagree, a page shows what its token may see, and a page has no SQL statement of its own if the API
 has one.

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import Request
 
-from ledger.api.machinery.middleware import without_prefix
-from ledger.api.reading import services_of
+from ledger.engine.http.machinery.middleware import without_prefix
+from ledger.engine.http.reading import services_of
 
 HOME = "/ui"
 START = "/ui/start"

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.lean import command_route, needs
-from ledger.api.problems import InvalidCursor, status_of
-from ledger.api.reading import OR, Asking, PageQuery, Query, split_words
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import alerts as api
-from ledger.api.writing import checked
 from ledger.application.commands.alerts import AcknowledgeMany
 from ledger.domain.watch import Severity
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.problems import InvalidCursor, status_of
+from ledger.engine.http.reading import OR, Asking, PageQuery, Query, split_words
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
 from ledger.engine.values.recorded import Actor
 from ledger.web.addresses import here, own_page, with_parameter

@@ -5,10 +5,10 @@ from typing import Annotated, Any, get_args
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking
-from ledger.api.replies import PageOf
 from ledger.api.routes import audit
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import ActorType
 from ledger.language.audited import Outcome, actions_of
 from ledger.language.envelopes import AuditEntry

@@ -2,9 +2,9 @@
 
 from fastapi import Request
 
-from ledger.api.problems import REFUSALS
-from ledger.api.reading import Asking
 from ledger.api.routes import alerts as api
+from ledger.engine.http.problems import REFUSALS
+from ledger.engine.http.reading import Asking
 from ledger.engine.values.principal import Principal
 
 MOST = 99

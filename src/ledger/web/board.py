@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import needs, parse_query
-from ledger.api.reading import Asking
-from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
+from ledger.engine.http.lean import needs, parse_query
+from ledger.engine.http.reading import Asking
+from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import Asking, split_words
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import Asking, split_words
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.values.values import State
 from ledger.web.pages import read_answer
 from projections.execution.orders import Sort

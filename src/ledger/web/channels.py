@@ -13,16 +13,16 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field, model_validator
 
-from ledger.api.lean import command_route, needs
-from ledger.api.reading import Asking, Identifier, Present
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import webhooks as api
 from ledger.api.routes.webhook_bodies import NewWebhook, WebhookChanges
-from ledger.api.writing import checked
 from ledger.application.commands.webhooks import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.domain.channel import CHANNEL_TYPES, CHANNELS, DELIVERY_FAILED, PAGERDUTY, Channel
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.watch import Severity
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.reading import Asking, Identifier, Present
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.corners import MAX_DATES
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Bound
-from ledger.api.replies import PageOf
 from ledger.api.routes import compare, statements
 from ledger.api.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
 from ledger.api.routes.statements import ShownStatement
 from ledger.domain.comparison import STATES
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Bound
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.calendar import Calendar, calendar_of
 from ledger.engine.values.periods import Period, month_of, period_of
 from ledger.engine.values.values import format_instant

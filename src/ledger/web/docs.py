@@ -14,7 +14,7 @@ from importlib.resources import files
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.staticfiles import StaticFiles
 
-from ledger.api.problems import Unauthorized
+from ledger.engine.http.problems import Unauthorized
 from ledger.web.pages import content_policy, show, visitor_of
 
 router = APIRouter(include_in_schema=False)

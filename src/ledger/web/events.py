@@ -8,10 +8,10 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Present
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import feeds, proofs
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.values.errors import Behind
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES

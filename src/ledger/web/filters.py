@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ledger.api.reading import Present
+from ledger.engine.http.reading import Present
 from ledger.web.showing import words
 
 _SAID = {

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from ledger.api.reading import services_of
+from ledger.engine.http.reading import services_of
 from ledger.engine.values.principal import Principal
 
 

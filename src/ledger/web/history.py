@@ -6,9 +6,9 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from ledger.api.reading import Asking, Query, read_at
 from ledger.api.routes.executions import require_line_id
 from ledger.api.routes.stories import require_line
+from ledger.engine.http.reading import Asking, Query, read_at
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.language.envelopes import HistoryItem

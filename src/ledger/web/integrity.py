@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Response
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Present
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Present
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding

@@ -11,10 +11,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, encode_cursor
-from ledger.api.replies import PageOf
 from ledger.api.routes import executions
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, encode_cursor
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import (

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from ledger.api.routes import keys as api
-from ledger.api.writing import Sent, checked
 from ledger.domain.api_key import Permission
+from ledger.engine.http.writing import Sent, checked
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer.request import IdempotencyKey

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from ledger.api.lean import command_route, needs
-from ledger.api.reading import Asking, Present, TenantQuery, services_of
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import keys as api
-from ledger.api.writing import Sent
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.reading import Asking, Present, TenantQuery, services_of
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import Sent
 from ledger.engine.values.principal import Principal
 from ledger.language.rendering import KeyWithSecret, ShownKey
 from ledger.web.first_steps import FirstSteps, address_of_visit

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from fastapi import Request, Response
 
-from ledger.api.reading import Asking, services_of
 from ledger.domain import execution_events as lines
+from ledger.engine.http.reading import Asking, services_of
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id

@@ -9,17 +9,17 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import command_route, needs
-from ledger.api.models import OptionalReason, Pausing
-from ledger.api.problems import UNBUILT, status_of
-from ledger.api.reading import Asking, Query
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, feeds, runs, stories
 from ledger.api.routes.executions import AnyLineId, Filters
 from ledger.api.routes.stories import ShownUsage, UsageQuery
-from ledger.api.writing import checked, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.health import PENALTY
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.models import OptionalReason, Pausing
+from ledger.engine.http.problems import UNBUILT, status_of
+from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked, execute_on
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant

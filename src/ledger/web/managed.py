@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
-from ledger.api.lean import needs
-from ledger.api.problems import status_of
-from ledger.api.reading import Asking
-from ledger.api.writing import Sent
+from ledger.engine.http.lean import needs
+from ledger.engine.http.problems import status_of
+from ledger.engine.http.reading import Asking
+from ledger.engine.http.writing import Sent
 from ledger.engine.values.errors import ChangedTooOften, NotFound, Refused
 from ledger.engine.values.recorded import Actor
 from ledger.web.addresses import here, with_parameter

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import command_route, needs
-from ledger.api.problems import status_of
-from ledger.api.reading import OR, Asking
 from ledger.api.routes import holds
 from ledger.api.routes.executions import Filters
 from ledger.api.routes.holds import LineOutcomes, LinesToPause, LinesToResume
-from ledger.api.writing import Sent, checked
 from ledger.application.commands.holds import PauseMany, ResumeMany
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.problems import status_of
+from ledger.engine.http.reading import OR, Asking
+from ledger.engine.http.writing import Sent, checked
 from ledger.engine.values.errors import Invalid, LedgerError, Refused, Unavailable
 from ledger.engine.values.values import STATES
 from ledger.web.addresses import HOME, own_page

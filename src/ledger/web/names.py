@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ledger.api.problems import UNBUILT
-from ledger.api.reading import Asking, Query, TenantQuery
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import audit, executions, watches
+from ledger.engine.http.problems import UNBUILT
+from ledger.engine.http.reading import Asking, Query, TenantQuery
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID

@@ -19,12 +19,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter
 
-from ledger.api.machinery.bodies import read_capped
-from ledger.api.problems import REFUSALS, BadRequest, as_refusal
-from ledger.api.reading import services_of
-from ledger.api.writing import submit
 from ledger.application.commands.sessions import EndSessionsOfProvider
 from ledger.domain.session import REFUSED_ACTION
+from ledger.engine.http.machinery.bodies import read_capped
+from ledger.engine.http.problems import REFUSALS, BadRequest, as_refusal
+from ledger.engine.http.reading import services_of
+from ledger.engine.http.writing import submit
 from ledger.engine.log.vault import CannotOpen
 from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
 from ledger.engine.values.principal import person

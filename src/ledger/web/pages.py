@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.refreshing import Unconfirmed
-from ledger.api.lean import LeanRoute, is_model, parse_query
-from ledger.api.machinery.bodies import media_type, read_capped
-from ledger.api.machinery.loop_turns import SLICE_SECONDS, LoopTurns
-from ledger.api.machinery.shares import LARGE_PAGE
-from ledger.api.models import EmptyBody
-from ledger.api.problems import (
+from ledger.engine.http.lean import LeanRoute, is_model, parse_query
+from ledger.engine.http.machinery.bodies import media_type, read_capped
+from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
+from ledger.engine.http.machinery.shares import LARGE_PAGE
+from ledger.engine.http.models import EmptyBody
+from ledger.engine.http.problems import (
     REFUSALS,
     STATUS,
     InternalError,
@@ -34,8 +34,8 @@ from ledger.api.problems import (
     retry_after,
     status_of,
 )
-from ledger.api.reading import Asking, services_of
-from ledger.api.writing import Sent
+from ledger.engine.http.reading import Asking, services_of
+from ledger.engine.http.writing import Sent
 from ledger.engine.values.errors import Invalid, LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import parse_bound

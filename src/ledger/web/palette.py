@@ -7,10 +7,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.lean import needs
-from ledger.api.problems import UNBUILT
-from ledger.api.reading import Asking, AsOf, Identifier
-from ledger.api.replies import PageOf
 from ledger.api.routes.search import (
     MOST_CHARACTERS,
     Found,
@@ -19,6 +15,10 @@ from ledger.api.routes.search import (
     search_names,
 )
 from ledger.api.routes.sources import ShownSource, SourcesQuery, list_sources
+from ledger.engine.http.lean import needs
+from ledger.engine.http.problems import UNBUILT
+from ledger.engine.http.reading import Asking, AsOf, Identifier
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.errors import Behind, Forbidden, Invalid
 from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from fastapi import Request
 
-from ledger.api.problems import REFUSALS
-from ledger.api.reading import services_of
+from ledger.engine.http.problems import REFUSALS
+from ledger.engine.http.reading import services_of
 from ledger.engine.values.principal import USER, Principal
 from ledger.engine.values.recorded import Actor
 

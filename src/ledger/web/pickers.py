@@ -10,9 +10,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking
-from ledger.api.replies import PageOf
 from ledger.api.routes import directory
 from ledger.api.routes.directory import (
     DirectoryQuery,
@@ -21,6 +18,9 @@ from ledger.api.routes.directory import (
     ShownOrganization,
 )
 from ledger.api.routes.search import MOST_CHARACTERS, SearchQuery, SearchResults, search_names
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.errors import Invalid
 from ledger.web.addresses import HOME, own_page, with_parameter
 from ledger.web.pages import PageRoute, read_answer, show

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.access.sessions import principal_in
-from ledger.api.problems import REFUSALS, as_refusal
-from ledger.api.reading import services_of
+from ledger.engine.http.problems import REFUSALS, as_refusal
+from ledger.engine.http.reading import services_of
 from ledger.engine.values.errors import NotFound
 from ledger.web import session
 from ledger.web.addresses import HOME, own_page

@@ -7,11 +7,11 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Identifier, Query, services_of
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import runs
 from ledger.api.routes.executions import AnyLineId
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Identifier, Query, services_of
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.values.values import ENDED, RUN_STATUSES
 from ledger.web import charts
 from ledger.web.addresses import with_parameter

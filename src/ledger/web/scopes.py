@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from fastapi import Response
 
 from ledger.api.corners import LineFilters
-from ledger.api.reading import Asking, Query
 from ledger.api.routes import compare
 from ledger.api.routes.compare import ComparePage, ComparePageQuery, CompareQuery
 from ledger.api.routes.usage import UsagePage
+from ledger.engine.http.reading import Asking, Query
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.web.addresses import here, with_parameter
 from ledger.web.filters import chips_of

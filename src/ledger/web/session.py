@@ -14,8 +14,8 @@ from fastapi import Request, Response
 
 from ledger.api.access.authentication import address_of
 from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret
-from ledger.api.problems import Unauthorized
-from ledger.api.reading import services_of
+from ledger.engine.http.problems import Unauthorized
+from ledger.engine.http.reading import services_of
 from ledger.engine.values.errors import Forbidden
 from ledger.engine.values.principal import Principal
 

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.access.session_rows import OWN, shown_session
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Present
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Present
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.web import session
 from ledger.web.pages import PageRoute, go, show

@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.access.authentication import address_of
-from ledger.api.lean import needs, parse_query
-from ledger.api.machinery.bodies import read_capped
-from ledger.api.problems import REFUSALS, Unauthorized, as_refusal, status_of
-from ledger.api.reading import Asking, Present, services_of
+from ledger.engine.http.lean import needs, parse_query
+from ledger.engine.http.machinery.bodies import read_capped
+from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, status_of
+from ledger.engine.http.reading import Asking, Present, services_of
 from ledger.engine.values.errors import RateLimited
 from ledger.web import session
 from ledger.web.addresses import HOME, START, own_page

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Response
 
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Query
-from ledger.api.replies import PageOf
 from ledger.api.routes import sources as api
 from ledger.domain.watch import SourceSilent
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.replies import PageOf
 from ledger.web.addresses import with_parameter
 from ledger.web.log import PAGE_ROWS, chips
 from ledger.web.names import names_of_lines

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from ledger.api.reading import Identifier, Present
 from ledger.api.routes.statements import NewStatement, StatementDocument, ThenAndNow
-from ledger.api.writing import Sent, checked
+from ledger.engine.http.reading import Identifier, Present
+from ledger.engine.http.writing import Sent, checked
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.periods import month_of, period_of

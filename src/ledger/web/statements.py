@@ -9,15 +9,15 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from fastapi import APIRouter, Response
 
-from ledger.api.lean import command_route, needs
-from ledger.api.models import Reason
-from ledger.api.reading import Asking, Present, Query
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, feeds, usage
 from ledger.api.routes import statements as api
 from ledger.api.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
-from ledger.api.writing import checked
 from ledger.application.commands.statements import IssueStatement, WithdrawStatement
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.models import Reason
+from ledger.engine.http.reading import Asking, Present, Query
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.engine.values.values import format_id, format_instant

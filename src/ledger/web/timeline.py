@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.api.reading import Asking, Query
-from ledger.api.replies import AnswerOf
 from ledger.api.routes import stories
 from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.domain.watch import Severity
+from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import STATES, format_instant
 from ledger.web import charts

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.corners import LineFilters
-from ledger.api.lean import needs
-from ledger.api.reading import Asking, Query
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import executions, usage
 from ledger.api.routes.compare import CompareQuery
 from ledger.api.routes.executions import Filters
 from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
 from ledger.domain.comparison import OF_PERIOD
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.periods import Period, common_periods, period_of
 from ledger.engine.values.values import STATES

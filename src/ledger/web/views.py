@@ -16,11 +16,11 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.lean import needs, parse_query
-from ledger.api.reading import Asking
-from ledger.api.replies import AnswerOf
 from ledger.api.routes import executions
 from ledger.api.routes.executions import Filters, LineCounts
+from ledger.engine.http.lean import needs, parse_query
+from ledger.engine.http.reading import Asking
+from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.errors import Invalid
 from ledger.web.addresses import HOME, own_page, with_parameter
 from ledger.web.pages import PageRoute, go, read_answer

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from fastapi import Request, Response
 
-from ledger.api.reading import services_of
+from ledger.engine.http.reading import services_of
 
 _COOKIE = "ledger_visits"
 _BREAK = timedelta(minutes=30)

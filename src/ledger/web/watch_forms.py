@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import msgspec
 from pydantic import BaseModel, Field, model_validator
 
-from ledger.api.reading import Identifier, Present
 from ledger.api.watch_settings import AnyCondition
 from ledger.domain import watch as domain
 from ledger.domain.stretch import length_text
 from ledger.domain.watch import KEEPING, Severity
 from ledger.domain.watch_hours import WEEKDAYS
+from ledger.engine.http.reading import Identifier, Present
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.language.rendering import ShownWatch
 from ledger.web.addresses import with_parameter

@@ -8,16 +8,16 @@ from typing import Literal
 import msgspec
 from fastapi import APIRouter, Response
 
-from ledger.api.lean import command_route, needs
-from ledger.api.reading import Asking, Present, TenantQuery
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import watches as api
 from ledger.api.routes.directory import ShownName
 from ledger.api.watch_settings import WatchToTry
-from ledger.api.writing import checked
 from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.domain.starter_watches import STARTERS
 from ledger.domain.watch_hours import WEEKDAYS
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.reading import Asking, Present, TenantQuery
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.engine.values.values import format_instant
 from ledger.language.rendering import ShownWatch

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ledger.api.routes import webhook_bodies as api
-from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
+from ledger.engine.http.writing import Sent, checked
 from ledger.engine.values.errors import Invalid
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.language.rendering import ShownEndpoint

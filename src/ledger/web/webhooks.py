@@ -9,9 +9,6 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import command_route, needs
-from ledger.api.reading import Asking, Bound, Present, TenantQuery
-from ledger.api.replies import AnswerOf, PageOf
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
@@ -22,6 +19,9 @@ from ledger.application.commands.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.reading import Asking, Bound, Present, TenantQuery
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.values.values import parse_bound
 from ledger.feed.signing import ShownDelivery
 from ledger.language.published import TYPES

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import Request
 
-from ledger.api.access.failures import Failures
 from ledger.api.access.key_uses import KeyUse, KeyUses
-from ledger.api.machinery.headers import count, header
-from ledger.api.problems import Unauthorized
+from ledger.engine.http.failures import Failures
+from ledger.engine.http.machinery.headers import count, header
+from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.scope import EVERYONE

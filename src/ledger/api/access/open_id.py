@@ -29,7 +29,7 @@ from joserfc.errors import JoseError
 
 from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedToken, verified
 from ledger.api.access.key_set import KeySet, UnusableAnswer, download, read_bounded
-from ledger.api.problems import BadRequest
+from ledger.engine.http.problems import BadRequest
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.origins import is_guarded
 from ledger.sign_in_settings import OpenId

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter
 
 from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
-from ledger.api.problems import Unauthorized
 from ledger.application.commands.sessions import ASK_SECONDS, AskForClaims, KeepClaims
+from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SessionRow
 from ledger.engine.values.errors import LedgerError, Refused, Unavailable
 from ledger.engine.values.values import EARLIEST

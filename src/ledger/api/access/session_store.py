@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ledger.api.access.grants import Grants
-from ledger.api.problems import Unauthorized
 from ledger.application.commands.sessions import EndSession
 from ledger.domain.session import EndedBy
+from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.door import Door

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ledger.api.access.authentication import Authenticator
-from ledger.api.access.failures import network_of
 from ledger.api.access.grants import Places
 from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.api.access.refreshing import UNREFRESHED_SECONDS, Refresher
 from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
-from ledger.api.problems import Unauthorized
 from ledger.application.commands.sessions import BeginSession, EndSession, EnterPlace, in_place
 from ledger.domain.session import NOWHERE, Place
+from ledger.engine.http.failures import network_of
+from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.errors import LedgerError, RateLimited, Unavailable
 from ledger.engine.values.principal import Principal, person

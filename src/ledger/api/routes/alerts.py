@@ -11,12 +11,23 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.exports import PAGE, Exported, Format, Row, answers, begin_export, cut_of, pages
-from ledger.api.lean import LeanRoute, command_route, needs, read_route
-from ledger.api.many import carry_out, own_key
-from ledger.api.models import CommandBody
-from ledger.api.problems import FEED_ERRORS, InvalidCursor
-from ledger.api.reading import (
+from ledger.application.commands.alerts import Acknowledge, AcknowledgeMany
+from ledger.domain.watch import Severity
+from ledger.engine.http.exports import (
+    PAGE,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    pages,
+)
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.many import carry_out, own_key
+from ledger.engine.http.models import CommandBody
+from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
+from ledger.engine.http.reading import (
     OR,
     Asking,
     Identifier,
@@ -34,11 +45,9 @@ from ledger.api.reading import (
     read_at,
     split_words,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, answer
-from ledger.api.services import last_position
-from ledger.api.writing import Sent, as_left, execute, execute_on
-from ledger.application.commands.alerts import Acknowledge, AcknowledgeMany
-from ledger.domain.watch import Severity
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer
+from ledger.engine.http.services import last_position
+from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import NotFound, Refused, Unavailable

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api.access.key_rows import KeyNames
-from ledger.api.exports import (
+from ledger.api.routes.feeds import Walk, position_in, time_filters
+from ledger.engine.http.exports import (
     PAGE,
     PORTION,
     Exported,
@@ -18,8 +19,8 @@ from ledger.api.exports import (
     cut_of,
     log_pages,
 )
-from ledger.api.lean import LeanRoute, needs, read_route
-from ledger.api.reading import (
+from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.reading import (
     OR,
     Asking,
     Cursor,
@@ -31,8 +32,7 @@ from ledger.api.reading import (
     split_words,
     tenant_filters,
 )
-from ledger.api.replies import PageOf, Reply
-from ledger.api.routes.feeds import Walk, position_in, time_filters
+from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal

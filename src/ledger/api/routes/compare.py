@@ -18,10 +18,15 @@ from ledger.api.corners import (
     pin,
     require_dates,
 )
-from ledger.api.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
-from ledger.api.lean import LeanRoute, needs, read_route
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import (
+from ledger.api.routes.usage import EXPORT_LINES, whole
+from ledger.api.usage_rows import TOTAL
+from ledger.domain.comparison import NUMBERS, OF_PERIOD, OF_RUNS, BothSides, ChangeTotals, pair
+from ledger.domain.health import SignalStatus
+from ledger.domain.usage import LineInScope
+from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
+from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import (
     Asking,
     Bound,
     RangeParameters,
@@ -29,12 +34,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
 )
-from ledger.api.replies import Meta, answer
-from ledger.api.routes.usage import EXPORT_LINES, whole
-from ledger.api.usage_rows import TOTAL
-from ledger.domain.comparison import NUMBERS, OF_PERIOD, OF_RUNS, BothSides, ChangeTotals, pair
-from ledger.domain.health import SignalStatus
-from ledger.domain.usage import LineInScope
+from ledger.engine.http.replies import Meta, answer
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
 from ledger.language.rendering import ShownInstant, doc, json_text

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger import __version__
-from ledger.api.lean import LeanRoute, read_route
-from ledger.api.problems import FEED_ERRORS
-from ledger.api.reading import Asking, Present, Query
-from ledger.api.replies import AnswerOf, answer
 from ledger.api.routes.executions import line_reply, line_rows
 from ledger.api.routes.keys import read_keys
 from ledger.domain.api_key import Permission
+from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.problems import FEED_ERRORS
+from ledger.engine.http.reading import Asking, Present, Query
+from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import LINE_ID, ActorType, State
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text

@@ -7,10 +7,10 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, read_route
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
-from ledger.api.replies import PageOf, Reply
+from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
+from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from projections.directory.statements import page_read

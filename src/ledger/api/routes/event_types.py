@@ -6,11 +6,11 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from ledger.api.lean import LeanRoute, needs, read_route
-from ledger.api.models import SCHEMAS, as_answer, camel, one_of, reference
-from ledger.api.problems import FEED_ERRORS, refusals
-from ledger.api.reading import services_of
-from ledger.api.replies import AnswerOf, answer
+from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.models import SCHEMAS, as_answer, camel, one_of, reference
+from ledger.engine.http.problems import FEED_ERRORS, refusals
+from ledger.engine.http.reading import services_of
+from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor

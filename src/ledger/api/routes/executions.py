@@ -11,7 +11,8 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.exports import (
+from ledger.application.commands.lines import Pause, Resume
+from ledger.engine.http.exports import (
     PAGE,
     Cut,
     Exported,
@@ -22,10 +23,10 @@ from ledger.api.exports import (
     cut_of,
     pages,
 )
-from ledger.api.lean import LeanRoute, command_route, needs, read_route
-from ledger.api.models import OptionalReason, Pausing
-from ledger.api.problems import LINE_ERRORS, InvalidCursor
-from ledger.api.reading import (
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.models import OptionalReason, Pausing
+from ledger.engine.http.problems import LINE_ERRORS, InvalidCursor
+from ledger.engine.http.reading import (
     OR,
     Asking,
     Identifier,
@@ -42,9 +43,8 @@ from ledger.api.reading import (
     read_at,
     split_words,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
-from ledger.api.writing import Sent, as_left, execute_on
-from ledger.application.commands.lines import Pause, Resume
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
+from ledger.engine.http.writing import Sent, as_left, execute_on
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid, NotFound
 from ledger.engine.values.values import (

@@ -7,11 +7,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ledger.api.fact_schema import BATCH_BODY, FACT_BODY
-from ledger.api.lean import LeanRoute, needs
-from ledger.api.machinery.bodies import media_type, read_capped
-from ledger.api.machinery.headers import header
-from ledger.api.parsing import SMALL_BYTES, Steps, run
-from ledger.api.problems import (
+from ledger.application.report import command_of
+from ledger.engine.http.lean import LeanRoute, needs
+from ledger.engine.http.machinery.bodies import media_type, read_capped
+from ledger.engine.http.machinery.headers import header
+from ledger.engine.http.parsing import SMALL_BYTES, Steps, run
+from ledger.engine.http.problems import (
     BadRequest,
     FieldError,
     UnsupportedMediaType,
@@ -20,10 +21,9 @@ from ledger.api.problems import (
     status_of,
     wrong_places,
 )
-from ledger.api.reading import services_of
-from ledger.api.replies import AnswerOf, Reply
-from ledger.api.writing import records_refusals, submit
-from ledger.application.report import command_of
+from ledger.engine.http.reading import services_of
+from ledger.engine.http.replies import AnswerOf, Reply
+from ledger.engine.http.writing import records_refusals, submit
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import LedgerError, Refused, TooLarge
 from ledger.engine.values.principal import Principal

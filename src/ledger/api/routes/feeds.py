@@ -9,10 +9,19 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from ledger.api.exports import PAGE, Exported, Format, answers, begin_export, cut_of, log_pages
-from ledger.api.lean import LeanRoute, needs, read_route
-from ledger.api.problems import FEED_ERRORS, InvalidCursor
-from ledger.api.reading import (
+from ledger.application.report import MAX_AHEAD
+from ledger.engine.http.exports import (
+    PAGE,
+    Exported,
+    Format,
+    answers,
+    begin_export,
+    cut_of,
+    log_pages,
+)
+from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
+from ledger.engine.http.reading import (
     OR,
     Asking,
     Bound,
@@ -31,8 +40,7 @@ from ledger.api.reading import (
     split_words,
     tenant_filters,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, answer, page
-from ledger.application.report import MAX_AHEAD
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, page
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal

@@ -16,13 +16,7 @@ from fastapi import APIRouter, Response
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from ledger.api.lean import LeanRoute, command_route
-from ledger.api.many import carry_out, own_key
-from ledger.api.models import CommandBody, PausedUntil, Written
-from ledger.api.reading import LONGEST_WORD, MOST_WORDS, OR, Asking, Query, periods, words_of
-from ledger.api.replies import Reply
 from ledger.api.routes.executions import Filters, filters_of
-from ledger.api.writing import Sent, execute
 from ledger.application.commands.holds import (
     ChosenLines,
     PauseMany,
@@ -31,6 +25,20 @@ from ledger.application.commands.holds import (
     ResumeOne,
     Told,
 )
+from ledger.engine.http.lean import LeanRoute, command_route
+from ledger.engine.http.many import carry_out, own_key
+from ledger.engine.http.models import CommandBody, PausedUntil, Written
+from ledger.engine.http.reading import (
+    LONGEST_WORD,
+    MOST_WORDS,
+    OR,
+    Asking,
+    Query,
+    periods,
+    words_of,
+)
+from ledger.engine.http.replies import Reply
+from ledger.engine.http.writing import Sent, execute
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavailable

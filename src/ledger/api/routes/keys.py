@@ -14,10 +14,12 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 
 from ledger.api.access.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
-from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.models import Changes, CommandBody, distinct, set_of
-from ledger.api.problems import FEED_ERRORS, InvalidCursor
-from ledger.api.reading import (
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
+from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
+from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
+from ledger.engine.http.reading import (
     Asking,
     Bound,
     Present,
@@ -28,8 +30,8 @@ from ledger.api.reading import (
     path_id,
     read_at,
 )
-from ledger.api.replies import AnswerOf, PageOf, answer
-from ledger.api.writing import (
+from ledger.engine.http.replies import AnswerOf, PageOf, answer
+from ledger.engine.http.writing import (
     Sent,
     deleted,
     execute,
@@ -38,8 +40,6 @@ from ledger.api.writing import (
     turn_down,
     with_secret,
 )
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
-from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal

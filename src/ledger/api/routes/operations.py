@@ -15,11 +15,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ledger.api.access.authentication import require_token
-from ledger.api.gauges import Collected, process_gauges
-from ledger.api.machinery.headers import Packed
-from ledger.api.problems import refusals
-from ledger.api.reading import services_of
-from ledger.api.services import ApiServices
+from ledger.engine.http.gauges import Collected, process_gauges
+from ledger.engine.http.machinery.headers import Packed
+from ledger.engine.http.problems import refusals
+from ledger.engine.http.reading import services_of
+from ledger.engine.http.services import ApiServices
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.views.statements import LAG
 

@@ -14,10 +14,10 @@ import msgspec
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.api.lean import LARGEST_POSITION, LeanRoute, needs, read_route
-from ledger.api.problems import FEED_ERRORS, refusals
-from ledger.api.reading import Asking, digits, read_at
-from ledger.api.replies import Reply
+from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, needs, read_route
+from ledger.engine.http.problems import FEED_ERRORS, refusals
+from ledger.engine.http.reading import Asking, digits, read_at
+from ledger.engine.http.replies import Reply
 from ledger.engine.postgres.timing import WAIT_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound

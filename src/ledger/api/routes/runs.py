@@ -17,12 +17,30 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
-from ledger.api.exports import PAGE, Exported, Format, Row, answers, begin_export, cut_of, pages
-from ledger.api.lean import LeanRoute, command_route, needs, read_route
-from ledger.api.machinery.middleware import is_head
-from ledger.api.models import Reason
-from ledger.api.problems import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, InvalidCursor, refusals
-from ledger.api.reading import (
+from ledger.api.routes.executions import AnyLineId, require_line_id
+from ledger.application.commands.runs import EraseRun, Heartbeat
+from ledger.application.read_notes import SeenLine
+from ledger.engine.http.exports import (
+    PAGE,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    pages,
+)
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.machinery.middleware import is_head
+from ledger.engine.http.models import Reason
+from ledger.engine.http.problems import (
+    LINE_ERRORS,
+    LIST_ERRORS,
+    RUN_LIST_ERRORS,
+    InvalidCursor,
+    refusals,
+)
+from ledger.engine.http.reading import (
     OR,
     Asking,
     PageQuery,
@@ -38,11 +56,8 @@ from ledger.api.reading import (
     read_at,
     split_words,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
-from ledger.api.routes.executions import AnyLineId, require_line_id
-from ledger.api.writing import Sent, as_left, execute, execute_on
-from ledger.application.commands.runs import EraseRun, Heartbeat
-from ledger.application.read_notes import SeenLine
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
+from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable

@@ -7,9 +7,9 @@ import msgspec
 from fastapi import APIRouter
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, read_route
-from ledger.api.reading import Asking, Present
-from ledger.api.replies import Reply
+from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.replies import Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
 from ledger.language.rendering import doc, json_text

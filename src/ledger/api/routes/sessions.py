@@ -5,12 +5,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 
 from ledger.api.access.session_rows import BEGUN_AT, ShownSession, sessions_statement, shown_session
-from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import Asking, TenantQuery, decode_cursor, encode_cursor, paged, path_id
-from ledger.api.replies import PageOf
-from ledger.api.writing import Sent, deleted, execute_on
 from ledger.application.commands.sessions import EndSession
+from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import (
+    Asking,
+    TenantQuery,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    path_id,
+)
+from ledger.engine.http.replies import PageOf
+from ledger.engine.http.writing import Sent, deleted, execute_on
 from ledger.engine.values.values import SESSION_ID, format_instant, parse_instant
 from ledger.language.rendering import json_text
 

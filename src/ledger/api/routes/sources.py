@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Response
 
-from ledger.api.lean import LeanRoute, read_route
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import (
+from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import (
     Asking,
     Identifier,
     Page,
@@ -17,7 +17,7 @@ from ledger.api.reading import (
     encode_cursor,
     paged,
 )
-from ledger.api.replies import PageOf
+from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant, parse_instant
 from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from projections.source.statements import list_read

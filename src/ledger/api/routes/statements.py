@@ -17,11 +17,21 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.corners import corner_at, corner_of, present_corner, require_dates
-from ledger.api.exports import Cut, Exported, answers, begin_export
-from ledger.api.lean import LeanRoute, command_route, needs, read_route
-from ledger.api.models import CommandBody, Reason
-from ledger.api.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
-from ledger.api.reading import (
+from ledger.api.routes.keys import named_tenant
+from ledger.api.routes.proofs import Inclusion, base64_of, inclusion_of, sealed_entry
+from ledger.api.routes.usage import VIEWS, UsageSums
+from ledger.api.usage_rows import COLUMNS, TOTAL, cells
+from ledger.application.commands.statements import (
+    IssueStatement,
+    StatementNumbers,
+    WithdrawStatement,
+)
+from ledger.domain.usage import OF_ALL
+from ledger.engine.http.exports import Cut, Exported, answers, begin_export
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.models import CommandBody, Reason
+from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
+from ledger.engine.http.reading import (
     Asking,
     Bound,
     Present,
@@ -33,18 +43,8 @@ from ledger.api.reading import (
     path_id,
     read_at,
 )
-from ledger.api.replies import AnswerOf, PageOf, Reply, answer, unless_known
-from ledger.api.routes.keys import named_tenant
-from ledger.api.routes.proofs import Inclusion, base64_of, inclusion_of, sealed_entry
-from ledger.api.routes.usage import VIEWS, UsageSums
-from ledger.api.usage_rows import COLUMNS, TOTAL, cells
-from ledger.api.writing import Sent, as_left, execute, execute_on
-from ledger.application.commands.statements import (
-    IssueStatement,
-    StatementNumbers,
-    WithdrawStatement,
-)
-from ledger.domain.usage import OF_ALL
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
+from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound

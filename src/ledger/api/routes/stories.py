@@ -9,9 +9,11 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, read_route
-from ledger.api.problems import STORY_ERRORS
-from ledger.api.reading import (
+from ledger.api.routes.executions import AnyLineId, require_line_id
+from ledger.api.routes.feeds import event_position
+from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.problems import STORY_ERRORS
+from ledger.engine.http.reading import (
     Asking,
     Bound,
     PageQuery,
@@ -24,9 +26,7 @@ from ledger.api.reading import (
     paged,
     read_at,
 )
-from ledger.api.replies import AnswerOf, PageOf, answer, keyed
-from ledger.api.routes.executions import AnyLineId, require_line_id
-from ledger.api.routes.feeds import event_position
+from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.timeline import (

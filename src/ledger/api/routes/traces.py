@@ -21,17 +21,23 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.lean import LeanRoute, needs
-from ledger.api.machinery.bodies import media_type, read_capped
-from ledger.api.parsing import Steps
-from ledger.api.problems import BadRequest, UnsupportedMediaType, count_refusal, problem, refusals
-from ledger.api.reading import services_of
-from ledger.api.replies import Reply
-from ledger.api.services import last_position
-from ledger.api.writing import submit
 from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
 from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.domain.token_usage import TokenUsage
+from ledger.engine.http.lean import LeanRoute, needs
+from ledger.engine.http.machinery.bodies import media_type, read_capped
+from ledger.engine.http.parsing import Steps
+from ledger.engine.http.problems import (
+    BadRequest,
+    UnsupportedMediaType,
+    count_refusal,
+    problem,
+    refusals,
+)
+from ledger.engine.http.reading import services_of
+from ledger.engine.http.replies import Reply
+from ledger.engine.http.services import last_position
+from ledger.engine.http.writing import submit
 from ledger.engine.log.tables import SpanRow
 from ledger.engine.postgres.scope import EVERYONE, Planning
 from ledger.engine.values.errors import LedgerError, Unavailable

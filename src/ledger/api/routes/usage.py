@@ -11,14 +11,21 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.api.corners import LineFilters, LongPage, corner_of, names_of, pin, require_dates
-from ledger.api.exports import Exported, Format, answers, begin_export
-from ledger.api.lean import LeanRoute, needs, read_route
-from ledger.api.problems import InvalidCursor, Unauthorized
-from ledger.api.reading import Asking, Query, RangeParameters, any_of, decode_cursor, encode_cursor
-from ledger.api.replies import Meta, answer, keyed
 from ledger.api.routes.stories import TokensByModel
 from ledger.api.usage_rows import cut_of_usage
 from ledger.domain.usage import KEYS, OF_ALL, OF_CHECK_INS, Grouping, LineInScope, Shows, Sums
+from ledger.engine.http.exports import Exported, Format, answers, begin_export
+from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.problems import InvalidCursor, Unauthorized
+from ledger.engine.http.reading import (
+    Asking,
+    Query,
+    RangeParameters,
+    any_of,
+    decode_cursor,
+    encode_cursor,
+)
+from ledger.engine.http.replies import Meta, answer, keyed
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
 from ledger.language.rendering import ShownInstant, doc, json_text

@@ -17,12 +17,6 @@ from msgspec import Meta
 from pydantic import Field
 
 from ledger.api.corners import present_corner
-from ledger.api.exports import PORTION
-from ledger.api.lean import LeanRoute, command_route, needs, read_route
-from ledger.api.models import Changes
-from ledger.api.problems import FEED_ERRORS, WRITE_ERRORS
-from ledger.api.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
-from ledger.api.replies import AnswerOf, PageOf, answer
 from ledger.api.routes.keys import named_tenant
 from ledger.api.watch_settings import (
     ConditionField,
@@ -36,7 +30,6 @@ from ledger.api.watch_settings import (
     WatchToTry,
     values_of,
 )
-from ledger.api.writing import Sent, deleted, execute, execute_on
 from ledger.application.commands.watches import (
     CreateWatch,
     DeleteWatch,
@@ -47,6 +40,13 @@ from ledger.application.commands.watches import (
 from ledger.domain.alert import AlertSubject
 from ledger.domain.stretch import sentence, silence
 from ledger.domain.watch import BlockerOpen, InState, Severity, SourceSilent, Watch, WatchSettings
+from ledger.engine.http.exports import PORTION
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.models import Changes
+from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
+from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
+from ledger.engine.http.replies import AnswerOf, PageOf, answer
+from ledger.engine.http.writing import Sent, deleted, execute, execute_on
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
-from ledger.api.models import Changes, CommandBody, distinct, set_of
-from ledger.api.reading import Bound
 from ledger.domain.channel import ROUTING_KEY, Format
 from ledger.domain.endpoint import EVERY_TYPE, MAX_WATCH_IDS
 from ledger.domain.watch import Severity
+from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
+from ledger.engine.http.reading import Bound
 from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
 from ledger.feed.target import LONGEST_URL
 from ledger.intake.fact_types import Characters

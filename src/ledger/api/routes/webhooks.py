@@ -10,10 +10,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.lean import LeanRoute, command_route, read_route
-from ledger.api.models import EmptyBody
-from ledger.api.problems import FEED_ERRORS, STORY_ERRORS
-from ledger.api.reading import (
+from ledger.api.routes.feeds import BEYOND, event_position, position_in
+from ledger.api.routes.keys import named_tenant
+from ledger.api.routes.webhook_bodies import NewWebhook, Recovery, WebhookChanges
+from ledger.application.commands.webhooks import (
+    CreateEndpoint,
+    DeleteEndpoint,
+    EndpointSettings,
+    RecoverEndpoint,
+    ResendDelivery,
+    RotateSecret,
+    TestEndpoint,
+    UpdateEndpoint,
+)
+from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.models import EmptyBody
+from ledger.engine.http.problems import FEED_ERRORS, STORY_ERRORS
+from ledger.engine.http.reading import (
     OR,
     Asking,
     Page,
@@ -29,11 +42,8 @@ from ledger.api.reading import (
     services_of,
     split_words,
 )
-from ledger.api.replies import AnswerOf, PageOf, answer
-from ledger.api.routes.feeds import BEYOND, event_position, position_in
-from ledger.api.routes.keys import named_tenant
-from ledger.api.routes.webhook_bodies import NewWebhook, Recovery, WebhookChanges
-from ledger.api.writing import (
+from ledger.engine.http.replies import AnswerOf, PageOf, answer
+from ledger.engine.http.writing import (
     Sent,
     deleted,
     execute,
@@ -41,16 +51,6 @@ from ledger.api.writing import (
     refusals_of,
     turn_down,
     with_secret,
-)
-from ledger.application.commands.webhooks import (
-    CreateEndpoint,
-    DeleteEndpoint,
-    EndpointSettings,
-    RecoverEndpoint,
-    ResendDelivery,
-    RotateSecret,
-    TestEndpoint,
-    UpdateEndpoint,
 )
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound

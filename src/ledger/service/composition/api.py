@@ -10,8 +10,8 @@ from psycopg.rows import tuple_row
 
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import LedgerApi, create_app
-from ledger.api.services import ApiServices, Writing
 from ledger.application.metrics import WriterMetrics
+from ledger.engine.http.services import ApiServices, Writing
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.door import Door
 from ledger.engine.reads.positions import Versions, ViewPositions

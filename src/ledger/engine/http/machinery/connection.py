@@ -25,8 +25,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from ledger.api.machinery.bodies import Pace
-from ledger.api.machinery.heads import (
+from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.heads import (
     FRAMING,
     HEAD_END,
     HEAD_TOO_LARGE,
@@ -37,7 +37,7 @@ from ledger.api.machinery.heads import (
     RefusedHead,
     WithoutFirstHead,
 )
-from ledger.api.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.loop_turns import LoopTurns
 
 _turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
 

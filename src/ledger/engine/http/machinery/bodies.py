@@ -14,9 +14,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from ledger.api.machinery.headers import header, joined
-from ledger.api.machinery.shares import Bound, Share
-from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
+from ledger.engine.http.machinery.headers import header, joined
+from ledger.engine.http.machinery.shares import Bound, Share
+from ledger.engine.http.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.engine.values.errors import TooLarge
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.machinery.headers import compresses, joined, weak
 from ledger.application.read_notes import SeenLine
+from ledger.engine.http.machinery.headers import compresses, joined, weak
 from ledger.language.rendering import json_text
 
 T = TypeVar("T")

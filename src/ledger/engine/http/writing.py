@@ -13,10 +13,10 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
-from ledger.api.machinery.bodies import media_type, read_capped
-from ledger.api.problems import BadRequest, UnsupportedMediaType
-from ledger.api.reading import Asking, Query, services_of
-from ledger.api.replies import Reply
+from ledger.engine.http.machinery.bodies import media_type, read_capped
+from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
+from ledger.engine.http.reading import Asking, Query, services_of
+from ledger.engine.http.replies import Reply
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values import json_gate

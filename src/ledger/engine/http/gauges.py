@@ -25,8 +25,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
-from ledger.api.machinery.headers import Packed
 from ledger.domain.watch import Severity
+from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.log.nodes import known_node_id
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning

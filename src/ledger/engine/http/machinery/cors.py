@@ -14,7 +14,7 @@ import re
 from starlette.responses import Response
 from starlette.types import Scope
 
-from ledger.api.machinery.headers import header, is_of_the_api
+from ledger.engine.http.machinery.headers import header, is_of_the_api
 
 _METHODS = b"GET, HEAD, POST, PATCH, DELETE"
 

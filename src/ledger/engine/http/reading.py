@@ -12,9 +12,9 @@ import msgspec
 from fastapi import Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ledger.api.problems import InvalidCursor
-from ledger.api.replies import Reply, page
-from ledger.api.services import ApiServices
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.replies import Reply, page
+from ledger.engine.http.services import ApiServices
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.engine.values.errors import Behind, Invalid, Refused

@@ -27,8 +27,8 @@ from msgspec.structs import replace
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.problems import READ_ERRORS, Unauthorized
-from ledger.api.reading import Asking
+from ledger.engine.http.problems import READ_ERRORS, Unauthorized
+from ledger.engine.http.reading import Asking
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, LedgerError
 from ledger.engine.values.values import format_instant

@@ -18,9 +18,9 @@ from prometheus_client.core import Metric
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.api.machinery.cors import Cors
-from ledger.api.machinery.headers import count, header, is_exact, is_of_the_api
-from ledger.api.problems import BadRequest, InternalError, problem
+from ledger.engine.http.machinery.cors import Cors
+from ledger.engine.http.machinery.headers import count, header, is_exact, is_of_the_api
+from ledger.engine.http.problems import BadRequest, InternalError, problem
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.telemetry.lines import REQUEST_ID
 

@@ -14,13 +14,13 @@ from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.access.session_store import SessionRules, SessionStore
 from ledger.api.access.sessions import Sessions
-from ledger.api.gauges import DatabaseGauges, SharedText
-from ledger.api.machinery.bodies import Pace
-from ledger.api.machinery.loop_turns import LoopTurns
-from ledger.api.machinery.shares import Heavy, Shares
-from ledger.api.parsing import Parsing
 from ledger.application.read_notes import ReadNotes
 from ledger.domain.channel import STRICT, ChannelRules
+from ledger.engine.http.gauges import DatabaseGauges, SharedText
+from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.shares import Heavy, Shares
+from ledger.engine.http.parsing import Parsing
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from ledger.api.machinery.bodies import while_connected
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.http.machinery.bodies import while_connected
 from ledger.engine.postgres.waiting import RoundRobin
 from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS
 

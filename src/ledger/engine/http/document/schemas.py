@@ -13,7 +13,6 @@ import msgspec
 from pydantic import BaseModel
 
 from ledger.api.fact_schema import ACTORS
-from ledger.api.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
 from ledger.api.routes.audit import WORDS
 from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
@@ -21,6 +20,7 @@ from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.health import HealthLevel, SignalName, SignalStatus
 from ledger.domain.watch import Severity
 from ledger.domain.watch_hours import Weekday
+from ledger.engine.http.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
 from ledger.engine.values.values import (
     ActorType,
     Cause,

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.authentication import authenticate
-from ledger.api.machinery.headers import header
-from ledger.api.machinery.shares import Share
-from ledger.api.problems import (
+from ledger.engine.http.machinery.headers import header
+from ledger.engine.http.machinery.shares import Share
+from ledger.engine.http.problems import (
     READ_ERRORS,
     REFUSALS,
     WRITE_ERRORS,
@@ -32,8 +32,8 @@ from ledger.api.problems import (
     problem,
     refusals,
 )
-from ledger.api.reading import OR, Asking, Present, services_of
-from ledger.api.writing import (
+from ledger.engine.http.reading import OR, Asking, Present, services_of
+from ledger.engine.http.writing import (
     Sent,
     TurnsDown,
     read_command,

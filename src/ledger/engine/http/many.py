@@ -10,8 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.api.reading import Asking
-from ledger.api.services import last_position
+from ledger.engine.http.reading import Asking
+from ledger.engine.http.services import last_position
 from ledger.engine.values.errors import Refused, Unavailable
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer.command import Command
