@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from ledger.engine.log.codec import EnvelopeMapper, StoredBeginning
+from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import Recorded
 from ledger.language.envelopes import Envelope, States, delivery_of, envelope_of, history_item_of
-from ledger.language.rendering import json_text
 
 COLUMNS = "position, type, state_before, state_after, stream, version, topic, state"
 """The columns of a found event, in the order in which this module's functions take them."""

@@ -17,6 +17,7 @@ from ledger.domain import health
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import SignalName, SignalStatus
+from ledger.engine.page.rendering import ShownInstant, doc, json_text, members, shown_as, time_text
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import (
     LINE_ID,
@@ -27,7 +28,6 @@ from ledger.engine.values.values import (
     ProductLine,
     State,
 )
-from ledger.language.rendering import ShownInstant, doc, json_text, members, shown_as, time_text
 from projections.execution.line import Totals
 
 

@@ -23,12 +23,12 @@ import msgspec
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
 from ledger.domain.run import RUN_EVENTS
+from ledger.engine.page.rendering import json_text, time_text
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
-from ledger.language.rendering import json_text, time_text
 from projections.execution import counts, line, shown
 from projections.execution.counts import COUNT, Counts
 from projections.execution.hours import DAY, Hours

@@ -16,6 +16,7 @@ import msgspec
 from ledger.domain import run as runs
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.token_usage import TokenUsage
+from ledger.engine.page.rendering import json_text
 from ledger.engine.postgres.table import (
     BigInt,
     Bool,
@@ -34,7 +35,6 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
-from ledger.language.rendering import json_text
 from projections.run.days import DAY, Before, Days, Move, moves
 from projections.run.shown import tokens_by_model
 

@@ -7,9 +7,9 @@ from msgspec import Meta
 
 from ledger.domain.alert import AlertSubject, ResolvedReason
 from ledger.domain.watch import Severity
+from ledger.engine.page.rendering import ShownInstant, doc
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import ALERT_ID
-from ledger.language.rendering import ShownInstant, doc
 
 AlertStatus = Literal["open", "acknowledged", "resolved"]
 

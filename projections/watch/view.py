@@ -12,12 +12,12 @@ import msgspec
 from ledger.domain import alert as alerts
 from ledger.domain.alert import ALERT_EVENTS, Alert
 from ledger.domain.watch import WATCH_EVENTS, Watch
+from ledger.engine.page.rendering import json_text, members, time_text, watch_set_up
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
-from ledger.language.rendering import json_text, members, time_text, watch_set_up
 
 
 class WatchRow(NamedTuple):

@@ -24,6 +24,7 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
+from ledger.engine.page.rendering import EndpointSetUp, json_text, members, shown_as, time_text
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
@@ -31,7 +32,6 @@ from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
-from ledger.language.rendering import EndpointSetUp, json_text, members, shown_as, time_text
 
 
 class EndpointRow(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 
 from ledger.engine.http import exports
 from ledger.engine.http.machinery.loop_turns import LoopTurns
-from ledger.web import pages
+from ledger.engine.page import pages
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
 from tests.support.visitor import visitor

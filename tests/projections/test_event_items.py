@@ -8,10 +8,10 @@ from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyRevoked
 from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.language.envelopes import audit_entry_of
-from ledger.language.rendering import json_text
 from projections.event.items import delivery_item, feed_item, history_item, recorded_event
 from tests.support.domain import activated, minute, recorded
 

@@ -7,7 +7,7 @@ import pytest
 
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.language.rendering import ShownTokenUsage, json_text, shown_as, time_text
+from ledger.engine.page.rendering import ShownTokenUsage, json_text, shown_as, time_text
 from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_read
 from tests.support.facts import fact

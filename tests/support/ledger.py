@@ -24,6 +24,7 @@ from ledger.application.report import command_of
 from ledger.domain.watch import Condition, WatchSettings
 from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
+from ledger.engine.page.rendering import json_text
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
@@ -32,7 +33,6 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.intake import envelope
-from ledger.language.rendering import json_text
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import psycopg
 
+from ledger.engine.page.rendering import json_text, time_text
 from ledger.engine.values.values import EARLIEST, LATEST
 from ledger.engine.views.statements import json_of_instant
-from ledger.language.rendering import json_text, time_text
 
 _FORMATTED = f"SELECT {json_of_instant('at')} FROM unnest(%s::timestamptz[]) AS at"
 

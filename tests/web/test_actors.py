@@ -2,8 +2,8 @@
 
 import pytest
 
+from ledger.engine.page.showing import actor
 from ledger.engine.values.principal import COMMAND_LINE, SWEEPER
-from ledger.web.showing import actor
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.visitor import Seen, Visitor, visitor

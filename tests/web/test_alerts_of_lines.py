@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger.web import charts
+from ledger.engine.page import charts
 from tests.support.edge import Edge
 from tests.support.visitor import visitor
 from tests.support.watched import Watched, watched

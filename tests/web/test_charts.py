@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.web import charts
-from ledger.web.charts import TimeSpan
+from ledger.engine.page import charts
+from ledger.engine.page.charts import TimeSpan
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 ZONES = [UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("America/St_Johns"), ZoneInfo("Asia/Kathmandu")]

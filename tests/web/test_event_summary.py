@@ -1,7 +1,7 @@
 """The page's line about an event: every payload field is shown, or listed here as left out."""
 
+from ledger.engine.page.showing import _SAYS
 from ledger.language.published import TYPES
-from ledger.web.showing import _SAYS
 
 MARKED = {"state_before", "state_after", "cause", "signal", "status"}
 """Fields shown by marks of their own (`event_says.html`)."""
@@ -36,6 +36,6 @@ UNSAID = {
 def test_every_field_of_a_payload_is_shown_or_listed_as_left_out() -> None:
     fields = {name for payload in TYPES.values() for name in payload.__struct_encode_fields__}
     said = {name for name, _ in _SAYS}
-    assert fields - said - MARKED - UNSAID == set(), "a line in web/showing.py says it"
+    assert fields - said - MARKED - UNSAID == set(), "a line in engine/page/showing.py says it"
     assert (MARKED | UNSAID) - fields == set()
     assert UNSAID & said == set()

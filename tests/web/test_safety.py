@@ -5,7 +5,7 @@ import socket
 import pytest
 from fastapi.routing import APIRoute
 
-from ledger.web.pages import PageRoute
+from ledger.engine.page.pages import PageRoute
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.streaming import listening

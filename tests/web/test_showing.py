@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.web.showing import duration, number, summary
+from ledger.engine.page.showing import duration, number, summary
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import visitor

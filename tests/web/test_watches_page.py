@@ -9,7 +9,7 @@ import pytest
 from ledger.api.watch_settings import AnyCondition, WatchToTry, values_of
 from ledger.domain.starter_watches import STARTERS
 from ledger.domain.watch import Condition
-from ledger.language.rendering import ShownWatch
+from ledger.engine.page.rendering import ShownWatch
 from ledger.reads import episodes
 from ledger.web.watch_forms import KINDS, draft_of, offered, sentence_of
 from tests.support.edge import Edge

@@ -15,12 +15,12 @@ from standardwebhooks import Webhook
 
 from ledger import __version__
 from ledger.domain.channel import CHANNELS
+from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EVENT_ID
 from ledger.feed.formats import mail
 from ledger.feed.formats.contents import content_of
 from ledger.feed.formats.plain import Manner
 from ledger.feed.formats.wording import saying_of
-from ledger.language.rendering import ShownInstant, doc, json_text
 from projections.event.items import delivery_item
 
 _SECRET_BYTES = 32

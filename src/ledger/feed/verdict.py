@@ -7,11 +7,11 @@ import msgspec
 
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import WebhookDeliveryFailed
+from ledger.engine.page.rendering import json_text, shown_as
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
 from ledger.feed.signing import ShownAttempt
 from ledger.language.published import PUBLISHED
-from ledger.language.rendering import json_text, shown_as
 
 Status = Literal["pending", "delivered", "failed"]
 

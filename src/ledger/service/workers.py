@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from ledger.engine.background import Parts
 from ledger.engine.http.machinery.access_log import AccessLog
 from ledger.engine.http.machinery.connection import Connection
+from ledger.engine.page import pages
 from ledger.engine.telemetry.setup import begin_logging
 from ledger.engine.writer.turns import Board, Neighbours, create_board
 from ledger.service import Role, serves
@@ -25,7 +26,6 @@ from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.loops import Dispatching, Loops, Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.settings import Settings
-from ledger.web import pages
 
 __all__ = ["create_board"]
 

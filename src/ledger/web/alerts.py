@@ -16,12 +16,10 @@ from ledger.engine.http.problems import InvalidCursor, status_of
 from ledger.engine.http.reading import OR, Asking, PageQuery, Query, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
-from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
-from ledger.engine.values.recorded import Actor
-from ledger.web.addresses import here, own_page, with_parameter
-from ledger.web.log import COUNTED, PAGE_ROWS, chips, stream_address
-from ledger.web.names import names_for, names_of_actors, names_of_lines, names_of_watches
-from ledger.web.pages import (
+from ledger.engine.page.addresses import here, own_page, with_parameter
+from ledger.engine.page.log import COUNTED, PAGE_ROWS, chips, stream_address
+from ledger.engine.page.names import names_for, names_of_actors, names_of_lines, names_of_watches
+from ledger.engine.page.pages import (
     Form,
     PageRoute,
     Typed,
@@ -32,7 +30,9 @@ from ledger.web.pages import (
     reason_of,
     show,
 )
-from ledger.web.showing import zone_of
+from ledger.engine.page.showing import zone_of
+from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
+from ledger.engine.values.recorded import Actor
 from ledger.web.views import kept_of
 from projections.watch.shown import AlertStatus, ShownAlert
 

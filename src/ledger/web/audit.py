@@ -9,14 +9,14 @@ from ledger.api.routes import audit
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page.actions import GROUPS, label_of, labels_of
+from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
+from ledger.engine.page.names import names_beside
+from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.values.values import ActorType
 from ledger.language.audited import Outcome, actions_of
 from ledger.language.envelopes import AuditEntry
 from ledger.language.published import TYPES, UNCHANGED_HEALTH
-from ledger.web.actions import GROUPS, label_of, labels_of
-from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
-from ledger.web.names import names_beside
-from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
 

@@ -13,14 +13,14 @@ from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
 from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import AnswerOf
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.names import names_for, names_of_actors
+from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.showing import COLUMNS, columns_of
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
-from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
-from ledger.web.names import names_for, names_of_actors
-from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.pickers import kinds_for, names_of_resources
-from ledger.web.showing import COLUMNS, columns_of
 from ledger.web.views import kept_of, tabs_of
 from projections.execution.rank import HEALTH, NEVER_DUE
 from projections.execution.shown import LineDetail, ReportedBlocker

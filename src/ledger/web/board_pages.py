@@ -13,8 +13,8 @@ from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import Asking, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page.pages import read_answer
 from ledger.engine.values.values import State
-from ledger.web.pages import read_answer
 from projections.execution.orders import Sort
 from projections.execution.shown import LineDetail
 

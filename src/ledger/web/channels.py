@@ -23,15 +23,23 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Identifier, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.names import names_of_watches
+from ledger.engine.page.pages import (
+    Form,
+    PageRoute,
+    Typed,
+    gathered,
+    go,
+    idempotency_of,
+    read_answer,
+)
+from ledger.engine.page.rendering import ShownEndpoint
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.feed.signing import ShownDelivery
-from ledger.language.rendering import ShownEndpoint
-from ledger.web.addresses import with_parameter
-from ledger.web.managed import Managed, RefusedForm
-from ledger.web.names import names_of_watches
-from ledger.web.pages import Form, PageRoute, Typed, gathered, go, idempotency_of, read_answer
 from ledger.web.webhook_forms import SettingsForm
 
 PATH = "/ui/webhooks"

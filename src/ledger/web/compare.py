@@ -17,15 +17,15 @@ from ledger.domain.comparison import STATES
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Bound
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.log import WrittenInstant, WrittenRange
+from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.showing import Zone, zone_of
+from ledger.engine.page.visits import last_visit
 from ledger.engine.values.calendar import Calendar, calendar_of
 from ledger.engine.values.periods import Period, month_of, period_of
 from ledger.engine.values.values import format_instant
-from ledger.web.addresses import here, with_parameter
-from ledger.web.log import WrittenInstant, WrittenRange
-from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.scopes import all_compared, changed, exported, organization_first, scope_of
-from ledger.web.showing import Zone, zone_of
-from ledger.web.visits import last_visit
 from projections.search.words import fold
 
 router = APIRouter(prefix="/ui/compare", include_in_schema=False, route_class=PageRoute)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.staticfiles import StaticFiles
 
 from ledger.engine.http.problems import Unauthorized
-from ledger.web.pages import content_policy, show, visitor_of
+from ledger.engine.page.pages import content_policy, show, visitor_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,7 +31,9 @@ _STYLE = """
 #viewer, #viewer :not(svg, svg *) {{ all: revert; }}
 }}
 """
-_FRAME = _STYLE.format(page=(files("ledger.web") / "static" / "page.css").read_text("utf-8"))
+_FRAME = _STYLE.format(
+    page=(files("ledger.engine.page") / "static" / "page.css").read_text("utf-8")
+)
 
 
 def install(app: FastAPI) -> None:

@@ -12,13 +12,20 @@ from ledger.api.routes import feeds, proofs
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page.log import (
+    COUNTED,
+    PAGE_ROWS,
+    WrittenInstant,
+    WrittenRange,
+    chips,
+    stream_address,
+)
+from ledger.engine.page.names import names_beside
+from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.showing import summary
 from ledger.engine.values.errors import Behind
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
-from ledger.web.log import COUNTED, PAGE_ROWS, WrittenInstant, WrittenRange, chips, stream_address
-from ledger.web.names import names_beside
-from ledger.web.pages import PageRoute, as_file, go, read_answer, show
-from ledger.web.showing import summary
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 

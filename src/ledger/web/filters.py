@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ledger.engine.http.reading import Present
-from ledger.web.showing import words
+from ledger.engine.page.showing import words
 
 _SAID = {
     "organization_id": "Organization",

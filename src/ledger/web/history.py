@@ -9,13 +9,13 @@ import msgspec
 from ledger.api.routes.executions import require_line_id
 from ledger.api.routes.stories import require_line
 from ledger.engine.http.reading import Asking, Query, read_at
+from ledger.engine.page import charts
+from ledger.engine.page.charts import Label
+from ledger.engine.page.rendering import ShownInstant
+from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.language.envelopes import HistoryItem
-from ledger.language.rendering import ShownInstant
-from ledger.web import charts
-from ledger.web.charts import Label
-from ledger.web.showing import Zone
 from projections.event.items import history_item
 from projections.event.statements import place_read, run_events_read
 from projections.execution.shown import LineDetail

@@ -15,6 +15,16 @@ from ledger.api.routes import executions
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, encode_cursor
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page.addresses import HOME, own_page, with_parameter
+from ledger.engine.page.pages import PageRoute, gathered, go, read_answer
+from ledger.engine.page.showing import (
+    COLUMNS,
+    COLUMNS_COOKIE,
+    THEME_COOKIE,
+    ZONE_COOKIE,
+    Zone,
+    zone_of,
+)
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import (
@@ -29,9 +39,6 @@ from ledger.engine.values.values import (
     format_id,
     sort_key,
 )
-from ledger.web.addresses import HOME, own_page, with_parameter
-from ledger.web.pages import PageRoute, gathered, go, read_answer
-from ledger.web.showing import COLUMNS, COLUMNS_COOKIE, THEME_COOKIE, ZONE_COOKIE, Zone, zone_of
 from projections.execution.shown import ShownLine
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)

@@ -15,14 +15,14 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Present, TenantQuery, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import Sent
+from ledger.engine.page.first_steps import FirstSteps, address_of_visit
+from ledger.engine.page.log import chips
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.pages import Form, PageRoute, idempotency_of, read_answer, show
+from ledger.engine.page.rendering import KeyWithSecret, ShownKey
+from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
-from ledger.language.rendering import KeyWithSecret, ShownKey
-from ledger.web.first_steps import FirstSteps, address_of_visit
 from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm
-from ledger.web.log import chips
-from ledger.web.managed import Managed, RefusedForm
-from ledger.web.pages import Form, PageRoute, idempotency_of, read_answer, show
-from ledger.web.showing import zone_of
 
 PATH = "/ui/keys"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)

@@ -20,20 +20,28 @@ from ledger.engine.http.problems import UNBUILT, status_of
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
+from ledger.engine.page.addresses import HOME, here, sender, with_parameter
+from ledger.engine.page.lag import unshown_hold
+from ledger.engine.page.names import name_of_line, names_for, names_of_actors
+from ledger.engine.page.pages import (
+    Form,
+    PageRoute,
+    go,
+    idempotency_of,
+    read_answer,
+    reason_of,
+    show,
+)
+from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.language.envelopes import Envelope, HistoryItem
-from ledger.web.addresses import HOME, here, sender, with_parameter
 from ledger.web.alerts import alerts_of_line, keepers_of
 from ledger.web.board import query_of
 from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
-from ledger.web.lag import unshown_hold
-from ledger.web.names import name_of_line, names_for, names_of_actors
-from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, reason_of, show
 from ledger.web.run import RunsChart, chart_of
-from ledger.web.showing import summary, zone_of
 from ledger.web.standing import contrast, says
 from ledger.web.timeline import band_of, life_of
 from projections.execution.shown import LineDetail

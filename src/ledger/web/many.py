@@ -14,12 +14,20 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import status_of
 from ledger.engine.http.reading import OR, Asking
 from ledger.engine.http.writing import Sent, checked
+from ledger.engine.page.addresses import HOME, own_page
+from ledger.engine.page.pages import (
+    Form,
+    PageRoute,
+    go,
+    idempotency_of,
+    read_answer,
+    reason_of,
+    show,
+)
+from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Refused, Unavailable
 from ledger.engine.values.values import STATES
-from ledger.web.addresses import HOME, own_page
 from ledger.web.board import BoardQuery, query_of
-from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, reason_of, show
-from ledger.web.showing import zone_of
 
 router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=PageRoute)
 

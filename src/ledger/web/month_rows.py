@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from ledger.api.routes.usage import NAME_KEYS, LinesUsageQuery, UsageRow, UsageSums
 from ledger.domain.usage import KEYS
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.showing import words
 from ledger.engine.values.periods import Period, month_of
 from ledger.engine.values.values import STATES, format_instant
-from ledger.web.addresses import with_parameter
 from ledger.web.scopes import changed, one
-from ledger.web.showing import words
 from projections.execution.shown import ShownLine
 from projections.search.words import fold
 

@@ -26,14 +26,14 @@ from ledger.engine.http.problems import REFUSALS, BadRequest, as_refusal
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.writing import submit
 from ledger.engine.log.vault import CannotOpen
+from ledger.engine.page.addresses import here, own_page, with_parameter
+from ledger.engine.page.navigation import home_of
+from ledger.engine.page.pages import go, refusal_page, show
 from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
 from ledger.engine.values.principal import person
 from ledger.engine.writer.command import TurnDown
 from ledger.engine.writer.request import About
 from ledger.web import session
-from ledger.web.addresses import here, own_page, with_parameter
-from ledger.web.navigation import home_of
-from ledger.web.pages import go, refusal_page, show
 from ledger.web.places import remembered
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, AsOf, Identifier
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.navigation import BESIDE_ALERTS, places_of
+from ledger.engine.page.pages import PageRoute, go, of_organization, read_answer, show
 from ledger.engine.values.errors import Behind, Forbidden, Invalid
-from ledger.web.addresses import with_parameter
 from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.navigation import BESIDE_ALERTS, places_of
-from ledger.web.pages import PageRoute, go, of_organization, read_answer, show
 from ledger.web.pickers import FILTER, Kind, entries_of
 from projections.search.statements import FOUND
 from projections.search.words import fold, folded_name, sought

@@ -21,9 +21,9 @@ from ledger.api.routes.search import MOST_CHARACTERS, SearchQuery, SearchResults
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page.addresses import HOME, own_page, with_parameter
+from ledger.engine.page.pages import PageRoute, read_answer, show
 from ledger.engine.values.errors import Invalid
-from ledger.web.addresses import HOME, own_page, with_parameter
-from ledger.web.pages import PageRoute, read_answer, show
 from projections.execution.statements import assignees_read
 from projections.search.words import fold
 

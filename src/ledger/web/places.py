@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api.access.sessions import principal_in
 from ledger.engine.http.problems import REFUSALS, as_refusal
 from ledger.engine.http.reading import services_of
+from ledger.engine.page.addresses import HOME, own_page
+from ledger.engine.page.navigation import home_of
+from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import NotFound
 from ledger.web import session
-from ledger.web.addresses import HOME, own_page
-from ledger.web.navigation import home_of
-from ledger.web.pages import go, read_form, refusal_page, show
 
 router = APIRouter(include_in_schema=False)
 

@@ -12,15 +12,15 @@ from ledger.api.routes.executions import AnyLineId
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Identifier, Query, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page import charts
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.charts import Bar, Level
+from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips
+from ledger.engine.page.names import known_of_lines, name_of_line, names_of_actors, names_of_lines
+from ledger.engine.page.pages import PageRoute, as_file, go, of_organization, read_answer, show
+from ledger.engine.page.showing import summary
 from ledger.engine.values.values import ENDED, RUN_STATUSES
-from ledger.web import charts
-from ledger.web.addresses import with_parameter
-from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known, run_events
-from ledger.web.log import COUNTED, PAGE_ROWS, WrittenRange, chips
-from ledger.web.names import known_of_lines, name_of_line, names_of_actors, names_of_lines
-from ledger.web.pages import PageRoute, as_file, go, of_organization, read_answer, show
-from ledger.web.showing import summary
 from projections.run.shown import ShownRun
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)

@@ -12,11 +12,11 @@ from ledger.api.routes import compare
 from ledger.api.routes.compare import ComparePage, ComparePageQuery, CompareQuery
 from ledger.api.routes.usage import UsagePage
 from ledger.engine.http.reading import Asking, Query
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.names import names_for, names_of_lines
+from ledger.engine.page.pages import go, read_answer
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
-from ledger.web.addresses import here, with_parameter
 from ledger.web.filters import chips_of
-from ledger.web.names import names_for, names_of_lines
-from ledger.web.pages import go, read_answer
 from ledger.web.pickers import Kind, names_of_resources
 
 LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)

@@ -8,12 +8,12 @@ from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.machinery.bodies import read_capped
 from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, status_of
 from ledger.engine.http.reading import Asking, Present, services_of
+from ledger.engine.page.addresses import HOME, START, own_page
+from ledger.engine.page.navigation import home_of
+from ledger.engine.page.pages import PageRoute, go, read_form, refusal_page, show, sign_in_page
 from ledger.engine.values.errors import RateLimited
 from ledger.web import session
-from ledger.web.addresses import HOME, START, own_page
 from ledger.web.key_forms import PERMISSIONS
-from ledger.web.navigation import home_of
-from ledger.web.pages import PageRoute, go, read_form, refusal_page, show, sign_in_page
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)

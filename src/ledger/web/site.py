@@ -5,6 +5,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from ledger.api.app import LedgerApi
+from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.web import (
     alerts,
@@ -33,7 +34,6 @@ from ledger.web import (
     watches,
     webhooks,
 )
-from ledger.web.pages import make_ready, refusal_page
 
 PAGES = (
     sign_in.router,
@@ -101,7 +101,7 @@ def add_pages(app: LedgerApi) -> None:
 
     app.answer_nothing, app.refuse = answer_nothing, refuse
     docs.install(app)
-    app.mount("/ui/static", _Static(packages=[("ledger.web", "static")]), name="static")
+    app.mount("/ui/static", _Static(packages=[("ledger.engine.page", "static")]), name="static")
     for router in PAGES:
         app.add_routes(router)
     app.add_routes(_unknown)

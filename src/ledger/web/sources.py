@@ -7,10 +7,10 @@ from ledger.domain.watch import SourceSilent
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import PageOf
-from ledger.web.addresses import with_parameter
-from ledger.web.log import PAGE_ROWS, chips
-from ledger.web.names import names_of_lines
-from ledger.web.pages import PageRoute, read_answer, show
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.log import PAGE_ROWS, chips
+from ledger.engine.page.names import names_of_lines
+from ledger.engine.page.pages import PageRoute, read_answer, show
 from ledger.web.persons import persons_of
 from ledger.web.watch_forms import filled_in, offered
 

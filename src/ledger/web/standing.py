@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ledger.web.showing import number, words
+from ledger.engine.page.showing import number, words
 from projections.execution.shown import LineDetail, ShownHealth
 
 

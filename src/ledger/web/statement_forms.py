@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from ledger.api.routes.statements import NewStatement, StatementDocument, ThenAndNow
 from ledger.engine.http.reading import Identifier, Present
 from ledger.engine.http.writing import Sent, checked
+from ledger.engine.page.pages import Form, Typed
+from ledger.engine.page.showing import Zone, duration, number, words
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.periods import month_of, period_of
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.web.pages import Form, Typed
-from ledger.web.showing import Zone, duration, number, words
 
 _DAY = timedelta(days=1)
 

@@ -18,17 +18,11 @@ from ledger.engine.http.models import Reason
 from ledger.engine.http.reading import Asking, Present, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
-from ledger.engine.values.calendar import calendar_of
-from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
-from ledger.engine.values.values import format_id, format_instant
-from ledger.language.envelopes import Envelope
-from ledger.web.addresses import with_parameter
-from ledger.web.board_pages import LongLinesQuery
-from ledger.web.events import seal_of
-from ledger.web.log import chips
-from ledger.web.managed import Managed, RefusedForm
-from ledger.web.names import names_of_lines
-from ledger.web.pages import (
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.log import chips
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.names import names_of_lines
+from ledger.engine.page.pages import (
     PageRoute,
     as_file,
     go,
@@ -37,9 +31,15 @@ from ledger.web.pages import (
     read_answer,
     reason_of,
 )
+from ledger.engine.page.showing import summary, zone_of
+from ledger.engine.values.calendar import calendar_of
+from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
+from ledger.engine.values.values import format_id, format_instant
+from ledger.language.envelopes import Envelope
+from ledger.web.board_pages import LongLinesQuery
+from ledger.web.events import seal_of
 from ledger.web.persons import persons_of
 from ledger.web.pickers import entries_of, names_of_resources
-from ledger.web.showing import summary, zone_of
 from ledger.web.statement_forms import (
     IssueForm,
     NewQuery,

@@ -9,14 +9,14 @@ from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.domain.watch import Severity
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf
+from ledger.engine.page import charts
+from ledger.engine.page.charts import AlertStretch, Label, Piece, TimeSpan
+from ledger.engine.page.pages import read_answer
+from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import STATES, format_instant
-from ledger.web import charts
 from ledger.web.alerts import SEVERITIES
-from ledger.web.charts import AlertStretch, Label, Piece, TimeSpan
 from ledger.web.history import Scale
-from ledger.web.pages import read_answer
-from ledger.web.showing import Zone
 from projections.execution.shown import LineDetail
 from projections.watch.shown import ShownAlert
 

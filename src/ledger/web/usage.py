@@ -17,13 +17,14 @@ from ledger.domain.comparison import OF_PERIOD
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.periods import Period, common_periods, period_of
 from ledger.engine.values.values import STATES
-from ledger.web.addresses import here, with_parameter
 from ledger.web.board_pages import LongLinesQuery
 from ledger.web.month_rows import HEADS, MonthRow, Rows, amounts_of, bars_of, place_of
-from ledger.web.pages import PageRoute, as_file, go, read_answer, show
 from ledger.web.scopes import (
     PAGE,
     all_compared,
@@ -34,7 +35,6 @@ from ledger.web.scopes import (
     organization_first,
     scope_of,
 )
-from ledger.web.showing import zone_of
 from projections.execution.shown import LineDetail, ShownLine
 
 router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)

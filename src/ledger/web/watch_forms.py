@@ -17,11 +17,11 @@ from ledger.domain.stretch import length_text
 from ledger.domain.watch import KEEPING, Severity
 from ledger.domain.watch_hours import WEEKDAYS
 from ledger.engine.http.reading import Identifier, Present
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.pages import Form, Typed
+from ledger.engine.page.rendering import ShownWatch
+from ledger.engine.page.showing import words
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
-from ledger.language.rendering import ShownWatch
-from ledger.web.addresses import with_parameter
-from ledger.web.pages import Form, Typed
-from ledger.web.showing import words
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 

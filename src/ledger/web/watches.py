@@ -18,17 +18,17 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Present, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.log import chips
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.names import names_beside
+from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer
+from ledger.engine.page.rendering import ShownWatch
+from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.engine.values.values import format_instant
-from ledger.language.rendering import ShownWatch
-from ledger.web.addresses import with_parameter
 from ledger.web.alerts import SEVERITIES
-from ledger.web.log import chips
-from ledger.web.managed import Managed, RefusedForm
-from ledger.web.names import names_beside
-from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer
 from ledger.web.pickers import entries_of
-from ledger.web.showing import zone_of
 from ledger.web.watch_forms import (
     LINES_BY_MODEL,
     PRODUCT_LINES_SAID,

@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from ledger.api.routes import webhook_bodies as api
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.engine.http.writing import Sent, checked
+from ledger.engine.page.pages import Form, Typed, gathered
+from ledger.engine.page.rendering import ShownEndpoint
+from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.language.rendering import ShownEndpoint
-from ledger.web.pages import Form, Typed, gathered
-from ledger.web.showing import Zone
 
 _TYPE = "type:"
 """Prefix of the name of an event type's box. A field has one value, so boxes share no name."""

@@ -22,16 +22,16 @@ from ledger.application.commands.webhooks import (
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Bound, Present, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.log import chips, stream_address
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.names import names_of_watches
+from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer, show
+from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
+from ledger.engine.page.showing import zone_of
 from ledger.engine.values.values import parse_bound
 from ledger.feed.signing import ShownDelivery
 from ledger.language.published import TYPES
-from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
-from ledger.web.addresses import here, with_parameter
-from ledger.web.log import chips, stream_address
-from ledger.web.managed import Managed, RefusedForm
-from ledger.web.names import names_of_watches
-from ledger.web.pages import Form, PageRoute, go, idempotency_of, read_answer, show
-from ledger.web.showing import zone_of
 from ledger.web.webhook_forms import ChangeForm, NewForm, RecoverForm, SwitchForm, since_when, typed
 from projections.webhook import statements
 

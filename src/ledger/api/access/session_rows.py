@@ -9,10 +9,10 @@ from msgspec import Meta
 
 from ledger.domain.api_key import Permission
 from ledger.domain.session import SignedInBy
+from ledger.engine.page.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.principal import USER
 from ledger.engine.values.values import SESSION_ID
 from ledger.engine.views.statements import tenant_conditions, where
-from ledger.language.rendering import ShownInstant, doc, time_text
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("s"),

@@ -48,6 +48,7 @@ from ledger.engine.http.reading import (
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer
 from ledger.engine.http.services import last_position
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
+from ledger.engine.page.rendering import json_text
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import NotFound, Refused, Unavailable
@@ -61,7 +62,6 @@ from ledger.engine.values.values import (
 )
 from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Characters, Instant, Label
-from ledger.language.rendering import json_text
 from projections.watch.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
 from projections.watch.statements import AlertSort, alerts_read
 from projections.watch.view import RANKS

@@ -33,6 +33,7 @@ from ledger.engine.http.reading import (
     tenant_filters,
 )
 from ledger.engine.http.replies import PageOf, Reply
+from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
@@ -41,7 +42,6 @@ from ledger.engine.values.values import AUDIT_ID, ActorType
 from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
 from ledger.language.envelopes import AuditEntry, audit_entry_of
 from ledger.language.published import TYPES
-from ledger.language.rendering import json_text
 from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)

@@ -35,9 +35,9 @@ from ledger.engine.http.reading import (
     encode_cursor,
 )
 from ledger.engine.http.replies import Meta, answer
+from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
-from ledger.language.rendering import ShownInstant, doc, json_text
 from ledger.reads.comparison import Comparing
 from ledger.reads.usage import Corner, Summing, UsageScope
 

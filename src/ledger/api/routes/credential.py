@@ -16,9 +16,9 @@ from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.problems import FEED_ERRORS
 from ledger.engine.http.reading import Asking, Present, Query
 from ledger.engine.http.replies import AnswerOf, answer
+from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import LINE_ID, ActorType, State
-from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 
 router = APIRouter(prefix="/v1", tags=["keys"], route_class=LeanRoute)
 

@@ -11,12 +11,12 @@ from ledger.engine.http.models import SCHEMAS, as_answer, camel, one_of, referen
 from ledger.engine.http.problems import FEED_ERRORS, refusals
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.replies import AnswerOf, answer
+from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
 from ledger.language.envelopes import Envelope, FactReference, Subject
 from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
-from ledger.language.rendering import doc, json_text
 
 router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
 

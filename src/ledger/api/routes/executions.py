@@ -45,6 +45,7 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute_on
+from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid, NotFound
 from ledger.engine.values.values import (
@@ -63,7 +64,6 @@ from ledger.engine.values.values import (
     parse_instant,
     sort_key,
 )
-from ledger.language.rendering import doc, json_text
 from projections.execution import lists, statements
 from projections.execution.orders import Sort
 from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE

@@ -41,13 +41,13 @@ from ledger.engine.http.reading import (
     tenant_filters,
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, page
+from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, EVENT_ID, LATEST, micros_of
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
-from ledger.language.rendering import json_text
 from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)

@@ -40,6 +40,7 @@ from ledger.engine.http.writing import (
     turn_down,
     with_secret,
 )
+from ledger.engine.page.rendering import KeyWithSecret, ShownKey, json_text, time_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
@@ -56,7 +57,6 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Label
 from ledger.intake.tokens import create_token
-from ledger.language.rendering import KeyWithSecret, ShownKey, json_text, time_text
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
 

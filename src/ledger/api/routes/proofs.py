@@ -18,12 +18,12 @@ from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, needs, read_rou
 from ledger.engine.http.problems import FEED_ERRORS, refusals
 from ledger.engine.http.reading import Asking, digits, read_at
 from ledger.engine.http.replies import Reply
+from ledger.engine.page.rendering import doc
 from ledger.engine.postgres.timing import WAIT_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.language.published import PUBLISHED
-from ledger.language.rendering import doc
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of

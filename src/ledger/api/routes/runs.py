@@ -59,6 +59,7 @@ from ledger.engine.http.reading import (
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
+from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.engine.values.principal import Principal
@@ -72,7 +73,6 @@ from ledger.engine.values.values import (
     parse_instant,
     sort_key,
 )
-from ledger.language.rendering import json_text
 from projections.run import statements
 from projections.run.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
 from projections.run.statements import Shows

@@ -18,8 +18,8 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import PageOf
 from ledger.engine.http.writing import Sent, deleted, execute_on
+from ledger.engine.page.rendering import json_text
 from ledger.engine.values.values import SESSION_ID, format_instant, parse_instant
-from ledger.language.rendering import json_text
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=LeanRoute)
 

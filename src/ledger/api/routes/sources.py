@@ -18,8 +18,8 @@ from ledger.engine.http.reading import (
     paged,
 )
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.values import format_instant, parse_instant
-from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from projections.source.statements import list_read
 
 router = APIRouter(prefix="/v1", tags=["watches"], route_class=LeanRoute)

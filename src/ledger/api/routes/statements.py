@@ -45,6 +45,7 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
+from ledger.engine.page.rendering import ShownInstant, StatementAsIssued, doc, json_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
@@ -57,7 +58,6 @@ from ledger.engine.values.values import (
     id_named,
 )
 from ledger.intake.fact_types import Characters
-from ledger.language.rendering import ShownInstant, StatementAsIssued, doc, json_text
 from ledger.reads.changes import ChangedLine, changes_of
 from ledger.reads.statement import compose, scope_of
 from ledger.reads.usage import Corner

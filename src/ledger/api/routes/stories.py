@@ -27,6 +27,7 @@ from ledger.engine.http.reading import (
     read_at,
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
+from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.timeline import (
@@ -39,7 +40,6 @@ from ledger.engine.values.timeline import (
 )
 from ledger.engine.values.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
 from ledger.language.envelopes import HistoryItem
-from ledger.language.rendering import ShownInstant, doc, json_text, time_text
 from projections.event.items import history_item
 from projections.event.statements import history_read
 from projections.execution.statements import timeline_read

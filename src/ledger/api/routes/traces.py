@@ -39,6 +39,7 @@ from ledger.engine.http.replies import Reply
 from ledger.engine.http.services import last_position
 from ledger.engine.http.writing import submit
 from ledger.engine.log.tables import SpanRow
+from ledger.engine.page.rendering import doc
 from ledger.engine.postgres.scope import EVERYONE, Planning
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
@@ -50,7 +51,6 @@ from ledger.intake import otlp
 from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import READ, Attributes, Span, read, resource_of
-from ledger.language.rendering import doc
 
 _MOST_TOLD = 10
 """The first reasons that an answer tells."""

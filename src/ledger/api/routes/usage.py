@@ -26,9 +26,9 @@ from ledger.engine.http.reading import (
     encode_cursor,
 )
 from ledger.engine.http.replies import Meta, answer, keyed
+from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
-from ledger.language.rendering import ShownInstant, doc, json_text
 from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope, stretches_of
 from projections.directory.rows import WHOLE
 from projections.directory.statements import NAMES_OF_RESOURCES

@@ -47,6 +47,7 @@ from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
 from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
 from ledger.engine.http.replies import AnswerOf, PageOf, answer
 from ledger.engine.http.writing import Sent, deleted, execute, execute_on
+from ledger.engine.page.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
@@ -55,7 +56,6 @@ from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.intake.fact_types import Label
-from ledger.language.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.reads.episodes import episodes_of
 from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, DueLine, open_now, silent_now
 from ledger.reads.usage import Corner

@@ -52,13 +52,13 @@ from ledger.engine.http.writing import (
     turn_down,
     with_secret,
 )
+from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import ForbiddenTarget
-from ledger.language.rendering import EndpointWithSecret, ShownEndpoint
 from projections.webhook import statements
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)

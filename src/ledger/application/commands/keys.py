@@ -15,6 +15,7 @@ from typing import ClassVar
 import msgspec
 
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
+from ledger.engine.page.rendering import ShownKey, shown_as
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
 from ledger.engine.values.recorded import Event
@@ -23,7 +24,6 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.writer.request import Receipt
 from ledger.intake.tokens import hash_token, prefix_of
-from ledger.language.rendering import ShownKey, shown_as
 
 _WIDER = "The key's permissions or tenant are not within the credential's own."
 

@@ -20,11 +20,11 @@ from ledger.domain.watch import (
     WatchSettings,
 )
 from ledger.engine.log.tables import WATCH
+from ledger.engine.page.rendering import ShownWatch, json_text, shown_as
 from ledger.engine.values.errors import Invalid
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
-from ledger.language.rendering import ShownWatch, json_text, shown_as
 
 LEAST_QUIET_SECONDS = 300
 """The least ``for_seconds`` of a watch for lines without activity, or for silent sources."""

@@ -38,13 +38,13 @@ from ledger.domain.endpoint import (
 from ledger.domain.watch import Severity
 from ledger.engine.log.tables import ENDPOINT
 from ledger.engine.log.vault import Vault
+from ledger.engine.page.rendering import ShownEndpoint, shown_as
 from ledger.engine.values.errors import Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
-from ledger.language.rendering import ShownEndpoint, shown_as
 
 _encode = msgspec.json.Encoder().encode
 

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.application.read_notes import SeenLine
 from ledger.engine.http.machinery.headers import compresses, joined, weak
-from ledger.language.rendering import json_text
+from ledger.engine.page.rendering import json_text
 
 T = TypeVar("T")
 

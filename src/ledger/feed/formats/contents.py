@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ledger.domain.channel import HIDDEN, Format
+from ledger.engine.page.rendering import json_text
 from ledger.feed.formats import pagerduty, slack
 from ledger.feed.formats.plain import CLOUDEVENT, JSON, Content, Manner, cloudevent_of, told
 from ledger.feed.formats.wording import saying_of
-from ledger.language.rendering import json_text
 
 _FINAL: Mapping[Format, range | tuple[int, ...]] = {
     "slack": (400, 403, 404),

@@ -245,7 +245,7 @@ class RootPath:
     A proxy may serve us as ``/ledger``. Some proxies strip the prefix from a request's path, others
     pass it on: both are taken. All code behind this class sees paths without the prefix, and writes
     addresses without it. Here the addresses in an answer's headers get the prefix; those in pages
-    get it in ``web/pages.py``.
+    get it in ``engine/page/pages.py``.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:

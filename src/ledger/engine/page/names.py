@@ -11,11 +11,11 @@ from ledger.api.routes import audit, executions, watches
 from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page.pages import read_answer
+from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID
-from ledger.language.rendering import ShownWatch
-from ledger.web.pages import read_answer
 from ledger.web.persons import persons_of
 from projections.directory import statements as directory
 from projections.execution.shown import LineDetail

@@ -15,11 +15,11 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import status_of
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.writing import Sent
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.names import names_of_actors, names_of_scopes
+from ledger.engine.page.pages import Form, go, idempotency_of, show
 from ledger.engine.values.errors import ChangedTooOften, NotFound, Refused
 from ledger.engine.values.recorded import Actor
-from ledger.web.addresses import here, with_parameter
-from ledger.web.names import names_of_actors, names_of_scopes
-from ledger.web.pages import Form, go, idempotency_of, show
 
 
 def _creators(things: Sequence[Any]) -> list[Actor]:

@@ -1,7 +1,7 @@
 """The pages that the frame of each page leads to, and the first one of a credential."""
 
+from ledger.engine.page.addresses import HOME, START
 from ledger.engine.values.principal import Principal
-from ledger.web.addresses import HOME, START
 
 PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from fastapi import Request
 from pydantic import BaseModel, Field
 
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
-from ledger.web.addresses import here, with_parameter
-from ledger.web.showing import zone_of
 
 PAGE_ROWS = 50
 """Rows per page by default."""

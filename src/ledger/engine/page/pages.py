@@ -36,18 +36,19 @@ from ledger.engine.http.problems import (
 )
 from ledger.engine.http.reading import Asking, services_of
 from ledger.engine.http.writing import Sent
+from ledger.engine.page import showing
+from ledger.engine.page.addresses import HOME, here, own_page, with_parameter
+from ledger.engine.page.first_steps import FirstSteps
+from ledger.engine.page.lag import PageAsking, keep_written, lag_of
+from ledger.engine.page.navigation import BESIDE_ALERTS, home_of, places_of
+from ledger.engine.page.visits import keep_visit
 from ledger.engine.values.errors import Invalid, LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import parse_bound
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.web import session, showing
-from ledger.web.addresses import HOME, here, own_page, with_parameter
+from ledger.web import session
 from ledger.web.bell import bell_of
-from ledger.web.first_steps import FirstSteps
-from ledger.web.lag import PageAsking, keep_written, lag_of
-from ledger.web.navigation import BESIDE_ALERTS, home_of, places_of
 from ledger.web.persons import persons_of
-from ledger.web.visits import keep_visit
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ _ADDRESS = re.compile(
 templates escape its quotation marks."""
 
 _templates = Environment(
-    loader=PackageLoader("ledger.web"),
+    loader=PackageLoader("ledger.engine.page"),
     autoescape=select_autoescape(),
     undefined=StrictUndefined,
     trim_blocks=True,

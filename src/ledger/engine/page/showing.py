@@ -483,5 +483,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 @cache
 def static(name: str) -> str:
     """The address of a static file. The address contains a hash, so browsers may cache for good."""
-    content = (files("ledger.web") / "static" / name).read_bytes()
+    content = (files("ledger.engine.page") / "static" / name).read_bytes()
     return f"/ui/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
