@@ -23,7 +23,7 @@ from ledger.demo.watching import watch_acts
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.service.composition.database import prepare_reading
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

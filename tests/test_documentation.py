@@ -20,7 +20,7 @@ from ledger.engine.values.values import (
     State,
     TriggerType,
 )
-from ledger.intake.fact_types import ALIASES, FACT_TYPES
+from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 from ledger.records import EVENTS
 from ledger.settings import Settings
 from projections import projections

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from tests.support.documents import ROOT, pages
 
 FOLDERS = ("src", "projections", "scripts", "tests", "docs")

@@ -20,7 +20,6 @@ from psycopg.rows import tuple_row
 from story import ORGANIZATION, line_id
 
 from ledger.application.commands.watches import CreateWatch, DeleteWatch
-from ledger.application.report import command_of
 from ledger.domain.watch import (
     BlockerOpen,
     Condition,
@@ -42,7 +41,8 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.writer.periodic import LedSession
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.intake.envelope import from_structured
+from ledger.features.facts.envelope import from_structured
+from ledger.features.facts.report import command_of
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, utc_now
 from ledger.settings import Settings

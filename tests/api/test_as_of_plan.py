@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.report import command_of
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, day_of, format_instant, week_of
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import command_of
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections.execution import lists, statements

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from ledger.engine.writer.command import OwnCommand
-from ledger.intake.fact_types import ALIASES, FACT_TYPES
+from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 from ledger.language.audited import ACTIONS, COMMANDS, OMITTED_ACTION, actions_of
 from ledger.language.published import TYPES
 from tests.support.audits import REASON, SYSTEM_TYPES, Entry, Tenant

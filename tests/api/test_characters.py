@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.soak import repeated

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.application.report import command_of
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import ClockSkew
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.request import Receipt
+from ledger.features.facts.report import command_of
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, running, utc_now
 from ledger.settings import Settings

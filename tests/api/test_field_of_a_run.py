@@ -11,7 +11,7 @@ from ledger.domain.run import RUN_TABLE, Awaited, Run, Trigger
 from ledger.domain.token_usage import TokenUsage
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Identity
-from ledger.intake.fact_types import FACT_TYPES, NAME_OF_RUN
+from ledger.features.facts.fact_types import FACT_TYPES, NAME_OF_RUN
 from ledger.language.published import PUBLISHED
 from projections.run.shown import ShownRun
 from projections.run.view import RunFold, RunRow, fold_of, row_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.http.machinery import bodies
-from ledger.intake.envelope import MAX_BODY_BYTES
+from ledger.features.facts.envelope import MAX_BODY_BYTES
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import encode, fact
 from tests.support.service import BATCH, STRUCTURED

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from ledger.application.report import command_of
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.intake import envelope
+from ledger.features.facts import envelope
+from ledger.features.facts.report import command_of
 from ledger.service.composition.writing import create_writer
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, activation, encode, fact

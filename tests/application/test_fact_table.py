@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.intake.fact_types import ALIASES, FACT_TYPES
+from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 from tests.support.fact_samples import DATA, RECORDED_AS
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.ledger import Ledger, new_id

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.application.report import command_of
-from ledger.intake import envelope
+from ledger.features.facts import envelope
+from ledger.features.facts.report import command_of
 from tests.support.facts import activation, encode, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id
 

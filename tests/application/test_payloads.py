@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from ledger.application.report import command_of
 from ledger.engine.log.vault import CannotOpen, RunKey, Vault, content_digest
 from ledger.engine.writer.request import Receipt
-from ledger.intake import envelope
+from ledger.features.facts import envelope
+from ledger.features.facts.report import command_of
 from ledger.service.composition.database import ConfigurationError, open_vault, prepare_database
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

@@ -13,7 +13,6 @@ import pytest
 from ledger.application.commands.keys import TellOmitted
 from ledger.application.commands.lines import Pause
 from ledger.application.loops import Housekeeper
-from ledger.application.report import command_of
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER, Principal
@@ -22,6 +21,7 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.refusals import DAILY, stream_of
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import command_of
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

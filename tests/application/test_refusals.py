@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, NARROW, STRANGER, Ledger, new_id
 

@@ -9,12 +9,12 @@ import pytest
 
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
-from ledger.application.report import command_of
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer import group, memory
 from ledger.engine.writer.command import Command
-from ledger.intake import envelope
+from ledger.features.facts import envelope
+from ledger.features.facts.report import command_of
 from ledger.settings import Settings
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, activation, encode, fact

@@ -6,7 +6,7 @@ import pytest
 
 from ledger.cli.files.map_file import Dialect
 from ledger.cli.line_parser import fact_of
-from ledger.intake.envelope import Rejected
+from ledger.features.facts.envelope import Rejected
 from tests.cli.test_sheets import one_column
 from tests.support.facts import LINE, encode, fact
 

@@ -17,7 +17,7 @@ from ledger.cli.files.map_file import FlowMap
 from ledger.cli.files.prefect import FlowRuns, Item
 from ledger.cli.line_parser import Chunk, fact_of
 from ledger.engine.values.values import parse_instant
-from ledger.intake.envelope import Fact, Rejected
+from ledger.features.facts.envelope import Fact, Rejected
 from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY

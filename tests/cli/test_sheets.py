@@ -21,8 +21,8 @@ from ledger.cli.arguments import main
 from ledger.cli.files.map_file import ATTRIBUTES, Dialect, SheetMap, fields_of, sheet_map
 from ledger.cli.files.sheet import Sheet
 from ledger.cli.line_parser import fact_of
-from ledger.intake.envelope import Fact, Rejected
-from ledger.intake.fact_types import ALIASES, FACT_TYPES
+from ledger.features.facts.envelope import Fact, Rejected
+from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 from ledger.service.composition.database import ConfigurationError
 from tests.cli.conftest import Ledger
 from tests.cli.test_loading import events, peak_memory

@@ -19,7 +19,7 @@ from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.language import audited
 from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.application.report import command_of
 from ledger.engine.log.append import Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.lineage import _IDS_A_SECOND, _POSITIONS_A_SECOND, IDS_MOVED, POSITIONS_MOVED
@@ -24,6 +23,7 @@ from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EVENT_ID, format_id
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import command_of
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, running
 from ledger.settings import Settings

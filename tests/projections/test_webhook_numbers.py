@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger.application.commands import webhooks
-from ledger.application.report import command_of
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
+from ledger.features.facts.report import command_of
 from ledger.language.published import TYPES
 from tests.support.facts import activation, fact
 from tests.support.ledger import Ledger, instant

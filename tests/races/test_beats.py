@@ -13,10 +13,10 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.report import command_of
 from ledger.engine.log.event_log import Log
 from ledger.engine.writer import writer as writer_module
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import command_of
 from ledger.service.composition.writing import create_writer, running, writing
 from ledger.settings import Settings
 from tests.support.facts import LINE, activation, fact

@@ -18,12 +18,12 @@ import pytest
 
 from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.application.loops import LeaseWatch
-from ledger.application.report import ReportFact, command_of
 from ledger.engine.log import leases
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import ReportFact, command_of
 from ledger.service.composition.writing import create_writer, running
 from ledger.settings import Settings
 from tests.support.facts import activation, fact

@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.report import command_of
 from ledger.cli import load
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
@@ -23,6 +22,7 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.turns import Neighbours, create_board
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import command_of
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import now, parsed, principal

@@ -6,7 +6,7 @@ import msgspec
 
 from ledger.engine.values.event_table import EventRow, Part
 from ledger.engine.values.recorded import Event
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.records import EVENT_TABLE
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 

@@ -20,7 +20,6 @@ from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
-from ledger.application.report import command_of
 from ledger.domain.watch import Condition, WatchSettings
 from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
@@ -32,7 +31,8 @@ from ledger.engine.values.values import day_of, format_instant, week_of
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.intake import envelope
+from ledger.features.facts import envelope
+from ledger.features.facts.report import command_of
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ledger.application.commands.lines import GoIdle, LiftHold, Pause, Resume
-from ledger.application.report import ReportFact, command_of
 from ledger.engine.log.append import Append, Loaded, Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.tables import OpenRunRow
@@ -25,8 +24,9 @@ from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.intake import envelope
-from ledger.intake.envelope import Fact
+from ledger.features.facts import envelope
+from ledger.features.facts.envelope import Fact
+from ledger.features.facts.report import ReportFact, command_of
 from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
 from tests.support.forked import CONTEXT

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.application.report import command_of
 from ledger.demo import story
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
@@ -28,6 +27,7 @@ from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.rebuild import Rebuilt, Verified
 from ledger.engine.views.rebuilder import Rebuilder
 from ledger.engine.views.schema import create_tables, table_of
+from ledger.features.facts.report import command_of
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.transactions import undone

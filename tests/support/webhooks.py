@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from standardwebhooks import Webhook
 
 from ledger.application.commands import webhooks
-from ledger.application.report import command_of
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.facts.report import command_of
 from ledger.feed import signing
 from ledger.service.composition.loops import Dispatching
 from ledger.service.composition.writing import writing

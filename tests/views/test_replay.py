@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.report import command_of
 from ledger.demo import story
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
@@ -20,6 +19,7 @@ from ledger.engine.views.contract import Projection, take
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_tables, table_of
 from ledger.engine.writer.request import Receipt
+from ledger.features.facts.report import command_of
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.soak import repeated

@@ -20,7 +20,6 @@ from ledger.api.routes import (
     directory,
     event_types,
     executions,
-    facts,
     feeds,
     holds,
     keys,
@@ -46,6 +45,7 @@ from ledger.engine.http.machinery.headers import Compression, Packed
 from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
+from ledger.features.facts import routes as facts
 
 if TYPE_CHECKING:
     # Only loaded where assistants are served.

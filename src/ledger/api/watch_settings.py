@@ -31,7 +31,7 @@ from ledger.engine.values.values import (
     ExecutionModel,
     ProductLine,
 )
-from ledger.intake.fact_types import Characters, Label
+from ledger.features.facts.fact_types import Characters, Label
 
 W = TypeVar("W", bound=str)
 

@@ -6,14 +6,14 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from ledger.application.report import ReportFact
 from ledger.application.report_spans import ReportSpan
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.writer.command import Command, TurnDown
 from ledger.engine.writer.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Observer
-from ledger.intake.fact_types import FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
+from ledger.features.facts.report import ReportFact
 
 _APPEND_SECONDS = Histogram(
     "ledger_append_seconds",

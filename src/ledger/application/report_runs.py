@@ -22,8 +22,8 @@ from ledger.engine.values.values import MAX_OPEN_RUNS, Origin
 from ledger.engine.writer.command import Recording
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import NEXT, sees
-from ledger.intake import fact_types as types
-from ledger.intake.envelope import Fact
+from ledger.features.facts import fact_types as types
+from ledger.features.facts.envelope import Fact
 
 _encode = msgspec.json.Encoder().encode
 

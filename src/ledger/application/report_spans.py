@@ -5,7 +5,6 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from ledger.application.report import ReportFact
 from ledger.application.report_runs import run_of
 from ledger.engine.log.decisions import First
 from ledger.engine.values.errors import FactConflict, Refused
@@ -15,7 +14,8 @@ from ledger.engine.writer.command import OwnCommand
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
-from ledger.intake.envelope import Fact
+from ledger.features.facts.envelope import Fact
+from ledger.features.facts.report import ReportFact
 
 _PARENTAGE = OwnCommand(PARENT_BY_TRACE)
 """The ledger's own request by which runs get the parents that their traces show."""

@@ -18,8 +18,8 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid, TooLarge, Unavailable
-from ledger.intake import envelope
-from ledger.intake.envelope import MAX_FACT_BYTES, MAX_ITEMS, TOO_LARGE, Fact, Rejected
+from ledger.features.facts import envelope
+from ledger.features.facts.envelope import MAX_FACT_BYTES, MAX_ITEMS, TOO_LARGE, Fact, Rejected
 from ledger.service.processes import Lifeline, calm_collector, show_name
 
 _AHEAD = 3

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ledger.application.commands import keys
-from ledger.application.report import command_of
 from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import Format, ParsedLine, in_order, parsing
@@ -41,7 +40,8 @@ from ledger.engine.writer.periodic import sweepers_kept_away
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
-from ledger.intake.envelope import Fact, Rejected
+from ledger.features.facts.envelope import Fact, Rejected
+from ledger.features.facts.report import command_of
 from ledger.intake.tokens import create_token
 from ledger.service.address import address_kept
 from ledger.service.composition.database import prepare_reading

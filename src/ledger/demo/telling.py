@@ -16,7 +16,6 @@ import msgspec
 
 from ledger.application.commands.lines import GoIdle
 from ledger.application.commands.runs import ExpireLease
-from ledger.application.report import command_of
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
@@ -26,7 +25,8 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
-from ledger.intake import envelope
+from ledger.features.facts import envelope
+from ledger.features.facts.report import command_of
 
 _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""

@@ -8,8 +8,14 @@ import msgspec
 from ledger.domain.token_usage import TokenUsage
 from ledger.engine.values.errors import Invalid, LedgerError, TooLarge
 from ledger.engine.values.values import format_instant, instant_of
-from ledger.intake.envelope import MAX_FACT_BYTES, TOO_LARGE, Fact, Rejected, from_structured
-from ledger.intake.fact_types import MAX_COUNT, MAX_MODELS, NAME_OF_RUN
+from ledger.features.facts.envelope import (
+    MAX_FACT_BYTES,
+    TOO_LARGE,
+    Fact,
+    Rejected,
+    from_structured,
+)
+from ledger.features.facts.fact_types import MAX_COUNT, MAX_MODELS, NAME_OF_RUN
 from ledger.intake.spans import Span, SpanPayload
 
 _encode = msgspec.json.Encoder().encode

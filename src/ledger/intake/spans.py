@@ -18,8 +18,8 @@ from ledger.domain.token_usage import TokenUsage
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import escaped, is_plain, name_of_span
-from ledger.intake.envelope import MAX_FACT_BYTES
-from ledger.intake.fact_types import MAX_COUNT, MAX_LABEL
+from ledger.features.facts.envelope import MAX_FACT_BYTES
+from ledger.features.facts.fact_types import MAX_COUNT, MAX_LABEL
 from ledger.intake.otlp import SentSpan
 
 _LINE, _IS_RUN, _SERVICE = "ledger.service_line_id", "ledger.run", "service.name"

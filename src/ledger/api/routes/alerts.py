@@ -61,7 +61,7 @@ from ledger.engine.values.values import (
     sort_key,
 )
 from ledger.engine.writer.request import Receipt
-from ledger.intake.fact_types import Characters, Instant, Label
+from ledger.features.facts.fact_types import Characters, Instant, Label
 from projections.watch.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
 from projections.watch.statements import AlertSort, alerts_read
 from projections.watch.view import RANKS

@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from ledger.application.report import MAX_AHEAD
 from ledger.engine.http.exports import (
     PAGE,
     Exported,
@@ -46,6 +45,7 @@ from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, EVENT_ID, LATEST, micros_of
+from ledger.features.facts.report import MAX_AHEAD
 from ledger.language.envelopes import Envelope
 from ledger.language.published import TYPES
 from projections.event import feeds, items

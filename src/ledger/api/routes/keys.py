@@ -55,7 +55,7 @@ from ledger.engine.values.values import (
 )
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
-from ledger.intake.fact_types import Label
+from ledger.features.facts.fact_types import Label
 from ledger.intake.tokens import create_token
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)

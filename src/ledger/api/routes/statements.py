@@ -57,7 +57,7 @@ from ledger.engine.values.values import (
     WORKSPACE_ID,
     id_named,
 )
-from ledger.intake.fact_types import Characters
+from ledger.features.facts.fact_types import Characters
 from ledger.reads.changes import ChangedLine, changes_of
 from ledger.reads.statement import compose, scope_of
 from ledger.reads.usage import Corner

@@ -47,8 +47,8 @@ from ledger.engine.values.values import LINE_ID, escaped, name_of_span
 from ledger.engine.writer.command import Command, TurnDown
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.turns import TURN_FACTS
+from ledger.features.facts.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake import otlp
-from ledger.intake.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
 from ledger.intake.spans import READ, Attributes, Span, read, resource_of
 

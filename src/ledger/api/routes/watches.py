@@ -55,7 +55,7 @@ from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
-from ledger.intake.fact_types import Label
+from ledger.features.facts.fact_types import Label
 from ledger.reads.episodes import episodes_of
 from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, DueLine, open_now, silent_now
 from ledger.reads.usage import Corner

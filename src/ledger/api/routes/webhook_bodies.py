@@ -10,8 +10,8 @@ from ledger.domain.watch import Severity
 from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
 from ledger.engine.http.reading import Bound
 from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
+from ledger.features.facts.fact_types import Characters
 from ledger.feed.target import LONGEST_URL
-from ledger.intake.fact_types import Characters
 from ledger.language.published import TYPES
 
 

@@ -20,7 +20,7 @@ import msgspec
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import LINE_ID, escaped
-from ledger.intake.fact_types import ALIASES, FACT_TYPES
+from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 
 T = TypeVar("T")
 

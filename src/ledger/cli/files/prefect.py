@@ -17,8 +17,8 @@ import msgspec
 from ledger.cli.files.map_file import FlowMap
 from ledger.cli.line_parser import Chunk, chunks_of_lines, fact_of
 from ledger.engine.values.errors import Invalid
-from ledger.intake.envelope import MAX_ITEMS, Fact, Rejected
-from ledger.intake.fact_types import NAME_OF_RUN
+from ledger.features.facts.envelope import MAX_ITEMS, Fact, Rejected
+from ledger.features.facts.fact_types import NAME_OF_RUN
 
 _ENDINGS = {
     "COMPLETED": "completed",

@@ -32,7 +32,7 @@ from ledger.engine.values import json_gate
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid, TooLarge
 from ledger.engine.values.values import escaped, format_instant
-from ledger.intake.envelope import MAX_ITEMS, TOO_LARGE, Fact, Rejected
+from ledger.features.facts.envelope import MAX_ITEMS, TOO_LARGE, Fact, Rejected
 from ledger.service.composition.database import ConfigurationError
 
 _SEEN = "CREATE TABLE seen (id TEXT PRIMARY KEY, rows INTEGER) WITHOUT ROWID"

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validat
 
 from ledger.domain.watch import Condition
 from ledger.engine.values.values import TEXT
-from ledger.intake.fact_types import Characters, Instant
+from ledger.features.facts.fact_types import Characters, Instant
 
 W = TypeVar("W", bound=str)
 

@@ -31,7 +31,7 @@ from ledger.engine.writer.group import EventTenant, Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.refusals import Refusals, WriteRefused, stream_of
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
-from ledger.intake.envelope import Fact
+from ledger.features.facts.envelope import Fact
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 

@@ -12,7 +12,6 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel
 
-from ledger.api.fact_schema import ACTORS
 from ledger.api.routes.audit import WORDS
 from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
@@ -31,6 +30,7 @@ from ledger.engine.values.values import (
     State,
     TriggerType,
 )
+from ledger.features.facts.fact_schema import ACTORS
 from ledger.language.published import TYPES
 from projections.watch.shown import AlertStatus
 

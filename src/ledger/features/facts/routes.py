@@ -6,8 +6,6 @@ from typing import Literal
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from ledger.api.fact_schema import BATCH_BODY, FACT_BODY
-from ledger.application.report import command_of
 from ledger.engine.http.lean import LeanRoute, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.headers import header
@@ -29,8 +27,10 @@ from ledger.engine.values.errors import LedgerError, Refused, TooLarge
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command, TurnDown
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.intake import envelope as parsing
-from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
+from ledger.features.facts import envelope as parsing
+from ledger.features.facts.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
+from ledger.features.facts.fact_schema import BATCH_BODY, FACT_BODY
+from ledger.features.facts.report import command_of
 
 router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)
 

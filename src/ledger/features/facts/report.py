@@ -32,8 +32,8 @@ from ledger.engine.writer.command import Command, Recording, TurnDown, receipt_o
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
-from ledger.intake import fact_types as types
-from ledger.intake.envelope import Fact, Rejected
+from ledger.features.facts import fact_types as types
+from ledger.features.facts.envelope import Fact, Rejected
 
 MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future, since clocks differ a little."""

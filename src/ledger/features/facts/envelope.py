@@ -36,7 +36,7 @@ from ledger.engine.values.values import (
 )
 from ledger.engine.writer.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import About
-from ledger.intake.fact_types import (
+from ledger.features.facts.fact_types import (
     ALIASES,
     ANY_JSON,
     FACT_TYPES,

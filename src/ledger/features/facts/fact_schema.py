@@ -6,8 +6,8 @@ from pydantic.json_schema import models_json_schema
 
 from ledger.engine.http.models import TEMPLATE, camel, one_of, reference
 from ledger.engine.values.values import LABEL, ActorType
-from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
-from ledger.intake.fact_types import ALIASES, FACT_TYPES, NAME_OF_RUN, FactType
+from ledger.features.facts.envelope import MAX_ITEMS, SUBJECT_IDS
+from ledger.features.facts.fact_types import ALIASES, FACT_TYPES, NAME_OF_RUN, FactType
 
 _NAMES, _DEFINITIONS = models_json_schema(
     [(kind.data, "validation") for kind in FACT_TYPES.values()], ref_template=TEMPLATE

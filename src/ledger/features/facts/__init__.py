@@ -1,0 +1,1 @@
+"""Facts as product lines report them: the envelope, the types, the report."""
