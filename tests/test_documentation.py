@@ -9,7 +9,6 @@ from fastapi.routing import APIRoute
 
 from ledger.api.app import ROUTED
 from ledger.domain.api_key import Permission
-from ledger.domain.health import SignalName, SignalStatus
 from ledger.engine.values.values import (
     ActorType,
     Cause,
@@ -21,6 +20,7 @@ from ledger.engine.values.values import (
     TriggerType,
 )
 from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
+from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.records import EVENTS
 from ledger.settings import Settings
 from projections import projections

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.execution import Execution
-from ledger.domain.execution_events import CHECK_INS, Activated, HealthSignalReported
 from ledger.engine.postgres.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.execution_events import CHECK_INS, Activated, HealthSignalReported
 from ledger.language.audited import about_line_of, write_of
 from ledger.language.envelopes import line_of
 from ledger.language.published import PUBLISHED, UNCHANGED_HEALTH, changes_health

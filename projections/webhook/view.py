@@ -22,8 +22,6 @@ from ledger.domain.endpoint import (
     WebhookResendRequested,
     WebhookTestRequested,
 )
-from ledger.domain.execution_events import HealthSignalReported
-from ledger.domain.health import SignalName, SignalStatus
 from ledger.engine.page.rendering import EndpointSetUp, json_text, members, shown_as, time_text
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
@@ -31,6 +29,8 @@ from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.lines.model.execution_events import HealthSignalReported
+from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 
 

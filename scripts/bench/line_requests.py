@@ -15,7 +15,6 @@ from limits import Query
 from population import TAGS, WORKSPACES, Population
 from story import ORGANIZATION, line_id
 
-from ledger.api.routes.executions import LinesQuery
 from ledger.engine.http.reading import encode_cursor
 from ledger.engine.values.values import (
     CAUSES,
@@ -28,7 +27,8 @@ from ledger.engine.values.values import (
     sort_key,
     week_of,
 )
-from projections.execution import lists, statements
+from ledger.features.lines.routes.executions import LinesQuery
+from projections.lines import lists, statements
 from projections.run.statements import runs_read
 
 PAGE = 25

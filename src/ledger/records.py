@@ -4,7 +4,6 @@ from ledger.domain.alert import ALERT_TABLE
 from ledger.domain.api_key import API_KEY_TABLE
 from ledger.domain.directory import DIRECTORY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
-from ledger.domain.execution_events import EXECUTION_TABLE
 from ledger.domain.reads import READ_TABLE
 from ledger.domain.run import RUN_TABLE
 from ledger.domain.session import SESSION_TABLE
@@ -13,6 +12,7 @@ from ledger.domain.watch import WATCH_TABLE
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event
 from ledger.engine.writer.refusals import REFUSAL_TABLE
+from ledger.features.lines.model.execution_events import EXECUTION_TABLE
 
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,

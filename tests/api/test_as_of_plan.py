@@ -17,8 +17,8 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
-from projections.execution import lists, statements
-from projections.execution.orders import Sort
+from projections.lines import lists, statements
+from projections.lines.orders import Sort
 from projections.run.statements import run_read
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact

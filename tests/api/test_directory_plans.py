@@ -9,7 +9,7 @@ import pytest
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.writer.writer import Writer
 from projections.directory.statements import SCOPES, names_read, page_read
-from projections.execution.statements import organizations_read
+from projections.lines.statements import organizations_read
 from tests.support.facts import ORGANIZATION, activation
 from tests.support.plans import cost, database_after
 from tests.support.racing_writers import now

@@ -14,7 +14,7 @@ import jsonschema_rs
 import pytest
 
 from ledger.engine.http.document.schemas import _NAMED, _UNIONS
-from projections.execution.shown import LineDetail, ShownLine
+from projections.lines.shown import LineDetail, ShownLine
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 

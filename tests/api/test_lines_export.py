@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import executions as routes
 from ledger.engine.http import exports
+from ledger.features.lines.routes import executions as routes
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import activation, fact
 from tests.support.feeds import BEHIND, cell_of

@@ -9,8 +9,8 @@ import pytest
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
 from ledger.engine.writer.writer import Writer
-from projections.execution import lists
-from projections.execution.orders import Sort
+from projections.lines import lists
+from projections.lines.orders import Sort
 from projections.run.statements import runs_read
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after

@@ -10,9 +10,9 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.api.routes.executions import Filters
-from ledger.api.routes.holds import LineFilter
 from ledger.engine.http.reading import Query
+from ledger.features.lines.routes.executions import Filters
+from ledger.features.lines.routes.holds import LineFilter
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.api.test_idempotency_key import await_end, end

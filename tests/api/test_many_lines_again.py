@@ -7,7 +7,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.api.routes import holds as routes
+from ledger.features.lines.routes import holds as routes
 from tests.api.test_idempotency_key import end
 from tests.api.test_many_lines import holds, many, told
 from tests.support.audits import Tenant

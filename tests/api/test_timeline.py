@@ -12,7 +12,7 @@ import pytest
 from ledger.api.routes.stories import ShownTimeline
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.values import sort_key
-from projections.execution import statements
+from projections.lines import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.log_checker import check

@@ -10,10 +10,10 @@ import pytest
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import day_of, format_instant, week_of
 from ledger.engine.writer.writer import Writer
-from projections.execution import lists
-from projections.execution.orders import Sort
-from projections.execution.rank import NEVER_DUE
-from projections.execution.statements import summary_read
+from projections.lines import lists
+from projections.lines.orders import Sort
+from projections.lines.rank import NEVER_DUE
+from projections.lines.statements import summary_read
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after
 from tests.support.racing_writers import now

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from ledger.application.commands.lines import GoIdle, Pause
 from ledger.engine.log.append import Append
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
@@ -26,6 +25,7 @@ from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
+from ledger.features.lines.commands.lines import GoIdle, Pause
 from ledger.service.composition.writing import create_writer
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact

@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
-from ledger.application.commands.lines import Pause
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import COMMAND_LINE, Principal
+from ledger.features.lines.commands.lines import Pause
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, new_id
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes.holds import MOST_LINES
-from ledger.application.commands.lines import LiftHold, Pause, Resume
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer import group
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.periodic import sweepers_kept_away
 from ledger.engine.writer.request import Receipt
+from ledger.features.lines.commands.lines import LiftHold, Pause, Resume
+from ledger.features.lines.routes.holds import MOST_LINES
 from ledger.settings import Settings
 from tests.support.facts import activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, new_id, working

@@ -12,9 +12,6 @@ import psycopg
 import pytest
 
 from ledger.domain.api_key import API_KEY_TABLE
-from ledger.domain.execution import Execution
-from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
-from ledger.domain.health import Signal
 from ledger.domain.run import RUN_EVENTS
 from ledger.engine.log import snapshots
 from ledger.engine.log.migrate import migrate
@@ -24,6 +21,9 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.pipeline import Transaction, insert
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
+from ledger.features.lines.model.health import Signal
 from ledger.log.verifications import Difference
 from ledger.settings import Settings
 from ledger.verification.derived import compare

@@ -11,8 +11,6 @@ import pytest
 from ledger.domain import alert, endpoint, run, statement, watch
 from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.execution import Execution
-from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.run import Run
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
@@ -20,10 +18,12 @@ from ledger.engine.values.event_table import EventRow, Note, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.execution_events import EXECUTION_EVENTS
 from ledger.language import audited
 from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections
-from projections.execution.line import LineFold
+from projections.lines.line import LineFold
 from tests.golden.samples import BODIES, WATCH, envelope
 from tests.support.audits import SYSTEM_TYPES
 

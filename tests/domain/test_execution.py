@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from ledger.domain import execution_events as e
-from ledger.domain.execution import Execution
-from ledger.domain.health import Signal
 from ledger.engine.values.errors import InvalidState, RunsNotSupported
 from ledger.engine.values.recorded import Actor, Event
+from ledger.features.lines.model import execution_events as e
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.health import Signal
 from tests.support.domain import (
     ACTIVATED,
     NOTHING,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain import health
-from ledger.domain.health import Signal
 from ledger.engine.values import values
+from ledger.features.lines.model import health
+from ledger.features.lines.model.health import Signal
 
 INSTANTS = st.datetimes(
     min_value=datetime(2000, 1, 2), max_value=datetime(2099, 12, 30), timezones=st.just(UTC)

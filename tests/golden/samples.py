@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from ledger.domain import endpoint as w
-from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.alert import (
     AlertAcknowledged,
@@ -39,6 +38,7 @@ from ledger.domain.watch_hours import WatchHours
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
+from ledger.features.lines.model import execution_events as e
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

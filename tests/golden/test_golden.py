@@ -17,9 +17,9 @@ from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.execution_events import Woken
 from ledger.engine.log.codec import UPCASTERS, EnvelopeMapper
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.features.lines.model.execution_events import Woken
 from ledger.records import EVENTS
 from tests.golden.samples import (
     BODIES,

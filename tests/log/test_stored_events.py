@@ -8,10 +8,10 @@ import pytest
 from msgspec import json
 from psycopg.rows import tuple_row
 
-from ledger.domain.execution_events import CheckedIn
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.scope import ANY, EVERYONE, Tenant
 from ledger.engine.values.principal import Principal
+from ledger.features.lines.model.execution_events import CheckedIn
 from tests.golden.samples import envelope
 from tests.support.reader import become_reader, set_tenant
 from tests.support.stored import DROP_CHECK

@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.domain.execution_events import Woken
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.migrate import SchemaError, migrate
 from ledger.engine.log.walls import protect
 from ledger.engine.postgres.catalog import items, rights
 from ledger.engine.views.definitions import compare
+from ledger.features.lines.model.execution_events import Woken
 from ledger.service.composition.database import inspect_database, migrate_database, prepare_database
 from ledger.settings import Settings
 from projections import projections

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.values.values import STATES
-from projections.execution import statements
+from projections.lines import statements
 from tests.support.ledger import Ledger
 from tests.support.random_lines import (
     RandomLines,

@@ -3,13 +3,13 @@
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.engine.values.recorded import Recorded
-from projections.execution.counts import COUNT, CountRow
-from projections.execution.hours import DAY, DayRow
-from projections.execution.rank import NEVER_DUE, NO_SCORE, RANK, RankRow
-from projections.execution.rows import (
+from ledger.features.lines.model import execution_events as e
+from projections.lines.counts import COUNT, CountRow
+from projections.lines.hours import DAY, DayRow
+from projections.lines.rank import NEVER_DUE, NO_SCORE, RANK, RankRow
+from projections.lines.rows import (
     EXECUTION,
     EXECUTION_VERSION,
     FOREVER,
@@ -26,7 +26,7 @@ from projections.execution.rows import (
     TagRow,
     VersionRow,
 )
-from projections.execution.view import ExecutionView
+from projections.lines.view import ExecutionView
 from tests.support.domain import START, activated, minute, recorded
 from tests.support.view_rows import given
 

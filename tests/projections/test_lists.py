@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.values.values import day_of, parse_instant, week_of
-from projections.execution import lists, orders
+from projections.lines import lists, orders
 from tests.support.ledger import Ledger
 from tests.support.random_lines import (
     OF_NOW,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.execution_events import CheckedIn
 from ledger.engine.values.recorded import FactIdentity, Recorded
+from ledger.features.lines.model.execution_events import CheckedIn
 from projections.source import view
 from projections.source.view import SOURCE, SourceRow, SourceView
 from tests.support.domain import START, recorded

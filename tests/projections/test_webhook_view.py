@@ -3,8 +3,8 @@
 from typing import Any
 
 from ledger.domain import endpoint as w
-from ledger.domain import execution_events as e
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.features.lines.model import execution_events as e
 from projections.webhook.view import (
     HEALTH,
     MESSAGE,

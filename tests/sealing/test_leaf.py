@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.execution_events import CheckedIn, Woken
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import format_instant, micros_of
+from ledger.features.lines.model.execution_events import CheckedIn, Woken
 from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
 from tests.golden.samples import envelope, file_of
 

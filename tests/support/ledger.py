@@ -16,7 +16,6 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
@@ -33,11 +32,12 @@ from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
+from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from ledger.watching.loop import WatchLoop
-from projections.execution import statements
+from projections.lines import statements
 from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_read
 from tests.support.facts import ORGANIZATION, activation, encode, fact

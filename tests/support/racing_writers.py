@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.application.commands.lines import GoIdle, LiftHold, Pause, Resume
 from ledger.engine.log.append import Append, Loaded, Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.tables import OpenRunRow
@@ -27,6 +26,7 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.envelope import Fact
 from ledger.features.facts.report import ReportFact, command_of
+from ledger.features.lines.commands.lines import GoIdle, LiftHold, Pause, Resume
 from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
 from tests.support.forked import CONTEXT

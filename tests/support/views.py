@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger.domain.execution import Execution
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
@@ -25,8 +24,9 @@ from ledger.engine.writer.periodic import LedSession
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
+from ledger.features.lines.model.execution import Execution
 from projections import projections
-from projections.execution.line import LineFold
+from projections.lines.line import LineFold
 from projections.run.view import RUN, RunFold, RunRow, RunView, row_of
 from tests.support import embedded
 from tests.support.databases import query

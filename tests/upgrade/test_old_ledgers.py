@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ledger.domain.execution_events import CheckedIn
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.lines.model.execution_events import CheckedIn
 from ledger.sealing.sealer import Sealer
 from ledger.sealing.tiles import WIDTH
 from ledger.sealing.watch import WitnessWatch

@@ -12,7 +12,7 @@ import pytest
 
 from ledger.engine.views.projector import LostLead, Projector
 from ledger.engine.writer.writer import Writer
-from projections.execution.view import ExecutionView
+from projections.lines.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.forked import CONTEXT

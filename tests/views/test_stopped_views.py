@@ -9,13 +9,13 @@ import psycopg
 import pytest
 
 from ledger.cli.views import list_projections
-from ledger.domain.execution_events import Updated
 from ledger.domain.run import RunStarted
 from ledger.engine.views.contract import Projection
 from ledger.engine.writer.writer import Writer
+from ledger.features.lines.model.execution_events import Updated
 from ledger.settings import Settings
 from projections import projections
-from projections.execution.view import ExecutionView
+from projections.lines.view import ExecutionView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import NAMES

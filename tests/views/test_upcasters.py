@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError
 
-from ledger.domain.execution_events import CheckedIn, Woken
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
@@ -14,6 +13,7 @@ from ledger.engine.values.recorded import Event
 from ledger.engine.views import rebuild as rebuilding
 from ledger.engine.views.compare import Difference
 from ledger.engine.views.projector import Projector
+from ledger.features.lines.model.execution_events import CheckedIn, Woken
 from projections import projections
 from tests.golden.samples import envelope, file_of
 from tests.support.facts import LINE, activation, fact

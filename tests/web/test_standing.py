@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.web.standing import says
+from ledger.features.lines.page.standing import says
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, visitor

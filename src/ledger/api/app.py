@@ -19,9 +19,7 @@ from ledger.api.routes import (
     credential,
     directory,
     event_types,
-    executions,
     feeds,
-    holds,
     keys,
     operations,
     proofs,
@@ -46,6 +44,7 @@ from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answe
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 from ledger.features.facts import routes as facts
+from ledger.features.lines.routes import executions, holds
 
 if TYPE_CHECKING:
     # Only loaded where assistants are served.

@@ -6,8 +6,8 @@ Pure: ``reads/comparison.py`` reads both sides.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ledger.domain import health
 from ledger.domain.usage import Sums
+from ledger.features.lines.model import health
 
 
 class KnownLine(NamedTuple):

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ledger.domain.alert import AlertOpened, AlertSubject
-from ledger.domain.execution import STUCK, Began, Execution
 from ledger.domain.watch import (
     BlockerOpen,
     Condition,
@@ -28,6 +27,7 @@ from ledger.domain.watch import (
 )
 from ledger.domain.watch_hours import due_at
 from ledger.engine.values.values import RunStatus, format_instant
+from ledger.features.lines.model.execution import STUCK, Began, Execution
 
 
 class OpenRun(NamedTuple):

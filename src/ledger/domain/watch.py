@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from ledger.domain.execution import Execution
 from ledger.domain.watch_hours import WatchHours
 from ledger.engine.values.errors import ChangedTooOften, InvalidState
 from ledger.engine.values.event_table import PASSES, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.engine.values.values import Cause, day_of, week_of
+from ledger.features.lines.model.execution import Execution
 
 Severity = Literal["info", "warning", "critical"]
 

@@ -14,7 +14,7 @@ from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.reads.usage import Corner, Summing, rows_at
 from projections.event.between import YEARS, between_read
-from projections.execution.scope import KNOWN
+from projections.lines.scope import KNOWN
 
 _PORTION = 200_000
 """Events that a statement counts, so that it holds no snapshot for long."""

@@ -10,18 +10,18 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ledger.domain import execution_events as events
 from ledger.domain.alert import AlertSubject
-from ledger.domain.execution import Blocker, Execution, Hold
 from ledger.domain.stretch import LineNow, Stretch, due_of, sentence
 from ledger.domain.watch import BlockerOpen, InState, Watch
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.recorded import Actor, Event
 from ledger.engine.values.values import State
+from ledger.features.lines.model import execution_events as events
+from ledger.features.lines.model.execution import Blocker, Execution, Hold
 from ledger.reads.preview import Ask, rows_since
 from ledger.reads.usage import Corner
-from projections.execution.episodes import blockers_read, states_read
+from projections.lines.episodes import blockers_read, states_read
 
 MOST_LINES = 20_000
 

@@ -16,8 +16,8 @@ from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.reads.usage import Corner
-from projections.execution.line import LineFold
-from projections.execution.watched import decode_line, watched_read
+from projections.lines.line import LineFold
+from projections.lines.watched import decode_line, watched_read
 from projections.run.limits import INSTANTS, above_read, passed, values_of
 from projections.run.statements import OPEN_RUNS
 from projections.source.statements import heard_read

@@ -20,7 +20,7 @@ from ledger.engine.values.errors import Behind
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
-from projections.execution.scope import NAMES, SECONDS, scope_read
+from projections.lines.scope import NAMES, SECONDS, scope_read
 from projections.run.usage import models_read, sums_read
 
 SLICE = 1000

@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.domain import execution_events as lines
-from ledger.domain import health
 from ledger.domain.alert import AlertOpened
-from ledger.domain.execution import Execution
 from ledger.domain.watch import (
     BlockerOpen,
     HealthBelow,
@@ -28,6 +25,9 @@ from ledger.domain.watch import (
 )
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.values import sort_key
+from ledger.features.lines.model import execution_events as lines
+from ledger.features.lines.model import health
+from ledger.features.lines.model.execution import Execution
 from ledger.watching.sums import under_again
 
 # The changes of a line after a position, each with its event.

@@ -8,10 +8,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.domain.alert import AlertOpened
-from ledger.domain.execution import Execution
 from ledger.domain.stretch import Stretch, over_since
 from ledger.domain.watch import UsageOver, Watch, first_instant
 from ledger.engine.values.values import sort_key
+from ledger.features.lines.model.execution import Execution
 from projections.run.limits import above, crossings, passed, values_of
 
 Connection = psycopg.Connection[TupleRow]

@@ -33,7 +33,7 @@ from ledger.engine.page.pages import (
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
 from ledger.engine.values.recorded import Actor
-from ledger.web.views import kept_of
+from ledger.features.lines.page.views import kept_of
 from projections.watch.shown import AlertStatus, ShownAlert
 
 PATH = "/ui/alerts"

@@ -11,7 +11,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ledger.api.routes import executions
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, encode_cursor
 from ledger.engine.http.replies import PageOf
@@ -39,7 +38,8 @@ from ledger.engine.values.values import (
     format_id,
     sort_key,
 )
-from projections.execution.shown import ShownLine
+from ledger.features.lines.routes import executions
+from projections.lines.shown import ShownLine
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 

@@ -11,7 +11,7 @@ from ledger.engine.page.showing import words
 from ledger.engine.values.periods import Period, month_of
 from ledger.engine.values.values import STATES, format_instant
 from ledger.web.scopes import changed, one
-from projections.execution.shown import ShownLine
+from projections.lines.shown import ShownLine
 from projections.search.words import fold
 
 HEADS: Mapping[str, str] = {

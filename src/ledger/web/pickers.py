@@ -24,7 +24,7 @@ from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, read_answer, show
 from ledger.engine.values.errors import Invalid
-from projections.execution.statements import assignees_read
+from projections.lines.statements import assignees_read
 from projections.search.words import fold
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.api.routes import runs
-from ledger.api.routes.executions import AnyLineId
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Identifier, Query, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -20,6 +19,7 @@ from ledger.engine.page.names import known_of_lines, name_of_line, names_of_acto
 from ledger.engine.page.pages import PageRoute, as_file, go, of_organization, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.engine.values.values import ENDED, RUN_STATUSES
+from ledger.features.lines.routes.executions import AnyLineId
 from ledger.web.history import as_known, run_events
 from projections.run.shown import ShownRun
 

@@ -16,7 +16,7 @@ from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.names import names_for, names_of_lines
 from ledger.engine.page.pages import go, read_answer
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
-from ledger.web.filters import chips_of
+from ledger.features.lines.page.filters import chips_of
 from ledger.web.pickers import Kind, names_of_resources
 
 LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)

@@ -7,10 +7,10 @@ from starlette.types import Scope
 from ledger.api.app import LedgerApi
 from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
+from ledger.features.lines.page import board, line, many, views
 from ledger.web import (
     alerts,
     audit,
-    board,
     channels,
     compare,
     docs,
@@ -18,8 +18,6 @@ from ledger.web import (
     integrity,
     jump,
     keys,
-    line,
-    many,
     open_id,
     palette,
     pickers,
@@ -30,7 +28,6 @@ from ledger.web import (
     sources,
     statements,
     usage,
-    views,
     watches,
     webhooks,
 )

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from fastapi import APIRouter, Response
 
-from ledger.api.routes import executions, feeds, usage
+from ledger.api.routes import feeds, usage
 from ledger.api.routes import statements as api
 from ledger.api.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
 from ledger.application.commands.statements import IssueStatement, WithdrawStatement
@@ -35,8 +35,9 @@ from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.engine.values.values import format_id, format_instant
+from ledger.features.lines.page.board_pages import LongLinesQuery
+from ledger.features.lines.routes import executions
 from ledger.language.envelopes import Envelope
-from ledger.web.board_pages import LongLinesQuery
 from ledger.web.events import seal_of
 from ledger.web.persons import persons_of
 from ledger.web.pickers import entries_of, names_of_resources
@@ -49,7 +50,7 @@ from ledger.web.statement_forms import (
     differences,
     period_name,
 )
-from projections.execution.shown import ShownLine
+from projections.lines.shown import ShownLine
 
 PATH = "/ui/statements"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)

@@ -9,9 +9,8 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.corners import LineFilters
-from ledger.api.routes import executions, usage
+from ledger.api.routes import usage
 from ledger.api.routes.compare import CompareQuery
-from ledger.api.routes.executions import Filters
 from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
 from ledger.domain.comparison import OF_PERIOD
 from ledger.engine.http.lean import needs
@@ -23,7 +22,9 @@ from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.periods import Period, common_periods, period_of
 from ledger.engine.values.values import STATES
-from ledger.web.board_pages import LongLinesQuery
+from ledger.features.lines.page.board_pages import LongLinesQuery
+from ledger.features.lines.routes import executions
+from ledger.features.lines.routes.executions import Filters
 from ledger.web.month_rows import HEADS, MonthRow, Rows, amounts_of, bars_of, place_of
 from ledger.web.scopes import (
     PAGE,
@@ -35,7 +36,7 @@ from ledger.web.scopes import (
     organization_first,
     scope_of,
 )
-from projections.execution.shown import LineDetail, ShownLine
+from projections.lines.shown import LineDetail, ShownLine
 
 router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)
 

@@ -21,7 +21,6 @@ from ledger.api.corners import (
 from ledger.api.routes.usage import EXPORT_LINES, whole
 from ledger.api.usage_rows import TOTAL
 from ledger.domain.comparison import NUMBERS, OF_PERIOD, OF_RUNS, BothSides, ChangeTotals, pair
-from ledger.domain.health import SignalStatus
 from ledger.domain.usage import LineInScope
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import LeanRoute, needs, read_route
@@ -38,6 +37,7 @@ from ledger.engine.http.replies import Meta, answer
 from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
+from ledger.features.lines.model.health import SignalStatus
 from ledger.reads.comparison import Comparing
 from ledger.reads.usage import Corner, Summing, UsageScope
 

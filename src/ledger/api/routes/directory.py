@@ -14,7 +14,7 @@ from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.reads.question import Answer
 from projections.directory.statements import page_read
-from projections.execution.statements import organizations_read
+from projections.lines.statements import organizations_read
 
 router = APIRouter(prefix="/v1", tags=["directory"], route_class=LeanRoute)
 

@@ -17,7 +17,6 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
-from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.read_notes import SeenLine
 from ledger.engine.http.exports import (
@@ -73,6 +72,7 @@ from ledger.engine.values.values import (
     parse_instant,
     sort_key,
 )
+from ledger.features.lines.routes.executions import AnyLineId, require_line_id
 from projections.run import statements
 from projections.run.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
 from projections.run.statements import Shows

@@ -9,7 +9,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes.executions import AnyLineId, require_line_id
 from ledger.api.routes.feeds import event_position
 from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.problems import STORY_ERRORS
@@ -39,10 +38,11 @@ from ledger.engine.values.timeline import (
     totals,
 )
 from ledger.engine.values.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
+from ledger.features.lines.routes.executions import AnyLineId, require_line_id
 from ledger.language.envelopes import HistoryItem
 from projections.event.items import history_item
 from projections.event.statements import history_read
-from projections.execution.statements import timeline_read
+from projections.lines.statements import timeline_read
 from projections.run.usage import usage_read
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ledger.domain import alert, run, statement
-from ledger.domain import execution_events as execution
 from ledger.domain.api_key import ApiKey
 from ledger.engine.log.tables import (
     API_KEY,
@@ -37,6 +36,7 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.event_table import Note
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
+from ledger.features.lines.model import execution_events as execution
 from ledger.records import EVENT_TABLE
 
 OwnedRow = EndpointRow | OrganizationWatchRow

@@ -20,7 +20,6 @@ from ledger.domain.alert import Alert
 from ledger.domain.api_key import ApiKey
 from ledger.domain.directory import DirectoryEntry
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.execution import Execution
 from ledger.domain.reads import RunDataReads
 from ledger.domain.run import Run
 from ledger.domain.session import Session
@@ -28,6 +27,7 @@ from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
 from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.writer.refusals import Refusals
+from ledger.features.lines.model.execution import Execution
 
 Aggregate = (
     Execution

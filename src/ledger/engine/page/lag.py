@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from fastapi import Request, Response
 
-from ledger.domain import execution_events as lines
 from ledger.engine.http.reading import Asking, services_of
 from ledger.engine.page.actions import label_of
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id
 from ledger.engine.writer.request import Receipt
+from ledger.features.lines.model import execution_events as lines
 
 COOKIE = "ledger_written"
 

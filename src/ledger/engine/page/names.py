@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ledger.api.routes import audit, executions, watches
+from ledger.api.routes import audit, watches
 from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -16,10 +16,11 @@ from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID
+from ledger.features.lines.routes import executions
 from ledger.web.persons import persons_of
 from projections.directory import statements as directory
-from projections.execution.shown import LineDetail
-from projections.execution.statements import names_read
+from projections.lines.shown import LineDetail
+from projections.lines.statements import names_read
 
 
 async def names_for(

@@ -16,7 +16,6 @@ from functools import cached_property
 import msgspec
 
 from ledger.domain.api_key import ApiKey
-from ledger.domain.execution import Execution
 from ledger.engine.log.append import Append, Numbers, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
@@ -40,6 +39,7 @@ from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, 
 from ledger.engine.values.values import EARLIEST, format_id
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
+from ledger.features.lines.model.execution import Execution
 from ledger.log.sessions import SessionRows
 from ledger.records import SINCE
 

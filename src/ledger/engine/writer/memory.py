@@ -14,7 +14,6 @@ import msgspec
 from ledger.domain.alert import Alert
 from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.execution import Execution
 from ledger.domain.run import MAX_ABOVE, Run
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
@@ -34,6 +33,7 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded
+from ledger.features.lines.model.execution import Execution
 from ledger.log.parents import ABOVE
 
 _UNPACKED = 5_000

@@ -14,11 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ledger.application import report_runs
-from ledger.domain import execution_events as events
 from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
-from ledger.domain.execution import Execution
-from ledger.domain.execution_events import Resource
-from ledger.domain.health import Signal
 from ledger.domain.run import Run
 from ledger.engine.log.decisions import First
 from ledger.engine.log.snapshots import Aggregate
@@ -34,6 +30,10 @@ from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
 from ledger.features.facts import fact_types as types
 from ledger.features.facts.envelope import Fact, Rejected
+from ledger.features.lines.model import execution_events as events
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.execution_events import Resource
+from ledger.features.lines.model.health import Signal
 
 MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future, since clocks differ a little."""

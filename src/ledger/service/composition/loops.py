@@ -39,7 +39,7 @@ from ledger.settings import Settings
 from ledger.verification.nightly import NightlyVerification
 from ledger.watching.loop import WatchLoop
 from projections import projections
-from projections.execution.statements import DUE_HOLDS, IDLE_CANDIDATES
+from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
 
 
 def create_sweeper(

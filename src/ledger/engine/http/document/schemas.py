@@ -16,7 +16,6 @@ from ledger.api.routes.audit import WORDS
 from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
-from ledger.domain.health import HealthLevel, SignalName, SignalStatus
 from ledger.domain.watch import Severity
 from ledger.domain.watch_hours import Weekday
 from ledger.engine.http.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
@@ -31,6 +30,7 @@ from ledger.engine.values.values import (
     TriggerType,
 )
 from ledger.features.facts.fact_schema import ACTORS
+from ledger.features.lines.model.health import HealthLevel, SignalName, SignalStatus
 from ledger.language.published import TYPES
 from projections.watch.shown import AlertStatus
 

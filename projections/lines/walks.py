@@ -6,7 +6,7 @@ from math import prod
 from types import MappingProxyType
 
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
-from projections.execution.statements import where_line
+from projections.lines.statements import where_line
 
 MOST_WALKS = 40
 """The most walks of a page: a walk takes some microseconds, even if it finds nothing."""

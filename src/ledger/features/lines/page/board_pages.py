@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
-from ledger.api.routes import executions
-from ledger.api.routes.executions import Filters, LineCounts, LinesQuery
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import Asking, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.engine.values.values import State
-from projections.execution.orders import Sort
-from projections.execution.shown import LineDetail
+from ledger.features.lines.routes import executions
+from ledger.features.lines.routes.executions import Filters, LineCounts, LinesQuery
+from projections.lines.orders import Sort
+from projections.lines.shown import LineDetail
 
 BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
 """The order of the board: lines that need a human come first."""

@@ -16,15 +16,6 @@ from fastapi import APIRouter, Response
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from ledger.api.routes.executions import Filters, filters_of
-from ledger.application.commands.holds import (
-    ChosenLines,
-    PauseMany,
-    PauseOne,
-    ResumeMany,
-    ResumeOne,
-    Told,
-)
 from ledger.engine.http.lean import LeanRoute, command_route
 from ledger.engine.http.many import carry_out, own_key
 from ledger.engine.http.models import CommandBody, PausedUntil, Written
@@ -45,7 +36,16 @@ from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavaila
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
 from ledger.engine.values.values import ORGANIZATION_ID, STATES, State, id_named
 from ledger.engine.writer.request import Receipt
-from projections.execution import lists, statements
+from ledger.features.lines.commands.holds import (
+    ChosenLines,
+    PauseMany,
+    PauseOne,
+    ResumeMany,
+    ResumeOne,
+    Told,
+)
+from ledger.features.lines.routes.executions import Filters, filters_of
+from projections.lines import lists, statements
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 

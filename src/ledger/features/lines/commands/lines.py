@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ledger.domain.execution import Execution
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.principal import PAUSE_UNTIL, SWEEPER
 from ledger.engine.values.recorded import Event
 from ledger.engine.writer.command import SubjectCommand, lift_due, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
+from ledger.features.lines.model.execution import Execution
 
 _LONGEST = timedelta(days=400)
 """The longest pause that the ledger ends by itself."""

@@ -22,8 +22,8 @@ from ledger.domain.watch import (
 )
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, read_of
-from projections.execution.line import LineFold
-from projections.execution.statements import where_line
+from projections.lines.line import LineFold
+from projections.lines.statements import where_line
 
 _LINES = """
 SELECT p.position, line.record_key, line.fold

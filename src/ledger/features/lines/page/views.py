@@ -16,14 +16,14 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.routes import executions
-from ledger.api.routes.executions import Filters, LineCounts
 from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, go, read_answer
 from ledger.engine.values.errors import Invalid
+from ledger.features.lines.routes import executions
+from ledger.features.lines.routes.executions import Filters, LineCounts
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 

@@ -16,12 +16,12 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from ledger.domain import health
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where
-from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
-from projections.execution.statements import COUNTS, METRICS, OF_BLOCKERS, RANK_FILTERS
-from projections.execution.walks import ALL, TENANTS, Walks
+from ledger.features.lines.model import health
+from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
+from projections.lines.statements import COUNTS, METRICS, OF_BLOCKERS, RANK_FILTERS
+from projections.lines.walks import ALL, TENANTS, Walks
 
 Sort = Literal["state_since", "health_score", "due_at"]
 """The orders of present lists, beside that by record id."""

@@ -6,10 +6,10 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.domain.health import LEAST
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
-from projections.execution.rank import NO_STATUS
+from ledger.features.lines.model.health import LEAST
+from projections.lines.rank import NO_STATUS
 
 # Projects of the line now: a semijoin, too.
 _HAS_PROJECT = """EXISTS (

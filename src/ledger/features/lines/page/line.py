@@ -9,11 +9,8 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import executions, feeds, runs, stories
-from ledger.api.routes.executions import AnyLineId, Filters
+from ledger.api.routes import feeds, runs, stories
 from ledger.api.routes.stories import ShownUsage, UsageQuery
-from ledger.application.commands.lines import Pause, Resume
-from ledger.domain.health import PENALTY
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import UNBUILT, status_of
@@ -36,15 +33,19 @@ from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
+from ledger.features.lines.commands.lines import Pause, Resume
+from ledger.features.lines.model.health import PENALTY
+from ledger.features.lines.page.board import query_of
+from ledger.features.lines.page.board_pages import CURSOR, Beside, neighbours
+from ledger.features.lines.page.standing import contrast, says
+from ledger.features.lines.page.timeline import band_of, life_of
+from ledger.features.lines.routes import executions
+from ledger.features.lines.routes.executions import AnyLineId, Filters
 from ledger.language.envelopes import Envelope, HistoryItem
 from ledger.web.alerts import alerts_of_line, keepers_of
-from ledger.web.board import query_of
-from ledger.web.board_pages import CURSOR, Beside, neighbours
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from ledger.web.run import RunsChart, chart_of
-from ledger.web.standing import contrast, says
-from ledger.web.timeline import band_of, life_of
-from projections.execution.shown import LineDetail
+from projections.lines.shown import LineDetail
 from projections.run.shown import ShownRun
 from projections.watch.shown import ShownAlert
 

@@ -17,7 +17,7 @@ from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import STATES, format_instant
 from ledger.web.alerts import SEVERITIES
 from ledger.web.history import Scale
-from projections.execution.shown import LineDetail
+from projections.lines.shown import LineDetail
 from projections.watch.shown import ShownAlert
 
 _STRETCHES = (365, 30, 7, 1)

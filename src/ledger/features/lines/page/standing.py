@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ledger.engine.page.showing import number, words
-from projections.execution.shown import LineDetail, ShownHealth
+from projections.lines.shown import LineDetail, ShownHealth
 
 
 def contrast(line: LineDetail) -> str | None:

@@ -6,10 +6,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import holds
-from ledger.api.routes.executions import Filters
-from ledger.api.routes.holds import LineOutcomes, LinesToPause, LinesToResume
-from ledger.application.commands.holds import PauseMany, ResumeMany
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import status_of
 from ledger.engine.http.reading import OR, Asking
@@ -27,7 +23,11 @@ from ledger.engine.page.pages import (
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Refused, Unavailable
 from ledger.engine.values.values import STATES
-from ledger.web.board import BoardQuery, query_of
+from ledger.features.lines.commands.holds import PauseMany, ResumeMany
+from ledger.features.lines.page.board import BoardQuery, query_of
+from ledger.features.lines.routes import holds
+from ledger.features.lines.routes.executions import Filters
+from ledger.features.lines.routes.holds import LineOutcomes, LinesToPause, LinesToResume
 
 router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=PageRoute)
 

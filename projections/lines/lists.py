@@ -21,9 +21,9 @@ from typing import Any
 
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
-from projections.execution.orders import Sort, ranked_read
-from projections.execution.rank import NO_SCORE
-from projections.execution.statements import (
+from projections.lines.orders import Sort, ranked_read
+from projections.lines.rank import NO_SCORE
+from projections.lines.statements import (
     CHANGING_FILTERS,
     COUNTS,
     ITEM_OF_PAST,
@@ -32,7 +32,7 @@ from projections.execution.statements import (
     SHOWN_THEN,
     where_line,
 )
-from projections.execution.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
+from projections.lines.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {
     "project_tag": "ledger.execution_tag",

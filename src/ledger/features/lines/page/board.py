@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.routes import executions, streams
-from ledger.api.routes.executions import OF_NOW, Filters, LineCounts
+from ledger.api.routes import streams
 from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import AnswerOf
@@ -18,12 +17,14 @@ from ledger.engine.page.names import names_for, names_of_actors
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import COLUMNS, columns_of
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
-from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
-from ledger.web.filters import chips_of, title_of
+from ledger.features.lines.page.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
+from ledger.features.lines.page.filters import chips_of, title_of
+from ledger.features.lines.page.views import kept_of, tabs_of
+from ledger.features.lines.routes import executions
+from ledger.features.lines.routes.executions import OF_NOW, Filters, LineCounts
 from ledger.web.pickers import kinds_for, names_of_resources
-from ledger.web.views import kept_of, tabs_of
-from projections.execution.rank import HEALTH, NEVER_DUE
-from projections.execution.shown import LineDetail, ReportedBlocker
+from projections.lines.rank import HEALTH, NEVER_DUE
+from projections.lines.shown import LineDetail, ReportedBlocker
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 

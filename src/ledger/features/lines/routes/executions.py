@@ -11,7 +11,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.application.commands.lines import Pause, Resume
 from ledger.engine.http.exports import (
     PAGE,
     Cut,
@@ -64,10 +63,11 @@ from ledger.engine.values.values import (
     parse_instant,
     sort_key,
 )
-from projections.execution import lists, statements
-from projections.execution.orders import Sort
-from projections.execution.rank import HEALTH, NEVER_DUE, NO_SCORE
-from projections.execution.shown import LineDetail, ShownLine, item_of_past
+from ledger.features.lines.commands.lines import Pause, Resume
+from projections.lines import lists, statements
+from projections.lines.orders import Sort
+from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE
+from projections.lines.shown import LineDetail, ShownLine, item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 from msgspec import field
 
-from ledger.domain import execution_events as events
-from ledger.domain import health
-from ledger.domain.execution_events import Resource
-from ledger.domain.health import HealthLevel, Signal
 from ledger.engine.values.errors import InvalidState, RunsNotSupported
 from ledger.engine.values.recorded import Actor, Event, Folded, Recorded
 from ledger.engine.values.values import MODELS_WITH_RUNS, Cause, HoldName, State
+from ledger.features.lines.model import execution_events as events
+from ledger.features.lines.model import health
+from ledger.features.lines.model.execution_events import Resource
+from ledger.features.lines.model.health import HealthLevel, Signal
 
 MOST_BYTES = 512 * 1024
 """The most bytes of a line's state as JSON: each change of a line stores the whole state anew."""

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain import execution_events as lines
 from ledger.engine.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import day_of, sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
-from projections.execution import line
+from ledger.features.lines.model import execution_events as lines
+from projections.lines import line
 
 
 class DayRow(NamedTuple):

@@ -10,14 +10,14 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.application.commands.lines import Pause, Resume, require_end
-from ledger.domain.execution import Execution, Hold
 from ledger.engine.values.errors import Forbidden, Invalid, InvalidState
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import HoldName, State
 from ledger.engine.writer.command import OTHER_TENANT, OwnCommand
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt
+from ledger.features.lines.commands.lines import Pause, Resume, require_end
+from ledger.features.lines.model.execution import Execution, Hold
 
 _encode = msgspec.json.Encoder().encode
 

@@ -8,10 +8,10 @@ or health score change.
 
 from typing import NamedTuple
 
-from ledger.domain import health
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Table, Text, Texts
 from ledger.engine.values.values import LATEST, sort_key
-from projections.execution.line import LineFold
+from ledger.features.lines.model import health
+from projections.lines.line import LineFold
 
 NO_SCORE = 101
 """The score of a line without signals, which stands behind all others in the order by health."""

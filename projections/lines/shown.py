@@ -13,10 +13,6 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.domain import health
-from ledger.domain.execution import Execution
-from ledger.domain.execution_events import Resource
-from ledger.domain.health import SignalName, SignalStatus
 from ledger.engine.page.rendering import ShownInstant, doc, json_text, members, shown_as, time_text
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import (
@@ -28,7 +24,11 @@ from ledger.engine.values.values import (
     ProductLine,
     State,
 )
-from projections.execution.line import Totals
+from ledger.features.lines.model import health
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.execution_events import Resource
+from ledger.features.lines.model.health import SignalName, SignalStatus
+from projections.lines.line import Totals
 
 
 class ShownBlocker(msgspec.Struct):

@@ -5,10 +5,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from ledger.domain.health import SignalName, SignalStatus
 from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note, Part
 from ledger.engine.values.recorded import Event
 from ledger.engine.values.values import Cause, ExecutionModel, HoldName, Origin, ProductLine
+from ledger.features.lines.model.health import SignalName, SignalStatus
 
 
 class Resource(msgspec.Struct, frozen=True):

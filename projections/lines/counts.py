@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.execution import Execution
 from ledger.engine.postgres.table import BigInt, Table, Text, Texts
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
-from projections.execution.line import Interval
-from projections.execution.rank import status_of
+from ledger.features.lines.model.execution import Execution
+from projections.lines.line import Interval
+from projections.lines.rank import status_of
 
 
 class Kind(NamedTuple):

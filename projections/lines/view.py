@@ -20,8 +20,6 @@ from typing import TypeVar
 
 import msgspec
 
-from ledger.domain.execution import Execution
-from ledger.domain.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
 from ledger.domain.run import RUN_EVENTS
 from ledger.engine.page.rendering import json_text, time_text
 from ledger.engine.postgres.table import Table
@@ -29,12 +27,14 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
-from projections.execution import counts, line, shown
-from projections.execution.counts import COUNT, Counts
-from projections.execution.hours import DAY, Hours
-from projections.execution.line import Interval, LineFold
-from projections.execution.rank import RANK, RankRow, rank_of
-from projections.execution.rows import (
+from ledger.features.lines.model.execution import Execution
+from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
+from projections.lines import counts, line, shown
+from projections.lines.counts import COUNT, Counts
+from projections.lines.hours import DAY, Hours
+from projections.lines.line import Interval, LineFold
+from projections.lines.rank import RANK, RankRow, rank_of
+from projections.lines.rows import (
     EXECUTION,
     EXECUTION_VERSION,
     FOREVER,

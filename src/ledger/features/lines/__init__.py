@@ -1,0 +1,1 @@
+"""Service lines: what they do, their blockers, holds and health."""

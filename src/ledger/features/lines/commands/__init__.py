@@ -1,0 +1,1 @@
+"""Commands on lines: pause and resume, idle lines, holds."""

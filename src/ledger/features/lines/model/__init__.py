@@ -1,0 +1,1 @@
+"""The aggregate of a line, its events, its health."""
