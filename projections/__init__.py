@@ -4,7 +4,7 @@ from ledger.engine.views.contract import Projection
 from projections.directory.view import DirectoryView
 from projections.event.view import EventView
 from projections.lines.view import ExecutionView
-from projections.run.view import RunView
+from projections.runs.view import RunView
 from projections.search.view import SearchView
 from projections.source.view import SourceView
 from projections.statement.view import StatementView

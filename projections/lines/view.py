@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import msgspec
 
-from ledger.domain.run import RUN_EVENTS
 from ledger.engine.page.rendering import json_text, time_text
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
@@ -29,6 +28,7 @@ from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
+from ledger.features.runs.model.run import RUN_EVENTS
 from projections.lines import counts, line, shown
 from projections.lines.counts import COUNT, Counts
 from projections.lines.hours import DAY, Hours

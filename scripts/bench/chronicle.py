@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from story import line_id
 
-from ledger.domain.run import Run
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.tables import LineActivityRow
@@ -22,6 +21,7 @@ from ledger.engine.values.principal import COMMAND_LINE, SWEEPER
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.values.values import format_id, format_instant
 from ledger.features.lines.model.execution_events import WentIdle
+from ledger.features.runs.model.run import Run
 
 BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
 SPAN = timedelta(weeks=6)

@@ -29,7 +29,7 @@ from ledger.engine.values.values import (
 )
 from ledger.features.lines.routes.executions import LinesQuery
 from projections.lines import lists, statements
-from projections.run.statements import runs_read
+from projections.runs.statements import runs_read
 
 PAGE = 25
 _TENANT = frozenset({"organization"})

@@ -6,10 +6,10 @@ from chronicle import Chronicle, KeyedRun, Line
 from population import Population
 from story import CALLER, ENGINEER, PROMPT, SUMMARY
 
-from ledger.domain.run import RunRequested, RunStarted, Trigger
-from ledger.domain.token_usage import Used
 from ledger.engine.values.recorded import Actor
 from ledger.features.lines.model import execution_events as events
+from ledger.features.runs.model.run import RunRequested, RunStarted, Trigger
+from ledger.features.runs.model.token_usage import Used
 from ledger.settings import Settings
 
 _PEOPLE = [Actor("user", f"USR-26-{number:06d}") for number in range(1, 41)]

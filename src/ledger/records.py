@@ -4,8 +4,6 @@ from ledger.domain.alert import ALERT_TABLE
 from ledger.domain.api_key import API_KEY_TABLE
 from ledger.domain.directory import DIRECTORY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
-from ledger.domain.reads import READ_TABLE
-from ledger.domain.run import RUN_TABLE
 from ledger.domain.session import SESSION_TABLE
 from ledger.domain.statement import STATEMENT_TABLE
 from ledger.domain.watch import WATCH_TABLE
@@ -13,6 +11,8 @@ from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event
 from ledger.engine.writer.refusals import REFUSAL_TABLE
 from ledger.features.lines.model.execution_events import EXECUTION_TABLE
+from ledger.features.runs.model.reads import READ_TABLE
+from ledger.features.runs.model.run import RUN_TABLE
 
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,

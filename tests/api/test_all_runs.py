@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import runs as routes
 from ledger.engine.http import exports
 from ledger.engine.values.values import RUN_STATUSES, sort_key
+from ledger.features.runs import routes
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.service import BATCH

@@ -19,7 +19,7 @@ from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections.lines import lists, statements
 from projections.lines.orders import Sort
-from projections.run.statements import run_read
+from projections.runs.statements import run_read
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after

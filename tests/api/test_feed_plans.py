@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.read_notes import NoteRead, SeenLine
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
@@ -17,6 +16,7 @@ from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import Pause
+from ledger.features.runs.read_notes import NoteRead, SeenLine
 from ledger.language.audited import FACT_EVENT_TYPES, actions_of
 from projections import projections
 from projections.event import feeds, statements

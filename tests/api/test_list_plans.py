@@ -11,7 +11,7 @@ from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES,
 from ledger.engine.writer.writer import Writer
 from projections.lines import lists
 from projections.lines.orders import Sort
-from projections.run.statements import runs_read
+from projections.runs.statements import runs_read
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after
 from tests.support.racing_writers import now

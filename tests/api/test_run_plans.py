@@ -9,7 +9,7 @@ import pytest
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import sort_key
 from ledger.engine.writer.writer import Writer
-from projections.run.statements import all_runs_read, later_runs_read
+from projections.runs.statements import all_runs_read, later_runs_read
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after
 from tests.support.racing_writers import now

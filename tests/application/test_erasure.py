@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.runs import EraseRun
 from ledger.engine.log.vault import content_digest
 from ledger.engine.writer import group
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
+from ledger.features.runs.commands import EraseRun
 from tests.conftest import MASTER_KEY
 from tests.support.facts import encode, fact
 from tests.support.killed_processes import (

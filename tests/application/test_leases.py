@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from ledger.application import loops
-from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.engine.log.leases import LOOK_AT_DUE
+from ledger.features.runs.commands import ExpireLease, Heartbeat
 from tests.support.facts import fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, instant, new_id
 from tests.support.log_checker import check

@@ -7,11 +7,11 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.application.commands.keys import RevokeApiKey, UpdateApiKey
-from ledger.application.commands.runs import ExpireLease
 from ledger.application.commands.webhooks import DeleteEndpoint
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.lines.commands.lines import Pause
+from ledger.features.runs.commands import ExpireLease
 from tests.application.test_decision_tables import create_endpoint, create_key, rotate_key
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger

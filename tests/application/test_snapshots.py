@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from ledger.domain.api_key import API_KEY_TABLE
-from ledger.domain.run import RUN_EVENTS
 from ledger.engine.log import snapshots
 from ledger.engine.log.migrate import migrate
 from ledger.engine.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
@@ -24,6 +23,7 @@ from ledger.engine.values.recorded import Event, Recorded
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.features.lines.model.health import Signal
+from ledger.features.runs.model.run import RUN_EVENTS
 from ledger.log.verifications import Difference
 from ledger.settings import Settings
 from ledger.verification.derived import compare

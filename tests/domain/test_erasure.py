@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.run import (
+from ledger.engine.values.errors import InvalidState
+from ledger.features.runs.model.run import (
     Run,
     RunCancelled,
     RunCompleted,
@@ -13,8 +14,7 @@ from ledger.domain.run import (
     RunRequested,
     RunStarted,
 )
-from ledger.domain.token_usage import Used
-from ledger.engine.values.errors import InvalidState
+from ledger.features.runs.model.token_usage import Used
 from tests.support.domain import NOTHING, Past, after, at_minute, given, minute
 
 REQUESTED = RunRequested(run_id_origin="supplied", input=b"i")

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
-from ledger.domain import alert, endpoint, run, statement, watch
+from ledger.domain import alert, endpoint, statement, watch
 from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.run import Run
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
@@ -20,6 +19,8 @@ from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS
+from ledger.features.runs.model import run
+from ledger.features.runs.model.run import Run
 from ledger.language import audited
 from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections

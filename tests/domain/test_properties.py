@@ -7,12 +7,12 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.domain import run as r
-from ledger.domain.run import Run
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Event, FactIdentity, Recorded
 from ledger.features.lines.model import execution_events as e
 from ledger.features.lines.model.execution import Execution
+from ledger.features.runs.model import run as r
+from ledger.features.runs.model.run import Run
 from tests.support.domain import START, activated, recorded
 from tests.support.model import Line, Model
 from tests.support.stored import stored_object

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, ApiKeyRevoked
-from ledger.domain.run import (
+from ledger.engine.values.errors import InvalidState
+from ledger.features.runs.model.run import (
     Run,
     RunCancelled,
     RunCompleted,
@@ -16,8 +17,7 @@ from ledger.domain.run import (
     RunUsageCorrected,
     Trigger,
 )
-from ledger.domain.token_usage import TokenUsage, Used
-from ledger.engine.values.errors import InvalidState
+from ledger.features.runs.model.token_usage import TokenUsage, Used
 from tests.support.domain import Past, after, at_minute, given, minute
 
 USER, API = Trigger("user", "u"), Trigger("api")

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from ledger.domain import endpoint as w
-from ledger.domain import run as r
 from ledger.domain.alert import (
     AlertAcknowledged,
     AlertOpened,
@@ -23,7 +22,6 @@ from ledger.domain.alert import (
 )
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.domain.directory import DirectoryNamed
-from ledger.domain.reads import RunDataRead
 from ledger.domain.session import SessionBegun, SessionEnded
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.domain.watch import (
@@ -39,6 +37,8 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.lines.model import execution_events as e
+from ledger.features.runs.model import run as r
+from ledger.features.runs.model.reads import RunDataRead
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

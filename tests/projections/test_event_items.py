@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyRevoked
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.lines.model import execution_events as e
+from ledger.features.runs.model import run as r
 from ledger.language.envelopes import audit_entry_of
 from projections.event.items import delivery_item, feed_item, history_item, recorded_event
 from tests.support.domain import activated, minute, recorded

@@ -3,9 +3,9 @@
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from ledger.domain import run as r
 from ledger.engine.values.recorded import Recorded
 from ledger.features.lines.model import execution_events as e
+from ledger.features.runs.model import run as r
 from projections.lines.counts import COUNT, CountRow
 from projections.lines.hours import DAY, DayRow
 from projections.lines.rank import NEVER_DUE, NO_SCORE, RANK, RankRow

@@ -3,10 +3,10 @@
 from datetime import date
 from typing import Any
 
-from ledger.domain import run as r
 from ledger.engine.values.recorded import Event, Recorded
-from projections.run.days import DAY, DayRow
-from projections.run.view import (
+from ledger.features.runs.model import run as r
+from projections.runs.days import DAY, DayRow
+from projections.runs.view import (
     FORMER_USAGE,
     PAYLOAD,
     RUN,

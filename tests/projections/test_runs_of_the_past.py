@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.run import RUN_EVENTS, Run
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.page.rendering import ShownTokenUsage, json_text, shown_as, time_text
-from projections.run.shown import RunColumns, shown_run
-from projections.run.statements import run_read
+from ledger.features.runs.model.run import RUN_EVENTS, Run
+from projections.runs.shown import RunColumns, shown_run
+from projections.runs.statements import run_read
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, new_id
 from tests.support.views import query

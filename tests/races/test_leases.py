@@ -16,7 +16,6 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.application.loops import LeaseWatch
 from ledger.engine.log import leases
 from ledger.engine.log.event_log import Log
@@ -24,6 +23,7 @@ from ledger.engine.values.errors import LedgerError
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import ReportFact, command_of
+from ledger.features.runs.commands import ExpireLease, Heartbeat
 from ledger.service.composition.writing import create_writer, running
 from ledger.settings import Settings
 from tests.support.facts import activation, fact

@@ -15,11 +15,11 @@ import pytest
 
 from ledger.domain.api_key import ApiKey, ApiKeyCreated
 from ledger.domain.endpoint import Endpoint, WebhookCreated
-from ledger.domain.run import Run, RunRequested, RunStarted
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.recorded import Actor, Event, Recorded
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import Activated
+from ledger.features.runs.model.run import Run, RunRequested, RunStarted
 
 START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 ACTOR = Actor("user", "USR-1")

@@ -16,7 +16,6 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
 from ledger.domain.watch import Condition, WatchSettings
@@ -33,13 +32,14 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import Pause, Resume
+from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from ledger.watching.loop import WatchLoop
 from projections.lines import statements
-from projections.run.shown import RunColumns, shown_run
-from projections.run.statements import run_read
+from projections.runs.shown import RunColumns, shown_run
+from projections.runs.statements import run_read
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.leases import listen
 from tests.support.reader import set_tenant

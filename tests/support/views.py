@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger.domain.run import RUN_EVENTS, Run
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
@@ -25,9 +24,10 @@ from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.lines.model.execution import Execution
+from ledger.features.runs.model.run import RUN_EVENTS, Run
 from projections import projections
 from projections.lines.line import LineFold
-from projections.run.view import RUN, RunFold, RunRow, RunView, row_of
+from projections.runs.view import RUN, RunFold, RunRow, RunView, row_of
 from tests.support import embedded
 from tests.support.databases import query
 from tests.support.racing_writers import parsed

@@ -17,7 +17,7 @@ from ledger.engine.writer.writer import Writer
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from projections import projections
-from projections.run.view import RunView
+from projections.runs.view import RunView
 from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.facts import LINE, activation, fact

@@ -13,7 +13,7 @@ import pytest
 from ledger.engine.views.projector import LostLead, Projector
 from ledger.engine.writer.writer import Writer
 from projections.lines.view import ExecutionView
-from projections.run.view import RunView
+from projections.runs.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.forked import CONTEXT
 from tests.support.racing_writers import running_writer

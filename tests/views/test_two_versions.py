@@ -22,7 +22,7 @@ from ledger.engine.views.shadow import CannotBuild, is_outdated
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from projections import projections
-from projections.run.view import RunView
+from projections.runs.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.rebuilding import tracking, view
 from tests.support.service import Service, serving

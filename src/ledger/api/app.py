@@ -23,7 +23,6 @@ from ledger.api.routes import (
     keys,
     operations,
     proofs,
-    runs,
     search,
     sessions,
     sources,
@@ -45,6 +44,7 @@ from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 from ledger.features.facts import routes as facts
 from ledger.features.lines.routes import executions, holds
+from ledger.features.runs import routes as runs
 
 if TYPE_CHECKING:
     # Only loaded where assistants are served.

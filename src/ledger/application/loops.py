@@ -13,7 +13,6 @@ from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
 from ledger.application.commands.keys import TellOmitted
-from ledger.application.commands.runs import ExpireLease
 from ledger.engine.log.leases import LOOK_AT_DUE
 from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import Command
@@ -22,6 +21,7 @@ from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided, 
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.lines.commands.lines import GoIdle, LiftHold
+from ledger.features.runs.commands import ExpireLease
 from ledger.log import sessions
 from ledger.log.documents import DROP_UNISSUED
 from ledger.log.spans import DROP_OLD

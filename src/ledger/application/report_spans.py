@@ -5,7 +5,6 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from ledger.application.report_runs import run_of
 from ledger.engine.log.decisions import First
 from ledger.engine.values.errors import FactConflict, Refused
 from ledger.engine.values.principal import PARENT_BY_TRACE, Principal
@@ -16,6 +15,7 @@ from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
 from ledger.features.facts.envelope import Fact
 from ledger.features.facts.report import ReportFact
+from ledger.features.runs.report_runs import run_of
 
 _PARENTAGE = OwnCommand(PARENT_BY_TRACE)
 """The ledger's own request by which runs get the parents that their traces show."""

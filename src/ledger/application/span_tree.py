@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ledger.domain.token_usage import TokenUsage
 from ledger.engine.log.tables import SpanRow
+from ledger.features.runs.model.token_usage import TokenUsage
 
 SpanKey = tuple[bytes, bytes]
 """(trace, span)"""

@@ -8,12 +8,12 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
-from ledger.application.commands.runs import EraseRun
 from ledger.cli.input import opened
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import RUN_ID
 from ledger.engine.writer.request import Receipt
+from ledger.features.runs.commands import EraseRun
 from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

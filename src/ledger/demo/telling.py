@@ -14,7 +14,6 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from ledger.application.commands.runs import ExpireLease
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
@@ -27,6 +26,7 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import GoIdle
+from ledger.features.runs.commands import ExpireLease
 
 _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.domain.token_usage import TokenUsage
 from ledger.engine.values.errors import Invalid, LedgerError, TooLarge
 from ledger.engine.values.values import format_instant, instant_of
 from ledger.features.facts.envelope import (
@@ -16,6 +15,7 @@ from ledger.features.facts.envelope import (
     from_structured,
 )
 from ledger.features.facts.fact_types import MAX_COUNT, MAX_MODELS, NAME_OF_RUN
+from ledger.features.runs.model.token_usage import TokenUsage
 from ledger.intake.spans import Span, SpanPayload
 
 _encode = msgspec.json.Encoder().encode

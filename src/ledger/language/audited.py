@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.domain import directory, reads, session
-from ledger.domain import run as runs
+from ledger.domain import directory, session
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer import refusals
 from ledger.features.lines.model import execution_events as lines
+from ledger.features.runs.model import reads
+from ledger.features.runs.model import run as runs
 from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 from ledger.records import EVENT_TABLE
 

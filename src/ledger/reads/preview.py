@@ -18,8 +18,8 @@ from ledger.engine.views.statements import Read
 from ledger.reads.usage import Corner
 from projections.lines.line import LineFold
 from projections.lines.watched import decode_line, watched_read
-from projections.run.limits import INSTANTS, above_read, passed, values_of
-from projections.run.statements import OPEN_RUNS
+from projections.runs.limits import INSTANTS, above_read, passed, values_of
+from projections.runs.statements import OPEN_RUNS
 from projections.source.statements import heard_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000

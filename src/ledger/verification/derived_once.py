@@ -18,7 +18,6 @@ from ledger.domain.endpoint import (
     WebhookRecoveryRequested,
     WebhookResendRequested,
 )
-from ledger.domain.run import RunRequested, RunStarted
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.tables import (
@@ -29,6 +28,7 @@ from ledger.engine.log.tables import (
     LineActivityRow,
 )
 from ledger.engine.values.recorded import Identity, Recorded
+from ledger.features.runs.model.run import RunRequested, RunStarted
 from ledger.log.verifications import Report
 from ledger.sealing.shelf import Connection
 from ledger.verification.differing import differs, extra, missing

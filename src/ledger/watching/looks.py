@@ -29,7 +29,7 @@ from ledger.engine.values.values import LATEST, day_of
 from projections.event.view import EventView
 from projections.lines.view import ExecutionView
 from projections.lines.watched import decode_line
-from projections.run.view import RunView
+from projections.runs.view import RunView
 from projections.source.view import SourceView
 from projections.watch.view import WatchView, decode_alert, decode_watch
 

@@ -12,7 +12,7 @@ from ledger.domain.stretch import Stretch, over_since
 from ledger.domain.watch import UsageOver, Watch, first_instant
 from ledger.engine.values.values import sort_key
 from ledger.features.lines.model.execution import Execution
-from projections.run.limits import above, crossings, passed, values_of
+from projections.runs.limits import above, crossings, passed, values_of
 
 Connection = psycopg.Connection[TupleRow]
 

@@ -8,6 +8,7 @@ from ledger.api.app import LedgerApi
 from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.features.lines.page import board, line, many, views
+from ledger.features.runs import page as run
 from ledger.web import (
     alerts,
     audit,
@@ -22,7 +23,6 @@ from ledger.web import (
     palette,
     pickers,
     places,
-    run,
     sessions,
     sign_in,
     sources,

@@ -43,7 +43,7 @@ from ledger.language.envelopes import HistoryItem
 from projections.event.items import history_item
 from projections.event.statements import history_read
 from projections.lines.statements import timeline_read
-from projections.run.usage import usage_read
+from projections.runs.usage import usage_read
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 

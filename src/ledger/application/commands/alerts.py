@@ -12,7 +12,6 @@ from datetime import datetime
 import msgspec
 
 from ledger.domain.alert import Alert, AlertOpened, ResolvedReason, identity_of
-from ledger.domain.run import Run
 from ledger.domain.stretch import LineNow, OpenRun, Stretch, stretches
 from ledger.domain.watch import Condition, RunOpen, RunsFailing, UsageOver, Watch
 from ledger.engine.values.errors import Invalid
@@ -23,6 +22,7 @@ from ledger.engine.writer.command import OwnCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.features.lines.model.execution import Execution
+from ledger.features.runs.model.run import Run
 
 _UNCHANGED = Receipt("", (), 0, duplicate=True)
 

@@ -8,9 +8,9 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ledger.application.read_notes import SeenLine
 from ledger.engine.http.machinery.headers import compresses, joined, weak
 from ledger.engine.page.rendering import json_text
+from ledger.features.runs.read_notes import SeenLine
 
 T = TypeVar("T")
 

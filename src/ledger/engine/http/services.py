@@ -14,7 +14,6 @@ from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.access.session_store import SessionRules, SessionStore
 from ledger.api.access.sessions import Sessions
-from ledger.application.read_notes import ReadNotes
 from ledger.domain.channel import STRICT, ChannelRules
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
@@ -33,6 +32,7 @@ from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.runs.read_notes import ReadNotes
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.log.documents import Documents

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain import alert, run, statement
+from ledger.domain import alert, statement
 from ledger.domain.api_key import ApiKey
 from ledger.engine.log.tables import (
     API_KEY,
@@ -37,6 +37,7 @@ from ledger.engine.values.event_table import Note
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.features.lines.model import execution_events as execution
+from ledger.features.runs.model import run
 from ledger.records import EVENT_TABLE
 
 OwnedRow = EndpointRow | OrganizationWatchRow

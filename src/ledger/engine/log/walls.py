@@ -86,7 +86,7 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
 """Tables without rows of tenants, with what they hold. The role has no right on them."""
 
 # The log is read by functions only (migration 0001), keys of runs by the view of their payloads
-# (projections/run/view.py), and what else is internal by decisions alone.
+# (projections/runs/view.py), and what else is internal by decisions alone.
 WALLS: Mapping[str, Wall] = MappingProxyType(
     {
         table.name: Wall(condition_of(table), "" if table.is_internal else " ".join(table.shown))

@@ -15,7 +15,6 @@ from msgspec import Meta
 from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import DisabledReason
-from ledger.domain.token_usage import TokenUsage
 from ledger.domain.watch import Condition, Severity, Watch
 from ledger.domain.watch_hours import WatchHours
 from ledger.engine.values.recorded import Actor
@@ -28,6 +27,7 @@ from ledger.engine.values.values import (
     ProductLine,
     format_instant,
 )
+from ledger.features.runs.model.token_usage import TokenUsage
 
 S = TypeVar("S", bound=msgspec.Struct)
 

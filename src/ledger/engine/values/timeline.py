@@ -148,7 +148,7 @@ class Stretches(NamedTuple):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The stretches as parameters of a statement (``projections/run/usage.py``).
+        """The stretches as parameters of a statement (``projections/runs/usage.py``).
 
         ``days`` and ``numbers``: the UTC days that lie within a stretch, with its number;
         ``parts``: the other days, which a bound cuts; ``first`` and ``last`` of all days.

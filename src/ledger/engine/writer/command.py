@@ -13,7 +13,6 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from ledger.domain.directory import DirectoryEntry, id_of
-from ledger.domain.run import Run
 from ledger.engine.log.decisions import First
 from ledger.engine.log.vault import content_digest
 from ledger.engine.values.errors import (
@@ -32,6 +31,7 @@ from ledger.engine.writer.refusals import Refusals, WriteRefused, stream_of
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.features.facts.envelope import Fact
 from ledger.features.lines.model.execution import Execution
+from ledger.features.runs.model.run import Run
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 

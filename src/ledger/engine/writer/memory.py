@@ -14,7 +14,6 @@ import msgspec
 from ledger.domain.alert import Alert
 from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.run import MAX_ABOVE, Run
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
@@ -34,7 +33,8 @@ from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded
 from ledger.features.lines.model.execution import Execution
-from ledger.log.parents import ABOVE
+from ledger.features.runs.model.run import MAX_ABOVE, Run
+from ledger.features.runs.parents import ABOVE
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""

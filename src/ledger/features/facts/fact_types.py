@@ -24,7 +24,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from ledger.domain.token_usage import TokenUsage, Used
 from ledger.engine.values.values import (
     LABEL,
     LEASE_SECONDS,
@@ -41,6 +40,7 @@ from ledger.engine.values.values import (
     parse_instant,
 )
 from ledger.features.lines.model.health import SignalName, SignalStatus
+from ledger.features.runs.model.token_usage import TokenUsage, Used
 
 NOT_PLAIN = {
     LABEL: "must not have control characters or bidirectional controls",

@@ -13,9 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ledger.application import report_runs
 from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
-from ledger.domain.run import Run
 from ledger.engine.log.decisions import First
 from ledger.engine.log.snapshots import Aggregate
 from ledger.engine.log.vault import content_digest
@@ -34,6 +32,8 @@ from ledger.features.lines.model import execution_events as events
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import Resource
 from ledger.features.lines.model.health import Signal
+from ledger.features.runs import report_runs
+from ledger.features.runs.model.run import Run
 
 MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future, since clocks differ a little."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import feeds, runs, stories
+from ledger.api.routes import feeds, stories
 from ledger.api.routes.stories import ShownUsage, UsageQuery
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import OptionalReason, Pausing
@@ -41,12 +41,13 @@ from ledger.features.lines.page.standing import contrast, says
 from ledger.features.lines.page.timeline import band_of, life_of
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import AnyLineId, Filters
+from ledger.features.runs import routes as runs
+from ledger.features.runs.page import RunsChart, chart_of
 from ledger.language.envelopes import Envelope, HistoryItem
 from ledger.web.alerts import alerts_of_line, keepers_of
 from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
-from ledger.web.run import RunsChart, chart_of
 from projections.lines.shown import LineDetail
-from projections.run.shown import ShownRun
+from projections.runs.shown import ShownRun
 from projections.watch.shown import ShownAlert
 
 router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.routes import runs
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Identifier, Query, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -20,8 +19,9 @@ from ledger.engine.page.pages import PageRoute, as_file, go, of_organization, re
 from ledger.engine.page.showing import summary
 from ledger.engine.values.values import ENDED, RUN_STATUSES
 from ledger.features.lines.routes.executions import AnyLineId
+from ledger.features.runs import routes as runs
 from ledger.web.history import as_known, run_events
-from projections.run.shown import ShownRun
+from projections.runs.shown import ShownRun
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 

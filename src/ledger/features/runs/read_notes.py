@@ -4,7 +4,7 @@ An answer that holds the input, output or error of runs is noted while it is giv
 and at most once a day an addition to a list. A thread hands the new notes to the writer every few
 seconds. A read waits for none of this, unless notes pile up faster than they can be recorded.
 
-The log has one event for a credential, a line and a UTC day (``domain/reads.py``), also if several
+The log has one event for a credential, a line and a UTC day (``features/runs/model/reads.py``), also if several
 workers noted the read, or if a worker has forgotten its note.
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
-from ledger.domain.reads import RunDataRead, RunDataReads, stream_of
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.values.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.engine.values.principal import Principal
@@ -23,6 +22,7 @@ from ledger.engine.writer.command import OwnCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.runs.model.reads import RunDataRead, RunDataReads, stream_of
 from ledger.language.audited import READ_ACTION
 
 _EVERY_SECONDS = 3.0

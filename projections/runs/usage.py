@@ -13,8 +13,8 @@ from functools import cache
 
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of, where_tenant
-from projections.run.statements import used_then
-from projections.run.view import USED_BY_MODEL
+from projections.runs.statements import used_then
+from projections.runs.view import USED_BY_MODEL
 
 # The changes of check-ins and hours in the stretches, of days that a bound cuts.
 _HOURS_OF_PARTS = """

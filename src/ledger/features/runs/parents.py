@@ -4,7 +4,7 @@ A view would lag behind the append lock, and a table of parents would cost each 
 get a parent when others may lie below them already.
 """
 
-from ledger.domain.run import MAX_ABOVE, RunParentGiven, RunRequested, RunStarted
+from ledger.features.runs.model.run import MAX_ABOVE, RunParentGiven, RunRequested, RunStarted
 
 _TOPICS = ", ".join(f"'{event.TOPIC}'" for event in (RunRequested, RunStarted, RunParentGiven))
 

@@ -10,11 +10,11 @@ from typing import ClassVar, TypedDict
 
 import msgspec
 
-from ledger.domain.token_usage import TokenUsage, Used
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import SAME, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import ENDED, Origin, RunStatus, TriggerType
+from ledger.features.runs.model.token_usage import TokenUsage, Used
 
 
 class Trigger(msgspec.Struct, frozen=True):

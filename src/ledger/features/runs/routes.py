@@ -17,8 +17,6 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
-from ledger.application.commands.runs import EraseRun, Heartbeat
-from ledger.application.read_notes import SeenLine
 from ledger.engine.http.exports import (
     PAGE,
     Exported,
@@ -73,9 +71,11 @@ from ledger.engine.values.values import (
     sort_key,
 )
 from ledger.features.lines.routes.executions import AnyLineId, require_line_id
-from projections.run import statements
-from projections.run.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
-from projections.run.statements import Shows
+from ledger.features.runs.commands import EraseRun, Heartbeat
+from ledger.features.runs.read_notes import SeenLine
+from projections.runs import statements
+from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
+from projections.runs.statements import Shows
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 

@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from ledger.domain.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
 from ledger.engine.log.snapshots import Aggregate
 from ledger.engine.log.vault import RunKey
 from ledger.engine.values.errors import IdTaken, Invalid, InvalidState, NotFound
@@ -24,6 +23,7 @@ from ledger.engine.writer.memory import NEXT, sees
 from ledger.features.facts import fact_types as types
 from ledger.features.facts.envelope import Fact
 from ledger.features.lines.model.execution import Execution
+from ledger.features.runs.model.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
 
 _encode = msgspec.json.Encoder().encode
 

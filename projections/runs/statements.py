@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of, where, where_tenant
-from projections.run.shown import RunColumns
+from projections.runs.shown import RunColumns
 
 
 def _given(name: str, at_first: str) -> tuple[str, str]:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.run import Run
 from ledger.engine.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.runs.model.run import Run
 
 
 class DayRow(NamedTuple):

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ledger.domain.run import LEASE_EXPIRED, Run
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.values.principal import LEASE_WATCH
 from ledger.engine.writer.command import SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
+from ledger.features.runs.model.run import LEASE_EXPIRED, Run
 
 _encode = msgspec.json.Encoder().encode
 

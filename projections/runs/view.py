@@ -13,9 +13,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.domain import run as runs
-from ledger.domain.run import RUN_EVENTS, Run, Trigger
-from ledger.domain.token_usage import TokenUsage
 from ledger.engine.page.rendering import json_text
 from ledger.engine.postgres.table import (
     BigInt,
@@ -35,8 +32,11 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
-from projections.run.days import DAY, Before, Days, Move, moves
-from projections.run.shown import tokens_by_model
+from ledger.features.runs.model import run as runs
+from ledger.features.runs.model.run import RUN_EVENTS, Run, Trigger
+from ledger.features.runs.model.token_usage import TokenUsage
+from projections.runs.days import DAY, Before, Days, Move, moves
+from projections.runs.shown import tokens_by_model
 
 
 class RunRow(NamedTuple):

@@ -1,0 +1,1 @@
+"""Runs of lines: their data, leases, parents and reads."""

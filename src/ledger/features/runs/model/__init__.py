@@ -1,0 +1,1 @@
+"""The aggregates of a run and of the reads of its data; its tokens."""
