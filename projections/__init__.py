@@ -1,11 +1,11 @@
 """The projections: each is a folder here (``view.py``, ``statements.py``) and is named below."""
 
 from ledger.engine.views.contract import Projection
+from projections.directory.search.view import SearchView
 from projections.directory.view import DirectoryView
 from projections.event.view import EventView
 from projections.lines.view import ExecutionView
 from projections.runs.view import RunView
-from projections.search.view import SearchView
 from projections.source.view import SourceView
 from projections.statement.view import StatementView
 from projections.watch.view import WatchView

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.directory import DirectoryNamed, id_of
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.directory.model import DirectoryNamed, id_of
 from ledger.features.lines.model import execution_events as lines
 from projections.directory.rows import (
     DIRECTORY,

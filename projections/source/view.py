@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ledger.domain.directory import id_of
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.directory.model import id_of
 from ledger.language.audited import write_of
 from ledger.records import EVENT_TABLE
 

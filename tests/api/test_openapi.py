@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from projections.search.words import sought
+from projections.directory.search.words import sought
 from tests.support.conformance import BASE, InProcess, accepted_but_for_state
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact

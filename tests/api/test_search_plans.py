@@ -8,8 +8,8 @@ import pytest
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.writer.writer import Writer
-from projections.search.statements import CANDIDATES, FOUND, search_read
-from projections.search.words import sought
+from projections.directory.search.statements import CANDIDATES, FOUND, search_read
+from projections.directory.search.words import sought
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, database_after
 from tests.support.time_travel import OTHER, WORKSPACES

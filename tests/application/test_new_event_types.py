@@ -4,10 +4,10 @@ import psycopg
 import pytest
 
 from ledger import __version__
-from ledger.domain.directory import DirectoryNamed
 from ledger.engine.log.nodes import beat
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.event_table import LANGUAGE
+from ledger.features.directory.model import DirectoryNamed
 from ledger.records import EVENT_TABLE, SINCE
 from tests.support.facts import fact
 from tests.support.ledger import Ledger

@@ -1,6 +1,6 @@
 """Events in, rows of the directory out."""
 
-from ledger.domain.directory import DirectoryNamed, id_of, stream_of
+from ledger.features.directory.model import DirectoryNamed, id_of, stream_of
 from ledger.features.lines.model import execution_events as e
 from projections.directory.rows import (
     DIRECTORY,

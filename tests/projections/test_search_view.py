@@ -2,11 +2,11 @@
 
 import pytest
 
-from ledger.domain.directory import DirectoryNamed, stream_of
 from ledger.engine.values.recorded import Recorded
+from ledger.features.directory.model import DirectoryNamed, stream_of
 from ledger.features.lines.model import execution_events as e
-from projections.search.view import WHOLE, WORD, SearchView, WordRow
-from projections.search.words import fold, folded_name, leading, sought
+from projections.directory.search.view import WHOLE, WORD, SearchView, WordRow
+from projections.directory.search.words import fold, folded_name, leading, sought
 from tests.support.domain import activated, recorded
 from tests.support.view_rows import given
 

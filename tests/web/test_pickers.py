@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.web import pickers
+from ledger.features.directory.page import pickers
 from tests.support.boards import lines
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact

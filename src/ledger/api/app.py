@@ -17,13 +17,11 @@ from ledger.api.routes import (
     audit,
     compare,
     credential,
-    directory,
     event_types,
     feeds,
     keys,
     operations,
     proofs,
-    search,
     sessions,
     sources,
     statements,
@@ -42,6 +40,7 @@ from ledger.engine.http.machinery.headers import Compression, Packed
 from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
+from ledger.features.directory.routes import directory, search
 from ledger.features.facts import routes as facts
 from ledger.features.lines.routes import executions, holds
 from ledger.features.runs import routes as runs

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.domain import directory, session
+from ledger.domain import session
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer import refusals
+from ledger.features.directory import model as directory
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.runs.model import reads
 from ledger.features.runs.model import run as runs

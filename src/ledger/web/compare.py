@@ -26,7 +26,7 @@ from ledger.engine.values.calendar import Calendar, calendar_of
 from ledger.engine.values.periods import Period, month_of, period_of
 from ledger.engine.values.values import format_instant
 from ledger.web.scopes import all_compared, changed, exported, organization_first, scope_of
-from projections.search.words import fold
+from projections.directory.search.words import fold
 
 router = APIRouter(prefix="/ui/compare", include_in_schema=False, route_class=PageRoute)
 

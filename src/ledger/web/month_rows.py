@@ -11,8 +11,8 @@ from ledger.engine.page.showing import words
 from ledger.engine.values.periods import Period, month_of
 from ledger.engine.values.values import STATES, format_instant
 from ledger.web.scopes import changed, one
+from projections.directory.search.words import fold
 from projections.lines.shown import ShownLine
-from projections.search.words import fold
 
 HEADS: Mapping[str, str] = {
     "lines": "Lines",

@@ -16,8 +16,8 @@ from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.names import names_for, names_of_lines
 from ledger.engine.page.pages import go, read_answer
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
+from ledger.features.directory.page.pickers import Kind, names_of_resources
 from ledger.features.lines.page.filters import chips_of
-from ledger.web.pickers import Kind, names_of_resources
 
 LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)
 """The answers about many lines, page by page."""

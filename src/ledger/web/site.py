@@ -7,6 +7,7 @@ from starlette.types import Scope
 from ledger.api.app import LedgerApi
 from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
+from ledger.features.directory.page import jump, palette, pickers
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.runs import page as run
 from ledger.web import (
@@ -17,11 +18,8 @@ from ledger.web import (
     docs,
     events,
     integrity,
-    jump,
     keys,
     open_id,
-    palette,
-    pickers,
     places,
     sessions,
     sign_in,

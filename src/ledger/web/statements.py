@@ -35,12 +35,12 @@ from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.engine.values.values import format_id, format_instant
+from ledger.features.directory.page.pickers import entries_of, names_of_resources
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
 from ledger.language.envelopes import Envelope
 from ledger.web.events import seal_of
 from ledger.web.persons import persons_of
-from ledger.web.pickers import entries_of, names_of_resources
 from ledger.web.statement_forms import (
     IssueForm,
     NewQuery,

@@ -9,7 +9,6 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from ledger.api.routes import watches as api
-from ledger.api.routes.directory import ShownName
 from ledger.api.watch_settings import WatchToTry
 from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.domain.starter_watches import STARTERS
@@ -27,8 +26,9 @@ from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.engine.values.values import format_instant
+from ledger.features.directory.page.pickers import entries_of
+from ledger.features.directory.routes.directory import ShownName
 from ledger.web.alerts import SEVERITIES
-from ledger.web.pickers import entries_of
 from ledger.web.watch_forms import (
     LINES_BY_MODEL,
     PRODUCT_LINES_SAID,

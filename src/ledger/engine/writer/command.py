@@ -12,7 +12,6 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from ledger.domain.directory import DirectoryEntry, id_of
 from ledger.engine.log.decisions import First
 from ledger.engine.log.vault import content_digest
 from ledger.engine.values.errors import (
@@ -29,6 +28,7 @@ from ledger.engine.writer.group import EventTenant, Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.refusals import Refusals, WriteRefused, stream_of
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
+from ledger.features.directory.model import DirectoryEntry, id_of
 from ledger.features.facts.envelope import Fact
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import Run

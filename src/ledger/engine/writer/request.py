@@ -49,7 +49,7 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
 
 
 DIRECTORY_KINDS = frozenset({"workspace", "project"})
-"""The types of resources whose id alone names no stream (``domain/directory.py``)."""
+"""The types of resources whose id alone names no stream (``features/directory/model.py``)."""
 
 
 class About(msgspec.Struct, frozen=True):

@@ -16,7 +16,6 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from pydantic import ValidationError
 
-from ledger.domain import directory
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import TOLD, place_of, pointers
@@ -36,6 +35,7 @@ from ledger.engine.values.values import (
 )
 from ledger.engine.writer.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import About
+from ledger.features.directory import model as directory
 from ledger.features.facts.fact_types import (
     ALIASES,
     ANY_JSON,

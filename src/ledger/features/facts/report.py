@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
 from ledger.engine.log.decisions import First
 from ledger.engine.log.snapshots import Aggregate
 from ledger.engine.log.vault import content_digest
@@ -26,6 +25,7 @@ from ledger.engine.writer.command import Command, Recording, TurnDown, receipt_o
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
+from ledger.features.directory.model import DirectoryEntry, stream_of, workspace_of
 from ledger.features.facts import fact_types as types
 from ledger.features.facts.envelope import Fact, Rejected
 from ledger.features.lines.model import execution_events as events

@@ -7,13 +7,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.routes.search import (
-    MOST_CHARACTERS,
-    Found,
-    SearchQuery,
-    SearchResults,
-    search_names,
-)
 from ledger.api.routes.sources import ShownSource, SourcesQuery, list_sources
 from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import UNBUILT
@@ -23,10 +16,17 @@ from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.navigation import BESIDE_ALERTS, places_of
 from ledger.engine.page.pages import PageRoute, go, of_organization, read_answer, show
 from ledger.engine.values.errors import Behind, Forbidden, Invalid
-from ledger.web.jump import place_of, writes_of_actor
-from ledger.web.pickers import FILTER, Kind, entries_of
-from projections.search.statements import FOUND
-from projections.search.words import fold, folded_name, sought
+from ledger.features.directory.page.jump import place_of, writes_of_actor
+from ledger.features.directory.page.pickers import FILTER, Kind, entries_of
+from ledger.features.directory.routes.search import (
+    MOST_CHARACTERS,
+    Found,
+    SearchQuery,
+    SearchResults,
+    search_names,
+)
+from projections.directory.search.statements import FOUND
+from projections.directory.search.words import fold, folded_name, sought
 
 router = APIRouter(prefix="/ui/search", include_in_schema=False, route_class=PageRoute)
 

@@ -13,8 +13,8 @@ from ledger.engine.http.replies import Reply
 from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
-from projections.search.statements import FOUND, search_read
-from projections.search.words import Sought, folded_name, sought
+from projections.directory.search.statements import FOUND, search_read
+from projections.directory.search.words import Sought, folded_name, sought
 
 router = APIRouter(prefix="/v1/search", tags=["search"], route_class=LeanRoute)
 

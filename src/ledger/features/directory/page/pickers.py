@@ -10,22 +10,27 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.routes import directory
-from ledger.api.routes.directory import (
-    DirectoryQuery,
-    OrganizationsQuery,
-    ShownName,
-    ShownOrganization,
-)
-from ledger.api.routes.search import MOST_CHARACTERS, SearchQuery, SearchResults, search_names
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, read_answer, show
 from ledger.engine.values.errors import Invalid
+from ledger.features.directory.routes import directory
+from ledger.features.directory.routes.directory import (
+    DirectoryQuery,
+    OrganizationsQuery,
+    ShownName,
+    ShownOrganization,
+)
+from ledger.features.directory.routes.search import (
+    MOST_CHARACTERS,
+    SearchQuery,
+    SearchResults,
+    search_names,
+)
+from projections.directory.search.words import fold
 from projections.lines.statements import assignees_read
-from projections.search.words import fold
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 

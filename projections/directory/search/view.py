@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.directory import DirectoryNamed, id_of, kind_of
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.directory.model import DirectoryNamed, id_of, kind_of
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.runs.model.run import RunRequested, RunStarted
-from projections.search.words import LONGEST, folded_name, leading, number_of
+from projections.directory.search.words import LONGEST, folded_name, leading, number_of
 
 WHOLE = ""
 """The workspace of rows that are found in a whole organization."""

@@ -9,7 +9,7 @@ and runs by their number, and runs by their whole external id, are found by thei
 from functools import cache
 
 from ledger.engine.views.statements import Read, read_of, tenant_conditions, where, where_tenant
-from projections.search.view import WHOLE
+from projections.directory.search.view import WHOLE
 
 CANDIDATES = 200
 """The most candidates of a type."""

@@ -1,0 +1,1 @@
+"""The names of workspaces, projects and resources, and the search for them."""

@@ -1,0 +1,1 @@
+"""The palette, the pickers of filters, the way to an id."""

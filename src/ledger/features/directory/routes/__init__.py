@@ -1,0 +1,1 @@
+"""The routes of the directory and of the search."""
