@@ -15,7 +15,7 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import id_of
-from ledger.language.audited import write_of
+from ledger.features.feed.audited import write_of
 from ledger.records import EVENT_TABLE
 
 MOST = 5_000

@@ -15,7 +15,7 @@ from ledger.engine.views.statements import (
     where,
     where_tenant,
 )
-from ledger.language.published import TYPES
+from ledger.features.feed.published import TYPES
 from projections.watch.shown import AlertStatus
 
 # Watches.

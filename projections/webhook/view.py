@@ -29,9 +29,9 @@ from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.feed.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.features.lines.model.execution_events import HealthSignalReported
 from ledger.features.lines.model.health import SignalName, SignalStatus
-from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 
 
 class EndpointRow(NamedTuple):

@@ -28,7 +28,7 @@ from psycopg.rows import tuple_row
 from story import BATCH, ORGANIZATION
 
 from ledger.engine.postgres.scope import EVERYONE, Tenant
-from projections.event import feeds
+from projections.feed import feeds
 
 AT_ONCE = 16  # requests in flight to one receiver, ours and the limit's
 DELIVERIES = 4_000  # facts per round of deliveries, about

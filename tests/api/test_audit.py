@@ -12,7 +12,7 @@ import pytest
 from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.http.replies import PageOf
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.language.envelopes import AuditEntry
+from ledger.features.feed.envelopes import AuditEntry
 from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import activation, fact

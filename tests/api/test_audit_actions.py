@@ -11,8 +11,8 @@ import pytest
 
 from ledger.engine.writer.command import OwnCommand
 from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
-from ledger.language.audited import ACTIONS, COMMANDS, OMITTED_ACTION, actions_of
-from ledger.language.published import TYPES
+from ledger.features.feed.audited import ACTIONS, COMMANDS, OMITTED_ACTION, actions_of
+from ledger.features.feed.published import TYPES
 from tests.support.audits import REASON, SYSTEM_TYPES, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

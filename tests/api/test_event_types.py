@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from ledger.api.routes.event_types import component_of
-from ledger.language.published import PUBLISHED, TYPES
+from ledger.features.feed.published import PUBLISHED, TYPES
+from ledger.features.feed.routes.event_types import component_of
 from tests.support.edge import Edge, assert_problem
 from tests.support.fact_samples import FULL, ON_OPEN_LINES
 from tests.support.facts import fact

@@ -12,8 +12,8 @@ import pytest
 
 from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant
-from ledger.language.envelopes import Envelope
-from ledger.language.published import TYPES
+from ledger.features.feed.envelopes import Envelope
+from ledger.features.feed.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.feeds import BESIDE, ENVELOPE, OTHER, readers

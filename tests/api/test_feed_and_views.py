@@ -15,7 +15,7 @@ from ledger.service.composition.api import create_api
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections import projections
-from projections.event.view import EventView
+from projections.feed.view import EventView
 from tests.support.edge import assert_problem
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.service import Clock, Service

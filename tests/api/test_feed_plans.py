@@ -15,11 +15,11 @@ from ledger.engine.views.statements import Read
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
+from ledger.features.feed.audited import FACT_EVENT_TYPES, actions_of
 from ledger.features.lines.commands.lines import Pause
 from ledger.features.runs.read_notes import NoteRead, SeenLine
-from ledger.language.audited import FACT_EVENT_TYPES, actions_of
 from projections import projections
-from projections.event import feeds, statements
+from projections.feed import feeds, statements
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, database_after
 from tests.support.racing_writers import parsed

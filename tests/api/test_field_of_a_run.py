@@ -10,9 +10,9 @@ from msgspec.structs import fields
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Identity
 from ledger.features.facts.fact_types import FACT_TYPES, NAME_OF_RUN
+from ledger.features.feed.published import PUBLISHED
 from ledger.features.runs.model.run import RUN_TABLE, Awaited, Run, Trigger
 from ledger.features.runs.model.token_usage import TokenUsage
-from ledger.language.published import PUBLISHED
 from projections.runs.shown import ShownRun
 from projections.runs.view import RunFold, RunRow, fold_of, row_of
 from tests.support.documents import ROOT

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant
-from ledger.language.envelopes import HistoryItem
-from projections.event import statements
+from ledger.features.feed.envelopes import HistoryItem
+from projections.feed import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import new_id

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.api.routes import feeds
 from ledger.engine.values.values import format_instant
 from ledger.features.facts.report import MAX_AHEAD
+from ledger.features.feed.routes import feeds
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.feeds import BESIDE, OTHER, pages_of, readers

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ledger.engine.postgres.scope import ANY, Tenant
-from projections.event import statements
+from projections.feed import statements
 from tests.api.test_feed_plans import Past
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact

@@ -9,9 +9,9 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.api.routes.stories import ShownTimeline
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.values import sort_key
+from ledger.features.feed.routes.stories import ShownTimeline
 from projections.lines import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact

@@ -296,7 +296,7 @@ def test_malformed_tokens_cause_no_fetch_of_keys() -> None:
 def test_a_withdrawn_key_ends_its_tokens_and_their_streams(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.feed.stream._CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("ledger.features.feed.stream._CHECK_SECONDS", 0.05)
     with (
         Provider("ed-1", "ed-2") as provider,
         trusting(server, "edge_withdrawn_key", provider) as edge,

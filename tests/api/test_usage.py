@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import stories
 from ledger.engine.values.values import format_instant
+from ledger.features.feed.routes import stories
 from tests.api.usage_answers import APRIL, NO_PARTS, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from ledger.api.routes.stories import ShownUsage
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import format_instant
+from ledger.features.feed.routes.stories import ShownUsage
 from projections.runs.usage import usage_read
 from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge

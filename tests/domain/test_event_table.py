@@ -17,11 +17,11 @@ from ledger.engine.values.event_table import EventRow, Note, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
+from ledger.features.feed import audited
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS
 from ledger.features.runs.model import run
 from ledger.features.runs.model.run import Run
-from ledger.language import audited
 from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections
 from projections.lines.line import LineFold

@@ -12,9 +12,9 @@ from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
 from ledger.engine.writer.writer import Writer
-from ledger.feed.stream import Stream, Streams
-from ledger.feed.tail import Selection, Tail
-from projections.event import feeds
+from ledger.features.feed.stream import Stream, Streams
+from ledger.features.feed.tail import Selection, Tail
+from projections.feed import feeds
 from tests.support.facts import LINE, ORGANIZATION, fact
 from tests.support.reader import reading
 from tests.support.views import HandProjector, query, report

@@ -17,7 +17,7 @@ from ledger.engine.reads import positions
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.writer import Writer
-from ledger.feed.tail import CHUNK, Selection
+from ledger.features.feed.tail import CHUNK, Selection
 from projections import projections
 from tests.feed.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 from tests.support.door import until_async

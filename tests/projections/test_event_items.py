@@ -9,10 +9,10 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
+from ledger.features.feed.envelopes import audit_entry_of
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
-from ledger.language.envelopes import audit_entry_of
-from projections.event.items import delivery_item, feed_item, history_item, recorded_event
+from projections.feed.items import delivery_item, feed_item, history_item, recorded_event
 from tests.support.domain import activated, minute, recorded
 
 FACT = FactIdentity("source", "fact-1", b"digest")

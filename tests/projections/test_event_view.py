@@ -5,7 +5,7 @@ from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.writer.refusals import WriteRefused
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
-from projections.event.view import EVENT, LINE, EventView, LineRow, ToldRow
+from projections.feed.view import EVENT, LINE, EventView, LineRow, ToldRow
 from tests.support.domain import activated, minute, recorded
 from tests.support.view_rows import given
 

@@ -14,7 +14,7 @@ from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.report import command_of
-from ledger.language.published import TYPES
+from ledger.features.feed.published import TYPES
 from tests.support.facts import activation, fact
 from tests.support.ledger import Ledger, instant
 from tests.support.model import Model

@@ -13,7 +13,7 @@ from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.language.published import TYPES
+from ledger.features.feed.published import TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.statements import issue_of
 

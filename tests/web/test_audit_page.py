@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from ledger.language.audited import ACTIONS, actions_of
+from ledger.features.feed.audited import ACTIONS, actions_of
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.visitor import Seen, Visitor, visitor

@@ -1,7 +1,7 @@
 """The page's line about an event: every payload field is shown, or listed here as left out."""
 
 from ledger.engine.page.showing import _SAYS
-from ledger.language.published import TYPES
+from ledger.features.feed.published import TYPES
 
 MARKED = {"state_before", "state_after", "cause", "signal", "status"}
 """Fields shown by marks of their own (`event_says.html`)."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from ledger.web import events
+from ledger.features.feed.page import events
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, Visitor, visitor

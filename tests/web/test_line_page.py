@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.api.routes import stories
+from ledger.features.feed.routes import stories
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.random_life import history_of

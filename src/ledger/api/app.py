@@ -14,19 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ledger import __version__
 from ledger.api.routes import (
     alerts,
-    audit,
     compare,
     credential,
-    event_types,
-    feeds,
     keys,
     operations,
     proofs,
     sessions,
     sources,
     statements,
-    stories,
-    streams,
     traces,
     usage,
     watches,
@@ -42,6 +37,7 @@ from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 from ledger.features.directory.routes import directory, search
 from ledger.features.facts import routes as facts
+from ledger.features.feed.routes import audit, event_types, feeds, stories, streams
 from ledger.features.lines.routes import executions, holds
 from ledger.features.runs import routes as runs
 

@@ -20,7 +20,7 @@ from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.feed.channel_statements import PLAN, TAKE
 from ledger.feed.signing import body_of
 from ledger.feed.verdict import Claimed, Result
-from projections.event import feeds
+from projections.feed import feeds
 from projections.webhook.view import Standing, decode_standing
 
 # The dispatcher delivers for all tenants.

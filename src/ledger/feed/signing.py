@@ -21,7 +21,7 @@ from ledger.feed.formats import mail
 from ledger.feed.formats.contents import content_of
 from ledger.feed.formats.plain import Manner
 from ledger.feed.formats.wording import saying_of
-from projections.event.items import delivery_item
+from projections.feed.items import delivery_item
 
 _SECRET_BYTES = 32
 

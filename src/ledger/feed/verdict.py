@@ -8,10 +8,10 @@ import msgspec
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.engine.page.rendering import json_text, shown_as
+from ledger.features.feed.published import PUBLISHED
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
 from ledger.feed.signing import ShownAttempt
-from ledger.language.published import PUBLISHED
 
 Status = Literal["pending", "delivered", "failed"]
 

@@ -13,7 +13,7 @@ from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.reads.usage import Corner, Summing, rows_at
-from projections.event.between import YEARS, between_read
+from projections.feed.between import YEARS, between_read
 from projections.lines.scope import KNOWN
 
 _PORTION = 200_000

@@ -26,7 +26,7 @@ from ledger.domain.watch import (
     kinds_of,
 )
 from ledger.engine.values.values import LATEST, day_of
-from projections.event.view import EventView
+from projections.feed.view import EventView
 from projections.lines.view import ExecutionView
 from projections.lines.watched import decode_line
 from projections.runs.view import RunView

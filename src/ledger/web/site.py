@@ -8,15 +8,14 @@ from ledger.api.app import LedgerApi
 from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.features.directory.page import jump, palette, pickers
+from ledger.features.feed.page import audit, events
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.runs import page as run
 from ledger.web import (
     alerts,
-    audit,
     channels,
     compare,
     docs,
-    events,
     integrity,
     keys,
     open_id,

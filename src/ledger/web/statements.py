@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from fastapi import APIRouter, Response
 
-from ledger.api.routes import feeds, usage
 from ledger.api.routes import statements as api
+from ledger.api.routes import usage
 from ledger.api.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
 from ledger.application.commands.statements import IssueStatement, WithdrawStatement
 from ledger.engine.http.lean import command_route, needs
@@ -36,10 +36,11 @@ from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.engine.values.values import format_id, format_instant
 from ledger.features.directory.page.pickers import entries_of, names_of_resources
+from ledger.features.feed.envelopes import Envelope
+from ledger.features.feed.page.events import seal_of
+from ledger.features.feed.routes import feeds
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
-from ledger.language.envelopes import Envelope
-from ledger.web.events import seal_of
 from ledger.web.persons import persons_of
 from ledger.web.statement_forms import (
     IssueForm,

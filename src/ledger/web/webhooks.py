@@ -30,8 +30,8 @@ from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_a
 from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.values import parse_bound
+from ledger.features.feed.published import TYPES
 from ledger.feed.signing import ShownDelivery
-from ledger.language.published import TYPES
 from ledger.web.webhook_forms import ChangeForm, NewForm, RecoverForm, SwitchForm, since_when, typed
 from projections.webhook import statements
 

@@ -23,7 +23,7 @@ from ledger.engine.postgres.timing import WAIT_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
-from ledger.language.published import PUBLISHED
+from ledger.features.feed.published import PUBLISHED
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of

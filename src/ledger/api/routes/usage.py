@@ -11,7 +11,6 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.api.corners import LineFilters, LongPage, corner_of, names_of, pin, require_dates
-from ledger.api.routes.stories import TokensByModel
 from ledger.api.usage_rows import cut_of_usage
 from ledger.domain.usage import KEYS, OF_ALL, OF_CHECK_INS, Grouping, LineInScope, Shows, Sums
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
@@ -29,6 +28,7 @@ from ledger.engine.http.replies import Meta, answer, keyed
 from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
+from ledger.features.feed.routes.stories import TokensByModel
 from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope, stretches_of
 from projections.directory.rows import WHOLE
 from projections.directory.statements import NAMES_OF_RESOURCES

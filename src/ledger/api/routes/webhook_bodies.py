@@ -11,8 +11,8 @@ from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
 from ledger.engine.http.reading import Bound
 from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
 from ledger.features.facts.fact_types import Characters
+from ledger.features.feed.published import TYPES
 from ledger.feed.target import LONGEST_URL
-from ledger.language.published import TYPES
 
 
 def _known_types(types: list[str]) -> list[str]:

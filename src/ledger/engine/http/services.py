@@ -32,9 +32,9 @@ from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.feed.stream import Streams
+from ledger.features.feed.tail import Tail
 from ledger.features.runs.read_notes import ReadNotes
-from ledger.feed.stream import Streams
-from ledger.feed.tail import Tail
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans
 

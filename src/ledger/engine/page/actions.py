@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ledger.engine.writer.refusals import UNKNOWN_ACTION
-from ledger.language.audited import OMITTED_ACTION, READ_ACTION, actions_of
+from ledger.features.feed.audited import OMITTED_ACTION, READ_ACTION, actions_of
 
 
 class Choice(NamedTuple):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ledger.api.routes import audit, watches
+from ledger.api.routes import watches
 from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -16,6 +16,7 @@ from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID
+from ledger.features.feed.routes import audit
 from ledger.features.lines.routes import executions
 from ledger.web.persons import persons_of
 from projections.directory import statements as directory

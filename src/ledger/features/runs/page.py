@@ -18,9 +18,9 @@ from ledger.engine.page.names import known_of_lines, name_of_line, names_of_acto
 from ledger.engine.page.pages import PageRoute, as_file, go, of_organization, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.engine.values.values import ENDED, RUN_STATUSES
+from ledger.features.feed.page.history import as_known, run_events
 from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs import routes as runs
-from ledger.web.history import as_known, run_events
 from projections.runs.shown import ShownRun
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)

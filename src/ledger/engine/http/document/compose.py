@@ -9,7 +9,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from ledger.api.routes import event_types
 from ledger.engine.http.document import texts
 from ledger.engine.http.document.schemas import Schema, Schemas, as_input
 from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute
@@ -17,6 +16,7 @@ from ledger.engine.http.models import SCHEMAS, camel, reference
 from ledger.engine.http.problems import MEDIA_TYPE, PHRASES, Problem, Responses
 from ledger.engine.http.reading import LONGEST_WORD, OR, Asking, words_of
 from ledger.features.facts.fact_schema import FACT_SCHEMAS
+from ledger.features.feed.routes import event_types
 
 _MIN_POSITION: Schema = {
     "name": "Ledger-Min-Position",

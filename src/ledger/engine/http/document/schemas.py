@@ -12,7 +12,6 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel
 
-from ledger.api.routes.audit import WORDS
 from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
@@ -30,8 +29,9 @@ from ledger.engine.values.values import (
     TriggerType,
 )
 from ledger.features.facts.fact_schema import ACTORS
+from ledger.features.feed.published import TYPES
+from ledger.features.feed.routes.audit import WORDS
 from ledger.features.lines.model.health import HealthLevel, SignalName, SignalStatus
-from ledger.language.published import TYPES
 from projections.watch.shown import AlertStatus
 
 Schema = dict[str, Any]

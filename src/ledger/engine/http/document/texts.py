@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ledger.api.routes.event_types import EVENT_SCHEMA
 from ledger.engine.http.document.schemas import Schema
+from ledger.features.feed.routes.event_types import EVENT_SCHEMA
 
 ABOUT = """
 The whole truth about work in progress: product lines report facts, the log keeps them for ever,

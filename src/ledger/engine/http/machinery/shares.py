@@ -5,7 +5,7 @@ arrived, as it is unpacked, counts with it. A request beyond the share of its cr
 
 There are six shares: of writing requests, of reads, among the reads of exports, of large pages and
 of lists of pages, which take most of a worker's time and memory, and of calls of tools, each of
-which reads. Streams have a bound of their own (``feed/stream.py``).
+which reads. Streams have a bound of their own (``features/feed/stream.py``).
 
 The sum of a worker's shares is bounded too: an organization with many keys may not hold more than
 is left free for the others.

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.routes import streams
 from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import AnswerOf
@@ -18,6 +17,7 @@ from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import COLUMNS, columns_of
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.features.directory.page.pickers import kinds_for, names_of_resources
+from ledger.features.feed.routes import streams
 from ledger.features.lines.page.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.features.lines.page.filters import chips_of, title_of
 from ledger.features.lines.page.views import kept_of, tabs_of

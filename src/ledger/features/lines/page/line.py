@@ -9,8 +9,6 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import feeds, stories
-from ledger.api.routes.stories import ShownUsage, UsageQuery
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import UNBUILT, status_of
@@ -33,6 +31,17 @@ from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
+from ledger.features.feed.envelopes import Envelope, HistoryItem
+from ledger.features.feed.page.history import (
+    as_known,
+    instant_at,
+    milliseconds_of,
+    place_in,
+    place_of,
+    scale_of,
+)
+from ledger.features.feed.routes import feeds, stories
+from ledger.features.feed.routes.stories import ShownUsage, UsageQuery
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.page.board import query_of
@@ -43,9 +52,7 @@ from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import AnyLineId, Filters
 from ledger.features.runs import routes as runs
 from ledger.features.runs.page import RunsChart, chart_of
-from ledger.language.envelopes import Envelope, HistoryItem
 from ledger.web.alerts import alerts_of_line, keepers_of
-from ledger.web.history import as_known, instant_at, milliseconds_of, place_in, place_of, scale_of
 from projections.lines.shown import LineDetail
 from projections.runs.shown import ShownRun
 from projections.watch.shown import ShownAlert

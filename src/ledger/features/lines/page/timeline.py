@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.api.routes import stories
-from ledger.api.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.domain.watch import Severity
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf
@@ -15,8 +13,10 @@ from ledger.engine.page.pages import read_answer
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import STATES, format_instant
+from ledger.features.feed.page.history import Scale
+from ledger.features.feed.routes import stories
+from ledger.features.feed.routes.stories import RangeQuery, ShownInterval, ShownTimeline
 from ledger.web.alerts import SEVERITIES
-from ledger.web.history import Scale
 from projections.lines.shown import LineDetail
 from projections.watch.shown import ShownAlert
 

@@ -27,7 +27,7 @@ class RunDataRead(Event, frozen=True, kw_only=True):
 
 
 # Columns: event, published type, published payload, fact, command, note. The audit log's action is
-# the same for all reads (``language/audited.py``).
+# the same for all reads (``features/feed/audited.py``).
 READ_TABLE: tuple[EventRow, ...] = (EventRow(RunDataRead, None, None, None, None, PASSES),)
 
 

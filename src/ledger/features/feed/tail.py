@@ -19,8 +19,8 @@ import psycopg
 
 from ledger.engine.postgres.scope import EVERYONE, Fetch
 from ledger.engine.telemetry.lines import for_nobody
-from projections.event import feeds
-from projections.event.items import feed_item
+from projections.feed import feeds
+from projections.feed.items import feed_item
 
 _logger = logging.getLogger(__name__)
 

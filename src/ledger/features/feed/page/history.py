@@ -6,7 +6,6 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from ledger.api.routes.stories import require_line
 from ledger.engine.http.reading import Asking, Query, read_at
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
@@ -14,10 +13,11 @@ from ledger.engine.page.rendering import ShownInstant
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.values import STATES, State, format_instant
+from ledger.features.feed.envelopes import HistoryItem
+from ledger.features.feed.routes.stories import require_line
 from ledger.features.lines.routes.executions import require_line_id
-from ledger.language.envelopes import HistoryItem
-from projections.event.items import history_item
-from projections.event.statements import place_read, run_events_read
+from projections.feed.items import history_item
+from projections.feed.statements import place_read, run_events_read
 from projections.lines.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -4,8 +4,8 @@ from functools import cache
 
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
-from ledger.language.published import TYPES
-from projections.event.view import key_of
+from ledger.features.feed.published import TYPES
+from projections.feed.view import key_of
 
 _OF_ALL = key_of("e.organization_id"), key_of("%(organization)s::text")
 _OF_WORKSPACE = (

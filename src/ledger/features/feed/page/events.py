@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import feeds, proofs
+from ledger.api.routes import proofs
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -24,8 +24,9 @@ from ledger.engine.page.names import names_beside
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.engine.values.errors import Behind
-from ledger.language.envelopes import Envelope
-from ledger.language.published import TYPES
+from ledger.features.feed.envelopes import Envelope
+from ledger.features.feed.published import TYPES
+from ledger.features.feed.routes import feeds
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 

@@ -9,7 +9,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes.feeds import event_position
 from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.problems import STORY_ERRORS
 from ledger.engine.http.reading import (
@@ -38,10 +37,11 @@ from ledger.engine.values.timeline import (
     totals,
 )
 from ledger.engine.values.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
+from ledger.features.feed.envelopes import HistoryItem
+from ledger.features.feed.routes.feeds import event_position
 from ledger.features.lines.routes.executions import AnyLineId, require_line_id
-from ledger.language.envelopes import HistoryItem
-from projections.event.items import history_item
-from projections.event.statements import history_read
+from projections.feed.items import history_item
+from projections.feed.statements import history_read
 from projections.lines.statements import timeline_read
 from projections.runs.usage import usage_read
 

@@ -15,8 +15,8 @@ from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
-from ledger.language.envelopes import Envelope, FactReference, Subject
-from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
+from ledger.features.feed.envelopes import Envelope, FactReference, Subject
+from ledger.features.feed.published import LANGUAGE_VERSION, TYPES, Payload
 
 router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
 

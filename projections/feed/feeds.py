@@ -10,10 +10,10 @@ from functools import cache
 
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where_tenant
-from ledger.language.audited import FACT_EVENT_TYPES
-from ledger.language.published import UNCHANGED_HEALTH
-from projections.event.items import with_stored
-from projections.event.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
+from ledger.features.feed.audited import FACT_EVENT_TYPES
+from ledger.features.feed.published import UNCHANGED_HEALTH
+from projections.feed.items import with_stored
+from projections.feed.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
 
 # Feeds go only as far as the slowest view that is not stopped. So a client that has received an
 # event sees it in every later read. Other views that are stopped do not hold feeds back; if the

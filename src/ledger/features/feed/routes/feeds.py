@@ -46,9 +46,9 @@ from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, EVENT_ID, LATEST, micros_of
 from ledger.features.facts.report import MAX_AHEAD
-from ledger.language.envelopes import Envelope
-from ledger.language.published import TYPES
-from projections.event import feeds, items
+from ledger.features.feed.envelopes import Envelope
+from ledger.features.feed.published import TYPES
+from projections.feed import feeds, items
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 

@@ -16,11 +16,11 @@ from ledger.engine.postgres.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
+from ledger.features.feed.audited import about_line_of, write_of
+from ledger.features.feed.envelopes import line_of
+from ledger.features.feed.published import PUBLISHED, UNCHANGED_HEALTH, changes_health
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, Activated, HealthSignalReported
-from ledger.language.audited import about_line_of, write_of
-from ledger.language.envelopes import line_of
-from ledger.language.published import PUBLISHED, UNCHANGED_HEALTH, changes_health
 from ledger.records import EVENTS
 
 

@@ -9,15 +9,15 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.routes.feeds import EventFilters, position_in
 from ledger.engine.http.lean import LeanRoute, needs
 from ledger.engine.http.problems import refusals
 from ledger.engine.http.reading import Present, services_of, tenant_filters
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EVENT_ID
-from ledger.feed.stream import Stream, Streams
-from projections.event.feeds import feed_read
+from ledger.features.feed.routes.feeds import EventFilters, position_in
+from ledger.features.feed.stream import Stream, Streams
+from projections.feed.feeds import feed_read
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 

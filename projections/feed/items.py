@@ -11,7 +11,13 @@ import msgspec
 from ledger.engine.log.codec import EnvelopeMapper, StoredBeginning
 from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import Recorded
-from ledger.language.envelopes import Envelope, States, delivery_of, envelope_of, history_item_of
+from ledger.features.feed.envelopes import (
+    Envelope,
+    States,
+    delivery_of,
+    envelope_of,
+    history_item_of,
+)
 
 COLUMNS = "position, type, state_before, state_after, stream, version, topic, state"
 """The columns of a found event, in the order in which this module's functions take them."""

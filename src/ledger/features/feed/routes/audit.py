@@ -7,7 +7,6 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api.access.key_rows import KeyNames
-from ledger.api.routes.feeds import Walk, position_in, time_filters
 from ledger.engine.http.exports import (
     PAGE,
     PORTION,
@@ -39,10 +38,11 @@ from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import AUDIT_ID, ActorType
-from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
-from ledger.language.envelopes import AuditEntry, audit_entry_of
-from ledger.language.published import TYPES
-from projections.event import feeds, items
+from ledger.features.feed.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
+from ledger.features.feed.envelopes import AuditEntry, audit_entry_of
+from ledger.features.feed.published import TYPES
+from ledger.features.feed.routes.feeds import Walk, position_in, time_filters
+from projections.feed import feeds, items
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 

@@ -21,10 +21,10 @@ from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
+from ledger.features.feed.tail import CHUNK, Selection, Tail, message
 from ledger.feed.roster import share
-from ledger.feed.tail import CHUNK, Selection, Tail, message
-from projections.event import feeds
-from projections.event.items import feed_item
+from projections.feed import feeds
+from projections.feed.items import feed_item
 
 _logger = logging.getLogger(__name__)
 

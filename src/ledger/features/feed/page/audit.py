@@ -5,7 +5,6 @@ from typing import Annotated, Any, get_args
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import audit
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
@@ -14,9 +13,10 @@ from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stre
 from ledger.engine.page.names import names_beside
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.values.values import ActorType
-from ledger.language.audited import Outcome, actions_of
-from ledger.language.envelopes import AuditEntry
-from ledger.language.published import TYPES, UNCHANGED_HEALTH
+from ledger.features.feed.audited import Outcome, actions_of
+from ledger.features.feed.envelopes import AuditEntry
+from ledger.features.feed.published import TYPES, UNCHANGED_HEALTH
+from ledger.features.feed.routes import audit
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
 

@@ -9,8 +9,8 @@ a certain line and a certain type, the shortest way to them depends on how rare 
 from collections.abc import Mapping, Sequence
 
 from ledger.engine.views.statements import where
-from ledger.language.audited import FACT_EVENT_TYPES
-from projections.event.view import NO_FACTS, key_of
+from ledger.features.feed.audited import FACT_EVENT_TYPES
+from projections.feed.view import NO_FACTS, key_of
 
 # The types of events for the requested actions of facts.
 TYPES_OF_ACTIONS = f"""

@@ -15,8 +15,8 @@ from ledger.engine.views.statements import (
     read_of,
     where_tenant,
 )
-from projections.event.items import with_stored
-from projections.event.view import key_of
+from projections.feed.items import with_stored
+from projections.feed.view import key_of
 
 _FIRST_KEY = key_of("l.line_id")
 _LINE_KEY = key_of("line.line_id")

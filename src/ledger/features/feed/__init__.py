@@ -1,0 +1,1 @@
+"""What is said outside: events in feeds, streams, histories and the audit log."""

@@ -1,0 +1,1 @@
+"""The routes of feeds, streams, histories, event types and the audit log."""

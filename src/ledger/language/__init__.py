@@ -1,1 +1,0 @@
-"""The published language: names and payloads of events, actions of the audit log, JSON."""
