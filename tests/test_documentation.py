@@ -8,7 +8,6 @@ import pytest
 from fastapi.routing import APIRoute
 
 from ledger.api.app import ROUTED
-from ledger.domain.api_key import Permission
 from ledger.engine.values.values import (
     ActorType,
     Cause,
@@ -20,6 +19,7 @@ from ledger.engine.values.values import (
     TriggerType,
 )
 from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
+from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.records import EVENTS
 from ledger.settings import Settings

@@ -1,7 +1,6 @@
 """Every event of the ledger: the event tables of all aggregates joined."""
 
 from ledger.domain.alert import ALERT_TABLE
-from ledger.domain.api_key import API_KEY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
 from ledger.domain.session import SESSION_TABLE
 from ledger.domain.statement import STATEMENT_TABLE
@@ -10,6 +9,7 @@ from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event
 from ledger.engine.writer.refusals import REFUSAL_TABLE
 from ledger.features.directory.model import DIRECTORY_TABLE
+from ledger.features.keys.model import API_KEY_TABLE
 from ledger.features.lines.model.execution_events import EXECUTION_TABLE
 from ledger.features.runs.model.reads import READ_TABLE
 from ledger.features.runs.model.run import RUN_TABLE

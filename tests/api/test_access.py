@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.intake.tokens import create_token, is_well_formed
+from ledger.features.keys.commands import RevokeApiKey
+from ledger.features.keys.tokens import create_token, is_well_formed
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import WORKSPACE, activation, encode, fact
 from tests.support.service import STRUCTURED

@@ -9,10 +9,10 @@ import httpx
 import msgspec
 import pytest
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.http.replies import PageOf
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.feed.envelopes import AuditEntry
+from ledger.features.keys.commands import RevokeApiKey
 from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import activation, fact

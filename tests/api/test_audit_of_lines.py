@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.values.principal import COMMAND_LINE
+from ledger.features.keys.commands import RevokeApiKey
 from tests.support.audits import BESIDE, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact

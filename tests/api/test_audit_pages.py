@@ -6,9 +6,9 @@ from datetime import datetime
 
 import pytest
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import format_instant
+from ledger.features.keys.commands import RevokeApiKey
 from tests.support.audits import BESIDE, Entry, Tenant, short
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.values.values import parse_instant
-from ledger.intake.tokens import is_well_formed
+from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.keys_api import NOBODYS, OTHER_ORGANIZATION, SHOWN, Keys, every_command

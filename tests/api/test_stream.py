@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.feed.stream import Streams
 from ledger.features.feed.tail import Tail
+from ledger.features.keys.commands import RevokeApiKey
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.random_life import Life

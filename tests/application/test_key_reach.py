@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
-from ledger.domain.api_key import SINGLE_PERMISSIONS, Permission
 from ledger.engine.values.principal import COMMAND_LINE, Grant, Principal
-from ledger.intake.tokens import create_token
+from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.features.keys.model import SINGLE_PERMISSIONS, Permission
+from ledger.features.keys.tokens import create_token
 from tests.support.ledger import Item, Ledger
 
 WHOLE = None

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.keys import TellOmitted
 from ledger.application.loops import Housekeeper
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
@@ -21,6 +20,7 @@ from ledger.engine.writer.refusals import DAILY, stream_of
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
+from ledger.features.keys.commands import TellOmitted
 from ledger.features.lines.commands.lines import Pause
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

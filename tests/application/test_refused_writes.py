@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.refusals import stream_of
+from ledger.features.keys.commands import RevokeApiKey
 from ledger.features.lines.commands.lines import Pause
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, instant, new_id

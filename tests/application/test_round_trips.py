@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.keys import CreateApiKey
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer import turns
 from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.keys.commands import CreateApiKey
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import Item, Ledger, new_id, working

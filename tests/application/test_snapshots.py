@@ -11,7 +11,6 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.domain.api_key import API_KEY_TABLE
 from ledger.engine.log import snapshots
 from ledger.engine.log.migrate import migrate
 from ledger.engine.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
@@ -20,6 +19,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.pipeline import Transaction, insert
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.features.keys.model import API_KEY_TABLE
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.features.lines.model.health import Signal

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ledger.intake.tokens import create_token, hash_token
+from ledger.features.keys.tokens import create_token, hash_token
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation
 from tests.support.served import Served, free_port, post, run_ledger

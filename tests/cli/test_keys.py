@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.intake.tokens import is_well_formed
+from ledger.features.keys.tokens import is_well_formed
 from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.support.edge import edge_of

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from ledger.domain import alert, endpoint, statement, watch
-from ledger.domain.api_key import API_KEY_TABLE, ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
@@ -18,6 +17,7 @@ from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.features.feed import audited
+from ledger.features.keys.model import API_KEY_TABLE, ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS
 from ledger.features.runs.model import run

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.api_key import ApiKey, ApiKeyCreated, ApiKeyRevoked
 from ledger.engine.values.errors import InvalidState
+from ledger.features.keys.model import ApiKey, ApiKeyCreated, ApiKeyRevoked
 from ledger.features.runs.model.run import (
     Run,
     RunCancelled,

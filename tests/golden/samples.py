@@ -20,7 +20,6 @@ from ledger.domain.alert import (
     AlertResolved,
     AlertSubject,
 )
-from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.domain.session import SessionBegun, SessionEnded
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.domain.watch import (
@@ -36,6 +35,7 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.directory.model import DirectoryNamed
+from ledger.features.keys.model import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from ledger.features.runs.model.reads import RunDataRead

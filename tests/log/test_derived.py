@@ -9,15 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.application.commands.watches import CreateWatch
 from ledger.application.commands.webhooks import CreateEndpoint, EndpointSettings
 from ledger.engine.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
+from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey
+from ledger.features.keys.tokens import create_token
 from ledger.feed import signing
-from ledger.intake.tokens import create_token
 from ledger.log.documents import Documents
 from ledger.log.verifications import Difference
 from ledger.settings import Settings

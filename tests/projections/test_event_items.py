@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ledger.domain.api_key import ApiKeyRevoked
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.feed.envelopes import audit_entry_of
+from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from projections.feed.items import delivery_item, feed_item, history_item, recorded_event

@@ -1,8 +1,8 @@
 """The view of events as they are published: events in, rows out."""
 
-from ledger.domain.api_key import ApiKeyRevoked
 from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.writer.refusals import WriteRefused
+from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from projections.feed.view import EVENT, LINE, EventView, LineRow, ToldRow

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from ledger.domain.api_key import ApiKey, ApiKeyCreated
 from ledger.domain.endpoint import Endpoint, WebhookCreated
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.recorded import Actor, Event, Recorded
+from ledger.features.keys.model import ApiKey, ApiKeyCreated
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import Activated
 from ledger.features.runs.model.run import Run, RunRequested, RunStarted

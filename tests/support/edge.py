@@ -16,8 +16,8 @@ import httpx
 import psycopg
 from fastapi import FastAPI
 
-from ledger.application.commands.keys import RevokeApiKey
 from ledger.engine.values.principal import COMMAND_LINE
+from ledger.features.keys.commands import RevokeApiKey
 from ledger.settings import Settings
 from tests.support.databases import query
 from tests.support.facts import activation, encode

@@ -16,8 +16,8 @@ import httpx
 
 from ledger.cli.arguments import main
 from ledger.cli.keys import make_key
-from ledger.domain.api_key import Permission
 from ledger.engine.postgres.embedded import running
+from ledger.features.keys.model import Permission
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION

@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 
-from ledger.application.commands.keys import CreateApiKey
-from ledger.domain.api_key import Permission
 from ledger.engine.http.gauges import SharedText
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.request import Receipt
-from ledger.intake.tokens import create_token
+from ledger.features.keys.commands import CreateApiKey
+from ledger.features.keys.model import Permission
+from ledger.features.keys.tokens import create_token
 from ledger.service.composition.api import create_api
 from ledger.service.composition.loops import Loops
 from ledger.settings import Settings

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from ledger.engine.values.values import format_instant
-from ledger.intake.tokens import is_well_formed
+from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.keys_api import NOBODYS, OTHER_ORGANIZATION, Keys

@@ -15,8 +15,6 @@ from ledger import __version__
 from ledger.api.routes import (
     alerts,
     compare,
-    credential,
-    keys,
     operations,
     proofs,
     sessions,
@@ -38,6 +36,7 @@ from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 from ledger.features.directory.routes import directory, search
 from ledger.features.facts import routes as facts
 from ledger.features.feed.routes import audit, event_types, feeds, stories, streams
+from ledger.features.keys.routes import credential, keys
 from ledger.features.lines.routes import executions, holds
 from ledger.features.runs import routes as runs
 

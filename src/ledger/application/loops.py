@@ -12,7 +12,6 @@ import psycopg
 from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
-from ledger.application.commands.keys import TellOmitted
 from ledger.engine.log.leases import LOOK_AT_DUE
 from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import Command
@@ -20,6 +19,7 @@ from ledger.engine.writer.group import KEPT_FOR
 from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided, present
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.keys.commands import TellOmitted
 from ledger.features.lines.commands.lines import GoIdle, LiftHold
 from ledger.features.runs.commands import ExpireLease
 from ledger.log import sessions

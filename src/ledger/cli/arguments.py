@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ledger import __version__
-from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
 from ledger.engine.values.values import (
     LINE_ID,
     ORGANIZATION_ID,
@@ -24,6 +23,7 @@ from ledger.engine.values.values import (
     is_plain,
     parse_bound,
 )
+from ledger.features.keys.model import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
 from ledger.service import ROLES
 
 _LONGEST_REASON = 500

@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.application.commands import keys
 from ledger.cli.printing import Row, print_json, print_rows
-from ledger.domain.api_key import Permission
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import KEY_ID, escaped
 from ledger.engine.writer.command import SubjectCommand
 from ledger.engine.writer.request import Outcome
 from ledger.engine.writer.writer import Writer
-from ledger.intake.tokens import create_token
+from ledger.features.keys import commands as keys
+from ledger.features.keys.model import Permission
+from ledger.features.keys.tokens import create_token
 from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import utc_now, writing
 from ledger.settings import Settings

@@ -16,14 +16,12 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
-from ledger.application.commands import keys
 from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import Format, ParsedLine, in_order, parsing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.cast import KEYS, LEAD, closing_of, people_of
 from ledger.demo.telling import Act, tell
-from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.engine.reads.positions import ViewFollower
 from ledger.engine.values.errors import (
     ClockSkew,
@@ -42,7 +40,9 @@ from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import Fact, Rejected
 from ledger.features.facts.report import command_of
-from ledger.intake.tokens import create_token
+from ledger.features.keys import commands as keys
+from ledger.features.keys.model import GRACE, SINGLE_PERMISSIONS
+from ledger.features.keys.tokens import create_token
 from ledger.service.address import address_kept
 from ledger.service.composition.database import prepare_reading
 from ledger.service.composition.writing import utc_now, writing

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from ledger.demo import words
-from ledger.domain.api_key import Permission
+from ledger.features.keys.model import Permission
 
 SEED = "execution-ledger"
 

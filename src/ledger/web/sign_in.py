@@ -12,8 +12,8 @@ from ledger.engine.page.addresses import HOME, START, own_page
 from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import PageRoute, go, read_form, refusal_page, show, sign_in_page
 from ledger.engine.values.errors import RateLimited
+from ledger.features.keys.page.key_forms import PERMISSIONS
 from ledger.web import session
-from ledger.web.key_forms import PERMISSIONS
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)

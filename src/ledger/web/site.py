@@ -9,6 +9,7 @@ from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.features.directory.page import jump, palette, pickers
 from ledger.features.feed.page import audit, events
+from ledger.features.keys.page import keys
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.runs import page as run
 from ledger.web import (
@@ -17,7 +18,6 @@ from ledger.web import (
     compare,
     docs,
     integrity,
-    keys,
     open_id,
     places,
     sessions,

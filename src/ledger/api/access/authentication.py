@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import Request
 
-from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.engine.http.failures import Failures
 from ledger.engine.http.machinery.headers import count, header
 from ledger.engine.http.problems import Unauthorized
@@ -26,7 +25,8 @@ from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import Principal
-from ledger.intake.tokens import hash_token, is_well_formed
+from ledger.features.keys.key_uses import KeyUse, KeyUses
+from ledger.features.keys.tokens import hash_token, is_well_formed
 
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.

@@ -16,9 +16,9 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.api.access.key_set import ALGORITHMS, KeySet, SigningKey
-from ledger.domain.api_key import Permission
 from ledger.engine.values.principal import Grant, Principal, person
 from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
+from ledger.features.keys.model import Permission
 
 LONGEST = 8 * 1024
 """Characters of a token."""

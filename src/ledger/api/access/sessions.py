@@ -22,7 +22,6 @@ import msgspec
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.grants import Places
-from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.api.access.refreshing import UNREFRESHED_SECONDS, Refresher
 from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
 from ledger.application.commands.sessions import BeginSession, EndSession, EnterPlace, in_place
@@ -33,6 +32,7 @@ from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.errors import LedgerError, RateLimited, Unavailable
 from ledger.engine.values.principal import Principal, person
 from ledger.engine.values.values import EARLIEST
+from ledger.features.keys.key_uses import KeyUse, KeyUses
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.

@@ -17,7 +17,6 @@ from msgspec import Meta
 from pydantic import Field
 
 from ledger.api.corners import present_corner
-from ledger.api.routes.keys import named_tenant
 from ledger.api.watch_settings import (
     ConditionField,
     ForSeconds,
@@ -56,6 +55,7 @@ from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.fact_types import Label
+from ledger.features.keys.routes.keys import named_tenant
 from ledger.reads.episodes import episodes_of
 from ledger.reads.preview import MOST_COUNTED, MOST_ROWS, DueLine, open_now, silent_now
 from ledger.reads.usage import Corner

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ledger.api.routes.keys import named_tenant
 from ledger.api.routes.webhook_bodies import NewWebhook, Recovery, WebhookChanges
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
@@ -57,6 +56,7 @@ from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.feed.routes.feeds import BEYOND, event_position, position_in
+from ledger.features.keys.routes.keys import named_tenant
 from ledger.feed.signing import ShownDelivery, create_secret, delivery_text
 from ledger.feed.target import ForbiddenTarget
 from projections.webhook import statements

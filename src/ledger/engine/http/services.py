@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.api.access.authentication import Authenticator
-from ledger.api.access.key_uses import KeyUses
 from ledger.api.access.session_store import SessionRules, SessionStore
 from ledger.api.access.sessions import Sessions
 from ledger.domain.channel import STRICT, ChannelRules
@@ -34,6 +33,7 @@ from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.feed.stream import Streams
 from ledger.features.feed.tail import Tail
+from ledger.features.keys.key_uses import KeyUses
 from ledger.features.runs.read_notes import ReadNotes
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ledger.domain import alert, statement
-from ledger.domain.api_key import ApiKey
 from ledger.engine.log.tables import (
     API_KEY,
     ENDPOINT,
@@ -36,6 +35,7 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.event_table import Note
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
+from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model import execution_events as execution
 from ledger.features.runs.model import run
 from ledger.records import EVENT_TABLE

@@ -17,7 +17,6 @@ import msgspec
 import psycopg
 
 from ledger.domain.alert import Alert
-from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.session import Session
 from ledger.domain.statement import UsageStatement
@@ -25,6 +24,7 @@ from ledger.domain.watch import Watch
 from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.writer.refusals import Refusals
 from ledger.features.directory.model import DirectoryEntry
+from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.reads import RunDataReads
 from ledger.features.runs.model.run import Run

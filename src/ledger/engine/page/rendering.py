@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.watch import Condition, Severity, Watch
@@ -27,6 +26,7 @@ from ledger.engine.values.values import (
     ProductLine,
     format_instant,
 )
+from ledger.features.keys.model import Permission
 from ledger.features.runs.model.token_usage import TokenUsage
 
 S = TypeVar("S", bound=msgspec.Struct)

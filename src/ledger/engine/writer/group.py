@@ -15,7 +15,6 @@ from functools import cached_property
 
 import msgspec
 
-from ledger.domain.api_key import ApiKey
 from ledger.engine.log.append import Append, Numbers, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
@@ -39,6 +38,7 @@ from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, 
 from ledger.engine.values.values import EARLIEST, format_id
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
+from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.log.sessions import SessionRows
 from ledger.records import SINCE

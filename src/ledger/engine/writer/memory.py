@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from ledger.domain.alert import Alert
-from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
@@ -32,6 +31,7 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded
+from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import MAX_ABOVE, Run
 from ledger.features.runs.parents import ABOVE

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import LedgerApi, create_app
 from ledger.application.metrics import WriterMetrics
 from ledger.engine.http.services import ApiServices, Writing
@@ -18,6 +17,7 @@ from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.shadow import live_generations
 from ledger.engine.writer.turns import Neighbours
+from ledger.features.keys.key_uses import KeyUses
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans

@@ -12,7 +12,6 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel
 
-from ledger.domain.api_key import Permission
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.watch import Severity
@@ -31,6 +30,7 @@ from ledger.engine.values.values import (
 from ledger.features.facts.fact_schema import ACTORS
 from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes.audit import WORDS
+from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import HealthLevel, SignalName, SignalStatus
 from projections.watch.shown import AlertStatus
 

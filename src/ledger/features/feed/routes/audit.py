@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from ledger.api.access.key_rows import KeyNames
 from ledger.engine.http.exports import (
     PAGE,
     PORTION,
@@ -42,6 +41,7 @@ from ledger.features.feed.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outco
 from ledger.features.feed.envelopes import AuditEntry, audit_entry_of
 from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes.feeds import Walk, position_in, time_filters
+from ledger.features.keys.key_rows import KeyNames
 from projections.feed import feeds, items
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)

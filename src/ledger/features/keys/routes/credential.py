@@ -9,8 +9,6 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger import __version__
-from ledger.api.routes.keys import read_keys
-from ledger.domain.api_key import Permission
 from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.problems import FEED_ERRORS
 from ledger.engine.http.reading import Asking, Present, Query
@@ -18,6 +16,8 @@ from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import LINE_ID, ActorType, State
+from ledger.features.keys.model import Permission
+from ledger.features.keys.routes.keys import read_keys
 from ledger.features.lines.routes.executions import line_reply, line_rows
 
 router = APIRouter(prefix="/v1", tags=["keys"], route_class=LeanRoute)

@@ -14,7 +14,6 @@ from typing import ClassVar
 
 import msgspec
 
-from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.engine.page.rendering import ShownKey, shown_as
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
@@ -23,7 +22,8 @@ from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.writer.request import Receipt
-from ledger.intake.tokens import hash_token, prefix_of
+from ledger.features.keys.model import ApiKey, ApiKeyCreated, Permission
+from ledger.features.keys.tokens import hash_token, prefix_of
 
 _WIDER = "The key's permissions or tenant are not within the credential's own."
 

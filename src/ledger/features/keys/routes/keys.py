@@ -13,9 +13,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 
-from ledger.api.access.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
-from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.engine.http.lean import LeanRoute, command_route, read_route
 from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
@@ -56,7 +53,10 @@ from ledger.engine.values.values import (
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.fact_types import Label
-from ledger.intake.tokens import create_token
+from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.features.keys.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
+from ledger.features.keys.model import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
+from ledger.features.keys.tokens import create_token
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
 

@@ -9,8 +9,6 @@ from typing import Any, Literal
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from ledger.api.routes import keys as api
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Present, TenantQuery, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -22,7 +20,16 @@ from ledger.engine.page.pages import Form, PageRoute, idempotency_of, read_answe
 from ledger.engine.page.rendering import KeyWithSecret, ShownKey
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
-from ledger.web.key_forms import GRACES, LIVES, PERMISSIONS, ChangeKeyForm, NewKeyForm, RotateForm
+from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.features.keys.page.key_forms import (
+    GRACES,
+    LIVES,
+    PERMISSIONS,
+    ChangeKeyForm,
+    NewKeyForm,
+    RotateForm,
+)
+from ledger.features.keys.routes import keys as api
 
 PATH = "/ui/keys"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from ledger.api.routes import keys as api
-from ledger.domain.api_key import Permission
 from ledger.engine.http.writing import Sent, checked
 from ledger.engine.page.pages import Form, Typed, gathered
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.keys.model import Permission
+from ledger.features.keys.routes import keys as api
 
 _PERMISSION = "permission:"
 """Prefix of the name of a permission's box. A field has one value, so boxes share no name."""

@@ -1,0 +1,1 @@
+"""The routes of keys, and of the credential that asks."""
