@@ -2,7 +2,6 @@
 
 from ledger.domain.alert import ALERT_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
-from ledger.domain.session import SESSION_TABLE
 from ledger.domain.statement import STATEMENT_TABLE
 from ledger.domain.watch import WATCH_TABLE
 from ledger.engine.values.event_table import EventRow
@@ -13,6 +12,7 @@ from ledger.features.keys.model import API_KEY_TABLE
 from ledger.features.lines.model.execution_events import EXECUTION_TABLE
 from ledger.features.runs.model.reads import READ_TABLE
 from ledger.features.runs.model.run import RUN_TABLE
+from ledger.features.sign_in.model import SESSION_TABLE
 
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,

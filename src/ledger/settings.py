@@ -24,7 +24,7 @@ from ledger.domain.channel import (
 from ledger.engine.telemetry.lines import LogFormat
 from ledger.engine.values.origins import ORIGIN, is_guarded, is_origin, is_this_machine
 from ledger.engine.values.values import escaped
-from ledger.sign_in_settings import SignInSettings, read_secret
+from ledger.features.sign_in.settings import SignInSettings, read_secret
 
 _PREFIX = "LEDGER_"
 

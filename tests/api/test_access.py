@@ -132,7 +132,7 @@ def test_a_new_key_works_at_once_and_a_revoked_key_is_refused_within_5_s(
 ) -> None:
     now = time.monotonic()
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("ledger.api.access.authentication.time", clock)
+    monkeypatch.setattr("ledger.features.sign_in.access.authentication.time", clock)
     token = edge.token("read")
     assert edge.get("/v1/execution", token).status_code == 200
     ((key_id,),) = edge.select("SELECT key_id FROM ledger.api_key ORDER BY created_at DESC LIMIT 1")

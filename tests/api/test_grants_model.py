@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.api.access.grants import LOOK_SECONDS, Grants, _found
+from ledger.features.sign_in.access.grants import LOOK_SECONDS, Grants, _found
 from tests.support.openid import FINANCE, Claims, Grant, write_grants
 
 Tenants = dict[tuple[str | None, str | None], set[str]]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from jwt.algorithms import OKPAlgorithm
 
-from ledger.api.access.key_set import (
+from ledger.engine.values.errors import Unavailable
+from ledger.features.sign_in.access.key_set import (
     DEADLINE_SECONDS,
     KEPT_SECONDS,
     LARGEST,
@@ -19,7 +20,6 @@ from ledger.api.access.key_set import (
     UnusableAnswer,
     parse_keys,
 )
-from ledger.engine.values.errors import Unavailable
 from tests.support.provider import Provider, jwk, private_key
 from tests.support.receiver import Answer
 
@@ -93,8 +93,8 @@ def test_a_new_key_under_a_known_key_id_replaces_the_old_key(provider: Provider)
 def test_keys_are_fetched_at_the_start_and_the_loop_goes_on_after_a_failure(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.api.access.key_set.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("ledger.api.access.key_set.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("ledger.features.sign_in.access.key_set.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("ledger.features.sign_in.access.key_set.REFRESH_SECONDS", 0.01)
 
     async def go_on(keys: KeySet) -> None:
         keys.start()
@@ -219,7 +219,7 @@ def test_a_lookup_waits_no_longer_than_the_deadline_of_two_seconds(
     provider: Provider, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DEADLINE_SECONDS == 2
-    monkeypatch.setattr("ledger.api.access.key_set.DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr("ledger.features.sign_in.access.key_set.DEADLINE_SECONDS", 0.5)
     provider.fail(answer)
 
     async def wait(keys: KeySet) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import jwt
 import pytest
 
-from ledger.api.access import json_web_tokens
-from ledger.api.access.json_web_tokens import TokenVerifier
-from ledger.api.access.key_set import KeySet
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.sign_in.access import json_web_tokens
+from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
+from ledger.features.sign_in.access.key_set import KeySet
 from ledger.settings import Settings
 from tests.api.test_access import PERMISSIONS, ROUTES, attempts, equal_except_for_request_id
 from tests.support.edge import PLAIN, Edge, assert_problem, edge_of
@@ -327,7 +327,7 @@ def test_a_withdrawn_key_ends_its_tokens_and_their_streams(
 def test_while_keys_cannot_be_fetched_a_token_is_a_503_and_an_api_key_works(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.api.access.key_set.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("ledger.features.sign_in.access.key_set.RETRY_SECONDS", 0.05)
     with Provider("ed-1") as provider:
         provider.fail(Answer(500))
         with trusting(server, "edge_no_provider", provider) as edge:

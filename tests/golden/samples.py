@@ -20,7 +20,6 @@ from ledger.domain.alert import (
     AlertResolved,
     AlertSubject,
 )
-from ledger.domain.session import SessionBegun, SessionEnded
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.domain.watch import (
     BlockerOpen,
@@ -39,6 +38,7 @@ from ledger.features.keys.model import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotat
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from ledger.features.runs.model.reads import RunDataRead
+from ledger.features.sign_in.model import SessionBegun, SessionEnded
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ledger.api.access.grants import Grants
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.sign_in.access.grants import Grants
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.openid import (
     FINANCE,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.access.open_id import DEADLINE_SECONDS
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.sign_in.access.open_id import DEADLINE_SECONDS
 from tests.support.openid import (
     CLIENT,
     FINANCE,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ledger.api.access.sessions import SIGN_INS_A_MINUTE
-from ledger.web.session import COOKIE
+from ledger.features.sign_in.access.sessions import SIGN_INS_A_MINUTE
+from ledger.features.sign_in.page.session import COOKIE
 from tests.support.edge import Edge
 from tests.support.visitor import Visitor, visitor
 

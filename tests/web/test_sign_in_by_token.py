@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.api.access.json_web_tokens import LONGEST
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.web.session import COOKIE
+from ledger.features.sign_in.access.json_web_tokens import LONGEST
+from ledger.features.sign_in.page.session import COOKIE
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION
 from tests.support.provider import Provider, trusting

@@ -17,7 +17,6 @@ from ledger.api.routes import (
     compare,
     operations,
     proofs,
-    sessions,
     sources,
     statements,
     traces,
@@ -39,6 +38,7 @@ from ledger.features.feed.routes import audit, event_types, feeds, stories, stre
 from ledger.features.keys.routes import credential, keys
 from ledger.features.lines.routes import executions, holds
 from ledger.features.runs import routes as runs
+from ledger.features.sign_in import routes as sessions
 
 if TYPE_CHECKING:
     # Only loaded where assistants are served.

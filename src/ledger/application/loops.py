@@ -22,7 +22,7 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.keys.commands import TellOmitted
 from ledger.features.lines.commands.lines import GoIdle, LiftHold
 from ledger.features.runs.commands import ExpireLease
-from ledger.log import sessions
+from ledger.features.sign_in import tables as sessions
 from ledger.log.documents import DROP_UNISSUED
 from ledger.log.spans import DROP_OLD
 

@@ -4,11 +4,11 @@ import os
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from ledger.application.commands.sessions import BeginSession, EndSession
 from ledger.demo.telling import Stage
 from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.principal import person
 from ledger.engine.values.values import EARLIEST
+from ledger.features.sign_in.commands import BeginSession, EndSession
 
 _ISSUER = "https://id.example.com"
 

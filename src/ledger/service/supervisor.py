@@ -141,7 +141,7 @@ def _refuse_broken_grants(settings: Settings) -> None:
     if settings.oidc_grants is None:
         return
     # Only loaded where a provider is configured.
-    from ledger.api.access.grants import Grants
+    from ledger.features.sign_in.access.grants import Grants
 
     if (why := Grants(settings.oidc_grants).why_broken) is not None:
         raise ConfigurationError(f"The service does not start: {why}.")

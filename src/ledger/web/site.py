@@ -12,16 +12,13 @@ from ledger.features.feed.page import audit, events
 from ledger.features.keys.page import keys
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.runs import page as run
+from ledger.features.sign_in.page import open_id, places, sessions, sign_in
 from ledger.web import (
     alerts,
     channels,
     compare,
     docs,
     integrity,
-    open_id,
-    places,
-    sessions,
-    sign_in,
     sources,
     statements,
     usage,

@@ -11,7 +11,7 @@ from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import PAGE_ROWS, chips
 from ledger.engine.page.names import names_of_lines
 from ledger.engine.page.pages import PageRoute, read_answer, show
-from ledger.web.persons import persons_of
+from ledger.features.sign_in.page.persons import persons_of
 from ledger.web.watch_forms import filled_in, offered
 
 router = APIRouter(prefix="/ui/sources", include_in_schema=False, route_class=PageRoute)

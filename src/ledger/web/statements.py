@@ -41,7 +41,7 @@ from ledger.features.feed.page.events import seal_of
 from ledger.features.feed.routes import feeds
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
-from ledger.web.persons import persons_of
+from ledger.features.sign_in.page.persons import persons_of
 from ledger.web.statement_forms import (
     IssueForm,
     NewQuery,

@@ -14,7 +14,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from ledger.api.access.authentication import require_token
 from ledger.engine.http.gauges import Collected, process_gauges
 from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.http.problems import refusals
@@ -22,6 +21,7 @@ from ledger.engine.http.reading import services_of
 from ledger.engine.http.services import ApiServices
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.views.statements import LAG
+from ledger.features.sign_in.access.authentication import require_token
 
 router = APIRouter(tags=["operations"])
 

@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ledger.api.access.authentication import Authenticator
-from ledger.api.access.session_store import SessionRules, SessionStore
-from ledger.api.access.sessions import Sessions
 from ledger.domain.channel import STRICT, ChannelRules
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
@@ -35,11 +32,14 @@ from ledger.features.feed.stream import Streams
 from ledger.features.feed.tail import Tail
 from ledger.features.keys.key_uses import KeyUses
 from ledger.features.runs.read_notes import ReadNotes
+from ledger.features.sign_in.access.authentication import Authenticator
+from ledger.features.sign_in.access.session_store import SessionRules, SessionStore
+from ledger.features.sign_in.access.sessions import Sessions
 from ledger.log.documents import Documents
 from ledger.log.spans import Spans
 
 if TYPE_CHECKING:
-    from ledger.api.access.json_web_tokens import TokenVerifier
+    from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 
 
 _LOOK_SECONDS = 0.5

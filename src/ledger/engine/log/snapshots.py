@@ -18,7 +18,6 @@ import psycopg
 
 from ledger.domain.alert import Alert
 from ledger.domain.endpoint import Endpoint
-from ledger.domain.session import Session
 from ledger.domain.statement import UsageStatement
 from ledger.domain.watch import Watch
 from ledger.engine.log.tables import SnapshotRow
@@ -28,6 +27,7 @@ from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.reads import RunDataReads
 from ledger.features.runs.model.run import Run
+from ledger.features.sign_in.model import Session
 
 Aggregate = (
     Execution

@@ -327,7 +327,7 @@ class SessionRow(NamedTuple):
     permissions: Texts
     """In the tenant; empty: several are granted, and none is chosen yet."""
     claims: Text
-    """JSON: the values by which grants are judged (``api/access/grants.py``)."""
+    """JSON: the values by which grants are judged (``features/sign_in/access/grants.py``)."""
     kept: Octets
     """Sealed: the token, or the refresh token and the ID token."""
     signed_at: Instant

@@ -18,7 +18,7 @@ from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID
 from ledger.features.feed.routes import audit
 from ledger.features.lines.routes import executions
-from ledger.web.persons import persons_of
+from ledger.features.sign_in.page.persons import persons_of
 from projections.directory import statements as directory
 from projections.lines.shown import LineDetail
 from projections.lines.statements import names_read

@@ -19,7 +19,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.access.refreshing import Unconfirmed
 from ledger.engine.http.lean import LeanRoute, is_model, parse_query
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
@@ -46,9 +45,10 @@ from ledger.engine.values.errors import Invalid, LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import parse_bound
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.web import session
+from ledger.features.sign_in.access.refreshing import Unconfirmed
+from ledger.features.sign_in.page import session
+from ledger.features.sign_in.page.persons import persons_of
 from ledger.web.bell import bell_of
-from ledger.web.persons import persons_of
 
 _logger = logging.getLogger(__name__)
 

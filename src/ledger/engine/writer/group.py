@@ -40,7 +40,7 @@ from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
 from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
-from ledger.log.sessions import SessionRows
+from ledger.features.sign_in.tables import SessionRows
 from ledger.records import SINCE
 
 EventTenant = tuple[str | None, str | None, str | None]

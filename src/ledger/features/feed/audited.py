@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.domain import session
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.writer import refusals
 from ledger.features.directory import model as directory
@@ -19,6 +18,7 @@ from ledger.features.feed.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.runs.model import reads
 from ledger.features.runs.model import run as runs
+from ledger.features.sign_in import model as session
 from ledger.records import EVENT_TABLE
 
 EntryKind = Literal["fact", "command", "refused", "read"]

@@ -29,7 +29,7 @@ from ledger.web.site import add_pages
 from projections import projections
 
 if TYPE_CHECKING:
-    from ledger.api.access.json_web_tokens import TokenVerifier
+    from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 
 
 def create_api(
@@ -112,8 +112,8 @@ def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
     provider = settings.provider
     if provider is None:
         return None
-    from ledger.api.access.json_web_tokens import TokenVerifier
-    from ledger.api.access.key_set import KeySet
+    from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
+    from ledger.features.sign_in.access.key_set import KeySet
 
     return TokenVerifier(KeySet(provider.jwks_url), provider.issuer, provider.audience, clock)
 

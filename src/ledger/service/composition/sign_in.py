@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from ledger.api.access.grants import Grants
-from ledger.api.access.session_store import SessionRules
+from ledger.features.sign_in.access.grants import Grants
+from ledger.features.sign_in.access.session_store import SessionRules
 from ledger.service.composition.writing import Clock
 from ledger.settings import Settings
 
@@ -13,7 +13,7 @@ def create_rules(settings: Settings, clock: Clock) -> SessionRules:
     open_id = settings.open_id
     if open_id is not None:
         # Only loaded where a provider is configured.
-        from ledger.api.access.open_id import OpenIdProvider
+        from ledger.features.sign_in.access.open_id import OpenIdProvider
 
         provider = OpenIdProvider(open_id, clock)
     return SessionRules(

@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 
-from ledger.api.access.session_rows import BEGUN_AT, ShownSession, sessions_statement, shown_session
-from ledger.application.commands.sessions import EndSession
 from ledger.engine.http.lean import LeanRoute, command_route, read_route
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import (
@@ -20,6 +18,13 @@ from ledger.engine.http.replies import PageOf
 from ledger.engine.http.writing import Sent, deleted, execute_on
 from ledger.engine.page.rendering import json_text
 from ledger.engine.values.values import SESSION_ID, format_instant, parse_instant
+from ledger.features.sign_in.access.session_rows import (
+    BEGUN_AT,
+    ShownSession,
+    sessions_statement,
+    shown_session,
+)
+from ledger.features.sign_in.commands import EndSession
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=LeanRoute)
 

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.session_rows import OWN, shown_session
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.page.pages import PageRoute, go, show
 from ledger.engine.postgres.scope import EVERYONE
-from ledger.web import session
+from ledger.features.sign_in.access.session_rows import OWN, shown_session
+from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

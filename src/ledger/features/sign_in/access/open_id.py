@@ -27,12 +27,17 @@ from authlib.integrations.starlette_client import OAuth, OAuthError
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
-from ledger.api.access.json_web_tokens import LEEWAY_SECONDS, SUBJECT, CheckedToken, verified
-from ledger.api.access.key_set import KeySet, UnusableAnswer, download, read_bounded
 from ledger.engine.http.problems import BadRequest
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.origins import is_guarded
-from ledger.sign_in_settings import OpenId
+from ledger.features.sign_in.access.json_web_tokens import (
+    LEEWAY_SECONDS,
+    SUBJECT,
+    CheckedToken,
+    verified,
+)
+from ledger.features.sign_in.access.key_set import KeySet, UnusableAnswer, download, read_bounded
+from ledger.features.sign_in.settings import OpenId
 
 _logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.authentication import address_of
 from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.machinery.bodies import read_capped
 from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, status_of
@@ -13,7 +12,8 @@ from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import PageRoute, go, read_form, refusal_page, show, sign_in_page
 from ledger.engine.values.errors import RateLimited
 from ledger.features.keys.page.key_forms import PERMISSIONS
-from ledger.web import session
+from ledger.features.sign_in.access.authentication import address_of
+from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)

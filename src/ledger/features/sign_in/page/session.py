@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import msgspec
 from fastapi import Request, Response
 
-from ledger.api.access.authentication import address_of
-from ledger.api.access.sessions import Made, Visitor, hash_of, new_secret
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.reading import services_of
 from ledger.engine.values.errors import Forbidden
 from ledger.engine.values.principal import Principal
+from ledger.features.sign_in.access.authentication import address_of
+from ledger.features.sign_in.access.sessions import Made, Visitor, hash_of, new_secret
 
 COOKIE = "ledger_session"
 

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
-from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
-from ledger.application.commands.sessions import ASK_SECONDS, AskForClaims, KeepClaims
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SessionRow
 from ledger.engine.values.errors import LedgerError, Refused, Unavailable
 from ledger.engine.values.values import EARLIEST
+from ledger.features.sign_in.access.session_store import (
+    OVER,
+    SessionRules,
+    SessionSecrets,
+    SessionStore,
+)
+from ledger.features.sign_in.commands import ASK_SECONDS, AskForClaims, KeepClaims
 
 if TYPE_CHECKING:
-    from ledger.api.access.open_id import Refreshed
+    from ledger.features.sign_in.access.open_id import Refreshed
 
 _logger = logging.getLogger(__name__)
 
@@ -141,7 +146,7 @@ class Refresher:
 
     async def _refresh(self, row: SessionRow) -> None:
         """Ask the provider for the claims of a person, or wait while another process asks it."""
-        from ledger.api.access.open_id import NoLongerGranted, SignInRefused
+        from ledger.features.sign_in.access.open_id import NoLongerGranted, SignInRefused
 
         reserved = await self._store.done(AskForClaims(row.session_id, row.checked_at))
         if reserved.duplicate:

@@ -3,14 +3,14 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.sessions import principal_in
 from ledger.engine.http.problems import REFUSALS, as_refusal
 from ledger.engine.http.reading import services_of
 from ledger.engine.page.addresses import HOME, own_page
 from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import NotFound
-from ledger.web import session
+from ledger.features.sign_in.access.sessions import principal_in
+from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False)
 

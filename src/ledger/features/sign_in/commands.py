@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ledger.domain.session import EndedBy, Place, Session, SessionBegun, SessionEnded, SignedInBy
 from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.errors import Forbidden, NotFound
 from ledger.engine.values.principal import SIGN_IN, Principal
@@ -16,6 +15,14 @@ from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import OwnCommand, SubjectCommand
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, Receipt
+from ledger.features.sign_in.model import (
+    EndedBy,
+    Place,
+    Session,
+    SessionBegun,
+    SessionEnded,
+    SignedInBy,
+)
 
 MOST = 100
 """Sessions of a person; the oldest one ends when a further one begins."""

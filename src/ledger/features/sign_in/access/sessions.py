@@ -20,12 +20,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ledger.api.access.authentication import Authenticator
-from ledger.api.access.grants import Places
-from ledger.api.access.refreshing import UNREFRESHED_SECONDS, Refresher
-from ledger.api.access.session_store import OVER, SessionRules, SessionSecrets, SessionStore
-from ledger.application.commands.sessions import BeginSession, EndSession, EnterPlace, in_place
-from ledger.domain.session import NOWHERE, Place
 from ledger.engine.http.failures import network_of
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import PersonRow, SessionRow
@@ -33,10 +27,21 @@ from ledger.engine.values.errors import LedgerError, RateLimited, Unavailable
 from ledger.engine.values.principal import Principal, person
 from ledger.engine.values.values import EARLIEST
 from ledger.features.keys.key_uses import KeyUse, KeyUses
+from ledger.features.sign_in.access.authentication import Authenticator
+from ledger.features.sign_in.access.grants import Places
+from ledger.features.sign_in.access.refreshing import UNREFRESHED_SECONDS, Refresher
+from ledger.features.sign_in.access.session_store import (
+    OVER,
+    SessionRules,
+    SessionSecrets,
+    SessionStore,
+)
+from ledger.features.sign_in.commands import BeginSession, EndSession, EnterPlace, in_place
+from ledger.features.sign_in.model import NOWHERE, Place
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.
-    from ledger.api.access.open_id import SignedIn
+    from ledger.features.sign_in.access.open_id import SignedIn
 
 SIGN_INS_A_MINUTE = 60
 """Sign-ins of a person or key in a minute, in each worker."""

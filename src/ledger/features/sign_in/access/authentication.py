@@ -30,7 +30,7 @@ from ledger.features.keys.tokens import hash_token, is_well_formed
 
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
-    from ledger.api.access.json_web_tokens import TokenVerifier
+    from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 
 _NOT_VALID = "The bearer token is not valid."
 

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ledger.api.access.grants import Grants
-from ledger.application.commands.sessions import EndSession
-from ledger.domain.session import EndedBy
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
@@ -19,10 +16,13 @@ from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import SIGN_IN
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
+from ledger.features.sign_in.access.grants import Grants
+from ledger.features.sign_in.commands import EndSession
+from ledger.features.sign_in.model import EndedBy
 
 if TYPE_CHECKING:
     # Only loaded where a provider is configured.
-    from ledger.api.access.open_id import OpenIdProvider
+    from ledger.features.sign_in.access.open_id import OpenIdProvider
 
 OVER = "Your session has ended. Sign in again."
 

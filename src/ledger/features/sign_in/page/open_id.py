@@ -19,8 +19,6 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter
 
-from ledger.application.commands.sessions import EndSessionsOfProvider
-from ledger.domain.session import REFUSED_ACTION
 from ledger.engine.http.machinery.bodies import read_capped
 from ledger.engine.http.problems import REFUSALS, BadRequest, as_refusal
 from ledger.engine.http.reading import services_of
@@ -33,11 +31,13 @@ from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOn
 from ledger.engine.values.principal import person
 from ledger.engine.writer.command import TurnDown
 from ledger.engine.writer.request import About
-from ledger.web import session
-from ledger.web.places import remembered
+from ledger.features.sign_in.commands import EndSessionsOfProvider
+from ledger.features.sign_in.model import REFUSED_ACTION
+from ledger.features.sign_in.page import session
+from ledger.features.sign_in.page.places import remembered
 
 if TYPE_CHECKING:
-    from ledger.api.access.open_id import OpenIdProvider, SignedIn, SignInFlow
+    from ledger.features.sign_in.access.open_id import OpenIdProvider, SignedIn, SignInFlow
 
 router = APIRouter(include_in_schema=False)
 
@@ -95,7 +95,7 @@ async def begin(request: Request) -> Response:
 @router.get(f"{_PATH}/callback")
 async def finish(request: Request) -> Response:
     """Take the provider's answer; begin the session, and lead on."""
-    from ledger.api.access.open_id import SignInRefused
+    from ledger.features.sign_in.access.open_id import SignInRefused
 
     name = None
     try:
@@ -122,7 +122,7 @@ async def finish(request: Request) -> Response:
 async def _signed_in(
     request: Request, provider: "OpenIdProvider", flow: "SignInFlow", answer: Mapping[str, str]
 ) -> Response:
-    from ledger.api.access.open_id import SignInRefused
+    from ledger.features.sign_in.access.open_id import SignInRefused
 
     sessions = services_of(request).sessions
     signed_in = await provider.finish(flow, answer, sessions.refresher.wanted())
@@ -233,7 +233,7 @@ def _cookie_of(request: Request, state: str) -> str:
 
 def _flow_of(request: Request, state: str) -> "SignInFlow":
     """The flow of an answer, from the browser's cookie. Raises SignInRefused."""
-    from ledger.api.access.open_id import SignInFlow, SignInRefused
+    from ledger.features.sign_in.access.open_id import SignInFlow, SignInRefused
 
     try:
         value = request.cookies.get(_cookie_of(request, state), "")

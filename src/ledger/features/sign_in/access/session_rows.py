@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ledger.domain.session import SignedInBy
 from ledger.engine.page.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.principal import USER
 from ledger.engine.values.values import SESSION_ID
 from ledger.engine.views.statements import tenant_conditions, where
 from ledger.features.keys.model import Permission
+from ledger.features.sign_in.model import SignedInBy
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("s"),

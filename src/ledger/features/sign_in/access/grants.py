@@ -27,10 +27,10 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ledger.domain.session import Place
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.features.keys.model import Permission
+from ledger.features.sign_in.model import Place
 
 _logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ import jwt
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ledger.api.access.key_set import ALGORITHMS, KeySet, SigningKey
 from ledger.engine.values.principal import Grant, Principal, person
 from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.features.keys.model import Permission
+from ledger.features.sign_in.access.key_set import ALGORITHMS, KeySet, SigningKey
 
 LONGEST = 8 * 1024
 """Characters of a token."""

@@ -1,0 +1,1 @@
+"""Sign-in of persons by an identity provider: grants, sessions, names."""

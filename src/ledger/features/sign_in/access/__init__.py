@@ -1,0 +1,1 @@
+"""From a token or a cookie to a principal."""

@@ -1,0 +1,1 @@
+"""The pages of sign-in: sessions, organizations, names of persons."""
