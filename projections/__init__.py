@@ -6,9 +6,9 @@ from projections.directory.view import DirectoryView
 from projections.feed.view import EventView
 from projections.lines.view import ExecutionView
 from projections.runs.view import RunView
-from projections.source.view import SourceView
 from projections.statement.view import StatementView
-from projections.watch.view import WatchView
+from projections.watches.source.view import SourceView
+from projections.watches.view import WatchView
 from projections.webhook.view import WebhookView
 
 

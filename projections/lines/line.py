@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.domain.stretch import LineNow, OpenRun
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import MODELS_WITH_RUNS, day_of, week_of
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.lines.model import health
 from ledger.features.lines.model.execution import Began, Execution
 from ledger.features.runs.model import run as runs
+from ledger.features.watches.model.stretch import LineNow, OpenRun
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):

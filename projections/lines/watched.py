@@ -1,6 +1,6 @@
 """The statement that finds the present lines for which a watch's condition may hold.
 
-Whether it holds, and since when, is decided by a line's fold (``domain/stretch.py``): the statement
+Whether it holds, and since when, is decided by a line's fold (``features/watches/model/stretch.py``): the statement
 only leaves out lines for which it cannot hold.
 """
 
@@ -9,7 +9,9 @@ from functools import cache
 
 import msgspec
 
-from ledger.domain.watch import (
+from ledger.engine.postgres.scope import Planning
+from ledger.engine.views.statements import Read, read_of
+from ledger.features.watches.model.watch import (
     BlockerOpen,
     Condition,
     HealthBelow,
@@ -20,8 +22,6 @@ from ledger.domain.watch import (
     RunsFailing,
     UsageOver,
 )
-from ledger.engine.postgres.scope import Planning
-from ledger.engine.views.statements import Read, read_of
 from projections.lines.line import LineFold
 from projections.lines.statements import where_line
 

@@ -12,10 +12,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ledger.domain.watch import UsageOver
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.statements import Read, read_of
+from ledger.features.watches.model.watch import UsageOver
 
 # The sum of each line over some days: of each day and resource the latest totals.
 _HOURS = """

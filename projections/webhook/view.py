@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.alert import AlertEvent
 from ledger.domain.endpoint import (
     ENDPOINT_EVENTS,
     Endpoint,
@@ -32,6 +31,7 @@ from ledger.engine.views.generation import Generation
 from ledger.features.feed.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.features.lines.model.execution_events import HealthSignalReported
 from ledger.features.lines.model.health import SignalName, SignalStatus
+from ledger.features.watches.model.alert import AlertEvent
 
 
 class EndpointRow(NamedTuple):

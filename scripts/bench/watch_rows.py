@@ -19,18 +19,6 @@ from population import OTHER_ORGANIZATION
 from psycopg.rows import tuple_row
 from story import ORGANIZATION, line_id
 
-from ledger.application.commands.watches import CreateWatch, DeleteWatch
-from ledger.domain.watch import (
-    BlockerOpen,
-    Condition,
-    HealthBelow,
-    InState,
-    NoActivity,
-    PastDue,
-    RunOpen,
-    RunsFailing,
-    WatchSettings,
-)
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres import locks
@@ -43,10 +31,22 @@ from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import from_structured
 from ledger.features.facts.report import command_of
+from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch
+from ledger.features.watches.loops.loop import WatchLoop
+from ledger.features.watches.model.watch import (
+    BlockerOpen,
+    Condition,
+    HealthBelow,
+    InState,
+    NoActivity,
+    PastDue,
+    RunOpen,
+    RunsFailing,
+    WatchSettings,
+)
 from ledger.service.composition.database import prepare_database
 from ledger.service.composition.writing import create_writer, utc_now
 from ledger.settings import Settings
-from ledger.watching.loop import WatchLoop
 from projections import projections
 
 YEAR = 365 * 86_400

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import alerts as routes
 from ledger.engine.http import exports
+from ledger.features.watches.routes import alerts as routes
 from tests.support.audits import BESIDE
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact

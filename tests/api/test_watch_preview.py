@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.domain.watch_hours import WEEKDAYS
+from ledger.features.watches.model.watch_hours import WEEKDAYS
 from tests.support.audits import BESIDE
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
@@ -146,7 +146,7 @@ def test_lines_of_several_pages_are_looked_at(
     lines = watcher.blocked(*(f"Line {n}" for n in range(7)))
     watcher.look()
     for size in (3, 7):
-        monkeypatch.setattr("ledger.reads.preview._PAGE", size)
+        monkeypatch.setattr("ledger.features.watches.reads.preview._PAGE", size)
         assert [row["service_line_id"] for row in found(watcher)] == lines[::-1]
 
 

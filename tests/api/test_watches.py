@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.watching import looks
+from ledger.features.watches.loops import looks
 from tests.support.audits import BESIDE
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem

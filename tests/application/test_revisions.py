@@ -1,13 +1,13 @@
 """A watch begins at most five revisions in five minutes, whoever decides (contract, Watches)."""
 
-from ledger.application.commands.watches import UpdateWatch
-from ledger.domain.watch import InState
 from ledger.engine.log import snapshots
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import ChangedTooOften
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
+from ledger.features.watches.commands.watches import UpdateWatch
+from ledger.features.watches.model.watch import InState
 from ledger.service.composition.writing import create_writer
 from tests.support.ledger import Ledger
 

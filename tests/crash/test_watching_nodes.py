@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.domain.watch import InState
+from ledger.features.watches.model.watch import InState
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation, encode, fact

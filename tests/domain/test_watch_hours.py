@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ledger.domain.watch_hours import WEEKDAYS, WatchHours, due_at
 from ledger.engine.values.values import LATEST
+from ledger.features.watches.model.watch_hours import WEEKDAYS, WatchHours, due_at
 from tests.support import watch_model
 
 # Instants around which clocks are set, by half an hour in Lord Howe, by a whole day in Apia, at

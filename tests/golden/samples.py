@@ -13,23 +13,7 @@ from typing import Any
 import msgspec
 
 from ledger.domain import endpoint as w
-from ledger.domain.alert import (
-    AlertAcknowledged,
-    AlertOpened,
-    AlertReminded,
-    AlertResolved,
-    AlertSubject,
-)
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
-from ledger.domain.watch import (
-    BlockerOpen,
-    LineChoice,
-    WatchCreated,
-    WatchDeleted,
-    WatchSettings,
-    WatchUpdated,
-)
-from ledger.domain.watch_hours import WatchHours
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
@@ -39,6 +23,22 @@ from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from ledger.features.runs.model.reads import RunDataRead
 from ledger.features.sign_in.model import SessionBegun, SessionEnded
+from ledger.features.watches.model.alert import (
+    AlertAcknowledged,
+    AlertOpened,
+    AlertReminded,
+    AlertResolved,
+    AlertSubject,
+)
+from ledger.features.watches.model.watch import (
+    BlockerOpen,
+    LineChoice,
+    WatchCreated,
+    WatchDeleted,
+    WatchSettings,
+    WatchUpdated,
+)
+from ledger.features.watches.model.watch_hours import WatchHours
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.commands.watches import CreateWatch
 from ledger.application.commands.webhooks import CreateEndpoint, EndpointSettings
 from ledger.engine.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.engine.postgres.embedded import EmbeddedPostgres
@@ -17,6 +16,7 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.features.keys.tokens import create_token
+from ledger.features.watches.commands.watches import CreateWatch
 from ledger.feed import signing
 from ledger.log.documents import Documents
 from ledger.log.verifications import Difference

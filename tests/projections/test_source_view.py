@@ -7,8 +7,8 @@ import pytest
 
 from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.features.lines.model.execution_events import CheckedIn
-from projections.source import view
-from projections.source.view import SOURCE, SourceRow, SourceView
+from projections.watches.source import view
+from projections.watches.source.view import SOURCE, SourceRow, SourceView
 from tests.support.domain import START, recorded
 from tests.support.view_rows import given
 

@@ -5,17 +5,22 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.alert import (
+from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.values import sort_key
+from ledger.features.watches.model.alert import (
     AlertAcknowledged,
     AlertOpened,
     AlertReminded,
     AlertResolved,
     AlertSubject,
 )
-from ledger.domain.watch import BlockerOpen, WatchCreated, WatchDeleted, WatchUpdated
-from ledger.engine.values.recorded import Recorded
-from ledger.engine.values.values import sort_key
-from projections.watch.view import (
+from ledger.features.watches.model.watch import (
+    BlockerOpen,
+    WatchCreated,
+    WatchDeleted,
+    WatchUpdated,
+)
+from projections.watches.view import (
     ACKNOWLEDGEMENT,
     ALERT,
     WATCH,

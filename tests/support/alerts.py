@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ledger.application.commands.alerts import Acknowledge
-from ledger.application.commands.watches import CreateWatch
-from ledger.domain.watch import InState, WatchSettings
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.watching.loop import WatchLoop
+from ledger.features.watches.commands.alerts import Acknowledge
+from ledger.features.watches.commands.watches import CreateWatch
+from ledger.features.watches.loops.loop import WatchLoop
+from ledger.features.watches.model.watch import InState, WatchSettings
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import new_id
 from tests.support.views import head, led, query, until, view_positions

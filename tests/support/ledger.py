@@ -16,9 +16,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.application.commands.watches import CreateWatch
 from ledger.application.loops import LeaseWatch, Sweeper
-from ledger.domain.watch import Condition, WatchSettings
 from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
 from ledger.engine.page.rendering import json_text
@@ -33,10 +31,12 @@ from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.runs.commands import EraseRun, Heartbeat
+from ledger.features.watches.commands.watches import CreateWatch
+from ledger.features.watches.loops.loop import WatchLoop
+from ledger.features.watches.model.watch import Condition, WatchSettings
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
-from ledger.watching.loop import WatchLoop
 from projections.lines import statements
 from projections.runs.shown import RunColumns, shown_run
 from projections.runs.statements import run_read

@@ -4,16 +4,16 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.application.commands.alerts import Acknowledge, ResolveAlert
-from ledger.application.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
-from ledger.domain.alert import Alert, AlertOpened, AlertSubject
-from ledger.domain.watch import InState, WatchSettings
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import Command, OwnCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.watches.commands.alerts import Acknowledge, ResolveAlert
+from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
+from ledger.features.watches.model.alert import Alert, AlertOpened, AlertSubject
+from ledger.features.watches.model.watch import InState, WatchSettings
 from tests.support.facts import LINE, ORGANIZATION, WORKSPACE
 
 SETTINGS = WatchSettings(name="Blocked", condition=InState(("blocked",)), for_seconds=60)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.alerts import Acknowledge
-from ledger.application.commands.watches import DeleteWatch, UpdateWatch
-from ledger.domain.watch import (
+from ledger.features.watches.commands.alerts import Acknowledge
+from ledger.features.watches.commands.watches import DeleteWatch, UpdateWatch
+from ledger.features.watches.model.watch import (
     BlockerOpen,
     Condition,
     HealthBelow,
@@ -22,7 +22,7 @@ from ledger.domain.watch import (
     SourceSilent,
     UsageOver,
 )
-from ledger.domain.watch_hours import WatchHours
+from ledger.features.watches.model.watch_hours import WatchHours
 from tests.support.facts import fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 from tests.support.soak import repeated

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ledger.domain.watch import InState
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.watches.model.watch import InState
 from ledger.service.composition.database import prepare_database
 from tests.support.ledger import working
 from tests.support.rebuilding import NAMES, rebuild, view

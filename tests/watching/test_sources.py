@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-from ledger.application.commands.watches import DeleteWatch
-from ledger.domain.watch import SourceSilent
 from ledger.engine.values.values import format_instant
+from ledger.features.watches.commands.watches import DeleteWatch
+from ledger.features.watches.model.watch import SourceSilent
 from tests.support.facts import fact
 from tests.support.ledger import ADMIN, Ledger
 from tests.watching.test_rounds import ends, opened, say

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.watch import UsageOver
+from ledger.features.watches.model.watch import UsageOver
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 from tests.watching.test_rounds import ends, opened, say

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.watches import UpdateWatch
-from ledger.domain.watch import BlockerOpen, InState
-from ledger.watching import looks, loop
+from ledger.features.watches.commands.watches import UpdateWatch
+from ledger.features.watches.loops import looks, loop
+from ledger.features.watches.model.watch import BlockerOpen, InState
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 from tests.watching.test_rounds import BLOCK, told

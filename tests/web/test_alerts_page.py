@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from ledger.web import bell
+from ledger.features.watches.page import bell
 from tests.support.edge import Edge
 from tests.support.visitor import Seen, visitor
 from tests.support.watched import Watched, watched

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ledger.domain.watch import SourceSilent
-from ledger.web.watch_forms import filled_in, offered
+from ledger.features.watches.model.watch import SourceSilent
+from ledger.features.watches.page.watch_forms import filled_in, offered
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import visitor

@@ -6,12 +6,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from ledger.api.watch_settings import AnyCondition, WatchToTry, values_of
-from ledger.domain.starter_watches import STARTERS
-from ledger.domain.watch import Condition
 from ledger.engine.page.rendering import ShownWatch
-from ledger.reads import episodes
-from ledger.web.watch_forms import KINDS, draft_of, offered, sentence_of
+from ledger.features.watches.model.starter_watches import STARTERS
+from ledger.features.watches.model.watch import Condition
+from ledger.features.watches.page.watch_forms import KINDS, draft_of, offered, sentence_of
+from ledger.features.watches.reads import episodes
+from ledger.features.watches.routes.settings import AnyCondition, WatchToTry, values_of
 from tests.support.edge import Edge
 from tests.support.visitor import Seen, Visitor, visitor
 from tests.support.watched import BLOCKED, RIGHTS, Watched, watched
@@ -56,7 +56,9 @@ def test_a_watch_is_made_from_the_sentence_as_it_stands(tenant: Watched) -> None
 def test_each_kind_that_the_api_takes_is_one_sentence_of_the_form(tenant: Watched) -> None:
     taken = get_args(AnyCondition.model_fields["kind"].annotation)
     assert [kind.kind for kind in offered()] == [each.kind for each in KINDS if each.kind in taken]
-    assert {kind.kind for kind in offered()} == {*taken}, "add an entry to web/watch_forms.py"
+    assert {kind.kind for kind in offered()} == {*taken}, (
+        "add an entry to features/watches/page/watch_forms.py"
+    )
     assert {kind.condition for kind in KINDS} == {*get_args(Condition)}
     for kind in offered():
         fields = {f"blank:{b.name}": "/agents" for b in kind.blanks if not b.default and b.hint}

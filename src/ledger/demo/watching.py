@@ -6,14 +6,14 @@ were resolved, or acknowledged, since.
 
 from datetime import datetime, timedelta
 
-from ledger.application.commands.alerts import Acknowledge
-from ledger.application.commands.watches import CreateWatch
 from ledger.demo.cast import cast
 from ledger.demo.telling import Stage
 from ledger.demo.views import await_end, views_at_end
-from ledger.domain.starter_watches import STARTERS
 from ledger.engine.values.principal import Principal
-from ledger.watching.loop import Rounds
+from ledger.features.watches.commands.alerts import Acknowledge
+from ledger.features.watches.commands.watches import CreateWatch
+from ledger.features.watches.loops.loop import Rounds
+from ledger.features.watches.model.starter_watches import STARTERS
 
 _FIRST = timedelta(days=14)
 """Before the end of the story the watches are set up."""

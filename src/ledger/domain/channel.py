@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ledger.domain.alert import ALERT_TABLE
+from ledger.features.watches.model.alert import ALERT_TABLE
 
 Format = Literal["standard", "cloudevents", "slack", "pagerduty", "email"]
 """The form in which an endpoint is sent an event."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
-from ledger.domain.alert import AlertEvent
 from ledger.domain.channel import (
     CHANNEL_TYPES,
     CHANNELS,
@@ -18,10 +17,11 @@ from ledger.domain.channel import (
     HIDDEN,
     Format,
 )
-from ledger.domain.watch import Severity
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Recorded
+from ledger.features.watches.model.alert import AlertEvent
+from ledger.features.watches.model.watch import Severity
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:

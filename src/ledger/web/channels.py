@@ -18,7 +18,6 @@ from ledger.api.routes.webhook_bodies import NewWebhook, WebhookChanges
 from ledger.application.commands.webhooks import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.domain.channel import CHANNEL_TYPES, CHANNELS, DELIVERY_FAILED, PAGERDUTY, Channel
 from ledger.domain.endpoint import EVERY_TYPE
-from ledger.domain.watch import Severity
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Identifier, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -39,6 +38,7 @@ from ledger.engine.page.rendering import ShownEndpoint
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.watches.model.watch import Severity
 from ledger.feed.signing import ShownDelivery
 from ledger.web.webhook_forms import SettingsForm
 

@@ -13,18 +13,8 @@ from ledger.features.keys.page import keys
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.runs import page as run
 from ledger.features.sign_in.page import open_id, places, sessions, sign_in
-from ledger.web import (
-    alerts,
-    channels,
-    compare,
-    docs,
-    integrity,
-    sources,
-    statements,
-    usage,
-    watches,
-    webhooks,
-)
+from ledger.features.watches.page import alerts, sources, watches
+from ledger.web import channels, compare, docs, integrity, statements, usage, webhooks
 
 PAGES = (
     sign_in.router,

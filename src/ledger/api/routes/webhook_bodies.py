@@ -6,12 +6,12 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, WithJson
 
 from ledger.domain.channel import ROUTING_KEY, Format
 from ledger.domain.endpoint import EVERY_TYPE, MAX_WATCH_IDS
-from ledger.domain.watch import Severity
 from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
 from ledger.engine.http.reading import Bound
 from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
 from ledger.features.facts.fact_types import Characters
 from ledger.features.feed.published import TYPES
+from ledger.features.watches.model.watch import Severity
 from ledger.feed.target import LONGEST_URL
 
 

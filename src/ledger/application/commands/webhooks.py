@@ -35,7 +35,6 @@ from ledger.domain.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.domain.watch import Severity
 from ledger.engine.log.tables import ENDPOINT
 from ledger.engine.log.vault import Vault
 from ledger.engine.page.rendering import ShownEndpoint, shown_as
@@ -45,6 +44,7 @@ from ledger.engine.values.recorded import Event, Identity
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
+from ledger.features.watches.model.watch import Severity
 
 _encode = msgspec.json.Encoder().encode
 

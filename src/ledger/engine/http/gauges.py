@@ -25,13 +25,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
-from ledger.domain.watch import Severity
 from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.log.nodes import known_node_id
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.telemetry.lines import for_nobody
+from ledger.features.watches.model.watch import Severity
 
 _logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from ledger.domain.watch import Condition
 from ledger.engine.values.values import TEXT
 from ledger.features.facts.fact_types import Characters, Instant
+from ledger.features.watches.model.watch import Condition
 
 W = TypeVar("W", bound=str)
 

@@ -16,10 +16,8 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger.domain.alert import Alert
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.statement import UsageStatement
-from ledger.domain.watch import Watch
 from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.writer.refusals import Refusals
 from ledger.features.directory.model import DirectoryEntry
@@ -28,6 +26,8 @@ from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.reads import RunDataReads
 from ledger.features.runs.model.run import Run
 from ledger.features.sign_in.model import Session
+from ledger.features.watches.model.alert import Alert
+from ledger.features.watches.model.watch import Watch
 
 Aggregate = (
     Execution

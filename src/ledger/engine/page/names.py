@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ledger.api.routes import watches
 from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -19,6 +18,7 @@ from ledger.engine.values.values import KEY_ID
 from ledger.features.feed.routes import audit
 from ledger.features.lines.routes import executions
 from ledger.features.sign_in.page.persons import persons_of
+from ledger.features.watches.routes import watches
 from projections.directory import statements as directory
 from projections.lines.shown import LineDetail
 from projections.lines.statements import names_read

@@ -48,7 +48,7 @@ from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.sign_in.access.refreshing import Unconfirmed
 from ledger.features.sign_in.page import session
 from ledger.features.sign_in.page.persons import persons_of
-from ledger.web.bell import bell_of
+from ledger.features.watches.page.bell import bell_of
 
 _logger = logging.getLogger(__name__)
 

@@ -11,10 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ledger.domain.alert import Alert
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.statement import UsageStatement
-from ledger.domain.watch import Watch
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables, First
@@ -35,6 +33,8 @@ from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import MAX_ABOVE, Run
 from ledger.features.runs.parents import ABOVE
+from ledger.features.watches.model.alert import Alert
+from ledger.features.watches.model.watch import Watch
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""

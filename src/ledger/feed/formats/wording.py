@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ledger.domain.alert import ResolvedReason
 from ledger.domain.channel import DELIVERY_FAILED
-from ledger.domain.watch import Severity
+from ledger.features.watches.model.alert import ResolvedReason
+from ledger.features.watches.model.watch import Severity
 from ledger.feed.formats.plain import ALERT, Manner, told
 
 _ENDS: Mapping[ResolvedReason, str] = {

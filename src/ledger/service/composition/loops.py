@@ -22,6 +22,7 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilder import Rebuilder
 from ledger.engine.writer.periodic import LedSession
 from ledger.engine.writer.writer import Writer
+from ledger.features.watches.loops.loop import WatchLoop
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
 from ledger.feed.mailer import Mailer
@@ -37,7 +38,6 @@ from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
 from ledger.settings import Settings
 from ledger.verification.nightly import NightlyVerification
-from ledger.watching.loop import WatchLoop
 from projections import projections
 from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
 

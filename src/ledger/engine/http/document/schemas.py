@@ -14,8 +14,6 @@ from pydantic import BaseModel
 
 from ledger.domain.channel import Format
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
-from ledger.domain.watch import Severity
-from ledger.domain.watch_hours import Weekday
 from ledger.engine.http.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
 from ledger.engine.values.values import (
     ActorType,
@@ -32,7 +30,9 @@ from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes.audit import WORDS
 from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import HealthLevel, SignalName, SignalStatus
-from projections.watch.shown import AlertStatus
+from ledger.features.watches.model.watch import Severity
+from ledger.features.watches.model.watch_hours import Weekday
+from projections.watches.shown import AlertStatus
 
 Schema = dict[str, Any]
 Change = Callable[[Schema], Schema]

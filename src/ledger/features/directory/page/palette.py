@@ -7,7 +7,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.routes.sources import ShownSource, SourcesQuery, list_sources
 from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, AsOf, Identifier
@@ -25,6 +24,7 @@ from ledger.features.directory.routes.search import (
     SearchResults,
     search_names,
 )
+from ledger.features.watches.routes.sources import ShownSource, SourcesQuery, list_sources
 from projections.directory.search.statements import FOUND
 from projections.directory.search.words import fold, folded_name, sought
 

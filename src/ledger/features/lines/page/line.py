@@ -52,10 +52,10 @@ from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import AnyLineId, Filters
 from ledger.features.runs import routes as runs
 from ledger.features.runs.page import RunsChart, chart_of
-from ledger.web.alerts import alerts_of_line, keepers_of
+from ledger.features.watches.page.alerts import alerts_of_line, keepers_of
 from projections.lines.shown import LineDetail
 from projections.runs.shown import ShownRun
-from projections.watch.shown import ShownAlert
+from projections.watches.shown import ShownAlert
 
 router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain.watch import Severity
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page import charts
@@ -16,9 +15,10 @@ from ledger.engine.values.values import STATES, format_instant
 from ledger.features.feed.page.history import Scale
 from ledger.features.feed.routes import stories
 from ledger.features.feed.routes.stories import RangeQuery, ShownInterval, ShownTimeline
-from ledger.web.alerts import SEVERITIES
+from ledger.features.watches.model.watch import Severity
+from ledger.features.watches.page.alerts import SEVERITIES
 from projections.lines.shown import LineDetail
-from projections.watch.shown import ShownAlert
+from projections.watches.shown import ShownAlert
 
 _STRETCHES = (365, 30, 7, 1)
 """Days to draw if the whole history has too many changes: the longest period that fits is shown."""

@@ -1,0 +1,81 @@
+"""Watches and alerts as they are shown: the JSON of their rows, with what follows from others."""
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from ledger.engine.page.rendering import ShownInstant, doc
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.values import ALERT_ID
+from ledger.features.watches.model.alert import AlertSubject, ResolvedReason
+from ledger.features.watches.model.watch import Severity
+
+AlertStatus = Literal["open", "acknowledged", "resolved"]
+
+
+class ShownAcknowledgement(msgspec.Struct):
+    """The latest acknowledgement of an alert."""
+
+    at: ShownInstant
+    by: Actor
+    note: str | None
+    assignee: str | None
+    until: Annotated[ShownInstant | None, doc("From then on the alert is open again.")]
+
+
+class ShownResolution(msgspec.Struct):
+    """The end of an alert."""
+
+    at: ShownInstant
+    reason: ResolvedReason
+
+
+class ShownAlert(msgspec.Struct, kw_only=True):
+    """An alert."""
+
+    id: Annotated[str, Meta(pattern=ALERT_ID)]
+    watch_id: str
+    watch_name: Annotated[str, doc("As of the opening.")]
+    severity: Annotated[Severity, doc("As of the opening.")]
+    status: AlertStatus
+    service_line_id: str | None
+    service_line_name: str | None
+    subject: AlertSubject
+    since: Annotated[ShownInstant, doc("Since when the condition held.")]
+    due: Annotated[ShownInstant, doc("When it had held for as long as the watch says.")]
+    opened_at: Annotated[ShownInstant, doc("When the opening was recorded.")]
+    text: Annotated[str, doc("One sentence, as of the opening.")]
+    evidence: Annotated[list[str], doc("The EVT ids of the events that began the condition.")]
+    acknowledged: ShownAcknowledgement | None
+    resolved: ShownResolution | None
+
+
+class AlertColumns(NamedTuple):
+    """The columns of which an alert is made, in their order."""
+
+    item: str
+    service_line_name: str | None
+    status: AlertStatus
+    acknowledged: str | None
+    resolved: str | None
+
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def shown_alert(row: AlertColumns) -> ShownAlert:
+    """The alert of a row. Its instants are texts, as the row has them."""
+    opened = _decode(f"{{{row.item}}}")
+    opened["subject"] = AlertSubject(**opened["subject"])
+    acknowledged = None
+    if row.acknowledged is not None:
+        told = _decode(row.acknowledged)
+        acknowledged = ShownAcknowledgement(**told | {"by": Actor(**told["by"])})
+    return ShownAlert(
+        **opened,
+        status=row.status,
+        service_line_name=row.service_line_name,
+        acknowledged=acknowledged,
+        resolved=None if row.resolved is None else ShownResolution(**_decode(row.resolved)),
+    )

@@ -1,0 +1,269 @@
+"""The view of watches and their alerts (contract, Watches).
+
+``watch`` has one row per watch, ``alert`` one per alert, with what later events say of it.
+``alert_acknowledgement`` has each acknowledgement: so the past tells the one that held then.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.engine.page.rendering import json_text, members, time_text, watch_set_up
+from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Octets, Table, Text
+from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.values import sort_key
+from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.generation import Generation
+from ledger.features.watches.model import alert as alerts
+from ledger.features.watches.model.alert import ALERT_EVENTS, Alert
+from ledger.features.watches.model.watch import WATCH_EVENTS, Watch
+
+
+class WatchRow(NamedTuple):
+    """A watch."""
+
+    watch_id: Text
+    watch_key: BigInt
+    """The watch id as a number, which is the order of lists."""
+    organization_id: Text
+    workspace_id: Text | None
+    """Null: the watch is of the whole organization."""
+    deleted: Bool
+    enabled: Bool
+    revision: BigInt
+    """The position at which the present revision began."""
+    item: Text
+    """JSON members: the watch as its owner sees it."""
+    fold: Octets
+    position: BigInt
+
+
+WATCH = Table(
+    "watch",
+    WatchRow,
+    key=("watch_id",),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    indexes=(
+        Index("organization_id, watch_key"),
+        # The watches that changed since the last round of their loop.
+        Index("position"),
+    ),
+)
+
+
+class AlertRow(NamedTuple):
+    """An alert, with its present end. A read of the past leaves out what was recorded later."""
+
+    alert_id: Text
+    alert_key: BigInt
+    organization_id: Text
+    workspace_id: Text | None
+    watch_id: Text
+    line_id: Text | None
+    severity: Text
+    rank: Int
+    """The severity as a number: the worst has the highest."""
+    due_at: Instant
+    opened: BigInt
+    """The position of the opening."""
+    resolved: BigInt | None
+    """The position of the resolution."""
+    resolved_item: Text | None
+    """JSON: when and why."""
+    item: Text
+    """JSON members: the alert as it was opened."""
+    fold: Octets
+    position: BigInt
+
+
+ALERT = Table(
+    "alert",
+    AlertRow,
+    key=("alert_id",),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    indexes=(
+        # Lists in their orders: of an organization, a workspace, a watch, and of all.
+        Index("organization_id, due_at DESC, alert_key"),
+        Index("organization_id, rank DESC, due_at DESC, alert_key"),
+        Index("workspace_id, due_at DESC, alert_key"),
+        Index("watch_id, due_at DESC, alert_key"),
+        Index("due_at DESC, alert_key"),
+        Index("line_id, due_at DESC, alert_key"),
+        # The few that are unresolved: lists, and the numbers of a watch and of a line.
+        Index("organization_id, due_at DESC, alert_key", where="resolved IS NULL"),
+        Index("watch_id", where="resolved IS NULL"),
+        Index("line_id", where="resolved IS NULL"),
+    ),
+)
+
+
+class AcknowledgementRow(NamedTuple):
+    """An acknowledgement, which holds until the next one."""
+
+    alert_id: Text
+    position: BigInt
+    assignee: Text | None
+    until: Instant | None
+    item: Text
+    """JSON: when, by whom, with what note."""
+
+
+ACKNOWLEDGEMENT = Table(
+    "alert_acknowledgement",
+    AcknowledgementRow,
+    key=("alert_id", "position"),
+    owner=("alert", "alert_id"),
+    # Lists by assignee: few acknowledgements are of one.
+    indexes=(Index("assignee", where="assignee IS NOT NULL"),),
+)
+
+RANKS = {"info": 1, "warning": 2, "critical": 3}
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_watch = msgspec.msgpack.Decoder(Watch).decode
+decode_alert = msgspec.msgpack.Decoder(Alert).decode
+
+
+class _Watch(msgspec.Struct):
+    watch: Watch
+    position: int = 0
+
+
+class _Alert(msgspec.Struct):
+    alert: Alert
+    row: AlertRow | None = None
+
+
+class WatchView(Remembering):
+    """The projection ``watch``."""
+
+    name = "watch"
+    version = 2
+    tables: tuple[Table, ...] = (WATCH, ALERT, ACKNOWLEDGEMENT)
+    events: frozenset[type[Event]] = frozenset((*WATCH_EVENTS, *ALERT_EVENTS))
+
+    def __init__(self) -> None:
+        self._watches: Folds[str, _Watch] = Folds(lambda watch_id: _Watch(Watch(watch_id)))
+        self._alerts: Folds[str, _Alert] = Folds(lambda alert_id: _Alert(Alert(alert_id)))
+        super().__init__(self._watches, self._alerts)
+
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        generation.find(
+            self._watches,
+            dict.fromkeys(_ids(events, WATCH_EVENTS)),
+            WATCH,
+            lambda row: (row.watch_id, _Watch(decode_watch(row.fold), row.position)),
+        )
+        generation.find(
+            self._alerts,
+            dict.fromkeys(_ids(events, ALERT_EVENTS)),
+            ALERT,
+            lambda row: (row.alert_id, _Alert(decode_alert(row.fold), row)),
+        )
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        acknowledgements = []
+        for event in events:
+            stream = event.originator_id
+            if isinstance(event.body, WATCH_EVENTS):
+                watch = self._watches[stream]
+                watch.watch.evolve(event)
+                watch.position = event.position
+                self._watches.change(stream)
+                continue
+            fold = self._alerts[stream]
+            fold.alert.evolve(event)
+            fold.row = _changed(fold.row, event)
+            self._alerts.change(stream)
+            if isinstance(event.body, alerts.AlertAcknowledged):
+                acknowledgements.append(_acknowledged(event, event.body))
+        generation.write(ACKNOWLEDGEMENT, acknowledgements)
+
+    def store(self, generation: Generation, most: int | None = None) -> None:
+        watches = self._watches.take_changed(most)
+        generation.write(WATCH, [_watch_row(f) for f in watches if f.watch.organization_id])
+        changed = self._alerts.take_changed(most)
+        generation.write(
+            ALERT, [f.row._replace(fold=_encode(f.alert)) for f in changed if f.row is not None]
+        )
+
+
+def _ids(events: Sequence[Recorded], kinds: tuple[type[Event], ...]) -> Iterator[str]:
+    return (event.originator_id for event in events if isinstance(event.body, kinds))
+
+
+def _watch_row(fold: _Watch) -> WatchRow:
+    watch = fold.watch
+    assert watch.organization_id is not None, "a watch is an organization's"
+    return WatchRow(
+        watch_id=watch.id,
+        watch_key=sort_key(watch.id),
+        organization_id=watch.organization_id,
+        workspace_id=watch.workspace_id,
+        deleted=watch.deleted,
+        enabled=watch.given.enabled,
+        revision=watch.revision,
+        item=members(watch_set_up(watch)),
+        fold=_encode(watch),
+        position=fold.position,
+    )
+
+
+def _changed(row: AlertRow | None, event: Recorded) -> AlertRow | None:
+    match event.body:
+        case alerts.AlertOpened():
+            return _opened(event, event.body)
+        case alerts.AlertResolved(reason=reason) if row is not None:
+            told = json_text({"at": time_text(event.occurred_at), "reason": reason})
+            row = row._replace(resolved=event.position, resolved_item=told)
+    return None if row is None else row._replace(position=event.position)
+
+
+def _opened(event: Recorded, body: alerts.AlertOpened) -> AlertRow:
+    item = {
+        "id": event.originator_id,
+        "watch_id": body.watch_id,
+        "watch_name": body.watch_name,
+        "severity": body.severity,
+        "service_line_id": event.service_line_id,
+        "subject": body.subject,
+        "since": time_text(body.since),
+        "due": time_text(body.due),
+        "opened_at": time_text(event.recorded_at),
+        "text": body.text,
+        "evidence": body.evidence,
+    }
+    assert event.organization_id is not None, "an alert is an organization's"
+    return AlertRow(
+        alert_id=event.originator_id,
+        alert_key=sort_key(event.originator_id),
+        organization_id=event.organization_id,
+        workspace_id=event.workspace_id,
+        watch_id=body.watch_id,
+        line_id=event.service_line_id,
+        severity=body.severity,
+        rank=RANKS[body.severity],
+        due_at=body.due,
+        opened=event.position,
+        resolved=None,
+        resolved_item=None,
+        item=members(item),
+        fold=b"",
+        position=event.position,
+    )
+
+
+def _acknowledged(event: Recorded, body: alerts.AlertAcknowledged) -> AcknowledgementRow:
+    told = {
+        "at": time_text(event.recorded_at),
+        "by": event.actor,
+        "note": body.note,
+        "assignee": body.assignee,
+        "until": time_text(body.until),
+    }
+    return AcknowledgementRow(
+        event.originator_id, event.position, body.assignee, body.until, json_text(told)
+    )

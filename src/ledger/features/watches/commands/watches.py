@@ -1,0 +1,124 @@
+"""Commands about watches (contract, Watches).
+
+The receipt carries the answer for the caller: the watch as the command left it, with what the views
+showed beside it before. So a request that is sent again gets the same answer.
+"""
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.engine.log.tables import WATCH
+from ledger.engine.page.rendering import ShownWatch, json_text, shown_as
+from ledger.engine.values.errors import Invalid
+from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt
+from ledger.features.watches.model.watch import (
+    KEEPING,
+    LineChoice,
+    NoActivity,
+    SourceSilent,
+    Watch,
+    WatchCreated,
+    WatchDeleted,
+    WatchSettings,
+)
+
+LEAST_QUIET_SECONDS = 300
+"""The least ``for_seconds`` of a watch for lines without activity, or for silent sources."""
+
+
+class WatchCounters(NamedTuple):
+    """The fields of a shown watch of which its own events do not tell."""
+
+    looking: bool = False
+    open_alerts: int = 0
+    overflow: int = 0
+    endpoints: int = 0
+
+
+def require_consistent(settings: WatchSettings) -> None:
+    """Raise Invalid where settings do not go together."""
+    if settings.keep_seconds and not isinstance(settings.condition, KEEPING):
+        raise Invalid.at("/keep_seconds", "must be 0 for this kind of condition")
+    is_quiet = isinstance(settings.condition, NoActivity | SourceSilent)
+    if is_quiet and settings.for_seconds < LEAST_QUIET_SECONDS:
+        raise Invalid.at("/for_seconds", f"must be at least {LEAST_QUIET_SECONDS} for this kind")
+    if isinstance(settings.condition, SourceSilent) and settings.lines != LineChoice():
+        raise Invalid.at("/lines", "must be empty: sources are of no line")
+
+
+@dataclass(eq=False, repr=False)
+class CreateWatch(NewCommand):
+    """Set up a watch for an organization or one of its workspaces."""
+
+    action = "watch.create"
+    issues = "WCH"
+
+    _: KW_ONLY
+    settings: WatchSettings | None
+    """None: the request has a fault."""
+    endpoints: int = 0
+    """The endpoints that the watch will tell."""
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises Forbidden for another tenant, Invalid, or InvalidState for too many watches."""
+        self.require_seen()
+        organization_id = self.require_tenant()
+        assert self.settings is not None, "a request without a fault has settings"
+        require_consistent(self.settings)
+        Watch.require_room(group.owned(WATCH, organization_id))
+        watch, body = Watch(group.issue("WCH")), WatchCreated(settings=self.settings)
+        tenant = (organization_id, self.workspace_id, None)
+        recorded = group.record(watch, body, group.now, self, tenant=tenant)
+        beside = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
+        return receipt(recorded, _answer(watch, beside))
+
+
+@dataclass(eq=False, repr=False)
+class UpdateWatch(SubjectCommand):
+    """Change the settings that are given. Nothing is recorded if none has another value."""
+
+    action = "watch.update"
+    subject_type = "watch"
+
+    given: dict[str, Any] = field(kw_only=True)
+    beside: WatchCounters = field(kw_only=True, default=WatchCounters())
+    """As the views showed it before."""
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound, Invalid, or ChangedTooOften for one revision too many."""
+        watch = group.memory.watch(self.subject_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        body, revision = watch.update(**self.given), watch.revision
+        if body is None:
+            unchanged = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
+            return msgspec.structs.replace(unchanged, answer=_answer(watch, self.beside))
+        require_consistent(body.settings)
+        watch.require_pause(body, group.now)
+        recorded = group.record(watch, body, group.now, self)
+        looks = self.beside.looking or watch.revision != revision
+        beside = self.beside._replace(looking=looks and body.settings.enabled)
+        return receipt(recorded, _answer(watch, beside))
+
+
+class DeleteWatch(SubjectCommand):
+    """Remove a watch; its alerts are resolved."""
+
+    action = "watch.delete"
+    subject_type = "watch"
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound or Invalid."""
+        watch = group.memory.watch(self.subject_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        return receipt(group.record(watch, WatchDeleted(), group.now, self))
+
+
+def _answer(watch: Watch, beside: WatchCounters) -> bytes:
+    given = msgspec.structs.asdict(watch.given)
+    return json_text({"data": shown_as(ShownWatch, watch, **given, **beside._asdict())}).encode()

@@ -1,0 +1,1 @@
+"""The loop that opens and resolves alerts."""

@@ -1,0 +1,80 @@
+"""Lines in a round: those that it has not come to yet, and what follows for the others."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from ledger.engine.values.values import LATEST, format_id
+from ledger.features.watches.commands.alerts import (
+    OpenAlert,
+    OpenSourceAlert,
+    RemindOfAlert,
+    ResolveAlert,
+)
+from ledger.features.watches.loops.looks import LineToSee
+from ledger.features.watches.model.alert import AlertOpened, AlertSubject, ResolvedReason
+from ledger.features.watches.model.stretch import Due, LineNow, sentence, stretches
+from ledger.features.watches.model.watch import Condition
+
+Queue = dict[str, LineToSee]
+"""The lines of an organization that a round has not come to yet, by id, in their order."""
+
+WatchCommand = OpenAlert | OpenSourceAlert | ResolveAlert | RemindOfAlert
+
+
+class End(NamedTuple):
+    """The end of an alert."""
+
+    reason: ResolvedReason
+    at: datetime
+
+
+class Judged:
+    """A line that a round has looked at, and what follows."""
+
+    def __init__(self, known: LineNow) -> None:
+        self.known = known
+        self.id, self.organization_id = known.execution.id, known.execution.organization_id
+        self.dues: list[Due] = []
+        """Stretches that are due, and have no alert yet."""
+        self.commands: list[WatchCommand] = []
+        self.next_at: datetime | None = None
+        """When the line is looked at next; None: once it changes."""
+        self._present: dict[Condition, set[tuple[AlertSubject, str]]] = {}
+
+    def has(self, alert: AlertOpened) -> bool:
+        """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
+        condition = alert.condition
+        if condition not in self._present:
+            found = stretches(condition, self.known)
+            self._present[condition] = {(each.subject, each.began_by) for each in found}
+        return (alert.subject, alert.began_by) in self._present[condition]
+
+    def look_again(self, at: datetime | None) -> None:
+        """Look at the line at an instant at the latest."""
+        if at is not None and at < LATEST:
+            self.next_at = at if self.next_at is None else min(at, self.next_at)
+
+
+def queues_of(found: Iterable[LineToSee]) -> dict[str, Queue]:
+    """The lines of each organization, the earliest first, each once."""
+    queues = dict[str, Queue]()
+    for line in sorted(found, key=lambda each: each.at):
+        queues.setdefault(line.organization_id, {}).setdefault(line.line_id, line)
+    return queues
+
+
+def order_of(command: WatchCommand) -> tuple[int, datetime]:
+    """Ends before openings, of these the oldest due first."""
+    if isinstance(command, OpenAlert | OpenSourceAlert):
+        return 1, command.body.due
+    return 0, command.at
+
+
+def body_of(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
+    """The opening of an alert, with the event that began its stretch, if that is known."""
+    stretch = due.stretch
+    evidence: tuple[str, ...] = ()
+    if stretch.position is not None and stretch.position in recorded:
+        evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
+    return due.opening(sentence(due.watch.given, stretch, known), evidence)

@@ -1,0 +1,495 @@
+"""The reads and writes of the loop of watches: its mark, changed lines, lines that are due."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.engine.values.values import LATEST, day_of
+from ledger.features.watches.model.alert import Alert
+from ledger.features.watches.model.stretch import LineNow, OpenRun
+from ledger.features.watches.model.watch import (
+    BlockerOpen,
+    Condition,
+    HealthBelow,
+    InState,
+    NoActivity,
+    PastDue,
+    RunOpen,
+    RunsFailing,
+    UsageOver,
+    Watch,
+    WatchSettings,
+    kinds_of,
+)
+from projections.feed.view import EventView
+from projections.lines.view import ExecutionView
+from projections.lines.watched import decode_line
+from projections.runs.view import RunView
+from projections.watches.source.view import SourceView
+from projections.watches.view import WatchView, decode_alert, decode_watch
+
+VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
+"""The views that a round reads, each at the version of this code."""
+
+_MOST_EVENTS = 10_000
+"""The positions whose changes a round looks at: what is beyond, the next one does."""
+
+MOST_DUE = 1_000
+"""The lines of an organization that a round looks at because something is due there."""
+
+_FEW = 100
+"""With fewer lines than this among the first ``MOST_DUE``, an organization hides no other."""
+
+_PAGE = 20_000
+"""The lines of an organization through which one statement of a look goes."""
+
+_ALL = 2**63 - 1
+"""The record id to which a look has come that has put all lines: these are to be judged yet."""
+
+# No row while a view is missing, or has another version: its folds do not say what watches need.
+_STAND = """
+SELECT min(position), json_object_agg(name, generation),
+       (SELECT position FROM ledger.watch_look WHERE organization_id = '')
+FROM ledger.projection JOIN unnest(%(views)s::text[], %(versions)s::int[]) AS v (name, version)
+    USING (name, version)
+HAVING count(*) = cardinality(%(views)s::text[])
+"""
+
+_WATCHES = """
+SELECT watch_id, fold, position FROM ledger.watch_g{watch}
+WHERE position > %(after)s ORDER BY position
+"""
+
+# Lines with events in a stretch of the log that may begin or end something. A check-in adds to the
+# sums of the organizations that watch them. Else it can only move on what is quiet, so it matters
+# where an alert is open alone.
+_CHANGED = """
+SELECT e.line_id, e.organization_id FROM ledger.event AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.line_id IS NOT NULL
+  AND e.organization_id = ANY(%(organizations)s)
+  AND (e.type NOT IN ('execution.checked_in', 'execution.check_in_voided')
+       OR e.organization_id = ANY(%(summing)s)
+       OR EXISTS (SELECT FROM ledger.alert AS a
+                  WHERE a.line_id = e.line_id AND a.resolved IS NULL))
+GROUP BY e.line_id, e.organization_id ORDER BY min(e.position)
+"""
+
+_DUE = """
+SELECT line_id, organization_id, due_at FROM ledger.watch_due
+WHERE due_at <= %(now)s AND organization_id <> ALL(%(passed)s) ORDER BY due_at LIMIT %(limit)s
+"""
+
+_LINES_OF_WATCHES = """
+SELECT line_id, organization_id, min(due_at) FROM ledger.alert
+WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL AND line_id IS NOT NULL
+GROUP BY line_id, organization_id
+"""
+
+_LINES = "SELECT fold FROM ledger.execution_g{execution} WHERE line_id = ANY(%(lines)s)"
+
+_RUNS = """
+SELECT o.line_id, o.run_id, o.external_id, r.status, COALESCE(r.started_at, r.requested_at),
+       COALESCE(r.started, r.opened)
+FROM ledger.open_run AS o JOIN ledger.run AS r USING (run_id)
+WHERE o.line_id = ANY(%(lines)s) AND r.status IN ('pending', 'running')
+"""
+
+# A join, since with ANY a plan may compare each unresolved alert with each line.
+_ALERTS = """
+SELECT a.fold, a.opened FROM unnest(%(lines)s::text[]) AS l (line_id)
+JOIN ledger.alert_g{watch} AS a USING (line_id) WHERE a.resolved IS NULL
+"""
+
+_UNRESOLVED = """
+SELECT watch_id, count(*) FROM ledger.alert
+WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL GROUP BY watch_id
+"""
+
+# The events by whose positions evidence is named: an EVT id has the year of recording.
+_RECORDED = """
+SELECT notification_id, recorded_at FROM ledger.ledger_events WHERE notification_id = ANY(%(at)s)
+"""
+
+_LOOKS = """
+SELECT organization_id, position, begun, after_key FROM ledger.watch_look
+WHERE organization_id = ANY(%(organizations)s)
+"""
+
+# The lines of an organization, in pages by record id, that a new revision must look at, each when
+# something can be due there at the earliest, and in this order. So most lines need no look before
+# the time of a watch has passed, and a look costs little more than to write the instants.
+_LOOK = """
+WITH page AS (
+    SELECT l.line_id, l.line_key, l.record_key, r.state, r.stretch_since, r.blocked_since,
+           r.due_at AS blocker_due_at, r.health_status
+    FROM ledger.execution AS l JOIN ledger.execution_rank AS r USING (line_id)
+    WHERE l.organization_id = %(organization)s AND l.record_key > %(after)s
+    ORDER BY l.record_key LIMIT %(limit)s
+), found AS (
+    {parts}
+), put AS (
+    INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
+    SELECT line_id, %(organization)s, min(due_at) FROM found GROUP BY line_id
+    ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at WHERE d.due_at > excluded.due_at
+)
+SELECT max(record_key), count(*) FROM page
+"""
+
+# By kind of condition. ``least`` is the shortest ``for_seconds`` of the watches of the kind.
+_PARTS: dict[type[Condition], str] = {
+    InState: """
+        SELECT p.line_id, p.stretch_since + s.least AS due_at FROM page AS p
+        JOIN unnest(%(states)s::text[], %(state_seconds)s::interval[]) AS s (state, least)
+            USING (state)""",
+    BlockerOpen: """
+        SELECT line_id, blocked_since + {least} FROM page WHERE blocked_since IS NOT NULL""",
+    PastDue: """
+        SELECT line_id, blocker_due_at + {least} FROM page
+        WHERE blocked_since IS NOT NULL AND blocker_due_at < %(never)s""",
+    NoActivity: """
+        SELECT p.line_id, a.last_activity_at + {least} FROM page AS p
+        JOIN ledger.line_activity AS a USING (line_id)
+        WHERE a.open_runs = 0 AND p.state NOT IN ('closed', 'paused')""",
+    RunOpen: """
+        SELECT p.line_id, COALESCE(r.started_at, r.requested_at) + {least} FROM page AS p
+        JOIN ledger.open_run AS o USING (line_id) JOIN ledger.run AS r USING (run_id)""",
+    # At least so many runs of the line have failed.
+    RunsFailing: """
+        SELECT p.line_id, %(now)s FROM page AS p WHERE p.state <> 'closed' AND EXISTS (
+            SELECT FROM ledger.run AS r WHERE r.line_key = p.line_key AND r.status <> 'completed'
+                AND r.status = 'failed' OFFSET %(failures)s)""",
+    HealthBelow: """
+        SELECT line_id, %(now)s FROM page
+        WHERE health_status IN ('amber', 'red') AND state <> 'closed'""",
+}
+_PARTS[UsageOver] = """
+        SELECT p.line_id, %(now)s FROM page AS p
+        WHERE EXISTS (SELECT FROM ledger.execution_day AS d
+                      WHERE d.line_key = p.line_key AND d.day >= %(first)s)
+           OR EXISTS (SELECT FROM ledger.run_day AS d
+                      WHERE d.line_key = p.line_key AND d.day >= %(first)s)"""
+
+_PUT = """
+INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
+SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timestamptz[])
+ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at
+WHERE d.due_at IS DISTINCT FROM excluded.due_at
+"""
+# A line that a round did not come to is looked at next, unless it is to be looked at before.
+_PUT_OFF = """
+INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
+SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timestamptz[])
+ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at WHERE d.due_at > excluded.due_at
+"""
+_DROP = "DELETE FROM ledger.watch_due WHERE line_id = ANY(%(line)s)"
+
+# The mark moves on from where the round found it: a leader that was frozen moves it no more.
+_MARK = """
+UPDATE ledger.watch_look SET position = %(position)s, begun = %(position)s
+WHERE organization_id = '' AND position = %(known)s
+"""
+_FIRST_MARK = """
+INSERT INTO ledger.watch_look (organization_id, position, begun, after_key)
+VALUES ('', %(position)s, %(position)s, 0) ON CONFLICT DO NOTHING
+"""
+_LOOKED = """
+INSERT INTO ledger.watch_look (organization_id, position, begun, after_key)
+VALUES (%(organization)s, %(position)s, %(begun)s, %(after)s)
+ON CONFLICT (organization_id) DO UPDATE
+SET position = excluded.position, begun = excluded.begun, after_key = excluded.after_key
+"""
+
+_BEGIN_ANEW = """
+UPDATE ledger.watch_look
+SET position = least(position, %(position)s), begun = least(position, %(position)s), after_key = 0
+WHERE organization_id = %(organization)s
+"""
+
+_TOLD_WAITING = "SELECT watch_id, waiting FROM ledger.watch_overflow"
+
+_TELL_WAITING = """
+WITH told AS (
+    SELECT * FROM unnest(%(watch)s::text[], %(organization)s::text[], %(waiting)s::int[])
+        AS t (watch_id, organization_id, waiting)
+), dropped AS (
+    DELETE FROM ledger.watch_overflow WHERE watch_id NOT IN (SELECT watch_id FROM told)
+)
+INSERT INTO ledger.watch_overflow AS o (watch_id, organization_id, waiting) SELECT * FROM told
+ON CONFLICT (watch_id) DO UPDATE SET waiting = excluded.waiting WHERE o.waiting <> excluded.waiting
+"""
+
+
+class RoundStart(NamedTuple):
+    """Where a round begins."""
+
+    position: int
+    """The position of the views in the round's snapshot."""
+    mark: int
+    """The position up to which changes were looked at."""
+    is_first: bool
+    """Whether nothing was ever looked at: there is no mark yet."""
+
+
+class LineToSee(NamedTuple):
+    """A line that a round may look at."""
+
+    line_id: str
+    organization_id: str
+    at: datetime
+    """The earliest of an organization is looked at first."""
+
+
+class FoundLine(NamedTuple):
+    """A line that a round looks at."""
+
+    known: LineNow
+    alerts: Sequence[tuple[Alert, int]]
+    """Its unresolved alerts, each with the position of its opening."""
+
+    @property
+    def id(self) -> str:
+        return self.known.execution.id
+
+
+class Look(msgspec.Struct):
+    """A look through the lines of an organization, for the revisions of its watches."""
+
+    organization_id: str
+    position: int = 0
+    """The revisions up to this one are looked at."""
+    begun: int = 0
+    """The look that is under way is for the revisions up to this one."""
+    after_key: int = 0
+    """The record id up to which it has come."""
+
+    @property
+    def is_put(self) -> bool:
+        """Whether all lines are put, and some of them may not be judged yet."""
+        return self.after_key == _ALL
+
+
+class Looks:
+    """Reads and writes where the loop stands, on the loop's connection."""
+
+    def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
+        self.connection = connection
+        self.generations: dict[str, int] = {}
+        """Of each view: folds are columns of the generations' tables alone."""
+
+    def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
+        return self.connection.execute(statement.encode(), values).fetchall()
+
+    def standing(self) -> RoundStart | None:
+        """None: a view is missing, or is being rebuilt for this version of the code."""
+        views = {view.name: view.version for view in VIEWS}
+        rows = self._rows(_STAND, views=[*views], versions=[*views.values()])
+        if not rows:
+            return None
+        ((position, self.generations, mark),) = rows
+        # Without a mark each watch looks at all lines, so no earlier change matters.
+        return RoundStart(position, position if mark is None else mark, mark is None)
+
+    def watches(self, after: int) -> list[tuple[Watch, int]]:
+        """The watches that changed after a position, deleted ones too, each with its position."""
+        rows = self._rows(_WATCHES.format(**self.generations), after=after)
+        return [(decode_watch(fold), position) for _, fold, position in rows]
+
+    def changed(
+        self, at: RoundStart, organizations: Mapping[str, Sequence[Watch]], now: datetime
+    ) -> tuple[list[LineToSee], int]:
+        """The lines with events behind the mark that may matter, and the position reached.
+
+        Each is looked at as of just before now, in the order of the events.
+        """
+        upto = min(at.position, at.mark + _MOST_EVENTS)
+        if upto <= at.mark or not organizations:
+            return [], upto
+        summing = [name for name, some in organizations.items() if UsageOver in kinds_of(some)]
+        values = {"organizations": [*organizations], "summing": summing}
+        rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
+        first = now - timedelta(microseconds=len(rows))
+        return [
+            LineToSee(line, organization, first + timedelta(microseconds=number))
+            for number, (line, organization) in enumerate(rows)
+        ], upto
+
+    def due(self, now: datetime) -> tuple[list[LineToSee], set[str]]:
+        """The lines where something may be due, and the organizations that may have further ones.
+
+        An organization with many lines hides no other one's: these are then sought without it.
+        """
+        found, passed = list[LineToSee](), set[str]()
+        while True:
+            asked = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
+            rows = [LineToSee(*row) for row in self._rows(_DUE, **asked)]
+            found += rows
+            if len(rows) < MOST_DUE:
+                return found, passed
+            counts = Counter(row.organization_id for row in rows)
+            many = {name for name, number in counts.items() if number >= min(_FEW, MOST_DUE)}
+            if not many:
+                return found, passed | counts.keys()
+            passed |= many
+
+    def lines_of(self, watches: Collection[str]) -> list[LineToSee]:
+        """The lines with unresolved alerts of these watches."""
+        return [LineToSee(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
+
+    def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
+        """Lines with their open runs, if they are asked for, and their unresolved alerts."""
+        rows = self._rows(_LINES.format(**self.generations), lines=[*ids])
+        folds = [decode_line(fold) for (fold,) in rows]
+        runs = dict[str, list[OpenRun]]()
+        alerts = dict[str, list[tuple[Alert, int]]]()
+        if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
+            for line_id, *run in self._rows(_RUNS, lines=busy):
+                runs.setdefault(line_id, []).append(OpenRun(*run))
+        for packed, opened in self._rows(_ALERTS.format(**self.generations), lines=[*ids]):
+            alert = decode_alert(packed)
+            alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
+        return [
+            FoundLine(
+                fold.known(runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
+            )
+            for fold in folds
+        ]
+
+    def unresolved(self, watches: Collection[str]) -> dict[str, int]:
+        """The number of unresolved alerts of each of these watches that has any."""
+        return dict(self._rows(_UNRESOLVED, watches=[*watches]))
+
+    def recorded_at(self, positions: Collection[int]) -> dict[int, datetime]:
+        return dict(self._rows(_RECORDED, at=[*positions]))
+
+    # Looks through all lines of an organization.
+
+    def begin_anew(self, watch: Watch) -> None:
+        """Let all lines be looked through again for a watch."""
+        self.connection.execute(
+            _BEGIN_ANEW.encode(),
+            {"organization": watch.organization_id, "position": watch.revision - 1},
+        )
+
+    def looks(self, organizations: Collection[str]) -> dict[str, Look]:
+        """The looks of organizations, also those that have not begun."""
+        looks = {name: Look(name) for name in organizations}
+        rows = self._rows(_LOOKS, organizations=[*organizations])
+        return looks | {row[0]: Look(*row) for row in rows}
+
+    def go_on(self, look: Look, watches: Sequence[Watch], upto: int, now: datetime) -> None:
+        """Put a page of lines to be judged by the rounds that follow."""
+        if look.begun <= look.position:
+            look.begun, look.after_key = upto, 0
+        asked = [w.given for w in watches if look.position < w.revision <= look.begun]
+        count, last = 0, 0
+        statement, values = _look(asked, now)
+        if statement:
+            ((last, count),) = self._rows(
+                statement,
+                organization=look.organization_id,
+                after=look.after_key,
+                limit=_PAGE,
+                now=now,
+                **values,
+            )
+        look.after_key = last if count == _PAGE else _ALL
+        self._keep(look)
+
+    def complete(self, look: Look) -> None:
+        """Note that all lines which a look put are judged."""
+        look.position, look.after_key = look.begun, 0
+        self._keep(look)
+
+    def _keep(self, look: Look) -> None:
+        self.connection.execute(
+            _LOOKED.encode(),
+            {
+                "organization": look.organization_id,
+                "position": look.position,
+                "begun": look.begun,
+                "after": look.after_key,
+            },
+        )
+
+    # Writing.
+
+    def write(
+        self,
+        at: RoundStart,
+        upto: int,
+        due: Iterable[tuple[str, str, datetime | None]],
+        put_off: Sequence[LineToSee],
+    ) -> bool:
+        """Keep when each line is looked at next (None: never), and the mark; False: not any more.
+
+        In one transaction, unless another leader has moved the mark. A round without any news
+        writes nothing.
+        """
+        rows = [*due]
+        if not rows and not put_off and upto == at.mark and not at.is_first:
+            return True
+        put = [row for row in rows if row[2] is not None]
+        moves = _FIRST_MARK if at.is_first else _MARK
+        with self.connection.transaction():
+            moved = self.connection.execute(
+                moves.encode(), {"position": upto, "known": at.mark}
+            ).rowcount
+            if not moved:
+                return False
+            for statement, some in ((_PUT, put), (_PUT_OFF, put_off)):
+                if some:
+                    line, organization, instant = (list(each) for each in zip(*some, strict=True))
+                    self.connection.execute(
+                        statement.encode(),
+                        {"line": line, "organization": organization, "due": instant},
+                    )
+            self.connection.execute(
+                _DROP.encode(), {"line": [line for line, _, instant in rows if instant is None]}
+            )
+        return True
+
+    def waiting(self) -> dict[str, int]:
+        """How many alerts of each watch wait for room, as it was told last."""
+        return dict(self._rows(_TOLD_WAITING))
+
+    def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
+        """Tell how many alerts of each watch wait for room: (watch, organization, number)."""
+        watch, organization, number = zip(*waiting, strict=True) if waiting else ((), (), ())
+        self.connection.execute(
+            _TELL_WAITING.encode(),
+            {"watch": [*watch], "organization": [*organization], "waiting": [*number]},
+        )
+
+
+def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
+    """The statement that goes through the lines for some watches, or none, with its values."""
+    least = dict[type[Condition], int]()
+    states = dict[str, int]()
+    for settings in asked:
+        kind, seconds = type(settings.condition), settings.for_seconds
+        least[kind] = min(seconds, least.get(kind, seconds))
+        if isinstance(settings.condition, InState):
+            for state in settings.condition.states:
+                states[state] = min(seconds, states.get(state, seconds))
+    counts = [w.condition.count for w in asked if isinstance(w.condition, RunsFailing)]
+    parts = [
+        _PARTS[kind].format(least=f"interval '{seconds} s'")
+        for kind, seconds in least.items()
+        if kind in _PARTS  # sources are of no line
+    ]
+    if not parts:
+        return "", {}
+    values = {
+        "states": [*states],
+        "state_seconds": [timedelta(seconds=seconds) for seconds in states.values()],
+        "failures": min(counts, default=1) - 1,
+        "never": LATEST,
+        "first": day_of(now) - timedelta(days=31),
+    }
+    found = (f"SELECT * FROM ({part}) AS t (line_id, due_at)" for part in parts)
+    return _LOOK.format(parts=" UNION ALL ".join(found)), values

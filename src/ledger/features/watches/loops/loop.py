@@ -1,0 +1,507 @@
+"""The loop of watches: finds what is due or over, and has it decided (contract, Watches).
+
+    events behind the mark ─▶ lines that changed ─┐
+    ledger.watch_due ───────▶ lines that are due ─┼─▶ judge each line by all watches of its tenant
+    a new revision ─▶ look through all lines ─────┘     │ opens, reminds, resolves ─▶ writer
+                                                        ▼ the next instant ─▶ ledger.watch_due
+
+Organizations take turns, first in having lines judged, then in having commands decided. A round
+ends after some of them: what it did not come to is put off to the next one, which follows at once.
+So nobody waits for all that another organization has due.
+
+A round reads the views in one snapshot. A line has at most one row in ``ledger.watch_due``: the
+next instant at which any watch may be due there, or an alert needs a look. So a round costs what
+changed and what becomes due, however many lines and watches there are. The mark and the instants
+are kept after the commands: after a crash the next leader looks again, and each alert has an
+identity.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from functools import partial
+from heapq import nsmallest
+from itertools import chain
+from typing import Protocol
+
+import prometheus_client as metrics
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided, present
+from ledger.engine.writer.request import Receipt
+from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS, Outcomes
+from ledger.engine.writer.writer import Writer
+from ledger.features.watches.commands.alerts import (
+    OpenAlert,
+    OpenSourceAlert,
+    RemindOfAlert,
+    ResolveAlert,
+)
+from ledger.features.watches.loops.ends import Histories
+from ledger.features.watches.loops.judged import (
+    End,
+    Judged,
+    Queue,
+    WatchCommand,
+    body_of,
+    order_of,
+    queues_of,
+)
+from ledger.features.watches.loops.looks import FoundLine, LineToSee, Looks, RoundStart
+from ledger.features.watches.loops.sources import Sources
+from ledger.features.watches.loops.sums import lines_above
+from ledger.features.watches.model.alert import Alert, AlertSubject, left_by
+from ledger.features.watches.model.stretch import Due, due_for
+from ledger.features.watches.model.watch import (
+    MAX_UNRESOLVED,
+    RunOpen,
+    Watch,
+    first_instant,
+    kinds_of,
+)
+
+_AGAIN = timedelta(seconds=1)
+"""When a line is looked at again for which a command could not be decided yet: in the next round,
+which begins some seconds later, but not in a round that follows at once."""
+
+_WAITS = timedelta(seconds=30)
+"""When a line is looked at again that has an alert which waits for room."""
+
+MOST_WAITING = 10_000
+"""For so many lines of a watch the loop knows that alerts wait. Further lines are left out: once
+half of these have gone, all lines are looked through again."""
+
+_KNOWS_AGAIN = timedelta(seconds=60)
+"""So long after its begin a new leader knows what waits: twice as long as a waiting line rests."""
+
+_TURNS = 10
+"""The turns of an organization in a round: each judges lines of which at most some more than
+``TURN_FACTS`` alerts are to be opened or resolved, for ``TURN_SECONDS`` at most."""
+
+_JUDGING_SECONDS = 0.5
+_DECIDING_SECONDS = 1.0
+"""So long organizations take further turns after their first."""
+
+_PAGES_AT_ONCE = 2
+"""The pages of looks in a round: between them the round opens what the lines before brought."""
+
+_ROUND = metrics.Gauge(
+    "ledger_watches_round_timestamp_seconds", "When the loop of watches last ended a round."
+)
+_OPENED = metrics.Counter("ledger_alerts_opened", "Alerts that watches opened.")
+
+
+class WatchLoop(Periodic):
+    """Opens, repeats and resolves alerts. ``run_once`` returns how many of these it recorded."""
+
+    def __init__(
+        self,
+        session: LedSession,
+        writer: Writer,
+        clock: Callable[[], datetime],
+        every_seconds: float,
+    ) -> None:
+        super().__init__(session, "watches", every_seconds)
+        self._begin, self._clock = partial(Rounds, writer, clock), clock
+        self._rounds = self._begin()
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Do one round. There is more to do if it stopped at one of its limits."""
+        if connection is not self._connection:
+            # Another leader, or another PostgreSQL, may have worked meanwhile.
+            self._rounds, self._connection = self._begin(), connection
+        with present(connection) as is_now:
+            if not is_now:
+                return 0, False
+            done, has_more = self._rounds.look(connection)
+        _ROUND.set(self._clock().timestamp())
+        return done, has_more
+
+
+class Deciding(Protocol):
+    """Takes commands to be decided: a writer does."""
+
+    def submit(self, commands: Sequence[Command]) -> Future[Outcomes]: ...
+
+
+class Rounds:
+    """The rounds of one leader, who remembers the watches, and which alerts wait for room."""
+
+    def __init__(self, writer: Deciding, clock: Callable[[], datetime]) -> None:
+        self._writer, self._clock = writer, clock
+        self._mapper = EnvelopeMapper()
+        self._watches: dict[str, Watch] = {}
+        self._seen = 0
+        """The position up to which changes of watches are known."""
+        self._news: dict[str, int] = {}
+        """The positions of changes of watches behind the mark."""
+        self._opened: dict[int, str] = {}
+        """The watches of the alerts that the views may not have yet, by the alerts' positions."""
+        self._waiting: dict[str, dict[str, list[datetime]]] = {}
+        """By watch, the lines with alerts that wait for room, each with their due times."""
+        self._beyond: dict[str, datetime] = {}
+        """Watches of which lines were left out, with the instant from which they may be sought."""
+        self._told: dict[str, int] | None = None
+        """How many wait, by watch, as it was told last; None before the first round."""
+        self._looked: dict[str, int] = {}
+        """The revisions up to which all lines of an organization were looked at."""
+        self._paged: dict[str, int] = {}
+        """When a look of an organization had its last page, as a number that rises."""
+        self._sources = Sources()
+
+    def look(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Do one round by the clock; return how much was recorded, and whether there is more."""
+        looks, now = Looks(connection), self._clock()
+        if self._told is None:
+            self._told, again = looks.waiting(), now + _KNOWS_AGAIN
+            self._beyond = {w: again for w, n in self._told.items() if n >= MOST_WAITING}
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            standing = looks.standing()
+            if standing is None:
+                return 0, False
+            learned = self._learn(looks, standing)
+            changed, upto = looks.changed(standing, self._organizations(), now)
+            due, behind = looks.due(now)
+            queues = queues_of(
+                (*due, *looks.lines_of(learned), *self._with_room(looks, standing), *changed)
+            )
+            histories = Histories(connection, self._mapper)
+            judged, gone = self._judge(looks, histories, queues, standing, now)
+            of_sources = self._sources.judge(
+                connection, self._watches, looks.generations["watch"], standing, now
+            )
+        done, undecided = self._carry_out(judged, of_sources, now)
+        rows = [(line.id, line.organization_id, line.next_at) for line in judged]
+        rows += [(line, "", None) for line in gone]
+        put_off = [line for queue in queues.values() for line in queue.values()]
+        if not looks.write(standing, upto, rows, put_off):
+            return done, False
+        behind |= {*undecided, *(line.organization_id for line in put_off)}
+        has_more = self._go_on(looks, standing, now, behind)
+        self._tell_waiting(looks)
+        return done, has_more or upto < standing.position or bool(behind)
+
+    def _organizations(self) -> dict[str, list[Watch]]:
+        """The enabled watches of each organization that has any."""
+        found = dict[str, list[Watch]]()
+        for watch in self._watches.values():
+            if watch.disabled_at is None:
+                found.setdefault(watch.organization_id or "", []).append(watch)
+        return found
+
+    def _learn(self, looks: Looks, standing: RoundStart) -> list[str]:
+        """Take in the watches that changed; return those whose alerts are to be looked at.
+
+        A change is looked at until the mark has passed it: a round may fail in its middle.
+        """
+        for watch, position in looks.watches(self._seen):
+            self._seen = max(self._seen, position)
+            self._watches[watch.id], self._news[watch.id] = watch, position
+            self._waiting.pop(watch.id, None)
+            if watch.revision > standing.mark:
+                self._beyond.pop(watch.id, None)
+        if not standing.is_first:
+            self._news = {w: at for w, at in self._news.items() if at > standing.mark}
+        return [*self._news]
+
+    def _unresolved(
+        self, looks: Looks, watches: Collection[str], standing: RoundStart
+    ) -> Mapping[str, int]:
+        """How many alerts of each of these watches are open, those of the last rounds included."""
+        self._opened = {at: w for at, w in self._opened.items() if at > standing.position}
+        return Counter(self._opened.values()) + Counter(looks.unresolved(watches))
+
+    # Judging.
+
+    def _judge(
+        self,
+        looks: Looks,
+        histories: Histories,
+        queues: Mapping[str, Queue],
+        standing: RoundStart,
+        now: datetime,
+    ) -> tuple[list[Judged], list[str]]:
+        """Take lines from the queues and judge them: commands, and when a line is looked at next.
+
+        Also return the lines that were taken and do not exist.
+        """
+        judged, gone = list[Judged](), list[str]()
+        watches, end = self._organizations(), time.monotonic() + _JUDGING_SECONDS
+        reading = {
+            name: self._read(looks, [*queue], watches, now) for name, queue in queues.items()
+        }
+        for turn in range(_TURNS):
+            for name, queue in queues.items():
+                if turn and time.monotonic() >= end:
+                    break
+                number, until = 0, time.monotonic() + TURN_SECONDS
+                for line_id, found in reading[name]:
+                    del queue[line_id]
+                    if found is None:
+                        gone.append(line_id)
+                    else:
+                        line = self._judge_line(found, watches, histories, standing, now)
+                        number += len(line.commands) + len(line.dues)
+                        judged.append(line)
+                    if number >= TURN_FACTS or time.monotonic() >= until:
+                        break
+        self._open(looks, judged, standing, now)
+        return judged, gone
+
+    def _read(
+        self,
+        looks: Looks,
+        ids: Sequence[str],
+        watches: Mapping[str, Sequence[Watch]],
+        now: datetime,
+    ) -> Iterator[tuple[str, FoundLine | None]]:
+        """Each of these lines as the round's snapshot has it, or None if it does not exist."""
+        with_runs = RunOpen in kinds_of([w for some in watches.values() for w in some])
+        for start in range(0, len(ids), TURN_FACTS):
+            some = ids[start : start + TURN_FACTS]
+            lines = {found.id: found for found in looks.lines(some, with_runs)}
+            executions = [found.known.execution for found in lines.values()]
+            above = lines_above(looks.connection, executions, watches, now)
+            for line_id in some:
+                found = lines.get(line_id)
+                if found is not None:
+                    known = found.known._replace(over=above.get(line_id, {}))
+                    found = found._replace(known=known)
+                yield line_id, found
+
+    def _open(
+        self, looks: Looks, judged: Sequence[Judged], standing: RoundStart, now: datetime
+    ) -> None:
+        """Add the commands that open alerts, as far as their watches have room."""
+        dues = sorted(
+            ((due, line) for line in judged for due in line.dues), key=lambda each: each[0].at
+        )
+        if not dues:
+            return
+        open_alerts = {**self._unresolved(looks, {due.watch.id for due, _ in dues}, standing)}
+        positions = {due.stretch.position for due, _ in dues if due.stretch.position is not None}
+        recorded = looks.recorded_at(positions)
+        for due, line in dues:
+            unresolved = open_alerts.get(due.watch.id, 0)
+            if unresolved >= MAX_UNRESOLVED:
+                line.look_again(self._wait(due, line.id, now))
+                continue
+            open_alerts[due.watch.id] = unresolved + 1
+            body = body_of(due, line.known, recorded)
+            line.commands.append(
+                OpenAlert(due.watch, line.known, standing.position, due.stretch, body)
+            )
+
+    def _judge_line(
+        self,
+        found: FoundLine,
+        watches: Mapping[str, Sequence[Watch]],
+        histories: Histories,
+        standing: RoundStart,
+        now: datetime,
+    ) -> Judged:
+        known, line = found.known, Judged(found.known)
+        own = watches.get(line.organization_id, ())
+        for watch in own:
+            self._waiting.get(watch.id, {}).pop(line.id, None)
+        alerted = set[tuple[str, AlertSubject]]()
+        for alert, opened in found.alerts:
+            of = self._watches.get(alert.body.watch_id)
+            if of is None:
+                continue
+            end = self._end_of(alert, of, opened, line, histories)
+            if end is None or (end.reason == "recovered" and end.at > now):
+                alerted.add((of.id, alert.body.subject))
+                line.look_again(None if end is None else end.at)
+                self._remind(alert, of, line, now)
+                continue
+            keeps = end.reason == "recovered" and of.given.keep_seconds
+            line.commands.append(
+                ResolveAlert(
+                    alert, end.reason, end.at, known, standing.position, end.at if keeps else None
+                )
+            )
+        for condition in known.over:
+            line.look_again(first_instant(condition.period_of(now)[1]))
+        for due in due_for(own, known):
+            if due.at > now:
+                line.look_again(due.at)
+            elif (due.watch.id, due.stretch.subject) not in alerted:
+                line.dues.append(due)
+        return line
+
+    @staticmethod
+    def _end_of(
+        alert: Alert, watch: Watch, opened: int, judged: Judged, histories: Histories
+    ) -> End | None:
+        """When and why an alert is resolved, which may be later; None: its condition holds."""
+        body, line = alert.body, judged.known.execution
+        if watch.revision != body.revision or watch.disabled_at is not None:
+            return End(*left_by(watch))
+        ended: datetime | None = None
+        if not judged.has(body):
+            keep = timedelta(seconds=watch.given.keep_seconds)
+            ended = histories.end_of(line, body, opened, keep)
+        other: End | None = None
+        if line.closed_at is not None:
+            other = End("line_closed", line.closed_at)
+        elif not watch.covers(line):
+            left = histories.left_at(line.id, opened, watch.given.lines)
+            other = End("changed", left or body.due)
+        if ended is None or (other is not None and ended >= other.at):
+            return other
+        return End("recovered", ended)
+
+    @staticmethod
+    def _remind(alert: Alert, watch: Watch, line: Judged, now: datetime) -> None:
+        every = watch.given.remind_seconds
+        at = alert.next_reminder(every, now)
+        if at is not None and at <= now:
+            line.commands.append(RemindOfAlert(alert.id, every))
+            at = now + timedelta(seconds=every)
+        line.look_again(at)
+
+    # Alerts that wait for room.
+
+    def _wait(self, due: Due, line_id: str, now: datetime) -> datetime | None:
+        """Let an alert wait for room; return when its line is looked at again, if it is by then."""
+        waiting = self._waiting.setdefault(due.watch.id, {})
+        if len(waiting) >= MOST_WAITING and line_id not in waiting:
+            self._beyond.setdefault(due.watch.id, now)
+            return None
+        waiting.setdefault(line_id, []).append(due.at)
+        return now + _WAITS
+
+    def _seek(self, looks: Looks, now: datetime) -> None:
+        """Look through all lines again for watches that have room for lines that were left out."""
+        for watch_id, at in [*self._beyond.items()]:
+            watch = self._watches.get(watch_id)
+            if watch is None or watch.disabled_at is not None:
+                del self._beyond[watch_id]
+            elif at <= now and len(self._waiting.get(watch_id, ())) <= MOST_WAITING // 2:
+                looks.begin_anew(watch)
+                self._looked.pop(watch.organization_id or "", None)
+                del self._beyond[watch_id]
+
+    def _with_room(self, looks: Looks, standing: RoundStart) -> list[LineToSee]:
+        """The lines that wait, the longest due first, of each watch as many as have room."""
+        waiting = {watch: lines for watch, lines in self._waiting.items() if lines}
+        if not waiting:
+            return []
+        unresolved = self._unresolved(looks, waiting, standing)
+        return [
+            LineToSee(line, self._watches[watch].organization_id or "", min(lines[line]))
+            for watch, lines in waiting.items()
+            if (room := MAX_UNRESOLVED - unresolved[watch]) > 0
+            for line in nsmallest(room, lines, key=lambda each: min(lines[each]))
+        ]
+
+    def _tell_waiting(self, looks: Looks) -> None:
+        told = {
+            watch: min(sum(map(len, lines.values())), MOST_WAITING)
+            for watch, lines in self._waiting.items()
+            if lines
+        } | dict.fromkeys(self._beyond, MOST_WAITING)
+        if told != self._told:
+            looks.tell_waiting(
+                [(w, self._watches[w].organization_id or "", n) for w, n in told.items()]
+            )
+            self._told = told
+
+    # Deciding.
+
+    def _carry_out(
+        self,
+        judged: Sequence[Judged],
+        of_sources: Sequence[tuple[str, WatchCommand]],
+        now: datetime,
+    ) -> tuple[int, Collection[str]]:
+        """Have the writer decide in turns, of each organization in the order of due times.
+
+        Return how much was recorded, and the organizations some of whose commands are left.
+        """
+        by_command = {command: line for line in judged for command in line.commands}
+        waiting = dict[str, list[WatchCommand]]()
+        for command, line in by_command.items():
+            waiting.setdefault(line.organization_id, []).append(command)
+        for name, command in of_sources:
+            waiting.setdefault(name, []).append(command)
+        for commands in waiting.values():
+            commands.sort(key=order_of)
+        done, turn, end = 0, 0, time.monotonic() + _DECIDING_SECONDS
+        while waiting and (not turn or time.monotonic() < end):
+            for name, commands in [*waiting.items()]:
+                done += self._decide(commands[:TURN_FACTS], by_command, now)
+                waiting[name] = commands[TURN_FACTS:]
+                if not waiting[name]:
+                    del waiting[name]
+            turn += 1
+        for command in chain.from_iterable(waiting.values()):
+            if command in by_command:
+                by_command[command].look_again(min(order_of(command)[1], now))
+        return done, waiting
+
+    def _decide(
+        self,
+        commands: Sequence[WatchCommand],
+        by_command: Mapping[WatchCommand, Judged],
+        now: datetime,
+    ) -> int:
+        done = 0
+        outcomes = self._writer.submit(commands).result()
+        assert_decided(outcomes)
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if not isinstance(outcome, Receipt) or command.is_undecided:
+                # The database could not be reached, or nobody can tell yet.
+                if command in by_command:
+                    by_command[command].look_again(now + _AGAIN)
+            elif not outcome.duplicate:
+                done += 1
+                if isinstance(command, OpenAlert | OpenSourceAlert):
+                    _OPENED.inc()
+                    self._opened[outcome.position] = command.body.watch_id
+        return done
+
+    # Looks through all lines, for new revisions.
+
+    def _go_on(
+        self, looks: Looks, standing: RoundStart, now: datetime, behind: Collection[str]
+    ) -> bool:
+        """Go on with the looks that new revisions need; return whether there is more to do.
+
+        A look is complete after a round that judged all that was due of its organization, and so
+        all lines of the look; or once each of its watches has as many alerts that wait for room as
+        are counted.
+        """
+        self._seek(looks, now)
+        waiting = {
+            name: some
+            for name, some in self._organizations().items()
+            if max(watch.revision for watch in some) > self._looked.get(name, 0)
+        }
+        begun = looks.looks(waiting) if waiting else {}
+        for name, look in begun.items():
+            asked = [w.id for w in waiting[name] if look.position < w.revision <= look.begun]
+            if look.is_put and (name not in behind or self._beyond.keys() >= {*asked}):
+                looks.complete(look)
+            self._looked[name] = look.position
+        # The organization that had no page for the longest time has the next one.
+        needed = [
+            look
+            for name, look in sorted(begun.items(), key=lambda each: self._paged.get(each[0], 0))
+            if not look.is_put and any(w.revision > look.position for w in waiting[name])
+        ]
+        pages = 0
+        while needed and pages < _PAGES_AT_ONCE:
+            look, pages = needed.pop(0), pages + 1
+            looks.go_on(look, waiting[look.organization_id], standing.position, now)
+            self._paged[look.organization_id] = max(self._paged.values(), default=0) + 1
+            needed += [] if look.is_put else [look]
+        return pages > 0

@@ -1,0 +1,215 @@
+"""Silent sources: a watch of sources is about no line, and names at most a hundred of them.
+
+A source moves its row at most once a minute. So each watch has an instant before which none of its
+sources can be due, in memory. From then on, and while the watch has open alerts, a round reads its
+sources.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.engine.values.values import EARLIEST
+from ledger.features.watches.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
+from ledger.features.watches.loops.looks import RoundStart
+from ledger.features.watches.model.alert import Alert, left_by
+from ledger.features.watches.model.stretch import Due, due_of, silence, silent_since
+from ledger.features.watches.model.watch import MAX_UNRESOLVED, SourceSilent, Watch
+from projections.watches.view import decode_alert
+
+_Command = OpenSourceAlert | ResolveAlert | RemindOfAlert
+
+# Of each source the row that was heard last, of a workspace or of all, with the recording of its
+# fact. The watch hears a workspace's facts alone if it is of a workspace.
+_HEARD = """
+SELECT asked.watch_id, asked.source, s.last_seen, e.recorded_at
+FROM unnest(%(watch)s::text[], %(organization)s::text[], %(workspace)s::text[], %(source)s::text[])
+    AS asked (watch_id, organization_id, workspace_id, source)
+LEFT JOIN LATERAL (
+    SELECT s.last_seen, s.position FROM ledger.source AS s
+    WHERE s.organization_id = asked.organization_id AND s.source = asked.source
+      AND (asked.workspace_id = '' OR s.workspace_id = asked.workspace_id)
+    ORDER BY s.position DESC LIMIT 1
+) AS s ON true
+LEFT JOIN ledger.ledger_events AS e ON e.notification_id = s.position
+"""
+
+# When the facts were recorded by which the sources of a watch were heard again after silences. The
+# view has the last minute alone: since the last round a source may have been heard in several
+# minutes, or of several workspaces.
+_HEARD_AGAIN = """
+WITH told AS MATERIALIZED (
+    SELECT convert_from(l.state, 'UTF8')::json -> 8 ->> 0 AS source, l.recorded_at
+    FROM ledger.event AS e JOIN ledger.ledger_events AS l ON l.notification_id = e.position
+    WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.audit = 'fact'
+      AND e.organization_id = %(organization)s
+      AND (%(workspace)s::text IS NULL OR e.workspace_id = %(workspace)s)
+)
+SELECT silent.source, min(told.recorded_at)
+FROM unnest(%(sources)s::text[], %(since)s::timestamptz[]) AS silent (source, since)
+JOIN told ON told.source = silent.source AND told.recorded_at >= silent.since
+GROUP BY silent.source
+"""
+
+_MOST_EVENTS = 10_000
+"""The positions behind the mark at which these facts are sought. In a loop that has more to catch
+up with, such an alert may end with the minute in which its source was heard last."""
+
+_OPEN = """
+SELECT fold FROM ledger.alert_g{generation}
+WHERE watch_id = ANY(%(watches)s) AND line_id IS NULL AND resolved IS NULL
+"""
+
+Heard = tuple[datetime | None, datetime | None]
+"""(minute, recording of the fact) when a source was last heard."""
+
+
+class Sources:
+    """Judges the watches of sources in a round."""
+
+    def __init__(self) -> None:
+        self._next_at: dict[tuple[str, int], datetime] = {}
+        """When a revision of a watch looks at its sources next."""
+
+    def judge(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        watches: Mapping[str, Watch],
+        generation: int,
+        standing: RoundStart,
+        now: datetime,
+    ) -> list[tuple[str, _Command]]:
+        """The commands about all watches of sources, disabled and deleted ones too.
+
+        Each comes with its organization.
+        """
+        own = {
+            watch.id: watch
+            for watch in watches.values()
+            if isinstance(watch.given.condition, SourceSilent)
+        }
+        if not own:
+            return []
+        found = connection.execute(
+            _OPEN.format(generation=generation).encode(), {"watches": [*own]}
+        ).fetchall()
+        alerts: dict[str, list[Alert]] = {}
+        for (fold,) in found:
+            alert = decode_alert(fold)
+            alerts.setdefault(alert.body.watch_id, []).append(alert)
+        asked = [
+            watch
+            for watch in own.values()
+            if watch.disabled_at is None
+            and (watch.id in alerts or self._next_at.get(_key(watch), EARLIEST) <= now)
+        ]
+        heard = _heard(connection, asked)
+        told: list[tuple[str, _Command]] = []
+        for watch in own.values():
+            commands, own_alerts = list[_Command](), alerts.get(watch.id, ())
+            if (own_heard := heard.get(watch.id)) is not None:
+                commands = self._judge(connection, watch, own_heard, own_alerts, standing, now)
+            elif watch.disabled_at is not None:
+                commands += [_left(alert, watch) for alert in own_alerts]
+            told += [(watch.organization_id or "", command) for command in commands]
+        return told
+
+    def _judge(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        watch: Watch,
+        heard: Mapping[str, Heard],
+        alerts: Sequence[Alert],
+        standing: RoundStart,
+        now: datetime,
+    ) -> list[_Command]:
+        commands: list[_Command] = []
+        assert watch.revised_at is not None, "a watch has a revision from its creation on"
+        silent = {
+            source: silent_since(source, last_seen, watch.revised_at)
+            for source, (last_seen, _) in heard.items()
+        }
+        over = [
+            alert
+            for alert in alerts
+            if (present := silent.get(alert.body.subject.id)) is not None
+            and alert.body.revision == watch.revision
+            and alert.body.began_by != present.began_by
+        ]
+        again = _heard_again(connection, watch, over, standing.mark)
+        alerted = set[str]()
+        for alert in alerts:
+            source, every = alert.body.subject.id, watch.given.remind_seconds
+            if alert.body.revision != watch.revision:
+                commands.append(_left(alert, watch))
+                continue
+            if alert in over:
+                at = again.get(source) or heard[source][1] or now
+                commands.append(ResolveAlert(alert, "recovered", at, None, standing.position))
+                continue
+            alerted.add(source)
+            reminder = alert.next_reminder(every, now)
+            if reminder is not None and reminder <= now:
+                commands.append(RemindOfAlert(alert.id, every))
+        dues = {source: due_of(watch.given, each.since) for source, each in silent.items()}
+        room = MAX_UNRESOLVED - len(alerted)
+        for source in sorted(dues.keys() - alerted, key=lambda each: (dues[each], each))[:room]:
+            if dues[source] <= now:
+                due = Due(watch, silent[source], dues[source])
+                body = due.opening(silence(watch.given, source))
+                commands.append(OpenSourceAlert(watch, standing.position, body))
+        self._next_at[_key(watch)] = min(
+            (dues[source] for source in dues.keys() - alerted), default=now
+        )
+        return commands
+
+
+def _key(watch: Watch) -> tuple[str, int]:
+    return watch.id, watch.revision
+
+
+def _heard(
+    connection: psycopg.Connection[TupleRow], watches: Sequence[Watch]
+) -> dict[str, dict[str, Heard]]:
+    """When each source of each of these watches was last heard."""
+    heard: dict[str, dict[str, Heard]] = {watch.id: {} for watch in watches}
+    asked = [
+        (watch.id, watch.organization_id, watch.workspace_id or "", source)
+        for watch in watches
+        if isinstance(watch.given.condition, SourceSilent)
+        for source in watch.given.condition.sources
+    ]
+    if asked:
+        columns: Any = zip(*asked, strict=True)
+        names = ("watch", "organization", "workspace", "source")
+        values = dict(zip(names, map(list, columns), strict=True))
+        for watch_id, source, last_seen, recorded_at in connection.execute(
+            _HEARD.encode(), values
+        ).fetchall():
+            heard[watch_id][source] = (last_seen, recorded_at)
+    return heard
+
+
+def _heard_again(
+    connection: psycopg.Connection[TupleRow], watch: Watch, alerts: Sequence[Alert], mark: int
+) -> dict[str, datetime]:
+    """When the sources of these alerts of a watch were heard first behind the mark."""
+    if not alerts:
+        return {}
+    values = {
+        "organization": watch.organization_id,
+        "workspace": watch.workspace_id,
+        "sources": [alert.body.subject.id for alert in alerts],
+        "since": [alert.body.since for alert in alerts],
+        "after": mark,
+        "upto": mark + _MOST_EVENTS,
+    }
+    return dict(connection.execute(_HEARD_AGAIN.encode(), values).fetchall())
+
+
+def _left(alert: Alert, watch: Watch) -> ResolveAlert:
+    """Resolve an alert of another revision, or of a watch that was disabled or deleted."""
+    return ResolveAlert(alert, *left_by(watch), None, 0)

@@ -1,0 +1,84 @@
+"""Lines that have used too much: sums of the present period, and when they passed a limit."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.engine.values.values import sort_key
+from ledger.features.lines.model.execution import Execution
+from ledger.features.watches.model.alert import AlertOpened
+from ledger.features.watches.model.stretch import Stretch, over_since
+from ledger.features.watches.model.watch import UsageOver, Watch, first_instant
+from projections.runs.limits import above, crossings, passed, values_of
+
+Connection = psycopg.Connection[TupleRow]
+
+_RECORDED_AT = """
+SELECT notification_id, recorded_at FROM ledger.ledger_events WHERE notification_id = ANY(%s)
+"""
+
+
+def lines_above(
+    connection: Connection,
+    lines: Iterable[Execution],
+    watches: Mapping[str, Sequence[Watch]],
+    now: datetime,
+) -> dict[str, dict[UsageOver, Stretch]]:
+    """Of each line the conditions of its organization's watches that it is above, if any."""
+    asked = {
+        name: {w.given.condition for w in some if isinstance(w.given.condition, UsageOver)}
+        for name, some in watches.items()
+    }
+    lines, found = list(lines), dict[str, dict[UsageOver, Stretch]]()
+    for condition in {condition for some in asked.values() for condition in some}:
+        ids = [line.id for line in lines if condition in asked.get(line.organization_id, ())]
+        period = condition.period_of(now)
+        crossed = passed(condition, _changes(connection, condition, ids, period))
+        recorded = _recorded_at(connection, crossed.values())
+        for line, position in crossed.items():
+            stretch = over_since(line, period[0], position, recorded[position])
+            found.setdefault(line, {})[condition] = stretch
+    return found
+
+
+def under_again(
+    connection: Connection, line_id: str, body: AlertOpened, closing: int
+) -> datetime | None:
+    """When a line was no longer above the limit of an alert; None: it was closed while it was.
+
+    This is the recording of the event that took something back, or the period's end if that came
+    before. ``closing`` is the position of the line's closing, or a position after all others.
+    """
+    condition = body.condition
+    assert isinstance(condition, UsageOver)
+    began, _, position = body.began_by.partition("@")
+    period = condition.period_of(first_instant(date.fromisoformat(began)))
+    found = crossings(condition, _changes(connection, condition, [line_id], period, all=True))
+    own = found.get(sort_key(line_id), ())
+    falls = [at for at, is_above in own if at > int(position) and not is_above]
+    recorded, end = _recorded_at(connection, [*falls[:1], closing]), first_instant(period[1])
+    if falls and falls[0] < closing:
+        return min(recorded[falls[0]], end)
+    return None if closing in recorded and recorded[closing] < end else end
+
+
+def _changes(
+    connection: Connection,
+    condition: UsageOver,
+    lines: Sequence[str],
+    period: tuple[date, date],
+    *,
+    all: bool = False,
+) -> list[Any]:
+    """The rows of ``above``."""
+    if not lines:
+        return []
+    values = values_of(condition, lines, period, all=all)
+    return connection.execute(above(condition.measure).encode(), values).fetchall()
+
+
+def _recorded_at(connection: Connection, positions: Collection[int]) -> dict[int, datetime]:
+    return dict(connection.execute(_RECORDED_AT, ([*positions],)).fetchall())

@@ -1,0 +1,1 @@
+"""The aggregates of a watch and of an alert; the times in which a condition holds."""

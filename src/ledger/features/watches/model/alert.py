@@ -1,0 +1,217 @@
+"""Alert: opened by a watch, once for each stretch for which the watch was due.
+
+The file has, in this order: events, state, decisions, fold.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
+from ledger.engine.values.values import EARLIEST
+from ledger.features.watches.model.watch import Condition, Severity, Watch
+
+SubjectType = Literal["service_line", "blocker", "run", "source"]
+
+ResolvedReason = Literal["recovered", "changed", "disabled", "deleted", "line_closed"]
+"""``recovered``: the condition ended; ``changed``: the watch has another revision, or the line left
+its ``lines``; ``disabled``, ``deleted``: the watch was."""
+
+
+class AlertSubject(msgspec.Struct, frozen=True):
+    """The line, blocker, run or source that an alert is about."""
+
+    type: SubjectType
+    id: str
+
+
+class _OfAlert(Event, frozen=True, kw_only=True):
+    """The fields that every event of an alert has, so that each can be told by itself."""
+
+    alert_id: str
+    watch_id: str
+    watch_name: str
+    severity: Severity
+    """As of the opening, as are the next two fields."""
+    subject: AlertSubject
+    text: str
+    """An English sentence."""
+
+
+class AlertOpened(_OfAlert, frozen=True, kw_only=True):
+    """A condition has held for as long as its watch says. The event's time is when it was due."""
+
+    TOPIC = "alert.opened/1"
+    condition: Condition
+    for_seconds: int
+    since: datetime
+    due: datetime
+    evidence: tuple[str, ...] = ()
+    """The EVT ids of the events that began the condition."""
+    revision: int
+    """The revision of the watch."""
+    began_by: str
+    """The begin of the condition, which identifies the alert with revision and subject."""
+
+
+class AlertReminded(_OfAlert, frozen=True, kw_only=True):
+    """An alert is open still, and nobody has acknowledged it."""
+
+    TOPIC = "alert.reminded/1"
+    n: int
+    """1 for the first reminder."""
+
+
+class AlertAcknowledged(_OfAlert, frozen=True, kw_only=True):
+    """Somebody takes care of an alert; a later acknowledgement replaces an earlier one."""
+
+    TOPIC = "alert.acknowledged/1"
+    note: str | None = None
+    assignee: str | None = None
+    until: datetime | None = None
+    """From then on the alert is open again; None: it stays acknowledged."""
+
+
+class AlertResolved(_OfAlert, frozen=True, kw_only=True):
+    """An alert's condition has ended, or the watch no longer looks at it."""
+
+    TOPIC = "alert.resolved/1"
+    reason: ResolvedReason
+
+
+AlertEvent = AlertOpened | AlertReminded | AlertAcknowledged | AlertResolved
+
+_ABOUT = ("alert_id", "watch_id", "watch_name", "severity", "subject")
+_OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "text")
+
+# Columns: event, published type, published payload, fact, command, note.
+ALERT_TABLE: tuple[EventRow, ...] = (
+    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ALERT_OPENED, since=2),
+    EventRow(AlertReminded, "alert.reminded", SAME, None, None, PASSES, since=2),
+    EventRow(
+        AlertAcknowledged, "alert.acknowledged", SAME, None, "alert.acknowledge", PASSES, since=2
+    ),
+    EventRow(AlertResolved, "alert.resolved", SAME, None, None, PASSES, since=2),
+)
+
+ALERT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ALERT_TABLE)
+
+_SAID = tuple(_OfAlert.__struct_fields__)
+
+
+class Acknowledgement(msgspec.Struct, frozen=True):
+    """The latest acknowledgement of an alert."""
+
+    at: datetime
+    until: datetime | None = None
+
+    def holds(self, now: datetime) -> bool:
+        return self.until is None or now < self.until
+
+
+class Alert(Folded):
+    """The state of one alert, folded from its stream."""
+
+    organization_id: str | None = None
+    workspace_id: str | None = None
+    service_line_id: str | None = None
+    opened: AlertOpened | None = None
+    acknowledged: Acknowledgement | None = None
+    reminders: int = 0
+    reminded_at: datetime = EARLIEST
+    """The time of the latest reminder."""
+    resolved: ResolvedReason | None = None
+
+    @property
+    def body(self) -> AlertOpened:
+        assert self.opened is not None, "the first event of an alert opens it"
+        return self.opened
+
+    # Decisions.
+
+    def acknowledge(
+        self, note: str | None, assignee: str | None, until: datetime | None
+    ) -> AlertAcknowledged:
+        """Refused once the alert is resolved."""
+        self.require_unresolved()
+        return AlertAcknowledged(note=note, assignee=assignee, until=until, **self._said())
+
+    def remind(self, every_seconds: int, now: datetime) -> tuple[AlertReminded, datetime] | None:
+        """(event, its time) if a reminder is due, else None."""
+        at = self.next_reminder(every_seconds, now)
+        if self.resolved is not None or at is None or at > now:
+            return None
+        # The latest multiple, where several have passed since.
+        every = timedelta(seconds=every_seconds)
+        at += (now - at) // every * every
+        return AlertReminded(n=self.reminders + 1, **self._said()), at
+
+    def next_reminder(self, every_seconds: int, now: datetime) -> datetime | None:
+        """When the next reminder is due, by the acknowledgement as it is; None: there is none."""
+        if not every_seconds:
+            return None
+        begin, every = self.body.due, timedelta(seconds=every_seconds)
+        if self.acknowledged is not None:
+            if self.acknowledged.until is None:
+                return None
+            begin = max(begin, self.acknowledged.until)
+        after = max(begin, self.reminded_at)
+        return begin + ((after - begin) // every + 1) * every
+
+    def resolve(self, reason: ResolvedReason, at: datetime) -> tuple[AlertResolved, datetime]:
+        """(event, its time) for an end at an instant. Refused if the alert is resolved already."""
+        self.require_unresolved()
+        return AlertResolved(reason=reason, **self._said()), max(at, self.body.due)
+
+    def require_unresolved(self) -> None:
+        if self.resolved is not None:
+            raise InvalidState("The alert is resolved.")
+
+    def _said(self) -> dict[str, Any]:
+        return {name: getattr(self.body, name) for name in _SAID}
+
+    # The fold.
+
+    def _opened(self, body: AlertOpened, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id
+        self.workspace_id = recorded.workspace_id
+        self.service_line_id = recorded.service_line_id
+        self.opened = body
+
+    def _reminded(self, body: AlertReminded, recorded: Recorded) -> None:
+        self.reminders, self.reminded_at = body.n, recorded.occurred_at
+
+    def _acknowledged(self, body: AlertAcknowledged, recorded: Recorded) -> None:
+        self.acknowledged = Acknowledgement(recorded.recorded_at, body.until)
+
+    def _resolved(self, body: AlertResolved, recorded: Recorded) -> None:
+        self.resolved = body.reason
+
+    _APPLY: ClassVar = {
+        AlertOpened: _opened,
+        AlertReminded: _reminded,
+        AlertAcknowledged: _acknowledged,
+        AlertResolved: _resolved,
+    }
+
+
+def identity_of(organization_id: str, body: AlertOpened) -> Identity:
+    """The identity by which an alert is opened once."""
+    return Identity.of_alert(
+        organization_id,
+        body.watch_id,
+        body.revision,
+        f"{body.subject.type}/{body.subject.id}",
+        body.began_by,
+    )
+
+
+def left_by(watch: Watch) -> tuple[ResolvedReason, datetime]:
+    """Why and when a watch left the alerts of an earlier revision, or all of its alerts."""
+    if watch.disabled_at is not None:
+        return "deleted" if watch.deleted else "disabled", watch.disabled_at
+    assert watch.revised_at is not None, "a watch has a revision from its creation on"
+    return "changed", watch.revised_at

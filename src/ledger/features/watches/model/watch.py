@@ -1,0 +1,298 @@
+"""Watch: a condition with a clock, over the lines of an organization or workspace.
+
+A watch opens alerts (``alert.py``); ``stretch.py`` says since when its condition holds. The file
+has, in this order: conditions, events, state, decisions, fold.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from ledger.engine.values.errors import ChangedTooOften, InvalidState
+from ledger.engine.values.event_table import PASSES, EventRow, Note
+from ledger.engine.values.recorded import Event, Folded, Recorded
+from ledger.engine.values.values import Cause, day_of, week_of
+from ledger.features.lines.model.execution import Execution
+from ledger.features.watches.model.watch_hours import WatchHours
+
+Severity = Literal["info", "warning", "critical"]
+
+MAX_WATCHES = 50
+"""The most watches of an organization: each change of a line is compared with all of them."""
+
+MAX_REVISIONS = 5
+REVISIONS_WITHIN = timedelta(minutes=5)
+"""A watch begins at most so many revisions in this time: each may resolve ``MAX_UNRESOLVED`` alerts
+and open as many, and an event is kept for good."""
+
+MAX_UNRESOLVED = 1_000
+"""The most unresolved alerts of a watch; what else is due waits for room."""
+
+
+class _Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=True):
+    pass
+
+
+class InState(_Condition, frozen=True, tag="in_state"):
+    """A line is in one of these states, without a break."""
+
+    states: tuple[Literal["running", "idle", "paused", "blocked"], ...]
+    """A single state, or paused and blocked."""
+
+
+class BlockerOpen(_Condition, frozen=True, tag="blocker_open"):
+    """A blocker is open."""
+
+    causes: tuple[Cause, ...] | None = None
+    """None: of any cause."""
+
+
+class PastDue(_Condition, frozen=True, tag="past_due"):
+    """A blocker is open, and its due time has passed."""
+
+
+class NoActivity(_Condition, frozen=True, tag="no_activity"):
+    """A line that is neither closed nor paused has no open run and no activity."""
+
+
+class RunOpen(_Condition, frozen=True, tag="run_open"):
+    """A run is pending or running."""
+
+    statuses: tuple[Literal["pending", "running"], ...]
+
+
+class RunsFailing(_Condition, frozen=True, tag="runs_failing"):
+    """The latest runs of a line have failed, so many of them."""
+
+    count: int
+
+
+class HealthBelow(_Condition, frozen=True, tag="health"):
+    """The health of a line has this status, or a worse one."""
+
+    status: Literal["amber", "red"]
+
+
+class SourceSilent(_Condition, frozen=True, tag="source_silent"):
+    """No fact of a source was recorded."""
+
+    sources: tuple[str, ...]
+    """CloudEvents sources, each of which is watched by itself."""
+
+
+class UsageOver(_Condition, frozen=True, tag="usage_over"):
+    """A line has used more than this in the present day, ISO week or month, of UTC."""
+
+    measure: Literal["tokens_used", "hours", "runs"]
+    period: Literal["day", "week", "month"]
+    limit: float
+
+    def period_of(self, at: datetime) -> tuple[date, date]:
+        """The first day of the period of an instant, and of the next one."""
+        day = day_of(at)
+        match self.period:
+            case "day":
+                return day, day + timedelta(days=1)
+            case "week":
+                return week_of(at), week_of(at) + timedelta(days=7)
+            case "month":
+                first = day.replace(day=1)
+                return first, (first + timedelta(days=31)).replace(day=1)
+
+
+Condition = (
+    InState
+    | BlockerOpen
+    | PastDue
+    | NoActivity
+    | RunOpen
+    | RunsFailing
+    | HealthBelow
+    | SourceSilent
+    | UsageOver
+)
+
+KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
+"""The conditions whose alerts may be kept open for a while after their ends."""
+
+
+class LineChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The lines that a watch is about: fields and, values or; None: any."""
+
+    execution_model: tuple[str, ...] | None = None
+    product_line: tuple[str, ...] | None = None
+    project_tag: tuple[str, ...] | None = None
+    service_line_id: tuple[str, ...] | None = None
+
+    def has(self, line: Execution) -> bool:
+        return (
+            (self.execution_model is None or line.execution_model in self.execution_model)
+            and (self.product_line is None or line.product_line in self.product_line)
+            and (self.service_line_id is None or line.id in self.service_line_id)
+            and (
+                self.project_tag is None or not set(self.project_tag).isdisjoint(line.project_tags)
+            )
+        )
+
+
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a watch."""
+
+    name: str
+    condition: Condition
+    for_seconds: int
+    severity: Severity = "warning"
+    hours: WatchHours | None = None
+    keep_seconds: int = 0
+    """So long an alert stays open after its condition has ended."""
+    remind_seconds: int = 0
+    """The time between two reminders; 0: there are none."""
+    lines: LineChoice = LineChoice()
+    enabled: bool = True
+
+
+class WatchCreated(Event, frozen=True, kw_only=True):
+    """A watch was set up; it looks at what holds now, and at what follows."""
+
+    TOPIC = "watch.created/1"
+    settings: WatchSettings
+
+
+class WatchUpdated(Event, frozen=True, kw_only=True):
+    """A watch's settings were changed; the event has all settings as they are now."""
+
+    TOPIC = "watch.updated/1"
+    settings: WatchSettings
+
+
+class WatchDeleted(Event, frozen=True, kw_only=True):
+    """A watch was deleted: its alerts are resolved, and it opens none any more."""
+
+    TOPIC = "watch.deleted/1"
+
+
+# Columns: event, published type, published payload, fact, command, note.
+WATCH_TABLE: tuple[EventRow, ...] = (
+    EventRow(WatchCreated, None, None, None, "watch.create", Note.WATCH_CREATED, since=2),
+    EventRow(WatchUpdated, None, None, None, "watch.update", PASSES, since=2),
+    EventRow(WatchDeleted, None, None, None, "watch.delete", Note.WATCH_DELETED, since=2),
+)
+
+WATCH_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in WATCH_TABLE)
+
+_OF_REVISION = ("condition", "for_seconds", "hours", "lines")
+"""The settings that a new revision begins with; so does enabling."""
+
+
+class Watch(Folded):
+    """The state of one watch, folded from its stream."""
+
+    organization_id: str | None = None
+    workspace_id: str | None = None
+    """The workspace whose lines are watched; None: the whole organization's."""
+    settings: WatchSettings | None = None
+    revision: int = 0
+    """The position of the event that began the present revision."""
+    revised_at: datetime | None = None
+    """When it was recorded."""
+    revisions: tuple[datetime, ...] = ()
+    """When the latest revisions were begun by changes, at most ``MAX_REVISIONS``."""
+    disabled_at: datetime | None = None
+    """When the watch was disabled or deleted; None: it is enabled."""
+    deleted: bool = False
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def given(self) -> WatchSettings:
+        assert self.settings is not None, "the first event of a watch has its settings"
+        return self.settings
+
+    def covers(self, line: Execution) -> bool:
+        """Whether the watch is about a line, as the line is now."""
+        return (
+            line.organization_id == self.organization_id
+            and self.workspace_id in (None, line.workspace_id)
+            and self.given.lines.has(line)
+        )
+
+    # Decisions.
+
+    def update(self, **given: Any) -> WatchUpdated | None:
+        """Change the given settings; None if none has another value."""
+        settings = msgspec.structs.replace(self.given, **given)
+        return None if settings == self.settings else WatchUpdated(settings=settings)
+
+    def require_pause(self, body: WatchUpdated, now: datetime) -> None:
+        """Refuse a change that would begin one revision too many. Raises ChangedTooOften."""
+        if len(self.revisions) < MAX_REVISIONS or not self._is_revised_by(body.settings):
+            return
+        wait = self.revisions[0] + REVISIONS_WITHIN - now
+        if wait > timedelta(0):
+            seconds = math.ceil(wait.total_seconds())
+            most = f"The watch has begun {MAX_REVISIONS} revisions in 5 minutes, the maximum."
+            raise ChangedTooOften(f"{most} The next one may begin in {seconds} s.", seconds)
+
+    def _is_revised_by(self, settings: WatchSettings) -> bool:
+        """Whether these settings begin a revision."""
+        before = self.settings
+        return (
+            before is None
+            or (settings.enabled and not before.enabled)
+            or any(getattr(before, name) != getattr(settings, name) for name in _OF_REVISION)
+        )
+
+    @staticmethod
+    def require_room(watches: int) -> None:
+        """Refuse a watch more than an organization may have."""
+        if watches >= MAX_WATCHES:
+            raise InvalidState(f"The organization already has {MAX_WATCHES} watches, the maximum.")
+
+    # The fold.
+
+    def _created(self, body: WatchCreated, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id
+        self.workspace_id = recorded.workspace_id
+        self.created_at = recorded.recorded_at
+        self._revise(body.settings, recorded)
+
+    def _updated(self, body: WatchUpdated, recorded: Recorded) -> None:
+        now = body.settings
+        if self._is_revised_by(now):
+            self.revisions = (*self.revisions, recorded.recorded_at)[-MAX_REVISIONS:]
+            self._revise(now, recorded)
+            return
+        if not now.enabled and self.given.enabled:
+            self.disabled_at = recorded.recorded_at
+        self.settings, self.updated_at = now, recorded.recorded_at
+
+    def _revise(self, settings: WatchSettings, recorded: Recorded) -> None:
+        self.revision, self.revised_at = recorded.position, recorded.recorded_at
+        self.settings, self.updated_at = settings, recorded.recorded_at
+        if settings.enabled:
+            self.disabled_at = None
+        elif self.disabled_at is None:
+            self.disabled_at = recorded.recorded_at
+
+    def _deleted(self, body: WatchDeleted, recorded: Recorded) -> None:
+        self.deleted = True
+        self.disabled_at = recorded.recorded_at
+
+    _APPLY: ClassVar = {
+        WatchCreated: _created,
+        WatchUpdated: _updated,
+        WatchDeleted: _deleted,
+    }
+
+
+def first_instant(day: date) -> datetime:
+    """The beginning of a UTC day."""
+    return datetime.combine(day, time.min, UTC)
+
+
+def kinds_of(watches: Sequence[Watch]) -> frozenset[type[Condition]]:
+    """The kinds of the conditions of some watches."""
+    return frozenset(type(watch.given.condition) for watch in watches)

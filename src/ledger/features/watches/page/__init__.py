@@ -1,0 +1,1 @@
+"""The pages of watches, alerts and sources; the bell."""

@@ -1,0 +1,326 @@
+"""Alerts: the list, open ones first, one alert, and their acknowledgement (``/ui/alerts``)."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.problems import InvalidCursor, status_of
+from ledger.engine.http.reading import OR, Asking, PageQuery, Query, split_words
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked
+from ledger.engine.page.addresses import here, own_page, with_parameter
+from ledger.engine.page.log import COUNTED, PAGE_ROWS, chips, stream_address
+from ledger.engine.page.names import names_for, names_of_actors, names_of_lines, names_of_watches
+from ledger.engine.page.pages import (
+    Form,
+    PageRoute,
+    Typed,
+    as_file,
+    go,
+    idempotency_of,
+    read_answer,
+    reason_of,
+    show,
+)
+from ledger.engine.page.showing import zone_of
+from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
+from ledger.engine.values.recorded import Actor
+from ledger.features.lines.page.views import kept_of
+from ledger.features.watches.commands.alerts import AcknowledgeMany
+from ledger.features.watches.model.watch import Severity
+from ledger.features.watches.routes import alerts as api
+from projections.watches.shown import AlertStatus, ShownAlert
+
+PATH = "/ui/alerts"
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+
+_PERMISSION = "service_lines:manage"
+
+ORDER: tuple[AlertStatus, ...] = ("open", "acknowledged", "resolved")
+"""The order of the list: alerts that nobody takes care of come first."""
+
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
+
+_TOLD = 5
+"""Alerts that the form of an acknowledgement names."""
+
+_MOST_CHARACTERS = 64 * 1024
+
+_Ids = Annotated[str, Field(max_length=_MOST_CHARACTERS, description=f"Ids. {OR}")]
+
+Grouping = Literal["service_line", "watch"]
+
+
+class AlertsPageQuery(PageQuery, api.AlertFilters):
+    """The API's filters, with the groups of the page, and its place."""
+
+    group_by: Grouping | None = None
+    """None: alerts stand by status."""
+    limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
+    cursor: str | None = Field(default=None, pattern=rf"^(?:{'|'.join(ORDER)})~")
+    """A status, and the API's cursor among the alerts of that status."""
+
+    def of(self, status: str, **more: Any) -> api.AlertsQuery:
+        """The API's parameters for the alerts of one status: unresolved ones the worst first."""
+        sort = None if status == "resolved" else "severity"
+        return api.AlertsQuery(
+            **self.given | {"status": status, "sort": sort} | more, as_of=self.as_of
+        )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The filters under their names in addresses."""
+        fields = api.AlertFilters.model_fields
+        return {field.alias or name: getattr(self, name) for name, field in fields.items()}
+
+
+class AlertGroup(NamedTuple):
+    """The alerts of a page with one status, of one line or source, or of one watch."""
+
+    id: str
+    """The status, or the id of the line, source or watch."""
+    name: str | None
+    alerts: list[ShownAlert]
+
+
+class ChosenAlerts(BaseModel):
+    """The alerts that an acknowledgement is about, and the page that asks for it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alert: _Ids = ""
+    next: str = Field(default=PATH, max_length=8000)
+
+
+class AcknowledgeForm(Form):
+    """The person who takes care of the chosen alerts."""
+
+    alert: _Ids = ""
+    next: str = Field(default=PATH, max_length=8000)
+    note: Typed = None
+    assignee: Typed = None
+    until: str | None = Field(default=None, max_length=40)
+    """A date and a time in the page's zone."""
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
+    """The alerts of the reader's tenant: open ones first, the worst first, page by page."""
+    counts = dict(zip(ORDER, await _counts(asking, query), strict=True))
+    found, following = await _walk(asking, query, counts)
+    given = query.given
+    lines = (query.service_line_id or "").split(",")
+    watch_names = await names_of_watches(asking)
+    return show(
+        asking.request,
+        "alerts.html",
+        query=query,
+        given=given,
+        groups=_grouped(found, query.group_by),
+        counts=counts,
+        following=following and with_parameter(here(asking.request), "cursor", following),
+        first=with_parameter(here(asking.request), "cursor", None),
+        address=partial(_address, with_parameter(here(asking.request), "cursor", None)),
+        exported=partial(_exported, query),
+        chips=chips(asking.request, given),
+        names={
+            **await names_for(asking, (), (query.workspace_id or "").split(",")),
+            **watch_names,
+        },
+        watch_names=watch_names,
+        line_names=await names_of_lines(asking, filter(None, lines), query),
+        key_names=await names_of_actors(asking, keepers_of(found)),
+        severities=SEVERITIES,
+        statuses=ORDER,
+        stream="" if query.is_past else stream_of(asking),
+        may_acknowledge=asking.principal.may(_PERMISSION) and not query.is_past,
+    )
+
+
+def stream_of(asking: Asking) -> str:
+    """The address of the stream of the events about alerts."""
+    types = "alert.opened,alert.reminded,alert.acknowledged,alert.resolved"
+    return stream_address(asking.principal, {"type": types}, ("type",))
+
+
+async def _counts(asking: Asking, query: AlertsPageQuery) -> Sequence[int]:
+    """The numbers of alerts by status that the other filters let through, up to ``COUNTED``."""
+    asked = (api.alerts_counted(asking, query.of(status), COUNTED) for status in ORDER)
+    return await asyncio.gather(*asked)
+
+
+async def _walk(
+    asking: Asking, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
+) -> tuple[list[ShownAlert], str | None]:
+    """The alerts of a page, and the cursor of the next page if there is one."""
+    wanted = split_words(query.status) or ORDER
+    statuses = [status for status in ORDER if status in wanted]
+    begin, _, after = (query.cursor or "").partition("~")
+    if begin:
+        if begin not in statuses:
+            raise InvalidCursor("The cursor is not valid for these filters.")
+        statuses = statuses[statuses.index(begin) :]
+    found = list[ShownAlert]()
+    for status in statuses:
+        left = query.limit - len(found)
+        if not left and counts[status]:
+            return found, f"{status}~"
+        if not left:
+            continue
+        asked = query.of(status, limit=left, cursor=after or None)
+        page = await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])
+        found, after = found + page.data, ""
+        if page.meta.has_more:
+            return found, f"{status}~{page.meta.cursor}"
+    return found, None
+
+
+def _grouped(found: Sequence[ShownAlert], by: Grouping | None) -> Sequence[AlertGroup]:
+    """The alerts in groups: first the group of the first alert."""
+    groups = dict[str, AlertGroup]()
+    for alert in found:
+        name: str | None = None
+        if by == "watch":
+            key, name = alert.watch_id, alert.watch_name
+        elif by == "service_line":
+            key, name = alert.service_line_id or alert.subject.id, alert.service_line_name
+        else:
+            key = alert.status
+        groups.setdefault(key, AlertGroup(key, name, [])).alerts.append(alert)
+    return [*groups.values()]
+
+
+def _address(address: str, **changes: Any) -> str:
+    """The address of the list with other filters or groups."""
+    for name, value in changes.items():
+        address = with_parameter(address, name, value)
+    return address
+
+
+def _exported(query: AlertsPageQuery, format: str) -> str:
+    """The address of a file with all alerts that the filters let through."""
+    more = {"as_of": query.as_of, "sort": "severity", "format": format}
+    return _address(f"{PATH}/export", **query.given | more)
+
+
+def keepers_of(found: Sequence[ShownAlert]) -> set[Actor]:
+    """The actors that acknowledged these alerts."""
+    return {each.acknowledged.by for each in found if each.acknowledged is not None}
+
+
+@router.get("/export", openapi_extra=needs("read"))
+async def export_alerts(asking: Asking, query: api.AlertsExportQuery) -> Response:
+    """The API's export, authenticated by the session."""
+    return await as_file(api.export_alerts(asking, query))
+
+
+# Acknowledging.
+
+
+@router.get("/acknowledge", openapi_extra=needs(_PERMISSION))
+async def ask_acknowledgement(asking: Asking, query: ChosenAlerts) -> Response:
+    """The form that acknowledges the chosen alerts; it needs ``read`` too."""
+    asking.principal.require("read")
+    ids = _ids(query.alert)
+    if not ids:
+        return go(own_page(query.next))
+    told = [await _alert(asking, each, Query()) for each in ids[:_TOLD]]
+    form = AcknowledgeForm.model_construct(
+        alert=",".join(ids), next=own_page(query.next), note=None, until=None
+    )
+    form.assignee = kept_of(asking.request).me or None
+    if len(told) == 1 and (kept := told[0].acknowledged) is not None:
+        form.note, form.assignee = kept.note, kept.assignee
+        if kept.until is not None and kept.until > asking.services.clock():
+            form.until = zone_of(asking.request).field(kept.until)
+    return _form(asking, form, told)
+
+
+@command_route(router, "/acknowledge", AcknowledgeMany, _PERMISSION)
+async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
+    """Acknowledge the alerts; a refusal is shown at the form, with its values."""
+    try:
+        said: dict[str, Any] = {
+            "ids": _ids(form.alert),
+            "note": reason_of(form.note),
+            "assignee": form.assignee,
+        }
+        if form.until is not None:
+            said["until"] = zone_of(asking.request).meant("until", form.until)
+        sent = checked(said, api.AlertsToAcknowledge, idempotency_of(asking, form))
+        answer = api.acknowledge_alerts(asking, sent)
+        outcomes = (await read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
+    except (Invalid, Unavailable) as error:
+        return _form(asking, form, (), error)
+    return show(
+        asking.request,
+        "acknowledge.html",
+        form=form,
+        back=own_page(form.next),
+        outcomes=outcomes,
+        told=(),
+        error=None,
+    )
+
+
+def _form(
+    asking: Asking,
+    form: AcknowledgeForm,
+    told: Sequence[ShownAlert],
+    error: LedgerError | None = None,
+) -> Response:
+    return show(
+        asking.request,
+        "acknowledge.html",
+        200 if error is None else status_of(error),
+        form=form,
+        back=own_page(form.next),
+        number=len(_ids(form.alert)),
+        outcomes=None,
+        told=told,
+        error=error,
+    )
+
+
+def _ids(words: str) -> list[str]:
+    return [each for each in dict.fromkeys(words.split(",")) if each]
+
+
+# One alert.
+
+
+@router.get("/{alert_id}", openapi_extra=needs("read"))
+async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
+    """An alert: its sentence, times and evidence, who takes care of it, and its end."""
+    alert = await _alert(asking, alert_id, query)
+    return show(
+        asking.request,
+        "alert.html",
+        alert=alert,
+        stream="" if query.is_past else stream_of(asking),
+        key_names=await names_of_actors(asking, keepers_of([alert])),
+        may_acknowledge=asking.principal.may(_PERMISSION)
+        and not query.is_past
+        and alert.status != "resolved",
+    )
+
+
+async def _alert(asking: Asking, alert_id: str, query: Query) -> ShownAlert:
+    return (await read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])).data
+
+
+MOST_OF_LINE = 100
+"""The alerts of a line that are read at once."""
+
+
+async def alerts_of_line(
+    asking: Asking, line_id: str, query: Query, **more: Any
+) -> list[ShownAlert]:
+    """The alerts of a line, the latest due first unless ``more`` says otherwise."""
+    asked = api.AlertsQuery(service_line_id=line_id, as_of=query.as_of, limit=MOST_OF_LINE, **more)
+    return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data

@@ -1,0 +1,61 @@
+"""The bell in the header of every page: how many alerts wait for somebody to take care of them."""
+
+from fastapi import Request
+
+from ledger.engine.http.problems import REFUSALS
+from ledger.engine.http.reading import Asking
+from ledger.engine.values.principal import Principal
+from ledger.features.watches.routes import alerts as api
+
+MOST = 99
+"""The bell shows no greater number."""
+
+
+class Bell:
+    """The number of open alerts of the visitor's tenant, known once the page has read it."""
+
+    def __init__(self) -> None:
+        self.count: int | None = None
+        """At most one more than ``MOST``. None: not known, and the bell shows no number."""
+
+    @property
+    def number(self) -> str:
+        """The number in the header; empty if there is none."""
+        return f"{MOST}+" if (self.count or 0) > MOST else str(self.count or "")
+
+    @property
+    def words(self) -> str:
+        """The number for people who hear the page."""
+        match self.count:
+            case None:
+                return "Alerts"
+            case 0:
+                return "No open alerts"
+            case 1:
+                return "1 open alert"
+            case count if count > MOST:
+                return f"more than {MOST} open alerts"
+            case count:
+                return f"{count} open alerts"
+
+    async def look(self, request: Request) -> None:
+        """Count the alerts of now, whatever instant the page shows.
+
+        No page fails because of the bell. The reading is no part of the page: the page does not lag
+        behind the log because the view of alerts does.
+        """
+        principal: Principal | None = getattr(request.state, "principal", None)
+        if principal is None or not principal.may("read"):
+            return
+        asked = api.AlertsQuery(status="open")
+        try:
+            self.count = await api.alerts_counted(Asking(request, principal), asked, MOST + 1)
+        except REFUSALS:
+            self.count = None
+
+
+def bell_of(request: Request) -> Bell:
+    """The bell of the page that answers the request."""
+    state = request.scope["state"]
+    found: Bell = state.setdefault("bell", Bell())
+    return found

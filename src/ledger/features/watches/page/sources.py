@@ -1,0 +1,54 @@
+"""Sources: who reports, and when each was last heard (``/ui/sources``)."""
+
+from fastapi import APIRouter, Response
+
+from ledger.engine.http.lean import needs
+from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.replies import PageOf
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.log import PAGE_ROWS, chips
+from ledger.engine.page.names import names_of_lines
+from ledger.engine.page.pages import PageRoute, read_answer, show
+from ledger.features.sign_in.page.persons import persons_of
+from ledger.features.watches.model.watch import SourceSilent
+from ledger.features.watches.page.watch_forms import filled_in, offered
+from ledger.features.watches.routes import sources as api
+
+router = APIRouter(prefix="/ui/sources", include_in_schema=False, route_class=PageRoute)
+
+
+class SourcesPageQuery(api.SourcesQuery):
+    """The parameters of the list."""
+
+    limit: int = PAGE_ROWS
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
+    """The sources that the reader sees, the one that was heard last first."""
+    found = await read_answer(api.list_sources(asking, query), PageOf[api.ShownSource])
+    persons_of(asking.request).note((), (each.reported_by for each in found.data))
+    lines = {each.last_fact.subject for each in found.data}
+    given = {"organization_id": query.organization_id} if query.organization_id else {}
+    kind = next((each for each in offered() if each.condition is SourceSilent), None)
+    may_watch = kind is not None and asking.principal.may("watches:manage")
+    return show(
+        asking.request,
+        "sources.html",
+        query=query,
+        sources=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        given=given,
+        chips=chips(asking.request, given),
+        line_names=await names_of_lines(asking, lines, Query()),
+        key_names={
+            each.reported_by: each.reported_by_name for each in found.data if each.reported_by_name
+        },
+        watch_address=_watch_address if may_watch else None,
+    )
+
+
+def _watch_address(source: str, organization_id: str | None) -> str:
+    """The address of the form that watches a source."""
+    address = filled_in(SourceSilent, sources=source)
+    return with_parameter(address, "organization_id", organization_id)

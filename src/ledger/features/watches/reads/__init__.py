@@ -1,0 +1,1 @@
+"""What a watch would have open now, and what it would have had."""

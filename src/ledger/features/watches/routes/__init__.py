@@ -1,0 +1,1 @@
+"""The routes of watches, alerts and sources."""

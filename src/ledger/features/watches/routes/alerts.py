@@ -1,0 +1,357 @@
+"""Alerts: the list, its export, one alert, and acknowledgements (contract, Watches)."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from ledger.engine.http.exports import (
+    PAGE,
+    Exported,
+    Format,
+    Row,
+    answers,
+    begin_export,
+    cut_of,
+    pages,
+)
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.many import carry_out, own_key
+from ledger.engine.http.models import CommandBody
+from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
+from ledger.engine.http.reading import (
+    OR,
+    Asking,
+    Identifier,
+    PageQuery,
+    Present,
+    Query,
+    RangeParameters,
+    Words,
+    Zoned,
+    any_of,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    path_id,
+    read_at,
+    split_words,
+)
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer
+from ledger.engine.http.services import last_position
+from ledger.engine.http.writing import Sent, as_left, execute, execute_on
+from ledger.engine.page.rendering import json_text
+from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.reads.question import Question
+from ledger.engine.values.errors import NotFound, Refused, Unavailable
+from ledger.engine.values.values import (
+    ALERT_ID,
+    TEXT,
+    format_instant,
+    id_of_key,
+    parse_instant,
+    sort_key,
+)
+from ledger.engine.writer.request import Receipt
+from ledger.features.facts.fact_types import Characters, Instant, Label
+from ledger.features.watches.commands.alerts import Acknowledge, AcknowledgeMany
+from ledger.features.watches.model.watch import Severity
+from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
+from projections.watches.statements import AlertSort, alerts_read
+from projections.watches.view import RANKS
+
+router = APIRouter(prefix="/v1/alerts", tags=["watches"], route_class=LeanRoute)
+
+_PERMISSION = "service_lines:manage"
+_UNKNOWN = "No such alert."
+
+_MOST = 1000
+"""The most alerts of a request."""
+
+_encode = msgspec.json.Encoder().encode
+
+AnyAlertId = Annotated[str, path_id("An ALR id.", "ALR-26-000117", ALERT_ID)]
+
+
+class AlertFilters(RangeParameters):
+    """The filters of alerts; ``from`` and ``to`` filter by ``due``."""
+
+    status: Annotated[
+        str | None,
+        Field(
+            pattern=any_of(get_args(AlertStatus)),
+            description=f"After its `until` an acknowledged alert is `open` again. {OR}",
+        ),
+    ] = None
+    severity: Annotated[str | None, Field(pattern=any_of(get_args(Severity)), description=OR)] = (
+        None
+    )
+    watch_id: Words = None
+    service_line_id: Words = None
+    workspace_id: Words = None
+    organization_id: Identifier = None
+    assignee: Annotated[Words, Field(description=f"Of the latest acknowledgement. {OR}")] = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
+        start, end = self.bounds()
+        words = {name: split_words(getattr(self, name)) for name in _WORDS}
+        chosen = {**words, "organization_id": self.organization_id, "from": start, "to": end}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+_WORDS = ("status", "severity", "watch_id", "service_line_id", "workspace_id", "assignee")
+"""The filters of several words."""
+
+
+class _Ordered(AlertFilters):
+    sort: Annotated[
+        AlertSort | None,
+        Field(description="`severity`: the worst first, then by `due` as without it."),
+    ] = None
+
+
+class AlertsQuery(PageQuery, _Ordered):
+    """The parameters of the list."""
+
+
+class AlertsExportQuery(Zoned, Query, _Ordered):
+    """The parameters of an export of alerts."""
+
+    format: Format = "jsonl"
+
+
+class Acknowledging(CommandBody):
+    """The person who takes care of an alert, and until when."""
+
+    note: Annotated[str, Field(max_length=500), Characters(TEXT)] | None = None
+    assignee: Label | None = None
+    until: Annotated[
+        Instant | None,
+        Field(
+            description="In the future; from then on the alert is open again. Null: it stays"
+            " acknowledged."
+        ),
+    ] = None
+
+
+class AlertsToAcknowledge(Acknowledging):
+    """The alerts that somebody takes care of."""
+
+    ids: Annotated[
+        list[Annotated[str, Field(pattern=ALERT_ID)]],
+        Field(
+            min_length=1,
+            max_length=_MOST,
+            description="An id that is there twice counts once.",
+            examples=[["ALR-26-000117", "ALR-26-000121"]],
+        ),
+    ]
+
+
+class AlertOutcome(msgspec.Struct):
+    """The outcome of one alert."""
+
+    id: str
+    outcome: Literal["acknowledged", "refused"]
+    code: str | None
+
+
+# Reading.
+
+
+class _List(NamedTuple):
+    """A list of alerts that is asked for, at the clock of the answer."""
+
+    asking: Asking
+    query: AlertsQuery | AlertsExportQuery
+    chosen: Mapping[str, Any]
+    clock: datetime
+
+    @classmethod
+    def of(cls, asking: Asking, query: AlertsQuery | AlertsExportQuery) -> "_List":
+        return cls(asking, query, query.chosen(), asking.instant(query))
+
+    @property
+    def bound_to(self) -> Mapping[str, Any]:
+        """Everything that a cursor of the list belongs to."""
+        return {**self.chosen, "sort": self.query.sort}
+
+    def first(self, limit: int, after: Mapping[str, Any]) -> Question:
+        """The question for the alerts behind a place."""
+        return self._question(limit, after, self.query)
+
+    def following(self, after: Mapping[str, Any], end: int) -> Question:
+        """The question for the next page of an export, as of its first page's position."""
+        return self._question(PAGE, {**after, "end": end}, Present(), goes_on=True)
+
+    def _question(
+        self, limit: int, more: Mapping[str, Any], query: Present, *, goes_on: bool = False
+    ) -> Question:
+        filters = {**self.asking.tenant, **self.chosen, **more}
+        statuses = frozenset(filters.pop("status", ()))
+        names = frozenset(filters) - {"end"}
+        read = alerts_read(names, statuses, self.query.sort, query.is_past, goes_on=goes_on)
+        values = {**filters, "clock": self.clock, "limit": limit}
+        return self.asking.question(read, values, query)
+
+
+@read_route(router, "", PageOf[ShownAlert], summary="List alerts")
+async def list_alerts(asking: Asking, query: AlertsQuery) -> Response:
+    """List the alerts of the credential's tenant: the latest `due` first, then by id."""
+    asked = _List.of(asking, query)
+    bound_to = asked.bound_to
+    after = {} if query.cursor is None else _after(decode_cursor(query.cursor, bound_to))
+    rows = await asking.ask(asked.first(query.limit + 1, after))
+    return paged(
+        rows,
+        query.limit,
+        1,
+        lambda row: encode_cursor(_place(row), bound_to),
+        lambda row: json_text(_entry(row[1:])),
+    )
+
+
+async def alerts_counted(asking: Asking, query: AlertsQuery, most: int) -> int:
+    """The number of alerts of all pages, up to ``most``. Only the web pages use this."""
+    ((_, count),) = await asking.ask(_List.of(asking, query).first(most, {}).counted())
+    return int(count)
+
+
+def _place(row: Sequence[Any]) -> Mapping[str, Any]:
+    """The place of an alert in the list, as its cursor has it."""
+    _, key, due, rank, *_ = row
+    return {"id": id_of_key("ALR", key), "due": format_instant(due), "rank": rank}
+
+
+def _after(place: Mapping[str, Any]) -> dict[str, Any]:
+    """The place as parameters. Raises InvalidCursor."""
+    identifier, rank = str(place.get("id")), place.get("rank")
+    try:
+        due = parse_instant(str(place.get("due")))
+    except ValueError:
+        due = None
+    if due is None or not re.fullmatch(ALERT_ID, identifier) or rank not in RANKS.values():
+        raise InvalidCursor
+    return {"after": sort_key(identifier), "after_due": due, "after_rank": rank}
+
+
+def _entry(row: Row) -> ShownAlert:
+    """The alert of a row behind its position."""
+    return shown_alert(AlertColumns(*row[3:]))
+
+
+_ALERTS = Exported("alerts", _entry, cut_of(ShownAlert))
+
+
+@router.get(
+    "/export",
+    summary="Export alerts",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=answers("The alerts of the list, one on each line."),
+)
+async def export_alerts(asking: Asking, query: AlertsExportQuery) -> Response:
+    """Export the list as one file, as it was at `Ledger-Position`."""
+    turn, asked = begin_export(asking), _List.of(asking, query)
+    first = await asking.ask(asked.first(PAGE, {}).walked())
+
+    def following(row: Row) -> Question:
+        # Alerts change while an export goes on: all of them are shown as of the first page.
+        return asked.following(_after(_place(row)), first.position).walked()
+
+    found = pages(asking, first, following, is_log=False)
+    return _ALERTS.file(turn, query.format, found, first.position, goes_on=False)
+
+
+@read_route(router, "/{alert_id}", AnswerOf[ShownAlert], FEED_ERRORS, summary="Show an alert")
+async def show_alert(asking: Asking, alert_id: AnyAlertId, query: Query) -> Response:
+    """Show an alert with its latest acknowledgement and its end."""
+    if not re.fullmatch(ALERT_ID, alert_id):
+        raise NotFound(_UNKNOWN)
+    return await _alert_reply(asking, alert_id, query)
+
+
+async def _alert_reply(asking: Asking, alert_id: str, query: Query) -> Reply:
+    filters = {**asking.tenant, "alert_id": alert_id}
+    read = alerts_read(frozenset(filters), past=query.is_past)
+    values = {**filters, "clock": asking.instant(query), "limit": 1}
+    rows = await asking.rows(read, values, query)
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return answer(json_text(AnswerOf(_entry(rows[0][1:]))), rows.position)
+
+
+# Acknowledging.
+
+
+@command_route(
+    router,
+    "/{alert_id}/acknowledge",
+    Acknowledge,
+    _PERMISSION,
+    summary="Acknowledge an alert",
+    answer=AnswerOf[ShownAlert],
+)
+async def acknowledge_alert(
+    asking: Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
+) -> Response:
+    """Take care of an alert that is not resolved. A later acknowledgement replaces an earlier one.
+
+    Reminders pause until the end of the acknowledgement.
+    """
+    receipt = await execute_on(asking, Acknowledge, alert_id, sent, **_said(sent.body))
+    return await as_left(asking.request, receipt, partial(_alert_reply, asking, alert_id))
+
+
+def _said(body: Acknowledging | None) -> dict[str, Any]:
+    """The fields of an acknowledgement, those of a body with a fault too."""
+    return {name: getattr(body, name, None) for name in Acknowledging.model_fields}
+
+
+@command_route(
+    router,
+    "/acknowledge",
+    AcknowledgeMany,
+    _PERMISSION,
+    summary="Acknowledge many alerts",
+    answer=AnswerOf[list[AlertOutcome]],
+)
+async def acknowledge_alerts(asking: Asking, sent: Sent[AlertsToAcknowledge]) -> Response:
+    """Take care of up to 1,000 alerts. Each has an outcome of its own."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await _acknowledge(asking, sent)
+    except TimeoutError as error:
+        raise Unavailable("Not all alerts are done. Send the same request again.") from error
+
+
+async def _acknowledge(asking: Asking, sent: Sent[AlertsToAcknowledge]) -> Reply:
+    principal, request_id = asking.principal, asking.request.state.request_id
+    said = _said(sent.body)
+    command = AcknowledgeMany(
+        principal, request_id, until=said["until"], fault=sent.fault, idempotency=sent.key
+    )
+    checked = await execute(asking.request, command)
+    assert sent.body is not None, "a request with a fault was refused"
+    at = msgspec.json.decode(checked.answer or b"", type=datetime)
+    commands = [
+        Acknowledge(each, principal, request_id, idempotency=own_key(sent.key, each, at), **said)
+        for each in dict.fromkeys(sent.body.ids)
+    ]
+    outcomes = await carry_out(asking, commands)
+    told = [
+        AlertOutcome(
+            command.subject_id,
+            "acknowledged" if isinstance(outcome, Receipt) else "refused",
+            outcome.code if isinstance(outcome, Refused) else None,
+        )
+        for command, outcome in zip(commands, outcomes, strict=True)
+    ]
+    return Reply(_encode(AnswerOf(told)), last_position(outcomes))

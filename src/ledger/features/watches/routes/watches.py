@@ -1,0 +1,373 @@
+"""Watches: the routes that set them up, change, delete and show them (contract, Watches).
+
+The answer of a command comes with its receipt. The counters that a watch is shown with are read
+from the views before the command is handed in.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Response
+from msgspec import Meta
+from pydantic import Field
+
+from ledger.api.corners import present_corner
+from ledger.engine.http.exports import PORTION
+from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.models import Changes
+from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
+from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
+from ledger.engine.http.replies import AnswerOf, PageOf, answer
+from ledger.engine.http.writing import Sent, deleted, execute, execute_on
+from ledger.engine.page.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
+from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.reads.question import Answer
+from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.principal import Principal
+from ledger.engine.values.values import WATCH_ID, parse_bound
+from ledger.engine.writer.command import OTHER_TENANT
+from ledger.engine.writer.request import Receipt
+from ledger.features.facts.fact_types import Label
+from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.watches.commands.watches import (
+    CreateWatch,
+    DeleteWatch,
+    UpdateWatch,
+    WatchCounters,
+    require_consistent,
+)
+from ledger.features.watches.model.alert import AlertSubject
+from ledger.features.watches.model.stretch import sentence, silence
+from ledger.features.watches.model.watch import (
+    BlockerOpen,
+    InState,
+    Severity,
+    SourceSilent,
+    Watch,
+    WatchSettings,
+)
+from ledger.features.watches.reads.episodes import episodes_of
+from ledger.features.watches.reads.preview import (
+    MOST_COUNTED,
+    MOST_ROWS,
+    DueLine,
+    open_now,
+    silent_now,
+)
+from ledger.features.watches.routes.settings import (
+    ConditionField,
+    ForSeconds,
+    HoursField,
+    KeepSeconds,
+    PastDueCondition,
+    RemindSeconds,
+    WatchedLines,
+    Watching,
+    WatchToTry,
+    values_of,
+)
+from ledger.reads.usage import Corner
+from projections.watches.statements import endpoints_read, watches_read
+
+router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute)
+
+_PERMISSION = "watches:manage"
+
+_LONGEST_PERIOD = timedelta(days=92)
+"""The longest period of a preview."""
+
+_UNKNOWN = "No such watch."
+
+AnyWatchId = Annotated[str, path_id("A WCH id.", "WCH-26-000004", WATCH_ID)]
+
+_Name = Annotated[Label, Field(examples=["Blocked for two hours"])]
+
+
+class NewWatch(Watching):
+    """A new watch."""
+
+    name: _Name
+    severity: Severity = "warning"
+    remind_seconds: RemindSeconds = 0
+    enabled: bool = True
+
+
+class WatchChanges(Changes):
+    """The changes of a watch; a field that is left out stays as it is."""
+
+    name: _Name = ""
+    condition: ConditionField = PastDueCondition(kind="past_due")
+    for_seconds: ForSeconds = 0
+    severity: Severity = "warning"
+    hours: HoursField = None
+    keep_seconds: KeepSeconds = 0
+    remind_seconds: RemindSeconds = 0
+    lines: Annotated[WatchedLines, Field(default_factory=WatchedLines)]
+    enabled: bool = True
+
+
+@command_route(
+    router,
+    "",
+    CreateWatch,
+    _PERMISSION,
+    summary="Set up a watch",
+    answer=AnswerOf[ShownWatch],
+    status=201,
+)
+async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
+    """Set up a watch, which looks at all that holds now, and at all that follows."""
+    body, settings, endpoints = sent.body, None, 0
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    command = CreateWatch(
+        asking.principal,
+        asking.request.state.request_id,
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        settings=settings,
+        endpoints=endpoints,
+        fault=sent.fault,
+        idempotency=sent.key,
+    )
+    if body is not None:
+        command.settings = WatchSettings(**values_of(body, WatchSettings.__struct_fields__))
+        watch = {
+            "organization_id": organization_id,
+            "workspace_id": workspace_id,
+            "severity": command.settings.severity,
+        }
+        ((_, command.endpoints),) = await asking.rows(
+            endpoints_read(frozenset(asking.tenant)), asking.tenant | watch
+        )
+    return _answer(await execute(asking.request, command), 201)
+
+
+@read_route(router, "", PageOf[ShownWatch], summary="List watches")
+async def list_watches(asking: Asking, query: TenantQuery) -> Response:
+    """List the watches of the credential's tenant, newest first."""
+    return await paged_by_id(asking, query, query.chosen(), "WCH", WATCH_ID, watches_read)
+
+
+async def _found(asking: Asking, watch_id: str) -> Answer:
+    """(position, key, item JSON) of a watch; nulls if the credential sees no such watch."""
+    filters = asking.tenant | {"watch_id": watch_id}
+    return await asking.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
+
+
+@read_route(router, "/{watch_id}", AnswerOf[ShownWatch], FEED_ERRORS, summary="Show a watch")
+async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Response:
+    """Show a watch with its settings and the number of its open alerts."""
+    if not re.fullmatch(WATCH_ID, watch_id):
+        raise NotFound(_UNKNOWN)
+    rows = await _found(asking, watch_id)
+    if rows[0][2] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return answer(f'{{"data":{rows[0][2]}}}', rows.position)
+
+
+@command_route(
+    router,
+    "/{watch_id}",
+    UpdateWatch,
+    _PERMISSION,
+    method="PATCH",
+    summary="Change a watch",
+    answer=AnswerOf[ShownWatch],
+)
+async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
+    """Change the fields that the body names.
+
+    Another condition, duration, other hours or lines begin a new revision, and so does enabling:
+    the alerts of the former revision are resolved.
+    """
+    given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
+    beside = WatchCounters()
+    if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
+        shown = msgspec.json.decode(item)
+        beside = WatchCounters(*(shown[name] for name in WatchCounters._fields))
+    receipt = await execute_on(asking, UpdateWatch, watch_id, sent, given=given, beside=beside)
+    return _answer(receipt, 200)
+
+
+@command_route(
+    router,
+    "/{watch_id}",
+    DeleteWatch,
+    _PERMISSION,
+    method="DELETE",
+    summary="Remove a watch",
+    status=204,
+)
+async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
+    """Remove a watch. Its alerts are resolved, and stay readable."""
+    return deleted(await execute_on(asking, DeleteWatch, watch_id, sent))
+
+
+class PreviewedAlert(msgspec.Struct):
+    """An alert that would be open."""
+
+    service_line_id: Annotated[str | None, doc("Null for a source.")]
+    name: str | None
+    subject: AlertSubject
+    since: ShownInstant
+    due: ShownInstant
+    text: str
+    until: Annotated[
+        ShownInstant | msgspec.UnsetType | None,
+        doc("Of a period: when the condition ended; null: it holds still."),
+    ] = msgspec.UNSET
+
+
+class PreviewMeta(msgspec.Struct):
+    """The number of the alerts that would be open."""
+
+    count: Annotated[int, Meta(ge=0), doc("Exact up to 10,000; 10,000 means at least so many.")]
+    truncated: Annotated[bool, doc("Whether some of them are not shown.")]
+
+
+class WatchPreview(msgspec.Struct):
+    """The alerts that would be open, the latest due first."""
+
+    data: list[PreviewedAlert]
+    meta: PreviewMeta
+
+
+@router.post(
+    "/preview",
+    summary="Try a watch",
+    openapi_extra=needs("read") | {"body": WatchToTry},
+    responses={200: {"types": (WatchPreview,)}, **WRITE_ERRORS},
+)
+async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
+    """Show what a watch would have open now, or would have opened. Nothing is recorded."""
+    watch, filters = _to_try(asking.principal, sent)
+    period = _period(sent.body, watch)
+    async with asking.services.heavy.turn(asking.principal.party):
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await _preview(asking, watch, filters, period)
+        except TimeoutError as error:
+            said = "chooses more lines than can be looked at within 10 s: choose fewer"
+            raise Invalid.at("/lines", said) from error
+
+
+async def _preview(
+    asking: Asking,
+    watch: Watch,
+    filters: Mapping[str, Any],
+    period: tuple[datetime, datetime] | None,
+) -> Response:
+    corner = await present_corner(asking, ("execution", "run", "source"))
+    turn = partial(asking.services.slices.next, asking.principal.party)
+    if isinstance(watch.given.condition, SourceSilent):
+        return await _silent(asking, watch, filters, corner)
+    if period is not None:
+        return await _past(asking, watch, filters, period, corner, turn)
+    found, number = await open_now(asking.rows, turn, watch, filters, corner)
+    rows = list[PreviewedAlert]()
+    for begin in range(0, len(found), PORTION):
+        await turn()
+        rows += map(_previewed, found[begin : begin + PORTION])
+    shown = WatchPreview(rows, PreviewMeta(number, number > len(rows)))
+    return answer(json_text(shown), corner.position)
+
+
+def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] | None:
+    """The period that is asked for. Raises Invalid."""
+    if body is None or (body.from_ is None and body.to is None):
+        return None
+    if body.from_ is None or body.to is None:
+        raise Invalid.at("/to" if body.to is None else "/from", "is required with the other one")
+    if not isinstance(watch.given.condition, InState | BlockerOpen):
+        raise Invalid.at("/from", "is for in_state and blocker_open alone")
+    start, end = parse_bound(body.from_), parse_bound(body.to)
+    if start >= end:
+        raise Invalid.at("/to", "must be later than from")
+    if end - start > _LONGEST_PERIOD:
+        raise Invalid.at("/to", f"must be at most {_LONGEST_PERIOD.days} days later than from")
+    return start, end
+
+
+async def _past(
+    asking: Asking,
+    watch: Watch,
+    filters: Mapping[str, Any],
+    period: tuple[datetime, datetime],
+    corner: Corner,
+    turn: Callable[[], Awaitable[None]],
+) -> Response:
+    found = await episodes_of(asking.rows, turn, watch, filters, period, corner)
+    rows = [
+        PreviewedAlert(
+            each.line.id,
+            each.line.name,
+            each.stretch.subject,
+            time_text(each.stretch.since),
+            time_text(each.due),
+            each.text,
+            time_text(each.until),
+        )
+        for each in found[:MOST_ROWS]
+    ]
+    meta = PreviewMeta(min(len(found), MOST_COUNTED), len(found) > len(rows))
+    return answer(json_text(WatchPreview(rows, meta)), corner.position)
+
+
+async def _silent(
+    asking: Asking, watch: Watch, filters: Mapping[str, Any], corner: Corner
+) -> Response:
+    rows = [
+        PreviewedAlert(
+            None,
+            None,
+            due.stretch.subject,
+            time_text(due.stretch.since),
+            time_text(due.at),
+            silence(watch.given, due.stretch.subject.id),
+        )
+        for due in await silent_now(asking.rows, watch, filters, corner)
+    ]
+    return answer(json_text(WatchPreview(rows, PreviewMeta(len(rows), False))), corner.position)
+
+
+def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
+    """The watch of a preview, and the filters of its lines. Raises Forbidden and Invalid."""
+    watch = Watch("")
+    watch.organization_id, watch.workspace_id = named_tenant(principal, sent.said)
+    is_named = watch.organization_id is not None
+    if is_named and not principal.sees(watch.organization_id, watch.workspace_id):
+        raise Forbidden(OTHER_TENANT)
+    if sent.body is None or sent.fault is not None:
+        raise sent.fault or Invalid("The request is not valid.")
+    if watch.organization_id is None:
+        raise Invalid.at("/organization_id", "is required")
+    names = WatchToTry.model_fields.keys() & {*WatchSettings.__struct_fields__}
+    watch.settings = WatchSettings(name="", **values_of(sent.body, names))
+    require_consistent(watch.settings)
+    lines = msgspec.to_builtins(watch.settings.lines)
+    filters: dict[str, Any] = {name: [*words] for name, words in lines.items()}
+    filters["organization"] = watch.organization_id
+    if watch.workspace_id is not None:
+        filters["workspace"] = watch.workspace_id
+    return watch, filters
+
+
+def _previewed(found: DueLine) -> PreviewedAlert:
+    line, stretch = found.known.execution, found.due.stretch
+    return PreviewedAlert(
+        line.id,
+        line.name,
+        stretch.subject,
+        time_text(stretch.since),
+        time_text(found.due.at),
+        sentence(found.due.watch.given, stretch, found.known),
+    )
+
+
+def _answer(receipt: Receipt, status: int) -> Response:
+    return answer((receipt.answer or b"").decode(), receipt.position, status)

@@ -1,1 +1,0 @@
-"""Watches: the loop that finds what is due or over, by the views, and has it decided."""
