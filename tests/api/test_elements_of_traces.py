@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from ledger.intake import otlp
+from ledger.features.traces import otlp
 from tests.support.traces import exported, span
 
 

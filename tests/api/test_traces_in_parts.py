@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ledger.engine.postgres.locks import SPANS
-from ledger.log.spans import MOST
+from ledger.features.traces.tables import MOST
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

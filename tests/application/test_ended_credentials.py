@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
-from ledger.application.report_spans import GiveParent
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.engine.writer.command import Command, OwnCommand, TurnDown
 from ledger.engine.writer.request import IdempotencyKey
@@ -19,6 +18,7 @@ from ledger.features.keys.tokens import create_token, hash_token
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.read_notes import NoteRead, SeenLine
+from ledger.features.traces.commands import GiveParent
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import Item, Ledger
 

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.application.span_tree import SpanTree, children_of, key_of
 from ledger.engine.log.tables import SpanRow
 from ledger.features.runs.model.token_usage import TokenUsage
+from ledger.features.traces.span_tree import SpanTree, children_of, key_of
 from tests.support.audits import BESIDE
 from tests.support.facts import ORGANIZATION, WORKSPACE
 

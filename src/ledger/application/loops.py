@@ -23,8 +23,8 @@ from ledger.features.keys.commands import TellOmitted
 from ledger.features.lines.commands.lines import GoIdle, LiftHold
 from ledger.features.runs.commands import ExpireLease
 from ledger.features.sign_in import tables as sessions
+from ledger.features.traces.tables import DROP_OLD
 from ledger.log.documents import DROP_UNISSUED
-from ledger.log.spans import DROP_OLD
 
 _LINES_AT_ONCE = 500
 

@@ -6,7 +6,6 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from ledger.application.report_spans import ReportSpan
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.writer.command import Command, TurnDown
 from ledger.engine.writer.refusals import UNKNOWN_ACTION
@@ -14,6 +13,7 @@ from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Observer
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.features.facts.report import ReportFact
+from ledger.features.traces.commands import ReportSpan
 
 _APPEND_SECONDS = Histogram(
     "ledger_append_seconds",

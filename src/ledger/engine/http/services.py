@@ -35,8 +35,8 @@ from ledger.features.runs.read_notes import ReadNotes
 from ledger.features.sign_in.access.authentication import Authenticator
 from ledger.features.sign_in.access.session_store import SessionRules, SessionStore
 from ledger.features.sign_in.access.sessions import Sessions
+from ledger.features.traces.tables import Spans
 from ledger.log.documents import Documents
-from ledger.log.spans import Spans
 
 if TYPE_CHECKING:
     from ledger.features.sign_in.access.json_web_tokens import TokenVerifier

@@ -18,9 +18,9 @@ from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.shadow import live_generations
 from ledger.engine.writer.turns import Neighbours
 from ledger.features.keys.key_uses import KeyUses
+from ledger.features.traces.tables import Spans
 from ledger.feed.target import check_target
 from ledger.log.documents import Documents
-from ledger.log.spans import Spans
 from ledger.service.composition.database import open_vault, prepare_reading
 from ledger.service.composition.sign_in import create_rules
 from ledger.service.composition.writing import Clock, create_writer, utc_now

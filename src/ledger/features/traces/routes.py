@@ -21,8 +21,6 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.application.report_spans import GiveParent, ReportSpan, RunOfSpan
-from ledger.application.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.engine.http.lean import LeanRoute, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.parsing import Steps
@@ -48,9 +46,11 @@ from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.turns import TURN_FACTS
 from ledger.features.facts.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.features.runs.model.token_usage import TokenUsage
-from ledger.intake import otlp
-from ledger.intake.span_facts import RunFacts, facts_of, sentence_of
-from ledger.intake.spans import READ, Attributes, Span, read, resource_of
+from ledger.features.traces import otlp
+from ledger.features.traces.commands import GiveParent, ReportSpan, RunOfSpan
+from ledger.features.traces.span_facts import RunFacts, facts_of, sentence_of
+from ledger.features.traces.span_tree import SpanKey, SpanTree, children_of, key_of
+from ledger.features.traces.spans import READ, Attributes, Span, read, resource_of
 
 _MOST_TOLD = 10
 """The first reasons that an answer tells."""

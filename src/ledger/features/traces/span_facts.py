@@ -16,7 +16,7 @@ from ledger.features.facts.envelope import (
 )
 from ledger.features.facts.fact_types import MAX_COUNT, MAX_MODELS, NAME_OF_RUN
 from ledger.features.runs.model.token_usage import TokenUsage
-from ledger.intake.spans import Span, SpanPayload
+from ledger.features.traces.spans import Span, SpanPayload
 
 _encode = msgspec.json.Encoder().encode
 

@@ -20,7 +20,7 @@ from ledger.engine.values.values import escaped, is_plain, name_of_span
 from ledger.features.facts.envelope import MAX_FACT_BYTES
 from ledger.features.facts.fact_types import MAX_COUNT, MAX_LABEL
 from ledger.features.runs.model.token_usage import TokenUsage
-from ledger.intake.otlp import SentSpan
+from ledger.features.traces.otlp import SentSpan
 
 _LINE, _IS_RUN, _SERVICE = "ledger.service_line_id", "ledger.run", "service.name"
 _KINDS = {

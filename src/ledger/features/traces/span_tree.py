@@ -1,6 +1,6 @@
 """The tree of spans: which run a span lies in, and the tokens of the spans that lie in a run.
 
-A span lies in the nearest run above it. The spans of a request and their kin (``log/spans.py``)
+A span lies in the nearest run above it. The spans of a request and their kin (``features/traces/tables.py``)
 are enough to tell: a way up ends at a run, at a root, or where a span has not arrived.
 
 No token counts twice. An agent's library and its model's library may both tell of one call, by a

@@ -1,0 +1,1 @@
+"""Traces of OpenTelemetry, whose spans become runs."""
