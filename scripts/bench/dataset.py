@@ -42,8 +42,8 @@ from ledger.engine.postgres.locks import SEALING
 from ledger.engine.postgres.table import Table
 from ledger.engine.views.schema import index_statements, table_statements
 from ledger.engine.writer.periodic import LedSession
-from ledger.sealing.sealer import Sealer
-from ledger.sealing.watch import WitnessWatch
+from ledger.features.proof.sealing.sealer import Sealer
+from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.service.composition.database import open_vault, prepare_database
 from ledger.service.composition.writing import utc_now
 from ledger.service.processes import calm_collector

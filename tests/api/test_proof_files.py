@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import proofs
-from ledger.sealing.note import Checkpoint, Signer
+from ledger.features.proof import routes as proofs
+from ledger.features.proof.sealing.note import Checkpoint, Signer
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.sealing import seal

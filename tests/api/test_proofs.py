@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.api.routes import proofs
 from ledger.engine.postgres.scope import EVERYONE
+from ledger.features.proof import routes as proofs
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.reader import become_reader

@@ -23,10 +23,10 @@ from ledger.features.keys.model import API_KEY_TABLE
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.features.lines.model.health import Signal
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification.derived import compare
 from ledger.features.runs.model.run import RUN_EVENTS
-from ledger.log.verifications import Difference
 from ledger.settings import Settings
-from ledger.verification.derived import compare
 from tests.application.long_streams import (
     Chance,
     assert_same,

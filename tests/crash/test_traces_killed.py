@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ledger.engine.postgres.embedded.place import find_place
-from ledger.verification.derived import compare
+from ledger.features.proof.verification.derived import compare
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import activation

@@ -16,12 +16,12 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.features.keys.tokens import create_token
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification.derived import TABLES, Compared, compare
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.feed import signing
 from ledger.log.documents import Documents
-from ledger.log.verifications import Difference
 from ledger.settings import Settings
-from ledger.verification.derived import TABLES, Compared, compare
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.facts import ORGANIZATION, fact

@@ -8,7 +8,7 @@ import copy
 import itertools
 from dataclasses import dataclass, field, replace
 
-from ledger.sealing.standing import (
+from ledger.features.proof.sealing.standing import (
     FOLLOWS,
     SEALS,
     STOPPED,

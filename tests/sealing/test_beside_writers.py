@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.log.verifications import Difference
-from ledger.verification import derived, derived_pages
-from ledger.verification.check import check
-from ledger.verification.derived import TABLES, compare
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification import derived, derived_pages
+from ledger.features.proof.verification.check import check
+from ledger.features.proof.verification.derived import TABLES, compare
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, new_id
 from tests.support.sealing import seal

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.sealing.note import Signer
+from ledger.features.proof.sealing.note import Signer
 from tests.support.ledger import Ledger
 from tests.support.sealing import seal, stop_reason, vandalize
 

@@ -17,10 +17,10 @@ from psycopg.rows import tuple_row
 from ledger.application.commands.webhooks import GiveUpDelivery
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.log.verifications import Difference
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification.check import check
+from ledger.features.proof.verification.derived import TABLES, compare
 from ledger.settings import Settings
-from ledger.verification.check import check
-from ledger.verification.derived import TABLES, compare
 from tests.conftest import MASTER_KEY
 from tests.log.test_derived import fill
 from tests.sealing.conftest import report

@@ -13,7 +13,7 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import format_instant, micros_of
 from ledger.features.lines.model.execution_events import CheckedIn, Woken
-from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
+from ledger.features.proof.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
 from tests.golden.samples import envelope, file_of
 
 LEAF = (

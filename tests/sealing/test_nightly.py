@@ -10,11 +10,11 @@ import pytest
 
 from ledger.engine.log.nodes import beat
 from ledger.engine.postgres import locks
-from ledger.log.verifications import NEW, OLD, SCHEMA, TABLES, Finding, findings
+from ledger.features.proof.tables import NEW, OLD, SCHEMA, TABLES, Finding, findings
+from ledger.features.proof.verification import nightly
+from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.verification import nightly
-from ledger.verification.nightly import NightlyVerification
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_check import position_at

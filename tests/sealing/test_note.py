@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier
+from ledger.features.proof.sealing.note import BadNote, Checkpoint, Signer, Verifier
 from tests.support.verifier import verifier
 
 SIGNER = Signer("execution-ledger/00ff", bytes(range(32)))

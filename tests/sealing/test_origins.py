@@ -8,10 +8,10 @@ import pytest
 from psycopg import errors
 from psycopg.rows import tuple_row
 
-from ledger.sealing import shelf
-from ledger.sealing.note import Checkpoint, Signer, parse
-from ledger.sealing.origins import NothingIsWrong
-from ledger.sealing.watch import Sight, WitnessWatch
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.note import Checkpoint, Signer, parse
+from ledger.features.proof.sealing.origins import NothingIsWrong
+from ledger.features.proof.sealing.watch import Sight, WitnessWatch
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501, rewrite_past

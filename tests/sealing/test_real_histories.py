@@ -19,11 +19,11 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import tuple_row
 
-from ledger.sealing.leaf import leaf_of
-from ledger.sealing.note import UncheckedNote, parse
-from ledger.sealing.origins import NothingIsWrong
-from ledger.sealing.tiles import GrowingTree
-from ledger.sealing.tree import hash_leaf
+from ledger.features.proof.sealing.leaf import leaf_of
+from ledger.features.proof.sealing.note import UncheckedNote, parse
+from ledger.features.proof.sealing.origins import NothingIsWrong
+from ledger.features.proof.sealing.tiles import GrowingTree
+from ledger.features.proof.sealing.tree import hash_leaf
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

@@ -12,9 +12,9 @@ import pytest
 from psycopg import errors
 from psycopg.rows import tuple_row
 
-from ledger.sealing import shelf
-from ledger.sealing.note import Signer
-from ledger.sealing.sealer import Sealer
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.note import Signer
+from ledger.features.proof.sealing.sealer import Sealer
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
 from tests.support.sealing import (

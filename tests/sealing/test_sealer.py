@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.sealing import shelf
-from ledger.sealing.note import Signer
-from ledger.sealing.shelf import signer_of
-from ledger.sealing.witness import Witness
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.note import Signer
+from ledger.features.proof.sealing.shelf import signer_of
+from ledger.features.proof.sealing.witness import Witness
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
 from tests.support.sealing import (

@@ -14,9 +14,9 @@ from ledger.engine.log import nodes
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.programs import find_programs
-from ledger.sealing import shelf
-from ledger.sealing.note import parse
-from ledger.sealing.standing import NO_WITNESS
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.note import parse
+from ledger.features.proof.sealing.standing import NO_WITNESS
 from ledger.service.composition.loops import Sealing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
@@ -207,7 +207,7 @@ def test_a_report_of_a_living_node_stops_a_leader_that_has_not_seen_the_loss(
 def test_a_witness_far_ahead_is_compared_with_as_many_events_as_it_covers(
     full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.sealing.growth.AT_ONCE", 7)
+    monkeypatch.setattr("ledger.features.proof.sealing.growth.AT_ONCE", 7)
     vandalize(
         full.conninfo,
         *(statement for statement in BACK_TO_501 if "ledger_events" not in statement),

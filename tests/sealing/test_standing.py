@@ -7,7 +7,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from ledger.sealing.standing import FOLLOWS, SEALS, STOPPED, UNHEARD, UNVOUCHED, Row, Vigil
+from ledger.features.proof.sealing.standing import (
+    FOLLOWS,
+    SEALS,
+    STOPPED,
+    UNHEARD,
+    UNVOUCHED,
+    Row,
+    Vigil,
+)
 from tests.sealing.cluster_model import Cluster, Database, Node, contradict
 
 NODES = 3

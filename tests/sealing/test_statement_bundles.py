@@ -20,10 +20,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger.engine.log.codec import StoredArray
-from ledger.sealing.leaf import leaf_of
-from ledger.sealing.note import Checkpoint, Signer
-from ledger.sealing.tiles import GrowingTree, root_of
-from ledger.sealing.tree import hash_leaf, inclusion
+from ledger.features.proof.sealing.leaf import leaf_of
+from ledger.features.proof.sealing.note import Checkpoint, Signer
+from ledger.features.proof.sealing.tiles import GrowingTree, root_of
+from ledger.features.proof.sealing.tree import hash_leaf, inclusion
 from tests.golden.samples import FIRST
 from tests.support.verifier import PATH, verifier
 

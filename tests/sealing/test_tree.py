@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile, edge_of, root_of, tiles_of
-from ledger.sealing.tree import EMPTY, consistency, hash_leaf, hash_pair, inclusion
+from ledger.features.proof.sealing.tiles import (
+    HASH,
+    WIDTH,
+    GrowingTree,
+    Tile,
+    edge_of,
+    root_of,
+    tiles_of,
+)
+from ledger.features.proof.sealing.tree import EMPTY, consistency, hash_leaf, hash_pair, inclusion
 from tests.support.verifier import verifier
 
 LEAVES = [b"leaf %d" % number for number in range(1, 70_000)]

@@ -3,8 +3,8 @@
 import psycopg
 
 from ledger.engine.log.tables import DECISION_TABLES, Derived
-from ledger.log.verifications import Difference
-from ledger.verification.derived import compare
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification.derived import compare
 
 FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLDED]
 

@@ -11,17 +11,17 @@ from psycopg.rows import tuple_row
 
 from ledger.engine.log.vault import Vault
 from ledger.engine.views.definitions import load
-from ledger.log.verifications import Difference
-from ledger.sealing import shelf
-from ledger.sealing.beat import NodeBeat
-from ledger.sealing.origins import Adopted, adopt
-from ledger.sealing.sealer import Sealer
-from ledger.sealing.shelf import Mark
-from ledger.sealing.watch import WitnessWatch
-from ledger.sealing.witness import LineageFile, Witness
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.beat import NodeBeat
+from ledger.features.proof.sealing.origins import Adopted, adopt
+from ledger.features.proof.sealing.sealer import Sealer
+from ledger.features.proof.sealing.shelf import Mark
+from ledger.features.proof.sealing.watch import WitnessWatch
+from ledger.features.proof.sealing.witness import LineageFile, Witness
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification.check import Checked, check
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
-from ledger.verification.check import Checked, check
 from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock

@@ -14,9 +14,9 @@ import pytest
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.lines.model.execution_events import CheckedIn
-from ledger.sealing.sealer import Sealer
-from ledger.sealing.tiles import WIDTH
-from ledger.sealing.watch import WitnessWatch
+from ledger.features.proof.sealing.sealer import Sealer
+from ledger.features.proof.sealing.tiles import WIDTH
+from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.service.composition.database import open_vault, prepare_database
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log

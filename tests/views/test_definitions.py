@@ -22,7 +22,7 @@ from ledger.engine.views import definitions
 from ledger.engine.views.definitions import Definitions, Object, load, objects_of, views_of
 from ledger.engine.views.registration import register
 from ledger.engine.views.schema import create_indexes, create_tables
-from ledger.log.verifications import SCHEMA, Difference, findings
+from ledger.features.proof.tables import SCHEMA, Difference, findings
 from ledger.service.composition.database import prepare_all, prepare_database
 from ledger.settings import Settings
 from projections import projections

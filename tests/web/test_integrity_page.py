@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.log.verifications import NEW, OLD, SCHEMA, TABLES, Finding, keep
+from ledger.features.proof import page as integrity
+from ledger.features.proof.tables import NEW, OLD, SCHEMA, TABLES, Finding, keep
 from ledger.settings import Settings
-from ledger.web import integrity
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.sealing import seal

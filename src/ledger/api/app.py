@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api.routes import compare, operations, proofs, statements, usage, webhooks
+from ledger.api.routes import compare, operations, statements, usage, webhooks
 from ledger.engine.http import problems
 from ledger.engine.http.document.compose import compose
 from ledger.engine.http.lean import LeanRoute
@@ -26,6 +26,7 @@ from ledger.features.facts import routes as facts
 from ledger.features.feed.routes import audit, event_types, feeds, stories, streams
 from ledger.features.keys.routes import credential, keys
 from ledger.features.lines.routes import executions, holds
+from ledger.features.proof import routes as proofs
 from ledger.features.runs import routes as runs
 from ledger.features.sign_in import routes as sessions
 from ledger.features.traces import routes as traces

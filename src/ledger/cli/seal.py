@@ -6,10 +6,10 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.cli.printing import Row, print_json, print_rows
 from ledger.engine.log.nodes import Node, node_id_in, nodes
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.sealing.leaf import UnreadableEvent
-from ledger.sealing.note import BadNote, parse
-from ledger.sealing.origins import NothingIsWrong, adopt, former_origins
-from ledger.sealing.watch import WitnessWatch
+from ledger.features.proof.sealing.leaf import UnreadableEvent
+from ledger.features.proof.sealing.note import BadNote, parse
+from ledger.features.proof.sealing.origins import NothingIsWrong, adopt, former_origins
+from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.service.composition.database import ConfigurationError, open_vault
 from ledger.service.composition.writing import utc_now
 from ledger.settings import Settings

@@ -14,14 +14,14 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.values.values import escaped
 from ledger.engine.views.definitions import Definitions
 from ledger.engine.views.definitions import compare as compare_definitions
-from ledger.log.verifications import Difference
-from ledger.sealing.note import BadNote
-from ledger.sealing.origins import former_origins
+from ledger.features.proof.sealing.note import BadNote
+from ledger.features.proof.sealing.origins import former_origins
+from ledger.features.proof.tables import Difference
+from ledger.features.proof.verification.check import check
+from ledger.features.proof.verification.derived import TABLES, Compared, compare
 from ledger.service.composition.database import known_master_key
 from ledger.service.processes import Lifeline
 from ledger.settings import Settings
-from ledger.verification.check import check
-from ledger.verification.derived import TABLES, Compared, compare
 from projections import projections
 
 _PRINTED = 1000

@@ -11,10 +11,11 @@ from ledger.features.directory.page import jump, palette, pickers
 from ledger.features.feed.page import audit, events
 from ledger.features.keys.page import keys
 from ledger.features.lines.page import board, line, many, views
+from ledger.features.proof import page as integrity
 from ledger.features.runs import page as run
 from ledger.features.sign_in.page import open_id, places, sessions, sign_in
 from ledger.features.watches.page import alerts, sources, watches
-from ledger.web import channels, compare, docs, integrity, statements, usage, webhooks
+from ledger.web import channels, compare, docs, statements, usage, webhooks
 
 PAGES = (
     sign_in.router,

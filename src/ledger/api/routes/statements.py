@@ -17,7 +17,6 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.api.corners import corner_at, corner_of, present_corner, require_dates
-from ledger.api.routes.proofs import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.api.routes.usage import VIEWS, UsageSums
 from ledger.api.usage_rows import COLUMNS, TOTAL, cells
 from ledger.application.commands.statements import (
@@ -58,6 +57,7 @@ from ledger.engine.values.values import (
 )
 from ledger.features.facts.fact_types import Characters
 from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.reads.changes import ChangedLine, changes_of
 from ledger.reads.statement import compose, scope_of
 from ledger.reads.usage import Corner

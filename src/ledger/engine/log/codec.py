@@ -4,7 +4,7 @@ A stored event is (stream id, version, topic, state). The topic is the event cla
 ``name/version``; the state is the envelope: a JSON array, whose elements ``StoredArray`` names. The
 array repeats no names, and begins with the number of this format, which is 2. Stored events are
 never rewritten. PostgreSQL can read them: ``convert_from(state, 'UTF8')::json``. The format is also
-that of the event's leaf in the sealed log (``sealing/leaf.py``).
+that of the event's leaf in the sealed log (``features/proof/sealing/leaf.py``).
 
 An event's schema changes in one of two ways. A new field of the body gets a default, and old bytes
 decode as they are. Any other change needs a new class with the next version in its topic, which

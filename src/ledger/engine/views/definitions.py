@@ -28,7 +28,7 @@ from ledger.engine.postgres.catalog import Item, Right
 from ledger.engine.postgres.walls import POWERS_OF, reader_of
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.schema import readable
-from ledger.log.verifications import Difference
+from ledger.features.proof.tables import Difference
 
 _TRACKING = "SELECT name, version, generation FROM ledger.projection ORDER BY name"
 

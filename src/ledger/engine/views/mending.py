@@ -18,7 +18,7 @@ from ledger.engine.postgres.catalog import Right
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.definitions import MISSING, TRACKING, Differing, compare
 from ledger.engine.views.schema import HOLD, expose
-from ledger.log.verifications import Difference
+from ledger.features.proof.tables import Difference
 
 MENDED = ("function", "trigger", "rule", "table", "policy", "view", "grant")
 """The kinds that are mended, in this order; of a table, its row-level security."""

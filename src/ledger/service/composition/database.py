@@ -31,7 +31,7 @@ from ledger.engine.views.mending import MENDED, mend
 from ledger.engine.views.registration import is_registered, register
 from ledger.engine.views.schema import grant
 from ledger.engine.views.shadow import live_generations
-from ledger.log.verifications import SCHEMA, Difference, Finding, as_named, findings, keep
+from ledger.features.proof.tables import SCHEMA, Difference, Finding, as_named, findings, keep
 from ledger.settings import Settings
 from projections import projections
 

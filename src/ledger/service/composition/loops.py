@@ -22,6 +22,10 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilder import Rebuilder
 from ledger.engine.writer.periodic import LedSession
 from ledger.engine.writer.writer import Writer
+from ledger.features.proof.sealing.beat import NodeBeat
+from ledger.features.proof.sealing.sealer import Sealer
+from ledger.features.proof.sealing.watch import WitnessWatch
+from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.features.watches.loops.loop import WatchLoop
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.lead import Means
@@ -29,15 +33,11 @@ from ledger.feed.mailer import Mailer
 from ledger.feed.roster import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
-from ledger.sealing.beat import NodeBeat
-from ledger.sealing.sealer import Sealer
-from ledger.sealing.watch import WitnessWatch
 from ledger.service import leads
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
 from ledger.settings import Settings
-from ledger.verification.nightly import NightlyVerification
 from projections import projections
 from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
 

@@ -382,7 +382,7 @@ CREATE TRIGGER checkpoint_continues BEFORE INSERT ON ledger.checkpoint
 -- What the comparisons of stored data with the log found last: a row for each part that is compared
 -- on its own. A later comparison of the same part replaces the row.
 CREATE TABLE ledger.verification (
-    part text PRIMARY KEY,                        -- log/verifications.py names the parts
+    part text PRIMARY KEY,                        -- features/proof/tables.py names the parts
     started_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
     first bigint NOT NULL,                        -- positions of the events that it covers;

@@ -8,7 +8,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.routes import proofs
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -27,6 +26,7 @@ from ledger.engine.values.errors import Behind
 from ledger.features.feed.envelopes import Envelope
 from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes import feeds
+from ledger.features.proof import routes as proofs
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 

@@ -32,13 +32,13 @@ from ledger.engine.log.tables import (
 from ledger.engine.postgres.session import options_of
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Identity, Recorded
-from ledger.log.verifications import Difference, Progress, Report
-from ledger.sealing.shelf import Connection
-from ledger.verification.derived_documents import IssuedDocuments
-from ledger.verification.derived_once import WrittenOnce
-from ledger.verification.derived_pages import Pages
-from ledger.verification.derived_snapshots import Snapshots
-from ledger.verification.differing import Instants
+from ledger.features.proof.sealing.shelf import Connection
+from ledger.features.proof.tables import Difference, Progress, Report
+from ledger.features.proof.verification.derived_documents import IssuedDocuments
+from ledger.features.proof.verification.derived_once import WrittenOnce
+from ledger.features.proof.verification.derived_pages import Pages
+from ledger.features.proof.verification.derived_snapshots import Snapshots
+from ledger.features.proof.verification.differing import Instants
 
 _AT_ONCE = 1000
 """Events that are folded at a time."""

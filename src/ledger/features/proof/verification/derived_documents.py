@@ -7,9 +7,9 @@ from typing import Any
 from ledger.domain.statement import StatementIssued
 from ledger.engine.log.tables import STATEMENT_DOCUMENT
 from ledger.engine.values.recorded import Recorded
-from ledger.log.verifications import Report
-from ledger.sealing.shelf import Connection
-from ledger.verification.differing import differs, missing
+from ledger.features.proof.sealing.shelf import Connection
+from ledger.features.proof.tables import Report
+from ledger.features.proof.verification.differing import differs, missing
 
 # The documents of these hashes. Of an altered document no more is read.
 _DOCUMENTS = """

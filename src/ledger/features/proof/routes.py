@@ -24,10 +24,10 @@ from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.features.feed.published import PUBLISHED
-from ledger.sealing import shelf
-from ledger.sealing.leaf import leaf_of
-from ledger.sealing.tiles import WIDTH, root_of, tiles_of
-from ledger.sealing.tree import Stretch, consistency, hash_leaf, inclusion
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.leaf import leaf_of
+from ledger.features.proof.sealing.tiles import WIDTH, root_of, tiles_of
+from ledger.features.proof.sealing.tree import Stretch, consistency, hash_leaf, inclusion
 
 router = APIRouter(prefix="/v1/log", tags=["proof"], route_class=LeanRoute)
 

@@ -28,10 +28,10 @@ from ledger.engine.log.tables import (
     LineActivityRow,
 )
 from ledger.engine.values.recorded import Identity, Recorded
+from ledger.features.proof.sealing.shelf import Connection
+from ledger.features.proof.tables import Report
+from ledger.features.proof.verification.differing import differs, extra, missing
 from ledger.features.runs.model.run import RunRequested, RunStarted
-from ledger.log.verifications import Report
-from ledger.sealing.shelf import Connection
-from ledger.verification.differing import differs, extra, missing
 
 _PAGE = 50_000
 """Rows of a page: PostgreSQL compares them, in some tenths of a second."""

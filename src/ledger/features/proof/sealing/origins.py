@@ -14,10 +14,10 @@ from ledger.engine.log.append import StoredRow
 from ledger.engine.log.event_log import is_full, read_log
 from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.sealing import shelf
-from ledger.sealing.growth import AT_ONCE, Contradiction, Growth
-from ledger.sealing.leaf import UnreadableEvent, leaf_of
-from ledger.sealing.note import (
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.growth import AT_ONCE, Contradiction, Growth
+from ledger.features.proof.sealing.leaf import UnreadableEvent, leaf_of
+from ledger.features.proof.sealing.note import (
     BadNote,
     Checkpoint,
     Signer,
@@ -27,11 +27,11 @@ from ledger.sealing.note import (
     origin_named,
     parse,
 )
-from ledger.sealing.shelf import Mark, Sealed, State
-from ledger.sealing.standing import judge
-from ledger.sealing.tiles import GrowingTree
-from ledger.sealing.tree import hash_leaf
-from ledger.sealing.watch import CannotSign, WitnessWatch
+from ledger.features.proof.sealing.shelf import Mark, Sealed, State
+from ledger.features.proof.sealing.standing import judge
+from ledger.features.proof.sealing.tiles import GrowingTree
+from ledger.features.proof.sealing.tree import hash_leaf
+from ledger.features.proof.sealing.watch import CannotSign, WitnessWatch
 
 # The origins before the present one, the latest first.
 _FORMER = """

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ledger.engine.log.vault import CannotOpen, Vault
-from ledger.log.verifications import Difference, Report
-from ledger.sealing import shelf
-from ledger.sealing.note import BadNote, Checkpoint, Verifier
-from ledger.sealing.origins import former_origins
-from ledger.sealing.witness import Witness
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.note import BadNote, Checkpoint, Verifier
+from ledger.features.proof.sealing.origins import former_origins
+from ledger.features.proof.sealing.witness import Witness
+from ledger.features.proof.tables import Difference, Report
 
 _PAGE = 500
 

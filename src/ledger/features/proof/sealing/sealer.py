@@ -25,13 +25,13 @@ from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pipeline import Pipeline, Statement
 from ledger.engine.postgres.session import DURABLE
 from ledger.engine.writer.periodic import LedSession, Periodic
-from ledger.sealing import shelf
-from ledger.sealing.growth import Contradiction, Growth
-from ledger.sealing.leaf import UnreadableEvent
-from ledger.sealing.note import BadNote, Checkpoint, Signer
-from ledger.sealing.shelf import Mark, Sealed
-from ledger.sealing.standing import SEALS, Case, Fit, Verdict, Witnessed, judge
-from ledger.sealing.watch import CannotSign, Sight, WitnessWatch
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.growth import Contradiction, Growth
+from ledger.features.proof.sealing.leaf import UnreadableEvent
+from ledger.features.proof.sealing.note import BadNote, Checkpoint, Signer
+from ledger.features.proof.sealing.shelf import Mark, Sealed
+from ledger.features.proof.sealing.standing import SEALS, Case, Fit, Verdict, Witnessed, judge
+from ledger.features.proof.sealing.watch import CannotSign, Sight, WitnessWatch
 
 _EVERY_SECONDS = 0.4
 """The sealer is then at most a second behind, including its own work and a busy machine."""

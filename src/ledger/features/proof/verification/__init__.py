@@ -10,5 +10,5 @@
     differing.py          the differences, as they are named
     nightly.py            the loop that does all this each night
 
-Findings are kept by ``log/verifications.py``. Views are compared by ``engine/views/compare.py``.
+Findings are kept by ``features/proof/tables.py``. Views are compared by ``engine/views/compare.py``.
 """

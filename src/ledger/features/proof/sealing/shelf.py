@@ -9,8 +9,8 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.log.append import StoredRow
 from ledger.engine.log.vault import Vault
-from ledger.sealing.note import BadNote, Signer, Verifier
-from ledger.sealing.tiles import Tile
+from ledger.features.proof.sealing.note import BadNote, Signer, Verifier
+from ledger.features.proof.sealing.tiles import Tile
 
 Connection = psycopg.Connection[TupleRow]
 

@@ -20,7 +20,9 @@ from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
 from ledger.engine.views.definitions import compare as compare_definitions
 from ledger.engine.writer.periodic import LedSession, Periodic
-from ledger.log.verifications import (
+from ledger.features.proof.sealing.note import BadNote
+from ledger.features.proof.sealing.shelf import Connection
+from ledger.features.proof.tables import (
     NAMED,
     NEW,
     OLD,
@@ -32,10 +34,8 @@ from ledger.log.verifications import (
     findings,
     keep,
 )
-from ledger.sealing.note import BadNote
-from ledger.sealing.shelf import Connection
-from ledger.verification.check import Scope, check
-from ledger.verification.derived import compare
+from ledger.features.proof.verification.check import Scope, check
+from ledger.features.proof.verification.derived import compare
 from projections import projections
 
 _EVERY_SECONDS = 30.0

@@ -12,12 +12,12 @@ from psycopg.pq import Format
 
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.values.values import format_instant, instant_of
-from ledger.log.verifications import Difference
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
+from ledger.features.proof.sealing.tiles import WIDTH, Tile
+from ledger.features.proof.sealing.tree import hash_leaf
+from ledger.features.proof.tables import Difference
 from ledger.records import EVENTS as EVENT_CLASSES
-from ledger.sealing import shelf
-from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
-from ledger.sealing.tiles import WIDTH, Tile
-from ledger.sealing.tree import hash_leaf
 
 EVENTS = "ledger_events"
 """The table of events."""

@@ -15,9 +15,9 @@ import msgspec
 from ledger.engine.log.snapshots import FOLD, KINDS, Aggregate, encode
 from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.values.recorded import Recorded
-from ledger.log.verifications import Difference, Report
-from ledger.sealing.shelf import Connection
-from ledger.verification.differing import differs, extra, key_text
+from ledger.features.proof.sealing.shelf import Connection
+from ledger.features.proof.tables import Difference, Report
+from ledger.features.proof.verification.differing import differs, extra, key_text
 
 _PAGE = 2000
 

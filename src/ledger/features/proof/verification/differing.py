@@ -12,7 +12,7 @@ from ledger.engine.log.lineage import IDS_MOVED
 from ledger.engine.log.tables import ID_COUNTER, LEASE
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.values import format_instant
-from ledger.log.verifications import Difference
+from ledger.features.proof.tables import Difference
 
 Columns = Mapping[str, Any]
 

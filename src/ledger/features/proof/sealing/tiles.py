@@ -7,7 +7,7 @@ that is not full only grows at its end.
 
 from collections.abc import Iterable, Mapping
 
-from ledger.sealing.tree import EMPTY, Node, Stretch, hash_pair, join, nodes_of
+from ledger.features.proof.sealing.tree import EMPTY, Node, Stretch, hash_pair, join, nodes_of
 
 Tile = tuple[int, int]
 

@@ -10,11 +10,11 @@ from datetime import datetime
 
 from ledger import __version__
 from ledger.engine.postgres.leadership import LeadBeat
-from ledger.sealing import shelf
-from ledger.sealing.growth import compare_with_tree
-from ledger.sealing.note import BadNote
-from ledger.sealing.standing import Fit, Verdict, Witnessed, judge
-from ledger.sealing.watch import CannotSign, Sight, WitnessWatch
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.growth import compare_with_tree
+from ledger.features.proof.sealing.note import BadNote
+from ledger.features.proof.sealing.standing import Fit, Verdict, Witnessed, judge
+from ledger.features.proof.sealing.watch import CannotSign, Sight, WitnessWatch
 
 _logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from ledger.engine.http.reading import Asking, Present
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.postgres.timing import LIVING_SECONDS
-from ledger.log.verifications import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
-from ledger.sealing.note import BadNote, parse
-from ledger.sealing.origins import FormerOrigin
-from ledger.verification.nightly import next_night
+from ledger.features.proof.sealing.note import BadNote, parse
+from ledger.features.proof.sealing.origins import FormerOrigin
+from ledger.features.proof.tables import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
+from ledger.features.proof.verification.nightly import next_night
 
 router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=PageRoute)
 

@@ -15,11 +15,18 @@ from typing import NamedTuple
 
 from ledger.engine.log import nodes
 from ledger.engine.postgres.timing import LIVING_SECONDS
-from ledger.sealing import shelf
-from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier, number_of, parse
-from ledger.sealing.shelf import Mark, Sealed, State
-from ledger.sealing.standing import Known, Row, Vigil, Witnessed
-from ledger.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.note import (
+    BadNote,
+    Checkpoint,
+    Signer,
+    Verifier,
+    number_of,
+    parse,
+)
+from ledger.features.proof.sealing.shelf import Mark, Sealed, State
+from ledger.features.proof.sealing.standing import Known, Row, Vigil, Witnessed
+from ledger.features.proof.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
 
 _logger = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.log.vault import Vault
-from ledger.log.verifications import Difference, Progress, Report
-from ledger.sealing import shelf
-from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
-from ledger.sealing.witness import kept_notes
-from ledger.verification.checkpoints import Checkpoints, Signed
-from ledger.verification.stored import (
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
+from ledger.features.proof.sealing.witness import kept_notes
+from ledger.features.proof.tables import Difference, Progress, Report
+from ledger.features.proof.verification.checkpoints import Checkpoints, Signed
+from ledger.features.proof.verification.stored import (
     EVENTS,
     UNREADABLE,
     Mismatch,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ledger.sealing.note import number_of, origin_named
+from ledger.features.proof.sealing.note import number_of, origin_named
 
 
 class Witness:

@@ -13,9 +13,16 @@ from typing import Any
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
 from ledger.engine.postgres.table import Table
-from ledger.log.verifications import Report
-from ledger.sealing.shelf import Connection
-from ledger.verification.differing import differing, differs, extra, may_be_extra, missing, plain
+from ledger.features.proof.sealing.shelf import Connection
+from ledger.features.proof.tables import Report
+from ledger.features.proof.verification.differing import (
+    differing,
+    differs,
+    extra,
+    may_be_extra,
+    missing,
+    plain,
+)
 
 _PAGE = 10_000
 """Rows of a page."""

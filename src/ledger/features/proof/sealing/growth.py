@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from ledger.engine.log.append import StoredRow
 from ledger.engine.log.event_log import is_full, read_log
 from ledger.engine.postgres.pipeline import Pipeline
-from ledger.sealing import shelf
-from ledger.sealing.leaf import leaf_of
-from ledger.sealing.note import Checkpoint
-from ledger.sealing.shelf import Sealed
-from ledger.sealing.standing import Fit, Witnessed
-from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
-from ledger.sealing.tree import Stretch, consistency, grown_from, hash_leaf
-from ledger.sealing.watch import CannotSign
+from ledger.features.proof.sealing import shelf
+from ledger.features.proof.sealing.leaf import leaf_of
+from ledger.features.proof.sealing.note import Checkpoint
+from ledger.features.proof.sealing.shelf import Sealed
+from ledger.features.proof.sealing.standing import Fit, Witnessed
+from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
+from ledger.features.proof.sealing.tree import Stretch, consistency, grown_from, hash_leaf
+from ledger.features.proof.sealing.watch import CannotSign
 
 AT_ONCE = 4_000
 """Events per checkpoint at most, unless a witness has more."""

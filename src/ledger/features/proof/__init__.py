@@ -1,0 +1,1 @@
+"""The proof that nothing in the log was changed: the sealed log and its verification."""
