@@ -9,7 +9,7 @@ from projections.runs.view import RunView
 from projections.statement.view import StatementView
 from projections.watches.source.view import SourceView
 from projections.watches.view import WatchView
-from projections.webhook.view import WebhookView
+from projections.webhooks.view import WebhookView
 
 
 def projections() -> tuple[Projection, ...]:

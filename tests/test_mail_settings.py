@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ledger.domain.channel import MailServer
+from ledger.features.webhooks.model.channel import MailServer
 from ledger.settings import Settings
 
 SECRET = "hunter2"

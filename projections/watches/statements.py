@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Literal, get_args
 
-from ledger.domain.endpoint import EVERY_TYPE
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import (
     Read,
@@ -16,6 +15,7 @@ from ledger.engine.views.statements import (
 )
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.model.watch import Severity
+from ledger.features.webhooks.model.endpoint import EVERY_TYPE
 from projections.watches.shown import AlertStatus
 
 # Watches.

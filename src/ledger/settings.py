@@ -14,17 +14,17 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from ledger.domain.channel import (
+from ledger.engine.telemetry.lines import LogFormat
+from ledger.engine.values.origins import ORIGIN, is_guarded, is_origin, is_this_machine
+from ledger.engine.values.values import escaped
+from ledger.features.sign_in.settings import SignInSettings, read_secret
+from ledger.features.webhooks.model.channel import (
     MAIL_DOMAIN,
     ChannelRules,
     MailSecurity,
     MailServer,
     is_mail_address,
 )
-from ledger.engine.telemetry.lines import LogFormat
-from ledger.engine.values.origins import ORIGIN, is_guarded, is_origin, is_this_machine
-from ledger.engine.values.values import escaped
-from ledger.features.sign_in.settings import SignInSettings, read_secret
 
 _PREFIX = "LEDGER_"
 

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Identity
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch
+from ledger.features.webhooks.commands import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import REPORTER, Ledger

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 
-from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.engine.writer.command import Command, OwnCommand, TurnDown
 from ledger.engine.writer.request import IdempotencyKey
@@ -19,6 +18,7 @@ from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.read_notes import NoteRead, SeenLine
 from ledger.features.traces.commands import GiveParent
+from ledger.features.webhooks.commands import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import Item, Ledger
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
+from ledger.features.webhooks.commands import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.service.composition.writing import create_writer
 from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger

@@ -6,12 +6,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.commands.webhooks import DeleteEndpoint
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.keys.commands import RevokeApiKey, UpdateApiKey
 from ledger.features.lines.commands.lines import Pause
 from ledger.features.runs.commands import ExpireLease
+from ledger.features.webhooks.commands import DeleteEndpoint
 from tests.application.test_decision_tables import create_endpoint, create_key, rotate_key
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger

@@ -2,7 +2,13 @@
 
 import pytest
 
-from ledger.domain.channel import STRICT, ChannelRules, WrongAddress, address_of, new_address_of
+from ledger.features.webhooks.model.channel import (
+    STRICT,
+    ChannelRules,
+    WrongAddress,
+    address_of,
+    new_address_of,
+)
 
 SLACK = "https://hooks.slack.com/services/T0001/B0001/abcDEF123"
 ANY = ChannelRules(any_host=True)

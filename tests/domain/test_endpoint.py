@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.endpoint import (
+from ledger.engine.values.errors import InvalidState
+from ledger.features.webhooks.model.endpoint import (
     MAX_SECRETS,
     OVERLAP,
     Endpoint,
@@ -18,7 +19,6 @@ from ledger.domain.endpoint import (
     WebhookTestRequested,
     WebhookUpdated,
 )
-from ledger.engine.values.errors import InvalidState
 from tests.support.domain import after, given, minute, recorded
 
 ORGANIZATION, WORKSPACE = "ORG-26-000001", "WS-26-000001"

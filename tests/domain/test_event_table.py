@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
-from ledger.domain import endpoint, statement
-from ledger.domain.endpoint import Endpoint
+from ledger.domain import statement
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
@@ -23,6 +22,8 @@ from ledger.features.lines.model.execution_events import EXECUTION_EVENTS
 from ledger.features.runs.model import run
 from ledger.features.runs.model.run import Run
 from ledger.features.watches.model import alert, watch
+from ledger.features.webhooks.model import endpoint
+from ledger.features.webhooks.model.endpoint import Endpoint
 from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections
 from projections.lines.line import LineFold

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ledger.feed.sender import Attempt, Sender
-from ledger.feed.signing import create_secret
+from ledger.features.webhooks.delivery.sender import Attempt, Sender
+from ledger.features.webhooks.delivery.signing import create_secret
 from tests.support.receiver import Answer, Receiver
 
 EVENT = "EVT-26-000042"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 
-from ledger.feed.formats.contents import content_of
-from ledger.feed.formats.plain import Manner
+from ledger.features.webhooks.formats.contents import content_of
+from ledger.features.webhooks.formats.plain import Manner
 from tests.support.alerts import Alarms, alarms
 from tests.support.channels import PAGERDUTY, SLACK
 from tests.support.receiver import Answer, Receiver

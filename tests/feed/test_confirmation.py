@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from ledger.feed import lead
-from ledger.feed.lead import Confirmation
+from ledger.features.webhooks.delivery import lead
+from ledger.features.webhooks.delivery.lead import Confirmation
 
 
 def test_a_lead_is_certain_for_a_while_after_it_was_confirmed() -> None:

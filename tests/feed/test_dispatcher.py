@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from projections.webhook.view import WebhookView
+from projections.webhooks.view import WebhookView
 from tests.support.facts import fact
 from tests.support.feeds import ENVELOPE
 from tests.support.model import model_of

@@ -280,7 +280,7 @@ def test_deliveries_are_kept_no_longer_than_their_endpoint(ledger: WebhookLedger
 def test_deliveries_wait_for_the_view_of_events_while_it_is_built(
     ledger: WebhookLedger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG", "ledger.feed.dispatcher")
+    caplog.set_level("DEBUG", "ledger.features.webhooks.delivery.dispatcher")
     with Receiver() as receiver:
         ledger.start()
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)

@@ -9,8 +9,8 @@ import pytest
 from cloudevents.core.bindings import http as binding
 from standardwebhooks import Webhook
 
-from ledger.feed.formats.contents import content_of
-from ledger.feed.formats.plain import CLOUDEVENT, Manner
+from ledger.features.webhooks.formats.contents import content_of
+from ledger.features.webhooks.formats.plain import CLOUDEVENT, Manner
 from tests.support.alerts import Alarms, alarms
 from tests.support.facts import ORGANIZATION
 from tests.support.receiver import Receiver, Request

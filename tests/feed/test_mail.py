@@ -17,12 +17,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.domain.channel import MailSecurity, MailServer
-from ledger.feed.formats.mail import bytes_of, mail_of
-from ledger.feed.formats.plain import Manner
-from ledger.feed.formats.wording import saying_of
-from ledger.feed.mailer import Mailer
-from ledger.feed.sender import Attempt
+from ledger.features.webhooks.delivery.mailer import Mailer
+from ledger.features.webhooks.delivery.sender import Attempt
+from ledger.features.webhooks.formats.mail import bytes_of, mail_of
+from ledger.features.webhooks.formats.plain import Manner
+from ledger.features.webhooks.formats.wording import saying_of
+from ledger.features.webhooks.model.channel import MailSecurity, MailServer
 from tests.feed.sending import now
 from tests.feed.test_channels import BEGINNINGS, PUBLIC, envelope, stored_anywhere
 from tests.support.alerts import alarms

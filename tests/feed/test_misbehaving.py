@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from ledger.feed import answer
-from ledger.feed.sender import Attempt, Sender
+from ledger.features.webhooks.delivery import answer
+from ledger.features.webhooks.delivery.sender import Attempt, Sender
 from tests.feed.sending import (
     BODY,
     EVENT,
@@ -32,7 +32,7 @@ def test_a_receiver_that_never_answers_ends_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watch = Stopwatch()
-    monkeypatch.setattr("ledger.feed.sender.time", watch)
+    monkeypatch.setattr("ledger.features.webhooks.delivery.sender.time", watch)
 
     def hang(request: Request) -> Answer:
         watch.seconds += 0.213

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.feed.deliveries import Deliveries, connect
+from ledger.features.webhooks.delivery.deliveries import Deliveries, connect
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.model import model_of
 from tests.support.rebuilding import rebuild, view

@@ -4,11 +4,11 @@ import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.domain.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdated
-from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
-from ledger.feed.roster import IN_FLIGHT, PROBING, Roster, Watched
-from ledger.feed.verdict import Claimed
-from projections.webhook.view import Standing
+from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
+from ledger.features.webhooks.delivery.roster import IN_FLIGHT, PROBING, Roster, Watched
+from ledger.features.webhooks.delivery.verdict import Claimed
+from ledger.features.webhooks.model.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdated
+from projections.webhooks.view import Standing
 from tests.support.domain import after
 
 NOW = datetime(2026, 4, 15, 13, 0, tzinfo=UTC)

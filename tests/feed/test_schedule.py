@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.feed.schedule import LONGEST_RETRY_AFTER, Schedule, parse_retry_after
+from ledger.features.webhooks.delivery.schedule import (
+    LONGEST_RETRY_AFTER,
+    Schedule,
+    parse_retry_after,
+)
 
 NOW = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 CONTRACT = Schedule((5, 300, 1800, 7200))

@@ -8,8 +8,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from ledger import __version__
-from ledger.feed.sender import Sender
-from ledger.feed.signing import create_secret
+from ledger.features.webhooks.delivery.sender import Sender
+from ledger.features.webhooks.delivery.signing import create_secret
 from tests.feed.sending import (
     BODY,
     EVENT,
@@ -89,8 +89,8 @@ def test_the_latency_is_the_time_until_the_head_of_the_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watch = Stopwatch()
-    monkeypatch.setattr("ledger.feed.sender.time", watch)
-    monkeypatch.setattr("ledger.feed.answer.time", watch)
+    monkeypatch.setattr("ledger.features.webhooks.delivery.sender.time", watch)
+    monkeypatch.setattr("ledger.features.webhooks.delivery.answer.time", watch)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

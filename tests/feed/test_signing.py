@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from ledger.feed import signing
+from ledger.features.webhooks.delivery import signing
 
 EVENT = "EVT-26-000042"
 BODY = '{"type":"execution.blocked","payload":{"reason":"Zoë wartet"}}'.encode()

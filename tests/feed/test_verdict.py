@@ -6,10 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.domain.endpoint import WebhookDeliveryFailed
-from ledger.feed.schedule import Schedule
-from ledger.feed.sender import Attempt
-from ledger.feed.verdict import AttemptVerdict, Claimed, attempt_text, failure_of, judge
+from ledger.features.webhooks.delivery.schedule import Schedule
+from ledger.features.webhooks.delivery.sender import Attempt
+from ledger.features.webhooks.delivery.verdict import (
+    AttemptVerdict,
+    Claimed,
+    attempt_text,
+    failure_of,
+    judge,
+)
+from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
 
 NOW = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 SCHEDULE = Schedule((5, 300))

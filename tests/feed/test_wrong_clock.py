@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.feed import lead
+from ledger.features.webhooks.delivery import lead
 from ledger.service.composition.loops import Dispatching
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import query, until

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain import endpoint as w
 from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
@@ -39,6 +38,7 @@ from ledger.features.watches.model.watch import (
     WatchUpdated,
 )
 from ledger.features.watches.model.watch_hours import WatchHours
+from ledger.features.webhooks.model import endpoint as w
 
 FIRST = Path(__file__).parent
 GROWN = FIRST / "grown"

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.commands.webhooks import CreateEndpoint, EndpointSettings
 from ledger.engine.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.table import Table
@@ -19,7 +18,8 @@ from ledger.features.keys.tokens import create_token
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.derived import TABLES, Compared, compare
 from ledger.features.watches.commands.watches import CreateWatch
-from ledger.feed import signing
+from ledger.features.webhooks.commands import CreateEndpoint, EndpointSettings
+from ledger.features.webhooks.delivery import signing
 from ledger.log.documents import Documents
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY

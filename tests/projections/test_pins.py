@@ -16,7 +16,6 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from ledger.domain import endpoint as w
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS
@@ -25,6 +24,7 @@ from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_indexes, create_tables, table_of
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
+from ledger.features.webhooks.model import endpoint as w
 from ledger.records import EVENT_TABLE, EVENTS
 from projections import projections
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope

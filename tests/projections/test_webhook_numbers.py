@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.application.commands import webhooks
-from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.report import command_of
 from ledger.features.feed.published import TYPES
+from ledger.features.webhooks import commands as webhooks
+from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
 from tests.support.facts import activation, fact
 from tests.support.ledger import Ledger, instant
 from tests.support.model import Model

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ledger.domain import endpoint as w
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.features.lines.model import execution_events as e
-from projections.webhook.view import (
+from ledger.features.webhooks.model import endpoint as w
+from projections.webhooks.view import (
     HEALTH,
     MESSAGE,
     WEBHOOK,

@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.application.commands.webhooks import GiveUpDelivery
-from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import check
 from ledger.features.proof.verification.derived import TABLES, compare
+from ledger.features.webhooks.commands import GiveUpDelivery
+from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.log.test_derived import fill

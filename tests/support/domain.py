@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from ledger.domain.endpoint import Endpoint, WebhookCreated
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.recorded import Actor, Event, Recorded
 from ledger.features.keys.model import ApiKey, ApiKeyCreated
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import Activated
 from ledger.features.runs.model.run import Run, RunRequested, RunStarted
+from ledger.features.webhooks.model.endpoint import Endpoint, WebhookCreated
 
 START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 ACTOR = Actor("user", "USR-1")

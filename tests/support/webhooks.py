@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from standardwebhooks import Webhook
 
-from ledger.application.commands import webhooks
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
@@ -16,7 +15,8 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
-from ledger.feed import signing
+from ledger.features.webhooks import commands as webhooks
+from ledger.features.webhooks.delivery import signing
 from ledger.service.composition.loops import Dispatching
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings

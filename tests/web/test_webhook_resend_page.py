@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from ledger.web.webhooks import MOST, PYTHON, TYPESCRIPT
+from ledger.features.webhooks.page.webhooks import MOST, PYTHON, TYPESCRIPT
 from tests.support.facts import fact
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import until

@@ -15,7 +15,8 @@ from ledger.features.proof import page as integrity
 from ledger.features.runs import page as run
 from ledger.features.sign_in.page import open_id, places, sessions, sign_in
 from ledger.features.watches.page import alerts, sources, watches
-from ledger.web import channels, compare, docs, statements, usage, webhooks
+from ledger.features.webhooks.page import channels, webhooks
+from ledger.web import compare, docs, statements, usage
 
 PAGES = (
     sign_in.router,

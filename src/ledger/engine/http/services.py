@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ledger.domain.channel import STRICT, ChannelRules
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.loop_turns import LoopTurns
@@ -36,6 +35,7 @@ from ledger.features.sign_in.access.authentication import Authenticator
 from ledger.features.sign_in.access.session_store import SessionRules, SessionStore
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.traces.tables import Spans
+from ledger.features.webhooks.model.channel import STRICT, ChannelRules
 from ledger.log.documents import Documents
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger.domain.endpoint import Endpoint
 from ledger.domain.statement import UsageStatement
 from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.writer.refusals import Refusals
@@ -28,6 +27,7 @@ from ledger.features.runs.model.run import Run
 from ledger.features.sign_in.model import Session
 from ledger.features.watches.model.alert import Alert
 from ledger.features.watches.model.watch import Watch
+from ledger.features.webhooks.model.endpoint import Endpoint
 
 Aggregate = (
     Execution

@@ -12,8 +12,6 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from ledger.domain.channel import Format
-from ledger.domain.endpoint import DisabledReason
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import (
     ENDPOINT_ID,
@@ -28,6 +26,8 @@ from ledger.features.keys.model import Permission
 from ledger.features.runs.model.token_usage import TokenUsage
 from ledger.features.watches.model.watch import Condition, Severity, Watch
 from ledger.features.watches.model.watch_hours import WatchHours
+from ledger.features.webhooks.model.channel import Format
+from ledger.features.webhooks.model.endpoint import DisabledReason
 
 S = TypeVar("S", bound=msgspec.Struct)
 

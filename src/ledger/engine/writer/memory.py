@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ledger.domain.endpoint import Endpoint
 from ledger.domain.statement import UsageStatement
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
@@ -35,6 +34,7 @@ from ledger.features.runs.model.run import MAX_ABOVE, Run
 from ledger.features.runs.parents import ABOVE
 from ledger.features.watches.model.alert import Alert
 from ledger.features.watches.model.watch import Watch
+from ledger.features.webhooks.model.endpoint import Endpoint
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""

@@ -22,7 +22,7 @@ from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
 from ledger.features.feed.tail import CHUNK, Selection, Tail, message
-from ledger.feed.roster import share
+from ledger.features.webhooks.delivery.roster import share
 from projections.feed import feeds
 from projections.feed.items import feed_item
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from ledger.application.commands.webhooks import open_secret
 from ledger.application.loops import Housekeeper, LeaseWatch, Sweeper
 from ledger.application.metrics import WriterMetrics
 from ledger.engine.background import Parts
@@ -27,12 +26,13 @@ from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.features.watches.loops.loop import WatchLoop
-from ledger.feed.dispatcher import Dispatcher
-from ledger.feed.lead import Means
-from ledger.feed.mailer import Mailer
-from ledger.feed.roster import GATHER_SECONDS, MOST_IN_FLIGHT
-from ledger.feed.schedule import Schedule
-from ledger.feed.sender import DEADLINE_SECONDS, Sender
+from ledger.features.webhooks.commands import open_secret
+from ledger.features.webhooks.delivery.dispatcher import Dispatcher
+from ledger.features.webhooks.delivery.lead import Means
+from ledger.features.webhooks.delivery.mailer import Mailer
+from ledger.features.webhooks.delivery.roster import GATHER_SECONDS, MOST_IN_FLIGHT
+from ledger.features.webhooks.delivery.schedule import Schedule
+from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Sender
 from ledger.service import leads
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now

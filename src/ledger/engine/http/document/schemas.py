@@ -12,8 +12,6 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel
 
-from ledger.domain.channel import Format
-from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.engine.http.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
 from ledger.engine.values.values import (
     ActorType,
@@ -32,6 +30,8 @@ from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import HealthLevel, SignalName, SignalStatus
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.model.watch_hours import Weekday
+from ledger.features.webhooks.model.channel import Format
+from ledger.features.webhooks.model.endpoint import EVERY_TYPE, DisabledReason
 from projections.watches.shown import AlertStatus
 
 Schema = dict[str, Any]

@@ -13,11 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from ledger.domain.endpoint import (
-    WebhookDeliveryFailed,
-    WebhookRecoveryRequested,
-    WebhookResendRequested,
-)
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.tables import (
@@ -32,6 +27,11 @@ from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Report
 from ledger.features.proof.verification.differing import differs, extra, missing
 from ledger.features.runs.model.run import RunRequested, RunStarted
+from ledger.features.webhooks.model.endpoint import (
+    WebhookDeliveryFailed,
+    WebhookRecoveryRequested,
+    WebhookResendRequested,
+)
 
 _PAGE = 50_000
 """Rows of a page: PostgreSQL compares them, in some tenths of a second."""

@@ -1,0 +1,1 @@
+"""Webhooks and channels: endpoints, and the deliveries to them."""

@@ -1,0 +1,317 @@
+"""Commands about webhook endpoints, from their owners and from the dispatcher (contract, Feeds).
+
+The receipt carries the answer for the caller, since the answer is known when the decision is made.
+A new secret is therefore shown although no view has the endpoint yet, and it is shown again to a
+request that is replayed.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
+from typing import Any, TypeGuard
+
+import msgspec
+
+from ledger.engine.log.tables import ENDPOINT
+from ledger.engine.log.vault import Vault
+from ledger.engine.page.rendering import ShownEndpoint, shown_as
+from ledger.engine.values.errors import Invalid, InvalidState, NotFound
+from ledger.engine.values.principal import DISPATCHER
+from ledger.engine.values.recorded import Event, Identity
+from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, receipt_of
+from ledger.engine.writer.group import Group
+from ledger.engine.writer.request import Receipt, TenantOf
+from ledger.features.watches.model.watch import Severity
+from ledger.features.webhooks.model.channel import (
+    CHANNEL_TYPES,
+    CHANNELS,
+    DELIVERY_FAILED,
+    STRICT,
+    Channel,
+    ChannelRules,
+    Format,
+    WrongAddress,
+    address_of,
+    new_address_of,
+)
+from ledger.features.webhooks.model.endpoint import (
+    EVERY_TYPE,
+    MAX_ENDPOINTS,
+    DisabledReason,
+    Endpoint,
+    WebhookCreated,
+    WebhookDeleted,
+    WebhookDeliveryFailed,
+    WebhookTestRequested,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EndpointSettings(msgspec.Struct, frozen=True):
+    """The settings that the owner of an endpoint gives; UNSET leaves a setting as it is."""
+
+    url: str | msgspec.UnsetType | None = msgspec.UNSET
+    event_types: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    format: Format | msgspec.UnsetType = msgspec.UNSET
+    """Only at the creation."""
+    watch_ids: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
+    min_severity: Severity | msgspec.UnsetType = msgspec.UNSET
+    details: bool | msgspec.UnsetType = msgspec.UNSET
+    routing_key: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are not left as they are."""
+        values = msgspec.structs.asdict(self)
+        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+
+
+def secret_purpose(endpoint_id: str) -> str:
+    """The purpose under which an endpoint's secrets are sealed (``Vault.seal``)."""
+    return f"webhook-secret|{endpoint_id}"
+
+
+def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
+    """A signing secret, ``whsec_…``, or the secret of a channel's address. Raises CannotOpen."""
+    return vault.open(secret_purpose(endpoint_id), sealed).decode()
+
+
+@dataclass(eq=False, repr=False)
+class CreateEndpoint(NewCommand):
+    """Set up an endpoint for an organization or one of its workspaces."""
+
+    action = "webhook.create"
+    issues = "WHK"
+
+    _: KW_ONLY
+    secret: str
+    """Signs, except where the address has a secret of its own."""
+    settings: EndpointSettings
+    rules: ChannelRules = STRICT
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
+        self.require_seen()
+        organization_id = self.require_tenant()
+        if group.owned(ENDPOINT, organization_id) >= MAX_ENDPOINTS:
+            most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
+            raise InvalidState(most)
+        given, signs = self.settings.given, True
+        format_, secret = given.get("format", "standard"), self.secret
+        require_types(format_, given)
+        url, key = given.pop("url", None), given.pop("routing_key", None)
+        if is_channel(format_):
+            signs = False
+            with _naming_the_field():
+                url, secret = new_address_of(format_, url, key, self.rules)
+        else:
+            require_plain(url, key)
+        endpoint = Endpoint(group.issue("WHK"))
+        sealed = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
+        body = WebhookCreated(**given, url=url, secret=sealed)
+        tenant = (organization_id, self.workspace_id, None)
+        recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
+        return receipt(recorded, _answer(endpoint, secret=secret if signs else None))
+
+
+class _EndpointCommand(SubjectCommand):
+    """A command about one endpoint: it records ``_event`` and answers with ``_shown``."""
+
+    subject_type = "webhook"
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound, Invalid or InvalidState."""
+        endpoint = group.memory.endpoint(self.subject_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        recorded = group.record(endpoint, self._event(endpoint, group), group.now, self)
+        return receipt(recorded, self._shown(endpoint))
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        raise NotImplementedError
+
+    def _shown(self, endpoint: Endpoint) -> bytes | None:
+        return _answer(endpoint)
+
+
+@dataclass(eq=False, repr=False)
+class UpdateEndpoint(_EndpointCommand):
+    """Change the settings that were given."""
+
+    action = "webhook.update"
+
+    settings: EndpointSettings = field(kw_only=True)
+    rules: ChannelRules = field(kw_only=True, default=STRICT)
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        given = self.settings.given
+        require_types(endpoint.format, given)
+        key = given.pop("routing_key", None)
+        if is_channel(endpoint.format):
+            given |= self._address(endpoint, given.pop("url", None), key, group)
+        else:
+            require_plain(given.get("url", endpoint.url), key)
+        return endpoint.update(**given)
+
+    def _address(
+        self, endpoint: Endpoint, url: str | None, key: str | None, group: Group
+    ) -> dict[str, Any]:
+        """The changed settings of a channel's address. The shown address changes nothing."""
+        assert is_channel(endpoint.format)
+        with _naming_the_field():
+            given = None if url == endpoint.url else url
+            shown, secret = address_of(endpoint.format, given, key, self.rules)
+        found: dict[str, Any] = {} if shown is None else {"url": shown}
+        if secret is not None:
+            found["secret"] = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
+        return found
+
+
+class DeleteEndpoint(_EndpointCommand):
+    """Remove an endpoint."""
+
+    action = "webhook.delete"
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        return WebhookDeleted()
+
+
+@dataclass(eq=False, repr=False)
+class RotateSecret(_EndpointCommand):
+    """Replace the secret; the old secret keeps signing for a day."""
+
+    action = "webhook.rotate_secret"
+
+    secret: str = field(kw_only=True)
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
+        return endpoint.rotate_secret(sealed, group.now)
+
+    def _shown(self, endpoint: Endpoint) -> bytes:
+        return _answer(endpoint, secret=self.secret)
+
+
+@dataclass(eq=False, repr=False)
+class RecoverEndpoint(_EndpointCommand):
+    """Send again those events recorded since an instant that were not delivered."""
+
+    action = "webhook.recover"
+
+    since: datetime | None = field(kw_only=True)
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        if self.since is None or self.since > group.now:
+            raise Invalid.at("/since", "lies in the future")
+        return endpoint.request_recovery(self.since)
+
+
+@dataclass(eq=False, repr=False)
+class ResendDelivery(_EndpointCommand):
+    """Send one event again, under the same id and number."""
+
+    action = "webhook.resend"
+
+    event_id: str = field(kw_only=True)
+    is_known: bool = field(kw_only=True)
+    """Whether the endpoint has a delivery of the event, which the view alone knows."""
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        if not self.is_known:
+            raise NotFound("The endpoint has no delivery of this event.")
+        return endpoint.request_resend(self.event_id)
+
+
+class TestEndpoint(_EndpointCommand):
+    """Send a test delivery, which has no sequence number, to show whether the endpoint works."""
+
+    __test__ = False
+    action = "webhook.test"
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        return WebhookTestRequested()
+
+
+class DisableEndpoint(_EndpointCommand):
+    """A command of the dispatcher: stop delivering, by a rule."""
+
+    def __init__(
+        self, endpoint_id: str, reason: DisabledReason, url: str, secret: bytes | None = None
+    ) -> None:
+        super().__init__(endpoint_id, DISPATCHER)
+        self._reason, self._url, self._secret = reason, url, secret
+
+    def _event(self, endpoint: Endpoint, group: Group) -> Event:
+        return endpoint.disable(self._reason, self._url, self._secret)
+
+
+class GiveUpDelivery(_EndpointCommand):
+    """A command of the dispatcher: record that a delivery failed for good, once.
+
+    The dispatcher may hand in the same failure several times.
+    """
+
+    def __init__(
+        self, endpoint_id: str, event_id: str, round_: int, body: WebhookDeliveryFailed
+    ) -> None:
+        super().__init__(endpoint_id, DISPATCHER)
+        self._event_id, self._body = event_id, body
+        self._round = round_
+
+    def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
+        organization_id = tenant_of(self.subject_id)
+        return () if organization_id is None else (self._identity(organization_id),)
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound if the endpoint is deleted."""
+        endpoint = group.memory.endpoint(self.subject_id, self.principal)
+        identity = self._identity(endpoint.organization_id or "")
+        earlier = group.memory.first(identity)
+        if earlier is not None:
+            return receipt_of(earlier, duplicate=True)
+        recorded = group.record(endpoint, self._body, group.now, self, caused_by=self._event_id)
+        group.tables.identify(identity, recorded)
+        return receipt(recorded)
+
+    def _identity(self, organization_id: str) -> Identity:
+        return Identity.of_delivery(organization_id, self.subject_id, self._event_id, self._round)
+
+
+def _answer(endpoint: Endpoint, **secret: str | None) -> bytes:
+    # The state of deliveries is shown to readers only; no decision depends on it.
+    document = msgspec.structs.asdict(shown_as(ShownEndpoint, endpoint, status=None))
+    return _encode({"data": document | secret})
+
+
+def is_channel(format_: Format) -> TypeGuard[Channel]:
+    return format_ in CHANNELS
+
+
+def require_types(format_: Format, given: Mapping[str, Any]) -> None:
+    """Raise Invalid for a type of events that a channel is not told of."""
+    if is_channel(format_) and not {*given.get("event_types", ())} <= {*CHANNEL_TYPES, EVERY_TYPE}:
+        raise Invalid.at(
+            "/event_types", f"must name types of alerts, or {DELIVERY_FAILED}, for this format"
+        )
+
+
+def require_plain(url: str | None, routing_key: str | None) -> None:
+    """Raise Invalid for an address that only a channel has, or for none."""
+    if url is None:
+        raise Invalid.at("/url", "is required")
+    if url.startswith("mailto:"):
+        raise Invalid.at("/url", "must be an http or https URL with a host")
+    if routing_key is not None:
+        raise Invalid.at("/routing_key", "is for the format pagerduty alone")
+
+
+@contextmanager
+def _naming_the_field() -> Iterator[None]:
+    try:
+        yield
+    except WrongAddress as error:
+        raise Invalid.at(f"/{error.field}", error.sentence) from error

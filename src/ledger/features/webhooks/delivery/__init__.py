@@ -1,0 +1,1 @@
+"""From the feed to an endpoint: schedule, signature, connection, verdict."""

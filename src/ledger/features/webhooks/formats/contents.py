@@ -1,0 +1,75 @@
+"""The content of a request, by the endpoint's format (contract, Feeds)."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from ledger.engine.page.rendering import json_text
+from ledger.features.webhooks.formats import pagerduty, slack
+from ledger.features.webhooks.formats.plain import (
+    CLOUDEVENT,
+    JSON,
+    Content,
+    Manner,
+    cloudevent_of,
+    told,
+)
+from ledger.features.webhooks.formats.wording import saying_of
+from ledger.features.webhooks.model.channel import HIDDEN, Format
+
+_FINAL: Mapping[Format, range | tuple[int, ...]] = {
+    "slack": (400, 403, 404),
+    "pagerduty": (400,),
+    "email": range(500, 600),
+}
+"""Answers after which another attempt would be in vain."""
+
+
+def content_of(manner: Manner, bodies: Sequence[str], secret: str = HIDDEN) -> Content:
+    """The content of a request about events. ``bodies`` are their envelopes with their numbers.
+
+    Only Slack is told of several events at once.
+    """
+    if manner.format == "standard" and manner.details:
+        return Content(JSON, bodies[0])
+    type_, make = _MAKERS[manner.format]
+    return Content(type_, json_text(make(manner, bodies, secret)))
+
+
+def is_final(format_: Format, status: int | None) -> bool:
+    """Whether an answer ends a delivery at once."""
+    return status in _FINAL.get(format_, ())
+
+
+def without_secrets(text: str | None, format_: Format, secret: str) -> str | None:
+    """The text of a receiver's answer, with the secrets of its address hidden."""
+    if text is None:
+        return None
+    for part in [secret, urlsplit(secret).path] if format_ == "slack" else secret.split(","):
+        text = re.sub(re.escape(part), HIDDEN, text, flags=re.IGNORECASE)
+    return text
+
+
+def _standard(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return told(manner, bodies[0])
+
+
+def _cloudevents(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return cloudevent_of(told(manner, bodies[0]))
+
+
+def _slack(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return slack.message_of([saying_of(manner, body) for body in bodies])
+
+
+def _pagerduty(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return pagerduty.event_of(saying_of(manner, bodies[0]), told(manner, bodies[0]), secret)
+
+
+_MAKERS: Mapping[Format, tuple[str, Callable[[Manner, Sequence[str], str], dict[str, Any]]]] = {
+    "standard": (JSON, _standard),
+    "cloudevents": (CLOUDEVENT, _cloudevents),
+    "slack": (JSON, _slack),
+    "pagerduty": (JSON, _pagerduty),
+}

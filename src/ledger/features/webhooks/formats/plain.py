@@ -1,0 +1,71 @@
+"""The formats that carry the envelope itself: ``standard`` and ``cloudevents`` (contract, Feeds).
+
+An endpoint without ``details`` is sent of an alert what names and dates it, and no word of a
+tenant.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.features.webhooks.model.channel import Format
+
+JSON = "application/json"
+CLOUDEVENT = "application/cloudevents+json"
+
+ALERT = "alert."
+"""The beginning of the types of alerts' events."""
+
+_KEPT = ("alert_id", "watch_id", "severity", "subject", "since", "due", "evidence", "until")
+"""The fields of an alert's payload that an endpoint without details is sent, if the type has them.
+Of the condition it is sent the kind."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Manner(NamedTuple):
+    """How an endpoint is told of an event."""
+
+    format: Format
+    details: bool
+    public_url: str | None
+    """The address below which links lead; None: there are no links."""
+
+    def link_to(self, subject: Mapping[str, str]) -> str | None:
+        """The address of the page about an alert or a webhook endpoint; None: there is none."""
+        if self.public_url is None:
+            return None
+        return f"{self.public_url}/ui/{subject['type']}s/{subject['id']}"
+
+
+class Content(NamedTuple):
+    """The body of a request, and its type."""
+
+    type: str
+    text: str
+
+
+def told(manner: Manner, body: str) -> dict[str, Any]:
+    """The envelope, with or without the details of an alert."""
+    envelope = _decode(body)
+    if manner.details or not envelope["type"].startswith(ALERT):
+        return envelope
+    payload = envelope["payload"]
+    kept = {name: payload[name] for name in _KEPT if name in payload}
+    if "condition" in payload:
+        kept["condition"] = {"kind": payload["condition"]["kind"]}
+    return envelope | {"payload": kept | {"link": manner.link_to(envelope["subject"])}}
+
+
+def cloudevent_of(envelope: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": envelope["id"],
+        "source": f"/v1/organizations/{envelope['organization_id']}",
+        "type": envelope["type"],
+        "subject": envelope["subject"]["id"],
+        "time": envelope["occurred_at"],
+        "datacontenttype": JSON,
+        "data": envelope,
+    }

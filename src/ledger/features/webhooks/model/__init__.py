@@ -1,0 +1,1 @@
+"""The aggregate of an endpoint; the channels of people."""

@@ -1,0 +1,267 @@
+"""Channels as people set them up and try them, in one dialog (``/ui/webhooks/channel``).
+
+A channel is an endpoint that tells people, and its address is a secret. The field of a URL or a key
+is therefore sent once, and is in no page, not even in that of a refused form.
+"""
+
+import re
+from collections.abc import Awaitable, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import Field, model_validator
+
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.reading import Asking, Identifier, Present
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.http.writing import checked
+from ledger.engine.page.addresses import with_parameter
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.names import names_of_watches
+from ledger.engine.page.pages import (
+    Form,
+    PageRoute,
+    Typed,
+    gathered,
+    go,
+    idempotency_of,
+    read_answer,
+)
+from ledger.engine.page.rendering import ShownEndpoint
+from ledger.engine.values.errors import Invalid
+from ledger.engine.values.values import EVENT_ID
+from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.watches.model.watch import Severity
+from ledger.features.webhooks.commands import CreateEndpoint, TestEndpoint, UpdateEndpoint
+from ledger.features.webhooks.delivery.signing import ShownDelivery
+from ledger.features.webhooks.model.channel import (
+    CHANNEL_TYPES,
+    CHANNELS,
+    DELIVERY_FAILED,
+    PAGERDUTY,
+    Channel,
+)
+from ledger.features.webhooks.model.endpoint import EVERY_TYPE
+from ledger.features.webhooks.page.webhook_forms import SettingsForm
+from ledger.features.webhooks.routes import webhooks as api
+from ledger.features.webhooks.routes.bodies import NewWebhook, WebhookChanges
+
+PATH = "/ui/webhooks"
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+
+_PERMISSION = "webhooks:manage"
+
+_WATCH = "watch:"
+"""Prefix of the name of a watch's box."""
+
+ALERTS = sorted(CHANNEL_TYPES - {DELIVERY_FAILED})
+"""The types that a new channel is told of, unless a person chooses others."""
+
+REGIONS = dict(zip(PAGERDUTY, ("United States", "Europe"), strict=True))
+"""The URLs of PagerDuty, and their names on the page."""
+
+FIELDS: Mapping[Channel, str] = {"slack": "url", "pagerduty": "region", "email": "addresses"}
+"""The form's field for the URL of each kind of channel."""
+
+
+class ChannelForm(SettingsForm):
+    """The form that sets up a channel, or replaces its settings; an address may then be absent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_watches(cls, values: Any) -> Any:
+        return gathered(values, _WATCH, "watch_ids")
+
+    format: Channel = "slack"
+    addresses: Typed = None
+    region: Typed = None
+    routing_key: Typed = None
+    min_severity: Severity = "info"
+    watches: Literal["all", "chosen"] = "all"
+    watch_ids: Typed = None
+    details: Literal["on"] | None = None
+    organization_id: Typed = None
+    workspace_id: Typed = None
+
+    @property
+    def is_more(self) -> bool:
+        """Whether something is set that the form shows behind *more*."""
+        is_plain = sorted(self.types) == ALERTS and self.details is not None
+        return not is_plain or self.workspace_id is not None
+
+    @property
+    def watched(self) -> list[str]:
+        return self.watch_ids.split(",") if self.watch_ids else []
+
+    def said(self, *more: str) -> dict[str, Any]:
+        """The settings as the API takes them, and ``more`` of the fields, if they are filled in."""
+        url = getattr(self, FIELDS[self.format])
+        if url is not None and self.format == "email":
+            url = "mailto:" + ",".join(re.findall(r"[^\s,;]+", url))
+        given = {"url": url, **{name: getattr(self, name) for name in more}}
+        if self.format == "pagerduty":
+            given["routing_key"] = self.routing_key
+        return {
+            **{name: value for name, value in given.items() if value is not None},
+            "event_types": self.types,
+            "watch_ids": None if self.watches == "all" else self.watched,
+            "min_severity": self.min_severity,
+            "details": self.details is not None,
+            "description": self.description,
+        }
+
+
+class NewChannelQuery(Present):
+    """The parameters of the form for a new channel: what is filled in already."""
+
+    watch_id: Identifier = None
+    organization_id: Identifier = None
+
+
+class TestedQuery(Present):
+    """The event of the test that is followed."""
+
+    test: Annotated[str, Field(pattern=EVENT_ID)]
+
+
+@router.get("/channel", openapi_extra=needs(_PERMISSION))
+async def ask_channel(
+    asking: Asking, query: NewChannelQuery, refused: RefusedForm | None = None
+) -> Response:
+    """The form for a new channel."""
+    draft = ChannelForm.model_construct(
+        which="chosen",
+        event_types=",".join(ALERTS),
+        details="on",
+        watches="chosen" if query.watch_id else "all",
+        watch_ids=query.watch_id,
+        organization_id=query.organization_id,
+    )
+    return await _form(asking, draft, refused)
+
+
+@command_route(router, "/channel", CreateEndpoint, _PERMISSION)
+async def add_channel(asking: Asking, form: ChannelForm) -> Response:
+    """Set up a channel, and send it a test."""
+    key = idempotency_of(asking, form)
+    said = form.said("format", "organization_id", "workspace_id")
+    command = api.create_webhook(asking, checked(said, NewWebhook, key))
+    return await _try(asking, form, command, key)
+
+
+@router.get("/{endpoint_id}/channel", openapi_extra=needs(_PERMISSION))
+async def ask_channel_change(
+    asking: Asking, endpoint_id: str, refused: RefusedForm | None = None
+) -> Response:
+    """The form that changes a channel, with its settings but for its address."""
+    endpoint = await _endpoint(asking, endpoint_id)
+    if endpoint.format not in CHANNELS:
+        return go(f"{PATH}/{endpoint_id}")
+    draft = ChannelForm.model_construct(
+        format=endpoint.format,
+        region=endpoint.url,
+        which="all" if endpoint.event_types == [EVERY_TYPE] else "chosen",
+        event_types=",".join(endpoint.event_types),
+        min_severity=endpoint.min_severity,
+        watches="all" if endpoint.watch_ids is None else "chosen",
+        watch_ids=",".join(endpoint.watch_ids or ()),
+        details="on" if endpoint.details else None,
+        description=endpoint.description,
+    )
+    return await _form(asking, draft, refused, endpoint)
+
+
+@command_route(router, "/{endpoint_id}/channel", UpdateEndpoint, _PERMISSION)
+async def change_channel(asking: Asking, endpoint_id: str, form: ChannelForm) -> Response:
+    """Replace the settings of a channel, and send it a test."""
+    key = idempotency_of(asking, form)
+    sent = checked(form.said(), WebhookChanges, key)
+    return await _try(asking, form, api.update_webhook(asking, endpoint_id, sent), key)
+
+
+@router.get("/{endpoint_id}/tested", openapi_extra=needs(_PERMISSION))
+async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Response:
+    """The result of a test, which the page asks for again until there is one."""
+    endpoint = await _endpoint(asking, endpoint_id)
+    found = await read_answer(
+        api.list_deliveries(asking, endpoint_id, api.DeliveriesQuery(limit=100)),
+        PageOf[ShownDelivery],
+    )
+    test = next((each for each in found.data if each.event_id == query.test), None)
+    return await _CHANNELS.show(
+        asking, "channel_tested.html", [], query, None, endpoint=endpoint, test=test
+    )
+
+
+@command_route(router, "/{endpoint_id}/tested", TestEndpoint, _PERMISSION)
+async def try_again(asking: Asking, form: Form) -> Response:
+    """Send a test again."""
+    return await _CHANNELS.send(asking, form, api.send_webhook_test, partial(_follow, asking))
+
+
+def _follow(asking: Asking, made: Response) -> Response:
+    """Lead from the answer to a test to the page that has its result."""
+    (event_id,) = asking.request.state.receipt.event_ids
+    return go(with_parameter(f"{PATH}/{_shown(made).id}/tested", "test", event_id))
+
+
+async def _try(
+    asking: Asking, form: ChannelForm, command: Awaitable[Response], key: IdempotencyKey
+) -> Response:
+    """Carry out a form's command and then a test, each once, and show the test's result."""
+
+    async def commands() -> Response:
+        try:
+            endpoint = _shown(await command)
+        except Invalid as error:
+            # The form has a field of its own for the URL of each kind.
+            named = {"/url": f"/{FIELDS[form.format]}"}
+            error.errors = tuple((named.get(at, at), said) for at, said in error.errors)
+            raise
+        own = msgspec.structs.replace(key, key=f"{key.key}-test")
+        return await api.send_webhook_test(asking, endpoint.id, Form.sent(form, own))
+
+    return await _CHANNELS.carry_out(asking, form, commands(), partial(_follow, asking))
+
+
+def _shown(made: Response) -> ShownEndpoint:
+    return msgspec.json.decode(made.body, type=AnswerOf[ShownEndpoint]).data
+
+
+async def _endpoint(asking: Asking, endpoint_id: str) -> ShownEndpoint:
+    answer = api.show_webhook(asking, endpoint_id, Present())
+    return (await read_answer(answer, AnswerOf[ShownEndpoint])).data
+
+
+async def _form(
+    asking: Asking,
+    draft: ChannelForm,
+    refused: RefusedForm | None,
+    endpoint: ShownEndpoint | None = None,
+) -> Response:
+    """The form of a channel; ``endpoint`` is the one that it changes."""
+    if refused is not None and isinstance(refused.form, ChannelForm):
+        draft = refused.form
+    whose = draft.organization_id if endpoint is None else endpoint.organization_id
+    names = await names_of_watches(asking, whose)
+    return await _CHANNELS.show(
+        asking,
+        "channel_form.html",
+        [],
+        None,
+        refused,
+        draft=draft,
+        endpoint=endpoint,
+        types=sorted(CHANNEL_TYPES),
+        regions=({draft.region: draft.region} if draft.region else {}) | REGIONS,
+        watch_names={each: each for each in draft.watched} | dict(names),
+        domains=asking.services.channel_rules.mail_domains,
+        has_links=asking.services.public_url is not None,
+    )
+
+
+_CHANNELS = Managed(
+    PATH, "endpoint_id", {}, partial(ask_channel, query=NewChannelQuery()), ask_channel_change
+)

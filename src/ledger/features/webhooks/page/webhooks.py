@@ -1,0 +1,262 @@
+"""Webhook endpoints as people manage them (``/ui/webhooks``), with their deliveries."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from ledger.engine.http.lean import command_route, needs
+from ledger.engine.http.reading import Asking, Bound, Present, TenantQuery
+from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.log import chips, stream_address
+from ledger.engine.page.managed import Managed, RefusedForm
+from ledger.engine.page.names import names_of_watches
+from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer, show
+from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
+from ledger.engine.page.showing import zone_of
+from ledger.engine.values.values import parse_bound
+from ledger.features.feed.published import TYPES
+from ledger.features.webhooks.commands import (
+    CreateEndpoint,
+    DeleteEndpoint,
+    RecoverEndpoint,
+    ResendDelivery,
+    RotateSecret,
+    TestEndpoint,
+    UpdateEndpoint,
+)
+from ledger.features.webhooks.delivery.signing import ShownDelivery
+from ledger.features.webhooks.page.webhook_forms import (
+    ChangeForm,
+    NewForm,
+    RecoverForm,
+    SwitchForm,
+    since_when,
+    typed,
+)
+from ledger.features.webhooks.routes import webhooks as api
+from projections.webhooks import statements
+
+PATH = "/ui/webhooks"
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+
+_PERMISSION = "webhooks:manage"
+
+Done = Literal["change", "enable", "disable", "recover", "resend", "test", "remove"]
+
+DONE: Mapping[Done | None, str] = {
+    "change": "Settings saved.",
+    "enable": "Endpoint enabled. It receives events recorded from now on.",
+    "disable": "Endpoint disabled. It receives no events until you enable it.",
+    "recover": "Undelivered events since that time are being sent again.",
+    "resend": "The event is being sent again. The deliveries below show the result.",
+    "test": "Test sent. The deliveries below show the result.",
+    "remove": "Endpoint deleted.",
+}
+
+MOST = 1000
+"""The most deliveries that are counted. The page says "more than 1,000" beyond."""
+
+PYTHON = """\
+from standardwebhooks import Webhook
+
+
+def take(secret: str, body: bytes, headers: dict[str, str]) -> tuple[str, int]:
+    event = Webhook(secret).verify(body, headers)  # raises WebhookVerificationError
+    return event["id"], event["sequence"]
+"""
+
+TYPESCRIPT = """\
+import { Webhook } from "standardwebhooks";
+
+export function take(secret: string, body: string, headers: Record<string, string>) {
+  const verified = new Webhook(secret).verify(body, headers); // throws WebhookVerificationError
+  const { id, sequence } = verified as { id: string; sequence: number };
+  return { id, sequence };
+}
+"""
+
+SNIPPETS = (
+    ("Python", "pip install standardwebhooks", PYTHON),
+    ("TypeScript", "npm install standardwebhooks", TYPESCRIPT),
+)
+"""Code that verifies a delivery: language, installation of the library, and the code."""
+
+
+class EndpointsQuery(TenantQuery):
+    """The list's parameters, and the form that was just carried out."""
+
+    done: Done | None = None
+
+
+class DeliveriesPageQuery(api.DeliveriesQuery):
+    """The deliveries' parameters, the form that was just carried out, and a recovery's start."""
+
+    done: Done | None = None
+    since: Annotated[Bound | None, Field(description="A recovery's start, to be counted.")] = None
+    since_local: Annotated[str | None, Field(max_length=40)] = None
+
+
+@router.get("", openapi_extra=needs(_PERMISSION))
+async def show_webhooks(
+    asking: Asking,
+    query: EndpointsQuery,
+    refused: RefusedForm | None = None,
+) -> Response:
+    """The credential's endpoints, newest first, and the form for a new one."""
+    found = await read_answer(api.list_webhooks(asking, query), PageOf[ShownEndpoint])
+    return await _ENDPOINTS.show(
+        asking,
+        "webhooks.html",
+        found.data,
+        query,
+        refused,
+        endpoints=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        given=query.chosen(),
+        chips=chips(asking.request, query.chosen()),
+        typed=typed(refused and refused.form),
+        types=tuple(TYPES),
+        watch_names=await _watches_of(asking, found.data),
+    )
+
+
+async def _watches_of(asking: Asking, shown: Sequence[ShownEndpoint]) -> Mapping[str, str]:
+    """The names of the watches to which these endpoints are narrowed, by id."""
+    return await names_of_watches(asking) if any(one.watch_ids for one in shown) else {}
+
+
+@command_route(router, "", CreateEndpoint, _PERMISSION)
+async def add_webhook(asking: Asking, form: NewForm) -> Response:
+    """Create an endpoint; the answer contains its secret."""
+    then = partial(_secret, asking.request, is_new=True)
+    return await _ENDPOINTS.send(asking, form, api.create_webhook, then)
+
+
+def _secret(request: Request, made: Response, is_new: bool) -> Response:
+    """The only page that shows a secret, made from the command's receipt: no view is awaited."""
+    endpoint = msgspec.json.decode(made.body, type=AnswerOf[EndpointWithSecret]).data
+    return show(
+        request,
+        "webhook_secret.html",
+        endpoint=endpoint,
+        is_new=is_new,
+        here=f"{PATH}/{endpoint.id}",
+    )
+
+
+@router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
+async def show_webhook(
+    asking: Asking,
+    endpoint_id: str,
+    query: DeliveriesPageQuery,
+    refused: RefusedForm | None = None,
+) -> Response:
+    """An endpoint with its forms, and its deliveries, newest first."""
+    if query.since_local is not None:
+        address = with_parameter(here(asking.request), "since_local", None)
+        meant = zone_of(asking.request).meant("since", query.since_local)
+        return go(with_parameter(address, "since", meant))
+    shown = await read_answer(
+        api.show_webhook(asking, endpoint_id, Present()),
+        AnswerOf[ShownEndpoint],
+    )
+    endpoint = shown.data
+    found = await read_answer(
+        api.list_deliveries(asking, endpoint_id, query), PageOf[ShownDelivery]
+    )
+    zone = zone_of(asking.request)
+    since = parse_bound(query.since) if query.since is not None else None
+    since = since or since_when(endpoint, asking.services.clock())
+    whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
+    form = refused and refused.form
+    return await _ENDPOINTS.show(
+        asking,
+        "webhook.html",
+        [endpoint],
+        query,
+        refused,
+        endpoint=endpoint,
+        deliveries=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        statuses=statements.STATUSES,
+        stream=stream_address(asking.principal, whose, tuple(whose)),
+        typed=typed(form, endpoint),
+        since=form.since if isinstance(form, RecoverForm) else zone.field(since),
+        counted_since=since,
+        recovers=await _would_recover(asking, endpoint_id, since),
+        most=MOST,
+        snippets=SNIPPETS,
+        types=tuple(TYPES),
+        watch_names=await _watches_of(asking, [endpoint]),
+    )
+
+
+async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> int:
+    """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
+    tenant = asking.tenant
+    parameters = {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1}
+    rows = await asking.rows(statements.recovery_read(frozenset(tenant)), parameters)
+    count: int = rows[0][1]
+    return count
+
+
+@command_route(router, "/{endpoint_id}/change", UpdateEndpoint, _PERMISSION)
+async def change_webhook(asking: Asking, form: ChangeForm) -> Response:
+    """Replace the endpoint's settings."""
+    return await _ENDPOINTS.send(asking, form, api.update_webhook, "change")
+
+
+@command_route(router, "/{endpoint_id}/switch", UpdateEndpoint, _PERMISSION)
+async def switch_webhook(asking: Asking, form: SwitchForm) -> Response:
+    """Enable or disable the endpoint."""
+    done: Done = "enable" if form.enabled == "true" else "disable"
+    return await _ENDPOINTS.send(asking, form, api.update_webhook, done)
+
+
+@command_route(router, "/{endpoint_id}/recover", RecoverEndpoint, _PERMISSION)
+async def recover_webhook(asking: Asking, form: RecoverForm) -> Response:
+    """Send undelivered events again."""
+    sent = form.sent_in(zone_of(asking.request), idempotency_of(asking, form))
+    return await _ENDPOINTS.send(asking, form, api.recover_webhook, "recover", sent)
+
+
+@command_route(router, "/{endpoint_id}/deliveries/{event_id}/resend", ResendDelivery, _PERMISSION)
+async def send_delivery_again(asking: Asking, form: Form) -> Response:
+    """Send one event again."""
+    return await _ENDPOINTS.send(asking, form, api.send_delivery_again, "resend")
+
+
+@command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
+async def send_test(asking: Asking, form: Form) -> Response:
+    """Send a test; the deliveries show its result."""
+    return await _ENDPOINTS.send(asking, form, api.send_webhook_test, "test")
+
+
+@command_route(router, "/{endpoint_id}/remove", DeleteEndpoint, _PERMISSION)
+async def remove_webhook(asking: Asking, form: Form) -> Response:
+    """Delete the endpoint for good."""
+    then = go(with_parameter(PATH, "done", "remove"))
+    return await _ENDPOINTS.send(asking, form, api.delete_webhook, lambda _: then)
+
+
+@command_route(router, "/{endpoint_id}/rotate-secret", RotateSecret, _PERMISSION)
+async def rotate_secret(asking: Asking, form: Form) -> Response:
+    """Replace the endpoint's secret; the answer contains the new one."""
+    then = partial(_secret, asking.request, is_new=False)
+    return await _ENDPOINTS.send(asking, form, api.rotate_webhook_secret, then)
+
+
+_ENDPOINTS = Managed(
+    PATH,
+    "endpoint_id",
+    DONE,
+    partial(show_webhooks, query=EndpointsQuery()),
+    partial(show_webhook, query=DeliveriesPageQuery()),
+)
+_ENDPOINTS.route_back(router, _PERMISSION)

@@ -1,0 +1,345 @@
+"""Webhook endpoints: routes that change and show them, and their deliveries (contract, Feeds).
+
+The answer of a command comes with its receipt, so a replayed request is shown the same secret
+again. The state of deliveries is read from the view.
+"""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.models import EmptyBody
+from ledger.engine.http.problems import FEED_ERRORS, STORY_ERRORS
+from ledger.engine.http.reading import (
+    OR,
+    Asking,
+    Page,
+    Present,
+    TenantQuery,
+    any_of,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    paged_by_id,
+    path_id,
+    read_at,
+    services_of,
+    split_words,
+)
+from ledger.engine.http.replies import AnswerOf, PageOf, answer
+from ledger.engine.http.writing import (
+    Sent,
+    deleted,
+    execute,
+    execute_on,
+    refusals_of,
+    turn_down,
+    with_secret,
+)
+from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
+from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
+from ledger.engine.writer.command import OTHER_TENANT
+from ledger.engine.writer.request import Receipt
+from ledger.features.feed.routes.feeds import BEYOND, event_position, position_in
+from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.webhooks.commands import (
+    CreateEndpoint,
+    DeleteEndpoint,
+    EndpointSettings,
+    RecoverEndpoint,
+    ResendDelivery,
+    RotateSecret,
+    TestEndpoint,
+    UpdateEndpoint,
+)
+from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
+from ledger.features.webhooks.delivery.target import ForbiddenTarget
+from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
+from projections.webhooks import statements
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
+
+_PERMISSION = "webhooks:manage"
+_UNKNOWN = "No such webhook endpoint."
+
+AnyEventId = Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)]
+AnyEndpointId = Annotated[str, path_id("A WHK id.", "WHK-26-000007", ENDPOINT_ID)]
+
+
+class DeliveriesQuery(Present, Page):
+    """The parameters of the list of deliveries."""
+
+    status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
+
+
+@command_route(
+    router,
+    "",
+    CreateEndpoint,
+    _PERMISSION,
+    summary="Set up a webhook",
+    answer=AnswerOf[EndpointWithSecret],
+    status=201,
+)
+async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
+    """Set up an endpoint for the events that are recorded from now on.
+
+    The endpoint's secret is shown in this answer only.
+    """
+    fault, body = await _fault(asking.request, sent), sent.body
+    chosen = EndpointSettings()
+    if body is not None:
+        named = {"organization_id", "workspace_id"}
+        chosen = _settings(body.model_dump(exclude=named))
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    command = CreateEndpoint(
+        asking.principal,
+        asking.request.state.request_id,
+        secret=create_secret(),
+        settings=chosen,
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        fault=fault,
+        idempotency=sent.key,
+        rules=services_of(asking.request).channel_rules,
+    )
+    return with_secret(asking.request, _answer(await execute(asking.request, command), 201))
+
+
+@read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
+async def list_webhooks(asking: Asking, query: TenantQuery) -> Response:
+    """List the endpoints of the credential's tenant, newest first."""
+    return await paged_by_id(
+        asking, query, query.chosen(), "WHK", ENDPOINT_ID, statements.list_read
+    )
+
+
+@read_route(
+    router,
+    "/{endpoint_id}",
+    AnswerOf[ShownEndpoint],
+    FEED_ERRORS,
+    summary="Show a webhook",
+    permission=_PERMISSION,
+)
+async def show_webhook(asking: Asking, endpoint_id: AnyEndpointId, query: Present) -> Response:
+    """Show an endpoint and the state of its deliveries."""
+    _require_id(endpoint_id)
+    tenant = asking.tenant
+    parameters = {**tenant, "endpoint_id": endpoint_id}
+    rows = await asking.rows(statements.endpoint_read(frozenset(tenant)), parameters)
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return answer('{"data":' + rows[0][1] + "}", rows.position)
+
+
+def _require_id(endpoint_id: str) -> None:
+    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
+        raise NotFound(_UNKNOWN)
+
+
+@command_route(
+    router,
+    "/{endpoint_id}",
+    UpdateEndpoint,
+    _PERMISSION,
+    method="PATCH",
+    summary="Change a webhook",
+    answer=AnswerOf[ShownEndpoint],
+)
+async def update_webhook(
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[WebhookChanges]
+) -> Response:
+    """Change the fields that the body names.
+
+    An endpoint that is enabled again gets the events that are recorded from now on.
+    """
+    if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
+        refusal = Forbidden(OTHER_TENANT)
+        await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateEndpoint))
+    chosen = sent.body.given if sent.body is not None else {}
+    sent = sent._replace(fault=await _fault(asking.request, sent))
+    settings = _settings(chosen)
+    rules = services_of(asking.request).channel_rules
+    receipt = await execute_on(
+        asking, UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
+    )
+    return _answer(receipt, 200)
+
+
+@command_route(
+    router,
+    "/{endpoint_id}",
+    DeleteEndpoint,
+    _PERMISSION,
+    method="DELETE",
+    summary="Remove a webhook",
+    status=204,
+)
+async def delete_webhook(asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Any]) -> Response:
+    """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
+    receipt = await execute_on(asking, DeleteEndpoint, endpoint_id, sent)
+    return deleted(receipt)
+
+
+@command_route(
+    router,
+    "/{endpoint_id}/rotate-secret",
+    RotateSecret,
+    _PERMISSION,
+    summary="Replace a webhook's secret",
+    answer=AnswerOf[EndpointWithSecret],
+)
+async def rotate_webhook_secret(
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[EmptyBody]
+) -> Response:
+    """Replace the secret. The new secret is shown in this answer only.
+
+    The old secret signs beside the new one for 24 hours.
+    """
+    receipt = await execute_on(asking, RotateSecret, endpoint_id, sent, secret=create_secret())
+    return with_secret(asking.request, _answer(receipt, 200))
+
+
+@command_route(
+    router,
+    "/{endpoint_id}/recover",
+    RecoverEndpoint,
+    _PERMISSION,
+    summary="Send undelivered events again",
+    answer=AnswerOf[ShownEndpoint],
+    status=202,
+)
+async def recover_webhook(
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[Recovery]
+) -> Response:
+    """Retry at once the deliveries since an instant that failed or wait for another attempt.
+
+    Each of these deliveries gets a new series of attempts.
+    """
+    since = parse_bound(sent.body.since) if sent.body is not None else None
+    receipt = await execute_on(asking, RecoverEndpoint, endpoint_id, sent, since=since)
+    return _answer(receipt, 202)
+
+
+@command_route(
+    router,
+    "/{endpoint_id}/test",
+    TestEndpoint,
+    _PERMISSION,
+    summary="Send a test",
+    answer=AnswerOf[ShownEndpoint],
+    status=202,
+)
+async def send_webhook_test(
+    asking: Asking, endpoint_id: AnyEndpointId, sent: Sent[EmptyBody]
+) -> Response:
+    """Send a `webhook.test` event once, also to a disabled endpoint.
+
+    The test has the number 0, and its result does not count for the endpoint. The deliveries list
+    the result.
+    """
+    return _answer(await execute_on(asking, TestEndpoint, endpoint_id, sent), 202)
+
+
+@read_route(
+    router,
+    "/{endpoint_id}/deliveries",
+    PageOf[ShownDelivery],
+    STORY_ERRORS,
+    summary="List deliveries",
+    permission=_PERMISSION,
+)
+async def list_deliveries(
+    asking: Asking, endpoint_id: AnyEndpointId, query: DeliveriesQuery
+) -> Response:
+    """List every event that the endpoint gets, and every test, newest first."""
+    _require_id(endpoint_id)
+    services = services_of(asking.request)
+    tenant, statuses = asking.tenant, split_words(query.status) or []
+    bound_to = {"endpoint_id": endpoint_id, "status": statuses}
+    before = BEYOND
+    if query.cursor is not None:
+        before = event_position(decode_cursor(query.cursor, bound_to))
+    read = statements.deliveries_read(frozenset(tenant), frozenset(statuses))
+    parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
+    rows = await asking.rows(read, parameters)
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return paged(
+        rows,
+        query.limit,
+        2,
+        lambda row: encode_cursor({"position": row[2]}, bound_to),
+        lambda row: delivery_text(row[2:], services.public_url, services.channel_rules.mail_from),
+    )
+
+
+@command_route(
+    router,
+    "/{endpoint_id}/deliveries/{event_id}/resend",
+    ResendDelivery,
+    _PERMISSION,
+    summary="Send one event again",
+    answer=AnswerOf[ShownEndpoint],
+    status=202,
+)
+async def send_delivery_again(
+    asking: Asking,
+    endpoint_id: AnyEndpointId,
+    event_id: AnyEventId,
+    sent: Sent[EmptyBody],
+) -> Response:
+    """Send one event again at once, delivered or not, under the same id and number.
+
+    The delivery gets a new series of attempts.
+    """
+    is_known = await _has_delivery(asking, endpoint_id, event_id)
+    receipt = await execute_on(
+        asking,
+        ResendDelivery,
+        endpoint_id,
+        sent,
+        event_id=event_id,
+        is_known=is_known,
+    )
+    return _answer(receipt, 202)
+
+
+async def _has_delivery(asking: Asking, endpoint_id: str, event_id: str) -> bool:
+    """Whether the endpoint has a delivery of the event, or a test of this id."""
+    if not re.fullmatch(EVENT_ID, event_id):
+        return False
+    tenant = asking.tenant
+    parameters = {
+        **tenant,
+        "endpoint_id": endpoint_id,
+        "number": event_id.removeprefix("EVT-"),
+        "at": position_in(event_id),
+    }
+    rows = await asking.rows(statements.message_read(frozenset(tenant)), parameters)
+    return rows[0][1] is not None
+
+
+def _settings(given: dict[str, Any]) -> EndpointSettings:
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return EndpointSettings(**given | lists)
+
+
+async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
+    """The fault in a request; a URL with a forbidden target is a fault too."""
+    url = getattr(sent.body, "url", None)
+    if sent.fault is None and url and not url.startswith("mailto:"):
+        try:
+            await services_of(request).check_target(url)
+        except ForbiddenTarget as error:
+            return Invalid.at("/url", str(error))
+    return sent.fault
+
+
+def _answer(receipt: Receipt, status: int) -> Response:
+    return answer((receipt.answer or b"").decode(), receipt.position, status)

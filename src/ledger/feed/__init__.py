@@ -1,1 +1,0 @@
-"""Feeds: following the log from outside, pulled, streamed and pushed."""
