@@ -6,7 +6,7 @@ from projections.directory.view import DirectoryView
 from projections.feed.view import EventView
 from projections.lines.view import ExecutionView
 from projections.runs.view import RunView
-from projections.statement.view import StatementView
+from projections.usage.view import StatementView
 from projections.watches.source.view import SourceView
 from projections.watches.view import WatchView
 from projections.webhooks.view import WebhookView

@@ -1,6 +1,5 @@
 """Every event of the ledger: the event tables of all aggregates joined."""
 
-from ledger.domain.statement import STATEMENT_TABLE
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event
 from ledger.engine.writer.refusals import REFUSAL_TABLE
@@ -10,6 +9,7 @@ from ledger.features.lines.model.execution_events import EXECUTION_TABLE
 from ledger.features.runs.model.reads import READ_TABLE
 from ledger.features.runs.model.run import RUN_TABLE
 from ledger.features.sign_in.model import SESSION_TABLE
+from ledger.features.usage.model.statement import STATEMENT_TABLE
 from ledger.features.watches.model.alert import ALERT_TABLE
 from ledger.features.watches.model.watch import WATCH_TABLE
 from ledger.features.webhooks.model.endpoint import ENDPOINT_TABLE

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ledger.reads import statement
+from ledger.features.usage.reads import statement
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.sealing import seal

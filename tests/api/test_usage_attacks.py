@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.usage import Grouping, LineInScope
 from ledger.engine.postgres.scope import ANY, Tenant
 from ledger.engine.values.values import micros_of, sort_key
-from ledger.reads.usage import Corner, Summing, UsageScope
+from ledger.features.usage.model.usage import Grouping, LineInScope
+from ledger.features.usage.reads.usage import Corner, Summing, UsageScope
 from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.support.edge import Edge, assert_problem
@@ -423,7 +423,7 @@ def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
 
     async def broken_off() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("ledger.reads.usage.Summing._rows", no_rows)
+            patch.setattr("ledger.features.usage.reads.usage.Summing._rows", no_rows)
             tasks = [asyncio.create_task(http.get(USAGE)) for _ in range(3)]
             for number in range(1, 4):
                 while in_turn < number:

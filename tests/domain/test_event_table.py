@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
-from ledger.domain import statement
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
@@ -21,6 +20,7 @@ from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS
 from ledger.features.runs.model import run
 from ledger.features.runs.model.run import Run
+from ledger.features.usage.model import statement
 from ledger.features.watches.model import alert, watch
 from ledger.features.webhooks.model import endpoint
 from ledger.features.webhooks.model.endpoint import Endpoint

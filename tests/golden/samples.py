@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
@@ -22,6 +21,7 @@ from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from ledger.features.runs.model.reads import RunDataRead
 from ledger.features.sign_in.model import SessionBegun, SessionEnded
+from ledger.features.usage.model.statement import InstantText, StatementIssued, StatementWithdrawn
 from ledger.features.watches.model.alert import (
     AlertAcknowledged,
     AlertOpened,

@@ -17,10 +17,10 @@ from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiK
 from ledger.features.keys.tokens import create_token
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.derived import TABLES, Compared, compare
+from ledger.features.usage.tables import Documents
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.features.webhooks.commands import CreateEndpoint, EndpointSettings
 from ledger.features.webhooks.delivery import signing
-from ledger.log.documents import Documents
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

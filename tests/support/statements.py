@@ -8,10 +8,10 @@ import httpx
 import msgspec
 import psycopg
 
-from ledger.application.commands.statements import IssueStatement, StatementNumbers
-from ledger.domain.statement import InstantText, StatementIssued
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import format_instant
+from ledger.features.usage.commands import IssueStatement, StatementNumbers
+from ledger.features.usage.model.statement import InstantText, StatementIssued
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 

@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from ledger.application.commands.statements import WithdrawStatement
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EARLIEST
@@ -12,6 +11,7 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.feed.published import TYPES
+from ledger.features.usage.commands import WithdrawStatement
 from ledger.features.webhooks import commands as webhooks
 from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
 from tests.support.facts import ORGANIZATION, WORKSPACE

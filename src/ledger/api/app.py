@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api.routes import compare, operations, statements, usage
+from ledger.api.routes import operations
 from ledger.engine.http import problems
 from ledger.engine.http.document.compose import compose
 from ledger.engine.http.lean import LeanRoute
@@ -30,6 +30,7 @@ from ledger.features.proof import routes as proofs
 from ledger.features.runs import routes as runs
 from ledger.features.sign_in import routes as sessions
 from ledger.features.traces import routes as traces
+from ledger.features.usage.routes import compare, statements, usage
 from ledger.features.watches.routes import alerts, sources, watches
 from ledger.features.webhooks.routes import webhooks
 

@@ -24,7 +24,7 @@ from ledger.features.lines.commands.lines import GoIdle, LiftHold
 from ledger.features.runs.commands import ExpireLease
 from ledger.features.sign_in import tables as sessions
 from ledger.features.traces.tables import DROP_OLD
-from ledger.log.documents import DROP_UNISSUED
+from ledger.features.usage.tables import DROP_UNISSUED
 
 _LINES_AT_ONCE = 500
 

@@ -9,15 +9,15 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.application.commands.statements import IssueStatement, StatementNumbers
 from ledger.demo.cast import Closing
 from ledger.demo.telling import Stage
 from ledger.demo.views import later, views_at_end
 from ledger.engine.postgres.door import Door
 from ledger.engine.values.principal import Principal
-from ledger.log.documents import Documents
-from ledger.reads.statement import Document, compose, scope_of
-from ledger.reads.usage import Corner
+from ledger.features.usage.commands import IssueStatement, StatementNumbers
+from ledger.features.usage.reads.statement import Document, compose, scope_of
+from ledger.features.usage.reads.usage import Corner
+from ledger.features.usage.tables import Documents
 
 
 class Closer:

@@ -14,7 +14,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
-from ledger.reads.usage import Corner
+from ledger.features.usage.reads.usage import Corner
 from projections import projections
 
 _PATIENCE_SECONDS = 60.0

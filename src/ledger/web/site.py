@@ -14,9 +14,10 @@ from ledger.features.lines.page import board, line, many, views
 from ledger.features.proof import page as integrity
 from ledger.features.runs import page as run
 from ledger.features.sign_in.page import open_id, places, sessions, sign_in
+from ledger.features.usage.page import compare, statements, usage
 from ledger.features.watches.page import alerts, sources, watches
 from ledger.features.webhooks.page import channels, webhooks
-from ledger.web import compare, docs, statements, usage
+from ledger.web import docs
 
 PAGES = (
     sign_in.router,

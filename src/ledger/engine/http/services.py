@@ -35,8 +35,8 @@ from ledger.features.sign_in.access.authentication import Authenticator
 from ledger.features.sign_in.access.session_store import SessionRules, SessionStore
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.traces.tables import Spans
+from ledger.features.usage.tables import Documents
 from ledger.features.webhooks.model.channel import STRICT, ChannelRules
-from ledger.log.documents import Documents
 
 if TYPE_CHECKING:
     from ledger.features.sign_in.access.json_web_tokens import TokenVerifier

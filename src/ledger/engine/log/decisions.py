@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.domain import statement
 from ledger.engine.log.tables import (
     API_KEY,
     ENDPOINT,
@@ -38,6 +37,7 @@ from ledger.engine.values.values import sort_key
 from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model import execution_events as execution
 from ledger.features.runs.model import run
+from ledger.features.usage.model import statement
 from ledger.features.watches.model import alert
 from ledger.records import EVENT_TABLE
 

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger.domain.statement import UsageStatement
 from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.writer.refusals import Refusals
 from ledger.features.directory.model import DirectoryEntry
@@ -25,6 +24,7 @@ from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.reads import RunDataReads
 from ledger.features.runs.model.run import Run
 from ledger.features.sign_in.model import Session
+from ledger.features.usage.model.statement import UsageStatement
 from ledger.features.watches.model.alert import Alert
 from ledger.features.watches.model.watch import Watch
 from ledger.features.webhooks.model.endpoint import Endpoint

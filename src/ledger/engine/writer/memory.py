@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ledger.domain.statement import UsageStatement
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables, First
@@ -32,6 +31,7 @@ from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import MAX_ABOVE, Run
 from ledger.features.runs.parents import ABOVE
+from ledger.features.usage.model.statement import UsageStatement
 from ledger.features.watches.model.alert import Alert
 from ledger.features.watches.model.watch import Watch
 from ledger.features.webhooks.model.endpoint import Endpoint

@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from ledger.domain.statement import InstantText
 from ledger.engine.page.rendering import ShownTokenUsage, shown_tokens, time_text
 from ledger.engine.values.event_table import SAME, EventRow, Part
 from ledger.engine.values.recorded import Event, outside
@@ -22,6 +21,7 @@ from ledger.engine.values.values import State
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.lines.model.health import SignalStatus
 from ledger.features.runs.model.token_usage import TokenUsage
+from ledger.features.usage.model.statement import InstantText
 from ledger.records import EVENT_TABLE
 
 LANGUAGE_VERSION = 1

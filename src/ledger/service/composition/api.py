@@ -19,8 +19,8 @@ from ledger.engine.views.shadow import live_generations
 from ledger.engine.writer.turns import Neighbours
 from ledger.features.keys.key_uses import KeyUses
 from ledger.features.traces.tables import Spans
+from ledger.features.usage.tables import Documents
 from ledger.features.webhooks.delivery.target import check_target
-from ledger.log.documents import Documents
 from ledger.service.composition.database import open_vault, prepare_reading
 from ledger.service.composition.sign_in import create_rules
 from ledger.service.composition.writing import Clock, create_writer, utc_now

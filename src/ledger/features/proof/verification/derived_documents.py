@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ledger.domain.statement import StatementIssued
 from ledger.engine.log.tables import STATEMENT_DOCUMENT
 from ledger.engine.values.recorded import Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Report
 from ledger.features.proof.verification.differing import differs, missing
+from ledger.features.usage.model.statement import StatementIssued
 
 # The documents of these hashes. Of an altered document no more is read.
 _DOCUMENTS = """

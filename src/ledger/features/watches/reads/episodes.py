@@ -16,11 +16,11 @@ from ledger.engine.values.recorded import Actor, Event
 from ledger.engine.values.values import State
 from ledger.features.lines.model import execution_events as events
 from ledger.features.lines.model.execution import Blocker, Execution, Hold
+from ledger.features.usage.reads.usage import Corner
 from ledger.features.watches.model.alert import AlertSubject
 from ledger.features.watches.model.stretch import LineNow, Stretch, due_of, sentence
 from ledger.features.watches.model.watch import BlockerOpen, InState, Watch
 from ledger.features.watches.reads.preview import Ask, rows_since
-from ledger.reads.usage import Corner
 from projections.lines.episodes import blockers_read, states_read
 
 MOST_LINES = 20_000

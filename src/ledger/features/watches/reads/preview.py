@@ -13,6 +13,7 @@ from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
+from ledger.features.usage.reads.usage import Corner
 from ledger.features.watches.model.stretch import (
     Due,
     LineNow,
@@ -30,7 +31,6 @@ from ledger.features.watches.model.watch import (
     UsageOver,
     Watch,
 )
-from ledger.reads.usage import Corner
 from projections.lines.line import LineFold
 from projections.lines.watched import decode_line, watched_read
 from projections.runs.limits import INSTANTS, above_read, passed, values_of

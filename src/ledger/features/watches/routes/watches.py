@@ -16,7 +16,6 @@ from fastapi import APIRouter, Response
 from msgspec import Meta
 from pydantic import Field
 
-from ledger.api.corners import present_corner
 from ledger.engine.http.exports import PORTION
 from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
 from ledger.engine.http.models import Changes
@@ -34,6 +33,8 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.fact_types import Label
 from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.usage.corners import present_corner
+from ledger.features.usage.reads.usage import Corner
 from ledger.features.watches.commands.watches import (
     CreateWatch,
     DeleteWatch,
@@ -71,7 +72,6 @@ from ledger.features.watches.routes.settings import (
     WatchToTry,
     values_of,
 )
-from ledger.reads.usage import Corner
 from projections.watches.statements import endpoints_read, watches_read
 
 router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute)

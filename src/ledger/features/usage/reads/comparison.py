@@ -7,12 +7,12 @@ events between ─▶ lines ─▶ scope at the later instant ─▶ slices ─�
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ledger.domain.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
-from ledger.domain.usage import LineInScope, Sums
 from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
-from ledger.reads.usage import Corner, Summing, rows_at
+from ledger.features.usage.model.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
+from ledger.features.usage.model.usage import LineInScope, Sums
+from ledger.features.usage.reads.usage import Corner, Summing, rows_at
 from projections.feed.between import YEARS, between_read
 from projections.lines.scope import KNOWN
 

@@ -9,11 +9,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.corners import MAX_DATES
-from ledger.api.routes import compare, statements
-from ledger.api.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
-from ledger.api.routes.statements import ShownStatement
-from ledger.domain.comparison import STATES
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Bound
 from ledger.engine.http.replies import PageOf
@@ -25,7 +20,18 @@ from ledger.engine.page.visits import last_visit
 from ledger.engine.values.calendar import Calendar, calendar_of
 from ledger.engine.values.periods import Period, month_of, period_of
 from ledger.engine.values.values import format_instant
-from ledger.web.scopes import all_compared, changed, exported, organization_first, scope_of
+from ledger.features.usage.corners import MAX_DATES
+from ledger.features.usage.model.comparison import STATES
+from ledger.features.usage.page.scopes import (
+    all_compared,
+    changed,
+    exported,
+    organization_first,
+    scope_of,
+)
+from ledger.features.usage.routes import compare, statements
+from ledger.features.usage.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
+from ledger.features.usage.routes.statements import ShownStatement
 from projections.directory.search.words import fold
 
 router = APIRouter(prefix="/ui/compare", include_in_schema=False, route_class=PageRoute)

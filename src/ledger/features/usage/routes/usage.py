@@ -10,9 +10,6 @@ from fastapi import APIRouter, Response
 from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
-from ledger.api.corners import LineFilters, LongPage, corner_of, names_of, pin, require_dates
-from ledger.api.usage_rows import cut_of_usage
-from ledger.domain.usage import KEYS, OF_ALL, OF_CHECK_INS, Grouping, LineInScope, Shows, Sums
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import LeanRoute, needs, read_route
 from ledger.engine.http.problems import InvalidCursor, Unauthorized
@@ -29,7 +26,25 @@ from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
 from ledger.features.feed.routes.stories import TokensByModel
-from ledger.reads.usage import Corner, Row, Summing, Usage, UsageScope, stretches_of
+from ledger.features.usage.corners import (
+    LineFilters,
+    LongPage,
+    corner_of,
+    names_of,
+    pin,
+    require_dates,
+)
+from ledger.features.usage.model.usage import (
+    KEYS,
+    OF_ALL,
+    OF_CHECK_INS,
+    Grouping,
+    LineInScope,
+    Shows,
+    Sums,
+)
+from ledger.features.usage.reads.usage import Corner, Row, Summing, Usage, UsageScope, stretches_of
+from ledger.features.usage.routes.rows import cut_of_usage
 from projections.directory.rows import WHOLE
 from projections.directory.statements import NAMES_OF_RESOURCES
 

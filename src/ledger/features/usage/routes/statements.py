@@ -1,7 +1,7 @@
 """Statements: the routes that issue, withdraw, list and show them (contract, Statements).
 
 The document of a statement is computed as of the instant at which the request's turn began, and
-stored, before the command is handed in (``application/commands/statements.py``). The answer is the
+stored, before the command is handed in (``features/usage/commands.py``). The answer is the
 document as it was stored, byte by byte.
 """
 
@@ -16,15 +16,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.corners import corner_at, corner_of, present_corner, require_dates
-from ledger.api.routes.usage import VIEWS, UsageSums
-from ledger.api.usage_rows import COLUMNS, TOTAL, cells
-from ledger.application.commands.statements import (
-    IssueStatement,
-    StatementNumbers,
-    WithdrawStatement,
-)
-from ledger.domain.usage import OF_ALL
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
 from ledger.engine.http.models import CommandBody, Reason
@@ -58,10 +49,15 @@ from ledger.engine.values.values import (
 from ledger.features.facts.fact_types import Characters
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
-from ledger.reads.changes import ChangedLine, changes_of
-from ledger.reads.statement import compose, scope_of
-from ledger.reads.usage import Corner
-from projections.statement.statements import list_read, statement_read
+from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
+from ledger.features.usage.corners import corner_at, corner_of, present_corner, require_dates
+from ledger.features.usage.model.usage import OF_ALL
+from ledger.features.usage.reads.changes import ChangedLine, changes_of
+from ledger.features.usage.reads.statement import compose, scope_of
+from ledger.features.usage.reads.usage import Corner
+from ledger.features.usage.routes.rows import COLUMNS, TOTAL, cells
+from ledger.features.usage.routes.usage import VIEWS, UsageSums
+from projections.usage.statements import list_read, statement_read
 
 router = APIRouter(prefix="/v1/statements", tags=["statements"], route_class=LeanRoute)
 

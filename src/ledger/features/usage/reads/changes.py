@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ledger.domain.usage import LineInScope, Sums
 from ledger.engine.postgres.scope import Fetch
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import day_of, format_id
-from ledger.reads.statement import AHEAD, MAX_ROWS
-from ledger.reads.usage import SLICE, Corner, Summing, UsageScope, rows_at
-from projections.statement.changes import CAUSES
+from ledger.features.usage.model.usage import LineInScope, Sums
+from ledger.features.usage.reads.statement import AHEAD, MAX_ROWS
+from ledger.features.usage.reads.usage import SLICE, Corner, Summing, UsageScope, rows_at
+from projections.usage.changes import CAUSES
 
 
 class ChangedLine(NamedTuple):

@@ -27,7 +27,7 @@ from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, instant_of, micros_of
 from ledger.engine.views.statements import Read, read_of
-from ledger.reads.usage import Corner, UsageScope
+from ledger.features.usage.reads.usage import Corner, UsageScope
 from projections.directory.statements import NAMES_THEN, names_read
 
 MAX_DATES = 400

@@ -9,19 +9,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.corners import (
-    LineFilters,
-    LongPage,
-    corner_at,
-    corner_of,
-    names_of,
-    pin,
-    require_dates,
-)
-from ledger.api.routes.usage import EXPORT_LINES, whole
-from ledger.api.usage_rows import TOTAL
-from ledger.domain.comparison import NUMBERS, OF_PERIOD, OF_RUNS, BothSides, ChangeTotals, pair
-from ledger.domain.usage import LineInScope
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import LeanRoute, needs, read_route
 from ledger.engine.http.problems import InvalidCursor
@@ -38,8 +25,28 @@ from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
 from ledger.features.lines.model.health import SignalStatus
-from ledger.reads.comparison import Comparing
-from ledger.reads.usage import Corner, Summing, UsageScope
+from ledger.features.usage.corners import (
+    LineFilters,
+    LongPage,
+    corner_at,
+    corner_of,
+    names_of,
+    pin,
+    require_dates,
+)
+from ledger.features.usage.model.comparison import (
+    NUMBERS,
+    OF_PERIOD,
+    OF_RUNS,
+    BothSides,
+    ChangeTotals,
+    pair,
+)
+from ledger.features.usage.model.usage import LineInScope
+from ledger.features.usage.reads.comparison import Comparing
+from ledger.features.usage.reads.usage import Corner, Summing, UsageScope
+from ledger.features.usage.routes.rows import TOTAL
+from ledger.features.usage.routes.usage import EXPORT_LINES, whole
 
 T = TypeVar("T")
 

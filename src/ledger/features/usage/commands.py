@@ -1,7 +1,7 @@
 """Commands that issue and withdraw statements (contract, Statements).
 
 A statement's way: the route computes the document as of the instant at which it began, and stores
-it beside the log (``log/documents.py``). Only then does it hand in ``IssueStatement``, which
+it beside the log (``features/usage/tables.py``). Only then does it hand in ``IssueStatement``, which
 decides the event with the document's hash, under the append lock. A crash before the commit leaves
 a document without an event, which is shown nowhere and is removed within a day; a crash after it
 leaves the whole statement. A request that is sent again computes a document of its own, and is
@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ledger.domain.statement import StatementIssued, UsageStatement
 from ledger.engine.values.errors import Invalid, InvalidState, Unavailable
 from ledger.engine.values.recorded import Identity
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
+from ledger.features.usage.model.statement import StatementIssued, UsageStatement
 
 _encode = msgspec.json.Encoder().encode
 

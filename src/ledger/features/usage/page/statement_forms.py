@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from ledger.api.routes.statements import NewStatement, StatementDocument, ThenAndNow
 from ledger.engine.http.reading import Identifier, Present
 from ledger.engine.http.writing import Sent, checked
 from ledger.engine.page.pages import Form, Typed
@@ -16,6 +15,7 @@ from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.periods import month_of, period_of
 from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.usage.routes.statements import NewStatement, StatementDocument, ThenAndNow
 
 _DAY = timedelta(days=1)
 

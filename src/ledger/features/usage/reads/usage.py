@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.domain.usage import Grouping, LineInScope, Sums
 from ledger.engine.postgres.scope import Fetch, Tenant
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
+from ledger.features.usage.model.usage import Grouping, LineInScope, Sums
 from projections.lines.scope import NAMES, SECONDS, scope_read
 from projections.runs.usage import models_read, sums_read
 

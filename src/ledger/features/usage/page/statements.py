@@ -9,10 +9,6 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from fastapi import APIRouter, Response
 
-from ledger.api.routes import statements as api
-from ledger.api.routes import usage
-from ledger.api.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
-from ledger.application.commands.statements import IssueStatement, WithdrawStatement
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import Reason
 from ledger.engine.http.reading import Asking, Present, Query
@@ -42,7 +38,8 @@ from ledger.features.feed.routes import feeds
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
 from ledger.features.sign_in.page.persons import persons_of
-from ledger.web.statement_forms import (
+from ledger.features.usage.commands import IssueStatement, WithdrawStatement
+from ledger.features.usage.page.statement_forms import (
     IssueForm,
     NewQuery,
     StatementChoice,
@@ -51,6 +48,9 @@ from ledger.web.statement_forms import (
     differences,
     period_name,
 )
+from ledger.features.usage.routes import statements as api
+from ledger.features.usage.routes import usage
+from ledger.features.usage.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
 from projections.lines.shown import ShownLine
 
 PATH = "/ui/statements"

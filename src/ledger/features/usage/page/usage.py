@@ -8,11 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from ledger.api.corners import LineFilters
-from ledger.api.routes import usage
-from ledger.api.routes.compare import CompareQuery
-from ledger.api.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
-from ledger.domain.comparison import OF_PERIOD
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -25,8 +20,17 @@ from ledger.engine.values.values import STATES
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import Filters
-from ledger.web.month_rows import HEADS, MonthRow, Rows, amounts_of, bars_of, place_of
-from ledger.web.scopes import (
+from ledger.features.usage.corners import LineFilters
+from ledger.features.usage.model.comparison import OF_PERIOD
+from ledger.features.usage.page.month_rows import (
+    HEADS,
+    MonthRow,
+    Rows,
+    amounts_of,
+    bars_of,
+    place_of,
+)
+from ledger.features.usage.page.scopes import (
     PAGE,
     all_compared,
     changed,
@@ -36,6 +40,9 @@ from ledger.web.scopes import (
     organization_first,
     scope_of,
 )
+from ledger.features.usage.routes import usage
+from ledger.features.usage.routes.compare import CompareQuery
+from ledger.features.usage.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
 from projections.lines.shown import LineDetail, ShownLine
 
 router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)

@@ -7,10 +7,6 @@ from typing import Any, TypeVar
 
 from fastapi import Response
 
-from ledger.api.corners import LineFilters
-from ledger.api.routes import compare
-from ledger.api.routes.compare import ComparePage, ComparePageQuery, CompareQuery
-from ledger.api.routes.usage import UsagePage
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.names import names_for, names_of_lines
@@ -18,6 +14,10 @@ from ledger.engine.page.pages import go, read_answer
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.features.directory.page.pickers import Kind, names_of_resources
 from ledger.features.lines.page.filters import chips_of
+from ledger.features.usage.corners import LineFilters
+from ledger.features.usage.routes import compare
+from ledger.features.usage.routes.compare import ComparePage, ComparePageQuery, CompareQuery
+from ledger.features.usage.routes.usage import UsagePage
 
 LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)
 """The answers about many lines, page by page."""

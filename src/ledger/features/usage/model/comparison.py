@@ -1,13 +1,13 @@
 """Two instants side by side: what changed in what the ledger knew (contract, Usage).
 
-Pure: ``reads/comparison.py`` reads both sides.
+Pure: ``features/usage/reads/comparison.py`` reads both sides.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ledger.domain.usage import Sums
 from ledger.features.lines.model import health
+from ledger.features.usage.model.usage import Sums
 
 
 class KnownLine(NamedTuple):

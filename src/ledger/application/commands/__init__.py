@@ -1,1 +1,0 @@
-"""Commands that are not facts: requests of people and of the service itself."""

@@ -1,1 +1,0 @@
-"""The domain: events, rules and folds, one file per aggregate; no I/O, no clock, no new ids."""

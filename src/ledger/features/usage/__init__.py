@@ -1,0 +1,1 @@
+"""Usage, comparisons, and statements of a month."""

@@ -1,0 +1,1 @@
+"""Sums of many lines at a position and a clock."""

@@ -1,0 +1,1 @@
+"""The routes of usage, comparisons and statements."""

@@ -1,1 +1,0 @@
-"""Reads: questions as values, and their answers (contract, Reading)."""
