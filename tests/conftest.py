@@ -25,9 +25,9 @@ import psycopg
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.reads import positions
-from ledger.settings import Settings
 from tests.support.data_dirs import QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger import demo
-from ledger.demo.cast import LEAD, closing_of, people_of
-from ledger.demo.closing import Closer
-from ledger.demo.people import SignIns
-from ledger.demo.telling import tell
-from ledger.demo.watching import watch_acts
+from ledger.app import demo
+from ledger.app.composition.database import prepare_reading
+from ledger.app.composition.writing import writing
+from ledger.app.demo.cast import LEAD, closing_of, people_of
+from ledger.app.demo.closing import Closer
+from ledger.app.demo.people import SignIns
+from ledger.app.demo.telling import tell
+from ledger.app.demo.watching import watch_acts
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.facts.fact_types import FACT_TYPES
-from ledger.service.composition.database import prepare_reading
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import edge_of

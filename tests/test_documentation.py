@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 from fastapi.routing import APIRoute
 
-from ledger.api.app import ROUTED
+from ledger.app.http.app import ROUTED
+from ledger.app.settings import Settings
 from ledger.engine.values.values import (
     ActorType,
     Cause,
@@ -22,7 +23,6 @@ from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.records import EVENTS
-from ledger.settings import Settings
 from projections import projections
 from tests.conftest import LONGEST
 from tests.support.documents import CONTRACT, ROOT

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ledger.app.settings import Settings
 from ledger.features.webhooks.model.channel import MailServer
-from ledger.settings import Settings
 
 SECRET = "hunter2"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from scripts.rehearse.load import Lane, Load, checked_in
 from scripts.rehearse.notes import Note, Notes
 from scripts.rehearse.scenario import Goal, Outcome, Scenario, judge

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ledger.cli import arguments as cli
+from ledger.app.cli import arguments as cli
+from ledger.app.composition.database import ConfigurationError, open_vault
+from ledger.app.settings import Settings, unknown_settings
 from ledger.engine.log.vault import Vault
-from ledger.service.composition.database import ConfigurationError, open_vault
-from ledger.settings import Settings, unknown_settings
 
 SECRET = "hunter2"
 

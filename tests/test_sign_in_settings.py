@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 
 ISSUER = "https://id.example.com"
 WHOLE: dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 

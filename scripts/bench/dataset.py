@@ -34,6 +34,10 @@ from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
 
 import projections
+from ledger.app.composition.database import open_vault, prepare_database
+from ledger.app.composition.writing import utc_now
+from ledger.app.processes import calm_collector
+from ledger.app.settings import Settings
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.place import find_place
@@ -44,10 +48,6 @@ from ledger.engine.views.schema import index_statements, table_statements
 from ledger.engine.writer.periodic import LedSession
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
-from ledger.service.composition.database import open_vault, prepare_database
-from ledger.service.composition.writing import utc_now
-from ledger.service.processes import calm_collector
-from ledger.settings import Settings
 
 GENERATOR = 3
 """The generator's version: raise it with every change of the generated log."""

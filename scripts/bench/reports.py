@@ -6,11 +6,11 @@ from chronicle import Chronicle, KeyedRun, Line
 from population import Population
 from story import CALLER, ENGINEER, PROMPT, SUMMARY
 
+from ledger.app.settings import Settings
 from ledger.engine.values.recorded import Actor
 from ledger.features.lines.model import execution_events as events
 from ledger.features.runs.model.run import RunRequested, RunStarted, Trigger
 from ledger.features.runs.model.token_usage import Used
-from ledger.settings import Settings
 
 _PEOPLE = [Actor("user", f"USR-26-{number:06d}") for number in range(1, 41)]
 _AGENT = Actor("agent", "AGT-26-000007")

@@ -16,7 +16,7 @@ import tempfile
 from datetime import timedelta
 from importlib.metadata import entry_points
 
-_HOUSEKEEPER = ("ledger.application.housekeeper", "ledger.application.loops")
+_HOUSEKEEPER = ("ledger.application.housekeeper", "ledger.app.housekeeping")
 
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
     ("DAILY", 20, ("ledger.engine.writer.refusals",)),

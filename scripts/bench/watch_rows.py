@@ -19,6 +19,9 @@ from population import OTHER_ORGANIZATION
 from psycopg.rows import tuple_row
 from story import ORGANIZATION, line_id
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.composition.writing import create_writer, utc_now
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres import locks
@@ -44,9 +47,6 @@ from ledger.features.watches.model.watch import (
     RunsFailing,
     WatchSettings,
 )
-from ledger.service.composition.database import prepare_database
-from ledger.service.composition.writing import create_writer, utc_now
-from ledger.settings import Settings
 from projections import projections
 
 YEAR = 365 * 86_400

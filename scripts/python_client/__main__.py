@@ -7,7 +7,7 @@
 import sys
 from types import SimpleNamespace
 
-from ledger.api.app import create_app
+from ledger.app.http.app import create_app
 from ledger.engine.http.document.compose import compose
 from scripts.python_client.modules import Schema, made
 

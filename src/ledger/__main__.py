@@ -2,7 +2,7 @@
 
 import sys
 
-from ledger.cli.arguments import main
+from ledger.app.cli.arguments import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,11 +17,11 @@ import psycopg
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.http.machinery import access_log
 from ledger.engine.http.machinery.access_log import AccessLog, shown_credential, shown_path
 from ledger.engine.telemetry.lines import Line, LineFormatter, LogFormat, as_json
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.relay import Relay

@@ -14,10 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.reads.answers import Answers, Reads
 from ledger.engine.values.principal import Principal
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import format_instant
-from ledger.settings import Settings
 from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import LINE, activation, fact

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from ledger.app.composition.writing import writing
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, day_of, format_instant, week_of
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from projections.lines import lists, statements
 from projections.lines.orders import Sort
 from projections.runs.statements import run_read

@@ -11,10 +11,10 @@ import pytest
 from execution_ledger.mcp import arguments
 from execution_ledger.mcp.tools import TOOLS
 
+from ledger.app.composition.api import create_api, create_reading_api
+from ledger.app.composition.database import prepare_reading
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.api import create_api, create_reading_api
-from ledger.service.composition.database import prepare_reading
-from ledger.settings import Settings
 from scripts.python_client.__main__ import document
 from tests.support.assistants import PUBLIC, Assistant, assisting
 from tests.support.databases import copied

@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.composition.writing import create_writer, running, utc_now
+from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import ClockSkew
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.report import command_of
-from ledger.service.composition.database import prepare_database
-from ledger.service.composition.writing import create_writer, running, utc_now
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, activation, fact

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.api.test_usage_of_random_lines import (
     BEGINNINGS,
     TENANTS,

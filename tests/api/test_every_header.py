@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.streaming import Address, Listener, listening

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
-
 from ledger.api import routes
-from ledger.api.app import ROUTED
+
+from ledger.app.http.app import ROUTED
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.reads.question import Answer, Question
@@ -196,7 +196,7 @@ def test_every_router_is_served() -> None:
         for m in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}.")
     )
     routers = {module.__name__ for module in modules if hasattr(module, "router")}
-    assert routers - {module.__name__ for module in ROUTED} == set(), "name it in api/app.py"
+    assert routers - {module.__name__ for module in ROUTED} == set(), "name it in app/http/app.py"
 
 
 def test_no_route_takes_the_requests_of_a_later_one() -> None:
@@ -204,7 +204,7 @@ def test_no_route_takes_the_requests_of_a_later_one() -> None:
         path = re.sub("{.*?}", "any", route.path)
         scopes = [{"method": method, "path": path} for method in route.methods]
         taken = [next(label(r) for r in ROUTES if r.takes(scope)) for scope in scopes]
-        assert taken == [label(route)], "in ROUTED (api/app.py) its module comes first"
+        assert taken == [label(route)], "in ROUTED (app/http/app.py) its module comes first"
 
 
 def test_every_route_of_the_api_is_a_lean_route() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import jsonschema_rs
 import pytest
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.api.test_document import operations, parts
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.databases import named

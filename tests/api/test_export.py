@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.page.rendering import json_text
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import RevokeApiKey
 from ledger.features.lines.model.execution_events import CheckedIn
-from ledger.settings import Settings
 from tests.golden.samples import envelope
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fact

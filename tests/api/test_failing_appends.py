@@ -4,8 +4,8 @@ import re
 
 import psycopg
 
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.views import until

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.http.failures import Failures, network_of
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 

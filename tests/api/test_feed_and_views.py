@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.app.composition.api import create_api
+from ledger.app.composition.writing import writing
+from ledger.app.settings import Settings
 from ledger.engine.reads import positions
 from ledger.engine.views.contract import Projection
 from ledger.engine.writer.writer import Writer
-from ledger.service.composition.api import create_api
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from projections import projections
 from projections.feed.view import EventView
 from tests.support.edge import assert_problem

@@ -12,11 +12,11 @@ import httpx
 import psycopg
 import pytest
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.http.problems import STATUS
 from ledger.engine.values.errors import IdempotencyKeyReused, Refused
 from ledger.engine.writer.group import LASTING
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import LINE, ORGANIZATION, WORKSPACE, activation, fact

@@ -10,11 +10,11 @@ import httpx
 import psycopg
 import pytest
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.http.reading import Query
 from ledger.features.lines.routes.executions import Filters
 from ledger.features.lines.routes.holds import LineFilter
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from tests.api.test_idempotency_key import await_end, end
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE, Tenant

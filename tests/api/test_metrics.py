@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log import nodes
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.documents import CONTRACT
 from tests.support.edge import Edge, edge_of

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.writer.writer import GROUP_FAILED
 from ledger.features.runs import read_notes
 from ledger.features.runs.read_notes import NoteRead, ReadNotes, SeenLine
-from ledger.settings import Settings
 from tests.support.audits import BESIDE, Entry, Tenant
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import WORKSPACE, fact

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.support.service import Clock, Service, serving
 
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -10,11 +10,11 @@ from typing import Any
 import jwt
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.sign_in.access import json_web_tokens
 from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 from ledger.features.sign_in.access.key_set import KeySet
-from ledger.settings import Settings
 from tests.api.test_access import PERMISSIONS, ROUTES, attempts, equal_except_for_request_id
 from tests.support.edge import PLAIN, Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, encode, fact

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.postgres.locks import SPANS
 from ledger.features.traces.tables import MOST
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE, Tenant
 from tests.support.edge import Edge

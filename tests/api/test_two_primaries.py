@@ -3,8 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from tests.support.edge import edge_of
 from tests.support.relay import Relay
 from tests.support.standby import pair_in

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.service import Clock

@@ -8,8 +8,8 @@ from threading import Thread
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import fact
 from tests.support.relay import Relay

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.http import reading
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from ledger.engine.values.principal import Principal
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from projections import projections
 from tests.api.test_every_route import ENDLESS, READS, is_of_administrators, label, takes_as_of
 from tests.support.edge import Edge
@@ -185,7 +185,7 @@ def behind(street: Street, wall: str) -> Iterator[Edge]:
     """A worker whose only wall is this one."""
     with pytest.MonkeyPatch.context() as patch:
         if wall == "filters":
-            patch.setattr("ledger.service.composition.api.Door", UnboundDoor)
+            patch.setattr("ledger.app.composition.api.Door", UnboundDoor)
         else:
             whole = reading.tenant_filters
             for module in [*sys.modules.values()]:

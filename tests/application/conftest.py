@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.writer.writer import GROUP_FAILED
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.ledger import Ledger, working

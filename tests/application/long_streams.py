@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from ledger.app.composition.writing import create_writer
 from ledger.engine.log.append import Append
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
@@ -26,7 +27,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import GoIdle, Pause
-from ledger.service.composition.writing import create_writer
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact
 from tests.support.ledger import REPORTER, Ledger

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ledger.app.composition.writing import create_writer
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.principal import COMMAND_LINE
@@ -13,7 +14,6 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.webhooks.commands import CreateEndpoint, DeleteEndpoint, EndpointSettings
-from ledger.service.composition.writing import create_writer
 from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger
 from tests.support.webhook_workload import SECRET

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ledger.app.composition.writing import create_writer
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
@@ -13,7 +14,6 @@ from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
-from ledger.service.composition.writing import create_writer
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer import group
@@ -13,7 +14,6 @@ from ledger.engine.writer.periodic import sweepers_kept_away
 from ledger.engine.writer.request import Receipt
 from ledger.features.lines.commands.lines import LiftHold, Pause, Resume
 from ledger.features.lines.routes.holds import MOST_LINES
-from ledger.settings import Settings
 from tests.support.facts import activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, new_id, working
 from tests.support.views import until

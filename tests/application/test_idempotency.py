@@ -11,14 +11,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.loops import DROP_EXPIRED, Housekeeper
+from ledger.app.composition.writing import writing
+from ledger.app.housekeeping import DROP_EXPIRED, Housekeeper
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
 from ledger.engine.writer.group import KEPT_FOR, Group
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.features.lines.commands.lines import Pause, Resume
-from ledger.service.composition.writing import writing
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
 from tests.support.views import led, query, until
 

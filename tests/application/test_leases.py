@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application import loops
+from ledger.app import housekeeping as loops
 from ledger.engine.log.leases import LOOK_AT_DUE
 from ledger.features.runs.commands import ExpireLease, Heartbeat
 from tests.support.facts import fact

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ledger.app.composition.writing import create_writer
 from ledger.engine.log.append import Append, Loaded, Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.writer.request import Receipt
@@ -12,7 +13,6 @@ from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.runs.model.run import MAX_ABOVE
 from ledger.features.runs.report_runs import MAX_AWAITING
-from ledger.service.composition.writing import create_writer
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import encode, fact
 from tests.support.ledger import ADMIN, NARROW, STRANGER, Ledger, new_id

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from ledger.app.composition.database import ConfigurationError, open_vault, prepare_database
+from ledger.app.composition.writing import writing
+from ledger.app.settings import Settings
 from ledger.engine.log.vault import CannotOpen, RunKey, Vault, content_digest
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
-from ledger.service.composition.database import ConfigurationError, open_vault, prepare_database
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import ORGANIZATION, encode, fact
 from tests.support.ledger import REPORTER, Ledger, new_id

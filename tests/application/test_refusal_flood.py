@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from ledger.application.loops import Housekeeper
+from ledger.app.composition.writing import writing
+from ledger.app.housekeeping import Housekeeper
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER, Principal
@@ -22,8 +24,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.keys.commands import TellOmitted
 from ledger.features.lines.commands.lines import Pause
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import TEMPLATE, copied
 from tests.support.facts import ORGANIZATION, activation, fact

@@ -1,5 +1,6 @@
 """A watch begins at most five revisions in five minutes, whoever decides (contract, Watches)."""
 
+from ledger.app.composition.writing import create_writer
 from ledger.engine.log import snapshots
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import ChangedTooOften
@@ -8,7 +9,6 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.commands.watches import UpdateWatch
 from ledger.features.watches.model.watch import InState
-from ledger.service.composition.writing import create_writer
 from tests.support.ledger import Ledger
 
 BLOCKED = InState(("blocked",))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer import turns
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.keys.commands import CreateApiKey
-from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import Item, Ledger, new_id, working
 from tests.support.relay import Relay

@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.log import snapshots
 from ledger.engine.log.migrate import migrate
 from ledger.engine.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
@@ -26,7 +27,6 @@ from ledger.features.lines.model.health import Signal
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.derived import compare
 from ledger.features.runs.model.run import RUN_EVENTS
-from ledger.settings import Settings
 from tests.application.long_streams import (
     Chance,
     assert_same,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer import group, memory
@@ -15,7 +16,6 @@ from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.runs.commands import EraseRun
-from ledger.settings import Settings
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.ledger import REPORTER, Ledger, instant, working

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Error, Page
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of

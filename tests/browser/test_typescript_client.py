@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from scripts.typescript_client.modules import FOLDER
 from tests.browser.test_cors import Sites
 from tests.client.conftest import RealClock

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cli import arguments as cli
+from ledger.app.cli import arguments as cli
 from tests.conftest import MASTER_KEY
 
 Ledger = Callable[..., subprocess.CompletedProcess[str]]

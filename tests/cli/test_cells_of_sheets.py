@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ledger.cli.files.map_file import Dialect
-from ledger.cli.line_parser import fact_of
+from ledger.app.cli.files.map_file import Dialect
+from ledger.app.cli.line_parser import fact_of
 from ledger.features.facts.envelope import Rejected
 from tests.cli.test_sheets import one_column
 from tests.support.facts import LINE, encode, fact

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.service.address import address_kept, keeping_address, reachable
-from ledger.service.supervisor import address_of
+from ledger.app.address import address_kept, keeping_address, reachable
+from ledger.app.supervisor import address_of
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation

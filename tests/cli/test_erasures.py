@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied

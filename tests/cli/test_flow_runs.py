@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from ledger.cli.arguments import main
-from ledger.cli.files.map_file import FlowMap
-from ledger.cli.files.prefect import FlowRuns, Item
-from ledger.cli.line_parser import Chunk, fact_of
+from ledger.app.cli.arguments import main
+from ledger.app.cli.files.map_file import FlowMap
+from ledger.app.cli.files.prefect import FlowRuns, Item
+from ledger.app.cli.line_parser import Chunk, fact_of
+from ledger.app.settings import Settings
 from ledger.engine.values.values import parse_instant
 from ledger.features.facts.envelope import Fact, Rejected
-from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

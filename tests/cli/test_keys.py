@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.features.keys.tokens import is_well_formed
-from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.support.edge import edge_of
 from tests.support.stored import stored_object

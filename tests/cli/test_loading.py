@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.cli import load as loading
-from ledger.cli.arguments import main
+from ledger.app.cli import load as loading
+from ledger.app.cli.arguments import main
 from ledger.engine.log.event_log import Log
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact

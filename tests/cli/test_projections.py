@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cli import arguments as cli
+from ledger.app.cli import arguments as cli
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.views.shadow import shadow
-from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

@@ -23,7 +23,7 @@ def test_help_and_usage_errors_load_no_heavy_package() -> None:
     for arguments in (["--help"], ["keys", "create"]):
         assert (
             loaded(
-                "from ledger.cli.arguments import main\n"
+                "from ledger.app.cli.arguments import main\n"
                 f"try: main({arguments})\nexcept SystemExit: print()"
             )
             == set()
@@ -37,7 +37,7 @@ def test_no_short_command_loads_the_web_framework() -> None:
 
 def test_the_supervisor_loads_no_heavy_package_beyond_the_database_and_settings() -> None:
     """The supervisor loads prometheus-client with its folder: else each worker counts alone."""
-    assert loaded("import ledger.cli.dispatch, ledger.service.supervisor") == {
+    assert loaded("import ledger.app.cli.dispatch, ledger.app.supervisor") == {
         "psycopg",
         "pydantic",
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.cli import arguments as cli
+from ledger.app.cli import arguments as cli
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import query
 from tests.support.served import run_ledger

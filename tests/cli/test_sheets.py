@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.cli.arguments import main
-from ledger.cli.files.map_file import ATTRIBUTES, Dialect, SheetMap, fields_of, sheet_map
-from ledger.cli.files.sheet import Sheet
-from ledger.cli.line_parser import fact_of
+from ledger.app.cli.arguments import main
+from ledger.app.cli.files.map_file import ATTRIBUTES, Dialect, SheetMap, fields_of, sheet_map
+from ledger.app.cli.files.sheet import Sheet
+from ledger.app.cli.line_parser import fact_of
+from ledger.app.composition.database import ConfigurationError
 from ledger.features.facts.envelope import Fact, Rejected
 from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
-from ledger.service.composition.database import ConfigurationError
 from tests.cli.conftest import Ledger
 from tests.cli.test_loading import events, peak_memory
 from tests.support.facts import LINE, ORGANIZATION, WORKSPACE, encode, fact

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.cli.arguments import main
+from ledger.app.cli.arguments import main
 from tests.cli.conftest import environment
 from tests.support.served import LEDGER, free_port, run_ledger
 from tests.support.soak import repeated

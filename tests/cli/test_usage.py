@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cli import arguments as cli
+from ledger.app.cli import arguments as cli
 from tests.cli.conftest import Ledger
 from tests.support.served import run_ledger
 
@@ -36,7 +36,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
 def test_the_function_of_a_command_takes_its_arguments(command: cli.ShellCommand) -> None:
     module, _, name = command.function.partition(":")
-    function = getattr(import_module(f"ledger.cli.{module}"), name)
+    function = getattr(import_module(f"ledger.app.cli.{module}"), name)
     given = {
         options.get("dest", flags[0].strip("-").replace("-", "_"))
         for flags, options in command.arguments

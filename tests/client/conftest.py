@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from execution_ledger import AsyncLedger, Ledger, reporter
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from tests.client.background import Switch
 from tests.client.elk_program import Elk
 from tests.client.support import Refusals, Service, StandIn

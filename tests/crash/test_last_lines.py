@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.cli.arguments import main
+from ledger.app.cli.arguments import main
 from ledger.engine.http.machinery import access_log
 from tests.conftest import MASTER_KEY
 from tests.support.served import Served, free_port

@@ -15,10 +15,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 import ledger
 import projections
+from ledger.app import privileges
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.account import Account, default_account, service_account
 from ledger.engine.postgres.embedded.place import find_place
-from ledger.service import privileges
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import LINE, activation

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 
+from ledger.app.settings import Settings
+from ledger.app.workers import run_reading_api
 from ledger.engine.http.services import ApiServices
-from ledger.service.workers import run_reading_api
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
 from tests.support.relay import Relay

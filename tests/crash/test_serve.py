@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.cli.arguments import main
-from ledger.service import children as children_module
-from ledger.service.supervisor import address_of
+from ledger.app import children as children_module
+from ledger.app.cli.arguments import main
+from ledger.app.supervisor import address_of
 from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, encode, fact

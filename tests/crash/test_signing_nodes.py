@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.postgres.timing import LIVING_SECONDS
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation, fact
 from tests.support.failover import Failover, failover_in

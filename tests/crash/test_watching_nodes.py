@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.features.watches.model.watch import InState
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation, encode, fact
 from tests.support.ledger import Ledger, new_id, working

@@ -10,8 +10,8 @@ import threading
 from collections import Counter
 from typing import Any
 
-from ledger.service.composition.loops import Dispatching
-from ledger.settings import Settings
+from ledger.app.composition.loops import Dispatching
+from ledger.app.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from ledger.app.composition.loops import Dispatching
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.loops import Dispatching
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION

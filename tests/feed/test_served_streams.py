@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.service.processes import GRACE_SECONDS
+from ledger.app.processes import GRACE_SECONDS
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, fact
 from tests.support.served import Served, post, serving_at

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ledger.app.composition.loops import Dispatching
 from ledger.features.webhooks.delivery import lead
-from ledger.service.composition.loops import Dispatching
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import query, until
 from tests.support.webhooks import WebhookLedger, received, webhook_ledger

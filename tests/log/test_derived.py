@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.table import Table
@@ -21,7 +22,6 @@ from ledger.features.usage.tables import Documents
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.features.webhooks.commands import CreateEndpoint, EndpointSettings
 from ledger.features.webhooks.delivery import signing
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.facts import ORGANIZATION, fact

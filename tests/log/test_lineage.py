@@ -13,6 +13,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.composition.writing import create_writer, running
+from ledger.app.settings import Settings
 from ledger.engine.log.append import Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.lineage import _IDS_A_SECOND, _POSITIONS_A_SECOND, IDS_MOVED, POSITIONS_MOVED
@@ -24,9 +27,6 @@ from ledger.engine.values.values import EVENT_ID, format_id
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
-from ledger.service.composition.database import prepare_database
-from ledger.service.composition.writing import create_writer, running
-from ledger.settings import Settings
 from tests.support.databases import empty
 from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import activation, fact

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ledger.app.composition.database import ConfigurationError, prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.database import ConfigurationError, prepare_database
-from ledger.settings import Settings
 from tests.support.databases import empty
 
 

@@ -8,11 +8,11 @@ from importlib.resources import files
 import psycopg
 import pytest
 
+from ledger.app.composition.database import inspect_database, prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log.migrate import SchemaError, migrate
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.walls import reader_of
-from ledger.service.composition.database import inspect_database, prepare_database
-from ledger.settings import Settings
 from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of
 

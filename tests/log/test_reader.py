@@ -9,17 +9,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ledger.app.composition.database import ConfigurationError, prepare_database, prepare_reading
+from ledger.app.settings import Settings
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.scope import Tenant
 from ledger.engine.postgres.walls import POWERS
 from ledger.engine.views.schema import HOLD
-from ledger.service.composition.database import (
-    ConfigurationError,
-    prepare_database,
-    prepare_reading,
-)
-from ledger.settings import Settings
 from tests.support.data_dirs import QUICK
 from tests.support.databases import copied
 from tests.support.edge import edge_of

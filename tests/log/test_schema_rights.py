@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from ledger.app.composition.database import ConfigurationError, prepare_database, prepare_reading
+from ledger.app.settings import Settings
 from ledger.engine.log.migrate import SchemaError
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.database import (
-    ConfigurationError,
-    prepare_database,
-    prepare_reading,
-)
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.log.test_migrate import NAMES
 from tests.support.databases import empty

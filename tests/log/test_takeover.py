@@ -10,14 +10,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.composition.database import inspect_database, migrate_database, prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.migrate import SchemaError, migrate
 from ledger.engine.log.walls import protect
 from ledger.engine.postgres.catalog import items, rights
 from ledger.engine.views.definitions import compare
 from ledger.features.lines.model.execution_events import Woken
-from ledger.service.composition.database import inspect_database, migrate_database, prepare_database
-from ledger.settings import Settings
 from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.golden.samples import envelope

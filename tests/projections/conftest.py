@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.support.ledger import Ledger, working
 from tests.support.service import Clock
 

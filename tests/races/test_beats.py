@@ -13,12 +13,12 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
+from ledger.app.composition.writing import create_writer, running, writing
+from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
 from ledger.engine.writer import writer as writer_module
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
-from ledger.service.composition.writing import create_writer, running, writing
-from ledger.settings import Settings
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import parsed, principal
 from tests.support.views import query, until

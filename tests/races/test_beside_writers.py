@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.loops import create_sweeper
 from ledger.engine.log.event_log import read_log
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
-from ledger.service.composition.loops import create_sweeper
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import (

@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.composition.writing import create_writer
+from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import InvalidState, NotFound, Unavailable
 from ledger.engine.writer import group
@@ -21,8 +23,6 @@ from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.runs.model.run import Run
-from ledger.service.composition.writing import create_writer
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.log_checker import check

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.loops import LeaseWatch
+from ledger.app.composition.writing import create_writer, running
+from ledger.app.housekeeping import LeaseWatch
+from ledger.app.settings import Settings
 from ledger.engine.log import leases
 from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import LedgerError
@@ -24,8 +26,6 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import ReportFact, command_of
 from ledger.features.runs.commands import ExpireLease, Heartbeat
-from ledger.service.composition.writing import create_writer, running
-from ledger.settings import Settings
 from tests.support.facts import activation, fact
 from tests.support.leases import listen
 from tests.support.log_checker import LogChecker, check

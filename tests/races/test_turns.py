@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.cli import load
+from ledger.app.cli import load
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.positions import ViewFollower

@@ -6,9 +6,9 @@ import time
 import psycopg
 import pytest
 
+from ledger.app.composition.writing import utc_now
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
-from ledger.service.composition.writing import utc_now
 
 
 def test_a_process_that_stops_follows_no_other_server(conninfo: str) -> None:

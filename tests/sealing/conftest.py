@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.databases import copied, named
 from tests.support.facts import fact

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cli.arguments import main
-from ledger.cli.seal import adopt_log as adopt_command
-from ledger.cli.seal import show_status
-from ledger.cli.verify import verify
-from ledger.service.composition.database import ConfigurationError
-from ledger.settings import Settings
+from ledger.app.cli.arguments import main
+from ledger.app.cli.seal import adopt_log as adopt_command
+from ledger.app.cli.seal import show_status
+from ledger.app.cli.verify import verify
+from ledger.app.composition.database import ConfigurationError
+from ledger.app.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
 from tests.support.edge import Edge, assert_problem, edge_of

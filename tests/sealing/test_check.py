@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.cli import verify as verify_command
-from ledger.cli.verify import verify
-from ledger.settings import Settings
+from ledger.app.cli import verify as verify_command
+from ledger.app.cli.verify import verify
+from ledger.app.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import checkpoint_outside, go_back_to_501
 from tests.support.ledger import Ledger

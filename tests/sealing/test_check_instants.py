@@ -10,9 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.cli.verify import verify
+from ledger.app.cli.verify import verify
+from ledger.app.settings import Settings
 from ledger.engine.values.values import format_instant
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at
 from tests.support.ledger import Ledger

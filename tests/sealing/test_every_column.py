@@ -14,13 +14,13 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import check
 from ledger.features.proof.verification.derived import TABLES, compare
 from ledger.features.webhooks.commands import GiveUpDelivery
 from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.log.test_derived import fill
 from tests.sealing.conftest import report

@@ -8,13 +8,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log.nodes import beat
 from ledger.engine.postgres import locks
 from ledger.features.proof.tables import NEW, OLD, SCHEMA, TABLES, Finding, findings
 from ledger.features.proof.verification import nightly
 from ledger.features.proof.verification.nightly import NightlyVerification
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_check import position_at

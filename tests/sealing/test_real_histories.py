@@ -19,13 +19,13 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.features.proof.sealing.leaf import leaf_of
 from ledger.features.proof.sealing.note import UncheckedNote, parse
 from ledger.features.proof.sealing.origins import NothingIsWrong
 from ledger.features.proof.sealing.tiles import GrowingTree
 from ledger.features.proof.sealing.tree import hash_leaf
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.embedded import folder_in_tmp
 from tests.support.failover import Failover, failover_in

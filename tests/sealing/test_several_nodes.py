@@ -10,6 +10,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.loops import Sealing
+from ledger.app.settings import Settings
 from ledger.engine.log import nodes
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
@@ -17,8 +19,6 @@ from ledger.engine.postgres.embedded.programs import find_programs
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.note import parse
 from ledger.features.proof.sealing.standing import NO_WITNESS
-from ledger.service.composition.loops import Sealing
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.conftest import report
 from tests.sealing.test_sealer import BACK_TO_501, go_back_to_501, rewrite_past

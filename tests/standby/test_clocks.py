@@ -8,10 +8,10 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from ledger.service.composition.api import create_reading_api
-from ledger.service.composition.database import find_all
-from ledger.service.composition.writing import utc_now
-from ledger.settings import Settings
+from ledger.app.composition.api import create_reading_api
+from ledger.app.composition.database import find_all
+from ledger.app.composition.writing import utc_now
+from ledger.app.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.standby.conftest import Cluster
 from tests.support.edge import entered, run_on

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from ledger.api.app import ROUTED
-from ledger.web.site import PAGES
+from ledger.app.http.app import ROUTED
+from ledger.app.http.site import PAGES
 from tests.standby.conftest import Cluster, read_node
 from tests.support.embedded import query
 from tests.support.facts import ORGANIZATION, activation, fact

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 

@@ -8,8 +8,8 @@ import fcntl
 import subprocess
 from pathlib import Path
 
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from tests.support.embedded import folder_in_tmp, memory, served
 
 QUICK = {

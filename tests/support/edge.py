@@ -16,9 +16,9 @@ import httpx
 import psycopg
 from fastapi import FastAPI
 
+from ledger.app.settings import Settings
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import RevokeApiKey
-from ledger.settings import Settings
 from tests.support.databases import query
 from tests.support.facts import activation, encode
 from tests.support.service import BATCH, STRUCTURED, Clock, Service, serving

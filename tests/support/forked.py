@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ledger.cli.arguments import main
+from ledger.app.cli.arguments import main
 
 Entry = Callable[[Sequence[str]], int]
 """The entry point of the command, or a function of a test that alters something first."""

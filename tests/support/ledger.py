@@ -16,7 +16,10 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.application.loops import LeaseWatch, Sweeper
+from ledger.app.composition.loops import create_sweeper
+from ledger.app.composition.writing import create_writer
+from ledger.app.housekeeping import LeaseWatch, Sweeper
+from ledger.app.settings import Settings
 from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
 from ledger.engine.page.rendering import json_text
@@ -34,9 +37,6 @@ from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.features.watches.loops.loop import WatchLoop
 from ledger.features.watches.model.watch import Condition, WatchSettings
-from ledger.service.composition.loops import create_sweeper
-from ledger.service.composition.writing import create_writer
-from ledger.settings import Settings
 from projections.lines import statements
 from projections.runs.shown import RunColumns, shown_run
 from projections.runs.statements import run_read

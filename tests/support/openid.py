@@ -26,9 +26,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import httpx
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, entered

@@ -12,7 +12,7 @@ import tempfile
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ledger import cli
+from ledger.app import cli
 
 _folder = tempfile.mkdtemp(prefix="ledger-test-metrics-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
@@ -21,7 +21,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder
 for _module in iter_modules(cli.__path__, "ledger.cli."):
     import_module(_module.name)
 
-from ledger.service import supervisor, workers  # noqa: E402, F401
+from ledger.app import supervisor, workers  # noqa: E402, F401
 
 workers.make_ready()
 gc.freeze()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from ledger.cli.arguments import main
+from ledger.app.cli.arguments import main
 from tests.support.forked import Forked, take_environment
 
 # Imports that an interpreter has anyway: it starts in a fortieth of the time of a command.

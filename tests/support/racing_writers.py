@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ledger.app.composition.writing import running
 from ledger.engine.log.append import Append, Loaded, Wanted
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.tables import OpenRunRow
@@ -27,7 +28,6 @@ from ledger.features.facts import envelope
 from ledger.features.facts.envelope import Fact
 from ledger.features.facts.report import ReportFact, command_of
 from ledger.features.lines.commands.lines import GoIdle, LiftHold, Pause, Resume
-from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
 from tests.support.forked import CONTEXT
 

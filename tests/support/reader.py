@@ -6,10 +6,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from ledger.app.composition.database import prepare_reading
+from ledger.app.settings import Settings
 from ledger.engine.postgres.scope import Tenant
 from ledger.engine.postgres.walls import reader_of
-from ledger.service.composition.database import prepare_reading
-from ledger.settings import Settings
 
 MASTER_KEY = "0f" * 32
 

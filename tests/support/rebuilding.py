@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from ledger.demo import story
+from ledger.app.demo import story
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
@@ -75,7 +75,7 @@ def patient_rebuilder() -> Iterator[threading.Event]:
     """The event that lets services, which start meanwhile, go on to build views."""
     PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ledger.service.composition.loops.Rebuilder", PatientRebuilder)
+        patch.setattr("ledger.app.composition.loops.Rebuilder", PatientRebuilder)
         yield PatientRebuilder.may_go_on
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded.programs import find_programs
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from scripts.bench.corpus_request import Answer, Request, headers_of
 from tests.support.databases import empty
 from tests.support.service import Clock

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.database import open_vault
+from ledger.app.settings import Settings
 from ledger.engine.log.vault import Vault
 from ledger.engine.views.definitions import load
 from ledger.features.proof.sealing import shelf
@@ -20,8 +22,6 @@ from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.features.proof.sealing.witness import LineageFile, Witness
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import Checked, check
-from ledger.service.composition.database import open_vault
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock

@@ -14,12 +14,12 @@ from typing import Any, Self
 
 import httpx
 
-from ledger.cli.arguments import main
-from ledger.cli.keys import make_key
+from ledger.app.cli.arguments import main
+from ledger.app.cli.keys import make_key
+from ledger.app.composition.writing import writing
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import running
 from ledger.features.keys.model import Permission
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION
 from tests.support.forked import Entry, Forked
 from tests.support.views import until

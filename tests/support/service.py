@@ -9,6 +9,9 @@ from typing import Any
 
 import httpx
 
+from ledger.app.composition.api import create_api
+from ledger.app.composition.loops import Loops
+from ledger.app.settings import Settings
 from ledger.engine.http.gauges import SharedText
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.values.principal import COMMAND_LINE
@@ -16,9 +19,6 @@ from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey
 from ledger.features.keys.model import Permission
 from ledger.features.keys.tokens import create_token
-from ledger.service.composition.api import create_api
-from ledger.service.composition.loops import Loops
-from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, encode
 
 # The HTTP client tries to import this package at each request, in vain; that took half its time.

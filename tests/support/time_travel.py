@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
+from ledger.app.composition.api import create_api
+from ledger.app.settings import Settings
 from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,
@@ -26,8 +28,6 @@ from ledger.engine.values.values import (
     STATES,
     format_instant,
 )
-from ledger.service.composition.api import create_api
-from ledger.settings import Settings
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.service import ALL, Clock

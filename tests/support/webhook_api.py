@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
+from ledger.app.composition.loops import Dispatching
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.loops import Dispatching
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of

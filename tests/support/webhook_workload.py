@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from ledger.demo import ORGANIZATIONS, WORKSPACES
+from ledger.app.demo import ORGANIZATIONS, WORKSPACES
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import Command

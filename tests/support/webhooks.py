@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from standardwebhooks import Webhook
 
+from ledger.app.composition.loops import Dispatching
+from ledger.app.composition.writing import writing
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
@@ -17,9 +20,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.webhooks import commands as webhooks
 from ledger.features.webhooks.delivery import signing
-from ledger.service.composition.loops import Dispatching
-from ledger.service.composition.writing import writing
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.racing_writers import parsed

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ledger.app.composition.database import open_vault, prepare_database
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.lines.model.execution_events import CheckedIn
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.tiles import WIDTH
 from ledger.features.proof.sealing.watch import WitnessWatch
-from ledger.service.composition.database import open_vault, prepare_database
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import activation, fact

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ledger.app.composition.database import open_vault, prepare_database
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.database import open_vault, prepare_database
 from tests.support.edge import Edge, edge_of
 from tests.support.openid import FINANCE, OpenIdProvider, Person, write_grants
 from tests.support.restored import OLD_LEDGERS

@@ -12,6 +12,8 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.database import prepare_all, prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log.migrate import migrate
 from ledger.engine.log.nodes import beat
 from ledger.engine.log.walls import protect
@@ -23,8 +25,6 @@ from ledger.engine.views.definitions import Definitions, Object, load, objects_o
 from ledger.engine.views.registration import register
 from ledger.engine.views.schema import create_indexes, create_tables
 from ledger.features.proof.tables import SCHEMA, Difference, findings
-from ledger.service.composition.database import prepare_all, prepare_database
-from ledger.settings import Settings
 from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.support.databases import empty

@@ -8,14 +8,14 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import timing
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.views import rebuilder as rebuilder_module
 from ledger.engine.views.rebuilder import Rebuilder
 from ledger.engine.writer.writer import Writer
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from projections import projections
 from projections.runs.view import RunView
 from tests.support.databases import copied

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.scope import EVERYONE
 from ledger.engine.views.compare import Difference
 from ledger.engine.views.rebuild import verify
-from ledger.settings import Settings
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.rebuilding import (
     NAMES,

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.demo import story
+from ledger.app.demo import story
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.principal import COMMAND_LINE

@@ -8,12 +8,12 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from ledger.cli.views import list_projections
+from ledger.app.cli.views import list_projections
+from ledger.app.settings import Settings
 from ledger.engine.views.contract import Projection
 from ledger.engine.writer.writer import Writer
 from ledger.features.lines.model.execution_events import Updated
 from ledger.features.runs.model.run import RunStarted
-from ledger.settings import Settings
 from projections import projections
 from projections.lines.view import ExecutionView
 from tests.support.facts import LINE, activation, fact

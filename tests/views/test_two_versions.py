@@ -9,6 +9,8 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
+from ledger.app.composition.database import prepare_database
+from ledger.app.settings import Settings
 from ledger.engine.log import nodes
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
@@ -19,8 +21,6 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilder import Rebuilder
 from ledger.engine.views.registration import register
 from ledger.engine.views.shadow import CannotBuild, is_outdated
-from ledger.service.composition.database import prepare_database
-from ledger.settings import Settings
 from projections import projections
 from projections.runs.view import RunView
 from tests.support.facts import LINE, activation, fact

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from ledger.app.composition.database import prepare_database
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.watches.model.watch import InState
-from ledger.service.composition.database import prepare_database
 from tests.support.ledger import working
 from tests.support.rebuilding import NAMES, rebuild, view
 from tests.support.restored import OLD_LEDGERS, OldLedger

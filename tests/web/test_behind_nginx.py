@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of

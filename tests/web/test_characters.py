@@ -1,6 +1,6 @@
 """Control characters that earlier versions took are shown as escapes on every page."""
 
-from ledger.settings import Settings
+from ledger.app.settings import Settings
 from tests.support.databases import execute
 from tests.support.edge import edge_of
 from tests.support.facts import LINE, WORKSPACE, activation, fact

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.settings import Settings
 from ledger.features.proof import page as integrity
 from ledger.features.proof.tables import NEW, OLD, SCHEMA, TABLES, Finding, keep
-from ledger.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.sealing import seal

@@ -5,9 +5,9 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from ledger.api.app import LedgerApi
+from ledger.app.http.app import LedgerApi
+from ledger.app.settings import OWN_PATHS, Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.settings import OWN_PATHS, Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from ledger.app.composition.api import create_reading_api
+from ledger.app.composition.database import prepare_reading
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.service.composition.api import create_reading_api
-from ledger.service.composition.database import prepare_reading
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.openid import (
     FINANCE,

@@ -1,0 +1,147 @@
+"""The loops of ``ledger serve``, in three processes beside the API workers.
+
+Each of them would compete with the others for the interpreter: the loops that follow the log, the
+dispatcher, and sealing with the nightly verification, which hash. The node's beat reports the
+witness of sealing, and so is in that process.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from ledger.app import leads
+from ledger.app.composition.database import open_vault
+from ledger.app.composition.metrics import WriterMetrics
+from ledger.app.composition.writing import Clock, create_writer, utc_now
+from ledger.app.housekeeping import Housekeeper, LeaseWatch, Sweeper
+from ledger.app.processes import connections_allowed
+from ledger.app.settings import Settings
+from ledger.engine.background import Parts
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.log.event_log import Log
+from ledger.engine.log.nodes import node_id_in
+from ledger.engine.postgres import locks
+from ledger.engine.postgres.leadership import Candidate, LeadBeat
+from ledger.engine.views.projector import Projector
+from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.writer import Writer
+from ledger.features.proof.sealing.beat import NodeBeat
+from ledger.features.proof.sealing.sealer import Sealer
+from ledger.features.proof.sealing.watch import WitnessWatch
+from ledger.features.proof.verification.nightly import NightlyVerification
+from ledger.features.watches.loops.loop import WatchLoop
+from ledger.features.webhooks.commands import open_secret
+from ledger.features.webhooks.delivery.dispatcher import Dispatcher
+from ledger.features.webhooks.delivery.lead import Means
+from ledger.features.webhooks.delivery.mailer import Mailer
+from ledger.features.webhooks.delivery.roster import GATHER_SECONDS, MOST_IN_FLIGHT
+from ledger.features.webhooks.delivery.schedule import Schedule
+from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Sender
+from projections import projections
+from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
+
+
+def create_sweeper(
+    session: LedSession,
+    writer: Writer,
+    clock: Clock,
+    idle_after: Callable[[str], timedelta],
+    every_seconds: float,
+) -> Sweeper:
+    return Sweeper(session, IDLE_CANDIDATES, DUE_HOLDS, writer, clock, idle_after, every_seconds)
+
+
+class _Writing(Parts):
+    """Loops that lead and write: with a beat, a writer, and the log that it opens."""
+
+    def __init__(self, settings: Settings, conninfo: str, clock: Clock) -> None:
+        self._log = Log(conninfo)
+        self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
+        self._beat = LeadBeat(conninfo)
+
+    def stop(self) -> None:
+        super().stop()
+        self._log.close()
+
+
+class Loops(_Writing):
+    """The loops that follow the log, with their writer."""
+
+    def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
+        super().__init__(settings, conninfo, clock)
+        conninfo, candidate = self._beat.conninfo, Candidate(locks.FOLLOWING)
+        self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
+        session = LedSession(conninfo, "loops", candidate, takes=False)
+        self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
+        self.sweeper = create_sweeper(
+            session, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
+        )
+        self.lease_watch = LeaseWatch(session, self._writer)
+        # By a wrong clock, outcomes would be dropped before their day is over.
+        self.housekeeper = Housekeeper(
+            session,
+            self._writer,
+            self._beat.corrected(clock),
+            timedelta(seconds=settings.session_idle_seconds),
+        )
+        self.watches = WatchLoop(session, self._writer, clock, settings.watch_seconds)
+        self.lease_watch.beside = (self.sweeper, self.watches, self.housekeeper)
+        self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.lease_watch)
+
+
+class Dispatching(_Writing):
+    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds), and
+    ``gather`` how long a message to people waits for others about the same watch.
+
+    ``stop`` returns once the requests in flight are answered and recorded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        conninfo: str,
+        clock: Clock = utc_now,
+        deadline: float = DEADLINE_SECONDS,
+        gather: float = GATHER_SECONDS,
+    ) -> None:
+        super().__init__(settings, conninfo, clock)
+        # Receivers refuse a request that is signed under a wrong time.
+        clock = self._beat.corrected(clock)
+        means = Means(
+            self._writer.submit,
+            partial(open_secret, open_vault(settings)),
+            Schedule(settings.webhook_delays),
+            clock,
+            min(MOST_IN_FLIGHT, connections_allowed()),
+            partial(Mailer, settings.mail_server, clock, deadline),
+            settings.public_url,
+            timedelta(seconds=gather),
+        )
+        sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
+        self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
+        self.parts = (self._writer, self._beat, self.dispatcher)
+
+
+class Sealing(Parts):
+    """The node's beat; and the sealer and the nightly verification, if the role leads loops.
+
+    A part that is being verified at the end is verified again at the next start.
+    """
+
+    def __init__(
+        self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
+    ) -> None:
+        watch = WitnessWatch(node_id_in(settings.data_dir), settings.witness_folder)
+        self.beat = NodeBeat(conninfo, watch, role, clock)
+        conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
+        session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
+        self.sealer = Sealer(session, vault, clock, watch)
+        verification = NightlyVerification(
+            LedSession(conninfo, "verification", candidate, takes=False),
+            vault,
+            watch.folder,
+            settings.verified_at,
+            clock,
+        )
+        self.parts = (self.beat, self.sealer, verification) if leads(role) else (self.beat,)

@@ -1,0 +1,71 @@
+"""Issues the statement by which finance closed a month of the story.
+
+The document is computed by the API's own code, as known at an instant of the story. So the telling
+stops there, until the views show all that was told before.
+"""
+
+import asyncio
+from datetime import datetime
+
+import msgspec
+
+from ledger.app.demo.cast import Closing
+from ledger.app.demo.telling import Stage
+from ledger.app.demo.views import later, views_at_end
+from ledger.engine.postgres.door import Door
+from ledger.engine.values.principal import Principal
+from ledger.features.usage.commands import IssueStatement, StatementNumbers
+from ledger.features.usage.reads.statement import Document, compose, scope_of
+from ledger.features.usage.reads.usage import Corner
+from ledger.features.usage.tables import Documents
+
+
+class Closer:
+    """The act of a story that issues the statement of its closing."""
+
+    def __init__(self, conninfo: str, reading: str, closing: Closing) -> None:
+        """``reading`` is the connection string of reads."""
+        self._conninfo, self._reading, self._closing = conninfo, reading, closing
+
+    @property
+    def at(self) -> datetime:
+        return self._closing.at
+
+    def play(self, stage: Stage) -> None:
+        """Store the document, and issue the statement. Raises Unavailable if the views stand."""
+        stage.execute(self._command())
+
+    def _command(self) -> IssueStatement:
+        closing = self._closing
+        clerk = Principal(
+            closing.clerk, "user", frozenset({"statements:issue"}), closing.organization_id
+        )
+        with views_at_end(self._conninfo) as (_, end):
+            corner = later(end, self.at)
+        made = asyncio.run(self._document(clerk, corner))
+        Documents(self._conninfo).store(made.row(corner.clock))
+        return IssueStatement(
+            clerk,
+            None,
+            organization_id=closing.organization_id,
+            workspace_id=None,
+            replaces=None,
+            numbers=StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total)),
+        )
+
+    async def _document(self, clerk: Principal, corner: Corner) -> Document:
+        closing, door = self._closing, Door(self._reading)
+        await door.open()
+        try:
+            return await compose(
+                door.fetch,
+                scope_of(clerk.tenant, closing.organization_id, None),
+                corner,
+                (closing.first, closing.beyond),
+                by_resource=False,
+                organization_id=closing.organization_id,
+                time_zone="UTC",
+                reference=f"INV-{closing.first:%Y-%m}",
+            )
+        finally:
+            await door.close()

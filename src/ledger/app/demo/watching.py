@@ -1,0 +1,99 @@
+"""The watches of the story: what they told its people, and what those did about it.
+
+The loop of watches looks at a few instants of the story. So some alerts were opened days ago, and
+were resolved, or acknowledged, since.
+"""
+
+from datetime import datetime, timedelta
+
+from ledger.app.demo.cast import cast
+from ledger.app.demo.telling import Stage
+from ledger.app.demo.views import await_end, views_at_end
+from ledger.engine.values.principal import Principal
+from ledger.features.watches.commands.alerts import Acknowledge
+from ledger.features.watches.commands.watches import CreateWatch
+from ledger.features.watches.loops.loop import Rounds
+from ledger.features.watches.model.starter_watches import STARTERS
+
+_FIRST = timedelta(days=14)
+"""Before the end of the story the watches are set up."""
+
+_LAST = timedelta(hours=3)
+"""Before the end of the story the loop looks last."""
+
+_BLOCKED = timedelta(hours=2, minutes=5)
+"""So long lines have been blocked when the loop looks at other times: it opens alerts by then."""
+
+_MOST_LOOKS = 6
+"""The looks at such times, the latest ones."""
+
+# The alerts that nobody takes care of, the longest due first.
+_UNACKNOWLEDGED = """
+SELECT a.alert_id FROM ledger.alert AS a
+WHERE a.resolved IS NULL AND a.organization_id = %s
+  AND NOT EXISTS (SELECT FROM ledger.alert_acknowledgement AS k WHERE k.alert_id = a.alert_id)
+ORDER BY a.rank DESC, a.due_at, a.alert_key LIMIT %s
+"""
+
+_NOTES = ("On it: I call them today.",)
+"""The notes with which the lead takes care of alerts after each look."""
+
+
+class WatchLook:
+    """An act of the story in which the loop of watches looks."""
+
+    def __init__(self, conninfo: str, organization_id: str, lead: str, at: datetime) -> None:
+        self._conninfo, self._organization_id, self.at = conninfo, organization_id, at
+        self._lead = Principal(
+            lead, "user", frozenset({"watches:manage", "service_lines:manage"}), organization_id
+        )
+
+    def play(self, stage: Stage) -> None:
+        """Have the loop look, then let the lead take care of some alerts. Raises Unavailable."""
+        with views_at_end(self._conninfo) as (connection, _):
+            rounds, has_more = Rounds(stage, lambda: stage.at), True
+            while has_more:
+                done, has_more = rounds.look(connection)
+                has_more = has_more or done > 0
+                await_end(connection)
+            found = connection.execute(
+                _UNACKNOWLEDGED, (self._organization_id, len(_NOTES))
+            ).fetchall()
+        for (alert,), note in zip(found, _NOTES, strict=False):
+            stage.execute(
+                Acknowledge(alert, self._lead, note=note, assignee=self._lead.id, until=None)
+            )
+
+
+class WatchSetUp(WatchLook):
+    """The act in which the lead sets up the starter watches; the first look follows."""
+
+    def play(self, stage: Stage) -> None:
+        for settings in STARTERS:
+            stage.execute(
+                CreateWatch(
+                    self._lead,
+                    None,
+                    organization_id=self._organization_id,
+                    workspace_id=None,
+                    settings=settings,
+                )
+            )
+        super().play(stage)
+
+
+def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) -> list[WatchLook]:
+    """The acts of the watches in a story that ends now."""
+    who, begin = (conninfo, organization_id, lead), now - _FIRST
+    blocked = sorted(
+        each.begin + _BLOCKED
+        for line in cast(now)
+        if line.organization_id == organization_id
+        for each in line.interruptions
+        if each.cause is not None
+        and each.begin > begin
+        and each.end is not None
+        and each.end > each.begin + _BLOCKED
+    )
+    looks = [*blocked[-_MOST_LOOKS:], now - _LAST]
+    return [WatchSetUp(*who, begin), *(WatchLook(*who, at) for at in sorted(looks))]

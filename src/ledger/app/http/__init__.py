@@ -1,0 +1,1 @@
+"""The HTTP application: all routes and pages together, and tools for assistants."""

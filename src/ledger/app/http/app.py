@@ -1,0 +1,214 @@
+"""The HTTP application: its routes, its refusals, and the middleware of every answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ledger import __version__
+from ledger.app.http import operations
+from ledger.engine.http import problems
+from ledger.engine.http.document.compose import compose
+from ledger.engine.http.lean import LeanRoute
+from ledger.engine.http.machinery.cors import Cors
+from ledger.engine.http.machinery.headers import Compression, Packed
+from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
+from ledger.engine.http.services import ApiServices
+from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
+from ledger.features.directory.routes import directory, search
+from ledger.features.facts import routes as facts
+from ledger.features.feed.routes import audit, event_types, feeds, stories, streams
+from ledger.features.keys.routes import credential, keys
+from ledger.features.lines.routes import executions, holds
+from ledger.features.proof import routes as proofs
+from ledger.features.runs import routes as runs
+from ledger.features.sign_in import routes as sessions
+from ledger.features.traces import routes as traces
+from ledger.features.usage.routes import compare, statements, usage
+from ledger.features.watches.routes import alerts, sources, watches
+from ledger.features.webhooks.routes import webhooks
+
+if TYPE_CHECKING:
+    # Only loaded where assistants are served.
+    from ledger.app.http.assistants import Assistants
+
+# `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
+ROUTED = (
+    facts,
+    traces,
+    executions,
+    holds,
+    runs,
+    directory,
+    search,
+    stories,
+    usage,
+    compare,
+    statements,
+    watches,
+    alerts,
+    streams,
+    feeds,
+    event_types,
+    webhooks,
+    sources,
+    credential,
+    keys,
+    sessions,
+    audit,
+    proofs,
+    operations,
+)
+
+
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""The paths that a node answers that serves no requests (contract, Several nodes)."""
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_OURS = ("/v1", "/ui")
+"""The API and the pages. Health and metrics are asked on every node."""
+
+_FIXED = "/ui/static/"
+"""Files that are a part of the code."""
+
+
+def _nothing(request: Request) -> Response:
+    return problems.problem(request, NotFound("No resource has this path."))
+
+
+class LedgerApi(FastAPI):
+    """FastAPI's application, with a shortcut past its layers to the lean routes."""
+
+    def __init__(self, services: ApiServices, *, only_probes: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._only_probes = only_probes
+        self.state.services = services
+        origins = services.cors_origins
+        self._cors = Cors(origins) if origins else None
+        app = EveryAnswer(
+            Compression(self._dispatch),
+            services.positions,
+            self._cors,
+            only_https=services.is_public_by_https,
+        )
+        root_path = services.root_path
+        self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
+        self._lean: list[LeanRoute] = []
+        self.assistants: Assistants | None = None
+        """Serves assistants; None: no assistant is served."""
+        self.answer_nothing: Callable[[Request], Response] = _nothing
+        """Answers a request whose path can name no resource; the pages replace it by their own."""
+        self.refuse: Callable[[Request, LedgerError], Response] = problems.problem
+        """Answers a request that a read node refuses; the pages replace it for their addresses."""
+
+    @cached_property
+    def document(self) -> Packed:
+        """The OpenAPI document as it is sent, encoded once: it depends on no request."""
+        text = json.dumps(compose(self), ensure_ascii=False, separators=(",", ":"))
+        return Packed(text.encode(), "application/json")
+
+    def add_routes(self, router: APIRouter) -> None:
+        """Add a router's routes directly: an included router would be matched again, and twice."""
+        self.router.routes.extend(router.routes)
+        self._lean += [route for route in router.routes if isinstance(route, LeanRoute)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request; every HTTP answer passes ``EveryAnswer``, whichever handler gives it."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        elif scope["method"] == "HEAD":
+            await answer_head(self._every_answer, scope, receive, send)
+        else:
+            await self._every_answer(scope, receive, send)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._cors is not None and (answer := self._cors.preflight(scope)) is not None:
+            await answer(scope, receive, send)
+            return
+        services: ApiServices = self.state.services
+        if services.only_reads:
+            refusal = _refusal_of(scope, why_late=services.positions.why_late)
+            if refusal is not None:
+                scope["app"] = self
+                await self.refuse(Request(scope), refusal)(scope, receive, send)
+                return
+        if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
+            scope["app"] = self
+            await self.answer_nothing(Request(scope))(scope, receive, send)
+            return
+        if self.assistants is not None and self.assistants.takes(scope["path"]):
+            scope["app"] = self
+            await self.assistants(scope, receive, send)
+            return
+        for route in self._lean:
+            if route.takes(scope):
+                scope["app"] = self
+                await route.serve(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def _has_encoded_slash(scope: Scope) -> bool:
+    """Whether a name in the path contains a slash: no resource has such a name (contract, Access).
+
+    The server decodes the path as a whole, so one name would become two. A proxy that allows paths
+    by their prefix would read such a path differently.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    return b"%" in raw and b"%2f" in raw.lower()
+
+
+def _refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
+    """Why a read node refuses a request; None: it takes the request.
+
+    ``why_late`` says why its standby is too far behind to answer any read; None: it is not.
+    """
+    path: str = scope["path"]
+    if not any(path == place or path.startswith(f"{place}/") for place in _OURS):
+        return None
+    if scope["method"] not in _READING:
+        return ReadOnly()
+    if why_late is not None and not path.startswith(_FIXED):
+        return Behind(f"The standby of this node is more than five seconds behind: {why_late}.")
+    return None
+
+
+def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi:
+    """Return the application over one process's services; it opens and closes the services.
+
+    With ``only_probes``, it knows no paths but those of ``PROBES``.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            await services.open()
+        except Exception as error:
+            services.failure = error
+            raise
+        try:
+            async with nullcontext() if app.assistants is None else app.assistants.run():
+                yield
+        finally:
+            await services.close()
+
+    app = LedgerApi(
+        services,
+        only_probes=only_probes,
+        title="Execution ledger",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    for module in ROUTED:
+        app.add_routes(module.router)
+    return app

@@ -1,0 +1,91 @@
+"""The pages, added to the application of the API."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from ledger.app.http import docs
+from ledger.app.http.app import LedgerApi
+from ledger.engine.page.pages import make_ready, refusal_page
+from ledger.engine.values.errors import LedgerError, NotFound
+from ledger.features.directory.page import jump, palette, pickers
+from ledger.features.feed.page import audit, events
+from ledger.features.keys.page import keys
+from ledger.features.lines.page import board, line, many, views
+from ledger.features.proof import page as integrity
+from ledger.features.runs import page as run
+from ledger.features.sign_in.page import open_id, places, sessions, sign_in
+from ledger.features.usage.page import compare, statements, usage
+from ledger.features.watches.page import alerts, sources, watches
+from ledger.features.webhooks.page import channels, webhooks
+
+PAGES = (
+    sign_in.router,
+    sign_in.signed_in,
+    open_id.router,
+    places.router,
+    sessions.router,
+    board.router,
+    pickers.router,
+    views.router,
+    usage.router,
+    compare.router,
+    line.router,
+    alerts.router,
+    watches.router,
+    sources.router,
+    many.router,
+    run.router,
+    statements.router,
+    events.router,
+    audit.router,
+    channels.router,  # Its address has the form of an endpoint's, so it comes first.
+    webhooks.router,
+    keys.router,
+    integrity.router,
+    jump.router,
+    docs.router,
+    palette.router,
+)
+
+_NO_PAGE = "There is no page at this address."
+
+_unknown = APIRouter(include_in_schema=False)
+
+
+class _Static(StaticFiles):
+    """Static files. Their addresses change with their content, so a browser requests each once."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return the file. Raises HTTPException for an unknown path."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+@_unknown.get("/ui/{path:path}")
+async def show_nothing(request: Request, path: str) -> Response:
+    """Answer every unknown address below ``/ui`` with the page of a 404."""
+    return refusal_page(request, NotFound(_NO_PAGE))
+
+
+def add_pages(app: LedgerApi) -> None:
+    make_ready()
+    answer_elsewhere, refuse_elsewhere = app.answer_nothing, app.refuse
+
+    def answer_nothing(request: Request) -> Response:
+        if request.scope["path"].startswith("/ui/"):
+            return refusal_page(request, NotFound(_NO_PAGE))
+        return answer_elsewhere(request)
+
+    def refuse(request: Request, error: LedgerError) -> Response:
+        is_page = f"{request.scope['path']}/".startswith("/ui/")
+        return (refusal_page if is_page else refuse_elsewhere)(request, error)
+
+    app.answer_nothing, app.refuse = answer_nothing, refuse
+    docs.install(app)
+    app.mount("/ui/static", _Static(packages=[("ledger.engine.page", "static")]), name="static")
+    for router in PAGES:
+        app.add_routes(router)
+    app.add_routes(_unknown)

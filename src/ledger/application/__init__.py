@@ -1,1 +1,0 @@
-"""Use cases: commands are decided under the append lock and become events."""
