@@ -529,7 +529,9 @@ def test_assistants_need_a_public_address_and_the_extra(
     assert "LEDGER_MCP needs LEDGER_PUBLIC_URL" in capsys.readouterr().err
     monkeypatch.setenv("LEDGER_PUBLIC_URL", "https://ledger.example.com")
     assert Settings().mcp
-    monkeypatch.setattr("ledger.settings.find_spec", lambda name: None if name == "mcp" else name)
+    monkeypatch.setattr(
+        "ledger.app.settings.find_spec", lambda name: None if name == "mcp" else name
+    )
     assert cli.main(["serve"]) == 1
     assert "pip install 'execution-ledger[mcp]'" in capsys.readouterr().err
 

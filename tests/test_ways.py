@@ -23,7 +23,7 @@ LEFT_OUT = {
     "ledger.engine.writer.request",
     "ledger.engine.postgres.scope",
     "ledger.engine.reads.question",
-    "ledger.settings",
+    "ledger.app.settings",
 }
 OF_THE_LISTENER = {"ledger.engine.postgres.listening", "ledger.engine.postgres.session"}
 """The modules of the listener, which wakes at any moment."""

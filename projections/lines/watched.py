@@ -1,7 +1,8 @@
 """The statement that finds the present lines for which a watch's condition may hold.
 
-Whether it holds, and since when, is decided by a line's fold (``features/watches/model/stretch.py``): the statement
-only leaves out lines for which it cannot hold.
+Whether it holds, and since when, is decided by a line's fold
+(``features/watches/model/stretch.py``): the statement only leaves out lines for which it cannot
+hold.
 """
 
 from collections.abc import Mapping

@@ -170,7 +170,8 @@ def endpoint_read(tenant: frozenset[str]) -> Read:
 def deliveries_read(tenant: frozenset[str], statuses: frozenset[str]) -> Read:
     """(position, endpoint or null, event's position or null, item JSON, …) rows, at least one.
 
-    The further columns are the request of the latest attempt (``ledger.features.webhooks.delivery.signing``).
+    The further columns are the request of the latest attempt
+    (``ledger.features.webhooks.delivery.signing``).
     ``statuses`` are the requested statuses; empty: all of them.
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]

@@ -16,10 +16,14 @@ import tempfile
 from datetime import timedelta
 from importlib.metadata import entry_points
 
-_HOUSEKEEPER = ("ledger.application.housekeeper", "ledger.app.housekeeping")
+_HOUSEKEEPER = (
+    "ledger.application.housekeeper",
+    "ledger.application.loops",
+    "ledger.app.housekeeping",
+)
 
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
-    ("DAILY", 20, ("ledger.engine.writer.refusals",)),
+    ("DAILY", 20, ("ledger.domain.refusals", "ledger.engine.writer.refusals")),
     ("_TELL_AFTER", timedelta(seconds=0.2), _HOUSEKEEPER),
     ("_EVERY_SECONDS", 0.5, _HOUSEKEEPER),
 )

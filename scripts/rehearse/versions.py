@@ -5,7 +5,8 @@ from pathlib import Path
 
 from scripts.rehearse.deployed import ROOT
 
-_MIGRATIONS = "src/ledger/log/migrations"
+_MIGRATIONS = ":(glob)src/ledger/**/migrations/*.sql"
+"""The migrations, wherever the version keeps them: a migration that moves is not a new one."""
 
 
 def version_before(commit: str | None, folder: Path) -> Path:
@@ -16,7 +17,7 @@ def version_before(commit: str | None, folder: Path) -> Path:
     CalledProcessError.
     """
     if commit is None:
-        added = _git("log", "-1", "--diff-filter=A", "--format=%H", "--", _MIGRATIONS)
+        added = _git("log", "-1", "-M", "--diff-filter=A", "--format=%H", "--", _MIGRATIONS)
         commit = f"{added}^"
     tree = folder / "before"
     tree.mkdir()

@@ -1,7 +1,7 @@
 """The form of the OpenAPI document, on which generators of clients rely (contract, Access).
 
 The rules hold for every route. A new route that breaks one is named here, or the document is not
-made at all and the error says what to do (``ledger/api/document``).
+made at all and the error says what to do (``ledger/engine/http/document``).
 """
 
 import builtins

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
-from ledger.api import routes
 
+from ledger import features
 from ledger.app.http.app import ROUTED
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.scope import Planning
@@ -193,7 +193,8 @@ def questions(target: Target, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Que
 def test_every_router_is_served() -> None:
     modules = (
         importlib.import_module(m.name)
-        for m in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}.")
+        for m in pkgutil.walk_packages(features.__path__, f"{features.__name__}.")
+        if "routes" in m.name.split(".")
     )
     routers = {module.__name__ for module in modules if hasattr(module, "router")}
     assert routers - {module.__name__ for module in ROUTED} == set(), "name it in app/http/app.py"

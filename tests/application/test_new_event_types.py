@@ -31,7 +31,8 @@ def test_an_event_that_is_not_of_the_first_language_says_since_when_it_is() -> N
     )
     assert set(FIRST.split()) - first == set(), "an event of the first language stays one"
     assert max(row.since for row in EVENT_TABLE) == LANGUAGE, (
-        "Raise LANGUAGE in engine/values/event_table.py once for a release's new events, to their `since`."
+        "Raise LANGUAGE in engine/values/event_table.py once for a release's new events, "
+        "to their `since`."
     )
 
 

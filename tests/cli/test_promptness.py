@@ -31,7 +31,7 @@ def test_help_and_usage_errors_load_no_heavy_package() -> None:
 
 
 def test_no_short_command_loads_the_web_framework() -> None:
-    found = loaded("from ledger.cli import dispatch, keys, load, views")
+    found = loaded("from ledger.app.cli import dispatch, keys, load, views")
     assert found & {"fastapi", "uvicorn", "jinja2", "prometheus_client"} == set()
 
 

@@ -20,5 +20,6 @@ def test_every_view_has_a_test_file_that_covers_all_its_tables(view: Projection)
 
 @pytest.mark.parametrize("view", projections(), ids=lambda view: view.name)
 def test_every_view_is_a_package_so_that_import_linter_sees_it(view: Projection) -> None:
-    name = f"projections/{view.name}/__init__.py"
+    folder = type(view).__module__.removesuffix(".view").replace(".", "/")
+    name = f"{folder}/__init__.py"
     assert (ROOT / name).is_file(), f"add the empty file {name}"

@@ -18,7 +18,7 @@ _folder = tempfile.mkdtemp(prefix="ledger-test-metrics-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder
 
-for _module in iter_modules(cli.__path__, "ledger.cli."):
+for _module in iter_modules(cli.__path__, "ledger.app.cli."):
     import_module(_module.name)
 
 from ledger.app import supervisor, workers  # noqa: E402, F401

@@ -49,7 +49,7 @@ class ShellCommand:
         *arguments: _Argument,
         fault: Callable[[argparse.Namespace], str | None] = lambda _: None,
     ) -> None:
-        """The ``function`` is ``module:function`` below ``ledger.cli``. Its parameters are the
+        """The ``function`` is ``module:function`` below ``ledger.app.cli``. Its parameters are the
         settings, the database if the command needs it, and the arguments by their names; its result
         is the exit code. The ``fault`` is the usage error of arguments that exclude each other.
         """

@@ -60,9 +60,11 @@ class Node(NamedTuple):
     """The newest checkpoint that the node has seen: a signed note."""
     silent_seconds: float
     lineage: str | None = None
-    """The PostgreSQL on which it has waited for the others' reports (``features/proof/sealing/standing.py``)."""
+    """The PostgreSQL on which it has waited for the others' reports
+    (``features/proof/sealing/standing.py``)."""
     opens_marks: bool = True
-    """Whether it opens a key that has a mark (``features/proof/sealing/shelf.py``), unlike the version before."""
+    """Whether it opens a key that has a mark (``features/proof/sealing/shelf.py``), unlike the
+    version before."""
 
     @property
     def lives(self) -> bool:

@@ -1,7 +1,7 @@
 """The walls around the tables of migrations: what the API's role may see of each.
 
 The one list of policies and grants, beside those that tables have by their descriptions
-(``tables.py``, ``ledger/views/schema.py``). Each other table is named in ``_OTHERS``, in
+(``tables.py``, ``engine/views/schema.py``). Each other table is named in ``_OTHERS``, in
 ``SHARED`` or in ``INTERNAL``; a test names a table that is not.
 """
 

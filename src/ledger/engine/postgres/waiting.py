@@ -20,8 +20,9 @@ class RoundRobin(Generic[P, T]):
 
     The items of a party keep their order, and a party without items is forgotten. All that
     organizations share is given out so: reads, appends (``engine/writer/turns.py``), the parsing of
-    large bodies (``engine/http/parsing.py``), the event loop (``engine/http/machinery/loop_turns.py``), places for
-    deliveries (``features/webhooks/delivery/roster.py``).
+    large bodies (``engine/http/parsing.py``), the event loop
+    (``engine/http/machinery/loop_turns.py``), places for deliveries
+    (``features/webhooks/delivery/roster.py``).
     """
 
     def __init__(self) -> None:

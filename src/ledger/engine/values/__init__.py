@@ -1,1 +1,1 @@
-"""Values without I/O: ids, instants, the calendar, errors, the event table, the base of aggregates."""
+"""Values without I/O: ids, instants, errors, the calendar, the event table, aggregates' base."""

@@ -21,8 +21,8 @@
     ├── DocumentAltered         a statement's document is not the one that was issued
     └── Behind                  a view or the seal lags behind the asked position; try again
 
-The classes know nothing of HTTP: ``engine/http/problems.py`` has the table of codes and statuses. Messages
-never repeat text of the sender.
+The classes know nothing of HTTP: ``engine/http/problems.py`` has the table of codes and statuses.
+Messages never repeat text of the sender.
 """
 
 from typing import ClassVar

@@ -23,7 +23,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recorded change, named in the past tense. ``TOPIC`` is its stored name and schema version.
 
     The name is stored, so it never changes. A field may be added with a default; any other change
-    needs a new class with the next version, and the old class stays readable (``engine/log/codec.py``).
+    needs a new class with the next version, and the old class stays readable
+    (``engine/log/codec.py``).
     """
 
     TOPIC: ClassVar[str]

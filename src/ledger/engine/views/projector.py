@@ -1,8 +1,8 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
 The projector's session leads for all loops of its process. When it dies or freezes, another process
-takes the lead (``engine/postgres/leadership.py``). A transaction folds a batch of events into views and
-moves their tracking, on condition that the tracking still has the old position. So no event is
+takes the lead (``engine/postgres/leadership.py``). A transaction folds a batch of events into views
+and moves their tracking, on condition that the tracking still has the old position. So no event is
 folded twice or skipped. If a fold fails at an event, only this view stops, with an error in the log
 and in ``ledger.projection``: the other views and the writers go on.
 """

@@ -58,7 +58,7 @@ class Read(NamedTuple):
     planning: Planning
     is_kept: bool
     """Whether the rows follow from the views' rows alone, so that an answer may be cached
-    (``engine/reads/answers.py``). The day and the week of the clock are then among the parameters."""
+    (``engine/reads/answers.py``). The day and the week of the clock are then parameters."""
     is_behind_all: bool
     """Whether the rows may show only events that every other live view shows too, as in feeds."""
 

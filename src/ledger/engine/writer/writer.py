@@ -10,8 +10,8 @@ of the group are carried out again one by one, so that only this command fails.
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
 nothing is written: each second the writer updates a probe row as an append would write. Such a
 writer also beats each second (contract, Several nodes), and notes that the service listens, if the
-process is able to take heartbeats (``engine/log/leases.py``). Each append compares the machine's clock
-with the database's: a writer whose clock is wrong writes nothing.
+process is able to take heartbeats (``engine/log/leases.py``). Each append compares the machine's
+clock with the database's: a writer whose clock is wrong writes nothing.
 """
 
 import logging

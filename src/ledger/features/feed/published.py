@@ -3,8 +3,8 @@
 The published language is not a dump of domain events: a field is published because consumers need
 it, and payloads never carry a run's input, output or error. The row of an event in its aggregate's
 table (``engine/values/event_table.py``) names the published fields; the event's docstring is the
-description of the type. ``features/feed/routes/event_types.py`` serves the payloads as JSON Schemas. Within a
-version of the language, fields are only added.
+description of the type. ``features/feed/routes/event_types.py`` serves the payloads as JSON
+Schemas. Within a version of the language, fields are only added.
 """
 
 from collections.abc import Callable, Mapping

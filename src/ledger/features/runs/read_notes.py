@@ -4,8 +4,8 @@ An answer that holds the input, output or error of runs is noted while it is giv
 and at most once a day an addition to a list. A thread hands the new notes to the writer every few
 seconds. A read waits for none of this, unless notes pile up faster than they can be recorded.
 
-The log has one event for a credential, a line and a UTC day (``features/runs/model/reads.py``), also if several
-workers noted the read, or if a worker has forgotten its note.
+The log has one event for a credential, a line and a UTC day (``features/runs/model/reads.py``),
+also if several workers noted the read, or if a worker has forgotten its note.
 """
 
 import logging

@@ -1,8 +1,9 @@
 """Sessions: who signed in to the pages, and how each session ended (contract, Sign-in).
 
-The hash of a session's secret, its claims and its last use are beside the log (``engine/log/tables.py``);
-the log has its beginning in each tenant, and its end. A session whose time is over leaves no event:
-its beginning tells when it ends at the latest. The file has, in this order: events, state, fold.
+The hash of a session's secret, its claims and its last use are beside the log
+(``engine/log/tables.py``); the log has its beginning in each tenant, and its end. A session whose
+time is over leaves no event: its beginning tells when it ends at the latest. The file has, in this
+order: events, state, fold.
 """
 
 from collections.abc import Sequence

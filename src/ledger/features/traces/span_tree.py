@@ -1,7 +1,8 @@
 """The tree of spans: which run a span lies in, and the tokens of the spans that lie in a run.
 
-A span lies in the nearest run above it. The spans of a request and their kin (``features/traces/tables.py``)
-are enough to tell: a way up ends at a run, at a root, or where a span has not arrived.
+A span lies in the nearest run above it. The spans of a request and their kin
+(``features/traces/tables.py``) are enough to tell: a way up ends at a run, at a root, or where a
+span has not arrived.
 
 No token counts twice. An agent's library and its model's library may both tell of one call, by a
 span and another one below it, or by two that name the same answer of the model.

@@ -1,11 +1,11 @@
 """Commands that issue and withdraw statements (contract, Statements).
 
 A statement's way: the route computes the document as of the instant at which it began, and stores
-it beside the log (``features/usage/tables.py``). Only then does it hand in ``IssueStatement``, which
-decides the event with the document's hash, under the append lock. A crash before the commit leaves
-a document without an event, which is shown nowhere and is removed within a day; a crash after it
-leaves the whole statement. A request that is sent again computes a document of its own, and is
-answered with the outcome of the first one.
+it beside the log (``features/usage/tables.py``). Only then does it hand in ``IssueStatement``,
+which decides the event with the document's hash, under the append lock. A crash before the commit
+leaves a document without an event, which is shown nowhere and is removed within a day; a crash
+after it leaves the whole statement. A request that is sent again computes a document of its own,
+and is answered with the outcome of the first one.
 """
 
 from collections.abc import Sequence

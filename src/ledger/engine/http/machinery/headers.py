@@ -9,7 +9,8 @@ very bytes are what was asked for.
 Compression is safe for pages too. A page contains the key of its session's forms, and repeats parts
 of its address. An attacker who makes a browser request pages with chosen words, and sees the length
 of the answers, could guess the key (BREACH). But the session's cookie is ``SameSite=Strict``
-(``features/sign_in/page/session.py``), so no page of another site can make a browser request one of ours with it.
+(``features/sign_in/page/session.py``), so no page of another site can make a browser request one of
+ours with it.
 """
 
 import gzip

@@ -10,5 +10,5 @@
     differing.py          the differences, as they are named
     nightly.py            the loop that does all this each night
 
-Findings are kept by ``features/proof/tables.py``. Views are compared by ``engine/views/compare.py``.
+``features/proof/tables.py`` keeps the findings. ``engine/views/compare.py`` compares the views.
 """

@@ -1,6 +1,7 @@
 """Usage across lines: sums, their groups, and the order of rows (contract, Usage).
 
-Pure: ``features/usage/reads/usage.py`` reads the numbers. A sum that a grouping does not have is null.
+Pure: ``features/usage/reads/usage.py`` reads the numbers. A sum that a grouping does not have is
+null.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
