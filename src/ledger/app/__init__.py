@@ -4,6 +4,11 @@ supervisor.py   starts PostgreSQL and the other processes, and keeps them runnin
 children.py     such a process, and the embedded PostgreSQL: started again when they end
 workers.py      the work of each of these processes
 composition/    the composition root: the only place that puts the parts together
+http/           the application: all routes and pages, and what describes the service
+cli/            the command line
+demo/           the story of ``ledger demo``
+settings.py     the settings of the service
+housekeeping.py the sweeper, the lease watch and the housekeeper
 processes.py    the end, the memory and the open files of every process
 address.py      the address of the running service, for commands on the same machine
 

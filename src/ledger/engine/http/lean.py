@@ -2,7 +2,7 @@
 
 FastAPI resolves dependencies for every request through exit stacks and a walk over each field,
 below five layers of middleware; for our reads this costs as much as the database. A lean route
-says which struct it shows, from which OpenAPI is made. The application (``app.py``) calls a lean
+says which struct it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean
 route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
 principal or an ``Asking``, one query model (a route without one refuses every parameter), the names
 in the path, and at last what a command was ``Sent``. The principal's permission is checked before

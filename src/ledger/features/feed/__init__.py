@@ -1,1 +1,1 @@
-"""What is said outside: events in feeds, streams, histories and the audit log."""
+"""Events as others read them: in feeds, streams, histories and the audit log."""

@@ -1,1 +1,1 @@
-"""What a watch would have open now, and what it would have had."""
+"""The preview of a watch: the episodes that it finds now, and in the past."""
