@@ -109,10 +109,16 @@ def test_every_event_says_in_a_sentence_what_happened() -> None:
         assert event.__doc__.strip().endswith("."), event
 
 
-def test_every_view_is_among_those_that_know_nothing_of_each_other() -> None:
+def test_contracts_of_imports_name_every_view_and_every_feature() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     contracts = project["tool"]["importlinter"]["contracts"]
     assert "projections.*" in [one["modules"][0] for one in contracts if "modules" in one]
+    (tiers,) = (one["layers"] for one in contracts if "record" in one["name"])
+    tiers = {name for tier in tiers for name in tier.split(" : ")}
+    for folder in ("src/ledger/features", "projections"):
+        parts = (path.parent for path in ROOT.glob(f"{folder}/*/__init__.py"))
+        names = {".".join(path.relative_to(ROOT).parts).removeprefix("src.") for path in parts}
+        assert names - tiers == set(), "name it in the contract of the features' order"
     modules = {type(view).__module__ for view in projections()}
     found = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
