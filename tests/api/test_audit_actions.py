@@ -162,7 +162,7 @@ def test_the_actions_are_the_types_of_facts_and_the_commands() -> None:
 def command_classes(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
     """Every class of commands, without those of the demo's story; a fact is none of them."""
     for subclass in kind.__subclasses__():
-        if subclass.__module__.startswith("ledger.features."):
+        if subclass.__module__.startswith(("ledger.engine.", "ledger.features.")):
             yield subclass
             yield from command_classes(subclass)
 
