@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from ledger.engine.log.codec import EnvelopeMapper, StoredBeginning
-from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.rendering import json_text
 from ledger.features.feed.envelopes import (
     Envelope,
     States,

@@ -13,8 +13,15 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.page.rendering import ShownInstant, doc, json_text, members, shown_as, time_text
 from ledger.engine.values.recorded import Actor
+from ledger.engine.values.rendering import (
+    ShownInstant,
+    doc,
+    json_text,
+    members,
+    shown_as,
+    time_text,
+)
 from ledger.engine.values.values import (
     LINE_ID,
     RUN_ID,

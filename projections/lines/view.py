@@ -20,9 +20,9 @@ from typing import TypeVar
 
 import msgspec
 
-from ledger.engine.page.rendering import json_text, time_text
 from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation

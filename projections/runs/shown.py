@@ -10,10 +10,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.page.rendering import ShownInstant, ShownTokenUsage, doc, shown_tokens, time_text
+from ledger.engine.values.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
 from ledger.features.runs.model.run import Trigger
-from ledger.features.runs.model.token_usage import TokenUsage
+from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, shown_tokens
 
 Payloads = tuple[Any, Any, Any]
 """Input, output and error as JSON (``msgspec.Raw``); UNSET: the run is shown without them."""

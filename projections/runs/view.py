@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.engine.page.rendering import json_text
 from ledger.engine.postgres.table import (
     BigInt,
     Bool,
@@ -29,6 +28,7 @@ from ledger.engine.postgres.table import (
 )
 from ledger.engine.postgres.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation

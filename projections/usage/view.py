@@ -8,13 +8,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.page.rendering import StatementAsIssued, members, time_text
 from ledger.engine.postgres.table import BigInt, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.rendering import members, time_text
 from ledger.engine.values.values import parse_instant, sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
-from ledger.features.usage.model.statement import STATEMENT_EVENTS, StatementIssued
+from ledger.features.usage.model.statement import (
+    STATEMENT_EVENTS,
+    StatementAsIssued,
+    StatementIssued,
+)
 
 
 class StatementRow(NamedTuple):

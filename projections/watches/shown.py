@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.page.rendering import ShownInstant, doc
 from ledger.engine.values.recorded import Actor
+from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import ALERT_ID
 from ledger.features.watches.model.alert import AlertSubject, ResolvedReason
 from ledger.features.watches.model.watch import Severity

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.page.rendering import json_text, members, time_text, watch_set_up
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.watches.model import alert as alerts
 from ledger.features.watches.model.alert import ALERT_EVENTS, Alert
+from ledger.features.watches.model.shown import watch_set_up
 from ledger.features.watches.model.watch import WATCH_EVENTS, Watch
 
 

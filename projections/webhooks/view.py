@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.page.rendering import EndpointSetUp, json_text, members, shown_as, time_text
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
+from ledger.engine.values.rendering import json_text, members, shown_as, time_text
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
@@ -32,6 +32,7 @@ from ledger.features.webhooks.model.endpoint import (
     WebhookResendRequested,
     WebhookTestRequested,
 )
+from ledger.features.webhooks.model.shown import EndpointSetUp
 
 
 class EndpointRow(NamedTuple):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.engine.http.exports import harmless, harmless_json
-from ledger.engine.page.rendering import json_text
+from ledger.engine.values.rendering import json_text
 
 SIGNS = "=+-@＝＋－＠"
 WORDS = st.text(f"{SIGNS}ab ,;\"'\t\r\n\v\f\\\u00a0\u200b\ufeff", max_size=12)

@@ -10,8 +10,8 @@ import pytest
 
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.page.rendering import json_text
 from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.rendering import json_text
 from ledger.features.keys.commands import RevokeApiKey
 from ledger.features.lines.model.execution_events import CheckedIn
 from tests.golden.samples import envelope

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.page.rendering import json_text
 from ledger.engine.values.recorded import FactIdentity, Recorded
+from ledger.engine.values.rendering import json_text
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.feed.envelopes import audit_entry_of
 from ledger.features.keys.model import ApiKeyRevoked

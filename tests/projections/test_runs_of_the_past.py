@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.page.rendering import ShownTokenUsage, json_text, shown_as, time_text
+from ledger.engine.values.rendering import json_text, shown_as, time_text
 from ledger.features.runs.model.run import RUN_EVENTS, Run
+from ledger.features.runs.model.token_usage import ShownTokenUsage
 from projections.runs.shown import RunColumns, shown_run
 from projections.runs.statements import run_read
 from tests.support.facts import fact

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import psycopg
 
-from ledger.engine.page.rendering import json_text, time_text
+from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import EARLIEST, LATEST
 from ledger.engine.views.statements import json_of_instant
 

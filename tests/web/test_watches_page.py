@@ -6,7 +6,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from ledger.engine.page.rendering import ShownWatch
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.starter_watches import STARTERS
 from ledger.features.watches.model.watch import Condition
 from ledger.features.watches.page.watch_forms import KINDS, draft_of, offered, sentence_of

@@ -29,9 +29,9 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.problems import READ_ERRORS, Unauthorized
 from ledger.engine.http.reading import Asking
-from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, LedgerError
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import format_instant
 
 _logger = logging.getLogger(__name__)

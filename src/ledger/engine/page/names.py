@@ -11,13 +11,13 @@ from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.pages import read_answer
-from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID
 from ledger.features.feed.routes import audit
 from ledger.features.lines.routes import executions
 from ledger.features.sign_in.page.persons import persons_of
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.routes import watches
 from projections.directory import statements as directory
 from projections.lines.shown import LineDetail

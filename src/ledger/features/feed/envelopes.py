@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.page.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.recorded import Actor, FactIdentity, Recorded
+from ledger.engine.values.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.values import AUDIT_ID, EVENT_ID, State, format_id
 from ledger.engine.writer.refusals import WriteRefused
 from ledger.features.feed.audited import AuditResource, Outcome, resource_of, subject_of, write_of

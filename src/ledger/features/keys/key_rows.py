@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ledger.engine.page.rendering import ShownKey, json_text, shown_as, time_text
 from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.scope import Tenant
 from ledger.engine.values.recorded import Actor
+from ledger.engine.values.rendering import json_text, shown_as, time_text
 from ledger.engine.views.statements import tenant_conditions, where, where_tenant
-from ledger.features.keys.model import ApiKey
+from ledger.features.keys.model import ApiKey, ShownKey
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("k"),

@@ -1,14 +1,20 @@
 """The API key aggregate. The log never contains a secret itself, only its hash.
 
-The file has, in this order: events, state, decisions, fold.
+The file has, in this order: events, state, decisions, fold, what is shown.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
+
+import msgspec
+from msgspec import Meta
 
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import EventRow, Note
 from ledger.engine.values.recorded import Actor, Event, Folded, Recorded
+from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.values import KEY_ID
 
 Permission = Literal[
     "read",
@@ -164,3 +170,29 @@ class ApiKey(Folded):
         ApiKeyRotated: _rotated,
         ApiKeyRevoked: _revoked,
     }
+
+
+class ShownKey(msgspec.Struct):
+    """An API key as those who manage keys see it, without any secret."""
+
+    id: Annotated[str, Meta(pattern=KEY_ID)]
+    name: str | None
+    organization_id: Annotated[str | None, doc("Null for a key that belongs to none.")]
+    workspace_id: Annotated[str | None, doc("Null: the key sees the whole organization.")]
+    permissions: Sequence[Permission]
+    created_at: ShownInstant
+    created_by: Actor | None
+    expires_at: ShownInstant | None
+    last_used_at: Annotated[ShownInstant | None, doc("Within a minute. Null: never used.")]
+    revoked_at: ShownInstant | None
+    prefix: Annotated[
+        str | None, doc("The first characters of the secret. Null for keys of earlier versions.")
+    ]
+
+
+class KeyWithSecret(ShownKey):
+    """A key with its secret, which is not shown again."""
+
+    key: Annotated[
+        str, Meta(pattern="^elk_", description="The secret, to be sent as a bearer token.")
+    ]

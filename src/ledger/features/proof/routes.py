@@ -18,11 +18,11 @@ from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, needs, read_rou
 from ledger.engine.http.problems import FEED_ERRORS, refusals
 from ledger.engine.http.reading import Asking, digits, read_at
 from ledger.engine.http.replies import Reply
-from ledger.engine.page.rendering import doc
 from ledger.engine.postgres.timing import WAIT_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
+from ledger.engine.values.rendering import doc
 from ledger.features.feed.published import PUBLISHED
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.leaf import leaf_of

@@ -56,10 +56,10 @@ from ledger.engine.http.reading import (
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
-from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.engine.values.principal import Principal
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import (
     LINE_ID,
     MODELS_WITH_RUNS,

@@ -16,7 +16,7 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import PageOf
 from ledger.engine.http.writing import Sent, deleted, execute_on
-from ledger.engine.page.rendering import json_text
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import SESSION_ID, format_instant, parse_instant
 from ledger.features.sign_in.access.session_rows import (
     BEGUN_AT,

@@ -15,10 +15,10 @@ import msgspec
 
 from ledger.engine.log.tables import ENDPOINT
 from ledger.engine.log.vault import Vault
-from ledger.engine.page.rendering import ShownEndpoint, shown_as
 from ledger.engine.values.errors import Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
+from ledger.engine.values.rendering import shown_as
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
@@ -45,6 +45,7 @@ from ledger.features.webhooks.model.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
+from ledger.features.webhooks.model.shown import ShownEndpoint
 
 _encode = msgspec.json.Encoder().encode
 

@@ -11,8 +11,8 @@ from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
 from ledger.engine.http.replies import PageOf, Reply
-from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.reads.question import Answer
+from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from projections.directory.statements import page_read
 from projections.lines.statements import organizations_read
 

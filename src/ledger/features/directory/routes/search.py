@@ -10,9 +10,9 @@ from pydantic import Field
 from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import Reply
-from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.rendering import doc, json_text
 from projections.directory.search.statements import FOUND, search_read
 from projections.directory.search.words import Sought, folded_name, sought
 

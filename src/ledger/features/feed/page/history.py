@@ -9,9 +9,9 @@ import msgspec
 from ledger.engine.http.reading import Asking, Query, read_at
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
-from ledger.engine.page.rendering import ShownInstant
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import NotFound
+from ledger.engine.values.rendering import ShownInstant
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.routes.stories import require_line

@@ -31,11 +31,11 @@ from ledger.engine.http.reading import (
     tenant_filters,
 )
 from ledger.engine.http.replies import PageOf, Reply
-from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import AUDIT_ID, ActorType
 from ledger.features.feed.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
 from ledger.features.feed.envelopes import AuditEntry, audit_entry_of

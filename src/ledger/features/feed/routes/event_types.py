@@ -11,10 +11,10 @@ from ledger.engine.http.models import SCHEMAS, as_answer, camel, one_of, referen
 from ledger.engine.http.problems import FEED_ERRORS, refusals
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.replies import AnswerOf, answer
-from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
+from ledger.engine.values.rendering import doc, json_text
 from ledger.features.feed.envelopes import Envelope, FactReference, Subject
 from ledger.features.feed.published import LANGUAGE_VERSION, TYPES, Payload
 

@@ -40,10 +40,10 @@ from ledger.engine.http.reading import (
     tenant_filters,
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, page
-from ledger.engine.page.rendering import json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import EARLIEST, EVENT_ID, LATEST, micros_of
 from ledger.features.facts.report import MAX_AHEAD
 from ledger.features.feed.envelopes import Envelope

@@ -25,9 +25,9 @@ from ledger.engine.http.reading import (
     read_at,
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
-from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid, NotFound
+from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.timeline import (
     Amounts,
     StateInterval,

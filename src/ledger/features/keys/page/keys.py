@@ -17,10 +17,10 @@ from ledger.engine.page.first_steps import FirstSteps, address_of_visit
 from ledger.engine.page.log import chips
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.pages import Form, PageRoute, idempotency_of, read_answer, show
-from ledger.engine.page.rendering import KeyWithSecret, ShownKey
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
+from ledger.features.keys.model import KeyWithSecret, ShownKey
 from ledger.features.keys.page.key_forms import (
     GRACES,
     LIVES,

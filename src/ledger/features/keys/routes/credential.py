@@ -13,8 +13,8 @@ from ledger.engine.http.lean import LeanRoute, read_route
 from ledger.engine.http.problems import FEED_ERRORS
 from ledger.engine.http.reading import Asking, Present, Query
 from ledger.engine.http.replies import AnswerOf, answer
-from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.values import LINE_ID, ActorType, State
 from ledger.features.keys.model import Permission
 from ledger.features.keys.routes.keys import read_keys

@@ -37,10 +37,10 @@ from ledger.engine.http.writing import (
     turn_down,
     with_secret,
 )
-from ledger.engine.page.rendering import KeyWithSecret, ShownKey, json_text, time_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
+from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import (
     KEY_ID,
     ORGANIZATION_ID,
@@ -55,7 +55,14 @@ from ledger.engine.writer.request import Receipt
 from ledger.features.facts.fact_types import Label
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
-from ledger.features.keys.model import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
+from ledger.features.keys.model import (
+    GRACE,
+    LONGEST_GRACE,
+    SINGLE_PERMISSIONS,
+    KeyWithSecret,
+    Permission,
+    ShownKey,
+)
 from ledger.features.keys.tokens import create_token
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)

@@ -44,9 +44,9 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute_on
-from ledger.engine.page.rendering import doc, json_text
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid, NotFound
+from ledger.engine.values.rendering import doc, json_text
 from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,

@@ -1,8 +1,11 @@
 """The tokens that a run used, by model (contract, Facts)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+
+from ledger.engine.values.rendering import shown_as
 
 
 class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
@@ -34,3 +37,18 @@ class Used(NamedTuple):
 
     tokens: int | None = None
     by_model: tuple[TokenUsage, ...] | None = None
+
+
+class ShownTokenUsage(msgspec.Struct, gc=False):
+    """The tokens of one model: caches are a part of `input`, reasoning is a part of `output`."""
+
+    model: str
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    reasoning: int
+
+
+def shown_tokens(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
+    return None if usage is None else [shown_as(ShownTokenUsage, each) for each in usage]

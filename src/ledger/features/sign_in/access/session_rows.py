@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.page.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.principal import USER
+from ledger.engine.values.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.values import SESSION_ID
 from ledger.engine.views.statements import tenant_conditions, where
 from ledger.features.keys.model import Permission

@@ -1,14 +1,19 @@
 """Statement: the signed usage of a scope and period (contract, Statements).
 
 The document lies beside the log; the event has its hash. The file has, in this order: events,
-state, decisions, fold.
+state, decisions, fold, what is shown.
 """
 
-from typing import ClassVar, NewType
+from typing import Annotated, ClassVar, NewType
+
+import msgspec
+from msgspec import Meta
 
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import SAME, EventRow, Note
-from ledger.engine.values.recorded import Event, Folded, Recorded, outside
+from ledger.engine.values.recorded import Actor, Event, Folded, Recorded, outside
+from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.values import STATEMENT_ID
 
 InstantText = NewType("InstantText", str)
 """An instant as ``format_instant`` formats it: the same text in the event and in the document."""
@@ -100,3 +105,22 @@ class UsageStatement(Folded):
         self.withdrawn = True
 
     _APPLY: ClassVar = {StatementIssued: _issued, StatementWithdrawn: _withdrawn}
+
+
+class StatementAsIssued(msgspec.Struct, kw_only=True):
+    """A statement as it was issued, without the sums of its document."""
+
+    id: Annotated[str, Meta(pattern=STATEMENT_ID)]
+    organization_id: str
+    workspace_id: Annotated[str | None, doc("Null: the statement is of the whole organization.")]
+    from_: ShownInstant = msgspec.field(name="from")
+    to: ShownInstant
+    time_zone: str
+    as_of: Annotated[ShownInstant, doc("The numbers are those known at this instant.")]
+    note: str | None
+    reference: str | None
+    issued_at: ShownInstant
+    issued_by: Actor
+    position: Annotated[int, doc("The log's position at the instant `as_of`.")]
+    document_sha256: str
+    replaces: str | None

@@ -21,8 +21,8 @@ from ledger.engine.http.reading import (
     encode_cursor,
 )
 from ledger.engine.http.replies import Meta, answer
-from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
 from ledger.features.lines.model.health import SignalStatus
 from ledger.features.usage.corners import (

@@ -34,10 +34,10 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
-from ledger.engine.page.rendering import ShownInstant, StatementAsIssued, doc, json_text
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
+from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import (
     LABEL,
     ORGANIZATION_ID,
@@ -51,6 +51,7 @@ from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
 from ledger.features.usage.corners import corner_at, corner_of, present_corner, require_dates
+from ledger.features.usage.model.statement import StatementAsIssued
 from ledger.features.usage.model.usage import OF_ALL
 from ledger.features.usage.reads.changes import ChangedLine, changes_of
 from ledger.features.usage.reads.statement import compose, scope_of

@@ -22,8 +22,8 @@ from ledger.engine.http.reading import (
     encode_cursor,
 )
 from ledger.engine.http.replies import Meta, answer, keyed
-from ledger.engine.page.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
 from ledger.features.feed.routes.stories import TokensByModel
 from ledger.features.usage.corners import (

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.engine.log.tables import WATCH
-from ledger.engine.page.rendering import ShownWatch, json_text, shown_as
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.rendering import json_text, shown_as
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.watch import (
     KEEPING,
     LineChoice,

@@ -14,10 +14,10 @@ from pydantic import BaseModel, Field, model_validator
 from ledger.engine.http.reading import Identifier, Present
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.pages import Form, Typed
-from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.page.showing import words
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.features.watches.model import watch as domain
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.stretch import length_text
 from ledger.features.watches.model.watch import KEEPING, Severity
 from ledger.features.watches.model.watch_hours import WEEKDAYS

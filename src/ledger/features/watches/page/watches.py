@@ -17,13 +17,13 @@ from ledger.engine.page.log import chips
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.names import names_beside
 from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer
-from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.engine.values.values import format_instant
 from ledger.features.directory.page.pickers import entries_of
 from ledger.features.directory.routes.directory import ShownName
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.starter_watches import STARTERS
 from ledger.features.watches.model.watch_hours import WEEKDAYS
 from ledger.features.watches.page.alerts import SEVERITIES

@@ -46,10 +46,10 @@ from ledger.engine.http.reading import (
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer
 from ledger.engine.http.services import last_position
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
-from ledger.engine.page.rendering import json_text
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import NotFound, Refused, Unavailable
+from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import (
     ALERT_ID,
     TEXT,

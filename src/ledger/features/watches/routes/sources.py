@@ -18,7 +18,7 @@ from ledger.engine.http.reading import (
     paged,
 )
 from ledger.engine.http.replies import PageOf
-from ledger.engine.page.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.values import format_instant, parse_instant
 from projections.watches.source.statements import list_read
 

@@ -23,11 +23,11 @@ from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
 from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
 from ledger.engine.http.replies import AnswerOf, PageOf, answer
 from ledger.engine.http.writing import Sent, deleted, execute, execute_on
-from ledger.engine.page.rendering import ShownInstant, ShownWatch, doc, json_text, time_text
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
+from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
@@ -43,6 +43,7 @@ from ledger.features.watches.commands.watches import (
     require_consistent,
 )
 from ledger.features.watches.model.alert import AlertSubject
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.stretch import sentence, silence
 from ledger.features.watches.model.watch import (
     BlockerOpen,

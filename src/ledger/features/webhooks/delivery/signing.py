@@ -14,7 +14,7 @@ from msgspec import Meta
 from standardwebhooks import Webhook
 
 from ledger import __version__
-from ledger.engine.page.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EVENT_ID
 from ledger.features.webhooks.formats import mail
 from ledger.features.webhooks.formats.contents import content_of

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.engine.page.rendering import json_text, shown_as
+from ledger.engine.values.rendering import json_text, shown_as
 from ledger.features.feed.published import PUBLISHED
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import Attempt

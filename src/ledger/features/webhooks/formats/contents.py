@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ledger.engine.page.rendering import json_text
+from ledger.engine.values.rendering import json_text
 from ledger.features.webhooks.formats import pagerduty, slack
 from ledger.features.webhooks.formats.plain import (
     CLOUDEVENT,

@@ -29,7 +29,6 @@ from ledger.engine.page.pages import (
     idempotency_of,
     read_answer,
 )
-from ledger.engine.page.rendering import ShownEndpoint
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey
@@ -44,6 +43,7 @@ from ledger.features.webhooks.model.channel import (
     Channel,
 )
 from ledger.features.webhooks.model.endpoint import EVERY_TYPE
+from ledger.features.webhooks.model.shown import ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import SettingsForm
 from ledger.features.webhooks.routes import webhooks as api
 from ledger.features.webhooks.routes.bodies import NewWebhook, WebhookChanges

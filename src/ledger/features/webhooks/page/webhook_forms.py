@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from ledger.engine.http.writing import Sent, checked
 from ledger.engine.page.pages import Form, Typed, gathered
-from ledger.engine.page.rendering import ShownEndpoint
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.webhooks.model.endpoint import EVERY_TYPE
+from ledger.features.webhooks.model.shown import ShownEndpoint
 from ledger.features.webhooks.routes import bodies as api
 
 _TYPE = "type:"

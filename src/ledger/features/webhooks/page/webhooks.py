@@ -17,7 +17,6 @@ from ledger.engine.page.log import chips, stream_address
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.names import names_of_watches
 from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer, show
-from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.values import parse_bound
 from ledger.features.feed.published import TYPES
@@ -31,6 +30,7 @@ from ledger.features.webhooks.commands import (
     UpdateEndpoint,
 )
 from ledger.features.webhooks.delivery.signing import ShownDelivery
+from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import (
     ChangeForm,
     NewForm,

@@ -39,7 +39,6 @@ from ledger.engine.http.writing import (
     turn_down,
     with_secret,
 )
-from ledger.engine.page.rendering import EndpointWithSecret, ShownEndpoint
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
@@ -58,6 +57,7 @@ from ledger.features.webhooks.commands import (
 )
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
 from ledger.features.webhooks.delivery.target import ForbiddenTarget
+from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
 
