@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any, Literal, get_args
 
 from ledger.engine.postgres.scope import Planning
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.views.statements import (
     Read,
     position_of_page,
@@ -15,7 +16,6 @@ from ledger.engine.views.statements import (
 )
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.model.watch import Severity
-from ledger.features.webhooks.model.endpoint import EVERY_TYPE
 from projections.watches.shown import AlertStatus
 
 # Watches.

@@ -11,9 +11,10 @@ import pytest
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.postgres.scope import ANY, Tenant
+from ledger.engine.reads.corner import Corner
 from ledger.engine.values.values import micros_of, sort_key
 from ledger.features.usage.model.usage import Grouping, LineInScope
-from ledger.features.usage.reads.usage import Corner, Summing, UsageScope
+from ledger.features.usage.reads.usage import Summing, UsageScope
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.rebuilding import rebuild, view

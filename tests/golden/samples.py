@@ -14,6 +14,7 @@ import msgspec
 
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.engine.values.values import InstantText
 from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.directory.model import DirectoryNamed
 from ledger.features.keys.model import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
@@ -21,7 +22,7 @@ from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from ledger.features.runs.model.reads import RunDataRead
 from ledger.features.sign_in.model import SessionBegun, SessionEnded
-from ledger.features.usage.model.statement import InstantText, StatementIssued, StatementWithdrawn
+from ledger.features.usage.model.statement import StatementIssued, StatementWithdrawn
 from ledger.features.watches.model.alert import (
     AlertAcknowledged,
     AlertOpened,

@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.values.values import parse_instant, sort_key
-from ledger.features.usage.model.statement import InstantText, StatementIssued, StatementWithdrawn
+from ledger.engine.values.values import InstantText, parse_instant, sort_key
+from ledger.features.usage.model.statement import StatementIssued, StatementWithdrawn
 from projections.usage.view import STATEMENT, StatementRow, StatementView
 from tests.support.domain import START, recorded
 from tests.support.view_rows import given

@@ -9,9 +9,9 @@ import msgspec
 import psycopg
 
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.engine.values.values import format_instant
+from ledger.engine.values.values import InstantText, format_instant
 from ledger.features.usage.commands import IssueStatement, StatementNumbers
-from ledger.features.usage.model.statement import InstantText, StatementIssued
+from ledger.features.usage.model.statement import StatementIssued
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 

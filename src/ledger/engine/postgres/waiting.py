@@ -81,6 +81,14 @@ class RoundRobin(Generic[P, T]):
         return first
 
 
+def share(room: int, taken: int) -> int:
+    """How many of the ``room`` free places a holder of ``taken`` may take in addition.
+
+    The holder then has no more places than are left free. Its first place needs one free place.
+    """
+    return max((room - taken) // 2, int(taken == 0 < room))
+
+
 class Waiting:
     """The waiting reads of one kind, short or long, by organization."""
 

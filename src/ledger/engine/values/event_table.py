@@ -70,6 +70,10 @@ event's docstring describes it.
 """
 
 
+EVERY_TYPE = "*"
+"""Stands for all published types."""
+
+
 class EventRow(NamedTuple):
     """The row of one class of events."""
 

@@ -6,7 +6,7 @@ digits, and more than six only without leading zeros.
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NewType, get_args
 
 import msgspec
 
@@ -156,6 +156,10 @@ def parse_bound(text: str) -> datetime:
     if is_date(text):
         return parse_instant(f"{text}T00:00:00Z")
     return parse_instant(text)
+
+
+InstantText = NewType("InstantText", str)
+"""An instant as ``format_instant`` formats it, in an event that tells it as this text."""
 
 
 def format_instant(instant: datetime) -> str:

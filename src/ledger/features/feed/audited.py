@@ -68,12 +68,9 @@ _COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in
 OMITTED_ACTION = "write.omitted"
 """The action of an entry that counts refusals; its resource gives the credential and the count."""
 
-READ_ACTION = "run.read"
-"""The action of an entry that tells who saw a run's input, output or error."""
-
 COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {
     OMITTED_ACTION,
-    READ_ACTION,
+    reads.READ_ACTION,
     session.REFUSED_ACTION,
 }
 """Actions that are not types of facts."""
@@ -124,7 +121,7 @@ def write_of(event: Recorded) -> Write | None:
     if isinstance(body, refusals.RefusalsOmitted):
         return Write("refused", OMITTED_ACTION, "refused")
     if isinstance(body, reads.RunDataRead):
-        return Write("read", READ_ACTION, "read")
+        return Write("read", reads.READ_ACTION, "read")
     return _COMMAND_WRITES[type(body)]
 
 

@@ -17,11 +17,10 @@ import msgspec
 from ledger.engine.values.event_table import SAME, EventRow, Part
 from ledger.engine.values.recorded import Event, outside
 from ledger.engine.values.rendering import time_text
-from ledger.engine.values.values import State
+from ledger.engine.values.values import InstantText, State
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.lines.model.health import SignalStatus
 from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, shown_tokens
-from ledger.features.usage.model.statement import InstantText
 from ledger.records import EVENT_TABLE
 
 LANGUAGE_VERSION = 1

@@ -17,12 +17,12 @@ import psycopg
 from prometheus_client import Gauge
 
 from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.engine.postgres.waiting import share
 from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id
 from ledger.features.feed.tail import CHUNK, Selection, Tail, message
-from ledger.features.webhooks.delivery.roster import share
 from projections.feed import feeds
 from projections.feed.items import feed_item
 

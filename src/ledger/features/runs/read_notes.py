@@ -22,8 +22,7 @@ from ledger.engine.writer.command import OwnCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.features.feed.audited import READ_ACTION
-from ledger.features.runs.model.reads import RunDataRead, RunDataReads, stream_of
+from ledger.features.runs.model.reads import READ_ACTION, RunDataRead, RunDataReads, stream_of
 
 _EVERY_SECONDS = 3.0
 """The time between two rounds. An entry is there 10 s after the answer at the latest."""

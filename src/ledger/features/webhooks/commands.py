@@ -16,6 +16,7 @@ import msgspec
 from ledger.engine.log.tables import ENDPOINT
 from ledger.engine.log.vault import Vault
 from ledger.engine.values.errors import Invalid, InvalidState, NotFound
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
 from ledger.engine.values.rendering import shown_as
@@ -36,7 +37,6 @@ from ledger.features.webhooks.model.channel import (
     new_address_of,
 )
 from ledger.features.webhooks.model.endpoint import (
-    EVERY_TYPE,
     MAX_ENDPOINTS,
     DisabledReason,
     Endpoint,

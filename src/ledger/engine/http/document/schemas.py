@@ -13,6 +13,7 @@ import msgspec
 from pydantic import BaseModel
 
 from ledger.engine.http.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import (
     ActorType,
     Cause,
@@ -31,7 +32,7 @@ from ledger.features.lines.model.health import HealthLevel, SignalName, SignalSt
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.model.watch_hours import Weekday
 from ledger.features.webhooks.model.channel import Format
-from ledger.features.webhooks.model.endpoint import EVERY_TYPE, DisabledReason
+from ledger.features.webhooks.model.endpoint import DisabledReason
 from projections.watches.shown import AlertStatus
 
 Schema = dict[str, Any]

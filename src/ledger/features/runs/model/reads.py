@@ -14,6 +14,9 @@ from ledger.engine.values.recorded import Event, Folded, Recorded
 
 STREAM_PREFIX = "READ-"
 
+READ_ACTION = "run.read"
+"""The action of an entry of the audit log that tells who saw a run's input, output or error."""
+
 
 class RunDataRead(Event, frozen=True, kw_only=True):
     """A credential was answered with an input, output or error of runs of a line.
@@ -26,8 +29,8 @@ class RunDataRead(Event, frozen=True, kw_only=True):
     """The line of the runs. The envelope names no line: a read is no event of a line's history."""
 
 
-# Columns: event, published type, published payload, fact, command, note. The audit log's action is
-# the same for all reads (``features/feed/audited.py``).
+# Columns: event, published type, published payload, fact, command, note. All reads have
+# the same action in the audit log.
 READ_TABLE: tuple[EventRow, ...] = (EventRow(RunDataRead, None, None, None, None, PASSES),)
 
 

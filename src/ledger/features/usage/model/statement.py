@@ -4,7 +4,7 @@ The document lies beside the log; the event has its hash. The file has, in this 
 state, decisions, fold, what is shown.
 """
 
-from typing import Annotated, ClassVar, NewType
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -13,10 +13,7 @@ from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import SAME, EventRow, Note
 from ledger.engine.values.recorded import Actor, Event, Folded, Recorded, outside
 from ledger.engine.values.rendering import ShownInstant, doc
-from ledger.engine.values.values import STATEMENT_ID
-
-InstantText = NewType("InstantText", str)
-"""An instant as ``format_instant`` formats it: the same text in the event and in the document."""
+from ledger.engine.values.values import STATEMENT_ID, InstantText
 
 
 class StatementIssued(Event, frozen=True, kw_only=True, rename=outside):

@@ -20,7 +20,6 @@ from ledger.engine.page.visits import last_visit
 from ledger.engine.values.calendar import Calendar, calendar_of
 from ledger.engine.values.periods import Period, month_of, period_of
 from ledger.engine.values.values import format_instant
-from ledger.features.usage.corners import MAX_DATES
 from ledger.features.usage.model.comparison import STATES
 from ledger.features.usage.page.scopes import (
     all_compared,
@@ -31,6 +30,7 @@ from ledger.features.usage.page.scopes import (
 )
 from ledger.features.usage.routes import compare, statements
 from ledger.features.usage.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
+from ledger.features.usage.routes.scope import MAX_DATES
 from ledger.features.usage.routes.statements import ShownStatement
 from projections.directory.search.words import fold
 

@@ -14,9 +14,9 @@ from ledger.engine.page.pages import go, read_answer
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.features.directory.page.pickers import Kind, names_of_resources
 from ledger.features.lines.page.filters import chips_of
-from ledger.features.usage.corners import LineFilters
 from ledger.features.usage.routes import compare
 from ledger.features.usage.routes.compare import ComparePage, ComparePageQuery, CompareQuery
+from ledger.features.usage.routes.scope import LineFilters
 from ledger.features.usage.routes.usage import UsagePage
 
 LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)

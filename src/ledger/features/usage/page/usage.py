@@ -20,7 +20,6 @@ from ledger.engine.values.values import STATES
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import Filters
-from ledger.features.usage.corners import LineFilters
 from ledger.features.usage.model.comparison import OF_PERIOD
 from ledger.features.usage.page.month_rows import (
     HEADS,
@@ -42,6 +41,7 @@ from ledger.features.usage.page.scopes import (
 )
 from ledger.features.usage.routes import usage
 from ledger.features.usage.routes.compare import CompareQuery
+from ledger.features.usage.routes.scope import LineFilters
 from ledger.features.usage.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
 from projections.lines.shown import LineDetail, ShownLine
 

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ledger.engine.postgres.scope import Fetch
+from ledger.engine.reads.corner import Corner, rows_at
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import day_of, format_id
 from ledger.features.usage.model.usage import LineInScope, Sums
 from ledger.features.usage.reads.statement import AHEAD, MAX_ROWS
-from ledger.features.usage.reads.usage import SLICE, Corner, Summing, UsageScope, rows_at
+from ledger.features.usage.reads.usage import SLICE, Summing, UsageScope
 from projections.usage.changes import CAUSES
 
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.engine.postgres.scope import Fetch, Tenant
+from ledger.engine.reads.corner import Corner, rows_at
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.features.usage.model.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
 from ledger.features.usage.model.usage import LineInScope, Sums
-from ledger.features.usage.reads.usage import Corner, Summing, rows_at
+from ledger.features.usage.reads.usage import Summing
 from projections.feed.between import YEARS, between_read
 from projections.lines.scope import KNOWN
 

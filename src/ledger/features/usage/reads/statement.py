@@ -13,11 +13,12 @@ import msgspec
 
 from ledger.engine.log.tables import DocumentRow
 from ledger.engine.postgres.scope import Fetch, Tenant
+from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.values import format_instant
-from ledger.features.usage.model.statement import InstantText, StatementIssued
+from ledger.engine.values.values import InstantText, format_instant
+from ledger.features.usage.model.statement import StatementIssued
 from ledger.features.usage.model.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums
-from ledger.features.usage.reads.usage import Corner, Row, Summing, Usage, UsageScope
+from ledger.features.usage.reads.usage import Row, Summing, Usage, UsageScope
 
 MAX_ROWS = 20_000
 """Rows of a document in all, and of an answer about changes."""

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ledger.engine.postgres.scope import Fetch, Tenant
+from ledger.engine.reads.corner import Corner, rows_at
 from ledger.engine.values.calendar import Calendar
-from ledger.engine.values.errors import Behind
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
@@ -36,27 +36,6 @@ _ENDED = _STATUSES[1:]
 
 Row = tuple[tuple[str | None, ...], Sums]
 """The values of a row's keys, and its sums."""
-
-
-class Corner(NamedTuple):
-    """The knowledge at a position, judged by a clock."""
-
-    position: int
-    clock: datetime
-
-
-async def rows_at(
-    fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], corner: Corner
-) -> list[Any]:
-    """The rows of a statement at the position of a corner, without a row of nulls. Raises Behind.
-
-    The statement has the position as its parameter ``end``.
-    """
-    parameters = {**values, "end": corner.position}
-    rows = await fetch(tenant, read.sql, parameters, read.planning)
-    if rows[0][0] != corner.position:
-        raise Behind("The views have fallen behind the position of the answer.")
-    return [row for row in rows if row[1] is not None]
 
 
 class UsageScope(NamedTuple):

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from ledger.engine.http.corners import corner_at, corner_of, pin
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import LeanRoute, needs, read_route
 from ledger.engine.http.problems import InvalidCursor
@@ -21,19 +22,11 @@ from ledger.engine.http.reading import (
     encode_cursor,
 )
 from ledger.engine.http.replies import Meta, answer
+from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
 from ledger.features.lines.model.health import SignalStatus
-from ledger.features.usage.corners import (
-    LineFilters,
-    LongPage,
-    corner_at,
-    corner_of,
-    names_of,
-    pin,
-    require_dates,
-)
 from ledger.features.usage.model.comparison import (
     NUMBERS,
     OF_PERIOD,
@@ -44,8 +37,9 @@ from ledger.features.usage.model.comparison import (
 )
 from ledger.features.usage.model.usage import LineInScope
 from ledger.features.usage.reads.comparison import Comparing
-from ledger.features.usage.reads.usage import Corner, Summing, UsageScope
+from ledger.features.usage.reads.usage import Summing, UsageScope
 from ledger.features.usage.routes.rows import TOTAL
+from ledger.features.usage.routes.scope import LineFilters, LongPage, names_of, require_dates
 from ledger.features.usage.routes.usage import EXPORT_LINES, whole
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from ledger.engine.http.corners import corner_at, corner_of, present_corner
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
 from ledger.engine.http.models import CommandBody, Reason
@@ -34,6 +35,7 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
+from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
@@ -50,13 +52,12 @@ from ledger.features.facts.fact_types import Characters
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
-from ledger.features.usage.corners import corner_at, corner_of, present_corner, require_dates
 from ledger.features.usage.model.statement import StatementAsIssued
 from ledger.features.usage.model.usage import OF_ALL
 from ledger.features.usage.reads.changes import ChangedLine, changes_of
 from ledger.features.usage.reads.statement import compose, scope_of
-from ledger.features.usage.reads.usage import Corner
 from ledger.features.usage.routes.rows import COLUMNS, TOTAL, cells
+from ledger.features.usage.routes.scope import require_dates
 from ledger.features.usage.routes.usage import VIEWS, UsageSums
 from projections.usage.statements import list_read, statement_read
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
+from ledger.engine.http.corners import corner_of, pin
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import LeanRoute, needs, read_route
 from ledger.engine.http.problems import InvalidCursor, Unauthorized
@@ -22,18 +23,11 @@ from ledger.engine.http.reading import (
     encode_cursor,
 )
 from ledger.engine.http.replies import Meta, answer, keyed
+from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
 from ledger.features.feed.routes.stories import TokensByModel
-from ledger.features.usage.corners import (
-    LineFilters,
-    LongPage,
-    corner_of,
-    names_of,
-    pin,
-    require_dates,
-)
 from ledger.features.usage.model.usage import (
     KEYS,
     OF_ALL,
@@ -43,8 +37,9 @@ from ledger.features.usage.model.usage import (
     Shows,
     Sums,
 )
-from ledger.features.usage.reads.usage import Corner, Row, Summing, Usage, UsageScope, stretches_of
+from ledger.features.usage.reads.usage import Row, Summing, Usage, UsageScope, stretches_of
 from ledger.features.usage.routes.rows import cut_of_usage
+from ledger.features.usage.routes.scope import LineFilters, LongPage, names_of, require_dates
 from projections.directory.rows import WHOLE
 from projections.directory.statements import NAMES_OF_RESOURCES
 

@@ -11,12 +11,12 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.recorded import Actor, Event
 from ledger.engine.values.values import State
 from ledger.features.lines.model import execution_events as events
 from ledger.features.lines.model.execution import Blocker, Execution, Hold
-from ledger.features.usage.reads.usage import Corner
 from ledger.features.watches.model.alert import AlertSubject
 from ledger.features.watches.model.stretch import LineNow, Stretch, due_of, sentence
 from ledger.features.watches.model.watch import BlockerOpen, InState, Watch

@@ -9,11 +9,11 @@ from datetime import date, timedelta
 from heapq import heappush, heappushpop
 from typing import Any, NamedTuple
 
+from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
-from ledger.features.usage.reads.usage import Corner
 from ledger.features.watches.model.stretch import (
     Due,
     LineNow,

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Response
 from msgspec import Meta
 from pydantic import Field
 
+from ledger.engine.http.corners import present_corner
 from ledger.engine.http.exports import PORTION
 from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
 from ledger.engine.http.models import Changes
@@ -24,6 +25,7 @@ from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id
 from ledger.engine.http.replies import AnswerOf, PageOf, answer
 from ledger.engine.http.writing import Sent, deleted, execute, execute_on
 from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
@@ -33,8 +35,6 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.fact_types import Label
 from ledger.features.keys.routes.keys import named_tenant
-from ledger.features.usage.corners import present_corner
-from ledger.features.usage.reads.usage import Corner
 from ledger.features.watches.commands.watches import (
     CreateWatch,
     DeleteWatch,

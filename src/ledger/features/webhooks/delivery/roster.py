@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from ledger.engine.postgres.waiting import RoundRobin
+from ledger.engine.postgres.waiting import RoundRobin, share
 from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.features.webhooks.delivery.verdict import Claimed
 from projections.webhooks.view import Standing
@@ -36,14 +36,6 @@ _AT_ONCE = 64
 """Endpoints for which one statement claims deliveries."""
 
 _FOR_EVER = 2**63
-
-
-def share(room: int, taken: int) -> int:
-    """How many of the ``room`` free places a holder of ``taken`` may take in addition.
-
-    The holder then has no more places than are left free. Its first place needs one free place.
-    """
-    return max((room - taken) // 2, int(taken == 0 < room))
 
 
 class Watched:

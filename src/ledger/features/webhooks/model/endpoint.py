@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.watches.model.alert import AlertEvent
 from ledger.features.watches.model.watch import Severity
@@ -27,7 +27,6 @@ DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
 all attempts failed for five days."""
 
-EVERY_TYPE = "*"
 OVERLAP = timedelta(hours=24)
 """How long a secret keeps signing after it was replaced (contract, Feeds)."""
 

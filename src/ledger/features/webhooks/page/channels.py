@@ -30,6 +30,7 @@ from ledger.engine.page.pages import (
     read_answer,
 )
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.watches.model.watch import Severity
@@ -42,7 +43,6 @@ from ledger.features.webhooks.model.channel import (
     PAGERDUTY,
     Channel,
 )
-from ledger.features.webhooks.model.endpoint import EVERY_TYPE
 from ledger.features.webhooks.model.shown import ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import SettingsForm
 from ledger.features.webhooks.routes import webhooks as api

@@ -10,8 +10,8 @@ from ledger.engine.http.writing import Sent, checked
 from ledger.engine.page.pages import Form, Typed, gathered
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.features.webhooks.model.endpoint import EVERY_TYPE
 from ledger.features.webhooks.model.shown import ShownEndpoint
 from ledger.features.webhooks.routes import bodies as api
 

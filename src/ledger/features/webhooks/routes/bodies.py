@@ -6,13 +6,14 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, WithJson
 
 from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
 from ledger.engine.http.reading import Bound
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
 from ledger.features.facts.fact_types import Characters
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.delivery.target import LONGEST_URL
 from ledger.features.webhooks.model.channel import ROUTING_KEY, Format
-from ledger.features.webhooks.model.endpoint import EVERY_TYPE, MAX_WATCH_IDS
+from ledger.features.webhooks.model.endpoint import MAX_WATCH_IDS
 
 
 def _known_types(types: list[str]) -> list[str]:

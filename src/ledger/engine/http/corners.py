@@ -1,0 +1,95 @@
+"""The corners of requests: of now, of an instant, or pinned by a cursor.
+
+A cursor pins the corner, so that all pages tell the same.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.reading import Asking
+from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.question import Question
+from ledger.engine.values.errors import Behind
+from ledger.engine.values.values import instant_of, micros_of
+from ledger.engine.views.statements import Read, read_of
+
+
+@cache
+def _past_read(views: tuple[str, ...]) -> Read:
+    return read_of("SELECT p.position FROM ({position}) AS p", *views, past=True)
+
+
+@cache
+def _present_read(views: tuple[str, ...]) -> Read:
+    statement = "SELECT p.position, ledger.recorded_at(p.position) FROM ({position}) AS p"
+    return read_of(statement, *views)
+
+
+@cache
+def _pinned_read(views: tuple[str, ...]) -> Read:
+    statement = """
+SELECT p.position, ledger.log_end(), ledger.recorded_at(%(pinned)s) FROM ({position}) AS p
+"""
+    return read_of(statement, *views)
+
+
+async def corner_of(
+    asking: Asking,
+    views: tuple[str, ...],
+    instant: datetime | None,
+    pinned: Mapping[str, Any] | None = None,
+) -> Corner:
+    """The corner in a cursor; without one that of an instant, or of now if it is None.
+
+    Raises as ``corner_at`` and ``pinned_corner`` do.
+    """
+    if pinned is not None:
+        return await pinned_corner(asking, views, pinned)
+    if instant is not None:
+        return await corner_at(asking, views, instant)
+    return await present_corner(asking, views)
+
+
+async def corner_at(asking: Asking, views: tuple[str, ...], instant: datetime) -> Corner:
+    """The corner of an instant. Raises as ``Reads.ask`` does."""
+    rows = await asking.ask(Question(asking.principal.tenant, _past_read(views), {}, instant))
+    return Corner(rows.position, instant)
+
+
+async def present_corner(asking: Asking, views: tuple[str, ...]) -> Corner:
+    """The corner of now. Under load an event may be some microseconds ahead of the clock."""
+    rows = await asking.rows(_present_read(views), {})
+    ((_, recorded_at),) = rows
+    now = asking.services.clock()
+    return Corner(rows.position, now if recorded_at is None else max(now, recorded_at))
+
+
+def pin(corner: Corner) -> Mapping[str, int]:
+    """A corner as a part of a cursor."""
+    return {"position": corner.position, "clock": micros_of(corner.clock)}
+
+
+async def pinned_corner(
+    asking: Asking, views: tuple[str, ...], pinned: Mapping[str, Any]
+) -> Corner:
+    """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
+    foreign = InvalidCursor()
+    position, micros = pinned.get("position"), pinned.get("clock")
+    if type(position) is not int or type(micros) is not int or not 0 <= position < 2**63:
+        raise foreign
+    try:
+        clock = instant_of(micros)
+    except OverflowError as error:
+        raise foreign from error
+    rows = await asking.rows(_pinned_read(views), {"pinned": position})
+    ((reached, end, recorded_at),) = rows
+    now = asking.services.clock()
+    begun, latest = (clock, now) if recorded_at is None else (recorded_at, max(now, recorded_at))
+    if position > (end or 0) or not begun <= clock <= latest:
+        raise foreign
+    if reached < position:
+        raise Behind("The views have not reached the position of the cursor.")
+    return Corner(position, clock)
