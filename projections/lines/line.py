@@ -7,7 +7,7 @@ with activity; a read selects the period of its instant. Two periods suffice: a 
 five minutes ahead, so at most one period lies in the future.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from ledger.features.lines.model import execution_events as lines
 from ledger.features.lines.model import health
 from ledger.features.lines.model.execution import Began, Execution
 from ledger.features.runs.model import run as runs
-from ledger.features.watches.model.stretch import LineNow, OpenRun
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
@@ -125,11 +124,6 @@ class LineFold(msgspec.Struct, array_like=True):
         """The duration of the run that ended last, completed or failed."""
         last = max(self.expired, key=lambda run: run.at, default=None)
         return self.last_ended_ms if last is None else last.duration_ms
-
-    def known(self, runs: Sequence[OpenRun] = ()) -> LineNow:
-        """The line as watches know it, with its open runs where a condition is about these."""
-        assert self.last_activity_at is not None, "a line is active from its activation on"
-        return LineNow(self.execution, self.last_activity_at, self.open_runs, runs, self.failures)
 
     @property
     def totals(self) -> Totals:

@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 import pytest
 
+from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.log import snapshots
 from ledger.engine.log.migrate import migrate
@@ -25,7 +26,6 @@ from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.features.lines.model.health import Signal
 from ledger.features.proof.tables import Difference
-from ledger.features.proof.verification.derived import compare
 from ledger.features.runs.model.run import RUN_EVENTS
 from tests.application.long_streams import (
     Chance,

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ledger.app.composition.verification import compare
 from ledger.engine.postgres.embedded.place import find_place
-from ledger.features.proof.verification.derived import compare
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import activation

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.engine.postgres.embedded import EmbeddedPostgres
@@ -17,7 +18,7 @@ from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.features.keys.tokens import create_token
 from ledger.features.proof.tables import Difference
-from ledger.features.proof.verification.derived import TABLES, Compared, compare
+from ledger.features.proof.verification.derived import TABLES, Compared
 from ledger.features.usage.tables import Documents
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.features.webhooks.commands import CreateEndpoint, EndpointSettings

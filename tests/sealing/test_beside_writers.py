@@ -8,10 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ledger.app.composition.verification import compare
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification import derived, derived_pages
 from ledger.features.proof.verification.check import check
-from ledger.features.proof.verification.derived import TABLES, compare
+from ledger.features.proof.verification.derived import TABLES
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, new_id
 from tests.support.sealing import seal

@@ -14,11 +14,12 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import check
-from ledger.features.proof.verification.derived import TABLES, compare
+from ledger.features.proof.verification.derived import TABLES
 from ledger.features.webhooks.commands import GiveUpDelivery
 from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
 from tests.conftest import MASTER_KEY

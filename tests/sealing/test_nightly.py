@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from ledger.app.composition.database import prepare_database
+from ledger.app.composition.verification import nightly_verification
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import beat
 from ledger.engine.postgres import locks
@@ -41,7 +42,7 @@ def seventh(number: int) -> str:
 @contextmanager
 def service(ledger: Ledger, folder: Path, now: datetime) -> Iterator[NightlyVerification]:
     """The loop of a service that was started, without its thread."""
-    loop = NightlyVerification(
+    loop = nightly_verification(
         led(ledger.conninfo, "verification"), VAULT, folder, THREE, Clock(now)
     )
     try:
@@ -99,7 +100,7 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
     (row,) = full.rows("SELECT applied_at FROM ledger.migration WHERE name = '0001_ledger.sql'")
     started = row["applied_at"]
     before = (started - timedelta(hours=1)).time().replace(tzinfo=None)
-    loop = NightlyVerification(
+    loop = nightly_verification(
         led(full.conninfo, "verification"),
         VAULT,
         folder,
@@ -252,7 +253,7 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
 
 
 def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
-    loop = NightlyVerification(
+    loop = nightly_verification(
         led(full.conninfo, "verification"), VAULT, folder, None, Clock(night(0))
     )
     assert loop.run_once() == 0

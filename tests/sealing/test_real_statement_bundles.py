@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.app.composition.verification import compare
 from ledger.features.proof.tables import Difference
-from ledger.features.proof.verification.derived import compare
 from tests.support.edge import Edge, assert_problem
 from tests.support.sealing import seal
 from tests.support.statements import Tenant, check_in, tenant_of

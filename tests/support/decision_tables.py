@@ -2,9 +2,9 @@
 
 import psycopg
 
+from ledger.app.composition.verification import compare
 from ledger.engine.log.tables import DECISION_TABLES, Derived
 from ledger.features.proof.tables import Difference
-from ledger.features.proof.verification.derived import compare
 
 FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLDED]
 

@@ -12,6 +12,7 @@ from functools import partial
 from ledger.app import leads
 from ledger.app.composition.database import open_vault
 from ledger.app.composition.metrics import WriterMetrics
+from ledger.app.composition.verification import nightly_verification
 from ledger.app.composition.writing import Clock, create_writer, utc_now
 from ledger.app.housekeeping import Housekeeper, LeaseWatch, Sweeper
 from ledger.app.processes import connections_allowed
@@ -29,7 +30,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.proof.sealing.beat import NodeBeat
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
-from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.features.watches.loops.loop import WatchLoop
 from ledger.features.webhooks.commands import open_secret
 from ledger.features.webhooks.delivery.dispatcher import Dispatcher
@@ -137,7 +137,7 @@ class Sealing(Parts):
         conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
         session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
         self.sealer = Sealer(session, vault, clock, watch)
-        verification = NightlyVerification(
+        verification = nightly_verification(
             LedSession(conninfo, "verification", candidate, takes=False),
             vault,
             watch.folder,

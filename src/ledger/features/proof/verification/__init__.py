@@ -11,4 +11,6 @@
     nightly.py            the loop that does all this each night
 
 ``features/proof/tables.py`` keeps the findings. ``engine/views/compare.py`` compares the views.
+Usage compares its own documents (``features/usage/reads/issued_documents.py``). Webhooks tell the
+identities of failed deliveries (``features/webhooks/delivery_identities.py``).
 """

@@ -12,7 +12,7 @@ would keep vacuum from the whole database.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -34,8 +34,7 @@ from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Identity, Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Difference, Progress, Report
-from ledger.features.proof.verification.derived_documents import IssuedDocuments
-from ledger.features.proof.verification.derived_once import WrittenOnce
+from ledger.features.proof.verification.derived_once import Deliveries, WrittenOnce
 from ledger.features.proof.verification.derived_pages import Pages
 from ledger.features.proof.verification.derived_snapshots import Snapshots
 from ledger.features.proof.verification.differing import Instants
@@ -64,6 +63,18 @@ _ONCE = (IDENTITY, RUN_KEY, EXECUTION_RECORD)
 """The tables whose rows are written once, which are too many to be held in memory."""
 
 
+class Documents(Protocol):
+    """The comparison of the documents of statements with the events that issued them."""
+
+    rows: int
+
+    def note(self, recorded: Recorded) -> None:
+        """Take in an event."""
+
+    def compare(self) -> None:
+        """Compare the documents of the statements since the last call."""
+
+
 class Compared(NamedTuple):
     """How many rows were compared, and how many differences were found."""
 
@@ -74,12 +85,19 @@ class Compared(NamedTuple):
 
 
 def compare(
-    conninfo: str, report: Report, progress: Progress, breathe: Callable[[], None] = lambda: None
+    conninfo: str,
+    report: Report,
+    progress: Progress,
+    breathe: Callable[[], None] = lambda: None,
+    *,
+    documents: Callable[[Connection, Report], Documents],
+    deliveries: Callable[[], Deliveries],
 ) -> Compared:
     """Compare each table with the fold of the log; ``report`` gets each difference.
 
     ``progress`` gets the position that is folded, and the log's last position. ``breathe`` is
-    called between slices, without an open transaction, and may wait.
+    called between slices, without an open transaction, and may wait. ``documents`` and
+    ``deliveries`` make what statements and webhooks know of their rows.
     """
     # A plan that reads a whole table for each slice is never wanted.
     options = options_of(conninfo, "-c enable_hashjoin=off -c enable_mergejoin=off")
@@ -91,7 +109,7 @@ def compare(
         application_name="ledger verify",
     ) as connection:
         connection.adapters.register_loader("timestamptz", Instants)
-        return _Comparison(connection, report, progress, breathe).run()
+        return _Comparison(connection, report, progress, breathe, documents, deliveries()).run()
 
 
 class _Fold(DecisionTables):
@@ -110,14 +128,16 @@ class _Comparison:
         report: Report,
         progress: Progress,
         breathe: Callable[[], None],
+        documents: Callable[[Connection, Report], Documents],
+        deliveries: Deliveries,
     ) -> None:
         self._connection, self._reported = connection, report
         self._progress, self._breathe = progress, breathe
         self._decode = EnvelopeMapper().decode
         self._fold = _Fold()
-        self._once = WrittenOnce(connection, self._report)
+        self._once = WrittenOnce(connection, self._report, deliveries)
         self._snapshots = Snapshots(connection, self._report)
-        self._documents = IssuedDocuments(connection, self._report)
+        self._documents = documents(connection, self._report)
         self._position = self._faults = 0
 
     def run(self) -> Compared:

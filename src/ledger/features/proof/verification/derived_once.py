@@ -6,11 +6,10 @@ PostgreSQL looks up the event that a row must have. For identities, which only a
 events, the rows are counted first.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from ledger.engine.log.codec import EnvelopeMapper
@@ -22,16 +21,11 @@ from ledger.engine.log.tables import (
     ExecutionRecordRow,
     LineActivityRow,
 )
-from ledger.engine.values.recorded import Identity, Recorded
+from ledger.engine.values.recorded import Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Report
 from ledger.features.proof.verification.differing import differs, extra, missing
 from ledger.features.runs.model.run import RunRequested, RunStarted
-from ledger.features.webhooks.model.endpoint import (
-    WebhookDeliveryFailed,
-    WebhookRecoveryRequested,
-    WebhookResendRequested,
-)
 
 _PAGE = 50_000
 """Rows of a page: PostgreSQL compares them, in some tenths of a second."""
@@ -146,15 +140,23 @@ SELECT c.last, c.number, odd.execution_id FROM counted AS c LEFT JOIN (
 Pinned = Callable[[], AbstractContextManager[int]]
 
 
+class Deliveries(Protocol):
+    """The identities of failed deliveries: there are several that such an event may have."""
+
+    def note(self, recorded: Recorded) -> bool:
+        """Take in an event; return whether it is a failed delivery."""
+
+    def possible(self, recorded: Recorded) -> Sequence[bytes]:
+        """The digests of an event's possible identities; empty unless it is a failed delivery."""
+
+
 class WrittenOnce:
     """The comparison of identities, run keys and execution records."""
 
-    def __init__(self, connection: Connection, report: Report) -> None:
-        self._connection, self._report = connection, report
+    def __init__(self, connection: Connection, report: Report, deliveries: Deliveries) -> None:
+        self._connection, self._report, self._deliveries = connection, report, deliveries
         self._run_keys: dict[str, str | None] = {}
         """The organization of each run that begins in this slice."""
-        self._rounds: defaultdict[str, list[int]] = defaultdict(lambda: [0])
-        """The rounds of an endpoint's attempts, by the positions of recoveries and resends."""
         self._failures: list[Recorded] = []
         self._bad_records: set[str] = set()
         self._known = 0
@@ -166,13 +168,10 @@ class WrittenOnce:
     def note(self, recorded: Recorded) -> None:
         """Take in an event, whose rows ``compare`` looks up."""
         body = recorded.body
-        if isinstance(body, RunRequested | RunStarted):
-            if body.run_id_origin is not None:
-                self._run_keys[recorded.originator_id] = recorded.organization_id
-        elif isinstance(body, WebhookDeliveryFailed):
+        if isinstance(body, RunRequested | RunStarted) and body.run_id_origin is not None:
+            self._run_keys[recorded.originator_id] = recorded.organization_id
+        if self._deliveries.note(recorded):
             self._failures.append(recorded)
-        elif isinstance(body, WebhookRecoveryRequested | WebhookResendRequested):
-            self._rounds[recorded.originator_id].append(recorded.position)
 
     def compare(self, fold: DecisionTables) -> None:
         """Look up the rows of the events since the last call, and take them out of the fold."""
@@ -203,19 +202,12 @@ class WrittenOnce:
 
     def _compare_failure(self, failure: Recorded) -> None:
         """Compare the identity of a failed delivery: the event does not tell the round."""
-        possible = self._possible(failure)
+        possible = self._deliveries.possible(failure)
         found = self._all(_FAILURES, [digest.hex() for digest in possible])
         if any(position == failure.position for _, position in found):
             self._known += 1
         else:
             self._report(missing(IDENTITY, (UUID(bytes=possible[-1]),)))
-
-    def _possible(self, failure: Recorded) -> list[bytes]:
-        body = failure.body
-        assert isinstance(body, WebhookDeliveryFailed)
-        owner, endpoint = failure.organization_id or "", failure.originator_id
-        rounds = (at for at in self._rounds[endpoint] if at < failure.position)
-        return [Identity.of_delivery(owner, endpoint, body.event_id, at).digest for at in rounds]
 
     def _compare_run_keys(self) -> None:
         runs, owners = list(self._run_keys), list(self._run_keys.values())
@@ -275,8 +267,8 @@ class WrittenOnce:
                     self._report(extra(IDENTITY, (digest,)))
 
     def _has(self, recorded: Recorded, digest: bytes) -> bool:
-        if isinstance(recorded.body, WebhookDeliveryFailed):
-            return digest in self._possible(recorded)
+        if possible := self._deliveries.possible(recorded):
+            return digest in possible
         alone = DecisionTables()
         alone.activity = _AnyLine()
         alone.note(recorded)

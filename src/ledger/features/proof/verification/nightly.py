@@ -11,13 +11,14 @@ until nothing differs in it. While a part differs, the service is degraded (cont
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from time import monotonic
 
 from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
+from ledger.engine.views.contract import Projection
 from ledger.engine.views.definitions import compare as compare_definitions
 from ledger.engine.writer.periodic import LedSession, Periodic
 from ledger.features.proof.sealing.note import BadNote
@@ -30,13 +31,14 @@ from ledger.features.proof.tables import (
     TABLES,
     Difference,
     Finding,
+    Progress,
+    Report,
     as_named,
     findings,
     keep,
 )
 from ledger.features.proof.verification.check import Scope, check
-from ledger.features.proof.verification.derived import compare
-from projections import projections
+from ledger.features.proof.verification.derived import Compared
 
 _EVERY_SECONDS = 30.0
 """Between two looks at the clock."""
@@ -56,6 +58,10 @@ SELECT coalesce(max(number), 0) FROM ledger.tile WHERE level = 0 AND first_posit
 """
 
 _logger = logging.getLogger(__name__)
+
+
+Compare = Callable[[str, Report, Progress, Callable[[], None]], Compared]
+"""The comparison of the tables beside the log (``derived.py``)."""
 
 
 class _Stopping(Exception):
@@ -83,11 +89,14 @@ class NightlyVerification(Periodic):
         folder: Path,
         at: time | None,
         clock: Callable[[], datetime],
+        compare: Compare,
+        views: Sequence[Projection],
     ) -> None:
         """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
         super().__init__(session, "verification", _EVERY_SECONDS)
         self._conninfo = session.conninfo
         self._vault, self._folder, self._at, self._clock = vault, folder, at, clock
+        self._compare_tables, self._views = compare, views
         self._is_first = True
         """Whether this is the first round since the start."""
         self._began = 0.0
@@ -137,10 +146,12 @@ class NightlyVerification(Periodic):
         started_at, self._began = self._clock(), monotonic()
         found = _Found()
         if part == TABLES:
-            tables = compare(self._conninfo, found.take, lambda *_: None, self._breathe)
+            tables = self._compare_tables(
+                self._conninfo, found.take, lambda *_: None, self._breathe
+            )
             covered = (min(tables.position, 1), tables.position, tables.rows)
         elif part == SCHEMA:
-            schema = compare_definitions(connection, projections())
+            schema = compare_definitions(connection, self._views)
             for each in schema.differing:
                 found.take(each.difference)
             covered = (0, 0, schema.objects)

@@ -28,10 +28,10 @@ from ledger.features.watches.model.watch import (
 )
 from projections.feed.view import EventView
 from projections.lines.view import ExecutionView
-from projections.lines.watched import decode_line
 from projections.runs.view import RunView
 from projections.watches.source.view import SourceView
 from projections.watches.view import WatchView, decode_alert, decode_watch
+from projections.watches.watched import decode_line, line_now
 
 VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
 """The views that a round reads, each at the version of this code."""
@@ -354,7 +354,7 @@ class Looks:
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
             FoundLine(
-                fold.known(runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
+                line_now(fold, runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
             )
             for fold in folds
         ]

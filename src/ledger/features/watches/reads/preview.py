@@ -32,10 +32,10 @@ from ledger.features.watches.model.watch import (
     Watch,
 )
 from projections.lines.line import LineFold
-from projections.lines.watched import decode_line, watched_read
-from projections.runs.limits import INSTANTS, above_read, passed, values_of
 from projections.runs.statements import OPEN_RUNS
+from projections.watches.limits import INSTANTS, above_read, passed, values_of
 from projections.watches.source.statements import heard_read
+from projections.watches.watched import decode_line, line_now, watched_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000
 """The rows that are shown, and the stretches up to which they are counted."""
@@ -121,7 +121,7 @@ async def _lines(
         runs = dict[int, list[OpenRun]]()
         if isinstance(condition, RunOpen):
             runs = await _open_runs(ask, folds)
-        known = [fold.known(runs.get(sort_key(fold.execution.id), ())) for fold in folds]
+        known = [line_now(fold, runs.get(sort_key(fold.execution.id), ())) for fold in folds]
         if isinstance(condition, UsageOver):
             known = await _above(ask, condition, known, corner)
         yield known

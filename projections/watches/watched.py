@@ -5,13 +5,14 @@ Whether it holds, and since when, is decided by a line's fold
 hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import msgspec
 
 from ledger.engine.postgres.scope import Planning
 from ledger.engine.views.statements import Read, read_of
+from ledger.features.watches.model.stretch import LineNow, OpenRun
 from ledger.features.watches.model.watch import (
     BlockerOpen,
     Condition,
@@ -57,6 +58,12 @@ _MAY_HOLD: Mapping[type[Condition], str] = {
 }
 
 decode_line = msgspec.msgpack.Decoder(LineFold).decode
+
+
+def line_now(fold: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
+    """The line as watches know it, with its open runs where a condition is about these."""
+    assert fold.last_activity_at is not None, "a line is active from its activation on"
+    return LineNow(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)
 
 
 @cache

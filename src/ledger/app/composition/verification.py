@@ -1,0 +1,26 @@
+"""The verification of the tables beside the log, with those that features own."""
+
+from collections.abc import Callable
+from datetime import datetime, time
+from functools import partial
+from pathlib import Path
+
+from ledger.engine.log.vault import Vault
+from ledger.engine.writer.periodic import LedSession
+from ledger.features.proof.verification import derived
+from ledger.features.proof.verification.nightly import NightlyVerification
+from ledger.features.usage.reads.issued_documents import IssuedDocuments
+from ledger.features.webhooks.delivery_identities import DeliveryIdentities
+from projections import projections
+
+compare = partial(derived.compare, documents=IssuedDocuments, deliveries=DeliveryIdentities)
+
+
+def nightly_verification(
+    session: LedSession,
+    vault: Vault,
+    folder: Path,
+    at: time | None,
+    clock: Callable[[], datetime],
+) -> NightlyVerification:
+    return NightlyVerification(session, vault, folder, at, clock, compare, projections())
