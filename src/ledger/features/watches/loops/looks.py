@@ -26,12 +26,12 @@ from ledger.features.watches.model.watch import (
     WatchSettings,
     kinds_of,
 )
+from ledger.features.watches.reads.watched import decode_line, line_now
 from projections.feed.view import EventView
 from projections.lines.view import ExecutionView
 from projections.runs.view import RunView
 from projections.watches.source.view import SourceView
 from projections.watches.view import WatchView, decode_alert, decode_watch
-from projections.watches.watched import decode_line, line_now
 
 VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
 """The views that a round reads, each at the version of this code."""

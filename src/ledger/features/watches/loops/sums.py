@@ -12,7 +12,7 @@ from ledger.features.lines.model.execution import Execution
 from ledger.features.watches.model.alert import AlertOpened
 from ledger.features.watches.model.stretch import Stretch, over_since
 from ledger.features.watches.model.watch import UsageOver, Watch, first_instant
-from projections.watches.limits import above, crossings, passed, values_of
+from ledger.features.watches.reads.limits import above, crossings, passed, values_of
 
 Connection = psycopg.Connection[TupleRow]
 

@@ -20,8 +20,8 @@ from ledger.features.lines.model.execution import Blocker, Execution, Hold
 from ledger.features.watches.model.alert import AlertSubject
 from ledger.features.watches.model.stretch import LineNow, Stretch, due_of, sentence
 from ledger.features.watches.model.watch import BlockerOpen, InState, Watch
+from ledger.features.watches.reads.changes import blockers_read, states_read
 from ledger.features.watches.reads.preview import Ask, rows_since
-from projections.watches.episodes import blockers_read, states_read
 
 MOST_LINES = 20_000
 

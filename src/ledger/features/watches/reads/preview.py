@@ -31,11 +31,11 @@ from ledger.features.watches.model.watch import (
     UsageOver,
     Watch,
 )
+from ledger.features.watches.reads.limits import INSTANTS, above_read, passed, values_of
+from ledger.features.watches.reads.watched import decode_line, line_now, watched_read
 from projections.lines.line import LineFold
 from projections.runs.statements import OPEN_RUNS
-from projections.watches.limits import INSTANTS, above_read, passed, values_of
 from projections.watches.source.statements import heard_read
-from projections.watches.watched import decode_line, line_now, watched_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000
 """The rows that are shown, and the stretches up to which they are counted."""
