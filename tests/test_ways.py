@@ -21,7 +21,7 @@ LEFT_OUT = {
     "ledger.engine.values.values",
     "ledger.engine.values.principal",
     "ledger.engine.writer.request",
-    "ledger.engine.postgres.scope",
+    "ledger.engine.postgres.pool.scope",
     "ledger.engine.reads.question",
     "ledger.app.settings",
 }
@@ -29,9 +29,9 @@ OF_THE_LISTENER = {"ledger.engine.postgres.listening", "ledger.engine.postgres.s
 """The modules of the listener, which wakes at any moment."""
 AFTER_THE_COMMIT = OF_THE_LISTENER | {
     "ledger.engine.http.replies",
-    "ledger.engine.postgres.door",
-    "ledger.engine.postgres.lane",
-    "ledger.engine.postgres.waiting",
+    "ledger.engine.postgres.pool.door",
+    "ledger.engine.postgres.pool.lane",
+    "ledger.engine.postgres.pool.waiting",
     "ledger.engine.reads.answers",
     "ledger.engine.reads.positions",
 }

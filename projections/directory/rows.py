@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ledger.engine.postgres.table import BigInt, Index, Int, Octets, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Index, Int, Octets, Table, Text
 
 WHOLE = ""
 """The workspace of rows that count the lines of a whole organization."""

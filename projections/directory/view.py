@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation

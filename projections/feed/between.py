@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
 from ledger.features.feed.published import TYPES
 from projections.feed.view import key_of

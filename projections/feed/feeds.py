@@ -8,7 +8,7 @@ and returns them with the events as they are stored (``items.py``).
 
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where_tenant
 from ledger.features.feed.audited import FACT_EVENT_TYPES
 from ledger.features.feed.published import UNCHANGED_HEALTH

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import BigInt, Index, Octets, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import BigInt, Table, Text, Texts
+from ledger.engine.postgres.schema.table import BigInt, Table, Text, Texts
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import day_of, sort_key
 from ledger.engine.views.folds import Folds, Remembering

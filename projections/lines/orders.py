@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where
 from ledger.features.lines.model import health
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS

@@ -8,7 +8,16 @@ or health score change.
 
 from typing import NamedTuple
 
-from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Table, Text, Texts
+from ledger.engine.postgres.schema.table import (
+    BigInt,
+    Bool,
+    Index,
+    Instant,
+    Int,
+    Table,
+    Text,
+    Texts,
+)
 from ledger.engine.values.values import LATEST, sort_key
 from ledger.features.lines.model import health
 from projections.lines.line import LineFold

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ledger.engine.postgres.table import (
+from ledger.engine.postgres.schema.table import (
     BigInt,
     Bool,
     Date,

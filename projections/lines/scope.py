@@ -6,7 +6,7 @@ Each reads what was known at a position, the parameter ``end``.
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of, tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
 from ledger.features.lines.model.health import LEAST
 from projections.lines.rank import NO_STATUS

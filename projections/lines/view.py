@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import sort_key

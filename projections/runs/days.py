@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
 from ledger.engine.views.folds import Folds, Remembering

@@ -11,7 +11,7 @@ themselves, since few runs name models.
 from collections.abc import Sequence
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of, where_tenant
 from projections.runs.statements import used_then
 from projections.runs.view import USED_BY_MODEL

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import (
+from ledger.engine.postgres.schema.table import (
     BigInt,
     Bool,
     Index,
@@ -26,7 +26,7 @@ from ledger.engine.postgres.table import (
     Table,
     Text,
 )
-from ledger.engine.postgres.walls import of_tenant
+from ledger.engine.postgres.schema.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import id_of_key, sort_key

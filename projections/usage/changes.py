@@ -4,7 +4,7 @@ The views keep a row for each change of a line's days, and for each turn of its 
 no event is decoded.
 """
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import position_of_page, read_of
 
 MOST_EVENTS = 100

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import BigInt, Index, Instant, Octets, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import members, time_text
 from ledger.engine.values.values import parse_instant, sort_key

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Int, Octets, Table, Text
+from ledger.engine.postgres.schema.table import (
+    BigInt,
+    Bool,
+    Index,
+    Instant,
+    Int,
+    Octets,
+    Table,
+    Text,
+)
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, shown_as, time_text
 from ledger.engine.values.values import sort_key

@@ -43,7 +43,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.place import find_place
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.locks import SEALING
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.schema import index_statements, table_statements
 from ledger.engine.writer.periodic import LedSession
 from ledger.features.proof.sealing.sealer import Sealer

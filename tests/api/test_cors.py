@@ -9,7 +9,7 @@ import pytest
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.walls import reader_of
+from ledger.engine.postgres.schema.walls import reader_of
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of

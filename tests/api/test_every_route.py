@@ -12,7 +12,7 @@ import pytest
 from ledger import features
 from ledger.app.http.app import ROUTED
 from ledger.engine.http.lean import LeanRoute
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id
 from projections import projections

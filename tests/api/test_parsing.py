@@ -10,8 +10,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from ledger.engine.http import parsing
-from ledger.engine.http.parsing import Parsing, Steps
+from ledger.engine.http.machinery import parsing
+from ledger.engine.http.machinery.parsing import Parsing, Steps
 from ledger.engine.values.errors import TooLarge
 from ledger.engine.writer.turns import TURN_FACTS
 from tests.support.door import until_async

@@ -14,7 +14,7 @@ import pytest
 from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.log import snapshots
-from ledger.engine.log.migrate import migrate
+from ledger.engine.log.schema.migrate import migrate
 from ledger.engine.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
 from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.postgres.embedded import EmbeddedPostgres

@@ -13,7 +13,7 @@ import pytest
 from ledger.app.cli import arguments as cli
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.views.shadow import shadow
+from ledger.engine.views.rebuilding.shadow import shadow
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from ledger.engine.postgres.door import Door
-from ledger.engine.postgres.scope import Planning, Tenant
+from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.scope import Planning, Tenant
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import format_id

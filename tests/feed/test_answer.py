@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.features.webhooks.delivery.answer import NoAnswer, ReceiverAnswer
+from ledger.features.webhooks.client.answer import NoAnswer, ReceiverAnswer
 
 FINE = b"HTTP/1.1 200 Fine\r\ncontent-length: 2\r\n\r\nok"
 HEAD = b"HTTP/1.1 200 Fine\r\n"

@@ -99,7 +99,7 @@ def test_bytes_that_come_while_a_connection_is_idle_close_it(
     monkeypatch: pytest.MonkeyPatch, is_closed: bool
 ) -> None:
     """Also if they wait in the system, not yet read, when the next delivery begins."""
-    monkeypatch.setattr("ledger.features.webhooks.delivery.connections.KEEPALIVE_SECONDS", 60.0)
+    monkeypatch.setattr("ledger.features.webhooks.client.connections.KEEPALIVE_SECONDS", 60.0)
     is_idle, is_written, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
     requests: list[int] = []
 
@@ -203,7 +203,7 @@ def test_an_idle_connection_is_closed_when_its_time_is_over(
             assert attempt.delivered
             await asyncio.to_thread(receiver.await_closed)
 
-    monkeypatch.setattr("ledger.features.webhooks.delivery.connections.KEEPALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("ledger.features.webhooks.client.connections.KEEPALIVE_SECONDS", 0.05)
     with Receiver() as receiver:
         asyncio.run(run(receiver))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from ledger.engine.http.gauges import DatabaseGauges
-from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.pool.door import Door
 from tests.support.reader import reading
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import query, until

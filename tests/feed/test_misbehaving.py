@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from ledger.features.webhooks.delivery import answer
+from ledger.features.webhooks.client import answer
 from ledger.features.webhooks.delivery.sender import Attempt, Sender
 from tests.feed.sending import (
     BODY,

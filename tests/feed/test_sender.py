@@ -90,7 +90,7 @@ def test_the_latency_is_the_time_until_the_head_of_the_answer(
 ) -> None:
     watch = Stopwatch()
     monkeypatch.setattr("ledger.features.webhooks.delivery.sender.time", watch)
-    monkeypatch.setattr("ledger.features.webhooks.delivery.answer.time", watch)
+    monkeypatch.setattr("ledger.features.webhooks.client.answer.time", watch)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.engine.postgres.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.scope import EVERYONE, Planning
 from ledger.engine.reads import positions
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import Principal

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.features.webhooks.delivery.target import (
+from ledger.features.webhooks.client.target import (
     LONGEST_URL,
     CannotConnect,
     Connector,

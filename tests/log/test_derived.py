@@ -13,7 +13,7 @@ from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.log.tables import ID_COUNTER, LEASE, DocumentRow
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.features.keys.tokens import create_token

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ledger.app.composition.database import ConfigurationError, prepare_database, prepare_reading
 from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
-from ledger.engine.log.migrate import SchemaError
+from ledger.engine.log.schema.migrate import SchemaError
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.edge import edge_of
 from tests.support.embedded import served

@@ -10,13 +10,15 @@ import pytest
 
 from ledger.app.composition.database import inspect_database, prepare_database
 from ledger.app.settings import Settings
-from ledger.engine.log.migrate import SchemaError, migrate
+from ledger.engine.log.schema.migrate import SchemaError, migrate
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.walls import reader_of
+from ledger.engine.postgres.schema.walls import reader_of
 from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of
 
-NAMES = sorted(path.name for path in files("ledger.engine.log").joinpath("migrations").iterdir())
+NAMES = sorted(
+    path.name for path in files("ledger.engine.log.schema").joinpath("migrations").iterdir()
+)
 """The names of the migrations' files, in order."""
 
 
@@ -99,7 +101,7 @@ def test_a_dump_restored_without_its_grants_gets_them_again(
 
 def statements(name: str) -> str:
     """The SQL of a migration without its comments, in one line."""
-    sql = files("ledger.engine.log").joinpath("migrations", name).read_text()
+    sql = files("ledger.engine.log.schema").joinpath("migrations", name).read_text()
     return " ".join(re.sub(r"--[^\n]*", "", sql).split())
 
 

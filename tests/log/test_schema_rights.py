@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from ledger.app.composition.database import ConfigurationError, prepare_database, prepare_reading
 from ledger.app.settings import Settings
-from ledger.engine.log.migrate import SchemaError
+from ledger.engine.log.schema.migrate import SchemaError
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.log.test_migrate import NAMES

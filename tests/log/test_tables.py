@@ -8,7 +8,7 @@ import pytest
 
 from ledger.engine.log.tables import DECISION_TABLES, LOG, SNAPSHOT
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from tests.conftest import Databases
 from tests.support.databases import drop, named
 

@@ -13,9 +13,9 @@ import pytest
 from ledger.app.composition.database import inspect_database, migrate_database, prepare_database
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.log.migrate import SchemaError, migrate
-from ledger.engine.log.walls import protect
-from ledger.engine.postgres.catalog import items, rights
+from ledger.engine.log.schema.migrate import SchemaError, migrate
+from ledger.engine.log.schema.walls import protect
+from ledger.engine.postgres.schema.catalog import items, rights
 from ledger.engine.views.definitions import compare
 from ledger.features.lines.model.execution_events import Woken
 from projections import projections
@@ -201,7 +201,9 @@ def test_a_function_that_knows_the_format_before_is_mended_as_in_an_upgrade(
 
 
 def test_a_process_that_is_killed_in_the_midst_has_taken_over_nothing(up_to_date: str) -> None:
-    command = "import sys; from ledger.engine.log.migrate import migrate; migrate(sys.argv[1])"
+    command = (
+        "import sys; from ledger.engine.log.schema.migrate import migrate; migrate(sys.argv[1])"
+    )
     with psycopg.connect(up_to_date) as connection:
         connection.execute("SELECT FROM ledger.migration WHERE name > '0025' FOR UPDATE")
         process = subprocess.Popen([sys.executable, "-c", command, up_to_date])

@@ -9,9 +9,9 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
-from ledger.engine.log.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
+from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from projections import projections
 from tests.support.databases import copied
 from tests.support.reader import reading
@@ -83,7 +83,7 @@ def unwalled(conninfo: str) -> list[str]:
 
 
 def test_every_table_has_a_policy_or_is_named_as_one_without_rows_of_tenants(prepared: str) -> None:
-    assert unwalled(prepared) == [], "name it in engine/log/walls.py"
+    assert unwalled(prepared) == [], "name it in engine/log/schema/walls.py"
     found = {base for _, base, *_ in query(prepared, _TABLES)}
     named = TABLES.keys() | WALLS.keys() | SHARED.keys() | INTERNAL.keys()
     assert named == found

@@ -11,9 +11,9 @@ import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.engine.postgres import door as doors
-from ledger.engine.postgres.door import Door
-from ledger.engine.postgres.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool import door as doors
+from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Planning, Tenant
 from tests.support.door import (
     HELD,
     READERS,

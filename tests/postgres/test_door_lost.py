@@ -7,10 +7,10 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from ledger.engine.postgres import door as doors
-from ledger.engine.postgres import lane as lanes
-from ledger.engine.postgres.door import Door
-from ledger.engine.postgres.scope import EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool import door as doors
+from ledger.engine.postgres.pool import lane as lanes
+from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.scope import EVERYONE, Planning, Tenant
 from tests.support.door import (
     HELD,
     READERS,

@@ -9,8 +9,8 @@ import pytest
 import uvloop
 
 from ledger.engine.postgres.exchange import SilentServer
-from ledger.engine.postgres.lane import Asked, Lane
-from ledger.engine.postgres.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.lane import Asked, Lane
+from ledger.engine.postgres.pool.scope import EVERYONE, Planning
 from ledger.engine.postgres.session import AsyncRoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay

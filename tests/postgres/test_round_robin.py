@@ -5,7 +5,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.engine.postgres.waiting import RoundRobin
+from ledger.engine.postgres.pool.waiting import RoundRobin
 
 PARTIES = st.sampled_from("ABCD")
 ACTS = st.lists(

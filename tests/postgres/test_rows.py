@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ledger.engine.postgres.pipeline import Pipeline, Statement, find, insert
-from ledger.engine.postgres.table import BigInt, Instant, Table, Text, Texts
+from ledger.engine.postgres.schema.table import BigInt, Instant, Table, Text, Texts
 
 
 class Place(NamedTuple):

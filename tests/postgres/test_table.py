@@ -2,7 +2,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ledger.engine.postgres.table import BigInt, Instant, Table, Text, Texts
+from ledger.engine.postgres.schema.table import BigInt, Instant, Table, Text, Texts
 
 
 class Row(NamedTuple):

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.contract import Projection
 from projections import projections
 from tests.support.documents import ROOT

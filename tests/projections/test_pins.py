@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS
 from ledger.engine.views.contract import Projection, take

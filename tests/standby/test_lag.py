@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.pool.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.values import format_id, format_instant
 from ledger.engine.views.statements import position_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 
-from ledger.engine.postgres.door import Door
-from ledger.engine.postgres.scope import ANY, Tenant
+from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.scope import ANY, Tenant
 from tests.support.reader import reading
 from tests.support.views import query, until
 

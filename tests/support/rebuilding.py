@@ -16,16 +16,16 @@ from psycopg.rows import tuple_row
 
 from ledger.app.demo import story
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key
-from ledger.engine.views import rebuild as rebuilding
-from ledger.engine.views.compare import Difference
 from ledger.engine.views.contract import Projection, take
 from ledger.engine.views.generation import Generation, Writes
-from ledger.engine.views.rebuild import Rebuilt, Verified
-from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding import rebuild as rebuilding
+from ledger.engine.views.rebuilding.compare import Difference
+from ledger.engine.views.rebuilding.rebuild import Rebuilt, Verified
+from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.views.schema import create_tables, table_of
 from ledger.features.facts.report import command_of
 from projections import projections

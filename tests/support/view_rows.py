@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.contract import Projection, take
 from ledger.engine.views.folds import Folds

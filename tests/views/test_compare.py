@@ -7,9 +7,9 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.engine.postgres.table import Table
-from ledger.engine.views.compare import count_differing
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.contract import Projection
+from ledger.engine.views.rebuilding.compare import count_differing
 from ledger.engine.views.schema import create_tables, table_of
 from tests.support.rebuilding import NAMES, Vandal, view
 

@@ -14,11 +14,11 @@ from psycopg.rows import tuple_row
 
 from ledger.app.composition.database import prepare_all, prepare_database
 from ledger.app.settings import Settings
-from ledger.engine.log.migrate import migrate
 from ledger.engine.log.nodes import beat
-from ledger.engine.log.walls import protect
-from ledger.engine.postgres.catalog import Item
+from ledger.engine.log.schema.migrate import migrate
+from ledger.engine.log.schema.walls import protect
 from ledger.engine.postgres.embedded import EmbeddedPostgres, place, temporary_server
+from ledger.engine.postgres.schema.catalog import Item
 from ledger.engine.postgres.session import pin
 from ledger.engine.views import definitions
 from ledger.engine.views.definitions import Definitions, Object, load, objects_of, views_of

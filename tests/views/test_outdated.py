@@ -13,8 +13,8 @@ from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import timing
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.views import rebuilder as rebuilder_module
-from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding import rebuilder as rebuilder_module
+from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.writer.writer import Writer
 from projections import projections
 from projections.runs.view import RunView
@@ -292,7 +292,7 @@ def test_a_rebuild_says_how_far_it_has_come(
         projector.catch_up()
     end = head(conninfo)
     monkeypatch.setattr(rebuilder_module, "_SAY_SECONDS", 0)
-    with caplog.at_level("INFO", "ledger.engine.views.rebuilder"):
+    with caplog.at_level("INFO", "ledger.engine.views.rebuilding.rebuilder"):
         assert Rebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),)).run_once()
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"building run, version {NewerRunView.version}"

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.scope import EVERYONE
-from ledger.engine.views import rebuild as rebuilding
+from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.views.projector import LostLead
-from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding import rebuild as rebuilding
+from ledger.engine.views.rebuilding.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding.shadow import CannotBuild, clean_up, shadow
 from ledger.engine.views.schema import create_tables
-from ledger.engine.views.shadow import CannotBuild, clean_up, shadow
 from ledger.engine.writer.writer import Writer
 from projections import projections
 from tests.support.facts import LINE, activation, fact

@@ -12,9 +12,9 @@ import pytest
 
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.scope import EVERYONE
-from ledger.engine.views.compare import Difference
-from ledger.engine.views.rebuild import verify
+from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.views.rebuilding.compare import Difference
+from ledger.engine.views.rebuilding.rebuild import verify
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.rebuilding import (
     NAMES,

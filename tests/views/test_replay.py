@@ -11,7 +11,7 @@ import pytest
 
 from ledger.app.demo import story
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views import folds

@@ -15,12 +15,12 @@ from ledger.engine.log import nodes
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
-from ledger.engine.postgres.table import Text
+from ledger.engine.postgres.schema.table import Text
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.projector import Projector
-from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding.shadow import CannotBuild, is_outdated
 from ledger.engine.views.registration import register
-from ledger.engine.views.shadow import CannotBuild, is_outdated
 from projections import projections
 from projections.runs.view import RunView
 from tests.support.facts import LINE, activation, fact

@@ -10,9 +10,9 @@ from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.recorded import Event
-from ledger.engine.views import rebuild as rebuilding
-from ledger.engine.views.compare import Difference
 from ledger.engine.views.projector import Projector
+from ledger.engine.views.rebuilding import rebuild as rebuilding
+from ledger.engine.views.rebuilding.compare import Difference
 from ledger.features.lines.model.execution_events import CheckedIn, Woken
 from projections import projections
 from tests.golden.samples import envelope, file_of

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.views import rebuild as rebuilding
-from ledger.engine.views.compare import Difference
-from ledger.engine.views.shadow import CannotBuild, shadow
+from ledger.engine.views.rebuilding import rebuild as rebuilding
+from ledger.engine.views.rebuilding.compare import Difference
+from ledger.engine.views.rebuilding.shadow import CannotBuild, shadow
 from ledger.engine.writer.writer import Writer
 from projections import projections
 from tests.support.facts import LINE, activation, fact

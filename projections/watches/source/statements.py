@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of, tenant_conditions, where
 
 _FILTERS: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.table import BigInt, Index, Instant, Int, Table, Text
+from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation

@@ -243,7 +243,7 @@ COMMANDS = (
         fault=_fault_of_import),
     ShellCommand(
         "backup", "write the database to a file, while it serves",
-        "backup:back_up", "an address", _file("or - for standard output")),
+        "backups.backup:back_up", "an address", _file("or - for standard output")),
     ShellCommand(
         "restore", "fill an empty database from a backup; verify it",
         "dispatch:restore", "nothing", _file("as `ledger backup` wrote it")),
@@ -280,7 +280,7 @@ COMMANDS = (
                   help="the provider's id of the person, as persons list shows it")),
     ShellCommand(
         "runs erase", "after a restore, erase again what had been erased",
-        "erasures:erase_again", "to write",
+        "backups.erasures:erase_again", "to write",
         _argument("--from-audit", dest="file", required=True, metavar="FILE", help=_AUDIT_HELP)),
     ShellCommand(
         "projections list", "show the position and the lag of each view",

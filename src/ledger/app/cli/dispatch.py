@@ -25,7 +25,7 @@ from ledger.app.composition.database import (
     prepare_database,
 )
 from ledger.app.settings import Settings, unknown_settings
-from ledger.engine.log.migrate import SchemaError
+from ledger.engine.log.schema.migrate import SchemaError
 from ledger.engine.postgres.embedded import (
     EmbeddedPostgresError,
     forget_other_servers,
@@ -35,7 +35,7 @@ from ledger.engine.postgres.embedded import (
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.places import full_detail
 from ledger.engine.values.values import escaped
-from ledger.engine.views.shadow import CannotBuild
+from ledger.engine.views.rebuilding.shadow import CannotBuild
 
 
 def dispatch(command: ShellCommand, arguments: Mapping[str, Any]) -> int:
@@ -180,7 +180,7 @@ def import_facts(
 
 def restore(settings: Settings, file: str) -> int:
     """Restore a backup, once the master key is known to be the backup's."""
-    from ledger.app.cli import restore as backups
+    from ledger.app.cli.backups import restore as backups
 
     backups.compare_master_key(settings, file)
     with _address(settings, "restore", begins=True) as url:

@@ -14,16 +14,16 @@ from ledger.app.cli.printing import print_json, print_rows, progress_bars
 from ledger.app.processes import Lifeline, calm_collector
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.log.migrate import migrate
+from ledger.engine.log.schema.migrate import migrate
 from ledger.engine.postgres.embedded import temporary_server
-from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.pool.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import options_of, pin
 from ledger.engine.values.values import escaped
-from ledger.engine.views import rebuild as rebuilding
-from ledger.engine.views.compare import Difference
 from ledger.engine.views.contract import Projection
-from ledger.engine.views.rebuild import Rebuilt
-from ledger.engine.views.shadow import CannotBuild
+from ledger.engine.views.rebuilding import rebuild as rebuilding
+from ledger.engine.views.rebuilding.compare import Difference
+from ledger.engine.views.rebuilding.rebuild import Rebuilt
+from ledger.engine.views.rebuilding.shadow import CannotBuild
 from ledger.engine.views.statements import LAG
 from projections import projections
 

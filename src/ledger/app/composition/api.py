@@ -17,15 +17,15 @@ from ledger.app.http.site import add_pages
 from ledger.app.settings import Settings
 from ledger.engine.http.services import ApiServices, Writing
 from ledger.engine.log.event_log import Log
-from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.pool.door import Door
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
-from ledger.engine.views.shadow import live_generations
+from ledger.engine.views.rebuilding.shadow import live_generations
 from ledger.engine.writer.turns import Neighbours
 from ledger.features.keys.key_uses import KeyUses
 from ledger.features.traces.tables import Spans
 from ledger.features.usage.tables import Documents
-from ledger.features.webhooks.delivery.target import check_target
+from ledger.features.webhooks.client.target import check_target
 from projections import projections
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.app.settings import Settings
-from ledger.engine.log import walls
-from ledger.engine.log.migrate import SchemaError, is_older, migrate, refuse_outdated
-from ledger.engine.log.reader import (
+from ledger.engine.log.schema import walls
+from ledger.engine.log.schema.migrate import SchemaError, is_older, migrate, refuse_outdated
+from ledger.engine.log.schema.reader import (
     BadReader,
     Reader,
     admit,
@@ -29,9 +29,9 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.session import is_pinned, options_of, pin
 from ledger.engine.views.definitions import compare as compare_definitions
 from ledger.engine.views.mending import MENDED, mend
+from ledger.engine.views.rebuilding.shadow import live_generations
 from ledger.engine.views.registration import is_registered, register
 from ledger.engine.views.schema import grant
-from ledger.engine.views.shadow import live_generations
 from ledger.features.proof.tables import SCHEMA, Difference, Finding, as_named, findings, keep
 from projections import projections
 

@@ -24,7 +24,7 @@ from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.engine.views.projector import Projector
-from ledger.engine.views.rebuilder import Rebuilder
+from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.writer.periodic import LedSession
 from ledger.engine.writer.writer import Writer
 from ledger.features.proof.sealing.beat import NodeBeat

@@ -10,7 +10,7 @@ from ledger.engine.writer.periodic import LedSession
 from ledger.features.proof.verification import derived
 from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.features.usage.reads.issued_documents import IssuedDocuments
-from ledger.features.webhooks.delivery_identities import DeliveryIdentities
+from ledger.features.webhooks.delivery.identities import DeliveryIdentities
 from projections import projections
 
 compare = partial(derived.compare, documents=IssuedDocuments, deliveries=DeliveryIdentities)

@@ -12,7 +12,7 @@ import msgspec
 from ledger.app.demo.cast import Closing
 from ledger.app.demo.telling import Stage
 from ledger.app.demo.views import later, views_at_end
-from ledger.engine.postgres.door import Door
+from ledger.engine.postgres.pool.door import Door
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.principal import Principal
 from ledger.features.usage.commands import IssueStatement, StatementNumbers

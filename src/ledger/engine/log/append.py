@@ -40,7 +40,7 @@ from ledger.engine.postgres.binary import array
 from ledger.engine.postgres.clocks import Comparison
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, Value, find, insert, named
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Identity
 
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays

@@ -30,7 +30,7 @@ from ledger.engine.log.tables import (
     OpenRunRow,
     OrganizationWatchRow,
 )
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.event_table import Note
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ledger.engine.postgres.table import (
+from ledger.engine.postgres.schema.table import (
     BigInt,
     Bool,
     Instant,

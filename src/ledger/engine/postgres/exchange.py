@@ -8,7 +8,7 @@ receives.
     send, send, sync ─▶ flush ─▶ socket ─▶ consume ─▶ take: an outcome a statement
 
 The exchange never blocks: it has no poll, no sleep, no loop. Its two drivers have them:
-``pipeline.py`` for a thread, and ``LoopDriver`` (``lane.py``) for an event loop.
+``pipeline.py`` for a thread, and ``LoopDriver`` (``pool/lane.py``) for an event loop.
 
 The statements up to a ``sync`` are a group. A group is one transaction, unless its statements begin
 or end one. After an error PostgreSQL skips the rest of the group. The connection is in pipeline

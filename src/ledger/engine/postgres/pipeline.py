@@ -28,7 +28,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres.binary import BinaryArray, array, unnested
 from ledger.engine.postgres.exchange import Exchange, Rows, SilentServer, numbered
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 
 Value = BinaryArray | int | str | None
 

@@ -32,7 +32,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from ledger.engine.postgres.scope import EVERYONE, Fetch, Planning
+from ledger.engine.postgres.pool.scope import EVERYONE, Fetch, Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.reads.question import Answer, Question

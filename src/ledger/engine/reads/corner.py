@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.engine.postgres.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch, Tenant
 from ledger.engine.values.errors import Behind
 from ledger.engine.views.statements import Read
 

@@ -24,7 +24,7 @@ import psycopg
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.postgres import listening
 from ledger.engine.postgres.exchange import SilentServer
-from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.pool.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.postgres.timing import WAIT_SECONDS
 

@@ -19,7 +19,7 @@ import psycopg
 
 from ledger.engine.postgres.clocks import is_wrong, skew
 from ledger.engine.postgres.exchange import SilentServer
-from ledger.engine.postgres.scope import FOR_EVERYONE
+from ledger.engine.postgres.pool.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.postgres.timing import BEAT_ANSWER_SECONDS, LATE_SECONDS, WAIT_SECONDS
 from ledger.engine.reads.positions import Versions, View, ViewPositions

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from ledger.engine.postgres.scope import ANY, EVERYONE, Tenant
+from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Tenant
 from ledger.engine.values.errors import Forbidden
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import ActorType

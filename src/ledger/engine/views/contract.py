@@ -11,7 +11,7 @@ from typing import Protocol
 
 import psycopg
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.views.generation import Generation
 

@@ -2,7 +2,7 @@
 
 ``definitions.txt`` has what the code makes: functions, triggers, policies, views, tables with their
 columns, constraints and indexes. A test compares the file with a new database, and its docstring
-says how the file is written. Rights follow from their descriptions (``engine/log/walls.py``,
+says how the file is written. Rights follow from their descriptions (``engine/log/schema/walls.py``,
 ``schema.py``). In the file ``_g#`` stands for the suffix of a generation's tables.
 
 Of a view the live generation is compared, if this version made it. Other generations belong to a
@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import Connection
 
-from ledger.engine.log import walls
 from ledger.engine.log.nodes import runs_other_version
-from ledger.engine.postgres import catalog
-from ledger.engine.postgres.catalog import Item, Right
-from ledger.engine.postgres.walls import POWERS_OF, reader_of
+from ledger.engine.log.schema import walls
+from ledger.engine.postgres.schema import catalog
+from ledger.engine.postgres.schema.catalog import Item, Right
+from ledger.engine.postgres.schema.walls import POWERS_OF, reader_of
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.schema import readable
 from ledger.features.proof.tables import Difference

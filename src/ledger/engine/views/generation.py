@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ledger.engine.postgres.binary import array_text, copy_rows
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, insert
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.folds import Folds
 from ledger.engine.views.schema import of_generation
 

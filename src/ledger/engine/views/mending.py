@@ -14,7 +14,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
 from ledger.engine.postgres import locks
-from ledger.engine.postgres.catalog import Right
+from ledger.engine.postgres.schema.catalog import Right
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.definitions import MISSING, TRACKING, Differing, compare
 from ledger.engine.views.schema import HOLD, expose

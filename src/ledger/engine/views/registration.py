@@ -6,7 +6,7 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres import locks
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.schema import (
     are_exposed,

@@ -13,8 +13,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger.engine.postgres import walls
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema import walls
+from ledger.engine.postgres.schema.table import Table
 
 # Policies bind the session's role where the view has its rights.
 _BY_POLICY = (

@@ -13,7 +13,7 @@ be in flight, or the view may lag. The caller then waits and sends the statement
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 
 # The position that all views of the statement have reached.
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"

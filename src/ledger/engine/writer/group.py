@@ -30,7 +30,7 @@ from ledger.engine.log.tables import (
     RunKeyRow,
 )
 from ledger.engine.log.vault import RunKey, Vault
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values import errors
 from ledger.engine.values.errors import Invalid, Refused, Unavailable
 from ledger.engine.values.principal import Principal

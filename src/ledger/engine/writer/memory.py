@@ -23,7 +23,7 @@ from ledger.engine.log.tables import (
     SnapshotRow,
 )
 from ledger.engine.log.vault import RunKey, Vault
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded

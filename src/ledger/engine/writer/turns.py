@@ -25,7 +25,7 @@ from functools import cached_property
 from multiprocessing import RawArray
 from typing import NamedTuple
 
-from ledger.engine.postgres.waiting import RoundRobin
+from ledger.engine.postgres.pool.waiting import RoundRobin
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from ledger.engine.http.lean import LeanRoute, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.headers import header
-from ledger.engine.http.parsing import SMALL_BYTES, Steps, run
+from ledger.engine.http.machinery.parsing import SMALL_BYTES, Steps, run
 from ledger.engine.http.problems import (
     BadRequest,
     FieldError,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from ledger.engine.postgres.scope import EVERYONE, Fetch
+from ledger.engine.postgres.pool.scope import EVERYONE, Fetch
 from ledger.engine.telemetry.lines import for_nobody
 from projections.feed import feeds
 from projections.feed.items import feed_item

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import LeanRoute, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
-from ledger.engine.http.parsing import Steps
+from ledger.engine.http.machinery.parsing import Steps
 from ledger.engine.http.problems import (
     BadRequest,
     UnsupportedMediaType,
@@ -36,7 +36,7 @@ from ledger.engine.http.replies import Reply
 from ledger.engine.http.services import last_position
 from ledger.engine.http.writing import submit
 from ledger.engine.log.tables import SpanRow
-from ledger.engine.postgres.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.scope import EVERYONE, Planning
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.rendering import doc

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from ledger.engine.postgres.waiting import RoundRobin
+from ledger.engine.postgres.pool.waiting import RoundRobin
 
 SLICE_SECONDS = 0.002
 """The length of a slice, give or take what cannot be divided."""

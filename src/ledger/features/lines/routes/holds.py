@@ -30,7 +30,7 @@ from ledger.engine.http.reading import (
 )
 from ledger.engine.http.replies import Reply
 from ledger.engine.http.writing import Sent, execute
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavailable
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value

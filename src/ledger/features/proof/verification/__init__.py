@@ -10,7 +10,7 @@
     differing.py          the differences, as they are named
     nightly.py            the loop that does all this each night
 
-``features/proof/tables.py`` keeps the findings. ``engine/views/compare.py`` compares the views.
-Usage compares its own documents (``features/usage/reads/issued_documents.py``). Webhooks tell the
-identities of failed deliveries (``features/webhooks/delivery_identities.py``).
+``features/proof/tables.py`` keeps the findings, and ``engine/views/rebuilding/compare.py`` compares
+the views. Usage compares its own documents (``features/usage/reads/issued_documents.py``). Webhooks
+tell the identities of failed deliveries (``features/webhooks/delivery/identities.py``).
 """

@@ -29,8 +29,8 @@ from ledger.engine.log.tables import (
     Derived,
     IdentityRow,
 )
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.postgres.session import options_of
-from ledger.engine.postgres.table import Table
 from ledger.engine.values.recorded import Identity, Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Difference, Progress, Report

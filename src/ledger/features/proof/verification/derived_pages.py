@@ -12,7 +12,7 @@ from typing import Any
 
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Report
 from ledger.features.proof.verification.differing import (

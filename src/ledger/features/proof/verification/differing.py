@@ -10,7 +10,7 @@ from psycopg.types.datetime import TimestamptzBinaryLoader
 
 from ledger.engine.log.lineage import IDS_MOVED
 from ledger.engine.log.tables import ID_COUNTER, LEASE
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.values import format_instant
 from ledger.features.proof.tables import Difference
 

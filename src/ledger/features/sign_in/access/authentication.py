@@ -21,9 +21,9 @@ from fastapi import Request
 from ledger.engine.http.failures import Failures
 from ledger.engine.http.machinery.headers import count, header
 from ledger.engine.http.problems import Unauthorized
-from ledger.engine.postgres.door import Door
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.scope import EVERYONE
+from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.values.principal import Principal
 from ledger.features.keys.key_uses import KeyUse, KeyUses
 from ledger.features.keys.tokens import hash_token, is_well_formed

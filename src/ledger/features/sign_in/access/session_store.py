@@ -10,8 +10,8 @@ import msgspec
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
-from ledger.engine.postgres.door import Door
-from ledger.engine.postgres.scope import EVERYONE
+from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import SIGN_IN
 from ledger.engine.writer.command import Command

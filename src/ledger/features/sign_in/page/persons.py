@@ -3,7 +3,7 @@
 A page notes the actors of what it shows, and asks for the names of all of them at once before its
 text is made. An id that the reader typed is not noted: nobody learns a name by trying ids. Of other
 organizations' people a reader learns none either: the database shows the names of those alone who
-have entered the reader's organization (``engine/log/walls.py``).
+have entered the reader's organization (``engine/log/schema/walls.py``).
 """
 
 from collections.abc import Iterable

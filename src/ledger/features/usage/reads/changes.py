@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ledger.engine.postgres.scope import Fetch
+from ledger.engine.postgres.pool.scope import Fetch
 from ledger.engine.reads.corner import Corner, rows_at
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import day_of, format_id

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.engine.log.tables import DocumentRow
-from ledger.engine.postgres.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch, Tenant
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import InstantText, format_instant

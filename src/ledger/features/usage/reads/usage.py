@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.engine.postgres.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch, Tenant
 from ledger.engine.reads.corner import Corner, rows_at
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.timeline import Stretches

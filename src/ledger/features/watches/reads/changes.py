@@ -5,7 +5,7 @@ All is told by effective time, as it is known now: a late fact counts when it ha
 
 from functools import cache
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of
 from projections.lines.statements import where_line
 

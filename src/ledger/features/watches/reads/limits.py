@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.model.watch import UsageOver

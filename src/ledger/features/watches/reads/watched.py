@@ -10,7 +10,7 @@ from functools import cache
 
 import msgspec
 
-from ledger.engine.postgres.scope import Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.model.stretch import LineNow, OpenRun
 from ledger.features.watches.model.watch import (

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from ledger.engine.postgres.waiting import RoundRobin, share
+from ledger.engine.postgres.pool.waiting import RoundRobin, share
 from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.features.webhooks.delivery.verdict import Claimed
 from projections.webhooks.view import Standing

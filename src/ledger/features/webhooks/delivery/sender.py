@@ -9,11 +9,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ledger.features.webhooks.delivery import signing
-from ledger.features.webhooks.delivery.answer import NoAnswer, ReceiverAnswer
-from ledger.features.webhooks.delivery.connections import Connections
-from ledger.features.webhooks.delivery.schedule import parse_retry_after
-from ledger.features.webhooks.delivery.target import (
+from ledger.features.webhooks.client.answer import NoAnswer, ReceiverAnswer
+from ledger.features.webhooks.client.connections import Connections
+from ledger.features.webhooks.client.target import (
     CannotConnect,
     Connector,
     ForbiddenTarget,
@@ -22,6 +20,8 @@ from ledger.features.webhooks.delivery.target import (
     parse_url,
     resolve_host,
 )
+from ledger.features.webhooks.delivery import signing
+from ledger.features.webhooks.delivery.schedule import parse_retry_after
 from ledger.features.webhooks.formats.plain import JSON
 
 # Contract, Feeds: delivered means 2xx within this time, name lookup and connecting included.

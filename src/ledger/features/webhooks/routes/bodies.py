@@ -11,7 +11,7 @@ from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSP
 from ledger.features.facts.fact_types import Characters
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.model.watch import Severity
-from ledger.features.webhooks.delivery.target import LONGEST_URL
+from ledger.features.webhooks.client.target import LONGEST_URL
 from ledger.features.webhooks.model.channel import ROUTING_KEY, Format
 from ledger.features.webhooks.model.endpoint import MAX_WATCH_IDS
 

@@ -45,6 +45,7 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.feed.routes.feeds import BEYOND, event_position, position_in
 from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.webhooks.client.target import ForbiddenTarget
 from ledger.features.webhooks.commands import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -56,7 +57,6 @@ from ledger.features.webhooks.commands import (
     UpdateEndpoint,
 )
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
-from ledger.features.webhooks.delivery.target import ForbiddenTarget
 from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements

@@ -15,11 +15,15 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.views.apart import differences_apart
-from ledger.engine.views.compare import Difference, count_differing, count_rows, differences
 from ledger.engine.views.contract import Projection
-from ledger.engine.views.schema import expose
-from ledger.engine.views.shadow import (
+from ledger.engine.views.rebuilding.apart import differences_apart
+from ledger.engine.views.rebuilding.compare import (
+    Difference,
+    count_differing,
+    count_rows,
+    differences,
+)
+from ledger.engine.views.rebuilding.shadow import (
     CannotBuild,
     Live,
     Progress,
@@ -30,6 +34,7 @@ from ledger.engine.views.shadow import (
     shadow,
     shadow_apart,
 )
+from ledger.engine.views.schema import expose
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60

@@ -21,7 +21,7 @@ from starlette.types import Receive
 
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.http.machinery.bodies import while_connected
-from ledger.engine.postgres.waiting import RoundRobin
+from ledger.engine.postgres.pool.waiting import RoundRobin
 from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS
 
 SMALL_BYTES = 16 * 1024

@@ -12,8 +12,8 @@ from typing import NamedTuple, cast
 
 import httpcore
 
-from ledger.features.webhooks.delivery.answer import NoAnswer, ReceiverAnswer
-from ledger.features.webhooks.delivery.target import CannotConnect, Connector, Target
+from ledger.features.webhooks.client.answer import NoAnswer, ReceiverAnswer
+from ledger.features.webhooks.client.target import CannotConnect, Connector, Target
 
 # Shorter than the 5 s that is usual for servers: a server should not close a connection just when
 # a request is sent on it.

@@ -1,9 +1,9 @@
 """Row-level security: the conditions by which a session sees a tenant's rows, and their policies.
 
 The settings ``ledger.organization_id`` and ``ledger.workspace_id`` name the tenant of a transaction
-(``lane.py``): an organization, and a workspace or ``*`` for all of them; or ``*`` and ``*`` for
-every tenant. A setting that is missing or empty shows nothing. Policies bind every role but a
-table's owner, who fills the tables, and superusers (architecture, Walls).
+(``engine/postgres/pool/lane.py``): an organization, and a workspace or ``*`` for all of them; or
+``*`` and ``*`` for every tenant. A setting that is missing or empty shows nothing. Policies bind
+every role but a table's owner, who fills the tables, and superusers (architecture, Walls).
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 
 NOBODY = "false"
 """The condition of rows that no role but the owner sees."""

@@ -18,8 +18,8 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.timing import LOOK_SECONDS
 from ledger.engine.views.contract import Projection
-from ledger.engine.views.rebuild import rebuild
-from ledger.engine.views.shadow import CannotBuild, clean_up, connect, is_outdated
+from ledger.engine.views.rebuilding.rebuild import rebuild
+from ledger.engine.views.rebuilding.shadow import CannotBuild, clean_up, connect, is_outdated
 
 _RETRY_SECONDS = 30.0
 """The pause before a failed view is built again: each try reads the whole log."""

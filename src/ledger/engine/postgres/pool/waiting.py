@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from ledger.engine.postgres.lane import Asked
+from ledger.engine.postgres.pool.lane import Asked
 
 P = TypeVar("P", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
@@ -20,7 +20,7 @@ class RoundRobin(Generic[P, T]):
 
     The items of a party keep their order, and a party without items is forgotten. All that
     organizations share is given out so: reads, appends (``engine/writer/turns.py``), the parsing of
-    large bodies (``engine/http/parsing.py``), the event loop
+    large bodies (``engine/http/machinery/parsing.py``), the event loop
     (``engine/http/machinery/loop_turns.py``), places for deliveries
     (``features/webhooks/delivery/roster.py``).
     """

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.engine.postgres.table import Table
-from ledger.engine.views.compare import Difference, difference
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.contract import Projection
+from ledger.engine.views.rebuilding.compare import Difference, difference
 from ledger.engine.views.schema import table_of
 
 # The keys of a table in order, each with a digest of its row, and the row's position.

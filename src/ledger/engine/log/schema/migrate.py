@@ -216,7 +216,7 @@ def _create_library_table(conninfo: str) -> None:
 
 
 def _files() -> list[tuple[str, str]]:
-    folder = files("ledger.engine.log") / "migrations"
+    folder = files("ledger.engine.log.schema") / "migrations"
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
     return [(name, (folder / name).read_text()) for name in names]
 

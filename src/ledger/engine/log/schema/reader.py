@@ -15,9 +15,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Identifier, Literal
 
-from ledger.engine.log import walls
+from ledger.engine.log.schema import walls
+from ledger.engine.postgres.schema.walls import POWERS, reader_of, remember_reader
 from ledger.engine.postgres.session import is_pinned, options_of
-from ledger.engine.postgres.walls import POWERS, reader_of, remember_reader
 
 GROUP = "ledger_api"
 """The role that reads become without a login of their own. The migrations create it."""

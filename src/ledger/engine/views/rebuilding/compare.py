@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.engine.postgres.table import Table
+from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.values import format_id, id_of_key
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.schema import table_of

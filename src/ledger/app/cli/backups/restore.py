@@ -21,11 +21,11 @@ from ledger.app.composition.database import (
     migrate_database,
 )
 from ledger.app.settings import Settings
-from ledger.engine.log.migrate import BEFORE_0_1_0
+from ledger.engine.log.schema.migrate import BEFORE_0_1_0
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, running_tool
-from ledger.engine.views.shadow import connect, is_outdated
+from ledger.engine.views.rebuilding.shadow import connect, is_outdated
 from projections import projections
 
 _CHUNK = 1 << 18

@@ -13,8 +13,8 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from ledger.engine.log.tables import DECISION_TABLES, LOG, SNAPSHOT, SPAN, STATEMENT_DOCUMENT
-from ledger.engine.postgres import walls
-from ledger.engine.postgres.walls import EVERYONE_ONLY, condition_of, of_tenant
+from ledger.engine.postgres.schema import walls
+from ledger.engine.postgres.schema.walls import EVERYONE_ONLY, condition_of, of_tenant
 
 
 class Wall(NamedTuple):

@@ -1,0 +1,1 @@
+"""The read pool: pipelined connections, and the reads that wait for them."""
