@@ -27,7 +27,7 @@ from product import Product, UnmeasuredError
 from psycopg.rows import tuple_row
 from story import BATCH, ORGANIZATION
 
-from ledger.engine.postgres.pool.scope import EVERYONE, Tenant
+from ledger.engine.values.principal import EVERYONE, Tenant
 from projections.feed import feeds
 
 AT_ONCE = 16  # requests in flight to one receiver, ours and the limit's

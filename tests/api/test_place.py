@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.engine.postgres.pool.scope import ANY, Tenant
+from ledger.engine.values.principal import ANY, Tenant
 from projections.feed import statements
 from tests.api.test_feed_plans import Past
 from tests.support.edge import Edge

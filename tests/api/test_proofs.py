@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.values.principal import EVERYONE
 from ledger.features.proof import routes as proofs
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

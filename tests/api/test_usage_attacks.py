@@ -10,8 +10,8 @@ import pytest
 
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
-from ledger.engine.postgres.pool.scope import ANY, Tenant
 from ledger.engine.reads.corner import Corner
+from ledger.engine.values.principal import ANY, Tenant
 from ledger.engine.values.values import micros_of, sort_key
 from ledger.features.usage.model.usage import Grouping, LineInScope
 from ledger.features.usage.reads.usage import Summing, UsageScope

@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.positions import ViewPositions
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import Principal, Tenant
 from ledger.engine.values.values import format_id
 from ledger.engine.writer.writer import Writer
 from ledger.features.feed.stream import Stream, Streams

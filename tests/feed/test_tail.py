@@ -12,10 +12,10 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.engine.postgres.pool.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads import positions
 from ledger.engine.values.errors import Unavailable
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.writer.writer import Writer
 from ledger.features.feed.tail import CHUNK, Selection
 from projections import projections

@@ -13,8 +13,8 @@ from ledger.app.composition.database import ConfigurationError, prepare_database
 from ledger.app.settings import Settings
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.pool.scope import Tenant
 from ledger.engine.postgres.schema.walls import POWERS
+from ledger.engine.values.principal import Tenant
 from ledger.engine.views.schema import HOLD
 from tests.support.data_dirs import QUICK
 from tests.support.databases import copied

@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.values.principal import EVERYONE
 from tests.conftest import Databases
 from tests.support.databases import drop, named
 from tests.support.reader import become_reader

@@ -9,8 +9,7 @@ from msgspec import json
 from psycopg.rows import tuple_row
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Tenant
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import ANY, EVERYONE, Principal, Tenant
 from ledger.features.lines.model.execution_events import CheckedIn
 from tests.golden.samples import envelope
 from tests.support.reader import become_reader, set_tenant

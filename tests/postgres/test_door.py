@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ledger.engine.postgres.pool import door as doors
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.values.principal import ANY, EVERYONE, Tenant
 from tests.support.door import (
     HELD,
     READERS,

@@ -10,7 +10,8 @@ import pytest
 from ledger.engine.postgres.pool import door as doors
 from ledger.engine.postgres.pool import lane as lanes
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.values.principal import EVERYONE, Tenant
 from tests.support.door import (
     HELD,
     READERS,

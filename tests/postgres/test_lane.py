@@ -10,8 +10,9 @@ import uvloop
 
 from ledger.engine.postgres.exchange import SilentServer
 from ledger.engine.postgres.pool.lane import Asked, Lane
-from ledger.engine.postgres.pool.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.session import AsyncRoundConnection
+from ledger.engine.values.principal import EVERYONE
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import ANY, Tenant
+from ledger.engine.values.principal import ANY, Tenant
 from tests.support.reader import reading
 from tests.support.views import query, until
 

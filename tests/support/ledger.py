@@ -22,9 +22,8 @@ from ledger.app.housekeeping import LeaseWatch, Sweeper
 from ledger.app.settings import Settings
 from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
-from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import day_of, format_instant, week_of
 from ledger.engine.writer.command import Command

@@ -11,7 +11,8 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Literal
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.values.principal import ANY, EVERYONE, Tenant
 from ledger.engine.views.statements import Read
 from ledger.engine.writer.writer import Writer
 from tests.support.databases import copied

@@ -8,8 +8,8 @@ from psycopg.sql import SQL, Identifier
 
 from ledger.app.composition.database import prepare_reading
 from ledger.app.settings import Settings
-from ledger.engine.postgres.pool.scope import Tenant
 from ledger.engine.postgres.schema.walls import reader_of
+from ledger.engine.values.principal import Tenant
 
 MASTER_KEY = "0f" * 32
 

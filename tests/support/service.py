@@ -13,8 +13,7 @@ from ledger.app.composition.api import create_api
 from ledger.app.composition.loops import Loops
 from ledger.app.settings import Settings
 from ledger.engine.http.gauges import SharedText
-from ledger.engine.postgres.pool.scope import EVERYONE
-from ledger.engine.values.principal import COMMAND_LINE
+from ledger.engine.values.principal import COMMAND_LINE, EVERYONE
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey
 from ledger.features.keys.model import Permission

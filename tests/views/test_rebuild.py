@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.projector import LostLead
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder

@@ -12,7 +12,7 @@ import pytest
 
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.rebuilding.compare import Difference
 from ledger.engine.views.rebuilding.rebuild import verify
 from tests.support.facts import LINE, RUN, activation, fact

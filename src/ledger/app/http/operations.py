@@ -19,7 +19,7 @@ from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.http.problems import refusals
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.services import ApiServices
-from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.statements import LAG
 from ledger.features.sign_in.access.authentication import require_token
 

@@ -28,9 +28,10 @@ from ledger import __version__
 from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.log.nodes import known_node_id
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pool.scope import EVERYONE, Fetch, Planning
+from ledger.engine.postgres.pool.scope import Fetch, Planning
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.telemetry.lines import for_nobody
+from ledger.engine.values.principal import EVERYONE
 from ledger.features.watches.model.watch import Severity
 
 _logger = logging.getLogger(__name__)

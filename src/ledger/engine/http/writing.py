@@ -17,12 +17,11 @@ from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
 from ledger.engine.http.reading import Asking, Query, services_of
 from ledger.engine.http.replies import Reply
-from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.engine.values.places import pointers
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.values.values import (
     ALERT_ID,
     ENDPOINT_ID,

@@ -13,8 +13,8 @@ from fastapi import Request, Response
 
 from ledger.engine.http.reading import Asking, services_of
 from ledger.engine.page.actions import label_of
-from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.reads.question import Answer, Question
+from ledger.engine.values.principal import EVERYONE
 from ledger.engine.values.values import format_id
 from ledger.engine.writer.request import Receipt
 from ledger.features.lines.model import execution_events as lines

@@ -32,11 +32,12 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from ledger.engine.postgres.pool.scope import EVERYONE, Fetch, Planning
+from ledger.engine.postgres.pool.scope import Fetch, Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS, OVERDUE_SECONDS, WAIT_SECONDS
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid, Unavailable
+from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.statements import AWAIT_APPEND, INSTANT
 
 T = TypeVar("T")

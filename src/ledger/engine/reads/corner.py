@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.engine.postgres.pool.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch
 from ledger.engine.values.errors import Behind
+from ledger.engine.values.principal import Tenant
 from ledger.engine.views.statements import Read
 
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ledger.engine.postgres.pool.scope import Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.values.principal import Tenant
 from ledger.engine.views.statements import Read
 
 T = TypeVar("T")

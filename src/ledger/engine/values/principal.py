@@ -3,13 +3,27 @@
 import os
 import pwd
 from collections.abc import Collection
+from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Tenant
 from ledger.engine.values.errors import Forbidden
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import ActorType
+
+ANY = "*"
+"""In a tenant: any organization, or any workspace. No id has this form."""
+
+
+class Tenant(NamedTuple):
+    """The tenant whose stored events a statement sees: ids, or ``ANY``. With "" it sees none."""
+
+    organization: str
+    workspace: str
+
+
+EVERYONE = Tenant(ANY, ANY)
+"""All tenants: for administrators, and for statements of the service itself."""
 
 USER = "user:"
 """Begins the id of a credential of a person; the provider's name of the person follows."""

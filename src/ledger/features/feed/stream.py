@@ -16,11 +16,11 @@ import anyio
 import psycopg
 from prometheus_client import Gauge
 
-from ledger.engine.postgres.pool.scope import EVERYONE, Fetch, Planning
+from ledger.engine.postgres.pool.scope import Fetch, Planning
 from ledger.engine.postgres.pool.waiting import share
 from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.errors import Unavailable
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.values.values import format_id
 from ledger.features.feed.tail import CHUNK, Selection, Tail, message
 from projections.feed import feeds

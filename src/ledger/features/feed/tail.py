@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from ledger.engine.postgres.pool.scope import EVERYONE, Fetch
+from ledger.engine.postgres.pool.scope import Fetch
 from ledger.engine.telemetry.lines import for_nobody
+from ledger.engine.values.principal import EVERYONE
 from projections.feed import feeds
 from projections.feed.items import feed_item
 

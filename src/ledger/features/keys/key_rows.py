@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import Tenant
+from ledger.engine.values.principal import Tenant
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.rendering import json_text, shown_as, time_text
 from ledger.engine.views.statements import tenant_conditions, where, where_tenant

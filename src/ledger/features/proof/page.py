@@ -10,8 +10,8 @@ from fastapi import APIRouter, Response
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.page.pages import PageRoute, show
-from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.postgres.timing import LIVING_SECONDS
+from ledger.engine.values.principal import EVERYONE
 from ledger.features.proof.sealing.note import BadNote, parse
 from ledger.features.proof.sealing.origins import FormerOrigin
 from ledger.features.proof.tables import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding

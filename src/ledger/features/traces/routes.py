@@ -36,9 +36,9 @@ from ledger.engine.http.replies import Reply
 from ledger.engine.http.services import last_position
 from ledger.engine.http.writing import submit
 from ledger.engine.log.tables import SpanRow
-from ledger.engine.postgres.pool.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.errors import LedgerError, Unavailable
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.values.rendering import doc
 from ledger.engine.values.values import LINE_ID, escaped, name_of_span
 from ledger.engine.writer.command import Command, TurnDown

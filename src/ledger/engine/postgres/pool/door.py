@@ -27,11 +27,12 @@ from prometheus_client import Histogram
 
 from ledger.engine.postgres.exchange import Rows, SilentServer
 from ledger.engine.postgres.pool.lane import Asked, Lane
-from ledger.engine.postgres.pool.scope import EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.pool.waiting import Waiting
 from ledger.engine.postgres.schema.walls import POWERS
 from ledger.engine.postgres.session import ReadConnection, options_of
 from ledger.engine.postgres.timing import CANCEL_SECONDS, OVERDUE_SECONDS
+from ledger.engine.values.principal import EVERYONE, Tenant
 
 _OPTIONS = f"-c default_transaction_read_only=on -c statement_timeout={CANCEL_SECONDS}s"
 

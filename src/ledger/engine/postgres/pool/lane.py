@@ -24,8 +24,9 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from ledger.engine.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
-from ledger.engine.postgres.pool.scope import Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.values.principal import Tenant
 
 
 class LoopDriver:

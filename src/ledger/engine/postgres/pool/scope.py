@@ -2,22 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any
 
-ANY = "*"
-"""In a tenant: any organization, or any workspace. No id has this form."""
-
-
-class Tenant(NamedTuple):
-    """The tenant whose stored events a statement sees: ids, or ``ANY``. With "" it sees none."""
-
-    organization: str
-    workspace: str
-
-
-EVERYONE = Tenant(ANY, ANY)
-"""All tenants: for administrators, and for statements of the service itself."""
-
+from ledger.engine.values.principal import ANY, Tenant
 
 FOR_EVERYONE = f"-c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
 """The options of a session whose statements are the service's own."""

@@ -23,8 +23,7 @@ from ledger.engine.http.machinery.headers import count, header
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import EVERYONE
-from ledger.engine.values.principal import Principal
+from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.features.keys.key_uses import KeyUse, KeyUses
 from ledger.features.keys.tokens import hash_token, is_well_formed
 

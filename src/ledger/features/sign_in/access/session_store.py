@@ -11,9 +11,8 @@ from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.values.errors import LedgerError, ReadOnly
-from ledger.engine.values.principal import SIGN_IN
+from ledger.engine.values.principal import EVERYONE, SIGN_IN
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.sign_in.access.grants import Grants

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.page.pages import PageRoute, go, show
-from ledger.engine.postgres.pool.scope import EVERYONE
+from ledger.engine.values.principal import EVERYONE
 from ledger.features.sign_in.access.session_rows import OWN, shown_session
 from ledger.features.sign_in.page import session
 

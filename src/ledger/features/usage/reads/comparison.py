@@ -7,8 +7,9 @@ events between ─▶ lines ─▶ scope at the later instant ─▶ slices ─�
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ledger.engine.postgres.pool.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch
 from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.features.usage.model.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.engine.log.tables import DocumentRow
-from ledger.engine.postgres.pool.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
+from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import InstantText, format_instant
 from ledger.features.usage.model.statement import StatementIssued
 from ledger.features.usage.model.usage import OF_ALL, OF_CHECK_INS, Grouping, Shows, Sums

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.engine.postgres.pool.scope import Fetch, Tenant
+from ledger.engine.postgres.pool.scope import Fetch
 from ledger.engine.reads.corner import Corner, rows_at
 from ledger.engine.values.calendar import Calendar
+from ledger.engine.values.principal import Tenant
 from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read

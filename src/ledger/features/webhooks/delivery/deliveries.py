@@ -14,8 +14,8 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres.binary import array_text
-from ledger.engine.postgres.pool.scope import ANY
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
+from ledger.engine.values.principal import ANY
 from ledger.features.webhooks.delivery.channel_statements import PLAN, TAKE
 from ledger.features.webhooks.delivery.signing import body_of
 from ledger.features.webhooks.delivery.verdict import Claimed, Result
