@@ -23,7 +23,7 @@ _HOUSEKEEPER = (
 )
 
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
-    ("DAILY", 20, ("ledger.domain.refusals", "ledger.engine.writer.refusals")),
+    ("DAILY", 20, ("ledger.domain.refusals", "ledger.engine.values.refusals")),
     ("_TELL_AFTER", timedelta(seconds=0.2), _HOUSEKEEPER),
     ("_EVERY_SECONDS", 0.5, _HOUSEKEEPER),
 )

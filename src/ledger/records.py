@@ -2,7 +2,7 @@
 
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event
-from ledger.engine.writer.refusals import REFUSAL_TABLE
+from ledger.engine.values.refusals import REFUSAL_TABLE
 from ledger.features.directory.model import DIRECTORY_TABLE
 from ledger.features.keys.model import API_KEY_TABLE
 from ledger.features.lines.model.execution_events import EXECUTION_TABLE

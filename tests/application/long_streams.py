@@ -17,11 +17,11 @@ from ledger.engine.log.snapshots import KINDS, Aggregate
 from ledger.engine.log.vault import Vault
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.refusals import STREAM_PREFIX
 from ledger.engine.writer import memory
 from ledger.engine.writer.command import OwnCommand
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import Memory
-from ledger.engine.writer.refusals import STREAM_PREFIX
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope

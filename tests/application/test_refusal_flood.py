@@ -16,9 +16,9 @@ from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER, Principal
+from ledger.engine.values.refusals import DAILY, stream_of
 from ledger.engine.writer.command import Command, OwnCommand
 from ledger.engine.writer.group import Group
-from ledger.engine.writer.refusals import DAILY, stream_of
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of

@@ -6,8 +6,8 @@ import pytest
 
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import COMMAND_LINE, Principal
+from ledger.engine.values.refusals import stream_of
 from ledger.engine.writer.command import Command
-from ledger.engine.writer.refusals import stream_of
 from ledger.features.keys.commands import RevokeApiKey
 from ledger.features.lines.commands.lines import Pause
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact

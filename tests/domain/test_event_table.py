@@ -12,7 +12,7 @@ from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.writer.refusals import REFUSAL_TABLE, Refusals
+from ledger.engine.values.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.features.feed import audited
 from ledger.features.keys.model import API_KEY_TABLE, ApiKey

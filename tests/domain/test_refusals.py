@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.engine.values.refusals import DAILY, Refusals, RefusalsOmitted, WriteRefused, stream_of
 from ledger.engine.values.values import day_of
-from ledger.engine.writer.refusals import DAILY, Refusals, RefusalsOmitted, WriteRefused, stream_of
 from tests.support.domain import START, recorded
 
 REFUSED = WriteRefused(action="run.started", code="invalid_state")

@@ -14,8 +14,8 @@ import msgspec
 
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.engine.values.refusals import RefusalsOmitted, WriteRefused
 from ledger.engine.values.values import InstantText
-from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.directory.model import DirectoryNamed
 from ledger.features.keys.model import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.features.lines.model import execution_events as e

@@ -6,8 +6,8 @@ import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import FactIdentity, Recorded
+from ledger.engine.values.refusals import RefusalsOmitted, WriteRefused
 from ledger.engine.values.rendering import json_text
-from ledger.engine.writer.refusals import RefusalsOmitted, WriteRefused
 from ledger.features.feed.envelopes import audit_entry_of
 from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e

@@ -1,7 +1,7 @@
 """The view of events as they are published: events in, rows out."""
 
 from ledger.engine.values.recorded import FactIdentity, Recorded
-from ledger.engine.writer.refusals import WriteRefused
+from ledger.engine.values.refusals import WriteRefused
 from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r

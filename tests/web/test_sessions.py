@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.writer import refusals
+from ledger.engine.values import refusals
 from tests.conftest import MASTER_KEY
 from tests.support.audits import BESIDE
 from tests.support.edge import Edge, assert_problem

@@ -7,8 +7,8 @@ from functools import cache
 from prometheus_client import Counter, Gauge, Histogram
 
 from ledger.engine.values.errors import Unavailable
+from ledger.engine.values.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.command import Command, TurnDown
-from ledger.engine.writer.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Observer
 from ledger.features.facts.fact_types import FACT_TYPES

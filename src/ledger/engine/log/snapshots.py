@@ -17,7 +17,7 @@ import msgspec
 import psycopg
 
 from ledger.engine.log.tables import SnapshotRow
-from ledger.engine.writer.refusals import Refusals
+from ledger.engine.values.refusals import Refusals
 from ledger.features.directory.model import DirectoryEntry
 from ledger.features.keys.model import ApiKey
 from ledger.features.lines.model.execution import Execution

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ledger.engine.writer.refusals import UNKNOWN_ACTION
+from ledger.engine.values.refusals import UNKNOWN_ACTION
 from ledger.features.feed.audited import OMITTED_ACTION, actions_of
 from ledger.features.runs.model.reads import READ_ACTION
 

@@ -24,9 +24,9 @@ from ledger.engine.values.errors import (
 )
 from ledger.engine.values.principal import PARENT_BY_NAME, PAUSE_UNTIL, Principal
 from ledger.engine.values.recorded import Event, FactIdentity, Identity, Recorded
+from ledger.engine.values.refusals import Refusals, WriteRefused, stream_of
 from ledger.engine.writer.group import EventTenant, Group
 from ledger.engine.writer.memory import sees
-from ledger.engine.writer.refusals import Refusals, WriteRefused, stream_of
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
 from ledger.features.directory.model import DirectoryEntry, id_of
 from ledger.features.facts.envelope import Fact

@@ -20,6 +20,7 @@ from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import TOLD, place_of, pointers
 from ledger.engine.values.recorded import Actor
+from ledger.engine.values.refusals import UNKNOWN_ACTION
 from ledger.engine.values.values import (
     LABEL,
     LINE_ID,
@@ -33,7 +34,6 @@ from ledger.engine.values.values import (
     is_plain,
     parse_instant,
 )
-from ledger.engine.writer.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import About
 from ledger.features.directory import model as directory
 from ledger.features.facts.fact_types import (

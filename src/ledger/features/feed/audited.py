@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from ledger.engine.values import refusals
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.writer import refusals
 from ledger.features.directory import model as directory
 from ledger.features.feed.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 from ledger.features.lines.model import execution_events as lines

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.recorded import Actor, FactIdentity, Recorded
+from ledger.engine.values.refusals import WriteRefused
 from ledger.engine.values.rendering import ShownInstant, doc, time_text
 from ledger.engine.values.values import AUDIT_ID, EVENT_ID, State, format_id
-from ledger.engine.writer.refusals import WriteRefused
 from ledger.features.feed.audited import AuditResource, Outcome, resource_of, subject_of, write_of
 from ledger.features.feed.published import PUBLISHED
 

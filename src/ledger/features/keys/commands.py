@@ -17,10 +17,10 @@ import msgspec
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
 from ledger.engine.values.recorded import Event
+from ledger.engine.values.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.values.rendering import shown_as
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
-from ledger.engine.writer.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.model import ApiKey, ApiKeyCreated, Permission, ShownKey
 from ledger.features.keys.tokens import hash_token, prefix_of

@@ -18,9 +18,9 @@ from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import Zone, zone_of
 from ledger.engine.page.visits import last_visit
 from ledger.engine.values.calendar import Calendar, calendar_of
-from ledger.engine.values.periods import Period, month_of, period_of
 from ledger.engine.values.values import format_instant
 from ledger.features.usage.model.comparison import STATES
+from ledger.features.usage.page.periods import Period, month_of, period_of
 from ledger.features.usage.page.scopes import (
     all_compared,
     changed,

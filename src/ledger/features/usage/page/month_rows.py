@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.showing import words
-from ledger.engine.values.periods import Period, month_of
 from ledger.engine.values.values import STATES, format_instant
 from ledger.features.usage.model.usage import KEYS
+from ledger.features.usage.page.periods import Period, month_of
 from ledger.features.usage.page.scopes import changed, one
 from ledger.features.usage.routes.usage import NAME_KEYS, LinesUsageQuery, UsageRow, UsageSums
 from projections.directory.search.words import fold

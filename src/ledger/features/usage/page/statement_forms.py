@@ -13,8 +13,8 @@ from ledger.engine.page.pages import Form, Typed
 from ledger.engine.page.showing import Zone, duration, number, words
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.periods import month_of, period_of
 from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.usage.page.periods import month_of, period_of
 from ledger.features.usage.routes.statements import NewStatement, StatementDocument, ThenAndNow
 
 _DAY = timedelta(days=1)

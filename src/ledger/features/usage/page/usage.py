@@ -15,7 +15,6 @@ from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, NotFound
-from ledger.engine.values.periods import Period, common_periods, period_of
 from ledger.engine.values.values import STATES
 from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
@@ -29,6 +28,7 @@ from ledger.features.usage.page.month_rows import (
     bars_of,
     place_of,
 )
+from ledger.features.usage.page.periods import Period, common_periods, period_of
 from ledger.features.usage.page.scopes import (
     PAGE,
     all_compared,
