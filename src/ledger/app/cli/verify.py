@@ -76,7 +76,7 @@ def _compare_schema(conninfo: str, differences: "_Differences") -> Definitions:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         schema = compare_definitions(connection, projections())
     for each in schema.differing:
-        differences.take(each.difference)
+        differences.take(Difference.of_object(each))
     return schema
 
 

@@ -27,6 +27,7 @@ from ledger.engine.log.schema.reader import (
 from ledger.engine.log.vault import Vault, load_master_key, parse_master_key
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.session import is_pinned, options_of, pin
+from ledger.engine.views.definitions import Differing
 from ledger.engine.views.definitions import compare as compare_definitions
 from ledger.engine.views.mending import MENDED, mend
 from ledger.engine.views.rebuilding.shadow import live_generations
@@ -120,8 +121,7 @@ def refuse_old_schema(connection: psycopg.Connection[TupleRow]) -> None:
     for each in compare_definitions(connection, projections()).differing:
         if each.kind in MENDED and each.right is None:
             raise SchemaError(
-                f"The schema is not as this version makes it ({each.difference}):"
-                " run `ledger migrate`."
+                f"The schema is not as this version makes it ({each}): run `ledger migrate`."
             )
 
 
@@ -155,11 +155,15 @@ def _mend(connection: psycopg.Connection[TupleRow], *, is_upgrade: bool) -> None
         _logger.error("the schema is not as this version makes it: %s", _listed(mended.left))
     before = findings(connection).get(SCHEMA)
     if mended.left or (before is not None and before.differences):
-        found = mended.objects, len(mended.left), as_named(mended.left)
+        found = (
+            mended.objects,
+            len(mended.left),
+            as_named([*map(Difference.of_object, mended.left)]),
+        )
         keep(connection, Finding(SCHEMA, started_at, datetime.now(UTC), 0, 0, *found))
 
 
-def _listed(differences: Sequence[Difference]) -> str:
+def _listed(differences: Sequence[Differing]) -> str:
     return "; ".join(map(str, differences))
 
 

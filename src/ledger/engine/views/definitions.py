@@ -28,7 +28,6 @@ from ledger.engine.postgres.schema.catalog import Item, Right
 from ledger.engine.postgres.schema.walls import POWERS_OF, reader_of
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.schema import readable
-from ledger.features.proof.tables import Difference
 
 _TRACKING = "SELECT name, version, generation FROM ledger.projection ORDER BY name"
 
@@ -77,8 +76,13 @@ class Differing(NamedTuple):
     """A right that a role has, or lacks."""
 
     @property
-    def difference(self) -> Difference:
-        return Difference(_plain(self.kind), _plain(self.name), None, _plain(self.says))
+    def told(self) -> tuple[str, str, str]:
+        """Kind, name and difference, without characters that a terminal would obey."""
+        return _plain(self.kind), _plain(self.name), _plain(self.says)
+
+    def __str__(self) -> str:
+        kind, name, says = self.told
+        return f"{kind} {name}: {says}"
 
 
 class Definitions(NamedTuple):
@@ -264,5 +268,4 @@ def _of_right(right: Right, *, is_given: bool) -> Differing:
 
 
 def _plain(text: str) -> str:
-    """A text without characters that a terminal would obey."""
     return text if text.isprintable() else ascii(text)

@@ -18,7 +18,6 @@ from ledger.engine.postgres.schema.catalog import Right
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.definitions import MISSING, TRACKING, Differing, compare
 from ledger.engine.views.schema import HOLD, expose
-from ledger.features.proof.tables import Difference
 
 MENDED = ("function", "trigger", "rule", "table", "policy", "view", "grant")
 """The kinds that are mended, in this order; of a table, its row-level security."""
@@ -31,9 +30,9 @@ class Mended(NamedTuple):
 
     objects: int
     """The objects and rights that were compared."""
-    made: Sequence[Difference]
+    made: Sequence[Differing]
     """The differences that were mended."""
-    left: Sequence[Difference]
+    left: Sequence[Differing]
     """The differences that are left."""
 
 
@@ -52,10 +51,9 @@ def mend(connection: Connection[Any], projections: Sequence[Projection]) -> Mend
             _mend(connection, projections, each)
     finally:
         connection.execute("SELECT pg_advisory_unlock(%s)", (locks.WALLS,))
-    objects, still = _differing(connection, projections)
-    left = [each.difference for each in still]
-    made = [each.difference for each in found if each.difference not in left]
-    return Mended(objects, made, left)
+    objects, left = _differing(connection, projections)
+    told = {each.told for each in left}
+    return Mended(objects, [each for each in found if each.told not in told], left)
 
 
 def _turn(each: Differing) -> tuple[bool, int]:
@@ -83,7 +81,7 @@ def _mend(connection: Connection[Any], projections: Sequence[Projection], each: 
                 if each.kind == "view":
                     _expose(connection, projections, each.name)
         except psycopg.Error as error:
-            _logger.warning("%s: not mended: %s", each.difference, str(error).splitlines()[0])
+            _logger.warning("%s: not mended: %s", each, str(error).splitlines()[0])
         else:
             return
 

@@ -12,6 +12,7 @@ import msgspec
 import psycopg
 
 from ledger.engine.values.values import escaped
+from ledger.engine.views.definitions import Differing
 
 NEW = "new"
 """The events since the last nightly comparison, with their leaves and checkpoints."""
@@ -58,6 +59,12 @@ class Difference(NamedTuple):
     of the schema differs."""
     says: str
     """The difference in words."""
+
+    @classmethod
+    def of_object(cls, found: Differing) -> "Difference":
+        """The difference of an object of the schema."""
+        kind, name, says = found.told
+        return cls(kind, name, None, says)
 
     def __str__(self) -> str:
         return escaped(f"{self.table} {self.key}: {self.says}")

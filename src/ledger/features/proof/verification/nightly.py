@@ -153,7 +153,7 @@ class NightlyVerification(Periodic):
         elif part == SCHEMA:
             schema = compare_definitions(connection, self._views)
             for each in schema.differing:
-                found.take(each.difference)
+                found.take(Difference.of_object(each))
             covered = (0, 0, schema.objects)
         else:
             covered = self._compare_log(connection, part, before, found)
