@@ -13,10 +13,9 @@ from ledger.engine.log.append import Append
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.event_log import Log
-from ledger.engine.log.snapshots import KINDS, Aggregate
 from ledger.engine.log.vault import Vault
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.recorded import Folded, Recorded
 from ledger.engine.values.refusals import STREAM_PREFIX
 from ledger.engine.writer import memory
 from ledger.engine.writer.command import OwnCommand
@@ -27,6 +26,7 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import GoIdle, Pause
+from ledger.records import AGGREGATES
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import encode, fact
 from tests.support.ledger import REPORTER, Ledger
@@ -48,7 +48,7 @@ class Look(OwnCommand):
     def __init__(self, stream: str) -> None:
         super().__init__(COMMAND_LINE)
         self.stream = stream
-        self.seen: Aggregate | None = None
+        self.seen: Folded | None = None
 
     def streams(self) -> Iterable[str]:
         return (self.stream,)
@@ -71,7 +71,7 @@ class Process:
     def accept(self, *events: dict[str, Any]) -> None:
         assert [o for o in self.report(*events) if not isinstance(o, Receipt)] == []
 
-    def look(self, line: str) -> Aggregate:
+    def look(self, line: str) -> Folded:
         """Return the line as this process sees it."""
         look = Look(line)
         assert isinstance(self.writer.execute(look), Receipt)
@@ -129,9 +129,9 @@ def length(ledger: Ledger, stream: str) -> int:
     return int(row["v"])
 
 
-def replayed(ledger: Ledger, stream: str) -> Aggregate:
+def replayed(ledger: Ledger, stream: str) -> Folded:
     """The aggregate, folded from its whole stream."""
-    aggregate = KINDS[stream[:3]](stream)
+    aggregate = AGGREGATES[stream[:3]](stream)
     for recorded in stored_events(ledger, stream):
         aggregate.evolve(recorded)
     return aggregate
@@ -146,13 +146,13 @@ def snapshot_versions(ledger: Ledger) -> dict[str, int]:
     }
 
 
-def assert_same(one: Aggregate, other: Aggregate) -> None:
+def assert_same(one: Folded, other: Folded) -> None:
     """Compare field by field, and as text, which distinguishes orders and types."""
     assert one == other
     assert repr(one) == repr(other)
 
 
-def repacked(aggregate: Aggregate) -> Aggregate:
+def repacked(aggregate: Folded) -> Folded:
     """The aggregate after it was packed in memory, as an aggregate that was not used for long."""
     remembered = Memory(EnvelopeMapper(), Vault(bytes(32)))
     with pytest.MonkeyPatch.context() as patch:

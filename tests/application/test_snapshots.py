@@ -15,7 +15,7 @@ from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.log import snapshots
 from ledger.engine.log.schema.migrate import migrate
-from ledger.engine.log.snapshots import EVERY, FOLD, KINDS, restore, row_of
+from ledger.engine.log.snapshots import EVERY, FOLD, restore, row_of
 from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.pipeline import Transaction, insert
@@ -27,6 +27,7 @@ from ledger.features.lines.model.execution_events import EXECUTION_EVENTS, Check
 from ledger.features.lines.model.health import Signal
 from ledger.features.proof.tables import Difference
 from ledger.features.runs.model.run import RUN_EVENTS
+from ledger.records import AGGREGATES
 from tests.application.long_streams import (
     Chance,
     assert_same,
@@ -86,7 +87,7 @@ def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
 ) -> None:
     chance = Chance(seed, own_ledger.line())
     chance.report(own_ledger, until=EVERY - 1)
-    aggregate = KINDS["LIN"](chance.line)
+    aggregate = AGGREGATES["LIN"](chance.line)
     with undone(own_ledger.conninfo) as transaction:
         for recorded in stored_events(own_ledger, chance.line):
             aggregate.evolve(recorded)
@@ -345,7 +346,7 @@ def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger, r
 
 @pytest.mark.parametrize("prefix", FAMILIES)
 def test_a_changed_fold_needs_a_new_fold_version(prefix: str) -> None:
-    kind, events = KINDS[prefix], FAMILIES[prefix]
+    kind, events = AGGREGATES[prefix], FAMILIES[prefix]
     digest = hashlib.sha256(msgspec.json.encode(_undescribed(msgspec.json.schema(kind))))
     samples = [body for body in (*BODIES, *GROWN_BODIES) if type(body) in events]
     for seed in range(60):

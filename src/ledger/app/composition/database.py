@@ -155,11 +155,8 @@ def _mend(connection: psycopg.Connection[TupleRow], *, is_upgrade: bool) -> None
         _logger.error("the schema is not as this version makes it: %s", _listed(mended.left))
     before = findings(connection).get(SCHEMA)
     if mended.left or (before is not None and before.differences):
-        found = (
-            mended.objects,
-            len(mended.left),
-            as_named([*map(Difference.of_object, mended.left)]),
-        )
+        named = as_named([*map(Difference.of_object, mended.left)])
+        found = mended.objects, len(mended.left), named
         keep(connection, Finding(SCHEMA, started_at, datetime.now(UTC), 0, 0, *found))
 
 

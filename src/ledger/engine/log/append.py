@@ -22,7 +22,7 @@ from ledger.engine.log import leases, snapshots
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.log.nodes import SPOKEN
-from ledger.engine.log.snapshots import FOLD, Aggregate
+from ledger.engine.log.snapshots import FOLD
 from ledger.engine.log.tables import (
     ENDPOINT,
     IDENTITY,
@@ -41,7 +41,7 @@ from ledger.engine.postgres.clocks import Comparison
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, Value, find, insert, named
 from ledger.engine.postgres.schema.table import Table
-from ledger.engine.values.recorded import Identity
+from ledger.engine.values.recorded import Folded, Identity
 
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
@@ -266,7 +266,7 @@ class Wanted(NamedTuple):
 class Loaded(NamedTuple):
     """The answer to ``Wanted``."""
 
-    snapshots: Sequence[Aggregate]
+    snapshots: Sequence[Folded]
     tails: Sequence[StoredRow]
     """The events beyond the known version, or beyond the snapshot if there is one."""
     firsts: Mapping[Identity, Sequence[StoredRow]]
@@ -343,7 +343,7 @@ class Append:
             [Numbers(*row) for row in found.get(_NUMBERS, ())],
         )
 
-    def _complete(self, known: Mapping[str, int], tails: Rows) -> tuple[list[Aggregate], Rows]:
+    def _complete(self, known: Mapping[str, int], tails: Rows) -> tuple[list[Folded], Rows]:
         """Return the aggregates of snapshots and the tails beyond them, where tails are long."""
         if len(tails) < _NEAR:
             return [], tails

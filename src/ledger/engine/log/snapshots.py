@@ -17,46 +17,8 @@ import msgspec
 import psycopg
 
 from ledger.engine.log.tables import SnapshotRow
-from ledger.engine.values.refusals import Refusals
-from ledger.features.directory.model import DirectoryEntry
-from ledger.features.keys.model import ApiKey
-from ledger.features.lines.model.execution import Execution
-from ledger.features.runs.model.reads import RunDataReads
-from ledger.features.runs.model.run import Run
-from ledger.features.sign_in.model import Session
-from ledger.features.usage.model.statement import UsageStatement
-from ledger.features.watches.model.alert import Alert
-from ledger.features.watches.model.watch import Watch
-from ledger.features.webhooks.model.endpoint import Endpoint
-
-Aggregate = (
-    Execution
-    | Run
-    | ApiKey
-    | Endpoint
-    | UsageStatement
-    | Watch
-    | Alert
-    | Refusals
-    | DirectoryEntry
-    | RunDataReads
-    | Session
-)
-
-KINDS: dict[str, type[Aggregate]] = {
-    "LIN": Execution,
-    "RUN": Run,
-    "KEY": ApiKey,
-    "WHK": Endpoint,
-    "STM": UsageStatement,
-    "WCH": Watch,
-    "ALR": Alert,
-    "REF": Refusals,
-    "DIR": DirectoryEntry,
-    "REA": RunDataReads,
-    "SES": Session,
-}
-"""The aggregate that a stream's events fold into, by the prefix of the stream's id."""
+from ledger.engine.values.recorded import Folded
+from ledger.records import AGGREGATES
 
 FOLD = 11
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
@@ -79,12 +41,12 @@ more or less), in about a millisecond."""
 _logger = logging.getLogger(__name__)
 
 encode = msgspec.json.Encoder().encode
-_DECODE: dict[str, Callable[[bytes], Aggregate]] = {
-    prefix: msgspec.json.Decoder(kind).decode for prefix, kind in KINDS.items()
+_DECODE: dict[str, Callable[[bytes], Folded]] = {
+    prefix: msgspec.json.Decoder(kind).decode for prefix, kind in AGGREGATES.items()
 }
 
 
-def row_of(aggregate: Aggregate) -> SnapshotRow:
+def row_of(aggregate: Folded) -> SnapshotRow:
     """The snapshot of an aggregate whose events are written already.
 
     The append lock is held, so the snapshot written last has the highest version.
@@ -97,7 +59,7 @@ def drop_others(connection: psycopg.Connection[Any]) -> None:
     connection.execute(_DROP_OTHERS, {"fold": FOLD})
 
 
-def restore(stream: str, version: int, state: bytes) -> Aggregate | None:
+def restore(stream: str, version: int, state: bytes) -> Folded | None:
     """Return the aggregate of a stored snapshot, or None if the snapshot is damaged."""
     try:
         aggregate = _DECODE[stream[:3]](state)

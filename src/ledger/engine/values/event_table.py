@@ -1,9 +1,9 @@
 """The meaning of events outside their aggregates: a row per event class, in the class's module.
 
-    EXECUTION_TABLE, RUN_TABLE …  ─▶  events.EVENT_TABLE  ─▶  codec             topics
-                                                          ─▶  published         types and payloads
-                                                          ─▶  audited           actions
-                                                          ─▶  decision_tables   notes
+    EXECUTION_TABLE, RUN_TABLE …  ─▶  records.EVENT_TABLE  ─▶  codec       topics
+                                                           ─▶  published   types and payloads
+                                                           ─▶  audited     actions
+                                                           ─▶  decisions   notes
 
 A row must fill every column, if need be with a word for "nothing", so that no column is left out by
 accident.

@@ -167,6 +167,25 @@ class Folded(msgspec.Struct):
     _APPLY: ClassVar[Mapping[type[Event], Callable[[Any, Any, Recorded], None]]]
     """The change that an event of each class makes."""
 
+    @property
+    def organization_id(self) -> str | None:
+        """The tenant. Every aggregate has fields of this name and of the next one."""
+        raise NotImplementedError
+
+    @property
+    def workspace_id(self) -> str | None:
+        raise NotImplementedError
+
+    @property
+    def service_line_id(self) -> str | None:
+        """The line that the aggregate's events are about; None: no line."""
+        return None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether commands no longer find the aggregate."""
+        return False
+
     def evolve(self, recorded: Recorded) -> None:
         """Apply one event of the stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version

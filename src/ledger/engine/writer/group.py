@@ -19,7 +19,6 @@ from ledger.engine.log.append import Append, Numbers, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.leases import EndedLease
-from ledger.engine.log.snapshots import Aggregate
 from ledger.engine.log.tables import (
     OUTCOME,
     SNAPSHOT,
@@ -34,12 +33,11 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values import errors
 from ledger.engine.values.errors import Invalid, Refused, Unavailable
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Actor, Event, FactIdentity, Identity, Recorded
+from ledger.engine.values.recorded import Actor, Event, FactIdentity, Folded, Identity, Recorded
 from ledger.engine.values.values import EARLIEST, format_id
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
 from ledger.features.keys.model import ApiKey
-from ledger.features.lines.model.execution import Execution
 from ledger.features.sign_in.tables import SessionRows
 from ledger.records import SINCE
 
@@ -208,7 +206,7 @@ class Group:
 
     def record(
         self,
-        aggregate: Aggregate,
+        aggregate: Folded,
         body: Event,
         occurred_at: datetime,
         request: Request,
@@ -235,8 +233,7 @@ class Group:
             self._write(is_last=False)
             self._is_ahead = True
         if tenant is None:
-            is_line = isinstance(aggregate, Execution)
-            line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
+            line_id = aggregate.service_line_id
             tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
         recorded = Recorded(
             originator_id=aggregate.id,

@@ -14,7 +14,7 @@ import msgspec
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables, First
-from ledger.engine.log.snapshots import EVERY, KINDS, Aggregate, row_of
+from ledger.engine.log.snapshots import EVERY, row_of
 from ledger.engine.log.tables import (
     EXECUTION_RECORD,
     LINE_ACTIVITY,
@@ -26,15 +26,11 @@ from ledger.engine.log.vault import RunKey, Vault
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Identity, Recorded
+from ledger.engine.values.recorded import Folded, Identity, Recorded
 from ledger.features.keys.model import ApiKey
-from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import MAX_ABOVE, Run
 from ledger.features.runs.parents import ABOVE
-from ledger.features.usage.model.statement import UsageStatement
-from ledger.features.watches.model.alert import Alert
-from ledger.features.watches.model.watch import Watch
-from ledger.features.webhooks.model.endpoint import Endpoint
+from ledger.records import AGGREGATES, NOUNS
 
 _UNPACKED = 5_000
 """The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""
@@ -49,19 +45,19 @@ NEXT = range(3, 11)
 """The numbers of a chain that are looked up once its second identity is known."""
 
 _pack = msgspec.msgpack.Encoder().encode
-_UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
-    prefix: msgspec.msgpack.Decoder(kind).decode for prefix, kind in KINDS.items()
+_UNPACK: dict[str, Callable[[bytes], Folded]] = {
+    prefix: msgspec.msgpack.Decoder(kind).decode for prefix, kind in AGGREGATES.items()
 }
 
 
-def sees(principal: Principal, found: Aggregate | None) -> bool:
+def sees(principal: Principal, found: Folded | None) -> bool:
     """Whether a credential sees an aggregate, by the aggregate's tenant; no, if there is none."""
     return found is not None and principal.sees(found.organization_id, found.workspace_id)
 
 
 _NOTHING = Loaded((), (), {}, {}, ())
 
-A = TypeVar("A", Execution, Run, Endpoint, ApiKey, UsageStatement, Watch, Alert)
+A = TypeVar("A", bound=Folded)
 
 
 class Memory:
@@ -75,7 +71,7 @@ class Memory:
 
     def __init__(self, mapper: EnvelopeMapper, vault: Vault) -> None:
         self._mapper, self._vault = mapper, vault
-        self._aggregates: OrderedDict[str, Aggregate] = OrderedDict()
+        self._aggregates: OrderedDict[str, Folded] = OrderedDict()
         self._packed: OrderedDict[str, bytes] = OrderedDict()
         self._run_keys: dict[str, RunKey | None] = {}
         """The keys of runs that are not packed; None once a key is destroyed."""
@@ -126,21 +122,21 @@ class Memory:
         while len(self._packed) > _PACKED:
             self._packed.popitem(last=False)
 
-    def known(self, identifier: str) -> Aggregate | None:
+    def known(self, identifier: str) -> Folded | None:
         """An aggregate as it was last known, or None."""
         found = self._aggregates.get(identifier)
         if found is None and (packed := self._packed.pop(identifier, None)) is not None:
             found = self._aggregates[identifier] = _UNPACK[identifier[:3]](packed)
         return found
 
-    def _bring(self, identifier: str) -> Aggregate:
+    def _bring(self, identifier: str) -> Folded:
         """An aggregate as it was last known, or a new one: the state of an empty stream."""
         found = self.known(identifier)
         if found is None:
-            found = self._aggregates[identifier] = KINDS[identifier[:3]](identifier)
+            found = self._aggregates[identifier] = AGGREGATES[identifier[:3]](identifier)
         return found
 
-    def _put(self, aggregate: Aggregate) -> None:
+    def _put(self, aggregate: Folded) -> None:
         self._packed.pop(aggregate.id, None)
         self._aggregates[aggregate.id] = aggregate
         self._aggregates.move_to_end(aggregate.id)
@@ -236,7 +232,7 @@ class Memory:
 
     # Look-ups for commands.
 
-    def find(self, identifier: str) -> Aggregate | None:
+    def find(self, identifier: str) -> Folded | None:
         """An aggregate, up to date; None if the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
@@ -247,53 +243,20 @@ class Memory:
         aggregate = self.known(stream)
         return aggregate.organization_id if aggregate is not None else None
 
-    def execution(self, line_id: str, principal: Principal) -> Execution:
-        """A line. Raises NotFound if the line does not exist or the credential does not see it."""
-        return self._seen(Execution, line_id, principal, "No such service line.")
+    def get(self, kind: type[A], identifier: str, principal: Principal) -> A:
+        """An aggregate of this class, up to date.
 
-    def run(self, run_id: str, principal: Principal) -> Run:
-        """A run. Raises NotFound if the run does not exist or the credential does not see it."""
-        return self._seen(Run, run_id, principal, "No such run.")
-
-    def endpoint(self, endpoint_id: str, principal: Principal) -> Endpoint:
-        """A webhook endpoint. Raises NotFound as ``run`` does, and for a deleted endpoint too."""
-        unknown = "No such webhook endpoint."
-        found = self._seen(Endpoint, endpoint_id, principal, unknown)
-        if found.deleted:
-            raise NotFound(unknown)
+        Raises NotFound if there is none, it was deleted, or the credential does not see it.
+        """
+        found = self.find(identifier)
+        if not isinstance(found, kind) or found.deleted or not sees(principal, found):
+            raise NotFound(f"No such {NOUNS[kind]}.")
         return found
-
-    def api_key(self, key_id: str, principal: Principal) -> ApiKey:
-        """An API key. Raises NotFound as ``run`` does."""
-        return self._seen(ApiKey, key_id, principal, "No such key.")
-
-    def statement(self, statement_id: str, principal: Principal) -> UsageStatement:
-        """A statement. Raises NotFound as ``run`` does."""
-        return self._seen(UsageStatement, statement_id, principal, "No such statement.")
-
-    def watch(self, watch_id: str, principal: Principal) -> Watch:
-        """A watch. Raises NotFound as ``run`` does, and for a deleted watch too."""
-        unknown = "No such watch."
-        found = self._seen(Watch, watch_id, principal, unknown)
-        if found.deleted:
-            raise NotFound(unknown)
-        return found
-
-    def alert(self, alert_id: str, principal: Principal) -> Alert:
-        """An alert. Raises NotFound as ``run`` does."""
-        return self._seen(Alert, alert_id, principal, "No such alert.")
 
     def asking_key(self, principal: Principal) -> ApiKey | None:
         """The key of a credential, as it is now; None: the credential is no key."""
         found = self.find(principal.id) if principal.type == "api_key" else None
         return found if isinstance(found, ApiKey) else None
-
-    def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
-        """An aggregate of this class that the credential sees. Raises NotFound."""
-        found = self.find(identifier)
-        if not isinstance(found, kind) or not sees(principal, found):
-            raise NotFound(unknown)
-        return found
 
     def activity(self, line_id: str) -> LineActivityRow:
         """The line's last activity and number of open runs."""
@@ -379,7 +342,7 @@ class Memory:
 
     # Results of this append.
 
-    def keep(self, aggregate: Aggregate) -> None:
+    def keep(self, aggregate: Folded) -> None:
         """Mark an aggregate as current: it has taken in its latest event."""
         self._put(aggregate)
         self._fresh.add(aggregate.id)

@@ -14,12 +14,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from ledger.engine.log.decisions import First
-from ledger.engine.log.snapshots import Aggregate
 from ledger.engine.log.vault import content_digest
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Identity
+from ledger.engine.values.recorded import Folded, Identity
 from ledger.engine.values.values import Origin
 from ledger.engine.writer.command import Command, Recording, TurnDown, receipt_of
 from ledger.engine.writer.group import Group
@@ -203,7 +202,7 @@ class ReportFact:
             known = group.memory.find(fact.subject or "")
             return known if isinstance(known, Execution) else None
         if fact.kind.subject == "line":
-            return group.memory.execution(fact.subject or "", principal)
+            return group.memory.get(Execution, fact.subject or "", principal)
         named = report_runs.named_run(fact, identity.organization_id, group)
         if named is not None and sees(principal, named):
             self._run_id = named.id
@@ -212,7 +211,7 @@ class ReportFact:
     def _line(self, group: Group, subject: Execution | Run | None) -> Execution | None:
         """The line that the fact is about, if there is one already and the credential sees it."""
         if isinstance(subject, Execution):
-            found: Aggregate | None = subject
+            found: Folded | None = subject
         else:
             line_id = self.fact.named_line if subject is None else subject.service_line_id
             found = group.memory.find(line_id) if line_id is not None else None

@@ -74,7 +74,7 @@ class _KeyCommand(SubjectCommand):
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden, NotFound, Invalid or InvalidState."""
         asking = group.memory.asking_key(self.principal)
-        key = group.memory.api_key(self.subject_id, self.principal)
+        key = group.memory.get(ApiKey, self.subject_id, self.principal)
         if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
             raise Forbidden(_WIDER)
         if self.fault is not None:

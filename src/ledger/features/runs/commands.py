@@ -26,7 +26,7 @@ class EraseRun(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Record the erasure, once. Raises NotFound, Invalid or InvalidState."""
-        run = group.memory.run(self.subject_id, self.principal)
+        run = group.memory.get(Run, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         body = run.erase(self.reason)
@@ -47,7 +47,7 @@ class Heartbeat(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, or InvalidState for a run that has ended or has no lease."""
-        run = group.memory.run(self.subject_id, self.principal)
+        run = group.memory.get(Run, self.subject_id, self.principal)
         run.require_lease()
         group.tables.hear(run.id, group.now)
         return self.unchanged()

@@ -11,11 +11,10 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from ledger.engine.log.snapshots import Aggregate
 from ledger.engine.log.vault import RunKey
 from ledger.engine.values.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Identity
+from ledger.engine.values.recorded import Folded, Identity
 from ledger.engine.values.values import MAX_OPEN_RUNS, Origin
 from ledger.engine.writer.command import Recording
 from ledger.engine.writer.group import Group
@@ -124,7 +123,7 @@ def subject(fact: Fact, named: Run | None, principal: Principal, group: Group) -
     elif run is None or (fact.external_id is not None and not sees(principal, named)):
         raise NotFound("No such run.")
     if fact.named_parent is not None:
-        group.memory.run(fact.named_parent, principal)
+        group.memory.get(Run, fact.named_parent, principal)
     return run
 
 
@@ -138,7 +137,7 @@ def _require_line(
     """
     line_id = fact.named_line or (run.service_line_id if run is not None else None)
     if line_id is not None:
-        execution = group.memory.execution(line_id, principal)
+        execution = group.memory.get(Execution, line_id, principal)
         if fact.fault is None:
             execution.require_runs()
     elif fact.fault is None:
@@ -155,7 +154,7 @@ def require_free(run_id: str, principal: Principal, group: Group) -> None:
         raise InvalidState("The RUN id is already taken.") if sees(principal, bearer) else IdTaken
 
 
-def _bearer(run_id: str, group: Group) -> Aggregate | None:
+def _bearer(run_id: str, group: Group) -> Folded | None:
     """The run of this id, or the line whose execution record bears the id."""
     found = group.memory.find(run_id)
     record = group.tables.records.get(run_id)
@@ -192,7 +191,7 @@ def _fits(run: Run | None, named: Run | None) -> bool:
 
 
 def _requested(recording: Recording, run: Run | None, data: types.RunRequested) -> None:
-    execution = recording.group.memory.execution(data.service_line_id, recording.principal)
+    execution = recording.group.memory.get(Execution, data.service_line_id, recording.principal)
     _require_opening(recording, run, execution)
     _begin(recording, execution, RunRequested, data)
 
@@ -200,14 +199,14 @@ def _requested(recording: Recording, run: Run | None, data: types.RunRequested) 
 def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> None:
     group, principal = recording.group, recording.principal
     if run is None:
-        execution = group.memory.execution(data.service_line_id or "", principal)
+        execution = group.memory.get(Execution, data.service_line_id or "", principal)
         _require_opening(recording, run, execution)
         execution.require_startable(recording.at)
         _begin(recording, execution, RunStarted, data)
         return
     if data.service_line_id not in (None, run.service_line_id):
         raise InvalidState("The run was requested on another line.")
-    execution = group.memory.execution(run.service_line_id, principal)
+    execution = group.memory.get(Execution, run.service_line_id, principal)
     name = run.name if run.external_id is not None else _name(recording)
     naming = _naming(recording.fact, recording.organization_id)
     if naming is not None and run.awaits(naming(1)):
@@ -317,7 +316,7 @@ def _parent(recording: Recording, run: Run) -> _Parent:
     return parent
 
 
-def _fitting(parent: Aggregate | None, run: Run, group: Group) -> str | None:
+def _fitting(parent: Folded | None, run: Run, group: Group) -> str | None:
     """The id of a run's parent; None if it lies below the run. Nothing lies below a new run."""
     assert isinstance(parent, Run)
     is_new, above = not run.version, group.memory.above
@@ -357,7 +356,7 @@ def _take_back_expiry(recording: Recording, run: Run) -> None:
     The line may be closed since, or idle: the run was no longer open.
     """
     if run.lease_expired:
-        execution = recording.group.memory.execution(run.service_line_id, recording.principal)
+        execution = recording.group.memory.get(Execution, run.service_line_id, recording.principal)
         execution.require_open_at(recording.at)
         recording.wake(execution, opens_run=False)
 

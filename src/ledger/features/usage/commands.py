@@ -58,7 +58,7 @@ class IssueStatement(NewCommand):
         self.require_seen()
         replaced = None
         if self.replaces is not None:
-            replaced = group.memory.statement(self.replaces, self.principal)
+            replaced = group.memory.get(UsageStatement, self.replaces, self.principal)
         organization_id = self.require_tenant()
         if replaced is not None:
             self._require_replaceable(replaced, group)
@@ -109,7 +109,7 @@ class WithdrawStatement(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        statement = group.memory.statement(self.subject_id, self.principal)
+        statement = group.memory.get(UsageStatement, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         return receipt(group.record(statement, statement.withdraw(self.reason), group.now, self))

@@ -126,7 +126,7 @@ class _EndpointCommand(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        endpoint = group.memory.endpoint(self.subject_id, self.principal)
+        endpoint = group.memory.get(Endpoint, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         recorded = group.record(endpoint, self._event(endpoint, group), group.now, self)
@@ -269,7 +269,7 @@ class GiveUpDelivery(_EndpointCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the endpoint is deleted."""
-        endpoint = group.memory.endpoint(self.subject_id, self.principal)
+        endpoint = group.memory.get(Endpoint, self.subject_id, self.principal)
         identity = self._identity(endpoint.organization_id or "")
         earlier = group.memory.first(identity)
         if earlier is not None:

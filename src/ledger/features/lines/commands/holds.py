@@ -94,7 +94,7 @@ class PauseOne(Pause):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, or InvalidState for a closed line."""
-        execution = group.memory.execution(self.subject_id, self.principal)
+        execution = group.memory.get(Execution, self.subject_id, self.principal)
         try:
             if self.is_dry:
                 if execution.lift_due(group.now) is not None:  # the command would lift it first

@@ -29,7 +29,7 @@ class Pause(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        execution = group.memory.execution(self.subject_id, self.principal)
+        execution = group.memory.get(Execution, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         require_end(self.until, group.now)

@@ -111,6 +111,10 @@ class Execution(Folded, array_like=True):
     """The latest report that brought the health to a level or worse, or back from there."""
 
     @property
+    def service_line_id(self) -> str:
+        return self.id
+
+    @property
     def last_change(self) -> datetime | None:
         """The effective time of the latest change other than going idle and waking up."""
         return self.busy_changed_at or self.changed_at

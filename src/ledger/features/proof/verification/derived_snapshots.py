@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.log.snapshots import FOLD, KINDS, Aggregate, encode
+from ledger.engine.log.snapshots import FOLD, encode
 from ledger.engine.log.tables import SNAPSHOT
-from ledger.engine.values.recorded import Recorded
+from ledger.engine.values.recorded import Folded, Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Difference, Report
 from ledger.features.proof.verification.differing import differs, extra, key_text
+from ledger.records import AGGREGATES
 
 _PAGE = 2000
 
@@ -59,7 +60,7 @@ class Snapshots:
     def __init__(self, connection: Connection, report: Report) -> None:
         self._connection, self._report = connection, report
         self._due: dict[str, _Due] = {}
-        self._folds: dict[str, Aggregate] = {}
+        self._folds: dict[str, Folded] = {}
         self.rows = 0
 
     def read(self) -> None:
@@ -79,7 +80,7 @@ class Snapshots:
         if said is not None and said.version != version:
             self._report(differs(SNAPSHOT, (stream,), "version", version, said.version))
             version = said.version
-        if stream[:3] in KINDS:
+        if stream[:3] in AGGREGATES:
             self._due[stream] = _Due(version, hashlib.sha256(state).digest())
         else:
             self._report(extra(SNAPSHOT, (stream,)))
@@ -90,7 +91,7 @@ class Snapshots:
         if due is None:
             return
         if (fold := self._folds.get(stream)) is None:
-            fold = self._folds[stream] = KINDS[stream[:3]](stream)
+            fold = self._folds[stream] = AGGREGATES[stream[:3]](stream)
         with suppress(Exception):  # an altered event may fail in any way: the snapshot differs
             fold.evolve(recorded)
         if recorded.originator_version == due.version:

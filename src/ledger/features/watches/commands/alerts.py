@@ -42,7 +42,7 @@ class Acknowledge(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid, or InvalidState for a resolved alert."""
-        alert = group.memory.alert(self.subject_id, self.principal)
+        alert = group.memory.get(Alert, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         _require_future(self.until, group)

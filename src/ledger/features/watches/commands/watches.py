@@ -91,7 +91,7 @@ class UpdateWatch(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid, or ChangedTooOften for one revision too many."""
-        watch = group.memory.watch(self.subject_id, self.principal)
+        watch = group.memory.get(Watch, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         body, revision = watch.update(**self.given), watch.revision
@@ -114,7 +114,7 @@ class DeleteWatch(SubjectCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound or Invalid."""
-        watch = group.memory.watch(self.subject_id, self.principal)
+        watch = group.memory.get(Watch, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         return receipt(group.record(watch, WatchDeleted(), group.now, self))
