@@ -19,7 +19,7 @@ from ledger.features.watches.model.watch import WATCH_TABLE, Watch
 from ledger.features.webhooks.model.endpoint import ENDPOINT_TABLE, Endpoint
 
 
-class Stream(NamedTuple):
+class StreamRow(NamedTuple):
     """The row of one kind of stream."""
 
     prefix: str
@@ -31,18 +31,18 @@ class Stream(NamedTuple):
     """The aggregate's name in refusals; None: no command names one by its id."""
 
 
-STREAMS: tuple[Stream, ...] = (
-    Stream("LIN", Execution, EXECUTION_TABLE, "service line"),
-    Stream("RUN", Run, RUN_TABLE, "run"),
-    Stream("DIR", DirectoryEntry, DIRECTORY_TABLE, None),
-    Stream("KEY", ApiKey, API_KEY_TABLE, "key"),
-    Stream("WHK", Endpoint, ENDPOINT_TABLE, "webhook endpoint"),
-    Stream("REF", Refusals, REFUSAL_TABLE, None),
-    Stream("REA", RunDataReads, READ_TABLE, None),
-    Stream("STM", UsageStatement, STATEMENT_TABLE, "statement"),
-    Stream("WCH", Watch, WATCH_TABLE, "watch"),
-    Stream("ALR", Alert, ALERT_TABLE, "alert"),
-    Stream("SES", Session, SESSION_TABLE, "session"),
+STREAMS: tuple[StreamRow, ...] = (
+    StreamRow("LIN", Execution, EXECUTION_TABLE, "service line"),
+    StreamRow("RUN", Run, RUN_TABLE, "run"),
+    StreamRow("DIR", DirectoryEntry, DIRECTORY_TABLE, None),
+    StreamRow("KEY", ApiKey, API_KEY_TABLE, "key"),
+    StreamRow("WHK", Endpoint, ENDPOINT_TABLE, "webhook endpoint"),
+    StreamRow("REF", Refusals, REFUSAL_TABLE, None),
+    StreamRow("REA", RunDataReads, READ_TABLE, None),
+    StreamRow("STM", UsageStatement, STATEMENT_TABLE, "statement"),
+    StreamRow("WCH", Watch, WATCH_TABLE, "watch"),
+    StreamRow("ALR", Alert, ALERT_TABLE, "alert"),
+    StreamRow("SES", Session, SESSION_TABLE, "session"),
 )
 
 AGGREGATES: Mapping[str, type[Folded]] = {row.prefix: row.aggregate for row in STREAMS}
