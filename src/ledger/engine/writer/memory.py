@@ -6,8 +6,9 @@ recorded since, and then stays current until the commit.
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -28,8 +29,6 @@ from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Folded, Identity, Recorded
 from ledger.features.keys.model import ApiKey
-from ledger.features.runs.model.run import MAX_ABOVE, Run
-from ledger.features.runs.parents import ABOVE
 from ledger.records import AGGREGATES, NOUNS
 
 _UNPACKED = 5_000
@@ -58,6 +57,13 @@ def sees(principal: Principal, found: Folded | None) -> bool:
 _NOTHING = Loaded((), (), {}, {}, ())
 
 A = TypeVar("A", bound=Folded)
+
+
+class Erasable(Protocol):
+    """A run, as far as its data key is concerned."""
+
+    id: str
+    erased_at: datetime | None
 
 
 class Memory:
@@ -227,8 +233,9 @@ class Memory:
         return [run for run in runs if run not in self._run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
-        found = map(self.known, runs)
-        return {run.service_line_id for run in found if isinstance(run, Run)} - self._fresh
+        found = (self.known(run) for run in runs)
+        lines = {run.service_line_id for run in found if run is not None}
+        return {line for line in lines if line is not None} - self._fresh
 
     # Look-ups for commands.
 
@@ -237,6 +244,10 @@ class Memory:
         if identifier not in self._fresh:
             self.load((identifier,))
         return self.known(identifier)
+
+    def current(self, identifier: str) -> Folded | None:
+        """An aggregate, if this append has brought it up to date already, else None."""
+        return self.known(identifier) if identifier in self._fresh else None
 
     def tenant_of(self, stream: str) -> str | None:
         """The organization of an aggregate in memory; None if it is unknown there."""
@@ -309,28 +320,12 @@ class Memory:
         """Whether an identity that was looked up in this append has an event."""
         return identity in self._tables.firsts
 
-    def above(self, run: Run) -> set[str]:
-        """The run and the runs above it; at least ``MAX_ABOVE + 2``, where they are more."""
-        found = {run.id}
-        above = run.parent_run_id
-        while above is not None and above not in found and len(found) <= MAX_ABOVE + 1:
-            found.add(above)
-            known = self.known(above) if above in self._fresh else None
-            if isinstance(known, Run):
-                above = known.parent_run_id
-                continue
-            stored = [each for (each,) in self._append.select(ABOVE, {"run": above})]
-            fresh = next((n for n, each in enumerate(stored) if each in self._fresh), len(stored))
-            found.update(stored[:fresh])
-            above = stored[fresh] if fresh < len(stored) else None
-        return found
-
     def runs_of_facts(self) -> set[str]:
         """The runs of the loaded events: of repeated facts, and those that external ids name."""
         streams = {first.event.originator_id for first in self._tables.firsts.values()}
         return {stream for stream in streams if stream.startswith("RUN")}
 
-    def run_key(self, run: Run) -> RunKey | None:
+    def run_key(self, run: Erasable) -> RunKey | None:
         """The run's data key; None once the key was destroyed.
 
         If another process destroyed the key while this process had it in memory, the run shows the

@@ -20,13 +20,14 @@ from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invali
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Folded, Identity
 from ledger.engine.values.values import Origin
-from ledger.engine.writer.command import Command, Recording, TurnDown, receipt_of
+from ledger.engine.writer.command import Command, TurnDown, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
 from ledger.features.directory.model import DirectoryEntry, stream_of, workspace_of
 from ledger.features.facts import fact_types as types
 from ledger.features.facts.envelope import Fact, Rejected
+from ledger.features.facts.recording import Recording
 from ledger.features.lines.model import execution_events as events
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import Resource
@@ -251,6 +252,10 @@ class ReportName(ReportFact):
         if organization_id is None:
             return about
         return msgspec.structs.replace(about, tenant=(organization_id, workspace_of(self._id)))
+
+    def decide(self, group: Group) -> Receipt:
+        """The receipt has the name's own id, in place of its stream's."""
+        return msgspec.structs.replace(super().decide(group), subject=self._id)
 
     @property
     def _id(self) -> str:

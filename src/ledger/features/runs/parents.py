@@ -4,12 +4,13 @@ A view would lag behind the append lock, and a table of parents would cost each 
 get a parent when others may lie below them already.
 """
 
-from ledger.features.runs.model.run import MAX_ABOVE, RunParentGiven, RunRequested, RunStarted
+from ledger.engine.writer.group import Group
+from ledger.features.runs.model.run import MAX_ABOVE, Run, RunParentGiven, RunRequested, RunStarted
 
 _TOPICS = ", ".join(f"'{event.TOPIC}'" for event in (RunRequested, RunStarted, RunParentGiven))
 
 # The runs above a run, the nearest first: a run's parent is the one that its events named last.
-ABOVE = f"""
+_ABOVE = f"""
 WITH RECURSIVE above AS (
     SELECT %(run)s::text AS run_id, 0 AS depth
     UNION ALL
@@ -27,3 +28,21 @@ WITH RECURSIVE above AS (
 )
 SELECT run_id FROM above WHERE depth > 0 ORDER BY depth
 """
+
+
+def runs_above(run: Run, group: Group) -> set[str]:
+    """The run and the runs above it; at least ``MAX_ABOVE + 2``, where they are more."""
+    found, memory = {run.id}, group.memory
+    above = run.parent_run_id
+    while above is not None and above not in found and len(found) <= MAX_ABOVE + 1:
+        found.add(above)
+        known = memory.current(above)
+        if isinstance(known, Run):
+            above = known.parent_run_id
+            continue
+        stored = [each for (each,) in group.append.select(_ABOVE, {"run": above})]
+        current = (n for n, each in enumerate(stored) if memory.current(each) is not None)
+        first = next(current, len(stored))
+        found.update(stored[:first])
+        above = stored[first] if first < len(stored) else None
+    return found

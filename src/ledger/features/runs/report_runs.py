@@ -16,13 +16,14 @@ from ledger.engine.values.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Folded, Identity
 from ledger.engine.values.values import MAX_OPEN_RUNS, Origin
-from ledger.engine.writer.command import Recording
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import NEXT, sees
 from ledger.features.facts import fact_types as types
 from ledger.features.facts.envelope import Fact
+from ledger.features.facts.recording import Recording
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import Awaiting, Run, RunName, RunRequested, RunStarted, Trigger
+from ledger.features.runs.parents import runs_above
 
 _encode = msgspec.json.Encoder().encode
 
@@ -319,8 +320,8 @@ def _parent(recording: Recording, run: Run) -> _Parent:
 def _fitting(parent: Folded | None, run: Run, group: Group) -> str | None:
     """The id of a run's parent; None if it lies below the run. Nothing lies below a new run."""
     assert isinstance(parent, Run)
-    is_new, above = not run.version, group.memory.above
-    return parent.id if is_new or run.fits_below(above(parent)) else None
+    fits = not run.version or run.fits_below(runs_above(parent, group))
+    return parent.id if fits else None
 
 
 def _give_parent(recording: Recording, run: Run) -> None:

@@ -15,6 +15,7 @@ from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
 from ledger.features.facts.envelope import Fact
 from ledger.features.facts.report import ReportFact
+from ledger.features.runs.parents import runs_above
 from ledger.features.runs.report_runs import run_of
 
 _PARENTAGE = OwnCommand(PARENT_BY_TRACE)
@@ -173,7 +174,7 @@ class GiveParent(OwnCommand):
         nothing = Receipt("" if child is None else child.id, (), 0, duplicate=True)
         if child is None or parent is None:
             return nothing
-        above = () if child.parent_run_id else group.memory.above(parent)
+        above = () if child.parent_run_id else runs_above(parent, group)
         body = child.give_parent(parent, above, None)
         if body is None or self._child.workspace_id not in (None, parent.workspace_id):
             return nothing

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.principal import PAUSE_UNTIL, SWEEPER
 from ledger.engine.values.recorded import Event
-from ledger.engine.writer.command import SubjectCommand, lift_due, receipt
+from ledger.engine.writer.command import SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
+from ledger.features.facts.recording import lift_due
 from ledger.features.lines.model.execution import Execution
 
 _LONGEST = timedelta(days=400)

@@ -1,0 +1,162 @@
+"""The recording of a fact: its own event, and the events that it causes on lines and runs."""
+
+from datetime import datetime
+
+import msgspec
+
+from ledger.engine.log.vault import content_digest
+from ledger.engine.values.principal import PARENT_BY_NAME, PAUSE_UNTIL
+from ledger.engine.values.recorded import Event, FactIdentity, Folded, Identity, Recorded
+from ledger.engine.writer.command import OwnCommand, receipt_of
+from ledger.engine.writer.group import EventTenant, Group
+from ledger.engine.writer.request import Receipt, Request
+from ledger.features.facts.envelope import Fact
+from ledger.features.lines.model.execution import Execution
+from ledger.features.runs.model.run import Run
+from ledger.features.runs.parents import runs_above
+
+_RULE = OwnCommand(PAUSE_UNTIL)
+"""The ledger's own request by which holds are lifted at their ends."""
+
+NULLS_ALIKE = 2
+"""The language since which a null field is the same content as an absent one."""
+
+_AT_ONCE = 100
+"""So many runs are loaded at once to get their parent: their events may be large."""
+
+_PARENTAGE = OwnCommand(PARENT_BY_NAME)
+"""The ledger's own request by which runs get the parents that they had named before."""
+
+
+def lift_due(execution: Execution, group: Group, judged_at: datetime) -> Recorded | None:
+    """Lift the operator's hold, if its end has come by then (contract, State).
+
+    A fact or command that is refused afterwards leaves the hold lifted: time has lifted it.
+    """
+    due = execution.lift_due(judged_at)
+    return None if due is None else group.record(execution, *due, _RULE)
+
+
+class Recording:
+    """A fact under decision: the fact's handler reads and records through this object."""
+
+    def __init__(self, fact: Fact, request: Request, group: Group, identity: Identity) -> None:
+        self.fact = fact
+        self.principal = request.principal
+        self.group = group
+        self.at = fact.time or group.now
+        self._request = request
+        self._actor = fact.actor or request.principal.actor
+        self._identity = identity
+        self._is_lifted = False
+        """Whether a hold was lifted for the fact."""
+        self._behind = 0
+        """How many events that the fact caused stand behind its own."""
+        self.organization_id = identity.organization_id
+
+    def own(
+        self,
+        aggregate: Folded,
+        body: Event,
+        *,
+        digest: bytes | None = None,
+        caused_by: str | None = None,
+        tenant: EventTenant | None = None,
+    ) -> None:
+        """Record the fact's own event. For facts about runs, the caller gives a keyed digest.
+
+        ``caused_by`` is the EVT id of the event that the fact takes back.
+        """
+        digest = digest or content_digest(self.content)
+        self._cause_lifting(self.group.next_position)
+        self.group.record(
+            aggregate,
+            body,
+            self.at,
+            self._request,
+            actor=self._actor,
+            fact=FactIdentity(self.fact.source, self.fact.id, digest),
+            caused_by=caused_by,
+            tenant=tenant,
+            traceparent=self.fact.traceparent,
+        )
+
+    @property
+    def content(self) -> bytes:
+        """The fact's content: with its nulls while an older node runs, which tells it so apart."""
+        fact = self.fact
+        is_alike = fact.content == fact.former_content or self.group.understands(NULLS_ALIKE)
+        return fact.content if is_alike else fact.former_content
+
+    def lift_due(self, execution: Execution) -> None:
+        """Lift a hold whose end has come by now and by the fact's time, before its event."""
+        judged_at = min(self.at, self.group.now)
+        self._is_lifted = lift_due(execution, self.group, judged_at) is not None
+
+    def _cause_lifting(self, position: int) -> None:
+        """Name the fact's own event, which will have this position, as the cause of a lifting."""
+        if self._is_lifted:
+            self.group.name_cause(self.group.event_id(position))
+
+    def wake(self, execution: Execution, opens_run: bool) -> None:
+        """Record that the activity woke the line, if so, just before the activity's own event."""
+        events, threshold = self.group, self.group.idle_after(execution.execution_model)
+        woken = execution.wake(self.at, opens_run, self.group.now, threshold)
+        if woken is not None:
+            cause = events.event_id(events.next_position + 1)
+            events.record(
+                execution, woken, self.at, self._request, actor=self._actor, caused_by=cause
+            )
+
+    def cancel_open_runs(self, execution: Execution) -> None:
+        """Cancel every open run of a line that is about to close.
+
+        In the log the cancellations come before the closing, so that at no position a closed line
+        has an open run. The runs' versions come from the decision table, so no run is loaded.
+        """
+        events, open_runs = self.group, self.group.open_runs(execution.id)
+        closed_at = max(self.at, execution.changed_at or self.at)
+        closing_at = events.next_position + len(open_runs)
+        self._cause_lifting(closing_at)
+        closing = events.event_id(closing_at)
+        for run_id, row in open_runs.items():
+            known = row._asdict()
+            del known["line_id"], known["run_id"]
+            run = Run(run_id, **known)
+            events.record(
+                run,
+                run.cancel(closed_at, None, by_closing=True),
+                closed_at,
+                self._request,
+                actor=self._actor,
+                caused_by=closing,
+                tenant=(execution.organization_id, execution.workspace_id, execution.id),
+                is_loaded=False,
+            )
+
+    def give_parent(self, parent: Run, name: Identity) -> None:
+        """Give the parent to the runs that awaited a run of this name, after its own event."""
+        group, memory = self.group, self.group.memory
+        if memory.first(name.awaiting(1)) is None:
+            return
+        own = group.next_position - 1
+        cause, awaiting = group.event_id(own), memory.streams(name.awaiting)
+        above = runs_above(parent, group)
+        for at in range(0, len(awaiting), _AT_ONCE):
+            some = awaiting[at : at + _AT_ONCE]
+            memory.load(some)
+            for run_id in some:
+                run = memory.find(run_id)
+                assert isinstance(run, Run)
+                body = run.give_parent(parent, above, name)
+                if body is not None:
+                    begun = run.requested_at or self.at
+                    group.record(run, body, max(self.at, begun), _PARENTAGE, caused_by=cause)
+        self._behind = group.next_position - 1 - own
+
+    def receipt(self) -> Receipt:
+        first = self.group.memory.first(self._identity)
+        if first is None:
+            raise AssertionError("a handler recorded no event")
+        told = receipt_of(first, duplicate=False)
+        return msgspec.structs.replace(told, behind=self._behind) if self._behind else told
