@@ -34,16 +34,11 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.event_table import Note
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
-from ledger.features.keys.model import ApiKey
-from ledger.features.lines.model import execution_events as execution
-from ledger.features.runs.model import run
-from ledger.features.usage.model import statement
-from ledger.features.watches.model import alert
-from ledger.records import EVENT_TABLE
+from ledger.records import AGGREGATES, EVENT_TABLE
 
 OwnedRow = EndpointRow | OrganizationWatchRow
 
-_LEADING = (execution.Woken, execution.Resumed)
+_LEADING = frozenset(row.event for row in EVENT_TABLE if row.leads)
 """Events that may stand just before the event that caused them."""
 
 
@@ -94,7 +89,7 @@ class DecisionTables:
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         """The last id that was issued, by prefix and year."""
-        self.keys: dict[str, ApiKey] = {}
+        self.keys: dict[str, Any] = {}
         """The keys that changed: a key that is stored is put here before its first event."""
         self.former: dict[bytes, FormerSecretRow] = {}
         """The replaced secrets whose rows are new, or were changed."""
@@ -157,7 +152,7 @@ class DecisionTables:
             self.activity[line_id] = row
             self.touched.add(line_id)
 
-    def _activated(self, body: execution.Activated, recorded: Recorded) -> None:
+    def _activated(self, body: Any, recorded: Recorded) -> None:
         line_id = recorded.originator_id
         self.activity[line_id] = LineActivityRow(line_id, body.started_at, 0)
         self.touched.add(line_id)
@@ -168,45 +163,19 @@ class DecisionTables:
         if body.execution_id_origin == "issued":
             self._issued(body.execution_id, recorded)
 
-    def _voided(self, body: execution.CheckInVoided, recorded: Recorded) -> None:
-        own = recorded.identity
-        if own is not None:
-            self.identify(own._replace(name=body.fact_id).void, recorded)
+    def _identified(self, body: Event, recorded: Recorded) -> None:
+        for each in body.identities(recorded):
+            self.identify(each, recorded)
 
-    def _requested(self, body: run.RunRequested, recorded: Recorded) -> None:
-        self._active(recorded, opened=1)
-        self._open(body, recorded, None)
-        self._lend(body, recorded)
-        self._name(body, recorded)
-        if body.run_id_origin == "issued":
-            self._issued(recorded.originator_id, recorded)
-        self._await(body, recorded)
-
-    def _started(self, body: run.RunStarted, recorded: Recorded) -> None:
+    def _begun(self, body: Any, recorded: Recorded, started_at: datetime | None) -> None:
         self._active(recorded, opened=1 if body.run_id_origin else 0)
-        self._open(body, recorded, recorded.occurred_at)
+        self._open(body, recorded, started_at)
         self._lend(body, recorded)
-        if body.run_id_origin or body.gives_external_id:
-            self._name(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
-        self._await(body, recorded)
+        self._identified(body, recorded)
 
-    def _name(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
-        if body.external_id is not None:
-            self.identify(recorded.name_of_run(body.external_id, body.attempt), recorded)
-
-    def _await(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
-        if body.awaiting is not None and body.parent_external_id is not None:
-            name = recorded.name_of_run(body.parent_external_id)
-            self.identify(name.awaiting(body.awaiting.rank), recorded)
-
-    def _open(
-        self,
-        body: run.RunRequested | run.RunStarted,
-        recorded: Recorded,
-        started_at: datetime | None,
-    ) -> None:
+    def _open(self, body: Any, recorded: Recorded, started_at: datetime | None) -> None:
         self.moved.pop(recorded.originator_id, None)
         self.opened[recorded.originator_id] = OpenRunRow(
             recorded.service_line_id or "",
@@ -218,7 +187,7 @@ class DecisionTables:
             body.retry_of,
         )
 
-    def _lend(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
+    def _lend(self, body: Any, recorded: Recorded) -> None:
         """Begin the run's lease, if it has one, by the fact's arrival."""
         if body.lease_seconds is not None:
             run_id = recorded.originator_id
@@ -227,7 +196,7 @@ class DecisionTables:
             )
             self.heard.pop(run_id, None)
 
-    def _ended(self, body: run.RunCompleted | run.RunFailed, recorded: Recorded) -> None:
+    def _ended(self, body: Any, recorded: Recorded) -> None:
         if body.late:
             self._active(recorded)
         else:
@@ -247,7 +216,7 @@ class DecisionTables:
         elif run_id not in self.ended:
             self.moved[run_id] = recorded.service_line_id or "", recorded.originator_version
 
-    def _erased(self, body: run.RunErased, recorded: Recorded) -> None:
+    def _erased(self, body: Event, recorded: Recorded) -> None:
         # An erasure is no activity of the line.
         self.erased[recorded.originator_id] = recorded.occurred_at
 
@@ -255,7 +224,7 @@ class DecisionTables:
         self.counters[identifier[:3], recorded.recorded_at.year] = sort_key(identifier) % 10**12
 
     def _key_created(self, body: Event, recorded: Recorded) -> None:
-        self.keys[recorded.originator_id] = ApiKey(recorded.originator_id)
+        self.keys[recorded.originator_id] = AGGREGATES["KEY"](recorded.originator_id)
         self._key_changed(body, recorded)
         self._issued(recorded.originator_id, recorded)
 
@@ -278,16 +247,9 @@ class DecisionTables:
         if self.owned.pop(recorded.originator_id, None) is None:
             self.disowned[recorded.originator_id] = _owned(recorded)
 
-    def _alert_opened(self, body: alert.AlertOpened, recorded: Recorded) -> None:
+    def _first(self, body: Event, recorded: Recorded) -> None:
         self._issued(recorded.originator_id, recorded)
-        self.identify(alert.identity_of(recorded.organization_id or "", body), recorded)
-
-    def _statement_issued(self, body: statement.StatementIssued, recorded: Recorded) -> None:
-        self._issued(recorded.originator_id, recorded)
-        organization_id = body.organization_id
-        self.identify(Identity.of_document(organization_id, body.document_sha256), recorded)
-        if body.replaces is not None:
-            self.identify(Identity.of_replacement(organization_id, body.replaces), recorded)
+        self._identified(body, recorded)
 
 
 def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) -> LeaseRow:
@@ -295,9 +257,7 @@ def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) 
     return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at, organization_id)
 
 
-def _key_row(key: ApiKey) -> ApiKeyRow:
-    assert key.created_at is not None
-    assert key.created_by is not None
+def _key_row(key: Any) -> ApiKeyRow:
     return ApiKeyRow(
         key_id=key.id,
         secret_hash=key.secret_hash,
@@ -321,23 +281,22 @@ def _owned(recorded: Recorded) -> OwnedRow:
 
 _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
     Note.PASSES: lambda tables, body, recorded: None,
+    Note.IDENTIFIED: DecisionTables._identified,
+    Note.ISSUED: DecisionTables._first,
+    Note.OWNED: DecisionTables._own,
+    Note.DISOWNED: DecisionTables._disown,
     Note.LINE_BEGAN: DecisionTables._activated,
     Note.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
-    Note.CHECK_IN_VOIDED: DecisionTables._voided,
-    Note.RUN_REQUESTED: DecisionTables._requested,
-    Note.RUN_STARTED: DecisionTables._started,
+    Note.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(body, recorded, None),
+    Note.RUN_STARTED: lambda tables, body, recorded: tables._begun(
+        body, recorded, recorded.occurred_at
+    ),
     Note.RUN_ENDED: DecisionTables._ended,
     Note.RUN_CANCELLED: DecisionTables._cancelled,
     Note.RUN_MOVED: DecisionTables._moved,
     Note.RUN_ERASED: DecisionTables._erased,
     Note.KEY_CREATED: DecisionTables._key_created,
     Note.KEY_CHANGED: DecisionTables._key_changed,
-    Note.ENDPOINT_CREATED: DecisionTables._own,
-    Note.ENDPOINT_DELETED: DecisionTables._disown,
-    Note.WATCH_CREATED: DecisionTables._own,
-    Note.WATCH_DELETED: DecisionTables._disown,
-    Note.ALERT_OPENED: DecisionTables._alert_opened,
-    Note.STATEMENT_ISSUED: DecisionTables._statement_issued,
 }
 
 _NOTE = {row.event: _BY_NOTE[row.noted] for row in EVENT_TABLE}

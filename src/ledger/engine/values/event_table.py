@@ -24,9 +24,15 @@ class Note(Enum):
 
     PASSES = auto()
     """No change."""
+    IDENTIFIED = auto()
+    """No change but the event's own ``identities``."""
+    ISSUED = auto()
+    """A stream with an issued id begins; the event's own ``identities`` are noted too."""
+    OWNED = auto()
+    """An organization has one more of the things that are counted: endpoints, watches."""
+    DISOWNED = auto()
     LINE_BEGAN = auto()
     CHECKED_IN = auto()
-    CHECK_IN_VOIDED = auto()
     RUN_REQUESTED = auto()
     RUN_STARTED = auto()
     RUN_ENDED = auto()
@@ -36,12 +42,6 @@ class Note(Enum):
     RUN_ERASED = auto()
     KEY_CREATED = auto()
     KEY_CHANGED = auto()
-    ENDPOINT_CREATED = auto()
-    ENDPOINT_DELETED = auto()
-    STATEMENT_ISSUED = auto()
-    WATCH_CREATED = auto()
-    WATCH_DELETED = auto()
-    ALERT_OPENED = auto()
 
 
 PASSES: Final = Note.PASSES
@@ -90,3 +90,5 @@ class EventRow(NamedTuple):
     since: int = 1
     """The language that first had the event. A newer one is recorded only while no node beats that
     does not understand it (contract, Several nodes)."""
+    leads: bool = False
+    """Whether the event may stand just before the event that caused it."""

@@ -5,7 +5,7 @@ the ledger learned of it, its version in the stream and its position in the log.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -28,6 +28,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     TOPIC: ClassVar[str]
+
+    def identities(self, recorded: "Recorded") -> Iterable["Identity"]:
+        """The identities that the event has beside that of its fact."""
+        return ()
 
 
 class Actor(msgspec.Struct, frozen=True):
@@ -193,3 +197,16 @@ class Folded(msgspec.Struct):
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
         """Only the version changes."""
+
+
+class Credential(Folded):
+    """An aggregate by whose secret a caller is known, and that may end: the base of API keys."""
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """From this instant on the credential has ended; None: it does not expire."""
+        raise NotImplementedError
+
+    def require_working(self, secret_hash: bytes | None, at: datetime) -> None:
+        """Raise Forbidden if the credential has ended at an instant, or this secret of it."""
+        raise NotImplementedError

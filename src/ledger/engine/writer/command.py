@@ -12,7 +12,6 @@ from typing import ClassVar, Protocol
 from ledger.engine.log.decisions import First
 from ledger.engine.values.errors import (
     ChangedTooOften,
-    CredentialEnded,
     Forbidden,
     IdempotencyKeyReused,
     Invalid,
@@ -188,12 +187,8 @@ def _require_key(principal: Principal, group: Group) -> None:
     once more, and would have it for himself.
     """
     key = group.memory.asking_key(principal)
-    if key is None:
-        return
-    if key.revoked or key.has_expired(group.now):
-        raise Forbidden("The credential was revoked, or has expired.")
-    if principal.secret is not None and not key.has_secret(principal.secret, group.now):
-        raise CredentialEnded
+    if key is not None:
+        key.require_working(principal.secret, group.now)
 
 
 def _record(command: Command, refusal: Refused, group: Group) -> bool:

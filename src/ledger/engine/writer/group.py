@@ -33,11 +33,18 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values import errors
 from ledger.engine.values.errors import Invalid, Refused, Unavailable
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Actor, Event, FactIdentity, Folded, Identity, Recorded
+from ledger.engine.values.recorded import (
+    Actor,
+    Credential,
+    Event,
+    FactIdentity,
+    Folded,
+    Identity,
+    Recorded,
+)
 from ledger.engine.values.values import EARLIEST, format_id
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
-from ledger.features.keys.model import ApiKey
 from ledger.features.sign_in.tables import SessionRows
 from ledger.records import SINCE
 
@@ -255,7 +262,7 @@ class Group:
         )
         self._recorded.append(recorded)
         self.touched.add(aggregate.id)
-        if isinstance(aggregate, ApiKey):
+        if isinstance(aggregate, Credential):
             self.tables.keys.setdefault(aggregate.id, copy(aggregate))
         self.tables.note(recorded)
         if is_loaded:

@@ -27,8 +27,7 @@ from ledger.engine.log.vault import RunKey, Vault
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Folded, Identity, Recorded
-from ledger.features.keys.model import ApiKey
+from ledger.engine.values.recorded import Credential, Folded, Identity, Recorded
 from ledger.records import AGGREGATES, NOUNS
 
 _UNPACKED = 5_000
@@ -264,10 +263,10 @@ class Memory:
             raise NotFound(f"No such {NOUNS[kind]}.")
         return found
 
-    def asking_key(self, principal: Principal) -> ApiKey | None:
-        """The key of a credential, as it is now; None: the credential is no key."""
+    def asking_key(self, principal: Principal) -> Credential | None:
+        """The API key that asks, as it is now; None: the caller has none."""
         found = self.find(principal.id) if principal.type == "api_key" else None
-        return found if isinstance(found, ApiKey) else None
+        return found if isinstance(found, Credential) else None
 
     def activity(self, line_id: str) -> LineActivityRow:
         """The line's last activity and number of open runs."""

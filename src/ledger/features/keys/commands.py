@@ -16,7 +16,7 @@ import msgspec
 
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
-from ledger.engine.values.recorded import Event
+from ledger.engine.values.recorded import Credential, Event
 from ledger.engine.values.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.values.rendering import shown_as
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
@@ -82,7 +82,7 @@ class _KeyCommand(SubjectCommand):
         recorded = group.record(key, self._event(key, asking, group), group.now, self)
         return receipt(recorded, self._shown(key))
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
+    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
         raise NotImplementedError
 
     def _shown(self, key: ApiKey) -> bytes | None:
@@ -98,7 +98,7 @@ class UpdateApiKey(_KeyCommand):
     name: str | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
     expires_at: datetime | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
+    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
         name, expires_at = self.name, self.expires_at
         if expires_at is msgspec.UNSET:
             expires_at = key.expires_at
@@ -117,7 +117,7 @@ class RotateApiKey(_KeyCommand):
     token: str = field(kw_only=True)
     grace: timedelta = field(kw_only=True)
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
+    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
         _require_no_longer_life(key.expires_at, asking)
         return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, group.now)
 
@@ -130,7 +130,7 @@ class RevokeApiKey(_KeyCommand):
 
     action = "key.revoke"
 
-    def _event(self, key: ApiKey, asking: ApiKey | None, group: Group) -> Event:
+    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
         return key.revoke()
 
 
@@ -155,14 +155,14 @@ class TellOmitted(SubjectCommand):
         )
 
 
-def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datetime) -> None:
+def _check_expiry(expires_at: datetime | None, asking: Credential | None, now: datetime) -> None:
     """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
     _require_no_longer_life(expires_at, asking)
     if expires_at is not None and expires_at <= now:
         raise Invalid.at("/expires_at", "lies in the past")
 
 
-def _require_no_longer_life(expires_at: datetime | None, asking: ApiKey | None) -> None:
+def _require_no_longer_life(expires_at: datetime | None, asking: Credential | None) -> None:
     end = asking.expires_at if asking is not None else None
     if end is not None and (expires_at is None or expires_at > end):
         raise Forbidden("The key would outlive the credential, which expires.")

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.values.errors import InvalidState
+from ledger.engine.values.errors import CredentialEnded, Forbidden, InvalidState
 from ledger.engine.values.event_table import EventRow, Note
-from ledger.engine.values.recorded import Actor, Event, Folded, Recorded
+from ledger.engine.values.recorded import Actor, Credential, Event, Recorded
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import KEY_ID
 
@@ -84,7 +84,7 @@ API_KEY_TABLE: tuple[EventRow, ...] = (
 )
 
 
-class ApiKey(Folded):
+class ApiKey(Credential):
     """The state of one key, folded from its stream."""
 
     name: str | None = None
@@ -115,6 +115,13 @@ class ApiKey(Folded):
         )
 
     # Decisions.
+
+    def require_working(self, secret_hash: bytes | None, at: datetime) -> None:
+        """Raise Forbidden for a key that has ended, CredentialEnded for a secret that has."""
+        if self.revoked or self.has_expired(at):
+            raise Forbidden("The credential was revoked, or has expired.")
+        if secret_hash is not None and not self.has_secret(secret_hash, at):
+            raise CredentialEnded
 
     def update(self, *, name: str | None, expires_at: datetime | None) -> ApiKeyUpdated:
         """Change the settings; all settings are given. Refused if the key is revoked."""

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note, Part
-from ledger.engine.values.recorded import Event
+from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import Cause, ExecutionModel, HoldName, Origin, ProductLine
 from ledger.features.lines.model.health import SignalName, SignalStatus
 
@@ -137,6 +137,10 @@ class CheckInVoided(Event, frozen=True, kw_only=True):
     checked_in_at: datetime
     resource_id: str | None
 
+    def identities(self, recorded: Recorded) -> tuple[Identity, ...]:
+        own = recorded.identity
+        return () if own is None else (own._replace(name=self.fact_id).void,)
+
 
 class ResourceAllocated(Event, frozen=True, kw_only=True):
     """A resource was allocated to the line; it replaces an earlier resource with the same id."""
@@ -186,12 +190,18 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
     EventRow(HoldChanged, "execution.hold_changed", SAME, None, "execution.pause", PASSES, since=2),
     EventRow(
-        Resumed, "execution.resumed", SAME, "service_line.resumed", "execution.resume", PASSES
+        Resumed,
+        "execution.resumed",
+        SAME,
+        "service_line.resumed",
+        "execution.resume",
+        PASSES,
+        leads=True,
     ),
     EventRow(Blocked, "execution.blocked", SAME, "execution.blocked", None, PASSES),
     EventRow(Unblocked, "execution.unblocked", SAME, "execution.unblocked", None, PASSES),
     EventRow(WentIdle, "execution.idle", SAME, None, None, PASSES),
-    EventRow(Woken, "execution.active", SAME, None, None, PASSES),
+    EventRow(Woken, "execution.active", SAME, None, None, PASSES, leads=True),
     EventRow(Closed, "execution.closed", SAME, "service_line.closed", None, PASSES),
     EventRow(
         CheckedIn, "execution.checked_in", SAME, "execution.checked_in", None, Note.CHECKED_IN
@@ -202,7 +212,7 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
         _VOIDED,
         "execution.check_in_voided",
         None,
-        Note.CHECK_IN_VOIDED,
+        Note.IDENTIFIED,
     ),
     EventRow(
         ResourceAllocated, "resource.allocated", _RESOURCE, "resource.allocated", None, PASSES

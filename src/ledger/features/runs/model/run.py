@@ -4,7 +4,7 @@ Input, output and error arrive here already encrypted: the domain never sees the
 file has, in this order: events, state, decisions, fold.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import ClassVar, TypedDict
 
@@ -78,6 +78,9 @@ class RunRequested(RunEvent, frozen=True, kw_only=True):
     awaiting: Awaiting | None = None
     """Set if no run of that name was reported before."""
 
+    def identities(self, recorded: Recorded) -> Iterator[Identity]:
+        return _identities(self, recorded, gives_name=True)
+
 
 class RunStarted(RunEvent, frozen=True, kw_only=True):
     """A run began."""
@@ -95,6 +98,20 @@ class RunStarted(RunEvent, frozen=True, kw_only=True):
     lease_seconds: int | None = None
     parent_external_id: str | None = None
     awaiting: Awaiting | None = None
+
+    def identities(self, recorded: Recorded) -> Iterator[Identity]:
+        gives_name = self.run_id_origin is not None or self.gives_external_id
+        return _identities(self, recorded, gives_name=gives_name)
+
+
+def _identities(
+    body: RunRequested | RunStarted, recorded: Recorded, *, gives_name: bool
+) -> Iterator[Identity]:
+    """The run's name, and its place among the runs that await a parent of one name."""
+    if gives_name and body.external_id is not None:
+        yield recorded.name_of_run(body.external_id, body.attempt)
+    if body.awaiting is not None and body.parent_external_id is not None:
+        yield recorded.name_of_run(body.parent_external_id).awaiting(body.awaiting.rank)
 
 
 class RunParentGiven(RunEvent, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ The document lies beside the log; the event has its hash. The file has, in this 
 state, decisions, fold, what is shown.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Meta
 
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import SAME, EventRow, Note
-from ledger.engine.values.recorded import Actor, Event, Folded, Recorded, outside
+from ledger.engine.values.recorded import Actor, Event, Folded, Identity, Recorded, outside
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import STATEMENT_ID, InstantText
 
@@ -36,6 +37,11 @@ class StatementIssued(Event, frozen=True, kw_only=True, rename=outside):
     replaces: str | None = None
     """The id of the statement in whose place this one stands."""
 
+    def identities(self, recorded: Recorded) -> Iterator[Identity]:
+        yield Identity.of_document(self.organization_id, self.document_sha256)
+        if self.replaces is not None:
+            yield Identity.of_replacement(self.organization_id, self.replaces)
+
 
 class StatementWithdrawn(Event, frozen=True, kw_only=True):
     """A statement was withdrawn; its document stays readable."""
@@ -52,7 +58,7 @@ STATEMENT_TABLE: tuple[EventRow, ...] = (
         SAME,
         None,
         "statement.issue",
-        Note.STATEMENT_ISSUED,
+        Note.ISSUED,
         since=2,
     ),
     EventRow(

@@ -56,6 +56,9 @@ class AlertOpened(_OfAlert, frozen=True, kw_only=True):
     began_by: str
     """The begin of the condition, which identifies the alert with revision and subject."""
 
+    def identities(self, recorded: Recorded) -> tuple[Identity, ...]:
+        return (identity_of(recorded.organization_id or "", self),)
+
 
 class AlertReminded(_OfAlert, frozen=True, kw_only=True):
     """An alert is open still, and nobody has acknowledged it."""
@@ -89,7 +92,7 @@ _OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "tex
 
 # Columns: event, published type, published payload, fact, command, note.
 ALERT_TABLE: tuple[EventRow, ...] = (
-    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ALERT_OPENED, since=2),
+    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ISSUED, since=2),
     EventRow(AlertReminded, "alert.reminded", SAME, None, None, PASSES, since=2),
     EventRow(
         AlertAcknowledged, "alert.acknowledged", SAME, None, "alert.acknowledge", PASSES, since=2

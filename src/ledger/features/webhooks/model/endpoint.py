@@ -133,7 +133,7 @@ class WebhookDeleted(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 ENDPOINT_TABLE: tuple[EventRow, ...] = (
-    EventRow(WebhookCreated, None, None, None, "webhook.create", Note.ENDPOINT_CREATED),
+    EventRow(WebhookCreated, None, None, None, "webhook.create", Note.OWNED),
     EventRow(WebhookUpdated, None, None, None, "webhook.update", PASSES),
     EventRow(WebhookSecretRotated, None, None, None, "webhook.rotate_secret", PASSES),
     EventRow(WebhookDisabled, None, None, None, "webhook.disable", PASSES),
@@ -141,7 +141,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
     EventRow(WebhookDeliveryFailed, DELIVERY_FAILED, SAME, None, None, PASSES),
-    EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.ENDPOINT_DELETED),
+    EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.DISOWNED),
 )
 
 ENDPOINT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ENDPOINT_TABLE)
