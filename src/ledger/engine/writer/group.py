@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -45,7 +46,6 @@ from ledger.engine.values.recorded import (
 from ledger.engine.values.values import EARLIEST, format_id
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import IdempotencyKey, Outcome, Receipt, Request
-from ledger.features.sign_in.tables import SessionRows
 from ledger.records import SINCE
 
 EventTenant = tuple[str | None, str | None, str | None]
@@ -74,6 +74,18 @@ refused with 403 or 404 are decided anew."""
 _BY_CODE = {kind.code: kind for kind in LASTING}
 
 _FIRST_WINDOW = 16
+
+
+class SideRows(Protocol):
+    """Rows of a feature beside the log, which few groups are about."""
+
+    def __init__(self, append: Append) -> None: ...
+
+    def write(self) -> None:
+        """Write the changes; the statements are sent with the commit."""
+
+
+R = TypeVar("R", bound=SideRows)
 
 
 class Group:
@@ -113,6 +125,8 @@ class Group:
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
         """The stored leases that were read; None: the lease has not ended, or is no more."""
+
+        self._side_rows: dict[type[Any], Any] = {}
 
     def prepare(self, requests: Sequence[Request], now: datetime) -> None:
         """Load the data of the whole group, so that its commands seldom need reads of their own."""
@@ -277,10 +291,12 @@ class Group:
         last = msgspec.structs.replace(self._recorded[-1], causation_id=event_id)
         self._recorded[-1] = self.tables.last = last
 
-    @cached_property
-    def sessions(self) -> SessionRows:
-        """The sessions of people, which few groups are about."""
-        return SessionRows(self.append)
+    def rows(self, kind: type[R]) -> R:
+        """The rows of this class, as this append reads and changes them."""
+        if kind not in self._side_rows:
+            self._side_rows[kind] = kind(self.append)
+        found: R = self._side_rows[kind]
+        return found
 
     @cached_property
     def _spoken(self) -> int | None:
@@ -411,8 +427,8 @@ class Group:
             self.tables.heard,
             self._omitted.values(),
         )
-        if "sessions" in self.__dict__:
-            self.sessions.write()
+        for rows in self._side_rows.values():
+            rows.write()
 
     def _write(self, *, is_last: bool) -> None:
         rows = [

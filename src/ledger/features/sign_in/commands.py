@@ -23,6 +23,7 @@ from ledger.features.sign_in.model import (
     SessionEnded,
     SignedInBy,
 )
+from ledger.features.sign_in.tables import SessionRows
 
 MOST = 100
 """Sessions of a person; the oldest one ends when a further one begins."""
@@ -67,7 +68,7 @@ class BeginSession(_SessionCommand):
         self._row, self._seconds, self._former, self._person = row, seconds, former, person
 
     def decide(self, group: Group) -> Receipt:
-        sessions, now = group.sessions, group.now
+        sessions, now = group.rows(SessionRows), group.now
         over = sessions.of_secrets([self._former]) if self._former is not None else []
         over += sessions.beyond(MOST - 1, self._row.sub, self._row.issuer)
         lasting = (row for row in over if row.ends_at > now)
@@ -98,7 +99,7 @@ class EnterPlace(_SessionCommand):
         row = _found(group, self._session_id)
         row = in_place(row, self._place)
         position = _enter(group, row, self)
-        group.sessions.keep(row)
+        group.rows(SessionRows).keep(row)
         _show_name(group, row)
         return self._done(position)
 
@@ -146,7 +147,7 @@ class EndSessionsOfProvider(OwnCommand):
         self._of = issuer, sub, sid, until
 
     def decide(self, group: Group) -> Receipt:
-        rows = group.sessions.of_provider(*self._of)
+        rows = group.rows(SessionRows).of_provider(*self._of)
         position = max((_end(group, row, "provider", self) for row in rows), default=0)
         return Receipt("", (), position, duplicate=not rows)
 
@@ -167,7 +168,7 @@ class AskForClaims(_SessionCommand):
         waits = row.asked_at > group.now - timedelta(seconds=ASK_SECONDS)
         if row.checked_at != self._known_at or waits:
             return self._done(changed=False)
-        group.sessions.keep(row._replace(asked_at=group.now))
+        group.rows(SessionRows).keep(row._replace(asked_at=group.now))
         return self._done()
 
 
@@ -198,7 +199,7 @@ class KeepClaims(_SessionCommand):
             row = row._replace(claims=self._claims, checked_at=group.now)
         if self._ends_at is not None:
             row = row._replace(ends_at=min(row.ends_at, self._ends_at))
-        group.sessions.keep(row)
+        group.rows(SessionRows).keep(row)
         return self._done()
 
 
@@ -213,7 +214,7 @@ def in_place(row: SessionRow, place: Place) -> SessionRow:
 
 
 def _found(group: Group, session_id: str) -> SessionRow:
-    row = group.sessions.find(session_id)
+    row = group.rows(SessionRows).find(session_id)
     if row is None or row.ends_at <= group.now:
         raise NotFound(_UNKNOWN)
     return row
@@ -236,15 +237,15 @@ def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
 
 def _show_name(group: Group, row: SessionRow) -> None:
     """Let the organization that a person has entered see their names, if they are kept."""
-    person = None if row.issuer is None else group.sessions.person(row.sub)
+    person = None if row.issuer is None else group.rows(SessionRows).person(row.sub)
     if person is not None and row.organization_id is not None:
         organizations = sorted({*person.organizations, row.organization_id})
-        group.sessions.name_person(person._replace(organizations=organizations))
+        group.rows(SessionRows).name_person(person._replace(organizations=organizations))
 
 
 def _end(group: Group, row: SessionRow, by: EndedBy, command: OwnCommand | SubjectCommand) -> int:
     """Record the end of a session in each of its tenants; return the last position."""
-    group.sessions.end(row.session_id)
+    group.rows(SessionRows).end(row.session_id)
     session = group.memory.find(row.session_id)
     assert isinstance(session, Session)
     body, position = SessionEnded(by=by), 0
