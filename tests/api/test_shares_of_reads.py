@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.features.lines.page.views import Kept, KeptView
+from ledger.features.lines.kept_views import Kept, KeptView
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.streaming import Address, Listener, listening, narrow

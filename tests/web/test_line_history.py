@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ledger.features.feed.page import history
+from ledger.features.lines.page import history
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.random_life import history_of

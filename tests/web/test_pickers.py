@@ -2,6 +2,7 @@
 
 import pytest
 
+from ledger.features.directory import entries
 from ledger.features.directory.page import pickers
 from tests.support.boards import lines
 from tests.support.edge import Edge
@@ -91,7 +92,7 @@ def test_many_projects_are_listed_by_name_and_found_by_a_part_of_the_name(
 def test_of_more_entries_than_are_read_a_named_one_is_found_by_the_search(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pickers, "_READ", 1)
+    monkeypatch.setattr(entries, "_READ", 1)
     tags = [f"PROJ-26-011{number:03}" for number in range(101)]
     edge.accept(*(activation(edge.fresh_id(), project_tags=[tag]) for tag in tags))
     name(edge, "PROJ-26-011100", "Farthest")

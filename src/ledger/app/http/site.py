@@ -10,7 +10,7 @@ from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.features.directory.page import jump, palette, pickers
 from ledger.features.feed.page import audit, events
-from ledger.features.keys.page import keys
+from ledger.features.keys.page import keys, start
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.proof import page as integrity
 from ledger.features.runs import page as run
@@ -21,7 +21,7 @@ from ledger.features.webhooks.page import channels, webhooks
 
 PAGES = (
     sign_in.router,
-    sign_in.signed_in,
+    start.router,
     open_id.router,
     places.router,
     sessions.router,

@@ -17,6 +17,7 @@ from ledger.engine.values.values import KEY_ID
 from ledger.features.feed.routes import audit
 from ledger.features.lines.routes import executions
 from ledger.features.sign_in.page.persons import persons_of
+from ledger.features.sign_in.persons import persons_of
 from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.routes import watches
 from projections.directory import statements as directory

@@ -33,7 +33,7 @@ from ledger.engine.http.problems import (
     retry_after,
     status_of,
 )
-from ledger.engine.http.reading import Asking, services_of
+from ledger.engine.http.reading import Asking, Query, services_of
 from ledger.engine.http.writing import Sent
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import HOME, here, own_page, with_parameter
@@ -41,13 +41,13 @@ from ledger.engine.page.first_steps import FirstSteps
 from ledger.engine.page.lag import PageAsking, keep_written, lag_of
 from ledger.engine.page.navigation import BESIDE_ALERTS, home_of, places_of
 from ledger.engine.page.visits import keep_visit
-from ledger.engine.values.errors import Invalid, LedgerError
+from ledger.engine.values.errors import Invalid, LedgerError, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import parse_bound
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.sign_in.access.refreshing import Unconfirmed
 from ledger.features.sign_in.page import session
-from ledger.features.sign_in.page.persons import persons_of
+from ledger.features.sign_in.persons import persons_of
 from ledger.features.watches.page.bell import bell_of
 
 _logger = logging.getLogger(__name__)
@@ -292,6 +292,20 @@ def writes_of(
 async def read_answer(answer: Awaitable[Response], shown: type[T]) -> T:
     """The answer of an API endpoint, as the struct that it shows."""
     return msgspec.json.decode((await answer).body, type=shown)
+
+
+async def as_known(read: Callable[[Query], Awaitable[T]], as_of: str | None, sentence: str) -> T:
+    """Return what ``read`` reads as of the instant. Raises NotFound.
+
+    A record that exists now but was unknown at the instant is refused with ``sentence``.
+    """
+    try:
+        return await read(Query(as_of=as_of))
+    except NotFound:
+        if as_of is None:
+            raise
+        await read(Query())
+        raise NotFound(sentence) from None
 
 
 async def as_file(answer: Awaitable[Response], name: str | None = None) -> Response:

@@ -315,6 +315,14 @@ async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
     return SealedEntry(sealed_until, size, note, vkey, index, leaf, stored)
 
 
+async def seal_of(asking: Asking, position: int) -> SealedEntry | None:
+    """The event in the sealed log; None: it is not sealed yet."""
+    try:
+        return await sealed_entry(asking, position)
+    except Behind:
+        return None
+
+
 async def inclusion_of(asking: Asking, entry: SealedEntry, size: int) -> Inclusion:
     """The proof that the entry is in the tree of a size."""
     hashes = await _roots(asking, inclusion(entry.leaf_index, size))

@@ -1,36 +1,46 @@
 """The pages of all runs, of a line's runs, and of one run."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Identifier, Query, services_of
+from ledger.engine.http.reading import Asking, Identifier, Query, read_at, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
-from ledger.engine.page import charts
 from ledger.engine.page.addresses import with_parameter
-from ledger.engine.page.charts import Bar, Level
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips
 from ledger.engine.page.names import known_of_lines, name_of_line, names_of_actors, names_of_lines
-from ledger.engine.page.pages import PageRoute, as_file, go, of_organization, read_answer, show
+from ledger.engine.page.pages import (
+    PageRoute,
+    as_file,
+    as_known,
+    go,
+    of_organization,
+    read_answer,
+    show,
+)
 from ledger.engine.page.showing import summary
-from ledger.engine.values.values import ENDED, RUN_STATUSES
-from ledger.features.feed.page.history import as_known, run_events
+from ledger.engine.values.errors import NotFound
+from ledger.engine.values.values import RUN_STATUSES
+from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs import routes as runs
+from ledger.features.runs.chart import chart_of, timed_of
+from projections.feed.items import history_item
+from projections.feed.statements import run_events_read
 from projections.runs.shown import ShownRun
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-_HEIGHT = 180
 _BARS = 100
 _NAMES = tuple(runs.NamesFilters.model_fields)
 _FILTERS = ("status", "triggered_by", *_NAMES, "service_line_id", "workspace_id", "organization_id")
 _CHILDREN = 25
 """The most child runs on a run's page; a link leads to all of them."""
+_EVENTS = 10
+"""The most events on a run's page."""
 
 
 class LineRunsQuery(runs.NamesFilters, runs.RunsQuery, WrittenRange):
@@ -50,28 +60,6 @@ class RunsExportPageQuery(runs.RunsExportQuery):
     """The parameters of the API's export, of one organization."""
 
     organization_id: Identifier = None
-
-
-class Timed(NamedTuple):
-    """A run with its duration, so far if it is open; None if it never started."""
-
-    run: ShownRun
-    seconds: float | None
-    is_open: bool
-
-
-class RunsChart(NamedTuple):
-    """Runs as bars, oldest first."""
-
-    runs: list[Timed]
-    """Newest first, as in lists."""
-    bars: list[tuple[Timed, Bar]]
-    grid: list[Level]
-    """Empty if no run has a duration: then there is nothing to draw."""
-    labels: list[tuple[Timed, Bar]]
-    height: int
-    counts: dict[str, int]
-    """By status, without zeros."""
 
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
@@ -186,7 +174,7 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
         return (await read_answer(answer, AnswerOf[ShownRun])).data
 
     run = await as_known(read, query.as_of, "This run was not known yet at that time.")
-    events = await run_events(asking, run_id, query)
+    events = await _events(asking, run_id, query)
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
     answer = runs.all_runs_with_errors(asking, asked)
     children = await read_answer(answer, PageOf[ShownRun])
@@ -212,30 +200,13 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
     )
 
 
-def timed_of(run: ShownRun, seen_at: datetime) -> Timed:
-    """A run with its duration, at ``seen_at`` if it is still open."""
-    is_open = run.status not in ENDED
-    if run.duration_ms is not None:
-        return Timed(run, run.duration_ms / 1000, is_open)
-    if is_open and run.started_at is not None:
-        return Timed(run, max(0.0, (seen_at - run.started_at).total_seconds()), is_open)
-    return Timed(run, None, is_open)
-
-
-def chart_of(found: Sequence[ShownRun], seen_at: datetime) -> RunsChart:
-    """Runs, newest first, as bars on a logarithmic scale: a run may last milliseconds or weeks."""
-    timed = [timed_of(run, seen_at) for run in found]
-    rising = timed[::-1]
-    lengths = [run.seconds for run in timed if run.seconds is not None]
-    grid = charts.levels(lengths, _HEIGHT) if lengths else []
-    bars = charts.bars([run.seconds for run in rising], grid, _HEIGHT)
-    drawn = list(zip(rising, bars, strict=True))
-    counts = {status: sum(run.status == status for run in found) for status in RUN_STATUSES}
-    return RunsChart(
-        timed,
-        drawn,
-        grid,
-        [drawn[number] for number in charts.labelled(bars)],
-        _HEIGHT,
-        {status: count for status, count in counts.items() if count},
-    )
+async def _events(asking: Asking, run_id: str, query: Query) -> list[HistoryItem]:
+    """A run's own events, as its line's history has them."""
+    tenant = asking.tenant
+    read = run_events_read(frozenset(tenant), query.is_past)
+    parameters = {**tenant, "run_id": run_id, "limit": _EVENTS}
+    rows = await asking.rows(read, parameters, query)
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound("No such run."))
+    found = ",".join(history_item(row[2:]) for row in rows if row[2] is not None)
+    return msgspec.json.decode(f"[{found}]", type=list[HistoryItem])

@@ -15,8 +15,8 @@ from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.navigation import BESIDE_ALERTS, places_of
 from ledger.engine.page.pages import PageRoute, go, of_organization, read_answer, show
 from ledger.engine.values.errors import Behind, Forbidden, Invalid
+from ledger.features.directory.entries import FILTER, Kind, entries_of
 from ledger.features.directory.page.jump import place_of, writes_of_actor
-from ledger.features.directory.page.pickers import FILTER, Kind, entries_of
 from ledger.features.directory.routes.search import (
     MOST_CHARACTERS,
     Found,

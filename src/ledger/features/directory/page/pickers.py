@@ -3,26 +3,17 @@
 The board's panels load the list when they are opened, and again while a person types.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
-
 import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
-from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
-from ledger.engine.page.pages import PageRoute, read_answer, show
+from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.values.errors import Invalid
-from ledger.features.directory.routes import directory
-from ledger.features.directory.routes.directory import (
-    DirectoryQuery,
-    OrganizationsQuery,
-    ShownName,
-    ShownOrganization,
-)
+from ledger.features.directory.entries import FILTER, Kind, entries_of
+from ledger.features.directory.routes.directory import ShownName
 from ledger.features.directory.routes.search import (
     MOST_CHARACTERS,
     SearchQuery,
@@ -30,30 +21,11 @@ from ledger.features.directory.routes.search import (
     search_names,
 )
 from projections.directory.search.words import fold
-from projections.lines.statements import assignees_read
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-Named = Literal["workspace", "project", "resource"]
-Kind = Literal[Named, "assignee", "organization"]
-
-FILTER: Mapping[Kind, str] = {
-    "workspace": "workspace_id",
-    "project": "project_tag",
-    "resource": "resource_id",
-    "assignee": "assignee",
-    "organization": "organization_id",
-}
-"""The board's filter by each kind of entry."""
-
-OF_PAST: Sequence[Kind] = ("workspace", "project")
-"""The kinds of which a board of the past knows."""
-
 _SHOWN = 200
 """The entries of a page of the list."""
-
-_READ = 20
-"""The most pages of the API that are read; of more entries, the search finds those by name."""
 
 
 class DirectoryPageQuery(BaseModel):
@@ -68,20 +40,6 @@ class DirectoryPageQuery(BaseModel):
     """The board on which the chosen entry becomes a filter."""
     start: int = Field(default=0, ge=0, le=10**6)
     """How many entries stand on the pages before."""
-
-
-def kinds_for(asking: Asking, *, is_past: bool) -> Sequence[Kind]:
-    """The kinds that the board offers: only administrators see several organizations."""
-    kinds: Sequence[Kind] = OF_PAST if is_past else (*get_args(Named), "assignee")
-    return (*kinds, "organization") if asking.principal.is_admin and not is_past else kinds
-
-
-async def names_of_resources(asking: Asking, ids: Sequence[str]) -> Mapping[str, str]:
-    """The names of these resources, by id, of those that are among the first of the directory."""
-    if not any(ids):
-        return {}
-    found, _ = await entries_of(asking, "resource")
-    return {entry.id: entry.name for entry in found if entry.id in ids and entry.name}
 
 
 @router.get("/directory", openapi_extra=needs("read"))
@@ -109,39 +67,6 @@ async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
         addresses={entry.id: with_parameter(board, FILTER[query.type], entry.id) for entry in page},
         nobody=with_parameter(board, "unassigned", "true") if query.type == "assignee" else None,
     )
-
-
-async def entries_of(asking: Asking, kind: Kind) -> tuple[list[ShownName], bool]:
-    """The entries of a kind, and whether there are more of them than are read."""
-    found: list[ShownName] = []
-    if kind == "assignee":
-        most = 100 * _READ
-        tenant = asking.tenant
-        parameters = {**tenant, "limit": most + 1}
-        rows = await asking.rows(assignees_read(frozenset(tenant)), parameters)
-        found = [ShownName(name, None, lines) for _, name, lines in rows if name is not None]
-        return found[:most], len(found) > most
-    cursor: str | None = None
-    for _ in range(_READ):
-        page = await _page(asking, kind, cursor)
-        found += page.data
-        if not page.meta.has_more:
-            return found, False
-        cursor = page.meta.cursor
-    return found, True
-
-
-async def _page(
-    asking: Asking, kind: Named | Literal["organization"], cursor: str | None
-) -> PageOf[ShownName]:
-    if kind != "organization":
-        query = DirectoryQuery(type=kind, limit=100, cursor=cursor)
-        return await read_answer(directory.list_directory(asking, query), PageOf[ShownName])
-    asking.principal.require("admin")
-    asked = OrganizationsQuery(limit=100, cursor=cursor)
-    answer = directory.list_organizations(asking, asked)
-    page = await read_answer(answer, PageOf[ShownOrganization])
-    return PageOf([ShownName(o.organization_id, None, o.lines) for o in page.data], page.meta)
 
 
 async def _searched(asking: Asking, query: DirectoryPageQuery, known: set[str]) -> list[ShownName]:

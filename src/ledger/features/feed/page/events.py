@@ -22,7 +22,6 @@ from ledger.engine.page.log import (
 from ledger.engine.page.names import names_beside
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import summary
-from ledger.engine.values.errors import Behind
 from ledger.features.feed.envelopes import Envelope
 from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes import feeds
@@ -113,21 +112,13 @@ async def show_event(asking: Asking, event_id: str, query: Present) -> Response:
         asking.request,
         "event.html",
         event=event,
-        sealed=await seal_of(asking, event.position),
+        sealed=await proofs.seal_of(asking, event.position),
         proof_file=proof_file(event.id),
         # From the answer itself: the model would change the digits of numbers and instants.
         envelope=json.loads(body)["data"],
         summary=summary,
         **await _names(asking, [event], more=[event.workspace_id]),
     )
-
-
-async def seal_of(asking: Asking, position: int) -> proofs.SealedEntry | None:
-    """The event in the sealed log; None: it is not sealed yet."""
-    try:
-        return await proofs.sealed_entry(asking, position)
-    except Behind:
-        return None
 
 
 def proof_file(event_id: str) -> str:

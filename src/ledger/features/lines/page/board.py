@@ -16,13 +16,14 @@ from ledger.engine.page.names import names_for, names_of_actors
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import COLUMNS, columns_of
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
-from ledger.features.directory.page.pickers import kinds_for, names_of_resources
+from ledger.features.directory.entries import kinds_for, names_of_resources
 from ledger.features.feed.routes import streams
+from ledger.features.lines.kept_views import kept_of
 from ledger.features.lines.page.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
-from ledger.features.lines.page.filters import chips_of, title_of
-from ledger.features.lines.page.views import kept_of, tabs_of
+from ledger.features.lines.page.views import tabs_of
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import OF_NOW, Filters, LineCounts
+from ledger.features.lines.words import chips_of, title_of
 from projections.lines.rank import HEALTH, NEVER_DUE
 from projections.lines.shown import LineDetail, ReportedBlocker
 

@@ -14,7 +14,7 @@ from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.engine.values.values import State
 from ledger.features.lines.routes import executions
-from ledger.features.lines.routes.executions import Filters, LineCounts, LinesQuery
+from ledger.features.lines.routes.executions import Filters, LineCounts, LongLinesQuery
 from projections.lines.orders import Sort
 from projections.lines.shown import LineDetail
 
@@ -65,12 +65,6 @@ class FoundPage(NamedTuple):
     """The cursor of the page before; None: the page before is the first page, or there is none."""
     after: str | None
     """The cursor of the next page if there is one."""
-
-
-class LongLinesQuery(LinesQuery):
-    """The API's parameters, without its limit of a page."""
-
-    limit: int = MOST
 
 
 async def read_page(

@@ -21,6 +21,7 @@ from ledger.engine.page.names import name_of_line, names_for, names_of_actors
 from ledger.engine.page.pages import (
     Form,
     PageRoute,
+    as_known,
     go,
     idempotency_of,
     read_answer,
@@ -32,27 +33,26 @@ from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerErr
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.features.feed.envelopes import Envelope, HistoryItem
-from ledger.features.feed.page.history import (
-    as_known,
-    instant_at,
-    milliseconds_of,
-    place_in,
-    place_of,
-    scale_of,
-)
 from ledger.features.feed.routes import feeds, stories
 from ledger.features.feed.routes.stories import ShownUsage, UsageQuery
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.page.board import query_of
 from ledger.features.lines.page.board_pages import CURSOR, Beside, neighbours
+from ledger.features.lines.page.history import (
+    instant_at,
+    milliseconds_of,
+    place_in,
+    place_of,
+    scale_of,
+)
 from ledger.features.lines.page.standing import contrast, says
 from ledger.features.lines.page.timeline import band_of, life_of
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import AnyLineId, Filters
 from ledger.features.runs import routes as runs
-from ledger.features.runs.page import RunsChart, chart_of
-from ledger.features.watches.page.alerts import alerts_of_line, keepers_of
+from ledger.features.runs.chart import RunsChart, chart_of
+from ledger.features.watches.alerts import alerts_of_line, keepers_of
 from projections.lines.shown import LineDetail
 from projections.runs.shown import ShownRun
 from projections.watches.shown import ShownAlert

@@ -12,11 +12,11 @@ from ledger.engine.page.pages import read_answer
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import STATES, format_instant
-from ledger.features.feed.page.history import Scale
 from ledger.features.feed.routes import stories
 from ledger.features.feed.routes.stories import RangeQuery, ShownInterval, ShownTimeline
+from ledger.features.lines.page.history import Scale
+from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.model.watch import Severity
-from ledger.features.watches.page.alerts import SEVERITIES
 from projections.lines.shown import LineDetail
 from projections.watches.shown import ShownAlert
 

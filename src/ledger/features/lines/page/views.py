@@ -6,14 +6,12 @@ browser, as the zone and the colours are.
 
 import asyncio
 import base64
-import binascii
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import APIRouter, Request, Response
-from msgspec import Meta
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs, parse_query
@@ -22,12 +20,12 @@ from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, go, read_answer
 from ledger.engine.values.errors import Invalid
+from ledger.features.lines.kept_views import COOKIE, KeptView, kept_of
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import Filters, LineCounts
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-_COOKIE = "ledger_views"
 _YEAR = 365 * 86_400
 
 _MOST_BYTES = 3000
@@ -44,20 +42,6 @@ EVERYBODYS = (
 """The names and addresses of the views that every browser shows."""
 
 MINE = "Mine"
-
-
-class KeptView(msgspec.Struct, array_like=True):
-    """A view that a person keeps."""
-
-    name: Annotated[str, Meta(max_length=40)]
-    address: Annotated[str, Meta(max_length=1000)]
-
-
-class Kept(msgspec.Struct, array_like=True):
-    """The values that the browser keeps: the name of the person as an assignee, and the views."""
-
-    me: Annotated[str, Meta(max_length=200)] = ""
-    views: Annotated[list[KeptView], Meta(max_length=30)] = msgspec.field(default_factory=list)
 
 
 class Tab(NamedTuple):
@@ -82,15 +66,6 @@ class ViewForm(BaseModel):
     name: str | None = Field(default=None, max_length=40)
     forget: str | None = Field(default=None, max_length=40)
     me: str | None = Field(default=None, max_length=200)
-
-
-def kept_of(request: Request) -> Kept:
-    """The values that the browser keeps; none if its cookie is not of this form."""
-    try:
-        raw = base64.urlsafe_b64decode(request.cookies.get(_COOKIE, "") + "==")
-        return msgspec.json.decode(raw, type=Kept)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        return Kept()
 
 
 async def tabs_of(asking: Asking, board: str) -> Sequence[Tab]:
@@ -133,7 +108,7 @@ async def keep_view(asking: Asking, form: ViewForm) -> Response:
         raise Invalid.at("/name", "has no room: forget another view first")
     response = go(board)
     response.set_cookie(
-        _COOKIE,
+        COOKIE,
         base64.urlsafe_b64encode(raw).rstrip(b"=").decode(),
         max_age=_YEAR,
         path="/ui",

@@ -167,6 +167,12 @@ class LinesQuery(_Ordered, PageQuery):
     """The list's parameters."""
 
 
+class LongLinesQuery(LinesQuery):
+    """The list's parameters, without its limit of a page."""
+
+    limit: int
+
+
 class LinesExportQuery(Zoned, _Ordered):
     """The parameters of an export of lines."""
 

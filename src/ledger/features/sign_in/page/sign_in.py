@@ -3,20 +3,18 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.engine.http.lean import needs, parse_query
+from ledger.engine.http.lean import parse_query
 from ledger.engine.http.machinery.bodies import read_capped
 from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, status_of
-from ledger.engine.http.reading import Asking, Present, services_of
-from ledger.engine.page.addresses import HOME, START, own_page
+from ledger.engine.http.reading import services_of
+from ledger.engine.page.addresses import HOME, own_page
 from ledger.engine.page.navigation import home_of
-from ledger.engine.page.pages import PageRoute, go, read_form, refusal_page, show, sign_in_page
+from ledger.engine.page.pages import go, read_form, refusal_page, show, sign_in_page
 from ledger.engine.values.errors import RateLimited
-from ledger.features.keys.page.key_forms import PERMISSIONS
 from ledger.features.sign_in.access.authentication import address_of
 from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False)
-signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _LARGEST = 16 * 1024
 
@@ -95,18 +93,6 @@ async def sign_in(request: Request) -> Response:
     response = go(target or home_of(principal))
     session.keep(request, response, made.secret)
     return response
-
-
-@signed_in.get(START, openapi_extra=needs(None))
-async def show_start(asking: Asking, query: Present) -> Response:
-    """The permissions of a credential that may open no other page, and its first fact."""
-    may = asking.principal.permissions
-    return show(
-        asking.request,
-        "start.html",
-        may=[text for permission, text in PERMISSIONS.items() if permission in may],
-        may_report=not may.isdisjoint({"write", "admin"}),
-    )
 
 
 @router.post("/ui/sign-out")

@@ -31,13 +31,13 @@ from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
 from ledger.engine.values.values import format_id, format_instant
-from ledger.features.directory.page.pickers import entries_of, names_of_resources
+from ledger.features.directory.entries import entries_of, names_of_resources
 from ledger.features.feed.envelopes import Envelope
-from ledger.features.feed.page.events import seal_of
 from ledger.features.feed.routes import feeds
-from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
-from ledger.features.sign_in.page.persons import persons_of
+from ledger.features.lines.routes.executions import LongLinesQuery
+from ledger.features.proof.routes import seal_of
+from ledger.features.sign_in.persons import persons_of
 from ledger.features.usage.commands import IssueStatement, WithdrawStatement
 from ledger.features.usage.page.statement_forms import (
     IssueForm,

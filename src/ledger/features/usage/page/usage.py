@@ -16,9 +16,8 @@ from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.values import STATES
-from ledger.features.lines.page.board_pages import LongLinesQuery
 from ledger.features.lines.routes import executions
-from ledger.features.lines.routes.executions import Filters
+from ledger.features.lines.routes.executions import Filters, LongLinesQuery
 from ledger.features.usage.model.comparison import OF_PERIOD
 from ledger.features.usage.page.month_rows import (
     HEADS,

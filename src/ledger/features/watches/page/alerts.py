@@ -29,10 +29,9 @@ from ledger.engine.page.pages import (
 )
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
-from ledger.engine.values.recorded import Actor
-from ledger.features.lines.page.views import kept_of
+from ledger.features.lines.kept_views import kept_of
+from ledger.features.watches.alerts import SEVERITIES, keepers_of
 from ledger.features.watches.commands.alerts import AcknowledgeMany
-from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.routes import alerts as api
 from projections.watches.shown import AlertStatus, ShownAlert
 
@@ -43,8 +42,6 @@ _PERMISSION = "service_lines:manage"
 
 ORDER: tuple[AlertStatus, ...] = ("open", "acknowledged", "resolved")
 """The order of the list: alerts that nobody takes care of come first."""
-
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 
 _TOLD = 5
 """Alerts that the form of an acknowledgement names."""
@@ -208,11 +205,6 @@ def _exported(query: AlertsPageQuery, format: str) -> str:
     return _address(f"{PATH}/export", **query.given | more)
 
 
-def keepers_of(found: Sequence[ShownAlert]) -> set[Actor]:
-    """The actors that acknowledged these alerts."""
-    return {each.acknowledged.by for each in found if each.acknowledged is not None}
-
-
 @router.get("/export", openapi_extra=needs("read"))
 async def export_alerts(asking: Asking, query: api.AlertsExportQuery) -> Response:
     """The API's export, authenticated by the session."""
@@ -312,15 +304,3 @@ async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
 
 async def _alert(asking: Asking, alert_id: str, query: Query) -> ShownAlert:
     return (await read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])).data
-
-
-MOST_OF_LINE = 100
-"""The alerts of a line that are read at once."""
-
-
-async def alerts_of_line(
-    asking: Asking, line_id: str, query: Query, **more: Any
-) -> list[ShownAlert]:
-    """The alerts of a line, the latest due first unless ``more`` says otherwise."""
-    asked = api.AlertsQuery(service_line_id=line_id, as_of=query.as_of, limit=MOST_OF_LINE, **more)
-    return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data

@@ -20,13 +20,13 @@ from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_a
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.engine.values.values import format_instant
-from ledger.features.directory.page.pickers import entries_of
+from ledger.features.directory.entries import entries_of
 from ledger.features.directory.routes.directory import ShownName
+from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.starter_watches import STARTERS
 from ledger.features.watches.model.watch_hours import WEEKDAYS
-from ledger.features.watches.page.alerts import SEVERITIES
 from ledger.features.watches.page.watch_forms import (
     LINES_BY_MODEL,
     PRODUCT_LINES_SAID,

@@ -1,47 +1,30 @@
-"""A page in history: the slider over a line's events, and records not yet known at an instant."""
+"""The slider over a line's events."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.http.reading import Asking, Query, read_at
+from ledger.engine.http.reading import Asking, Query
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
 from ledger.engine.page.showing import Zone
-from ledger.engine.values.errors import NotFound
 from ledger.engine.values.rendering import ShownInstant
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.routes.stories import require_line
 from ledger.features.lines.routes.executions import require_line_id
 from projections.feed.items import history_item
-from projections.feed.statements import place_read, run_events_read
+from projections.feed.statements import place_read
 from projections.lines.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = 10
+"""The latest events that a place tells."""
 _TICKS = 500
 """The most ticks of the slider: on a wider slider they would touch each other."""
 _MARGIN = 12
 """After a closing, a scale goes on for this part of the line's life."""
-
-M = TypeVar("M")
-
-
-async def as_known(read: Callable[[Query], Awaitable[M]], as_of: str | None, sentence: str) -> M:
-    """Return what ``read`` reads as of the instant. Raises NotFound.
-
-    A record that exists now but was unknown at the instant is refused with ``sentence``.
-    """
-    try:
-        return await read(Query(as_of=as_of))
-    except NotFound:
-        if as_of is None:
-            raise
-        await read(Query())
-        raise NotFound(sentence) from None
 
 
 class Tick(msgspec.Struct):
@@ -91,18 +74,6 @@ async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
         f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}'
     )
     return msgspec.json.decode(text, type=ShownPlace)
-
-
-async def run_events(asking: Asking, run_id: str, query: Query) -> list[HistoryItem]:
-    """A run's own events, as its line's history has them."""
-    tenant = asking.tenant
-    read = run_events_read(frozenset(tenant), query.is_past)
-    parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
-    rows = await asking.rows(read, parameters, query)
-    if rows[0][1] is None:
-        raise read_at(rows, NotFound("No such run."))
-    found = ",".join(history_item(row[2:]) for row in rows if row[2] is not None)
-    return msgspec.json.decode(f"[{found}]", type=list[HistoryItem])
 
 
 class Scale(NamedTuple):
