@@ -17,16 +17,8 @@ from ledger.engine.http.problems import status_of
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.addresses import here, with_parameter
-from ledger.engine.page.names import names_of_actors, names_of_scopes
 from ledger.engine.page.pages import Form, go, idempotency_of, show
 from ledger.engine.values.errors import ChangedTooOften, NotFound, Refused
-from ledger.engine.values.recorded import Actor
-
-
-def _creators(things: Sequence[Any]) -> list[Actor]:
-    """The actors that created or issued these things, where they are told."""
-    created = (getattr(each, "created_by", getattr(each, "issued_by", None)) for each in things)
-    return [actor for actor in created if actor is not None]
 
 
 class RefusedForm(NamedTuple):
@@ -48,6 +40,8 @@ class Managed(NamedTuple):
     list_page: Callable[..., Awaitable[Response]]
     page: Callable[..., Awaitable[Response]]
     """The pages that show a refused form: of the list, and of a thing."""
+    names_of: Callable[[Asking, Sequence[Any]], Awaitable[Mapping[str, Any]]]
+    """The names that a page with these things shows, as values of its template."""
 
     async def show(
         self,
@@ -64,8 +58,7 @@ class Managed(NamedTuple):
             asking.request,
             template,
             200 if error is None else status_of(error),
-            scope_names=await names_of_scopes(asking, things),
-            key_names=await names_of_actors(asking, _creators(things)),
+            **await self.names_of(asking, things),
             query=query,
             done=self.done.get(getattr(query, "done", None)),
             refused=error,

@@ -11,7 +11,6 @@ from ledger.engine.http.reading import Asking, Identifier, Query, read_at, servi
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips
-from ledger.engine.page.names import known_of_lines, name_of_line, names_of_actors, names_of_lines
 from ledger.engine.page.pages import (
     PageRoute,
     as_file,
@@ -25,6 +24,8 @@ from ledger.engine.page.showing import summary
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.values import RUN_STATUSES
 from ledger.features.feed.envelopes import HistoryItem
+from ledger.features.feed.names import names_of_actors
+from ledger.features.lines.names import known_of_lines, name_of_line, names_of_lines
 from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs import routes as runs
 from ledger.features.runs.chart import chart_of, timed_of

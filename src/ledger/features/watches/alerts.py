@@ -1,14 +1,18 @@
-"""Alerts as pages of other features show them too."""
+"""Alerts, and the names of watches, as pages of other features show them too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.problems import UNBUILT
+from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.pages import read_answer
+from ledger.engine.page.rendering import ShownWatch
+from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.routes import alerts as api
+from ledger.features.watches.routes import watches
 from projections.watches.shown import ShownAlert
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
@@ -28,3 +32,15 @@ async def alerts_of_line(
     """The alerts of a line, the latest due first unless ``more`` says otherwise."""
     asked = api.AlertsQuery(service_line_id=line_id, as_of=query.as_of, limit=MOST_OF_LINE, **more)
     return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data
+
+
+async def names_of_watches(asking: Asking, organization_id: str | None = None) -> Mapping[str, str]:
+    """The names of the latest watches that the credential sees, at most 100, by id."""
+    if not asking.principal.may("read"):
+        return {}
+    query = TenantQuery(organization_id=organization_id, limit=100)
+    try:
+        found = await read_answer(watches.list_watches(asking, query), PageOf[ShownWatch])
+    except (Behind, *UNBUILT):
+        return {}
+    return {watch.id: watch.name for watch in found.data}

@@ -19,10 +19,10 @@ from ledger.engine.page.log import (
     chips,
     stream_address,
 )
-from ledger.engine.page.names import names_beside
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.features.feed.envelopes import Envelope
+from ledger.features.feed.names import names_beside
 from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes import feeds
 from ledger.features.proof import routes as proofs

@@ -19,6 +19,7 @@ from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.pages import Form, PageRoute, idempotency_of, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
+from ledger.features.feed.names import names_of_managed
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.model import KeyWithSecret, ShownKey
 from ledger.features.keys.page.key_forms import (
@@ -196,5 +197,6 @@ _KEYS = Managed(
     DONE,
     partial(show_keys, query=TenantQuery()),
     partial(show_key, query=KeyQuery()),
+    names_of_managed,
 )
 _KEYS.route_back(router, _PERMISSION)

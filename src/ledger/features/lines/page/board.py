@@ -12,11 +12,12 @@ from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import here, with_parameter
-from ledger.engine.page.names import names_for, names_of_actors
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import COLUMNS, columns_of
 from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.features.directory.entries import kinds_for, names_of_resources
+from ledger.features.directory.names import names_for
+from ledger.features.feed.names import names_of_actors
 from ledger.features.feed.routes import streams
 from ledger.features.lines.kept_views import kept_of
 from ledger.features.lines.page.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page

@@ -17,7 +17,6 @@ from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
 from ledger.engine.page.addresses import HOME, here, sender, with_parameter
 from ledger.engine.page.lag import unshown_hold
-from ledger.engine.page.names import name_of_line, names_for, names_of_actors
 from ledger.engine.page.pages import (
     Form,
     PageRoute,
@@ -32,11 +31,14 @@ from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
+from ledger.features.directory.names import names_for
 from ledger.features.feed.envelopes import Envelope, HistoryItem
+from ledger.features.feed.names import names_of_actors
 from ledger.features.feed.routes import feeds, stories
 from ledger.features.feed.routes.stories import ShownUsage, UsageQuery
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.lines.model.health import PENALTY
+from ledger.features.lines.names import name_of_line
 from ledger.features.lines.page.board import query_of
 from ledger.features.lines.page.board_pages import CURSOR, Beside, neighbours
 from ledger.features.lines.page.history import (

@@ -17,7 +17,6 @@ from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import chips
 from ledger.engine.page.managed import Managed, RefusedForm
-from ledger.engine.page.names import names_of_lines
 from ledger.engine.page.pages import (
     PageRoute,
     as_file,
@@ -33,7 +32,9 @@ from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimite
 from ledger.engine.values.values import format_id, format_instant
 from ledger.features.directory.entries import entries_of, names_of_resources
 from ledger.features.feed.envelopes import Envelope
+from ledger.features.feed.names import names_of_managed
 from ledger.features.feed.routes import feeds
+from ledger.features.lines.names import names_of_lines
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import LongLinesQuery
 from ledger.features.proof.routes import seal_of
@@ -300,5 +301,6 @@ _STATEMENTS = Managed(
     DONE,
     partial(show_new, query=NewQuery()),
     partial(show_statement, query=StatementQuery()),
+    names_of_managed,
 )
 _STATEMENTS.route_back(router, "read")

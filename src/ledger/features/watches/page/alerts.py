@@ -15,7 +15,6 @@ from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import here, own_page, with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, chips, stream_address
-from ledger.engine.page.names import names_for, names_of_actors, names_of_lines, names_of_watches
 from ledger.engine.page.pages import (
     Form,
     PageRoute,
@@ -29,8 +28,11 @@ from ledger.engine.page.pages import (
 )
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
+from ledger.features.directory.names import names_for
+from ledger.features.feed.names import names_of_actors
 from ledger.features.lines.kept_views import kept_of
-from ledger.features.watches.alerts import SEVERITIES, keepers_of
+from ledger.features.lines.names import names_of_lines
+from ledger.features.watches.alerts import SEVERITIES, keepers_of, names_of_watches
 from ledger.features.watches.commands.alerts import AcknowledgeMany
 from ledger.features.watches.routes import alerts as api
 from projections.watches.shown import AlertStatus, ShownAlert

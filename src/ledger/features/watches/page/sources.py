@@ -7,8 +7,8 @@ from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import PAGE_ROWS, chips
-from ledger.engine.page.names import names_of_lines
 from ledger.engine.page.pages import PageRoute, read_answer, show
+from ledger.features.lines.names import names_of_lines
 from ledger.features.sign_in.persons import persons_of
 from ledger.features.watches.model.watch import SourceSilent
 from ledger.features.watches.page.watch_forms import filled_in, offered

@@ -15,13 +15,13 @@ from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import chips
 from ledger.engine.page.managed import Managed, RefusedForm
-from ledger.engine.page.names import names_beside
 from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited, Unavailable
 from ledger.engine.values.values import format_instant
 from ledger.features.directory.entries import entries_of
 from ledger.features.directory.routes.directory import ShownName
+from ledger.features.feed.names import names_beside, names_of_managed
 from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.features.watches.model.shown import ShownWatch
@@ -297,5 +297,6 @@ _WATCHES = Managed(
     DONE,
     partial(show_new, query=NewWatchQuery()),
     partial(show_watch, query=WatchQuery()),
+    names_of_managed,
 )
 _WATCHES.route_back(router, "read")

@@ -19,7 +19,6 @@ from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.managed import Managed, RefusedForm
-from ledger.engine.page.names import names_of_watches
 from ledger.engine.page.pages import (
     Form,
     PageRoute,
@@ -33,6 +32,8 @@ from ledger.engine.values.errors import Invalid
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey
+from ledger.features.feed.names import names_of_managed
+from ledger.features.watches.alerts import names_of_watches
 from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.commands import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.features.webhooks.delivery.signing import ShownDelivery
@@ -263,5 +264,10 @@ async def _form(
 
 
 _CHANNELS = Managed(
-    PATH, "endpoint_id", {}, partial(ask_channel, query=NewChannelQuery()), ask_channel_change
+    PATH,
+    "endpoint_id",
+    {},
+    partial(ask_channel, query=NewChannelQuery()),
+    ask_channel_change,
+    names_of_managed,
 )

@@ -15,11 +15,12 @@ from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import chips, stream_address
 from ledger.engine.page.managed import Managed, RefusedForm
-from ledger.engine.page.names import names_of_watches
 from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.values import parse_bound
+from ledger.features.feed.names import names_of_managed
 from ledger.features.feed.published import TYPES
+from ledger.features.watches.alerts import names_of_watches
 from ledger.features.webhooks.commands import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -258,5 +259,6 @@ _ENDPOINTS = Managed(
     DONE,
     partial(show_webhooks, query=EndpointsQuery()),
     partial(show_webhook, query=DeliveriesPageQuery()),
+    names_of_managed,
 )
 _ENDPOINTS.route_back(router, _PERMISSION)

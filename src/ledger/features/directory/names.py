@@ -1,0 +1,71 @@
+"""The names of workspaces and projects that a page shows beside ids.
+
+Each name is the one of now, also where the page shows an instant of the past.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from ledger.engine.http.problems import UNBUILT
+from ledger.engine.http.reading import Asking
+from ledger.engine.values.errors import Behind
+from projections.directory import statements as directory
+from projections.lines.shown import LineDetail
+
+
+async def names_for(
+    asking: Asking, lines: Iterable[LineDetail], more: Iterable[str] = ()
+) -> Mapping[str, str]:
+    """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
+
+    Without the view of the directory, which a new version has to build first, a page shows ids.
+    """
+    ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
+    if not ids:
+        return {}
+    filters = asking.tenant
+    filters.pop("workspace", None)
+    parameters = {**filters, "ids": sorted(ids)}
+    try:
+        rows = await asking.rows(directory.names_read(frozenset(filters)), parameters)
+    except (Behind, *UNBUILT):
+        return {}
+    named: Mapping[str, str] = rows.once(
+        lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
+    )
+    return named
+
+
+class Scoped(Protocol):
+    """A key or an endpoint: what it may see is one workspace of an organization, or more."""
+
+    workspace_id: str | None
+
+    @property
+    def organization_id(self) -> str | None: ...
+
+
+async def names_of_scopes(asking: Asking, shown: Iterable[Scoped]) -> Mapping[tuple[str, str], str]:
+    """The names of the workspaces of these keys or endpoints, by organization and workspace.
+
+    Empty if the credential may not read names, or while the view of the directory is missing.
+    """
+    if not asking.principal.may("read"):
+        return {}
+    scopes = {
+        (each.organization_id, each.workspace_id)
+        for each in shown
+        if each.organization_id is not None and each.workspace_id is not None
+    }
+    if not scopes:
+        return {}
+    organizations, ids = zip(*sorted(scopes), strict=True)
+    parameters = {"ids": [*ids], "organizations": [*organizations]}
+    try:
+        rows = await asking.rows(directory.SCOPES, parameters)
+    except (Behind, *UNBUILT):
+        return {}
+    named: Mapping[tuple[str, str], str] = rows.once(
+        lambda answer: {(row[2], row[1]): row[3] for row in answer if row[1] is not None}
+    )
+    return named
