@@ -234,7 +234,7 @@ def test_the_picker_finds_every_action_by_what_people_call_it(edge: Edge, lively
     page = Visitor(edge, lively).get("/ui/audit")
     picked = [str(option["value"]) for option in page.all("select[name=action] option[value]")]
     found = frozenset[str]().union(*map(actions_of, filter(None, picked)))
-    assert ACTIONS - found == set(), "add a choice that finds it to engine/page/actions.py"
+    assert ACTIONS - found == set(), "add a choice that finds it to features/feed/page/actions.py"
     assert len(set(picked)) == len(picked)
     groups = {str(group["label"]) for group in page.all("select[name=action] optgroup")}
     assert {"Lines", "Check-ins", "Runs", "Webhooks"} <= groups

@@ -15,7 +15,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.staticfiles import StaticFiles
 
 from ledger.engine.http.problems import Unauthorized
-from ledger.engine.page.pages import content_policy, show, visitor_of
+from ledger.engine.page.pages import content_policy, show
+from ledger.features.sign_in.page.session import visitor_of
 
 router = APIRouter(include_in_schema=False)
 

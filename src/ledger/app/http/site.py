@@ -6,17 +6,21 @@ from starlette.types import Scope
 
 from ledger.app.http import docs
 from ledger.app.http.app import LedgerApi
+from ledger.engine.page.frame import Frame
 from ledger.engine.page.pages import make_ready, refusal_page
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.features.directory.page import jump, palette, pickers
 from ledger.features.feed.page import audit, events
+from ledger.features.feed.page.actions import label_of
 from ledger.features.keys.page import keys, start
 from ledger.features.lines.page import board, line, many, views
 from ledger.features.proof import page as integrity
 from ledger.features.runs import page as run
-from ledger.features.sign_in.page import open_id, places, sessions, sign_in
+from ledger.features.sign_in.page import open_id, places, refused, session, sessions, sign_in
+from ledger.features.sign_in.persons import persons_of
 from ledger.features.usage.page import compare, statements, usage
 from ledger.features.watches.page import alerts, sources, watches
+from ledger.features.watches.page.bell import bell_of
 from ledger.features.webhooks.page import channels, webhooks
 
 PAGES = (
@@ -48,6 +52,17 @@ PAGES = (
     palette.router,
 )
 
+FRAME = Frame(
+    visitor_of=session.visitor_of,
+    session_values=session.values_of,
+    sign_in=refused.sign_in,
+    sign_in_again=refused.sign_in_again,
+    persons_of=persons_of,
+    bell_of=bell_of,
+    label_of=label_of,
+)
+"""The parts of every page that features bring."""
+
 _NO_PAGE = "There is no page at this address."
 
 _unknown = APIRouter(include_in_schema=False)
@@ -72,6 +87,7 @@ async def show_nothing(request: Request, path: str) -> Response:
 
 def add_pages(app: LedgerApi) -> None:
     make_ready()
+    app.state.frame = FRAME
     answer_elsewhere, refuse_elsewhere = app.answer_nothing, app.refuse
 
     def answer_nothing(request: Request) -> Response:

@@ -1,10 +1,14 @@
 """The page: HTML under ``/ui``, made from the answers of the API's own routes.
 
     pages.py      the route of a page, its forms, its headers, and the page of a refusal
+    frame.py      what features bring to every page; ``ledger/app/http/site.py`` names it
+    navigation.py, addresses.py, visits.py, lag.py
+                  where pages are, where a visitor was, and how far a page is behind
     showing.py    instants, durations, numbers, names and events as people read them
     charts.py     the geometry of bands and bar charts
     log.py        parts shared by the logs: periods as people type them, active filters
     managed.py    parts shared by the pages of things that people manage
+    first_steps.py  commands to copy
     templates/    HTML            static/    style, script, and two unchanged libraries
 
 The pages themselves are in the features (``features/*/page``). ``app/http/site.py`` adds them to

@@ -7,17 +7,15 @@ whether it shows the write.
 
 from contextlib import suppress
 from datetime import timedelta
-from typing import NamedTuple
 
 from fastapi import Request, Response
 
 from ledger.engine.http.reading import Asking, services_of
-from ledger.engine.page.actions import label_of
+from ledger.engine.page.frame import frame_of
+from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.principal import EVERYONE
-from ledger.engine.values.values import format_id
 from ledger.engine.writer.request import Receipt
-from ledger.features.lines.model import execution_events as lines
 
 COOKIE = "ledger_written"
 
@@ -25,7 +23,7 @@ _KEPT_SECONDS = 600
 _PATIENCE = timedelta(seconds=3)
 """A page that lags less than this behind the writes of others says nothing."""
 
-_MOST = 1000
+MOST = 1000
 """More events behind are not counted."""
 
 _BESIDE = frozenset({"directory", "search"})
@@ -36,15 +34,6 @@ _BESIDE = frozenset({"directory", "search"})
 _UNSHOWN = """
 SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
     COALESCE(ledger.recorded_at(%(shown)s + 1), ledger.recorded_at(ledger.log_end()))
-"""
-
-# The latest pause or resume of a line behind a position, if the reader's tenant has the line.
-_HOLD = f"""
-SELECT s.position, ledger.recorded_at(s.position), s.topic
-FROM ledger.stored_events(ARRAY(
-    SELECT generate_series(%(shown)s + 1, least(%(shown)s + {_MOST}, ledger.log_end()))
-)) AS s
-WHERE s.stream = %(line_id)s AND s.topic = ANY(%(topics)s) ORDER BY s.position DESC LIMIT 1
 """
 
 
@@ -75,13 +64,13 @@ class Lag:
         if self.shown is None:
             return
         services, (position, action) = services_of(request), _written(request)
-        values = {"shown": self.shown, "most": _MOST}
+        values = {"shown": self.shown, "most": MOST}
         ((behind, since),) = await services.door.fetch(EVERYONE, _UNSHOWN, values)
         is_own = position > self.shown
         if not behind or not (is_own or services.clock() - since > _PATIENCE):
             return
-        count = f"{behind:,}" if behind <= _MOST else f"more than {_MOST:,}"
-        done = f"{label_of(action)}. " if is_own and action else ""
+        count = f"{behind:,}" if behind <= MOST else f"more than {MOST:,}"
+        done = f"{frame_of(request).label_of(action)}. " if is_own and action else ""
         self.said = f"{done}This page is {count} event{'s' * (behind != 1)} behind."
 
 
@@ -112,19 +101,3 @@ def keep_written(request: Request, response: Response) -> None:
             samesite="strict",
             secure=request.state.session.secure,
         )
-
-
-class UnshownHold(NamedTuple):
-    """The event by which a line was last paused or resumed, and which the page does not show."""
-
-    event_id: str
-    type: str
-
-
-async def unshown_hold(asking: Asking, line_id: str) -> UnshownHold | None:
-    """The latest pause or resume of a line that the page does not show yet, if there is one."""
-    topics = [lines.Paused.TOPIC, lines.Resumed.TOPIC]
-    values = {"shown": lag_of(asking.request).shown or 0, "line_id": line_id, "topics": topics}
-    for position, recorded_at, topic in await asking.fetch(_HOLD, values):
-        return UnshownHold(format_id("EVT", recorded_at.year, position), topic.partition("/")[0])
-    return None

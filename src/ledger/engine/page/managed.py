@@ -1,10 +1,9 @@
 """Pages of things that people manage: API keys, webhook endpoints and statements.
 
-The forms carry out the API's commands (``features/keys/routes/keys.py`` and others), with its
-checks and its records of refusals. A secret is shown in the answer to its form only. No address
-contains it, and only the same form, sent again, shows it again. In the browser's history the
-thing's address replaces the form's (``page.js``), so that Back and a reload show the thing, without
-the secret.
+The forms carry out the API's commands, with its checks and its records of refusals. A secret is
+shown in the answer to its form only. No address contains it, and only the same form, sent again,
+shows it again. In the browser's history the thing's address replaces the form's (``page.js``), so
+that Back and a reload show the thing, without the secret.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

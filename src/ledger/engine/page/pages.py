@@ -36,8 +36,9 @@ from ledger.engine.http.problems import (
 from ledger.engine.http.reading import Asking, Query, services_of
 from ledger.engine.http.writing import Sent
 from ledger.engine.page import showing
-from ledger.engine.page.addresses import HOME, here, own_page, with_parameter
+from ledger.engine.page.addresses import here, own_page, with_parameter
 from ledger.engine.page.first_steps import FirstSteps
+from ledger.engine.page.frame import frame_of
 from ledger.engine.page.lag import PageAsking, keep_written, lag_of
 from ledger.engine.page.navigation import BESIDE_ALERTS, home_of, places_of
 from ledger.engine.page.visits import keep_visit
@@ -45,10 +46,6 @@ from ledger.engine.values.errors import Invalid, LedgerError, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import parse_bound
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.features.sign_in.access.refreshing import Unconfirmed
-from ledger.features.sign_in.page import session
-from ledger.features.sign_in.persons import persons_of
-from ledger.features.watches.page.bell import bell_of
 
 _logger = logging.getLogger(__name__)
 
@@ -147,17 +144,6 @@ def gathered(values: Mapping[str, Any], prefix: str, field: str) -> dict[str, An
     return rest | {field: ",".join(name.removeprefix(prefix) for name in boxes)}
 
 
-async def visitor_of(request: Request) -> Principal:
-    """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
-    found = await session.session_of(request)
-    session.require_own_origin(request)
-    principal = found.visitor.principal
-    if principal is None:
-        raise session.ChoosePlace("Choose an organization first.")
-    request.state.session, request.state.principal = found, principal
-    return principal
-
-
 class PageResponse(Response):
     """A page, whose text is made in slices: at last when it is sent."""
 
@@ -204,7 +190,7 @@ class PageRoute(LeanRoute):
     """The route of a page: the session identifies its caller, and a refusal is a page too."""
 
     async def identify(self, request: Request) -> Principal:
-        return await visitor_of(request)
+        return await frame_of(request).visitor_of(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         if isinstance(error, Unauthorized) and request.method == "POST":
@@ -237,7 +223,7 @@ class PageRoute(LeanRoute):
             if isinstance(response, PageResponse):
                 keep_visit(request, response)
                 if response.is_whole:
-                    await bell_of(request).look(request)
+                    await frame_of(request).bell_of(request).look(request)
                 await lag_of(request).look(request)
                 if lag_of(request).said:
                     response.headers["Ledger-Behind"] = lag_of(request).said
@@ -327,23 +313,19 @@ def show(
     address = shown_at or here(request)
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
-    found: session.BrowserSession | None = getattr(request.state, "session", None)
-    persons = persons_of(request)
+    frame = frame_of(request)
+    persons = frame.persons_of(request)
     now, zone = services.clock(), showing.zone_of(request)
     as_of, instant = _asked(request, now)
     # A cursor of a list as of one instant is meaningless in the list as of another.
     first_page = with_parameter(address, "cursor", None)
     common = {
+        **frame.session_values(request),
         "request": request,
         "status": status,
         "principal": principal,
-        "form_key": found.form_key if found is not None else None,
         "request_key": secrets.token_urlsafe(12),
         "zone": zone,
-        "tenants_granted": sorted(map(session.named, found.visitor.places))
-        if found is not None
-        else (),
-        "tenant_entered": session.place_of(principal) if principal is not None else None,
         "theme": (theme := showing.theme_of(request)),
         "next_theme": showing.theme_after(theme),
         "as_of": as_of,
@@ -361,7 +343,7 @@ def show(
         "static": showing.static,
         "link": _linker(as_of),
         "lag": lag_of(request),
-        "bell": bell_of(request),
+        "bell": frame.bell_of(request),
         "beside_alerts": BESIDE_ALERTS,
         "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and principal.may("read"),
@@ -396,43 +378,20 @@ def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None
     return None, None
 
 
-def sign_in_page(request: Request, status: int = 200, **context: Any) -> Response:
-    """The page that offers the ways to sign in."""
-    rules = services_of(request).sessions.rules
-    provider = rules.provider and rules.provider.config.name
-    return show(
-        request,
-        "sign_in.html",
-        status,
-        provider=provider,
-        takes_tokens=rules.takes_tokens,
-        idle=rules.idle,
-        **context,
-    )
-
-
 def refusal_page(request: Request, error: LedgerError, **context: Any) -> Response:
     """The page of a refusal, with its HTTP status; without a session, the sign-in page."""
-    status = status_of(error)
-    if isinstance(error, session.ChoosePlace):
-        return go(with_parameter("/ui/place", "next", here(request)))
-    if isinstance(error, Unauthorized):
-        request.state.principal = request.state.session = None
-        context = {"next": here(request), "reason": error.detail} | context
-        if session.comes_from_elsewhere(request):
-            return show(request, "arrival.html", next=here(request))
-        response = sign_in_page(request, status, **context)
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+    frame = frame_of(request)
+    if (page := frame.sign_in(request, error, context)) is not None:
+        return page
     response = show(
         request,
         "refusal.html",
-        status,
+        status_of(error),
         title=STATUS[error.code][1],
         error=error,
         places=error.errors if isinstance(error, Invalid) else (),
         meant=_meant(request, error),
-        sign_in_again=_sign_in_again(request, error),
+        sign_in_again=frame.sign_in_again(request, error),
         request_id=request.state.request_id,
         **context,
     )
@@ -455,14 +414,6 @@ def _meant(request: Request, error: LedgerError) -> str | None:
         return own_page(request.query_params["next"])
     left = reduce(lambda rest, name: with_parameter(rest, name, None), wrong, address)
     return left if left != address else request.url.path
-
-
-def _sign_in_again(request: Request, error: LedgerError) -> str | None:
-    """The address of a new sign-in, for a session that the provider does not confirm."""
-    if not isinstance(error, Unconfirmed) or services_of(request).only_reads:
-        return None
-    target = here(request) if request.method in ("GET", "HEAD") else HOME
-    return with_parameter("/ui/oidc/sign-in", "next", target)
 
 
 def _without_blanks(query: bytes) -> str | None:

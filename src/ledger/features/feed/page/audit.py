@@ -8,13 +8,13 @@ from pydantic import Field
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
-from ledger.engine.page.actions import GROUPS, label_of, labels_of
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.values.values import ActorType
 from ledger.features.feed.audited import Outcome, actions_of
 from ledger.features.feed.envelopes import AuditEntry
 from ledger.features.feed.names import names_beside
+from ledger.features.feed.page.actions import GROUPS, label_of, labels_of
 from ledger.features.feed.published import TYPES, UNCHANGED_HEALTH
 from ledger.features.feed.routes import audit
 

@@ -16,7 +16,7 @@ from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
 from ledger.engine.page.addresses import HOME, here, sender, with_parameter
-from ledger.engine.page.lag import unshown_hold
+from ledger.engine.page.lag import MOST, lag_of
 from ledger.engine.page.pages import (
     Form,
     PageRoute,
@@ -30,13 +30,14 @@ from ledger.engine.page.pages import (
 from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_instant
+from ledger.engine.values.values import LATEST, MODELS_WITH_RUNS, format_id, format_instant
 from ledger.features.directory.names import names_for
 from ledger.features.feed.envelopes import Envelope, HistoryItem
 from ledger.features.feed.names import names_of_actors
 from ledger.features.feed.routes import feeds, stories
 from ledger.features.feed.routes.stories import ShownUsage, UsageQuery
 from ledger.features.lines.commands.lines import Pause, Resume
+from ledger.features.lines.model import execution_events as events
 from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.names import name_of_line
 from ledger.features.lines.page.board import query_of
@@ -65,6 +66,16 @@ _LAST = milliseconds_of(LATEST)
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
 _From = Annotated[str | None, Field(alias="from", max_length=8000)]
 _Place = Annotated[str | None, Field(pattern=CURSOR)]
+
+
+# The latest pause or resume of a line behind a position, if the reader's tenant has the line.
+_HOLD = f"""
+SELECT s.position, ledger.recorded_at(s.position), s.topic
+FROM ledger.stored_events(ARRAY(
+    SELECT generate_series(%(shown)s + 1, least(%(shown)s + {MOST}, ledger.log_end()))
+)) AS s
+WHERE s.stream = %(line_id)s AND s.topic = ANY(%(topics)s) ORDER BY s.position DESC LIMIT 1
+"""
 
 
 class LineQuery(Query):
@@ -105,6 +116,13 @@ class Entered(NamedTuple):
     action: str
     form: ManageForm
     error: LedgerError
+
+
+class UnshownHold(NamedTuple):
+    """The event by which a line was last paused or resumed, and which the page does not show."""
+
+    event_id: str
+    type: str
 
 
 class Month(NamedTuple):
@@ -238,7 +256,7 @@ async def _page(
     )
     unshown = None
     if entered is not None and entered.error.code == InvalidState.code:
-        unshown = await unshown_hold(asking, line_id)
+        unshown = await _unshown_hold(asking, line_id)
     beside, alerts = await asyncio.gather(
         _beside(asking, line, query, board), _alerts(asking, line_id, query)
     )
@@ -376,3 +394,12 @@ async def _runs(
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
     answer = runs.runs_with_errors(asking, line.service_line_id, asked)
     return chart_of((await read_answer(answer, PageOf[ShownRun])).data, seen_at)
+
+
+async def _unshown_hold(asking: Asking, line_id: str) -> UnshownHold | None:
+    """The latest pause or resume of a line that the page does not show yet, if there is one."""
+    topics = [events.Paused.TOPIC, events.Resumed.TOPIC]
+    values = {"shown": lag_of(asking.request).shown or 0, "line_id": line_id, "topics": topics}
+    for position, recorded_at, topic in await asking.fetch(_HOLD, values):
+        return UnshownHold(format_id("EVT", recorded_at.year, position), topic.partition("/")[0])
+    return None

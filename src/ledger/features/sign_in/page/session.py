@@ -7,6 +7,7 @@ form of a tenant that was left changes nothing in the one that was entered.
 """
 
 import hmac
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -79,6 +80,17 @@ async def session_of(request: Request) -> BrowserSession:
     return BrowserSession(visitor, secret, secure)
 
 
+async def visitor_of(request: Request) -> Principal:
+    """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
+    found = await session_of(request)
+    require_own_origin(request)
+    principal = found.visitor.principal
+    if principal is None:
+        raise ChoosePlace("Choose an organization first.")
+    request.state.session, request.state.principal = found, principal
+    return principal
+
+
 async def session_to_end(request: Request) -> BrowserSession:
     """The request's session, also while nobody can tell what its person may.
 
@@ -87,6 +99,17 @@ async def session_to_end(request: Request) -> BrowserSession:
     secret, secure = _cookie(request)
     row = await services_of(request).sessions.row_of(secret)
     return BrowserSession(Visitor(row, None, {}), secret, secure)
+
+
+def values_of(request: Request) -> dict[str, Any]:
+    """What templates show of the request's session."""
+    found: BrowserSession | None = getattr(request.state, "session", None)
+    principal: Principal | None = getattr(request.state, "principal", None)
+    return {
+        "form_key": None if found is None else found.form_key,
+        "tenants_granted": () if found is None else sorted(map(named, found.visitor.places)),
+        "tenant_entered": None if principal is None else place_of(principal),
+    }
 
 
 def made_for(request: Request) -> Made:
