@@ -7,8 +7,8 @@
     showing.py    instants, durations, numbers, names and events as people read them
     charts.py     the geometry of bands and bar charts
     log.py        parts shared by the logs: periods as people type them, active filters
-    managed.py    parts shared by the pages of things that people manage
-    first_steps.py  commands to copy
+    managed.py, first_steps.py
+                  pages of things that people manage, and commands to copy
     templates/    HTML            static/    style, script, and two unchanged libraries
 
 The pages themselves are in the features (``features/*/page``). ``app/http/site.py`` adds them to
