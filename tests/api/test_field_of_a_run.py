@@ -123,7 +123,7 @@ def test_json_and_openapi_and_csv_have_each_shown_field(edge: Edge) -> None:
 
 
 def test_the_page_of_a_run_says_each_shown_field() -> None:
-    page = (ROOT / "src/ledger/engine/page/templates/run.html").read_text()
+    page = (ROOT / "src/ledger/features/runs/page/templates/run.html").read_text()
     # The duration is that of an open run, too.
     said = {name for name in SHOWN if f"run.{name}" in page} | {"duration_ms"}
     assert set(SHOWN) - said == set()

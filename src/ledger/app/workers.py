@@ -18,12 +18,12 @@ from fastapi import FastAPI
 from ledger.app import Role, serves
 from ledger.app.composition.api import create_api, create_reading_api
 from ledger.app.composition.loops import Dispatching, Loops, Sealing
+from ledger.app.http import site
 from ledger.app.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.app.settings import Settings
 from ledger.engine.background import Parts
 from ledger.engine.http.machinery.access_log import AccessLog
 from ledger.engine.http.machinery.connection import Connection
-from ledger.engine.page import pages
 from ledger.engine.telemetry.setup import begin_logging
 from ledger.engine.writer.turns import Board, Neighbours, create_board
 
@@ -32,7 +32,7 @@ __all__ = ["create_board"]
 
 def make_ready() -> None:
     """Do the work once, before the fork, that each child would do otherwise."""
-    pages.make_ready()
+    site.make_ready()
 
 
 class _Server(uvicorn.Server):

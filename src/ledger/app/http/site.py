@@ -7,15 +7,15 @@ from starlette.types import Scope
 from ledger.app.http import docs
 from ledger.app.http.app import LedgerApi
 from ledger.engine.page.frame import Frame
-from ledger.engine.page.pages import make_ready, refusal_page
+from ledger.engine.page.pages import refusal_page, templates_of
 from ledger.engine.values.errors import LedgerError, NotFound
 from ledger.features.directory.page import jump, palette, pickers
 from ledger.features.feed.page import audit, events
 from ledger.features.feed.page.actions import label_of
 from ledger.features.keys.page import keys, start
 from ledger.features.lines.page import board, line, many, views
-from ledger.features.proof import page as integrity
-from ledger.features.runs import page as run
+from ledger.features.proof.page import integrity
+from ledger.features.runs.page import runs
 from ledger.features.sign_in.page import open_id, places, refused, session, sessions, sign_in
 from ledger.features.sign_in.persons import persons_of
 from ledger.features.usage.page import compare, statements, usage
@@ -39,7 +39,7 @@ PAGES = (
     watches.router,
     sources.router,
     many.router,
-    run.router,
+    runs.router,
     statements.router,
     events.router,
     audit.router,
@@ -53,6 +53,18 @@ PAGES = (
 )
 
 FRAME = Frame(
+    templates=templates_of(
+        "ledger.features.directory.page",
+        "ledger.features.feed.page",
+        "ledger.features.keys.page",
+        "ledger.features.lines.page",
+        "ledger.features.sign_in.page",
+        "ledger.features.usage.page",
+        "ledger.features.watches.page",
+        "ledger.features.webhooks.page",
+        "ledger.features.runs.page",
+        "ledger.features.proof.page",
+    ),
     visitor_of=session.visitor_of,
     session_values=session.values_of,
     sign_in=refused.sign_in,
@@ -83,6 +95,12 @@ class _Static(StaticFiles):
 async def show_nothing(request: Request, path: str) -> Response:
     """Answer every unknown address below ``/ui`` with the page of a 404."""
     return refusal_page(request, NotFound(_NO_PAGE))
+
+
+def make_ready() -> None:
+    """Compile every template at start, so that the first visitor need not wait for it."""
+    for name in FRAME.templates.list_templates():
+        FRAME.templates.get_template(name)
 
 
 def add_pages(app: LedgerApi) -> None:

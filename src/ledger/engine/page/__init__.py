@@ -9,7 +9,7 @@
     log.py        parts shared by the logs: periods as people type them, active filters
     managed.py, first_steps.py
                   pages of things that people manage, and commands to copy
-    templates/    HTML            static/    style, script, and two unchanged libraries
+    templates/    the frame       static/    style, script, and two unchanged libraries
 
 The pages themselves are in the features (``features/*/page``). ``app/http/site.py`` adds them to
 the application.

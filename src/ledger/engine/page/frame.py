@@ -1,22 +1,23 @@
-"""What features bring to every page: visitors and their sign-in, persons, the bell, actions."""
+"""The parts that features bring to every page: visitors and their sign-in, persons, the bell, actions."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from fastapi import Request, Response
+from jinja2 import Environment
 
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
 
 
-class Read(Protocol):
+class ReadLast(Protocol):
     """A part of a page that is read after the page's own answers."""
 
     async def look(self, request: Request) -> None: ...
 
 
-class Persons(Read, Protocol):
+class NamesOfPersons(ReadLast, Protocol):
     """The persons whose names a page shows."""
 
     def note(self, actors: Iterable[Actor], credentials: Iterable[str] = ()) -> None: ...
@@ -25,16 +26,17 @@ class Persons(Read, Protocol):
 class Frame(NamedTuple):
     """The parts; ``ledger/app/http/site.py`` names them."""
 
+    templates: Environment
     visitor_of: Callable[[Request], Awaitable[Principal]]
     """Identifies the visitor. Raises Unauthorized, or Forbidden for another site's request."""
     session_values: Callable[[Request], Mapping[str, Any]]
-    """What templates show of the visitor's session."""
+    """The values of templates that depend on the visitor's session."""
     sign_in: Callable[[Request, LedgerError, Mapping[str, Any]], Response | None]
     """The page on which a visitor signs in after this refusal; None: that would not help."""
     sign_in_again: Callable[[Request, LedgerError], str | None]
     """The address of a new sign-in, where it may lift a refusal of the session."""
-    persons_of: Callable[[Request], Persons]
-    bell_of: Callable[[Request], Read]
+    persons_of: Callable[[Request], NamesOfPersons]
+    bell_of: Callable[[Request], ReadLast]
     label_of: Callable[[str], str]
     """The label of a recorded action."""
 

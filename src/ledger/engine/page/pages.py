@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote, urlencode
 import msgspec
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
@@ -88,22 +88,20 @@ _ADDRESS = re.compile(
 """Where an address of ours begins in a page. A user's text cannot look like such a place, since
 templates escape its quotation marks."""
 
-_templates = Environment(
-    loader=PackageLoader("ledger.engine.page"),
-    autoescape=select_autoescape(),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    finalize=showing.harmless,
-    auto_reload=False,
-)
-_templates.filters.update(showing.FILTERS)
 
-
-def make_ready() -> None:
-    """Compile every template at start, so that the first visitor need not wait for it."""
-    for name in _templates.list_templates():
-        _templates.get_template(name)
+def templates_of(*packages: str) -> Environment:
+    """The templates of the frame, and of these packages of pages, whose names are all different."""
+    made = Environment(
+        loader=ChoiceLoader([*map(PackageLoader, ("ledger.engine.page", *packages))]),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=showing.harmless,
+        auto_reload=False,
+    )
+    made.filters.update(showing.FILTERS)
+    return made
 
 
 class Form(BaseModel):
@@ -355,7 +353,7 @@ def show(
         # The names of persons, by actor.
         "persons": persons,
     }
-    made = _templates.get_template(template)
+    made = frame.templates.get_template(template)
     if principal is not None and made.blocks:  # the frame shows who is signed in
         persons.note([], [principal.id])
     text = made.generate(common | context)

@@ -102,7 +102,7 @@ async def session_to_end(request: Request) -> BrowserSession:
 
 
 def values_of(request: Request) -> dict[str, Any]:
-    """What templates show of the request's session."""
+    """The values of templates that depend on the request's session."""
     found: BrowserSession | None = getattr(request.state, "session", None)
     principal: Principal | None = getattr(request.state, "principal", None)
     return {
