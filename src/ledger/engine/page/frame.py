@@ -1,4 +1,4 @@
-"""The parts that features bring to every page: visitors and their sign-in, persons, the bell, actions."""
+"""The parts that features bring to every page: visitors and sign-in, persons, the bell, actions."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol

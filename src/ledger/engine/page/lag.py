@@ -12,7 +12,6 @@ from fastapi import Request, Response
 
 from ledger.engine.http.reading import Asking, services_of
 from ledger.engine.page.frame import frame_of
-from ledger.engine.postgres.pool.scope import EVERYONE
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.principal import EVERYONE
 from ledger.engine.writer.request import Receipt

@@ -7,9 +7,9 @@ from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import Asking, Query, TenantQuery
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.pages import read_answer
-from ledger.engine.page.rendering import ShownWatch
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
+from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.routes import alerts as api
 from ledger.features.watches.routes import watches

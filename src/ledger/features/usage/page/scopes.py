@@ -13,9 +13,7 @@ from ledger.engine.page.pages import go, read_answer
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
 from ledger.features.directory.entries import Kind, names_of_resources
 from ledger.features.directory.names import names_for
-from ledger.features.directory.page.pickers import Kind, names_of_resources
 from ledger.features.lines.names import names_of_lines
-from ledger.features.lines.page.filters import chips_of
 from ledger.features.lines.words import chips_of
 from ledger.features.usage.routes import compare
 from ledger.features.usage.routes.compare import ComparePage, ComparePageQuery, CompareQuery
