@@ -38,9 +38,6 @@ from ledger.records import AGGREGATES, EVENT_TABLE
 
 OwnedRow = EndpointRow | OrganizationWatchRow
 
-_LEADING = frozenset(row.event for row in EVENT_TABLE if row.leads)
-"""Events that may stand just before the event that caused them."""
-
 
 class First(NamedTuple):
     """The event that has an identity, and the EVT ids of its receipt."""
@@ -54,7 +51,7 @@ class First(NamedTuple):
     def of(cls, event: Recorded, before: Recorded | None = None) -> "First":
         """``before`` is the event at the position before, if there is one."""
         own = event.event_id
-        is_led = before is not None and type(before.body) in _LEADING
+        is_led = before is not None and before.body.LEADS
         if before is None or not is_led or before.causation_id != own:
             return cls(event, (own,))
         return cls(event, (own, before.event_id))

@@ -90,5 +90,3 @@ class EventRow(NamedTuple):
     since: int = 1
     """The language that first had the event. A newer one is recorded only while no node beats that
     does not understand it (contract, Several nodes)."""
-    leads: bool = False
-    """Whether the event may stand just before the event that caused it."""

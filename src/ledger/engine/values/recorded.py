@@ -28,6 +28,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     TOPIC: ClassVar[str]
+    LEADS: ClassVar[bool] = False
+    """Whether the event may stand just before the event that caused it."""
 
     def identities(self, recorded: "Recorded") -> Iterable["Identity"]:
         """The identities that the event has beside that of its fact."""

@@ -79,8 +79,6 @@ _FIRST_WINDOW = 16
 class SideRows(Protocol):
     """Rows of a feature beside the log, which few groups are about."""
 
-    def __init__(self, append: Append) -> None: ...
-
     def write(self) -> None:
         """Write the changes; the statements are sent with the commit."""
 
@@ -126,7 +124,7 @@ class Group:
         self._ended_leases: dict[str, EndedLease | None] = {}
         """The stored leases that were read; None: the lease has not ended, or is no more."""
 
-        self._side_rows: dict[type[Any], Any] = {}
+        self._side_rows: dict[Callable[[Append], Any], Any] = {}
 
     def prepare(self, requests: Sequence[Request], now: datetime) -> None:
         """Load the data of the whole group, so that its commands seldom need reads of their own."""
@@ -291,7 +289,7 @@ class Group:
         last = msgspec.structs.replace(self._recorded[-1], causation_id=event_id)
         self._recorded[-1] = self.tables.last = last
 
-    def rows(self, kind: type[R]) -> R:
+    def rows(self, kind: Callable[[Append], R]) -> R:
         """The rows of this class, as this append reads and changes them."""
         if kind not in self._side_rows:
             self._side_rows[kind] = kind(self.append)

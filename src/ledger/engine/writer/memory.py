@@ -232,9 +232,8 @@ class Memory:
         return [run for run in runs if run not in self._run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
-        found = (self.known(run) for run in runs)
-        lines = {run.service_line_id for run in found if run is not None}
-        return {line for line in lines if line is not None} - self._fresh
+        found = filter(None, map(self.known, runs))
+        return {line for run in found if (line := run.service_line_id)} - self._fresh
 
     # Look-ups for commands.
 

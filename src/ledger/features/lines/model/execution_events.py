@@ -67,6 +67,7 @@ class Resumed(Event, frozen=True, kw_only=True):
     """A hold was lifted by the side that had put it on, or by the ledger at the hold's end."""
 
     TOPIC = "execution.resumed/1"
+    LEADS = True
     hold: HoldName
     reason: str | None = None
 
@@ -105,6 +106,7 @@ class Woken(Event, frozen=True, kw_only=True):
     """An activity ended the line's idleness; the event of the activity follows."""
 
     TOPIC = "execution.active/1"
+    LEADS = True
 
 
 class Closed(Event, frozen=True, kw_only=True):
@@ -190,18 +192,12 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
     EventRow(HoldChanged, "execution.hold_changed", SAME, None, "execution.pause", PASSES, since=2),
     EventRow(
-        Resumed,
-        "execution.resumed",
-        SAME,
-        "service_line.resumed",
-        "execution.resume",
-        PASSES,
-        leads=True,
+        Resumed, "execution.resumed", SAME, "service_line.resumed", "execution.resume", PASSES
     ),
     EventRow(Blocked, "execution.blocked", SAME, "execution.blocked", None, PASSES),
     EventRow(Unblocked, "execution.unblocked", SAME, "execution.unblocked", None, PASSES),
     EventRow(WentIdle, "execution.idle", SAME, None, None, PASSES),
-    EventRow(Woken, "execution.active", SAME, None, None, PASSES, leads=True),
+    EventRow(Woken, "execution.active", SAME, None, None, PASSES),
     EventRow(Closed, "execution.closed", SAME, "service_line.closed", None, PASSES),
     EventRow(
         CheckedIn, "execution.checked_in", SAME, "execution.checked_in", None, Note.CHECKED_IN

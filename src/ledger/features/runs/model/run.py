@@ -63,6 +63,15 @@ class RunEvent(Event, frozen=True, kw_only=True):
     """The run that was the attempt before."""
 
 
+def _identities(body: "RunRequested | RunStarted", recorded: Recorded) -> Iterator[Identity]:
+    """The run's name, if the event gives it, and its place among those that await a parent."""
+    gives_name = body.run_id_origin is not None or body.gives_external_id
+    if gives_name and body.external_id is not None:
+        yield recorded.name_of_run(body.external_id, body.attempt)
+    if body.awaiting is not None and body.parent_external_id is not None:
+        yield recorded.name_of_run(body.parent_external_id).awaiting(body.awaiting.rank)
+
+
 class RunRequested(RunEvent, frozen=True, kw_only=True):
     """A run was requested: it is pending until it starts."""
 
@@ -78,8 +87,7 @@ class RunRequested(RunEvent, frozen=True, kw_only=True):
     awaiting: Awaiting | None = None
     """Set if no run of that name was reported before."""
 
-    def identities(self, recorded: Recorded) -> Iterator[Identity]:
-        return _identities(self, recorded, gives_name=True)
+    identities = _identities
 
 
 class RunStarted(RunEvent, frozen=True, kw_only=True):
@@ -99,19 +107,7 @@ class RunStarted(RunEvent, frozen=True, kw_only=True):
     parent_external_id: str | None = None
     awaiting: Awaiting | None = None
 
-    def identities(self, recorded: Recorded) -> Iterator[Identity]:
-        gives_name = self.run_id_origin is not None or self.gives_external_id
-        return _identities(self, recorded, gives_name=gives_name)
-
-
-def _identities(
-    body: RunRequested | RunStarted, recorded: Recorded, *, gives_name: bool
-) -> Iterator[Identity]:
-    """The run's name, and its place among the runs that await a parent of one name."""
-    if gives_name and body.external_id is not None:
-        yield recorded.name_of_run(body.external_id, body.attempt)
-    if body.awaiting is not None and body.parent_external_id is not None:
-        yield recorded.name_of_run(body.parent_external_id).awaiting(body.awaiting.rank)
+    identities = _identities
 
 
 class RunParentGiven(RunEvent, frozen=True, kw_only=True):
