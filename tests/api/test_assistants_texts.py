@@ -9,6 +9,7 @@ import pytest
 from execution_ledger.mcp.texts import FREE
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.runs.read_notes import ReadNotes
 from scripts.python_client.__main__ import document
 from tests.support.assistants import Assistant, assisting
 from tests.support.edge import Edge
@@ -165,7 +166,7 @@ def test_payloads_that_are_shown_leave_the_entry_of_a_read(open_edge: Edge) -> N
     line, run = hostile(watcher)
     reader = watcher.new_token("read", name="assistant")
     assert "input" in Assistant(open_edge, reader).told("runs", run=run)["runs"][0]
-    open_edge.service.app.state.services.read_notes.run_once()
+    open_edge.service.app.state.services.of(ReadNotes).run_once()
     (entry,) = watcher.log(outcome="read")
     assert (entry["action"], entry["reported_by_name"]) == ("run.read", "assistant")
     assert entry["resource"]["id"] == line

@@ -8,6 +8,7 @@ from types import AsyncGeneratorType
 
 import pytest
 
+from ledger.features.feed.stream import Streams
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION
 from tests.support.streaming import listening
@@ -97,7 +98,7 @@ def test_head_of_a_stream_or_an_export_ends_after_the_headers(
         head, body = ask(connection, "HEAD", path, token)
         assert (head.status, body) == (200, b"")
         assert head.headers["content-type"].startswith(type_)
-    streams = edge.service.app.state.services.streams
+    streams = edge.service.app.state.services.of(Streams)
     until(lambda: len(streams) == 0, "the streams' end")
     until(lambda: not half_read(), "the end of rows that nobody reads")
     assert ask(connection, "GET", "/healthz", token)[0].status == 200

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.values.values import parse_instant
+from ledger.features.keys.key_uses import KeyUses
 from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE
@@ -333,7 +334,7 @@ def test_a_list_shows_what_the_position_that_it_names_has(keys: Keys) -> None:
 
 
 def write_uses(keys: Keys) -> int:
-    written: int = keys.edge.service.app.state.services.key_uses.run_once()
+    written: int = keys.edge.service.app.state.services.of(KeyUses).run_once()
     return written
 
 

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.connection import MOST_WAITING, Connection
+from ledger.features.feed.stream import Streams
 from tests.support.edge import Edge
 from tests.support.streaming import STREAM, Address, listening
 from tests.support.views import until
@@ -197,7 +198,7 @@ def test_an_event_stream_ends_with_its_connection_though_a_request_came_after_it
     """uvicorn tells only the latest request that the connection was lost."""
     key = edge.token("read").encode()
     request = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
-    streams = edge.service.app.state.services.streams
+    streams = edge.service.app.state.services.of(Streams)
     with connected(watched) as client:
         client.sendall(request + key + b"\r\n\r\n" + HEALTH)
         until(lambda: len(streams) == 1, "the stream")

@@ -8,9 +8,10 @@ import psycopg
 import pytest
 
 from ledger.app.settings import Settings
+from ledger.engine.http.replies import SeenLine
 from ledger.engine.writer.writer import GROUP_FAILED
 from ledger.features.runs import read_notes
-from ledger.features.runs.read_notes import NoteRead, ReadNotes, SeenLine
+from ledger.features.runs.read_notes import NoteRead, ReadNotes
 from tests.support.audits import BESIDE, Entry, Tenant
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import WORKSPACE, fact
@@ -23,7 +24,7 @@ READ_EVENTS = "SELECT count(*) FROM ledger.ledger_events WHERE originator_id LIK
 
 
 def notes(edge: Edge) -> ReadNotes:
-    found: ReadNotes = edge.service.app.state.services.read_notes
+    found: ReadNotes = edge.service.app.state.services.of(ReadNotes)
     return found
 
 

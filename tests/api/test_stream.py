@@ -26,7 +26,7 @@ BESIDE = {"workspace_id": "WS-26-000003"}
 def address(edge: Edge) -> Iterator[Address]:
     """The port of the shared service, whose streams have a short patience and a small memory."""
     services = edge.service.app.state.services
-    services.streams = Streams(
+    streams = Streams(
         Tail(services.door.fetch, services.positions, rows=40),
         services.door.fetch,
         services.authenticator.lapsed,
@@ -34,6 +34,7 @@ def address(edge: Edge) -> Iterator[Address]:
         ping_seconds=0.1,
         patience_seconds=0.5,
     )
+    services.add(streams)
     with listening(edge) as address:
         yield address
 
@@ -308,7 +309,7 @@ def test_only_the_streams_of_a_revoked_key_end(edge: Edge, address: Address, tok
 def test_only_the_streams_beyond_the_limit_of_an_organization_are_refused(
     edge: Edge, address: Address, token: str
 ) -> None:
-    streams = edge.service.app.state.services.streams
+    streams = edge.service.app.state.services.of(Streams)
     until(lambda: len(streams) == 0, "the end of earlier streams")
     line = edge.fresh()
     listeners = [Listener(address, token).opened() for _ in range(300)]
@@ -330,7 +331,7 @@ def test_only_the_streams_beyond_the_limit_of_an_organization_are_refused(
 
 
 def test_a_slow_reader_is_cut_and_can_resume(edge: Edge, address: Address, token: str) -> None:
-    streams = edge.service.app.state.services.streams
+    streams = edge.service.app.state.services.of(Streams)
     until(lambda: len(streams) == 0, "the end of earlier streams")
     line = edge.fresh()
     start = last_id(edge.accept(check_in(line)))

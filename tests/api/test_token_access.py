@@ -12,6 +12,7 @@ import pytest
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.runs.read_notes import ReadNotes
 from ledger.features.sign_in.access import json_web_tokens
 from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 from ledger.features.sign_in.access.key_set import KeySet
@@ -74,7 +75,7 @@ def test_a_persons_reads_of_runs_are_noted_under_each_tenant_of_the_tokens(
     again = provider.token("ed-1", permissions=["read", "audit:read"])
     for token in (alice, again, narrow, alice):
         assert edge.get(f"/v1/runs/{run['subject']}", token).status_code == 200
-    edge.service.app.state.services.read_notes.run_once()
+    edge.service.app.state.services.of(ReadNotes).run_once()
     found = [entry for entry in entries(edge, alice) if entry["outcome"] == "read"]
     of_line = [entry for entry in found if entry["resource"]["id"] == line]
     assert [entry["reported_by"] for entry in of_line] == ["user:alice"] * 2

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ledger.features.traces.routes import Traces
 from tests.support.audits import BESIDE, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, encode, fact
@@ -439,7 +440,7 @@ def test_a_batch_is_answered_while_a_large_body_is_parsed_and_the_client_may_lea
     edge: Edge,
 ) -> None:
     line, other = edge.fresh(), edge.fresh()
-    parsing = edge.service.app.state.services.parsing_traces
+    parsing = edge.service.app.state.services.of(Traces).parsing
     head = (
         f"POST {TRACES} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {edge.token('write')}\r\n"
         f"Content-Type: {JSON}\r\nContent-Encoding: gzip\r\nContent-Length: "

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from ledger.engine.http.replies import SeenLine
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.engine.writer.command import Command, OwnCommand, TurnDown
 from ledger.engine.writer.request import IdempotencyKey
@@ -16,7 +17,7 @@ from ledger.features.keys.model import Permission
 from ledger.features.keys.tokens import create_token, hash_token
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.runs.commands import EraseRun, Heartbeat
-from ledger.features.runs.read_notes import NoteRead, SeenLine
+from ledger.features.runs.read_notes import NoteRead
 from ledger.features.traces.commands import GiveParent
 from ledger.features.webhooks.commands import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from ledger.app.settings import Settings
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import RevokeApiKey
+from ledger.features.runs.read_notes import ReadNotes
 from tests.support.databases import query
 from tests.support.facts import activation, encode
 from tests.support.service import BATCH, STRUCTURED, Clock, Service, serving
@@ -151,7 +152,7 @@ class Edge:
 
     def hold_read_notes(self) -> None:
         """Record reads of runs no more: positions then rise by the test's own writes alone."""
-        notes = self.service.app.state.services.read_notes
+        notes = self.service.app.state.services.of(ReadNotes)
         if notes is not None:  # of a read node there are none
             notes.stop()
 

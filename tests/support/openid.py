@@ -29,6 +29,7 @@ import httpx
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.sign_in.access.sessions import Sessions
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, entered
@@ -347,7 +348,7 @@ class Company(Edge):
     ) -> None:
         super().__init__(service, loop, conninfo)
         self.settings, self.grants = settings, grants
-        self._rules = [service.app.state.services.sessions.rules]
+        self._rules = [service.app.state.services.of(Sessions).rules]
 
     def get(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
         """Read; the audit log with all that is recorded."""
@@ -373,7 +374,7 @@ class Company(Edge):
 
     def write_uses(self) -> None:
         """Write the uses of sessions, as every quarter of a minute."""
-        self.service.app.state.services.sessions._uses.run_once()
+        self.service.app.state.services.of(Sessions)._uses.run_once()
 
     def ask_anew(self) -> None:
         """Let the node ask for the provider's description and keys, as after their time."""
@@ -392,7 +393,7 @@ class Company(Edge):
         """Another node's application, on the same database."""
         app = create_api(self.settings, self.conninfo, self.clock)
         with self.second_worker(app) as node:
-            self._rules.append(app.state.services.sessions.rules)
+            self._rules.append(app.state.services.of(Sessions).rules)
             try:
                 yield node
             finally:

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded.programs import find_programs
+from ledger.features.runs.read_notes import ReadNotes
 from scripts.bench.corpus_request import Answer, Request, headers_of
 from tests.support.databases import empty
 from tests.support.service import Clock
@@ -81,7 +82,7 @@ def answering(ledger: OldLedger, conninfo: str) -> Iterator[Callable[[Request], 
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
-        app.state.services.read_notes.stop()
+        app.state.services.of(ReadNotes).stop()
         # Health tells the last position that was heard of, and a slow start hears late.
         runner.run(app.state.services.positions.wait(1))
         try:

@@ -18,6 +18,7 @@ from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey
 from ledger.features.keys.model import Permission
 from ledger.features.keys.tokens import create_token
+from ledger.features.runs.read_notes import ReadNotes
 from tests.support.facts import ORGANIZATION, encode
 
 # The HTTP client tries to import this package at each request, in vain; that took half its time.
@@ -148,7 +149,7 @@ async def serving(
             ) as http,
         ):
             if not records_reads:
-                app.state.services.read_notes.stop()
+                app.state.services.of(ReadNotes).stop()
             service = Service(app, loops, clock, http)
             http.headers["authorization"] = f"Bearer {await service.token(*ALL)}"
             yield service

@@ -13,6 +13,7 @@ import anyio
 import uvicorn
 
 from ledger.engine.http.machinery.connection import Connection
+from ledger.features.feed.stream import Streams
 from tests.support.edge import Edge
 
 STREAM = "/v1/events/stream"
@@ -57,7 +58,7 @@ async def _start(server: uvicorn.Server, listener: socket.socket) -> "asyncio.Ta
 
 async def _stop(edge: Edge, server: uvicorn.Server, task: "asyncio.Task[None]") -> None:
     """Stop as on a signal: streams finish, then the server ends."""
-    streams = edge.service.app.state.services.streams
+    streams = edge.service.app.state.services.of(Streams)
     streams.closing.set()
     server.should_exit = True
     await task

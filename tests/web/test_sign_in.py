@@ -2,6 +2,7 @@
 
 import pytest
 
+from ledger.features.keys.key_uses import KeyUses
 from ledger.features.sign_in.access.sessions import SIGN_INS_A_MINUTE
 from ledger.features.sign_in.page.session import COOKIE
 from tests.support.edge import Edge
@@ -129,7 +130,7 @@ def test_the_address_of_a_form_leads_to_the_front_page(edge: Edge, path: str) ->
 
 def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
     guest, other = visitor(edge), visitor(edge)
-    uses = edge.service.app.state.services.key_uses
+    uses = edge.service.app.state.services.of(KeyUses)
     for share in (0.6, 0.3, 0.95, 0.95):
         edge.clock.advance(seconds=IDLE_SECONDS * share)
         assert guest.get("/ui").status == 200
@@ -141,7 +142,7 @@ def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
 
 def test_a_session_in_use_ends_after_a_week(edge: Edge) -> None:
     guest = visitor(edge)
-    uses = edge.service.app.state.services.key_uses
+    uses = edge.service.app.state.services.of(KeyUses)
     for _ in range(16):
         edge.clock.advance(seconds=SESSION_SECONDS / 16 - 1)
         assert guest.get("/ui").status == 200

@@ -11,6 +11,7 @@ import pytest
 from ledger.app.composition.api import create_reading_api
 from ledger.app.composition.database import prepare_reading
 from ledger.engine.postgres.embedded import EmbeddedPostgres
+from ledger.features.sign_in.access.sessions import Sessions
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.openid import (
     FINANCE,
@@ -400,7 +401,7 @@ def test_a_person_can_sign_out_while_the_provider_is_away(
 
 def test_a_stream_lasts_no_longer_than_its_pages(company: Company, openid: OpenIdProvider) -> None:
     guest = person(company, openid, "streams")
-    sessions = company.service.app.state.services.sessions
+    sessions = company.service.app.state.services.of(Sessions)
     assert guest.session is not None
     visitor = company.run(sessions.visitor(guest.session.removesuffix(".s"), None))
     openid.is_away = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -15,17 +17,27 @@ from ledger.app.composition.writing import Clock, create_writer, utc_now
 from ledger.app.http.app import LedgerApi, create_app
 from ledger.app.http.site import add_pages
 from ledger.app.settings import Settings
-from ledger.engine.http.services import ApiServices, Writing
+from ledger.engine.http.gauges import DatabaseGauges
+from ledger.engine.http.machinery.parsing import Parsing
+from ledger.engine.http.services import Access, ApiServices, Submissions, Writing
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.pool.door import Door
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.rebuilding.shadow import live_generations
 from ledger.engine.writer.turns import Neighbours
+from ledger.features.feed.stream import Streams
+from ledger.features.feed.tail import Tail
 from ledger.features.keys.key_uses import KeyUses
+from ledger.features.proof.verification.nightly import Nightly
+from ledger.features.runs.read_notes import ReadNotes
+from ledger.features.sign_in.access.authentication import Authenticator
+from ledger.features.sign_in.access.session_store import SessionStore
+from ledger.features.sign_in.access.sessions import Sessions
+from ledger.features.traces.routes import Traces
 from ledger.features.traces.tables import Spans
 from ledger.features.usage.tables import Documents
-from ledger.features.webhooks.client.target import check_target
+from ledger.features.webhooks.client.target import Targets
 from projections import projections
 
 if TYPE_CHECKING:
@@ -53,9 +65,15 @@ def create_api(
     )
     if only_probes:
         writer.stop_listening()
-    writing = Writing(log, writer, KeyUses(conninfo), Documents(conninfo), Spans(conninfo))
     positions = ViewPositions(reading, _versions_of_views(reading))
-    return _app(settings, reading, positions, clock, writing, only_probes=only_probes)
+    writing = Writing(log, writer, Submissions(writer, positions))
+    recording = _Recording(
+        KeyUses(conninfo),
+        ReadNotes(writer, clock),
+        Documents(conninfo),
+        Traces(Spans(conninfo), Parsing("traces", is_apart=True)),
+    )
+    return _app(settings, reading, positions, clock, writing, recording, only_probes=only_probes)
 
 
 def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now) -> LedgerApi:
@@ -64,7 +82,7 @@ def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now)
     ``reading`` is the connection string of reads, by ``find_reading``.
     """
     positions = ReplicatedPositions(reading, clock, _versions_of_views(reading))
-    return _app(settings, reading, positions, clock, None)
+    return _app(settings, reading, positions, clock, None, None)
 
 
 def _app(
@@ -73,29 +91,41 @@ def _app(
     positions: ViewPositions,
     clock: Clock,
     writing: Writing | None,
+    recording: _Recording | None,
     *,
     only_probes: bool = False,
 ) -> LedgerApi:
+    door, vault = Door(reading), open_vault(settings)
+    uses = None if recording is None else recording.key_uses
+    verifier, rules = _create_verifier(settings, clock), create_rules(settings, clock)
+    authenticator = Authenticator(door, clock, uses, verifier)
+    submit = partial(writing.submissions.submit, for_views=False) if writing else None
+    store = SessionStore(door, clock, vault, rules.idle, submit)
+    sessions = Sessions(store, clock, authenticator, uses, rules)
     services = ApiServices(
         writing,
-        door=Door(reading),
-        positions=positions,
-        vault=open_vault(settings),
-        clock=clock,
-        check_target=partial(check_target, allow_private=settings.webhook_allow_private),
-        data_dir=settings.data_dir,
-        verifier=_create_verifier(settings, clock),
+        door,
+        positions,
+        vault,
+        clock,
+        Access(authenticator, sessions.lapsed),
+        DatabaseGauges(door.fetch, settings.data_dir),
+        parts=(
+            *(recording or ()),
+            sessions,
+            Streams(Tail(door.fetch, positions), door.fetch, sessions.lapsed),
+            Nightly(settings.verified_at),
+            Targets(settings.webhook_allow_private),
+            settings.channel_rules,
+        ),
         cors_origins=settings.origins,
         root_path=settings.root_path,
         is_public_by_https=settings.is_public_by_https,
         unaudited_reads=settings.unaudited_reads,
         metrics_token=settings.metrics_token,
         public_url=settings.public_url,
-        channel_rules=settings.channel_rules,
-        verified_at=settings.verified_at,
-        session_rules=create_rules(settings, clock),
     )
-    app = create_app(services, only_probes=only_probes)
+    app = create_app(services, partial(_running, recording, verifier), only_probes=only_probes)
     if not only_probes:
         add_pages(app)
     if settings.mcp and settings.public_url is not None and writing and not only_probes:
@@ -105,6 +135,39 @@ def _app(
         issuer = provider and provider.issuer
         app.assistants = Assistants(app, settings.public_url, issuer, shows_payloads=shown)
     return app
+
+
+class _Recording(NamedTuple):
+    """The services of features that write; a process of a read node has none of them."""
+
+    key_uses: KeyUses
+    read_notes: ReadNotes
+    documents: Documents
+    traces: Traces
+
+
+@asynccontextmanager
+async def _running(
+    recording: _Recording | None, verifier: TokenVerifier | None, services: ApiServices
+) -> AsyncIterator[None]:
+    """Have the services of features run until the block ends, and who read runs recorded."""
+    if verifier is not None:
+        verifier.keys.start()
+    if recording is not None:
+        recording.traces.parsing.start()
+        recording.read_notes.start()
+        recording.key_uses.start()
+    try:
+        yield
+    finally:
+        await services.of(Streams).stop()
+        if recording is not None:
+            recording.read_notes.stop()
+            recording.traces.parsing.stop()
+            recording.key_uses.stop()
+            recording.traces.spans.close()
+        if verifier is not None:
+            await verifier.keys.stop()
 
 
 def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:

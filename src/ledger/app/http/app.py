@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -180,8 +180,15 @@ def _refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
     return None
 
 
-def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi:
+def create_app(
+    services: ApiServices,
+    running: Callable[[ApiServices], AbstractAsyncContextManager[None]],
+    *,
+    only_probes: bool = False,
+) -> LedgerApi:
     """Return the application over one process's services; it opens and closes the services.
+
+    While the services are open, those of features are ``running``.
 
     With ``only_probes``, it knows no paths but those of ``PROBES``.
     """
@@ -194,7 +201,8 @@ def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi
             services.failure = error
             raise
         try:
-            async with nullcontext() if app.assistants is None else app.assistants.run():
+            serving = nullcontext() if app.assistants is None else app.assistants.run()
+            async with running(services), serving:
                 yield
         finally:
             await services.close()

@@ -30,6 +30,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
+from ledger.engine.http.access import authenticate, token_of
 from ledger.engine.http.machinery.bodies import media_type, read_capped, while_connected
 from ledger.engine.http.machinery.headers import header, joined
 from ledger.engine.http.machinery.shares import Share
@@ -43,7 +44,6 @@ from ledger.engine.http.problems import (
     problem,
 )
 from ledger.engine.values.errors import Forbidden, NotFound
-from ledger.features.sign_in.access.authentication import authenticate, token_of
 
 PATH = "/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource"

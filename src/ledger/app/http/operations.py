@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ledger.engine.http.access import require_token
 from ledger.engine.http.gauges import Collected, process_gauges
 from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.http.problems import refusals
@@ -21,7 +22,7 @@ from ledger.engine.http.reading import services_of
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.statements import LAG
-from ledger.features.sign_in.access.authentication import require_token
+from ledger.features.sign_in.access.sessions import Sessions
 
 router = APIRouter(tags=["operations"])
 
@@ -119,12 +120,12 @@ async def check_readiness(request: Request) -> Response:
         for name, version, _, position, head, stopped_at, _ in rows
     ]
     is_sealing = not sealing_stopped and not waits
-    grants = services.sessions.rules.grants
+    grants = services.of(Sessions).rules.grants
     grants.look()
     sign_in: dict[str, Any] = {}
     if grants.why_broken is not None:
         sign_in["grants"] = {"broken": True}
-    if services.sessions.refresher.is_refused:
+    if services.of(Sessions).refresher.is_refused:
         sign_in["refreshes"] = {"refused": True}
     is_stopped = not is_sealing or any(view["stopped"] for view in views)
     is_degraded = is_stopped or differences or sign_in

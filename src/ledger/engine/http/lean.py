@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from ledger.engine.http.access import authenticate
 from ledger.engine.http.machinery.headers import header
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.problems import (
@@ -44,7 +45,6 @@ from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.places import pointers
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.features.sign_in.access.authentication import authenticate
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.machinery.headers import compresses, joined, weak
+from ledger.engine.page.rendering import json_text
 from ledger.engine.values.rendering import json_text
 from ledger.features.runs.read_notes import SeenLine
 
@@ -40,6 +41,14 @@ class PageOf(msgspec.Struct, Generic[T]):
 
     data: list[T]
     meta: Meta
+
+
+class SeenLine(NamedTuple):
+    """A line some of whose runs' data is in an answer, with its tenant."""
+
+    line_id: str
+    organization_id: str
+    workspace_id: str
 
 
 class Reply(Response):

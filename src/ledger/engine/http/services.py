@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from datetime import datetime, time
+from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from ledger.engine.http.access import Authenticator
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.loop_turns import LoopTurns
@@ -27,20 +27,8 @@ from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
-from ledger.features.feed.stream import Streams
-from ledger.features.feed.tail import Tail
-from ledger.features.keys.key_uses import KeyUses
-from ledger.features.runs.read_notes import ReadNotes
-from ledger.features.sign_in.access.authentication import Authenticator
-from ledger.features.sign_in.access.session_store import SessionRules, SessionStore
-from ledger.features.sign_in.access.sessions import Sessions
-from ledger.features.traces.tables import Spans
-from ledger.features.usage.tables import Documents
-from ledger.features.webhooks.model.channel import STRICT, ChannelRules
 
-if TYPE_CHECKING:
-    from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
-
+T = TypeVar("T")
 
 _LOOK_SECONDS = 0.5
 """The time between two further looks at whether appends fail."""
@@ -135,9 +123,15 @@ class Writing(NamedTuple):
 
     log: Log
     writer: Writer
-    key_uses: KeyUses
-    documents: Documents
-    spans: Spans
+    submissions: Submissions
+
+
+class Access(NamedTuple):
+    """Tells who may pass."""
+
+    authenticator: Authenticator
+    lapsed: Callable[[Collection[Principal]], Awaitable[frozenset[Principal]]]
+    """Returns the principals that may no longer pass: for streams and exports, which last long."""
 
 
 class ApiServices:
@@ -153,24 +147,19 @@ class ApiServices:
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
-        check_target: Callable[[str], Awaitable[None]],
-        data_dir: Path,
-        verifier: TokenVerifier | None = None,
+        access: Access,
+        gauges: DatabaseGauges,
+        *,
+        parts: Iterable[object],
         cors_origins: frozenset[str] = frozenset(),
         root_path: str = "",
         is_public_by_https: bool = False,
         unaudited_reads: bool = False,
         metrics_token: str | None = None,
         public_url: str | None = None,
-        channel_rules: ChannelRules = STRICT,
-        verified_at: time | None = None,
-        *,
-        session_rules: SessionRules,
     ) -> None:
+        """``parts`` are the services of features."""
         self._writing = writing
-        self._submissions = Submissions(writing.writer, positions) if writing else None
-        self.read_notes = ReadNotes(writing.writer, clock) if writing else None
-        """The notes of who reads runs; None on a read node, which cannot record them."""
         self.shows_payloads = writing is not None or unaudited_reads
         """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
         self.door = door
@@ -178,17 +167,12 @@ class ApiServices:
         self.vault = vault
         self.clock = clock
         self.pace = Pace()
-        self.check_target = check_target
-        """Raises ForbiddenTarget for a URL to which no webhook may be sent."""
         self.cors_origins = cors_origins
         self.root_path = root_path
         """The prefix of every address, for a proxy that serves other things beside us."""
         self.is_public_by_https = is_public_by_https
         self.public_url = public_url
         """The address by which people reach the service, for links in messages."""
-        self.channel_rules = channel_rules
-        self.verified_at = verified_at
-        """The time of day of the nightly verification; None: there is none."""
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)
@@ -197,25 +181,30 @@ class ApiServices:
             positions.on_reached(writing.writer.note_shown)
             positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)
-        self._verifier = verifier
-        key_uses = writing.key_uses if writing else None
-        self.gauges = DatabaseGauges(door.fetch, data_dir)
+        self.authenticator, self.lapsed = access
+        self.gauges = gauges
         self.metrics = SharedText()
         self.metrics_token = metrics_token
         """The bearer token of who may read the metrics; None: anybody may."""
-        self.authenticator = Authenticator(door, clock, key_uses, verifier)
-        submit = partial(self._submissions.submit, for_views=False) if self._submissions else None
-        store = SessionStore(door, clock, vault, session_rules.idle, submit)
-        self.sessions = Sessions(store, clock, self.authenticator, key_uses, session_rules)
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()
-        self.parsing_traces = Parsing("traces", is_apart=True)
         self.slices = LoopTurns()
-        tail = Tail(door.fetch, positions)
-        self.streams = Streams(tail, door.fetch, self.lapsed)
+        self._parts: dict[type[Any], Any] = {}
+        self.add(*parts)
         self.failure: Exception | None = None
         """The error because of which the services could not be opened."""
+
+    def add(self, *parts: object) -> None:
+        """Have ``of`` return these services of features."""
+        self._parts |= {type(part): part for part in parts}
+
+    def of(self, kind: type[T]) -> T:
+        """The service of a feature. Raises ReadOnly for a service that a read node lacks."""
+        if kind not in self._parts and self.only_reads:
+            raise ReadOnly
+        part: T = self._parts[kind]
+        return part
 
     @property
     def only_reads(self) -> bool:
@@ -230,37 +219,11 @@ class ApiServices:
         return self._writing.writer
 
     @property
-    def key_uses(self) -> KeyUses:
-        """The uses of keys, to be written. Raises ReadOnly on a read node."""
-        if self._writing is None:
-            raise ReadOnly
-        return self._writing.key_uses
-
-    @property
-    def documents(self) -> Documents:
-        """The documents of statements, to be stored. Raises ReadOnly on a read node."""
-        if self._writing is None:
-            raise ReadOnly
-        return self._writing.documents
-
-    @property
-    def spans(self) -> Spans:
-        """The spans of traces, to be kept. Raises ReadOnly on a read node."""
-        if self._writing is None:
-            raise ReadOnly
-        return self._writing.spans
-
-    @property
     def submissions(self) -> Submissions:
         """The commands of the process's requests. Raises ReadOnly on a read node."""
-        if self._submissions is None:
+        if self._writing is None:
             raise ReadOnly
-        return self._submissions
-
-    async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
-        """The principals that may no longer pass: for streams and exports, which last long."""
-        lapsed = await self.authenticator.lapsed(principals)
-        return lapsed | await self.sessions.lapsed(principals)
+        return self._writing.submissions
 
     def failing_seconds(self) -> float:
         """For how long appends have failed; 0 on a read node, which makes none."""
@@ -294,29 +257,16 @@ class ApiServices:
             self._writing.log.on_elsewhere = leave
         await self.door.open()
         await self.positions.start()
-        if self._verifier is not None:
-            self._verifier.keys.start()
         self.parsing.start()
-        self.parsing_traces.start()
-        if self._writing is not None and self.read_notes is not None:
+        if self._writing is not None:
             self._writing.writer.start()
-            self.read_notes.start()
-            self._writing.key_uses.start()
 
     async def close(self) -> None:
-        """Answer the accepted commands, record who read runs, then release everything."""
-        if self.read_notes is not None:
-            self.read_notes.stop()
+        """Answer the accepted commands, and release everything."""
         self.parsing.stop()
-        self.parsing_traces.stop()
         if self._writing is not None:
             self._writing.writer.stop()
-            self._writing.key_uses.stop()
-            self._writing.spans.close()
         self.authenticator.failures.tell()
-        await self.streams.stop()
-        if self._verifier is not None:
-            await self._verifier.keys.stop()
         await self.positions.stop()
         await self.door.close()
         if self._writing is not None:

@@ -12,9 +12,9 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, time, timedelta
-from typing import NamedTuple
 
 from ledger.engine.background import BackgroundLoop
+from ledger.engine.http.replies import SeenLine
 from ledger.engine.values.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, day_of
@@ -37,14 +37,6 @@ _AT_ONCE = 200
 """The most notes in one append: other commands wait for no more than these."""
 
 _logger = logging.getLogger(__name__)
-
-
-class SeenLine(NamedTuple):
-    """A line some of whose runs' data is in an answer, with its tenant."""
-
-    line_id: str
-    organization_id: str
-    workspace_id: str
 
 
 class NoteRead(OwnCommand):

@@ -53,7 +53,7 @@ from ledger.engine.http.reading import (
     read_at,
     split_words,
 )
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, SeenLine, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question
@@ -72,7 +72,7 @@ from ledger.engine.values.values import (
 )
 from ledger.features.lines.routes.executions import AnyLineId, require_line_id
 from ledger.features.runs.commands import EraseRun, Heartbeat
-from ledger.features.runs.read_notes import SeenLine
+from ledger.features.runs.read_notes import ReadNotes
 from projections.runs import statements
 from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
 from projections.runs.statements import Shows
@@ -463,11 +463,11 @@ async def noted(asking: Asking, response: R) -> R:
     if not isinstance(response, Reply) or not response.seen:
         return response
     request, services = asking.request, asking.services
-    notes = services.read_notes
     if not services.shows_payloads:
         raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
-    if notes is None or is_head(request.scope):
+    if services.only_reads or is_head(request.scope):
         return response
+    notes = services.of(ReadNotes)
     time = asyncio.get_running_loop().time
     deadline = time() + _WAIT_SECONDS
     while not notes.has_room:

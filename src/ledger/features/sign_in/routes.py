@@ -24,6 +24,7 @@ from ledger.features.sign_in.access.session_rows import (
     sessions_statement,
     shown_session,
 )
+from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.commands import EndSession
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=LeanRoute)
@@ -50,7 +51,7 @@ async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
     services = asking.services
     parameters = filters | {
         "now": services.clock(),
-        "idle": services.sessions.rules.idle,
+        "idle": services.of(Sessions).rules.idle,
         "limit": query.limit + 1,
     }
     rows = await asking.beside(sessions_statement(frozenset(filters)), parameters)

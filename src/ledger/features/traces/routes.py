@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import LeanRoute, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
-from ledger.engine.http.machinery.parsing import Steps
+from ledger.engine.http.machinery.parsing import Parsing, Steps
 from ledger.engine.http.problems import (
     BadRequest,
     UnsupportedMediaType,
@@ -51,6 +51,7 @@ from ledger.features.traces.commands import GiveParent, ReportSpan, RunOfSpan
 from ledger.features.traces.span_facts import RunFacts, facts_of, sentence_of
 from ledger.features.traces.span_tree import SpanKey, SpanTree, children_of, key_of
 from ledger.features.traces.spans import READ, Attributes, Span, read, resource_of
+from ledger.features.traces.tables import Spans
 
 _MOST_TOLD = 10
 """The first reasons that an answer tells."""
@@ -137,6 +138,14 @@ class OtlpRoute(LeanRoute):
 router = APIRouter(prefix="/v1/otlp", tags=["facts"], route_class=OtlpRoute)
 
 
+class Traces(NamedTuple):
+    """The services of traces in one process."""
+
+    spans: Spans
+    parsing: Parsing
+    """Apart from that of facts: its steps take longer."""
+
+
 class _Told:
     """The answer: how many spans were rejected, the first reasons, the last position."""
 
@@ -180,7 +189,7 @@ async def report_traces(request: Request, principal: Principal) -> Response:
     services, told = services_of(request), _Told()
     try:
         steps = _spans_of(media, raw)
-        parsing, party = services.parsing_traces, principal.party
+        parsing, party = services.of(Traces).parsing, principal.party
         async with parsing.parsed(party, len(raw), steps, request.receive) as spans:
             await _take(request, principal, spans, told)
     except otlp.NotTraces as error:
@@ -274,7 +283,7 @@ class _Family:
         Threads do what would hold up other requests: trees of large bodies, and facts with large
         payloads.
         """
-        store = services_of(self._request).spans
+        store = services_of(self._request).of(Traces).spans
         own = await asyncio.to_thread(_by_ids, spans)
         rows = await asyncio.to_thread(lambda: [self._row(each[0]) for each in own.values()])
         if not self._organization_id:

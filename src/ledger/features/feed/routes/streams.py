@@ -88,8 +88,9 @@ class StreamAnswer(EventSourceResponse):
 )
 async def stream_events(request: Request, principal: Principal, query: StreamQuery) -> Response:
     """Follow the feed as Server-Sent Events, from now on or after the given event."""
-    streams, filters = services_of(request).streams, tenant_filters(principal) | query.chosen()
-    services_of(request).reads.require_readable(feed_read(frozenset(filters)).views)
+    services, filters = services_of(request), tenant_filters(principal) | query.chosen()
+    streams = services.of(Streams)
+    services.reads.require_readable(feed_read(frozenset(filters)).views)
     stream = await streams.open(principal, filters, _begin(request, query))
     return StreamAnswer(streams, stream)
 

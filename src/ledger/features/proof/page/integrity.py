@@ -15,7 +15,7 @@ from ledger.engine.values.principal import EVERYONE
 from ledger.features.proof.sealing.note import BadNote, parse
 from ledger.features.proof.sealing.origins import FormerOrigin
 from ledger.features.proof.tables import FINDINGS, NEW, OLD, SCHEMA, TABLES, Finding
-from ledger.features.proof.verification.nightly import next_night
+from ledger.features.proof.verification.nightly import Nightly, next_night
 
 router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=PageRoute)
 
@@ -119,7 +119,7 @@ async def show_integrity(asking: Asking, query: Present) -> Response:
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
     nodes = [NodeReport(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
     findings = [Finding(*row) for row in await fetch(EVERYONE, FINDINGS, {})]
-    parts = _parts(findings, asking.services.verified_at, asking.services.clock())
+    parts = _parts(findings, asking.services.of(Nightly).at, asking.services.clock())
     return show(
         asking.request,
         "integrity.html",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
@@ -31,14 +32,11 @@ from ledger.features.proof.tables import (
     TABLES,
     Difference,
     Finding,
-    Progress,
-    Report,
     as_named,
     findings,
     keep,
 )
 from ledger.features.proof.verification.check import Scope, check
-from ledger.features.proof.verification.derived import Compared
 
 _EVERY_SECONDS = 30.0
 """Between two looks at the clock."""
@@ -60,8 +58,11 @@ SELECT coalesce(max(number), 0) FROM ledger.tile WHERE level = 0 AND first_posit
 _logger = logging.getLogger(__name__)
 
 
-Compare = Callable[[str, Report, Progress, Callable[[], None]], Compared]
-"""The comparison of the tables beside the log (``derived.py``)."""
+class Nightly(NamedTuple):
+    """When the nightly verification begins."""
+
+    at: time | None
+    """The time of day in UTC; None: never."""
 
 
 class _Stopping(Exception):

@@ -10,16 +10,13 @@ configured.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastapi import Request
-
+from ledger.engine.http.access import NOT_VALID
 from ledger.engine.http.failures import Failures
-from ledger.engine.http.machinery.headers import count, header
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.door import Door
@@ -30,8 +27,6 @@ from ledger.features.keys.tokens import hash_token, is_well_formed
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
     from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
-
-_NOT_VALID = "The bearer token is not valid."
 
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
@@ -102,7 +97,7 @@ class Authenticator:
         # A client that goes away takes the look-up from no other.
         rows = await asyncio.shield(self._looked_up(hashed))
         if not rows:
-            raise Unauthorized(_NOT_VALID)
+            raise Unauthorized(NOT_VALID)
         secret, key_id, organization_id, workspace_id, permissions, ends_at = rows[0]
         principal = Principal(
             key_id,
@@ -143,7 +138,7 @@ class Authenticator:
         verifier = self._verifier
         principal = await verifier.verify(token) if verifier is not None else None
         if principal is None:
-            raise Unauthorized(_NOT_VALID)
+            raise Unauthorized(NOT_VALID)
         return principal
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
@@ -168,33 +163,3 @@ class Authenticator:
             return frozenset()
         has_lapsed = self._verifier.has_lapsed
         return frozenset(p for p in principals if p.grant and has_lapsed(p.grant))
-
-
-async def authenticate(request: Request) -> Principal:
-    """The request's principal. Raises Unauthorized."""
-    authenticator: Authenticator = request.app.state.services.authenticator
-    return await authenticator.authenticate(token_of(request), address_of(request))
-
-
-def require_token(request: Request, token: str) -> None:
-    """Raises Unauthorized unless the request's bearer token is this one."""
-    if not hmac.compare_digest(token_of(request).encode(), token.encode()):
-        request.app.state.services.authenticator.failures.note(address_of(request))
-        raise Unauthorized(_NOT_VALID)
-
-
-def token_of(request: Request) -> str:
-    """The bearer token that the request names. Raises Unauthorized."""
-    if count(request.scope, b"authorization") > 1:
-        # A proxy may have checked the other header.
-        raise Unauthorized("Exactly one Authorization header is needed.")
-    sent = (header(request.scope, b"authorization") or b"").decode("latin-1")
-    scheme, _, token = sent.partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Unauthorized("A bearer token is needed.")
-    return token.strip()
-
-
-def address_of(request: Request) -> str | None:
-    """The address from which the request came: behind a proxy, the proxy's."""
-    return request.client.host if request.client is not None else None

@@ -141,10 +141,10 @@ class Sessions:
         return next(iter(places.values())) if place is None and len(places) == 1 else place
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
-        """The principals of sessions among these that may no longer pass: for streams."""
+        """The principals that may no longer pass: for streams and exports, which last long."""
+        found = {*await self._authenticator.lapsed(principals)}
         hashes = sorted({each.session for each in principals if each.session is not None})
         rows = {row.secret_hash: row for row in await self._store.rows(hashes)} if hashes else {}
-        found = set[Principal]()
         for principal in principals:
             if principal.session is None:
                 continue

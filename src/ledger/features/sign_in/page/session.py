@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 from fastapi import Request, Response
 
+from ledger.engine.http.access import address_of
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.reading import services_of
 from ledger.engine.values.errors import Forbidden
 from ledger.engine.values.principal import Principal
-from ledger.features.sign_in.access.authentication import address_of
-from ledger.features.sign_in.access.sessions import Made, Visitor, hash_of, new_secret
+from ledger.features.sign_in.access.sessions import Made, Sessions, Visitor, hash_of, new_secret
 
 COOKIE = "ledger_session"
 
@@ -63,6 +63,11 @@ def place_of(principal: Principal) -> str:
     return named((principal.organization_id, principal.workspace_id))
 
 
+def sessions_of(request: Request) -> Sessions:
+    """The sessions of the process."""
+    return services_of(request).of(Sessions)
+
+
 def cookie_name(request: Request) -> str:
     """The cookie's name: over https, one that no other host and no page by http may set."""
     return f"__Host-{COOKIE}" if services_of(request).is_public_by_https else COOKIE
@@ -76,7 +81,7 @@ def _cookie(request: Request) -> tuple[str, bool]:
 async def session_of(request: Request) -> BrowserSession:
     """The request's session. Raises Unauthorized without one, or if it has ended."""
     secret, secure = _cookie(request)
-    visitor = await services_of(request).sessions.visitor(secret, address_of(request))
+    visitor = await sessions_of(request).visitor(secret, address_of(request))
     return BrowserSession(visitor, secret, secure)
 
 
@@ -97,7 +102,7 @@ async def session_to_end(request: Request) -> BrowserSession:
     Raises Unauthorized without one, or if it has ended.
     """
     secret, secure = _cookie(request)
-    row = await services_of(request).sessions.row_of(secret)
+    row = await sessions_of(request).row_of(secret)
     return BrowserSession(Visitor(row, None, {}), secret, secure)
 
 
@@ -132,7 +137,7 @@ def keep(request: Request, response: Response, secret: str) -> None:
     response.set_cookie(
         cookie_name(request),
         secret + (_BY_HTTPS if secure else ""),
-        max_age=int(services.sessions.rules.seconds),
+        max_age=int(sessions_of(request).rules.seconds),
         path="/",
         httponly=True,
         samesite="strict",

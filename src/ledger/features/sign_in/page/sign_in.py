@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from ledger.engine.http.access import address_of
 from ledger.engine.http.lean import parse_query
 from ledger.engine.http.machinery.bodies import read_capped
 from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, status_of
@@ -12,6 +13,7 @@ from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import RateLimited
 from ledger.features.sign_in.access.authentication import address_of
+from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.page import session
 from ledger.features.sign_in.page.refused import sign_in_page
 
@@ -78,12 +80,12 @@ async def sign_in(request: Request) -> Response:
         form = parse_query(await read_capped(request, _LARGEST), SignIn)
         assert isinstance(form, SignIn)
         target = own_page(form.next) if form.next else ""
-        if not services.sessions.rules.takes_tokens:
+        if not services.of(Sessions).rules.takes_tokens:
             return refusal_page(request, Unauthorized(_OFF), next=target)
         token = form.token.strip()
         principal = await services.authenticator.authenticate(token, address_of(request))
         made = session.made_for(request)
-        await services.sessions.begin_by_token(principal, token, made)
+        await services.of(Sessions).begin_by_token(principal, token, made)
     except Unauthorized:
         reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(reason), next=target)
@@ -104,12 +106,12 @@ async def sign_out(request: Request) -> Response:
         found = request.state.session = await session.session_to_end(request)
         session.require_own_origin(request)
         await read_form(request, SignOut)
-        id_token = await services.sessions.end_own(
+        id_token = await services.of(Sessions).end_own(
             found.visitor, found.visitor.row.session_id, request.state.request_id
         )
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
-    provider, address = services.sessions.rules.provider, None
+    provider, address = services.of(Sessions).rules.provider, None
     if provider is not None and found.visitor.row.by == "provider":
         address = await provider.end_address(id_token)
     request.state.session = None

@@ -59,6 +59,7 @@ from ledger.features.usage.reads.statement import compose, scope_of
 from ledger.features.usage.routes.rows import COLUMNS, TOTAL, cells
 from ledger.features.usage.routes.scope import require_dates
 from ledger.features.usage.routes.usage import VIEWS, UsageSums
+from ledger.features.usage.tables import Documents
 from projections.usage.statements import list_read, statement_read
 
 router = APIRouter(prefix="/v1/statements", tags=["statements"], route_class=LeanRoute)
@@ -278,7 +279,7 @@ async def _stored(
             reference=body.reference,
             replaces=body.replaces,
         )
-        await asyncio.to_thread(services.documents.store, made.row(corner.clock))
+        await asyncio.to_thread(services.of(Documents).store, made.row(corner.clock))
     return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
 
 

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
@@ -191,6 +191,16 @@ async def check_target(
     except (TimeoutError, CannotConnect):
         return
     _require_public(addresses)
+
+
+class Targets(NamedTuple):
+    """The operator's rule for the targets of webhooks."""
+
+    allow_private: bool
+
+    async def check(self, url: str) -> None:
+        """Refuse a URL as ``check_target`` does."""
+        await check_target(url, self.allow_private)
 
 
 def _require_public(addresses: Iterable[str]) -> None:

@@ -43,6 +43,7 @@ from ledger.features.webhooks.model.channel import (
     DELIVERY_FAILED,
     PAGERDUTY,
     Channel,
+    ChannelRules,
 )
 from ledger.features.webhooks.model.shown import ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import SettingsForm
@@ -258,7 +259,7 @@ async def _form(
         types=sorted(CHANNEL_TYPES),
         regions=({draft.region: draft.region} if draft.region else {}) | REGIONS,
         watch_names={each: each for each in draft.watched} | dict(names),
-        domains=asking.services.channel_rules.mail_domains,
+        domains=asking.services.of(ChannelRules).mail_domains,
         has_links=asking.services.public_url is not None,
     )
 

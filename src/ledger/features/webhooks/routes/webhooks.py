@@ -45,7 +45,7 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.feed.routes.feeds import BEYOND, event_position, position_in
 from ledger.features.keys.routes.keys import named_tenant
-from ledger.features.webhooks.client.target import ForbiddenTarget
+from ledger.features.webhooks.client.target import ForbiddenTarget, Targets
 from ledger.features.webhooks.commands import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -57,6 +57,7 @@ from ledger.features.webhooks.commands import (
     UpdateEndpoint,
 )
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
+from ledger.features.webhooks.model.channel import ChannelRules
 from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
@@ -105,7 +106,7 @@ async def create_webhook(asking: Asking, sent: Sent[NewWebhook]) -> Response:
         workspace_id=workspace_id,
         fault=fault,
         idempotency=sent.key,
-        rules=services_of(asking.request).channel_rules,
+        rules=asking.services.of(ChannelRules),
     )
     return with_secret(asking.request, _answer(await execute(asking.request, command), 201))
 
@@ -164,7 +165,7 @@ async def update_webhook(
     chosen = sent.body.given if sent.body is not None else {}
     sent = sent._replace(fault=await _fault(asking.request, sent))
     settings = _settings(chosen)
-    rules = services_of(asking.request).channel_rules
+    rules = asking.services.of(ChannelRules)
     receipt = await execute_on(
         asking, UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
     )
@@ -259,7 +260,8 @@ async def list_deliveries(
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     _require_id(endpoint_id)
-    services = services_of(asking.request)
+    services = asking.services
+    rules = services.of(ChannelRules)
     tenant, statuses = asking.tenant, split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
     before = BEYOND
@@ -275,7 +277,7 @@ async def list_deliveries(
         query.limit,
         2,
         lambda row: encode_cursor({"position": row[2]}, bound_to),
-        lambda row: delivery_text(row[2:], services.public_url, services.channel_rules.mail_from),
+        lambda row: delivery_text(row[2:], services.public_url, rules.mail_from),
     )
 
 
@@ -335,7 +337,7 @@ async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
     url = getattr(sent.body, "url", None)
     if sent.fault is None and url and not url.startswith("mailto:"):
         try:
-            await services_of(request).check_target(url)
+            await services_of(request).of(Targets).check(url)
         except ForbiddenTarget as error:
             return Invalid.at("/url", str(error))
     return sent.fault
