@@ -19,7 +19,8 @@ STANDS_IN = SimpleNamespace(
 
 def document() -> Schema:
     """The OpenAPI document of the service, without a service."""
-    return compose(create_app(STANDS_IN))  # type: ignore[arg-type]
+    app = create_app(STANDS_IN)  # type: ignore[arg-type]
+    return compose(app, app.routers)
 
 
 def main() -> int:

@@ -152,9 +152,9 @@ class Edge:
 
     def hold_read_notes(self) -> None:
         """Record reads of runs no more: positions then rise by the test's own writes alone."""
-        notes = self.service.app.state.services.of(ReadNotes)
-        if notes is not None:  # of a read node there are none
-            notes.stop()
+        services = self.service.app.state.services
+        if not services.only_reads:
+            services.of(ReadNotes).stop()
 
     def log(self) -> list[tuple[Any, ...]]:
         """(last position, number of events) of the log, without those of keys, refusals, reads."""

@@ -15,7 +15,7 @@ from ledger import __version__
 from ledger.app.http import operations
 from ledger.engine.http import problems
 from ledger.engine.http.document.compose import compose
-from ledger.engine.http.lean import LeanRoute
+from ledger.engine.http.lean import LeanRoute, Router
 from ledger.engine.http.machinery.cors import Cors
 from ledger.engine.http.machinery.headers import Compression, Packed
 from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
@@ -101,6 +101,8 @@ class LedgerApi(FastAPI):
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
         self._lean: list[LeanRoute] = []
+        self.routers: list[Router] = []
+        """The routers of the API, which the OpenAPI document describes."""
         self.assistants: Assistants | None = None
         """Serves assistants; None: no assistant is served."""
         self.answer_nothing: Callable[[Request], Response] = _nothing
@@ -111,13 +113,15 @@ class LedgerApi(FastAPI):
     @cached_property
     def document(self) -> Packed:
         """The OpenAPI document as it is sent, encoded once: it depends on no request."""
-        text = json.dumps(compose(self), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(compose(self, self.routers), ensure_ascii=False, separators=(",", ":"))
         return Packed(text.encode(), "application/json")
 
     def add_routes(self, router: APIRouter) -> None:
         """Add a router's routes directly: an included router would be matched again, and twice."""
         self.router.routes.extend(router.routes)
         self._lean += [route for route in router.routes if isinstance(route, LeanRoute)]
+        if isinstance(router, Router):
+            self.routers.append(router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request; every HTTP answer passes ``EveryAnswer``, whichever handler gives it."""
@@ -182,7 +186,7 @@ def _refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
 
 def create_app(
     services: ApiServices,
-    running: Callable[[ApiServices], AbstractAsyncContextManager[None]],
+    running: Callable[[ApiServices], AbstractAsyncContextManager[Any]] = nullcontext,
     *,
     only_probes: bool = False,
 ) -> LedgerApi:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.access import authenticate
+from ledger.engine.http.document.schemas import Schemas
 from ledger.engine.http.machinery.headers import header
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.problems import (
@@ -51,6 +52,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _Filler = Callable[[Request, Principal], Any]
 
 LARGEST_POSITION = 2**63 - 1
+
+_NONE: Mapping[str, Any] = {}
 
 _IDEMPOTENT: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -240,6 +243,27 @@ class LeanRoute(APIRoute):
         for name, model in self._bodies:
             arguments[name] = await self.read(request, principal, model)
         return await self._call(**arguments)
+
+
+class Router(APIRouter):
+    """The routes of a module, and what the OpenAPI document has to know beside them.
+
+    ``words`` are the enumerations that stand in several places, or whose place alone says too
+    little; ``unions`` the names of alternatives, by the first. ``schemas`` adds further schemas.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        tag: str,
+        route_class: type[LeanRoute] = LeanRoute,
+        *,
+        words: Mapping[str, tuple[str, ...]] = _NONE,
+        unions: Mapping[str, str] = _NONE,
+        schemas: Callable[[Schemas], None] | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix, tags=[tag], route_class=route_class)
+        self.words, self.unions, self.schemas = words, unions, schemas
 
 
 async def _never() -> Response:

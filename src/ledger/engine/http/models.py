@@ -1,13 +1,12 @@
 """What the API's descriptions share: names of schemas, and the bodies of commands."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from ledger.engine.values.values import TEXT
-from ledger.features.facts.fact_types import Characters, Instant
-from ledger.features.watches.model.watch import Condition
+from ledger.engine.http.fields import Characters, Instant
+from ledger.engine.values.values import OMITTED, TEXT
 
 W = TypeVar("W", bound=str)
 
@@ -37,12 +36,8 @@ def camel(*names: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in words)
 
 
-_OMITTING = frozenset(each.__name__ for each in get_args(Condition))
-"""The structs of answers that omit a field which has its default."""
-
-
 def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an answer, which has all its keys but those that are UNSET.
+    """The schema of an answer, which has all its keys but those that are UNSET, or omitted.
 
     The schema is open to other keys, which later versions of the service add to answers.
     """
@@ -50,10 +45,9 @@ def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
     if fields is None:
         return schema
     required = {*schema.get("required", ())}
-    if schema.get("title") not in _OMITTING:
-        required |= {name for name, field in fields.items() if "default" in field}
+    required |= {n for n, field in fields.items() if "default" in field and OMITTED not in field}
     plain = {
-        name: {key: value for key, value in field.items() if key != "default"}
+        name: {key: value for key, value in field.items() if key not in ("default", OMITTED)}
         for name, field in fields.items()
     }
     open_ = {key: value for key, value in schema.items() if key != "additionalProperties"}

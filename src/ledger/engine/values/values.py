@@ -45,6 +45,9 @@ MAX_OPEN_RUNS = 3_000
 LEASE_SECONDS = (5, 604_800)
 """The shortest and the longest lease of a run (contract, Facts)."""
 
+OMITTED = "omitted"
+"""Marks a field, in its JSON schema, that answers leave out where it has its default."""
+
 _NUMBER = r"(?:[0-9]{6}|[1-9][0-9]{6,11})"
 LINE_ID = rf"^LIN-[0-9]{{2}}-{_NUMBER}$"
 RUN_ID = rf"^RUN-[0-9]{{2}}-{_NUMBER}$"

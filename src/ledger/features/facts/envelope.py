@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from pydantic import ValidationError
 
+from ledger.engine.http.fields import MAX_LABEL, NOT_PLAIN
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import TOLD, place_of, pointers
@@ -41,9 +42,7 @@ from ledger.features.facts.fact_types import (
     ANY_JSON,
     FACT_TYPES,
     MAX_ATTEMPTS,
-    MAX_LABEL,
     NAME_OF_RUN,
-    NOT_PLAIN,
     FactData,
     FactType,
 )

@@ -4,26 +4,19 @@ The models check the data of facts and describe it in OpenAPI. Unknown fields ar
 misspelt optional field would otherwise be lost silently.
 """
 
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_after_validator_function
 
+from ledger.engine.http.fields import Characters, Instant, Label
 from ledger.engine.values.values import (
     LABEL,
     LEASE_SECONDS,
@@ -36,45 +29,9 @@ from ledger.engine.values.values import (
     ExecutionModel,
     ProductLine,
     TriggerType,
-    is_plain,
-    parse_instant,
 )
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.features.runs.model.token_usage import TokenUsage, Used
-
-NOT_PLAIN = {
-    LABEL: "must not have control characters or bidirectional controls",
-    TEXT: "must not have control characters but tabs and line ends, or bidirectional controls",
-}
-"""The sentence about a text that has other characters than those of the pattern."""
-
-
-class Characters(NamedTuple):
-    """The annotation of a text that has only the characters of ``LABEL``, or of ``TEXT``.
-
-    (The sentence of pydantic's own ``pattern`` would be the pattern.)
-    """
-
-    pattern: str
-
-    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def check(text: str) -> str:
-            if not is_plain(text, self.pattern):
-                raise ValueError(NOT_PLAIN[self.pattern])
-            return text
-
-        return no_info_after_validator_function(check, handler(kind))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {**handler(schema), "pattern": self.pattern}
-
-
-def _instant(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("must be an RFC 3339 instant with an offset")
-    return parse_instant(value)
 
 
 def _hours(value: float) -> float:
@@ -83,11 +40,6 @@ def _hours(value: float) -> float:
     return value
 
 
-Instant = Annotated[
-    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
-]
-MAX_LABEL = 200
-Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL), Characters(LABEL)]
 Name = Annotated[str, Field(max_length=200), Characters(LABEL)]
 Text = Annotated[str, Characters(TEXT)]
 Tags = Annotated[list[Label], Field(max_length=100)]

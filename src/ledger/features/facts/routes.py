@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
-from ledger.engine.http.lean import LeanRoute, needs
+from ledger.engine.http.document.schemas import as_input
+from ledger.engine.http.lean import Router, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.headers import header
 from ledger.engine.http.machinery.parsing import SMALL_BYTES, Steps, run
@@ -29,10 +30,15 @@ from ledger.engine.writer.command import Command, TurnDown
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.facts import envelope as parsing
 from ledger.features.facts.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
-from ledger.features.facts.fact_schema import BATCH_BODY, FACT_BODY
+from ledger.features.facts.fact_schema import ACTORS, BATCH_BODY, FACT_BODY, FACT_SCHEMAS
 from ledger.features.facts.report import command_of
 
-router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)
+router = Router(
+    "/v1",
+    "facts",
+    words={"ReportingActorType": ACTORS},
+    schemas=lambda made: made.add(FACT_SCHEMAS, as_input),
+)
 
 _encode = msgspec.json.Encoder().encode
 

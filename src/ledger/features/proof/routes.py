@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, needs, read_route
+from ledger.engine.http.lean import LARGEST_POSITION, Router, needs, read_route
 from ledger.engine.http.problems import FEED_ERRORS, refusals
 from ledger.engine.http.reading import Asking, digits, read_at
 from ledger.engine.http.replies import Reply
@@ -29,7 +29,7 @@ from ledger.features.proof.sealing.leaf import leaf_of
 from ledger.features.proof.sealing.tiles import WIDTH, root_of, tiles_of
 from ledger.features.proof.sealing.tree import Stretch, consistency, hash_leaf, inclusion
 
-router = APIRouter(prefix="/v1/log", tags=["proof"], route_class=LeanRoute)
+router = Router("/v1/log", "proof")
 
 _BREATH_SECONDS = 0.05
 

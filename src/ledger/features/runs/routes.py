@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
@@ -27,7 +27,7 @@ from ledger.engine.http.exports import (
     cut_of,
     pages,
 )
-from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.machinery.middleware import is_head
 from ledger.engine.http.models import Reason
 from ledger.engine.http.problems import (
@@ -77,7 +77,7 @@ from projections.runs import statements
 from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
 from projections.runs.statements import Shows
 
-router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
+router = Router("/v1", "runs", words={"OpenRunStatus": ("pending", "running")})
 
 R = TypeVar("R", bound=Response)
 

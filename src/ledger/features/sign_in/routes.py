@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
-from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.lean import Router, command_route, read_route
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import (
     Asking,
@@ -27,7 +27,7 @@ from ledger.features.sign_in.access.session_rows import (
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.commands import EndSession
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=LeanRoute)
+router = Router("/v1/sessions", "sessions")
 
 _PERMISSION = "keys:manage"
 

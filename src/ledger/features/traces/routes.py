@@ -17,11 +17,11 @@ from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.engine.http.lean import LeanRoute, needs
+from ledger.engine.http.lean import LeanRoute, Router, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.parsing import Parsing, Steps
 from ledger.engine.http.problems import (
@@ -135,7 +135,7 @@ class OtlpRoute(LeanRoute):
         return Response(otlp.refused(status, error.detail), status, kept, otlp.PROTOBUF)
 
 
-router = APIRouter(prefix="/v1/otlp", tags=["facts"], route_class=OtlpRoute)
+router = Router("/v1/otlp", "facts", OtlpRoute)
 
 
 class Traces(NamedTuple):

@@ -1,7 +1,7 @@
 """The OpenAPI document, made of what each route says of itself."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from fastapi import FastAPI, params
@@ -10,13 +10,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from ledger.engine.http.document import texts
-from ledger.engine.http.document.schemas import Schema, Schemas, as_input
-from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute
+from ledger.engine.http.document.schemas import Schema, Schemas
+from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, Router
 from ledger.engine.http.models import SCHEMAS, camel, reference
 from ledger.engine.http.problems import MEDIA_TYPE, PHRASES, Problem, Responses
 from ledger.engine.http.reading import LONGEST_WORD, OR, Asking, words_of
-from ledger.features.facts.fact_schema import FACT_SCHEMAS
-from ledger.features.feed.routes import event_types
 
 _MIN_POSITION: Schema = {
     "name": "Ledger-Min-Position",
@@ -34,7 +32,8 @@ _IF_NONE_MATCH: Schema = {
 }
 
 
-def compose(app: FastAPI) -> Schema:
+def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
+    """The document of an application; its ``routers`` name and add schemas."""
     routes = [r for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema]
     answers = {
         type_
@@ -42,9 +41,11 @@ def compose(app: FastAPI) -> Schema:
         for said in route.responses.values()
         for type_ in said.get("types", ())
     }
-    made = Schemas(answers | {Problem})
-    made.add(FACT_SCHEMAS, as_input)
-    made.add(event_types.schemas())
+    words = {name: each for router in routers for name, each in router.words.items()}
+    unions = {first: name for router in routers for first, name in router.unions.items()}
+    made = Schemas(answers | {Problem}, words, unions)
+    for add in filter(None, (router.schemas for router in routers)):
+        add(made)
     paths: dict[str, Schema] = {}
     for route in routes:
         for method in route.methods or ():

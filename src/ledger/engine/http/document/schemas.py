@@ -13,7 +13,6 @@ import msgspec
 from pydantic import BaseModel
 
 from ledger.engine.http.models import SCHEMAS, TEMPLATE, as_answer, camel, reference
-from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import (
     ActorType,
     Cause,
@@ -24,16 +23,6 @@ from ledger.engine.values.values import (
     State,
     TriggerType,
 )
-from ledger.features.facts.fact_schema import ACTORS
-from ledger.features.feed.published import TYPES
-from ledger.features.feed.routes.audit import WORDS
-from ledger.features.keys.model import Permission
-from ledger.features.lines.model.health import HealthLevel, SignalName, SignalStatus
-from ledger.features.watches.model.watch import Severity
-from ledger.features.watches.model.watch_hours import Weekday
-from ledger.features.webhooks.model.channel import Format
-from ledger.features.webhooks.model.endpoint import DisabledReason
-from projections.watches.shown import AlertStatus
 
 Schema = dict[str, Any]
 Change = Callable[[Schema], Schema]
@@ -45,40 +34,15 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "Cause": get_args(Cause),
     "RunStatus": get_args(RunStatus),
     "HoldName": get_args(HoldName),
-    "SignalName": get_args(SignalName),
-    "SignalStatus": get_args(SignalStatus),
     "ActorType": get_args(ActorType),
-    "ReportingActorType": ACTORS,
     "TriggerType": get_args(TriggerType),
-    "DisabledReason": get_args(DisabledReason),
-    "Permission": get_args(Permission),
-    "EventType": tuple(TYPES),
-    "EventTypeOrEvery": (*TYPES, EVERY_TYPE),
-    "AuditAction": WORDS,
-    "Severity": get_args(Severity),
-    "AlertStatus": get_args(AlertStatus),
-    "Weekday": get_args(Weekday),
-    "WebhookFormat": get_args(Format),
-    "WatchedHealth": get_args(HealthLevel),
-    "WatchedState": ("running", "idle", "paused", "blocked"),
-    "OpenRunStatus": ("pending", "running"),
-    "HealthOrNone": (*get_args(SignalStatus), "none"),
-    "LineSort": ("state_since", "health_score", "due_at"),
-    "DirectoryType": ("workspace", "project", "resource"),
-    "DeliveryStatus": ("pending", "retrying", "delivered", "failed", "skipped"),
     "ExportFormat": ("jsonl", "csv"),
 }
-"""The enumerations that stand in several places, or whose place alone says too little. Any other is
-named after its only place."""
-
-_UNIONS = {"InState": "Condition", "InStateCondition": "ConditionToWatch"}
-"""The name of several alternatives, by the first. Where an object within another is one of several,
-some generators make one class of all their fields."""
+"""The enumerations that stand in several places, or whose place alone says too little. Those of a
+feature are named by its routers. Any other is named after its only place."""
 
 _TELLING = ("kind", "type")
 """The fields that tell alternatives apart: some generators know their word by ``enum`` alone."""
-
-_NAME_OF = {words: name for name, words in _NAMED.items()}
 
 _OF = re.compile(r"(Answer|Page)Of_(list_)?(?:\w+\.)*(\w+?)_+$")
 _ONE = ("items", "additionalProperties", "propertyNames", "if", "then", "else", "contains")
@@ -88,10 +52,21 @@ _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
 class Schemas:
     """The component schemas of the document."""
 
-    def __init__(self, answers: set[Any]) -> None:
-        """``answers`` are the types of all answers."""
+    def __init__(
+        self,
+        answers: set[Any],
+        words: Mapping[str, tuple[str, ...]],
+        unions: Mapping[str, str],
+    ) -> None:
+        """``answers`` are the types of all answers.
+
+        ``words`` are the enumerations of features, by name. ``unions`` are the names of several
+        alternatives, by the first: where an object within another is one of several, some
+        generators make one class of all their fields.
+        """
         self.components: dict[str, Schema] = {}
-        self._names = {frozenset(words): name for name, words in _NAMED.items()}
+        self._words, self._unions = {**_NAMED, **words}, unions
+        self._names = {frozenset(words): name for name, words in self._words.items()}
         types = sorted(answers, key=str)
         references, parts = msgspec.json.schema_components(
             types, ref_template=TEMPLATE.format(model="{name}")
@@ -114,7 +89,7 @@ class Schemas:
 
     def add(self, parts: Mapping[str, Schema], suited: Change = as_answer) -> None:
         """Add schemas, suited to what they describe. Raises ValueError for a name given twice."""
-        for name, part in ((_short(name), part) for name, part in parts.items()):
+        for name, part in ((self._short(name), part) for name, part in parts.items()):
             schema = self.placed(part, name, suited) | {"title": name}
             if self.components.setdefault(name, schema) != schema:
                 raise ValueError(f"another schema is called {name} too: rename the class")
@@ -135,7 +110,7 @@ class Schemas:
                 for part in (value[name] for name in _TELLING if "const" in value.get(name, ())):
                     part["enum"] = [part["const"]]
             elif key == "$ref":
-                value = _short(value)
+                value = self._short(value)
             new[key] = value
         suitable = suited(new)
         suitable.pop("title", None)  # generators make a class for each title
@@ -152,7 +127,7 @@ class Schemas:
         if len(words) == 1:
             return rest | {"type": "string", "const": words[0]}
         name = self._names.setdefault(frozenset(words), place)
-        listed = list(_NAMED.get(name, words))
+        listed = list(self._words.get(name, words))
         known = self.components.setdefault(name, {"type": "string", "enum": listed, "title": name})
         if set(known.get("enum", ())) != set(words):
             raise ValueError(f"the enumeration {name} has other words elsewhere: name one of them")
@@ -162,7 +137,7 @@ class Schemas:
 
     def _union(self, schema: Schema) -> Schema:
         of = "oneOf" if "oneOf" in schema else "anyOf"
-        name = _UNIONS.get(schema[of][0]["$ref"].removeprefix(SCHEMAS))
+        name = self._unions.get(schema[of][0]["$ref"].removeprefix(SCHEMAS))
         if name is None:
             return schema
         told = {"oneOf": schema[of], "discriminator": schema["discriminator"]}
@@ -170,14 +145,13 @@ class Schemas:
         rest = {key: value for key, value in schema.items() if key not in (of, "discriminator")}
         return reference(name) | rest
 
-
-def _short(name: str) -> str:
-    """``ShownRunPage`` for ``PageOf[ShownRun]``, as msgspec names it; ``StatePair`` for a pair."""
-    if "Pair_" in name:
-        words = tuple(re.findall("[a-z]+", name.partition("Literal")[2]))
-        return SCHEMAS * ("/" in name) + f"{_NAME_OF[words]}Pair"
-    short = _OF.sub(lambda found: found[3] + ("List" if found[2] else "") + found[1], name)
-    return re.sub(r"\bEnvelope(?=Page$|Answer$|$)", "Event", short)
+    def _short(self, name: str) -> str:
+        """``ShownRunPage`` for msgspec's ``PageOf[ShownRun]``; ``StatePair`` for a pair."""
+        if "Pair_" in name:
+            words = frozenset(re.findall("[a-z]+", name.partition("Literal")[2]))
+            return SCHEMAS * ("/" in name) + f"{self._names[words]}Pair"
+        short = _OF.sub(lambda found: found[3] + ("List" if found[2] else "") + found[1], name)
+        return re.sub(r"\bEnvelope(?=Page$|Answer$|$)", "Event", short)
 
 
 def as_input(schema: Schema) -> Schema:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ledger.engine.http.document.schemas import Schema
-from ledger.features.feed.routes.event_types import EVENT_SCHEMA
+from ledger.engine.http.models import reference
 
 ABOUT = """
 The whole truth about work in progress: product lines report facts, the log keeps them for ever,
@@ -90,7 +90,7 @@ _SIGNED = {
 
 _MESSAGE: Schema = {
     "allOf": [
-        EVENT_SCHEMA,
+        reference("Event"),
         {
             "type": "object",
             "properties": {"sequence": {"type": "integer", "minimum": 0}},

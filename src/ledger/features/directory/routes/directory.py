@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
-from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
 from ledger.engine.http.replies import PageOf, Reply
@@ -16,7 +16,7 @@ from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_te
 from projections.directory.statements import page_read
 from projections.lines.statements import organizations_read
 
-router = APIRouter(prefix="/v1", tags=["directory"], route_class=LeanRoute)
+router = Router("/v1", "directory", words={"DirectoryType": ("workspace", "project", "resource")})
 
 
 class DirectoryQuery(Present, Page):

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter
 from pydantic import Field
 
-from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import Reply
 from ledger.engine.reads.question import Answer
@@ -16,7 +15,7 @@ from ledger.engine.values.rendering import doc, json_text
 from projections.directory.search.statements import FOUND, search_read
 from projections.directory.search.words import Sought, folded_name, sought
 
-router = APIRouter(prefix="/v1/search", tags=["search"], route_class=LeanRoute)
+router = Router("/v1/search", "search")
 
 MOST_CHARACTERS = 200
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.engine.http.exports import (
@@ -17,7 +17,7 @@ from ledger.engine.http.exports import (
     cut_of,
     log_pages,
 )
-from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.reading import (
     OR,
     Asking,
@@ -44,7 +44,10 @@ from ledger.features.feed.routes.feeds import Walk, position_in, time_filters
 from ledger.features.keys.key_rows import KeyNames
 from projections.feed import feeds, items
 
-router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
+WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
+"""The words that the filter ``action`` accepts."""
+
+router = Router("/v1/audit-logs", "audit", words={"AuditAction": WORDS})
 
 # Tables keep the columns that they have had: of a session, the lines of JSON say more.
 _OF_SESSIONS = ("resource_by", "resource_provider", "resource_permissions")
@@ -54,9 +57,6 @@ _AUDIT_CUT = cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
     " reported_by_name errors"
 )
 _AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
-
-WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
-"""The words that the filter ``action`` accepts."""
 
 
 def _known_words(words: str) -> str:

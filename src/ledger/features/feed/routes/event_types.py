@@ -4,9 +4,9 @@ from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Request, Response
 
-from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.models import SCHEMAS, as_answer, camel, one_of, reference
 from ledger.engine.http.problems import FEED_ERRORS, refusals
 from ledger.engine.http.reading import services_of
@@ -17,11 +17,6 @@ from ledger.engine.values.recorded import Actor
 from ledger.engine.values.rendering import doc, json_text
 from ledger.features.feed.envelopes import Envelope, FactReference, Subject
 from ledger.features.feed.published import LANGUAGE_VERSION, TYPES, Payload
-
-router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
-
-EVENT_SCHEMA = reference("Event")
-"""A reference to the OpenAPI document's schema of an event of any type."""
 
 
 class PublishedType(msgspec.Struct):
@@ -52,6 +47,14 @@ def schemas() -> dict[str, Any]:
         schemas[component_of(type_)] = shown | envelope
     events = one_of("type", {type_: component_of(type_) for type_ in TYPES})
     return parts | schemas | {"Event": events}
+
+
+router = Router(
+    "/v1/event-types",
+    "feeds",
+    words={"EventType": tuple(TYPES)},
+    schemas=lambda made: made.add(schemas()),
+)
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from ledger.engine.http.exports import (
@@ -18,7 +18,7 @@ from ledger.engine.http.exports import (
     cut_of,
     log_pages,
 )
-from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
 from ledger.engine.http.reading import (
     OR,
@@ -50,7 +50,7 @@ from ledger.features.feed.envelopes import Envelope
 from ledger.features.feed.published import TYPES
 from projections.feed import feeds, items
 
-router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
+router = Router("/v1/events", "feeds")
 
 _FEED = Exported("events", items.feed_envelope, cut_of(Envelope))
 

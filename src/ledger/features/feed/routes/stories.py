@@ -6,10 +6,10 @@ from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
-from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import STORY_ERRORS
 from ledger.engine.http.reading import (
     Asking,
@@ -45,7 +45,7 @@ from projections.feed.statements import history_read
 from projections.lines.statements import timeline_read
 from projections.runs.usage import usage_read
 
-router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
+router = Router("/v1/execution", "execution")
 
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400

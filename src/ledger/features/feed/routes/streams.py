@@ -4,12 +4,12 @@ import logging
 import re
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from ledger.engine.http.lean import LeanRoute, needs
+from ledger.engine.http.lean import Router, needs
 from ledger.engine.http.problems import refusals
 from ledger.engine.http.reading import Present, services_of, tenant_filters
 from ledger.engine.values.errors import Invalid
@@ -19,7 +19,7 @@ from ledger.features.feed.routes.feeds import EventFilters, position_in
 from ledger.features.feed.stream import Stream, Streams
 from projections.feed.feeds import feed_read
 
-router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
+router = Router("/v1/events", "feeds")
 
 _logger = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ledger import __version__
-from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import FEED_ERRORS
 from ledger.engine.http.reading import Asking, Present, Query
 from ledger.engine.http.replies import AnswerOf, answer
@@ -20,7 +20,7 @@ from ledger.features.keys.model import Permission
 from ledger.features.keys.routes.keys import read_keys
 from ledger.features.lines.routes.executions import line_reply, line_rows
 
-router = APIRouter(prefix="/v1", tags=["keys"], route_class=LeanRoute)
+router = Router("/v1", "keys")
 
 
 class CredentialQuery(Present):

@@ -7,13 +7,14 @@ is shown the same secret again. The last use of the key, which no receipt has, i
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import AfterValidator, Field
 
-from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.fields import Label
+from ledger.engine.http.lean import Router, command_route, read_route
 from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
 from ledger.engine.http.reading import (
@@ -52,7 +53,6 @@ from ledger.engine.values.values import (
 )
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
-from ledger.features.facts.fact_types import Label
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
 from ledger.features.keys.model import (
@@ -65,7 +65,7 @@ from ledger.features.keys.model import (
 )
 from ledger.features.keys.tokens import create_token
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
+router = Router("/v1/keys", "keys", words={"Permission": get_args(Permission)})
 
 _PERMISSION = "keys:manage"
 

@@ -5,10 +5,10 @@ from array import array
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
 from itertools import count
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.exports import (
@@ -22,7 +22,7 @@ from ledger.engine.http.exports import (
     cut_of,
     pages,
 )
-from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import LINE_ERRORS, InvalidCursor
 from ledger.engine.http.reading import (
@@ -64,12 +64,22 @@ from ledger.engine.values.values import (
     sort_key,
 )
 from ledger.features.lines.commands.lines import Pause, Resume
+from ledger.features.lines.model.health import SignalName, SignalStatus
 from projections.lines import lists, statements
 from projections.lines.orders import Sort
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE
 from projections.lines.shown import LineDetail, ShownLine, item_of_past
 
-router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
+router = Router(
+    "/v1/execution",
+    "execution",
+    words={
+        "SignalName": get_args(SignalName),
+        "SignalStatus": get_args(SignalStatus),
+        "HealthOrNone": (*get_args(SignalStatus), "none"),
+        "LineSort": ("state_since", "health_score", "due_at"),
+    },
+)
 
 OF_NOW = ("resource_id", "assignee", "unassigned", "overdue", "has_alerts", "organization_id")
 """The filters of now only."""

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from ledger.engine.http.lean import LeanRoute, command_route
+from ledger.engine.http.lean import Router, command_route
 from ledger.engine.http.many import carry_out, own_key
 from ledger.engine.http.models import CommandBody, PausedUntil, Written
 from ledger.engine.http.reading import (
@@ -47,7 +47,7 @@ from ledger.features.lines.commands.holds import (
 from ledger.features.lines.routes.executions import Filters, filters_of
 from projections.lines import lists, statements
 
-router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
+router = Router("/v1/execution", "execution")
 
 _PERMISSION = "service_lines:manage"
 

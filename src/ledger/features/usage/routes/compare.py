@@ -6,12 +6,12 @@ from operator import itemgetter
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.corners import corner_at, corner_of, pin
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
-from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import (
     Asking,
@@ -44,7 +44,7 @@ from ledger.features.usage.routes.usage import EXPORT_LINES, whole
 
 T = TypeVar("T")
 
-router = APIRouter(prefix="/v1/compare", tags=["usage"], route_class=LeanRoute)
+router = Router("/v1/compare", "usage")
 
 MAX_DAYS = 400
 MAX_LINES = 20_000

@@ -13,12 +13,13 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.corners import corner_at, corner_of, present_corner
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
-from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.fields import Characters
+from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.models import CommandBody, Reason
 from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
 from ledger.engine.http.reading import (
@@ -48,7 +49,6 @@ from ledger.engine.values.values import (
     WORKSPACE_ID,
     id_named,
 )
-from ledger.features.facts.fact_types import Characters
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
@@ -62,7 +62,7 @@ from ledger.features.usage.routes.usage import VIEWS, UsageSums
 from ledger.features.usage.tables import Documents
 from projections.usage.statements import list_read, statement_read
 
-router = APIRouter(prefix="/v1/statements", tags=["statements"], route_class=LeanRoute)
+router = Router("/v1/statements", "statements")
 
 _PERMISSION = "statements:issue"
 _UNKNOWN = "No such statement."

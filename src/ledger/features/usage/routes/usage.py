@@ -6,13 +6,13 @@ from operator import itemgetter
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.engine.http.corners import corner_of, pin
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
-from ledger.engine.http.lean import LeanRoute, needs, read_route
+from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.problems import InvalidCursor, Unauthorized
 from ledger.engine.http.reading import (
     Asking,
@@ -43,7 +43,7 @@ from ledger.features.usage.routes.scope import LineFilters, LongPage, names_of, 
 from projections.directory.rows import WHOLE
 from projections.directory.statements import NAMES_OF_RESOURCES
 
-router = APIRouter(prefix="/v1/usage", tags=["usage"], route_class=LeanRoute)
+router = Router("/v1/usage", "usage")
 
 MAX_LINE_DAYS = 2_000_000
 """Lines in scope times days of an answer."""

@@ -7,14 +7,14 @@ has, in this order: conditions, events, state, decisions, fold.
 import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
 from ledger.engine.values.errors import ChangedTooOften, InvalidState
 from ledger.engine.values.event_table import PASSES, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Recorded
-from ledger.engine.values.values import Cause, day_of, week_of
+from ledger.engine.values.values import OMITTED, Cause, day_of, week_of
 from ledger.features.lines.model.execution import Execution
 from ledger.features.watches.model.watch_hours import WatchHours
 
@@ -46,7 +46,9 @@ class InState(_Condition, frozen=True, tag="in_state"):
 class BlockerOpen(_Condition, frozen=True, tag="blocker_open"):
     """A blocker is open."""
 
-    causes: tuple[Cause, ...] | None = None
+    causes: Annotated[tuple[Cause, ...] | None, msgspec.Meta(extra_json_schema={OMITTED: True})] = (
+        None
+    )
     """None: of any cause."""
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.exports import (
@@ -21,7 +21,8 @@ from ledger.engine.http.exports import (
     cut_of,
     pages,
 )
-from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.fields import Characters, Instant, Label
+from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.many import carry_out, own_key
 from ledger.engine.http.models import CommandBody
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
@@ -59,14 +60,13 @@ from ledger.engine.values.values import (
     sort_key,
 )
 from ledger.engine.writer.request import Receipt
-from ledger.features.facts.fact_types import Characters, Instant, Label
 from ledger.features.watches.commands.alerts import Acknowledge, AcknowledgeMany
 from ledger.features.watches.model.watch import Severity
 from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
 from projections.watches.statements import AlertSort, alerts_read
 from projections.watches.view import RANKS
 
-router = APIRouter(prefix="/v1/alerts", tags=["watches"], route_class=LeanRoute)
+router = Router("/v1/alerts", "watches", words={"AlertStatus": get_args(AlertStatus)})
 
 _PERMISSION = "service_lines:manage"
 _UNKNOWN = "No such alert."

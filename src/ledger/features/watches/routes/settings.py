@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from ledger.engine.http.fields import Characters, Label
 from ledger.engine.http.models import CommandBody
 from ledger.engine.http.reading import Bound, TimeZone
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
@@ -29,7 +30,6 @@ from ledger.engine.values.values import (
     ExecutionModel,
     ProductLine,
 )
-from ledger.features.facts.fact_types import Characters, Label
 from ledger.features.watches.model.watch import Condition, LineChoice
 from ledger.features.watches.model.watch_hours import WEEKDAYS, WatchHours, Weekday
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 
-from ledger.engine.http.lean import LeanRoute, read_route
+from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import (
     Asking,
@@ -22,7 +22,7 @@ from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_te
 from ledger.engine.values.values import format_instant, parse_instant
 from projections.watches.source.statements import list_read
 
-router = APIRouter(prefix="/v1", tags=["watches"], route_class=LeanRoute)
+router = Router("/v1", "watches")
 
 
 class SourcesQuery(Present, Page):

@@ -9,16 +9,17 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from msgspec import Meta
 from pydantic import Field
 
 from ledger.engine.http.corners import present_corner
 from ledger.engine.http.exports import PORTION
-from ledger.engine.http.lean import LeanRoute, command_route, needs, read_route
+from ledger.engine.http.fields import Label
+from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.models import Changes
 from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
 from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
@@ -33,8 +34,10 @@ from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_te
 from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
-from ledger.features.facts.fact_types import Label
 from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.lines.model.health import HealthLevel
+from ledger.features.usage.reads.usage import Corner
+from ledger.features.usage.routes.scope import present_corner
 from ledger.features.watches.commands.watches import (
     CreateWatch,
     DeleteWatch,
@@ -53,6 +56,7 @@ from ledger.features.watches.model.watch import (
     Watch,
     WatchSettings,
 )
+from ledger.features.watches.model.watch_hours import Weekday
 from ledger.features.watches.reads.episodes import episodes_of
 from ledger.features.watches.reads.preview import (
     MOST_COUNTED,
@@ -75,7 +79,17 @@ from ledger.features.watches.routes.settings import (
 )
 from projections.watches.statements import endpoints_read, watches_read
 
-router = APIRouter(prefix="/v1/watches", tags=["watches"], route_class=LeanRoute)
+router = Router(
+    "/v1/watches",
+    "watches",
+    words={
+        "Severity": get_args(Severity),
+        "Weekday": get_args(Weekday),
+        "WatchedHealth": get_args(HealthLevel),
+        "WatchedState": ("running", "idle", "paused", "blocked"),
+    },
+    unions={"InState": "Condition", "InStateCondition": "ConditionToWatch"},
+)
 
 _PERMISSION = "watches:manage"
 

@@ -5,12 +5,12 @@ again. The state of deliveries is read from the view.
 """
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 
-from ledger.engine.http.lean import LeanRoute, command_route, read_route
+from ledger.engine.http.lean import Router, command_route, read_route
 from ledger.engine.http.models import EmptyBody
 from ledger.engine.http.problems import FEED_ERRORS, STORY_ERRORS
 from ledger.engine.http.reading import (
@@ -43,6 +43,7 @@ from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
+from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes.feeds import BEYOND, event_position, position_in
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.webhooks.client.target import ForbiddenTarget, Targets
@@ -57,12 +58,22 @@ from ledger.features.webhooks.commands import (
     UpdateEndpoint,
 )
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
-from ledger.features.webhooks.model.channel import ChannelRules
+from ledger.features.webhooks.model.channel import ChannelRules, Format
+from ledger.features.webhooks.model.endpoint import EVERY_TYPE, DisabledReason
 from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
+router = Router(
+    "/v1/webhooks",
+    "webhooks",
+    words={
+        "DisabledReason": get_args(DisabledReason),
+        "EventTypeOrEvery": (*TYPES, EVERY_TYPE),
+        "WebhookFormat": get_args(Format),
+        "DeliveryStatus": ("pending", "retrying", "delivered", "failed", "skipped"),
+    },
+)
 
 _PERMISSION = "webhooks:manage"
 _UNKNOWN = "No such webhook endpoint."
