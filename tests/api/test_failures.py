@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ledger.app.settings import Settings
-from ledger.engine.http.failures import Failures, network_of
+from ledger.engine.http.machinery.failures import Failures, network_of
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from fastapi import Request
 
-from ledger.engine.http.failures import Failures
+from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.machinery.headers import count, header
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.values.principal import Principal

@@ -1,12 +1,24 @@
-"""What the API's descriptions share: names of schemas, and the bodies of commands."""
+"""What the API's descriptions share: names of schemas, fields, and the bodies of commands."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
-from ledger.engine.http.fields import Characters, Instant
-from ledger.engine.values.values import OMITTED, TEXT
+from ledger.engine.values.values import LABEL, OMITTED, TEXT, is_plain, parse_instant
 
 W = TypeVar("W", bound=str)
 
@@ -54,6 +66,46 @@ def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
     return open_ | {"properties": plain, "required": sorted(required)}
 
 
+NOT_PLAIN = {
+    LABEL: "must not have control characters or bidirectional controls",
+    TEXT: "must not have control characters but tabs and line ends, or bidirectional controls",
+}
+"""The sentence about a text that has other characters than those of the pattern."""
+
+
+class Characters(NamedTuple):
+    """The annotation of a text that has only the characters of ``LABEL``, or of ``TEXT``.
+
+    (The sentence of pydantic's own ``pattern`` would be the pattern.)
+    """
+
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(text: str) -> str:
+            if not is_plain(text, self.pattern):
+                raise ValueError(NOT_PLAIN[self.pattern])
+            return text
+
+        return no_info_after_validator_function(check, handler(kind))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern}
+
+
+def _instant(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be an RFC 3339 instant with an offset")
+    return parse_instant(value)
+
+
+Instant = Annotated[
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+MAX_LABEL = 200
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL), Characters(LABEL)]
 Written = Annotated[str, Field(min_length=1, max_length=500), Characters(TEXT)]
 """A reason."""
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from pydantic import ValidationError
 
-from ledger.engine.http.fields import MAX_LABEL, NOT_PLAIN
+from ledger.engine.http.models import MAX_LABEL, NOT_PLAIN
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import TOLD, place_of, pointers

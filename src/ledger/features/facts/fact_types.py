@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ledger.engine.http.fields import Characters, Instant, Label
+from ledger.engine.http.models import Characters, Instant, Label
 from ledger.engine.values.values import (
     LABEL,
     LEASE_SECONDS,

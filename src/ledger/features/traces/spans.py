@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from ledger.engine.http.fields import MAX_LABEL
+from ledger.engine.http.models import MAX_LABEL
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import escaped, is_plain, name_of_span

@@ -13,9 +13,8 @@ import msgspec
 from fastapi import Response
 from pydantic import AfterValidator, Field
 
-from ledger.engine.http.fields import Label
 from ledger.engine.http.lean import Router, command_route, read_route
-from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
+from ledger.engine.http.models import Changes, CommandBody, Label, distinct, set_of
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
 from ledger.engine.http.reading import (
     Asking,

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.engine.http.access import NOT_VALID
-from ledger.engine.http.failures import Failures
+from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.door import Door

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ledger.engine.http.failures import network_of
+from ledger.engine.http.machinery.failures import network_of
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import PersonRow, SessionRow
 from ledger.engine.values.errors import LedgerError, RateLimited, Unavailable

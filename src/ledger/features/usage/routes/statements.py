@@ -18,9 +18,8 @@ from pydantic import Field
 
 from ledger.engine.http.corners import corner_at, corner_of, present_corner
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
-from ledger.engine.http.fields import Characters
 from ledger.engine.http.lean import Router, command_route, needs, read_route
-from ledger.engine.http.models import CommandBody, Reason
+from ledger.engine.http.models import Characters, CommandBody, Reason
 from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
 from ledger.engine.http.reading import (
     Asking,

@@ -21,10 +21,9 @@ from ledger.engine.http.exports import (
     cut_of,
     pages,
 )
-from ledger.engine.http.fields import Characters, Instant, Label
 from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.many import carry_out, own_key
-from ledger.engine.http.models import CommandBody
+from ledger.engine.http.models import Characters, CommandBody, Instant, Label
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
 from ledger.engine.http.reading import (
     OR,

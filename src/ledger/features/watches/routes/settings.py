@@ -17,8 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from ledger.engine.http.fields import Characters, Label
-from ledger.engine.http.models import CommandBody
+from ledger.engine.http.models import Characters, CommandBody, Label
 from ledger.engine.http.reading import Bound, TimeZone
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
 from ledger.engine.values.values import (

@@ -18,9 +18,8 @@ from pydantic import Field
 
 from ledger.engine.http.corners import present_corner
 from ledger.engine.http.exports import PORTION
-from ledger.engine.http.fields import Label
 from ledger.engine.http.lean import Router, command_route, needs, read_route
-from ledger.engine.http.models import Changes
+from ledger.engine.http.models import Changes, Label
 from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
 from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
 from ledger.engine.http.replies import AnswerOf, PageOf, answer

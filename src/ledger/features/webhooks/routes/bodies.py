@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
-from ledger.engine.http.fields import Characters
-from ledger.engine.http.models import Changes, CommandBody, distinct, set_of
+from ledger.engine.http.models import Changes, Characters, CommandBody, distinct, set_of
 from ledger.engine.http.reading import Bound
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import LABEL, ORGANIZATION_ID, WATCH_ID, WORKSPACE_ID
