@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from ledger.features.proof.page.integrity.integrity import integrity
 
 from ledger.app.settings import Settings
+from ledger.features.proof.page import integrity
 from ledger.features.proof.tables import NEW, OLD, SCHEMA, TABLES, Finding, keep
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact

@@ -14,8 +14,8 @@ from ledger.features.feed.page import audit, events
 from ledger.features.feed.page.actions import label_of
 from ledger.features.keys.page import keys, start
 from ledger.features.lines.page import board, line, many, views
-from ledger.features.proof.page.integrity.integrity import integrity
-from ledger.features.runs.page.runs.runs import runs
+from ledger.features.proof.page import integrity
+from ledger.features.runs.page import runs
 from ledger.features.sign_in.page import open_id, places, refused, session, sessions, sign_in
 from ledger.features.sign_in.persons import persons_of
 from ledger.features.usage.page import compare, statements, usage
@@ -62,8 +62,8 @@ FRAME = Frame(
         "ledger.features.usage.page",
         "ledger.features.watches.page",
         "ledger.features.webhooks.page",
-        "ledger.features.runs.page.runs.runs",
-        "ledger.features.proof.page.integrity.integrity",
+        "ledger.features.runs.page",
+        "ledger.features.proof.page",
     ),
     visitor_of=session.visitor_of,
     session_values=session.values_of,

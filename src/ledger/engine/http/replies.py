@@ -9,9 +9,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.machinery.headers import compresses, joined, weak
-from ledger.engine.page.rendering import json_text
 from ledger.engine.values.rendering import json_text
-from ledger.features.runs.read_notes import SeenLine
 
 T = TypeVar("T")
 

@@ -376,21 +376,6 @@ def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None
     return None, None
 
 
-def sign_in_page(request: Request, status: int = 200, **context: Any) -> Response:
-    """The page that offers the ways to sign in."""
-    rules = session.sessions_of(request).rules
-    provider = rules.provider and rules.provider.config.name
-    return show(
-        request,
-        "sign_in.html",
-        status,
-        provider=provider,
-        takes_tokens=rules.takes_tokens,
-        idle=rules.idle,
-        **context,
-    )
-
-
 def refusal_page(request: Request, error: LedgerError, **context: Any) -> Response:
     """The page of a refusal, with its HTTP status; without a session, the sign-in page."""
     frame = frame_of(request)

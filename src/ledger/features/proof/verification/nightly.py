@@ -32,11 +32,14 @@ from ledger.features.proof.tables import (
     TABLES,
     Difference,
     Finding,
+    Progress,
+    Report,
     as_named,
     findings,
     keep,
 )
 from ledger.features.proof.verification.check import Scope, check
+from ledger.features.proof.verification.derived import Compared
 
 _EVERY_SECONDS = 30.0
 """Between two looks at the clock."""
@@ -56,6 +59,10 @@ SELECT coalesce(max(number), 0) FROM ledger.tile WHERE level = 0 AND first_posit
 """
 
 _logger = logging.getLogger(__name__)
+
+
+Compare = Callable[[str, Report, Progress, Callable[[], None]], Compared]
+"""The comparison of the tables beside the log (``derived.py``)."""
 
 
 class Nightly(NamedTuple):

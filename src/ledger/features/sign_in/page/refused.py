@@ -31,7 +31,7 @@ def sign_in(request: Request, error: LedgerError, context: Mapping[str, Any]) ->
 
 def sign_in_page(request: Request, status: int = 200, **context: Any) -> Response:
     """The page that offers the ways to sign in."""
-    rules = services_of(request).sessions.rules
+    rules = session.sessions_of(request).rules
     provider = rules.provider and rules.provider.config.name
     return show(
         request,

@@ -12,7 +12,6 @@ from ledger.engine.page.addresses import HOME, own_page
 from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import RateLimited
-from ledger.features.sign_in.access.authentication import address_of
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.page import session
 from ledger.features.sign_in.page.refused import sign_in_page

@@ -35,8 +35,6 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.lines.model.health import HealthLevel
-from ledger.features.usage.reads.usage import Corner
-from ledger.features.usage.routes.scope import present_corner
 from ledger.features.watches.commands.watches import (
     CreateWatch,
     DeleteWatch,

@@ -40,6 +40,7 @@ from ledger.engine.http.writing import (
     with_secret,
 )
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
@@ -59,7 +60,7 @@ from ledger.features.webhooks.commands import (
 )
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
 from ledger.features.webhooks.model.channel import ChannelRules, Format
-from ledger.features.webhooks.model.endpoint import EVERY_TYPE, DisabledReason
+from ledger.features.webhooks.model.endpoint import DisabledReason
 from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
