@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 from fastapi.routing import APIRoute
 
-from ledger.app.http.app import ROUTED
+from ledger.app.features import projections, routers
+from ledger.app.http import operations
 from ledger.app.settings import Settings
 from ledger.engine.values.values import (
     ActorType,
@@ -23,7 +24,6 @@ from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
 from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.records import EVENTS
-from projections import projections
 from tests.conftest import LONGEST
 from tests.support.documents import CONTRACT, ROOT
 
@@ -38,7 +38,9 @@ PREFIXES = {
     "alert_id": "ALR",
     "session_id": "SES",
 }
-ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
+ROUTES = [
+    r for each in (*routers(), operations.router) for r in each.routes if isinstance(r, APIRoute)
+]
 WORDS = {
     "facts": (ProductLine, ExecutionModel, Cause, SignalName, SignalStatus, ActorType, TriggerType),
     "state": (State, HoldName),
@@ -124,7 +126,7 @@ def test_contracts_of_imports_name_every_view_and_every_feature() -> None:
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in ROOT.glob("projections/**/view.py")
     }
-    assert found - modules == set(), "no line in projections()"
+    assert found - modules == set(), "no row in app/features.py names it"
     assert modules - found == set(), "a view is a folder"
 
 

@@ -33,9 +33,9 @@ from population import Population
 from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
 
-import projections
 from ledger.app.composition.database import open_vault, prepare_database
 from ledger.app.composition.writing import utc_now
+from ledger.app.features import projections
 from ledger.app.processes import calm_collector
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import node_id_in
@@ -228,7 +228,7 @@ def _views_version() -> dict[str, list[Any]]:
             view.version,
             hashlib.sha256("; ".join(_statements(view.tables)).encode()).hexdigest(),
         ]
-        for view in projections.projections()
+        for view in projections()
     }
 
 

@@ -15,7 +15,7 @@ from corpus_request import Request, Send, sending
 from product import LEDGER, Product, UnmeasuredError
 from psycopg.rows import tuple_row
 
-import projections
+from ledger.app.features import projections
 
 PATIENCE = 3600.0  # seconds for the views of a large ledger, or for its seal
 
@@ -83,7 +83,7 @@ def await_views(product: Product) -> None:
 
     Raises UnmeasuredError if a view has stopped.
     """
-    wanted = {view.name: view.version for view in projections.projections()}
+    wanted = {view.name: view.version for view in projections()}
 
     def are_current(send: Send) -> bool:
         views = json.loads(send(Request("nobody", "/readyz")).body)["projections"]

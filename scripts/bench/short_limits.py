@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 _HOUSEKEEPER = (
     "ledger.application.housekeeper",
     "ledger.application.loops",
-    "ledger.app.housekeeping",
+    "ledger.engine.writer.housekeeper",
 )
 
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (

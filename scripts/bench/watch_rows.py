@@ -21,6 +21,7 @@ from story import ORGANIZATION, line_id
 
 from ledger.app.composition.database import prepare_database
 from ledger.app.composition.writing import create_writer, utc_now
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.event_log import Log
@@ -47,7 +48,6 @@ from ledger.features.watches.model.watch import (
     RunsFailing,
     WatchSettings,
 )
-from projections import projections
 
 YEAR = 365 * 86_400
 CONDITIONS: Sequence[Condition] = (

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import pytest
 
 from ledger import features
-from ledger.app.http.app import ROUTED
+from ledger.app.features import page_routers, projections, routers
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id
-from projections import projections
 from tests.support.edge import Edge, assert_problem
 from tests.support.fact_samples import ON_OPEN_LINES
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
@@ -27,7 +26,7 @@ PERMISSIONS = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
     "keys:manage", "statements:issue", "watches:manage",
 )  # fmt: skip
-ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, LeanRoute)]
+ROUTES = [r for each in routers() for r in each.routes if isinstance(r, LeanRoute)]
 READS = [r for r in ROUTES if r.methods == {"GET"}]
 WRITES = [r for r in ROUTES if r.methods != {"GET"}]
 RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview", "/v1/otlp/v1/traces")
@@ -194,10 +193,12 @@ def test_every_router_is_served() -> None:
     modules = (
         importlib.import_module(m.name)
         for m in pkgutil.walk_packages(features.__path__, f"{features.__name__}.")
-        if "routes" in m.name.split(".")
+        if {"routes", "page"} & {*m.name.split(".")}
     )
-    routers = {module.__name__ for module in modules if hasattr(module, "router")}
-    assert routers - {module.__name__ for module in ROUTED} == set(), "name it in app/http/app.py"
+    served = [*routers(), *page_routers()]
+    found = {module.__name__: module.router for module in modules if hasattr(module, "router")}
+    lost = [name for name, router in found.items() if router not in served]
+    assert lost == [], "name it in app/features.py"
 
 
 def test_no_route_takes_the_requests_of_a_later_one() -> None:
@@ -205,11 +206,11 @@ def test_no_route_takes_the_requests_of_a_later_one() -> None:
         path = re.sub("{.*?}", "any", route.path)
         scopes = [{"method": method, "path": path} for method in route.methods]
         taken = [next(label(r) for r in ROUTES if r.takes(scope)) for scope in scopes]
-        assert taken == [label(route)], "in ROUTED (app/http/app.py) its module comes first"
+        assert taken == [label(route)], "in app/features.py its module comes first"
 
 
 def test_every_route_of_the_api_is_a_lean_route() -> None:
-    found = [route for module in ROUTED for route in module.router.routes]
+    found = [route for each in routers() for route in each.routes]
     api = [route for route in found if getattr(route, "path", "").startswith("/v1")]
     assert len(api) >= len(ROUTES) > 20
     for route in api:

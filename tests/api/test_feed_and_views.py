@@ -10,11 +10,11 @@ import pytest
 
 from ledger.app.composition.api import create_api
 from ledger.app.composition.writing import writing
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.reads import positions
 from ledger.engine.views.contract import Projection
 from ledger.engine.writer.writer import Writer
-from projections import projections
 from projections.feed.view import EventView
 from tests.support.edge import assert_problem
 from tests.support.facts import LINE, ORGANIZATION, activation, fact

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from ledger.app.features import projections
 from ledger.engine.http.replies import SeenLine
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import NotFound
@@ -19,7 +20,6 @@ from ledger.features.facts.report import command_of
 from ledger.features.feed.audited import FACT_EVENT_TYPES, actions_of
 from ledger.features.lines.commands.lines import Pause
 from ledger.features.runs.read_notes import NoteRead
-from projections import projections
 from projections.feed import feeds, statements
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, database_after

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 
 from ledger.app.composition.api import create_api
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.http import reading
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Planning, Tenant
 from ledger.engine.values.principal import ANY, EVERYONE, Principal, Tenant
 from projections import projections
 from tests.api.test_every_route import ENDLESS, READS, is_of_administrators, label, takes_as_of

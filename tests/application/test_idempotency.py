@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from ledger.app.composition.writing import writing
-from ledger.app.housekeeping import DROP_EXPIRED, Housekeeper
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
 from ledger.engine.writer.group import KEPT_FOR, Group
+from ledger.engine.writer.housekeeper import DROP_EXPIRED, Housekeeper
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.features.lines.commands.lines import Pause, Resume
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
@@ -160,9 +160,8 @@ def test_an_outcome_is_kept_for_24_hours_and_not_longer(own_ledger: Ledger) -> N
 
 @contextmanager
 def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    housekeeper = Housekeeper(
-        led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock, timedelta(hours=12)
-    )
+    session = led(ledger.conninfo, "housekeeper")
+    housekeeper = Housekeeper(session, ledger.writer, ledger.clock, chores=())
     try:
         yield housekeeper
     finally:

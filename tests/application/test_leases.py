@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.app import housekeeping as loops
 from ledger.engine.log.leases import LOOK_AT_DUE
+from ledger.features.runs import loops
 from ledger.features.runs.commands import ExpireLease, Heartbeat
 from tests.support.facts import fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, instant, new_id

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ledger.app.composition.writing import writing
-from ledger.app.housekeeping import Housekeeper
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
@@ -19,10 +18,10 @@ from ledger.engine.values.principal import HOUSEKEEPER, Principal
 from ledger.engine.values.refusals import DAILY, stream_of
 from ledger.engine.writer.command import Command, OwnCommand
 from ledger.engine.writer.group import Group
+from ledger.engine.writer.housekeeper import Housekeeper, TellOmitted
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
-from ledger.features.keys.commands import TellOmitted
 from ledger.features.lines.commands.lines import Pause
 from tests.conftest import MASTER_KEY
 from tests.support.databases import TEMPLATE, copied
@@ -121,9 +120,8 @@ def omitted_counts(ledger: Ledger) -> list[tuple[str, int, datetime]]:
 
 @contextlib.contextmanager
 def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    housekeeper = Housekeeper(
-        led(ledger.conninfo, "housekeeper"), ledger.writer, ledger.clock, timedelta(hours=12)
-    )
+    session = led(ledger.conninfo, "housekeeper")
+    housekeeper = Housekeeper(session, ledger.writer, ledger.clock, chores=())
     try:
         yield housekeeper
     finally:

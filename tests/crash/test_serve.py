@@ -18,8 +18,8 @@ import pytest
 
 from ledger.app import children as children_module
 from ledger.app.cli.arguments import main
+from ledger.app.features import projections
 from ledger.app.supervisor import address_of
-from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.load import Load, recorded

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
+from ledger.app.features import projections
 from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.values.event_table import EventRow, Note, Part
@@ -25,7 +26,6 @@ from ledger.features.watches.model import alert, watch
 from ledger.features.webhooks.model import endpoint
 from ledger.features.webhooks.model.endpoint import Endpoint
 from ledger.records import EVENT_TABLE, EVENTS
-from projections import projections
 from projections.lines.line import LineFold
 from tests.golden.samples import BODIES, WATCH, envelope
 from tests.support.audits import SYSTEM_TYPES

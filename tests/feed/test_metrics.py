@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 
 from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.postgres.pool.door import Door
+from ledger.features.webhooks.gauges import GAUGES
 from tests.support.reader import reading
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import query, until
@@ -39,7 +40,7 @@ def gauges(conninfo: str) -> dict[str, float]:
         door = Door(reading(conninfo))
         await door.open()
         try:
-            metrics = await DatabaseGauges(door.fetch, Path("/nowhere")).read()
+            metrics = await DatabaseGauges(door.fetch, Path("/nowhere"), [GAUGES]).read()
         finally:
             await door.close()
         values = {m.name: m.samples[0].value for m in metrics if m.samples}

@@ -12,13 +12,13 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.engine.postgres.pool.scope import Planning
+from ledger.app.features import projections
+from ledger.engine.postgres.pool.scope import EVERYONE, Planning
 from ledger.engine.reads import positions
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.writer.writer import Writer
 from ledger.features.feed.tail import CHUNK, Selection
-from projections import projections
 from tests.feed.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 from tests.support.door import until_async
 from tests.support.facts import LINE, RUN, activation, fact

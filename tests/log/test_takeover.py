@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from ledger.app.composition.database import inspect_database, migrate_database, prepare_database
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.schema.migrate import SchemaError, migrate
@@ -18,7 +19,6 @@ from ledger.engine.log.schema.walls import protect
 from ledger.engine.postgres.schema.catalog import items, rights
 from ledger.engine.views.definitions import compare
 from ledger.features.lines.model.execution_events import Woken
-from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.golden.samples import envelope
 from tests.log.test_migrate import NAMES

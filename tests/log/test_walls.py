@@ -9,6 +9,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
+from ledger.app.features import projections
 from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.schema.table import Table

@@ -4,9 +4,9 @@ from importlib import import_module
 
 import pytest
 
+from ledger.app.features import projections
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.contract import Projection
-from projections import projections
 from tests.support.documents import ROOT
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from ledger.app.features import projections
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS
@@ -26,7 +27,6 @@ from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
 from ledger.features.webhooks.model import endpoint as w
 from ledger.records import EVENT_TABLE, EVENTS
-from projections import projections
 from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.app.composition.loops import create_sweeper
 from ledger.engine.log.event_log import read_log
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
+from ledger.features.lines.loops import Sweeper
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import (
@@ -170,7 +170,7 @@ def _sweep(number: int, gate: Any, conninfo: str) -> list[int]:
     """Sweep 20 times beside the other process; return how many lines each sweep sent idle."""
     swept = []
     with running_writer(conninfo, idle_after=timedelta(seconds=1)) as writer:
-        sweeper = create_sweeper(
+        sweeper = Sweeper(
             led(conninfo, "sweeper"),
             writer,
             now,

@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from ledger.app.composition.writing import create_writer, running
-from ledger.app.housekeeping import LeaseWatch
 from ledger.app.settings import Settings
 from ledger.engine.log import leases
 from ledger.engine.log.event_log import Log
@@ -26,6 +25,7 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import ReportFact, command_of
 from ledger.features.runs.commands import ExpireLease, Heartbeat
+from ledger.features.runs.loops import LeaseWatch
 from tests.support.facts import activation, fact
 from tests.support.leases import listen
 from tests.support.log_checker import LogChecker, check

@@ -10,6 +10,7 @@ import pytest
 
 from ledger.app.composition.database import prepare_database
 from ledger.app.composition.verification import nightly_verification
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import beat
 from ledger.engine.postgres import locks
@@ -42,8 +43,8 @@ def seventh(number: int) -> str:
 @contextmanager
 def service(ledger: Ledger, folder: Path, now: datetime) -> Iterator[NightlyVerification]:
     """The loop of a service that was started, without its thread."""
-    loop = nightly_verification(
-        led(ledger.conninfo, "verification"), VAULT, folder, THREE, Clock(now)
+    loop = NightlyVerification(
+        led(ledger.conninfo, "verification"), VAULT, folder, THREE, Clock(now), projections()
     )
     try:
         yield loop
@@ -106,6 +107,7 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
         folder,
         before,
         Clock(started),
+        projections(),
     )
     assert loop.run_once() == 0
     loop.disconnect()
@@ -253,8 +255,8 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
 
 
 def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
-    loop = nightly_verification(
-        led(full.conninfo, "verification"), VAULT, folder, None, Clock(night(0))
+    loop = NightlyVerification(
+        led(full.conninfo, "verification"), VAULT, folder, None, Clock(night(0)), projections()
     )
     assert loop.run_once() == 0
     loop.disconnect()

@@ -8,8 +8,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from ledger.app.http.app import ROUTED
-from ledger.app.http.site import PAGES
+from ledger.app.features import page_routers, routers
 from tests.standby.conftest import Cluster, read_node
 from tests.support.embedded import query
 from tests.support.facts import ORGANIZATION, activation, fact
@@ -22,7 +21,7 @@ NO_ERRORS = "A read node shows no errors."
 WRITES = sorted(
     {
         (method, re.sub(r"\{\w+\}", "LIN-26-500001", route.path))
-        for router in (*(module.router for module in ROUTED), *PAGES)
+        for router in (*routers(), *page_routers())
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods - {"GET"}

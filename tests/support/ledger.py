@@ -16,9 +16,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from ledger.app.composition.loops import create_sweeper
 from ledger.app.composition.writing import create_writer
-from ledger.app.housekeeping import LeaseWatch, Sweeper
 from ledger.app.settings import Settings
 from ledger.engine.http.problems import status_of
 from ledger.engine.log.event_log import Log
@@ -32,7 +30,9 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import Pause, Resume
+from ledger.features.lines.loops import Sweeper
 from ledger.features.runs.commands import EraseRun, Heartbeat
+from ledger.features.runs.loops import LeaseWatch
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.features.watches.loops.loop import WatchLoop
 from ledger.features.watches.model.watch import Condition, WatchSettings
@@ -106,9 +106,7 @@ class Ledger:
     @cached_property
     def sweeper(self) -> Sweeper:
         idle_after = self.settings.idle_after
-        sweeper = create_sweeper(
-            led(self.conninfo, "sweeper"), self.writer, self.clock, idle_after, 3600
-        )
+        sweeper = Sweeper(led(self.conninfo, "sweeper"), self.writer, self.clock, idle_after, 3600)
         self._begun.callback(sweeper.disconnect)
         return sweeper
 

@@ -15,6 +15,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from ledger.app.demo import story
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
@@ -28,7 +29,6 @@ from ledger.engine.views.rebuilding.rebuild import Rebuilt, Verified
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.views.schema import create_tables, table_of
 from ledger.features.facts.report import command_of
-from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.transactions import undone
 from tests.support.views import projecting, query

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
@@ -25,7 +26,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import RUN_EVENTS, Run
-from projections import projections
 from projections.lines.line import LineFold
 from projections.runs.view import RUN, RunFold, RunRow, RunView, row_of
 from tests.support import embedded

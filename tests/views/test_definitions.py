@@ -13,6 +13,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from ledger.app.composition.database import prepare_all, prepare_database
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import beat
 from ledger.engine.log.schema.migrate import migrate
@@ -25,7 +26,6 @@ from ledger.engine.views.definitions import Definitions, Object, load, objects_o
 from ledger.engine.views.registration import register
 from ledger.engine.views.schema import create_indexes, create_tables
 from ledger.features.proof.tables import SCHEMA, Difference, findings
-from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.support.databases import empty
 from tests.support.embedded import folder_in_tmp, memory

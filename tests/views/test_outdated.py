@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from ledger.app.composition.database import prepare_database
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import timing
@@ -16,7 +17,6 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.views.rebuilding import rebuilder as rebuilder_module
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.writer.writer import Writer
-from projections import projections
 from projections.runs.view import RunView
 from tests.support.databases import copied
 from tests.support.edge import edge_of

@@ -8,6 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.projector import LostLead
@@ -16,7 +17,6 @@ from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.views.rebuilding.shadow import CannotBuild, clean_up, shadow
 from ledger.engine.views.schema import create_tables
 from ledger.engine.writer.writer import Writer
-from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.reader import become_reader, reading

@@ -4,8 +4,8 @@ import threading
 
 import psycopg
 
+from ledger.app.features import projections
 from ledger.engine.views.registration import register
-from projections import projections
 from tests.support.views import query, until
 
 NAMES = sorted(projection.name for projection in projections())

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from ledger.app.demo import story
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
@@ -20,7 +21,6 @@ from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_tables, table_of
 from ledger.engine.writer.request import Receipt
 from ledger.features.facts.report import command_of
-from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.soak import repeated
 from tests.support.transactions import undone

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from ledger.app.cli.views import list_projections
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.views.contract import Projection
 from ledger.engine.writer.writer import Writer
 from ledger.features.lines.model.execution_events import Updated
 from ledger.features.runs.model.run import RunStarted
-from projections import projections
 from projections.lines.view import ExecutionView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer

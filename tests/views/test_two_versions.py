@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from ledger.app.composition.database import prepare_database
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log import nodes
 from ledger.engine.log.codec import EnvelopeMapper

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError
 
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
@@ -14,7 +15,6 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.compare import Difference
 from ledger.features.lines.model.execution_events import CheckedIn, Woken
-from projections import projections
 from tests.golden.samples import envelope, file_of
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.compare import Difference
 from ledger.engine.views.rebuilding.shadow import CannotBuild, shadow
 from ledger.engine.writer.writer import Writer
-from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import (

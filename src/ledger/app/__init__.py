@@ -7,8 +7,8 @@ composition/    the composition root: the only place that puts the parts togethe
 http/           the application: all routes and pages, and what describes the service
 cli/            the command line
 demo/           the story of ``ledger demo``
+features.py     what each feature adds to the processes
 settings.py     the settings of the service
-housekeeping.py the sweeper, the lease watch and the housekeeper
 processes.py    the end, the memory and the open files of every process
 address.py      the address of the running service, for commands on the same machine
 

@@ -170,7 +170,7 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 def _view(text: str) -> str:
-    from projections import projections
+    from ledger.app.features import projections
 
     names = [view.name for view in projections()]
     if text not in names:

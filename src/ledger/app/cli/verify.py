@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 from ledger.app.cli.printing import progress_bars
 from ledger.app.composition.database import known_master_key
 from ledger.app.composition.verification import compare
+from ledger.app.features import projections
 from ledger.app.processes import Lifeline
 from ledger.app.settings import Settings
 from ledger.engine.log.vault import Vault
@@ -22,7 +23,7 @@ from ledger.features.proof.sealing.note import BadNote
 from ledger.features.proof.sealing.origins import former_origins
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import check
-from ledger.features.proof.verification.derived import TABLES, Compared
+from ledger.features.proof.verification.derived import TABLES, Compared, compare
 from projections import projections
 
 _PRINTED = 1000

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.app.cli.printing import print_json, print_rows, progress_bars
+from ledger.app.features import projections
 from ledger.app.processes import Lifeline, calm_collector
 from ledger.app.settings import Settings
 from ledger.engine.log.codec import EnvelopeMapper
@@ -25,7 +26,6 @@ from ledger.engine.views.rebuilding.compare import Difference
 from ledger.engine.views.rebuilding.rebuild import Rebuilt
 from ledger.engine.views.rebuilding.shadow import CannotBuild
 from ledger.engine.views.statements import LAG
-from projections import projections
 
 
 def list_projections(_: Settings, conninfo: str, *, as_json: bool) -> int:

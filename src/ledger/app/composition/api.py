@@ -14,6 +14,7 @@ from ledger.app.composition.database import open_vault, prepare_reading
 from ledger.app.composition.metrics import WriterMetrics
 from ledger.app.composition.sign_in import create_rules
 from ledger.app.composition.writing import Clock, create_writer, utc_now
+from ledger.app.features import gauges, projections
 from ledger.app.http.app import LedgerApi, create_app
 from ledger.app.http.site import add_pages
 from ledger.app.settings import Settings
@@ -109,7 +110,7 @@ def _app(
         vault,
         clock,
         Access(authenticator, sessions.lapsed),
-        DatabaseGauges(door.fetch, settings.data_dir),
+        DatabaseGauges(door.fetch, settings.data_dir, gauges()),
         parts=(
             *(recording or ()),
             sessions,

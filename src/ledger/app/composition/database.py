@@ -11,6 +11,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.schema import walls
 from ledger.engine.log.schema.migrate import SchemaError, is_older, migrate, refuse_outdated
@@ -34,7 +35,6 @@ from ledger.engine.views.rebuilding.shadow import live_generations
 from ledger.engine.views.registration import is_registered, register
 from ledger.engine.views.schema import grant
 from ledger.features.proof.tables import SCHEMA, Difference, Finding, as_named, findings, keep
-from projections import projections
 
 # The first process writes its master key's fingerprint; every later process compares its own.
 _FINGERPRINT = """

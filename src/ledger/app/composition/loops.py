@@ -5,7 +5,6 @@ dispatcher, and sealing with the nightly verification, which hash. The node's be
 witness of sealing, and so is in that process.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -14,7 +13,7 @@ from ledger.app.composition.database import open_vault
 from ledger.app.composition.metrics import WriterMetrics
 from ledger.app.composition.verification import nightly_verification
 from ledger.app.composition.writing import Clock, create_writer, utc_now
-from ledger.app.housekeeping import Housekeeper, LeaseWatch, Sweeper
+from ledger.app.features import chores, projections
 from ledger.app.processes import connections_allowed
 from ledger.app.settings import Settings
 from ledger.engine.background import Parts
@@ -25,11 +24,13 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
+from ledger.engine.writer.housekeeper import Housekeeper
 from ledger.engine.writer.periodic import LedSession
-from ledger.engine.writer.writer import Writer
+from ledger.features.lines.loops import Sweeper
 from ledger.features.proof.sealing.beat import NodeBeat
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
+from ledger.features.runs.loops import LeaseWatch
 from ledger.features.watches.loops.loop import WatchLoop
 from ledger.features.webhooks.commands import open_secret
 from ledger.features.webhooks.delivery.dispatcher import Dispatcher
@@ -38,18 +39,6 @@ from ledger.features.webhooks.delivery.mailer import Mailer
 from ledger.features.webhooks.delivery.roster import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Sender
-from projections import projections
-from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
-
-
-def create_sweeper(
-    session: LedSession,
-    writer: Writer,
-    clock: Clock,
-    idle_after: Callable[[str], timedelta],
-    every_seconds: float,
-) -> Sweeper:
-    return Sweeper(session, IDLE_CANDIDATES, DUE_HOLDS, writer, clock, idle_after, every_seconds)
 
 
 class _Writing(Parts):
@@ -74,7 +63,7 @@ class Loops(_Writing):
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
         session = LedSession(conninfo, "loops", candidate, takes=False)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
-        self.sweeper = create_sweeper(
+        self.sweeper = Sweeper(
             session, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
         self.lease_watch = LeaseWatch(session, self._writer)
@@ -83,7 +72,7 @@ class Loops(_Writing):
             session,
             self._writer,
             self._beat.corrected(clock),
-            timedelta(seconds=settings.session_idle_seconds),
+            chores(settings),
         )
         self.watches = WatchLoop(session, self._writer, clock, settings.watch_seconds)
         self.lease_watch.beside = (self.sweeper, self.watches, self.housekeeper)
@@ -143,5 +132,6 @@ class Sealing(Parts):
             watch.folder,
             settings.verified_at,
             clock,
+            projections(),
         )
         self.parts = (self.beat, self.sealer, verification) if leads(role) else (self.beat,)

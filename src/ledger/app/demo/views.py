@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
+from ledger.features.usage.reads.usage import Corner
 from projections import projections
 
 _PATIENCE_SECONDS = 60.0

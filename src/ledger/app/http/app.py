@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledger import __version__
+from ledger.app.features import routers
 from ledger.app.http import operations
 from ledger.engine.http import problems
 from ledger.engine.http.document.compose import compose
@@ -21,50 +22,10 @@ from ledger.engine.http.machinery.headers import Compression, Packed
 from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
-from ledger.features.directory.routes import directory, search
-from ledger.features.facts import routes as facts
-from ledger.features.feed.routes import audit, event_types, feeds, stories, streams
-from ledger.features.keys.routes import credential, keys
-from ledger.features.lines.routes import executions, holds
-from ledger.features.proof import routes as proofs
-from ledger.features.runs import routes as runs
-from ledger.features.sign_in import routes as sessions
-from ledger.features.traces import routes as traces
-from ledger.features.usage.routes import compare, statements, usage
-from ledger.features.watches.routes import alerts, sources, watches
-from ledger.features.webhooks.routes import webhooks
 
 if TYPE_CHECKING:
     # Only loaded where assistants are served.
     from ledger.app.http.assistants import Assistants
-
-# `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
-ROUTED = (
-    facts,
-    traces,
-    executions,
-    holds,
-    runs,
-    directory,
-    search,
-    stories,
-    usage,
-    compare,
-    statements,
-    watches,
-    alerts,
-    streams,
-    feeds,
-    event_types,
-    webhooks,
-    sources,
-    credential,
-    keys,
-    sessions,
-    audit,
-    proofs,
-    operations,
-)
 
 
 PROBES = ("/healthz", "/readyz", "/metrics")
@@ -221,6 +182,6 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app)
-    for module in ROUTED:
-        app.add_routes(module.router)
+    for router in (*routers(), operations.router):
+        app.add_routes(router)
     return app

@@ -4,53 +4,12 @@ from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from ledger.app.features import page_routers
 from ledger.app.http import docs
 from ledger.app.http.app import LedgerApi
 from ledger.engine.page.frame import Frame
 from ledger.engine.page.pages import refusal_page, templates_of
 from ledger.engine.values.errors import LedgerError, NotFound
-from ledger.features.directory.page import jump, palette, pickers
-from ledger.features.feed.page import audit, events
-from ledger.features.feed.page.actions import label_of
-from ledger.features.keys.page import keys, start
-from ledger.features.lines.page import board, line, many, views
-from ledger.features.proof.page import integrity
-from ledger.features.runs.page import runs
-from ledger.features.sign_in.page import open_id, places, refused, session, sessions, sign_in
-from ledger.features.sign_in.persons import persons_of
-from ledger.features.usage.page import compare, statements, usage
-from ledger.features.watches.page import alerts, sources, watches
-from ledger.features.watches.page.bell import bell_of
-from ledger.features.webhooks.page import channels, webhooks
-
-PAGES = (
-    sign_in.router,
-    start.router,
-    open_id.router,
-    places.router,
-    sessions.router,
-    board.router,
-    pickers.router,
-    views.router,
-    usage.router,
-    compare.router,
-    line.router,
-    alerts.router,
-    watches.router,
-    sources.router,
-    many.router,
-    runs.router,
-    statements.router,
-    events.router,
-    audit.router,
-    channels.router,  # Its address has the form of an endpoint's, so it comes first.
-    webhooks.router,
-    keys.router,
-    integrity.router,
-    jump.router,
-    docs.router,
-    palette.router,
-)
 
 FRAME = Frame(
     templates=templates_of(
@@ -120,6 +79,5 @@ def add_pages(app: LedgerApi) -> None:
     app.answer_nothing, app.refuse = answer_nothing, refuse
     docs.install(app)
     app.mount("/ui/static", _Static(packages=[("ledger.engine.page", "static")]), name="static")
-    for router in PAGES:
+    for router in (*page_routers(), docs.router, _unknown):
         app.add_routes(router)
-    app.add_routes(_unknown)

@@ -1,9 +1,8 @@
 """The metrics that are made when somebody asks for them (contract, Health).
 
-The gauges of the database are three statements, sent together: how far the loops of this node and
-of the ledger are, what waits in webhooks, and the alerts that are not resolved. Each has a time
-limit of its own, and the gauges of a statement that fails are left out: a slow count must not make
-the database look as if it were away.
+The gauges of the database are several statements, sent together: how far the loops of this node and
+of the ledger are, and those of features. Each has a time limit of its own, and the gauges of a
+statement that fails are left out: a slow count must not make the database look as if it were away.
 
 The metrics of prometheus-client's collector of processes are those of the process that answers, and
 where several processes add up their metrics, it is left out. Here the answering worker reads the
@@ -15,9 +14,9 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple
 
 import psycopg
 from prometheus_client import CollectorRegistry
@@ -32,16 +31,14 @@ from ledger.engine.postgres.pool.scope import Fetch, Planning
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.principal import EVERYONE
-from ledger.features.watches.model.watch import Severity
 
 _logger = logging.getLogger(__name__)
 
 _ANSWERED_SECONDS = 0.7
 """The time limit of a statement. Metrics are asked for within a second or so."""
 
-_MOST_COUNTED = 100_000
-"""The most begun deliveries, and alerts of a severity, that are counted, so that the count takes a
-fraction of a second."""
+MOST_COUNTED = 100_000
+"""The most rows of a kind that are counted, so that the count takes a fraction of a second."""
 
 _EVERY_SECONDS = 1.0
 """From the begin of a text until the begin of the next one."""
@@ -86,48 +83,6 @@ FROM (
 ) AS covered
 """
 
-# The deliveries that wait: begun ones, and events that are no deliveries yet, whose sequence
-# numbers follow that of the last one that is. The oldest is due the longest: a begun delivery since
-# it is due, an event since it was recorded. OFFSET 0 keeps the look-up a look-up by key.
-_WEBHOOKS = f"""
-WITH begun AS (
-    SELECT count(*) AS number, min(d.due_at) AS since
-    FROM (SELECT endpoint_id, due_at FROM ledger.delivery
-          WHERE status = 'pending' LIMIT {_MOST_COUNTED}) AS d
-    JOIN ledger.webhook AS w USING (endpoint_id)
-    WHERE w.enabled AND NOT w.deleted
-), fresh AS (
-    SELECT sum(w.sequence - coalesce(last.sequence, 0))::bigint AS number,
-           min(ledger.recorded_at(next.position)) AS since
-    FROM ledger.webhook AS w LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
-    LEFT JOIN LATERAL (
-        SELECT m.sequence FROM ledger.webhook_message AS m
-        WHERE m.endpoint_id = w.endpoint_id AND m.position = t.planned OFFSET 0
-    ) AS last ON true
-    CROSS JOIN LATERAL (
-        SELECT m.position FROM ledger.webhook_message AS m
-        WHERE m.endpoint_id = w.endpoint_id AND m.kind = 'event'
-          AND m.position > coalesce(t.planned, 0)
-        ORDER BY m.position LIMIT 1
-    ) AS next
-    WHERE w.enabled AND NOT w.deleted AND w.latest > coalesce(t.planned, 0)
-)
-SELECT begun.number + coalesce(fresh.number, 0),
-    coalesce(greatest(0, extract(epoch FROM clock_timestamp()
-        - least(begun.since, fresh.since))), 0)::float8,
-    (SELECT count(*) FROM ledger.webhook AS w WHERE NOT w.enabled AND NOT w.deleted)
-FROM begun, fresh
-"""
-
-
-# The unresolved alerts by severity.
-_ALERTS = f"""
-SELECT asked.severity, (SELECT count(*) FROM (
-    SELECT FROM ledger.alert AS a
-    WHERE a.resolved IS NULL AND a.severity = asked.severity LIMIT {_MOST_COUNTED}) AS a)
-FROM unnest(%(severities)s::text[]) AS asked (severity)
-"""
-
 
 class Collected:
     """Metrics that were collected already, for a registry."""
@@ -139,31 +94,37 @@ class Collected:
         return self._metrics
 
 
+class Gauges(NamedTuple):
+    """Gauges of a feature: a statement, its values, and the metrics of its rows, at least one."""
+
+    statement: str
+    values: Mapping[str, Any]
+    metrics_of: Callable[[Rows], Iterable[Metric]]
+
+
 class DatabaseGauges:
     """Reads the gauges; remembers the server's version for when the database is away."""
 
-    def __init__(self, fetch: Fetch, data_dir: Path) -> None:
+    def __init__(self, fetch: Fetch, data_dir: Path, of_features: Sequence[Gauges]) -> None:
         """``data_dir`` is the node's, which keeps its id."""
-        self._fetch, self._data_dir = fetch, data_dir
+        self._fetch, self._data_dir, self._of_features = fetch, data_dir, of_features
         self._node_id: str | None = None
         self._postgres = "unknown"
 
     async def read(self) -> list[Metric]:
         """The gauges that could be read in time, and the build."""
         self._node_id = self._node_id or known_node_id(self._data_dir)
-        standing, webhooks, alerts = await asyncio.gather(
+        standing, *of_features = await asyncio.gather(
             self._rows(_STANDING, {"node": self._node_id}),
-            self._rows(_WEBHOOKS, {}),
-            self._rows(_ALERTS, {"severities": [*get_args(Severity)]}),
+            *(self._rows(each.statement, each.values) for each in self._of_features),
         )
         metrics: list[Metric] = []
         for version, loops, led, names, seconds, witness in standing:
             self._postgres = version
             metrics += _standing(loops, led, zip(names, seconds, strict=True), witness)
-        for backlog, oldest, disabled in webhooks:
-            metrics += _webhooks(backlog, oldest, disabled)
-        if alerts:
-            metrics.append(_alerts(alerts))
+        for gauges, rows in zip(self._of_features, of_features, strict=True):
+            if rows:
+                metrics += gauges.metrics_of(rows)
         return [*metrics, self._build()]
 
     async def _rows(self, statement: str, values: Mapping[str, Any]) -> Rows:
@@ -203,29 +164,6 @@ def _standing(
         lag.add_metric([name], seconds)
     age = "Seconds for which the first event that the node's witness lacks has waited."
     return [leads, lag, GaugeMetricFamily("ledger_witness_age_seconds", age, value=witness)]
-
-
-def _webhooks(backlog: int, oldest: float, disabled: int) -> list[Metric]:
-    return [
-        GaugeMetricFamily("ledger_webhook_backlog", "Deliveries that wait.", value=backlog),
-        GaugeMetricFamily(
-            "ledger_webhook_oldest_seconds",
-            "Seconds for which the oldest delivery has been due.",
-            value=oldest,
-        ),
-        GaugeMetricFamily(
-            "ledger_endpoints_disabled", "Webhook endpoints that are disabled.", value=disabled
-        ),
-    ]
-
-
-def _alerts(alerts: Iterable[tuple[str, int]]) -> Metric:
-    unresolved = GaugeMetricFamily(
-        "ledger_alerts_open", "Alerts that are not resolved.", labels=["severity"]
-    )
-    for severity, number in alerts:
-        unresolved.add_metric([severity], number)
-    return unresolved
 
 
 def process_gauges() -> list[Metric]:

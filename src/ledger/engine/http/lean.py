@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.access import authenticate
-from ledger.engine.http.document.schemas import Schemas
 from ledger.engine.http.machinery.headers import header
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.problems import (
@@ -249,7 +248,8 @@ class Router(APIRouter):
     """The routes of a module, and what the OpenAPI document has to know beside them.
 
     ``words`` are the enumerations that stand in several places, or whose place alone says too
-    little; ``unions`` the names of alternatives, by the first. ``schemas`` adds further schemas.
+    little; ``unions`` the names of alternatives, by the first. ``sent`` and ``shown`` return
+    further schemas, by name: of what is sent to the routes, and of what they show.
     """
 
     def __init__(
@@ -260,10 +260,11 @@ class Router(APIRouter):
         *,
         words: Mapping[str, tuple[str, ...]] = _NONE,
         unions: Mapping[str, str] = _NONE,
-        schemas: Callable[[Schemas], None] | None = None,
+        sent: Callable[[], Mapping[str, Any]] = dict,
+        shown: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__(prefix=prefix, tags=[tag], route_class=route_class)
-        self.words, self.unions, self.schemas = words, unions, schemas
+        self.words, self.unions, self.sent, self.shown = words, unions, sent, shown
 
 
 async def _never() -> Response:

@@ -15,7 +15,9 @@ from ledger.engine.postgres.leadership import Candidate, assert_alive
 from ledger.engine.postgres.session import RoundConnection
 from ledger.engine.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
 from ledger.engine.values.errors import ClockSkew, LedgerError
-from ledger.engine.writer.request import Outcome
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.request import Outcome, Receipt
+from ledger.engine.writer.writer import Writer
 
 _logger = logging.getLogger(__name__)
 
@@ -201,6 +203,21 @@ def present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
     finally:
         if is_now and not connection.closed:
             connection.execute("SELECT pg_advisory_unlock_shared(%s)", (locks.STORY,))
+
+
+def decided(
+    connection: psycopg.Connection[TupleRow], writer: Writer, commands: Sequence[Command]
+) -> int:
+    """Have the writer decide by the present time; return how many commands changed something.
+
+    None does while a story is told.
+    """
+    if not commands:
+        return 0
+    with present(connection) as is_now:
+        outcomes = writer.submit(commands).result() if is_now else []
+    assert_decided(outcomes)
+    return sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
 
 
 @contextmanager

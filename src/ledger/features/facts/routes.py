@@ -6,7 +6,6 @@ from typing import Literal
 import msgspec
 from fastapi import Request, Response
 
-from ledger.engine.http.document.schemas import as_input
 from ledger.engine.http.lean import Router, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.headers import header
@@ -37,7 +36,7 @@ router = Router(
     "/v1",
     "facts",
     words={"ReportingActorType": ACTORS},
-    schemas=lambda made: made.add(FACT_SCHEMAS, as_input),
+    sent=lambda: FACT_SCHEMAS,
 )
 
 _encode = msgspec.json.Encoder().encode

@@ -1,4 +1,4 @@
-"""Commands about API keys, and what they were refused (contract, Access).
+"""Commands about API keys (contract, Access).
 
 Nobody gives more than they have: a key is made, changed, rotated and revoked by credentials whose
 permissions and tenant include the key's. A key made by a key that expires does not outlive it.
@@ -14,10 +14,9 @@ from typing import ClassVar
 
 import msgspec
 
-from ledger.engine.values.errors import Forbidden, Invalid, NotFound
-from ledger.engine.values.principal import HOUSEKEEPER
+from ledger.engine.page.rendering import ShownKey, shown_as
+from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.recorded import Credential, Event
-from ledger.engine.values.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.values.rendering import shown_as
 from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
@@ -134,28 +133,7 @@ class RevokeApiKey(_KeyCommand):
         return key.revoke()
 
 
-class TellOmitted(SubjectCommand):
-    """Record how many refusals of a credential were only counted."""
-
-    def __init__(self, credential: str) -> None:
-        super().__init__(stream_of(credential), HOUSEKEEPER)
-        self._credential = credential
-
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound if nothing was counted, or if another process was faster."""
-        found = group.memory.find(self.subject_id)
-        omitted = group.append.take_omitted(self._credential)
-        if not isinstance(found, Refusals) or omitted is None:
-            raise NotFound("No refusals were omitted.")
-        body = RefusalsOmitted(count=omitted.count, since=omitted.since)
-        tenant = (omitted.organization_id, omitted.workspace_id, None)
-        recorded = group.record(found, body, group.now, self, tenant=tenant)
-        return Receipt(
-            found.id.removeprefix(STREAM_PREFIX), (recorded.event_id,), recorded.position
-        )
-
-
-def _check_expiry(expires_at: datetime | None, asking: Credential | None, now: datetime) -> None:
+def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datetime) -> None:
     """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
     _require_no_longer_life(expires_at, asking)
     if expires_at is not None and expires_at <= now:

@@ -37,21 +37,6 @@ WITH used AS (DELETE FROM ledger.key_use WHERE key_id = ANY(%(session)s::text[])
 DELETE FROM ledger.session WHERE session_id = ANY(%(session)s::text[])
 """
 
-DROP_OLD = """
-DELETE FROM ledger.session WHERE session_id IN (
-    SELECT s.session_id
-    FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
-    WHERE s.ends_at <= %(now)s OR coalesce(u.used_at, s.begun_at) <= %(unused_since)s
-    LIMIT %(limit)s)
-"""
-"""Drop sessions whose time is over. Their ends leave no event."""
-
-DROP_USES = """
-DELETE FROM ledger.key_use AS u WHERE u.key_id LIKE 'SES-%%'
-    AND NOT EXISTS (SELECT FROM ledger.session AS s WHERE s.session_id = u.key_id)
-"""
-"""Drop the last uses of sessions that have ended: a use may be written after the end."""
-
 
 class SessionRows:
     """The sessions of one append, with its own changes."""

@@ -22,6 +22,7 @@ from ledger.engine.postgres.timing import ANSWER_SECONDS, CANCEL_SECONDS
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import name_of_span
+from ledger.engine.writer.housekeeper import Round
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ KEPT_FOR = "1 hour"
 
 LONGEST = 10_000
 """The spans above those of a request that are looked at, beside one for each of them."""
+
+_AT_ONCE = 20_000
+"""The old spans that are forgotten in one round."""
 
 _CONNECTIONS = 4
 
@@ -128,7 +132,7 @@ WHERE s.organization_id = %(organization_id)s AND s.trace_id = sent.trace_id
 """
 
 # Forget old spans, of all organizations.
-DROP_OLD = f"""
+_DROP_OLD = f"""
 DELETE FROM ledger.span WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM ledger.span
     WHERE arrived_at <= clock_timestamp() - interval '{KEPT_FOR}' LIMIT %(limit)s))
@@ -228,3 +232,8 @@ def _values(rows: Sequence[SpanRow]) -> dict[str, Value]:
     columns = dict(zip(SPAN.columns, zip(*rows, strict=True), strict=True))
     values: dict[str, Value] = {name: array(SPAN.columns[name], columns[name]) for name in _SENT}
     return values | {"organization_id": rows[0].organization_id}
+
+
+def drop_old(round: Round) -> tuple[int, bool]:
+    """The housekeeper's chore: forgets old spans."""
+    return round.drop(_DROP_OLD, _AT_ONCE)

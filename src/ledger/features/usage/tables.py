@@ -1,7 +1,11 @@
 """The documents of statements, beside the log: stored before their events, never changed."""
 
+from datetime import timedelta
+
 from ledger.engine.log.tables import STATEMENT_DOCUMENT, DocumentRow
 from ledger.engine.postgres.session import RoundConnection
+from ledger.engine.values.values import EARLIEST
+from ledger.engine.writer.housekeeper import Round
 
 _STORE = f"""
 INSERT INTO ledger.{STATEMENT_DOCUMENT.name} ({", ".join(STATEMENT_DOCUMENT.columns)})
@@ -10,7 +14,7 @@ VALUES ({", ".join(["%s"] * len(STATEMENT_DOCUMENT.columns))}) ON CONFLICT DO NO
 
 # Drop the documents of a stretch of which no event tells. An event's identity is a digest of
 # organization and hash (``Identity.of_document``), which PostgreSQL computes as the domain does.
-DROP_UNISSUED = r"""
+_DROP_UNISSUED = r"""
 DELETE FROM ledger.statement_document AS d
 WHERE stored_at > %(after)s AND stored_at <= %(until)s AND NOT EXISTS (
     SELECT FROM ledger.identity WHERE digest = encode(substring(sha256(
@@ -20,6 +24,9 @@ WHERE stored_at > %(after)s AND stored_at <= %(until)s AND NOT EXISTS (
     ) FOR 16), 'hex')::uuid
 )
 """
+
+_UNISSUED_AFTER = timedelta(hours=1)
+"""So long a document waits for its statement; a request takes seconds."""
 
 
 class Documents:
@@ -34,3 +41,17 @@ class Documents:
             self._conninfo, autocommit=True, application_name="ledger documents"
         ) as connection:
             connection.execute(_STORE.encode(), row)
+
+
+class DropUnissued:
+    """The housekeeper's chore: drops documents without a statement."""
+
+    def __init__(self) -> None:
+        self._looked_until = EARLIEST
+        """Each document that was stored by this instant has its statement, or was dropped."""
+
+    def __call__(self, round: Round) -> tuple[int, bool]:
+        stored = {"after": self._looked_until, "until": round.now - _UNISSUED_AFTER}
+        dropped = round.connection.execute(_DROP_UNISSUED, stored).rowcount
+        self._looked_until = stored["until"]
+        return dropped, False

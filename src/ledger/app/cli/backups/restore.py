@@ -20,6 +20,7 @@ from ledger.app.composition.database import (
     known_master_key,
     migrate_database,
 )
+from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.schema.migrate import BEFORE_0_1_0
 from ledger.engine.log.vault import Vault

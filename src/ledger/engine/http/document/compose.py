@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from ledger.engine.http.document import texts
-from ledger.engine.http.document.schemas import Schema, Schemas
+from ledger.engine.http.document.schemas import Schema, Schemas, as_input
 from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, Router
 from ledger.engine.http.models import SCHEMAS, camel, reference
 from ledger.engine.http.problems import MEDIA_TYPE, PHRASES, Problem, Responses
@@ -44,8 +44,9 @@ def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
     words = {name: each for router in routers for name, each in router.words.items()}
     unions = {first: name for router in routers for first, name in router.unions.items()}
     made = Schemas(answers | {Problem}, words, unions)
-    for add in filter(None, (router.schemas for router in routers)):
-        add(made)
+    for router in routers:
+        made.add(router.sent(), as_input)
+        made.add(router.shown())
     paths: dict[str, Schema] = {}
     for route in routes:
         for method in route.methods or ():

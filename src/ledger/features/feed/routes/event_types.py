@@ -53,7 +53,7 @@ router = Router(
     "/v1/event-types",
     "feeds",
     words={"EventType": tuple(TYPES)},
-    schemas=lambda made: made.add(schemas()),
+    shown=schemas,
 )
 
 

@@ -1,4 +1,4 @@
-"""The first page of a credential that may open no other one."""
+"""The page of a credential that may open no other one."""
 
 from fastapi import APIRouter, Response
 
